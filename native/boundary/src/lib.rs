@@ -1,0 +1,25 @@
+//! What all NIF crates share at the border to Erlang.
+
+use rustler::{Atom, Decoder, Term};
+
+/// The version of the Erlang application this library was built for.
+pub const VERSION: &str = env!("ESDB_VSN");
+
+/// Whether the Erlang module that loads this library is of the same version.
+///
+/// `erlang:load_nif/2` hands the module's version over as a string; a library of another version would
+/// silently leave functions in Erlang that it does not know, so it refuses to load.
+#[must_use]
+pub fn same_version(load_info: Term) -> bool {
+    String::decode(load_info).is_ok_and(|version| version == VERSION)
+}
+
+mod atoms {
+    rustler::atoms! { nif }
+}
+
+/// What `implementation/0` of every module answers once its library is loaded.
+#[must_use]
+pub fn implementation() -> Atom {
+    atoms::nif()
+}

@@ -1,0 +1,7 @@
+//! The logic of `erl_esdb_nifs`, free of Erlang.
+//!
+//! Every module here has a twin in pure Erlang (`src/esdb_*_erl.erl`) that answers the same for every
+//! input. The crates beside this one only carry terms in and out.
+#![forbid(unsafe_code)]
+
+pub mod hash;

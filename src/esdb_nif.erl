@@ -1,0 +1,134 @@
+-module(esdb_nif).
+-moduledoc """
+Finds the native libraries, judges the result of loading them, and tells which implementation runs.
+
+Each `esdb_*_nif` module is complete in Erlang; its library, where there is one, replaces functions in
+place when the module is loaded. What happens when there is none is decided by the environment variable
+`ESDB_NIF`, or else by the application key `nif` of `erl_esdb_nifs`:
+
+| value | meaning |
+|---|---|
+| `auto` (default) | with the library where it can be loaded, else in Erlang |
+| `require` | a module whose library cannot be loaded is not loaded either |
+| `off` | Erlang, even if there is a library |
+
+```erlang
+1> esdb_nif:status().
+#{policy => auto,version => <<"0.1.0">>,
+  modules => #{esdb_hash_nif => nif,esdb_crypto_nif => nif,esdb_archive_nif => nif}}
+```
+""".
+
+-export([status/0]).
+-export([path/1, version/0, loaded/2]).
+-export_type([implementation/0, policy/0]).
+
+-type implementation() :: nif | erlang.
+-type policy() :: auto | require | off.
+
+-define(APP, erl_esdb_nifs).
+-define(MODULES, [esdb_hash_nif, esdb_crypto_nif, esdb_archive_nif]).
+%% Holds the implementation that was reported in the log of this node.
+-define(REPORTED, {?MODULE, reported}).
+
+-doc """
+The policy in force, the version, and for each module which implementation answers.
+
+Loads the modules that are not loaded yet. A module that cannot be loaded (policy `require` without a
+library, or a library of another version) is `{error, Reason}`.
+""".
+-spec status() ->
+    #{
+        policy := policy(),
+        version := binary(),
+        modules := #{module() => implementation() | {error, term()}}
+    }.
+status() ->
+    #{policy => policy(), version => version(), modules => #{M => module_status(M) || M <- ?MODULES}}.
+
+-spec module_status(module()) -> implementation() | {error, term()}.
+module_status(Module) ->
+    case code:ensure_loaded(Module) of
+        {module, Module} -> Module:implementation();
+        {error, Reason} -> {error, Reason}
+    end.
+
+-doc false.
+%% Where load_nif/2 shall look. With the policy `off` that is a name that no file has: load_nif/2 can be
+%% called from the module itself only, so the way not to load a library is to offer none.
+-spec path(module()) -> file:filename().
+path(Module) ->
+    case policy() of
+        off -> filename:join(priv_dir(), "off");
+        _ -> filename:join(priv_dir(), atom_to_list(Module))
+    end.
+
+-doc false.
+%% Handed to the library, which refuses to load into code of another version.
+-spec version() -> binary().
+version() ->
+    _ = application:load(?APP),
+    case application:get_key(?APP, vsn) of
+        {ok, Version} -> list_to_binary(Version);
+        undefined -> <<"unknown">>
+    end.
+
+-doc false.
+%% The value of a module's on_load function: `ok` keeps the module, with or without its library.
+-spec loaded(module(), ok | {error, {atom(), string()}}) -> ok | {error, term()}.
+loaded(Module, ok) ->
+    report(Module, nif, "");
+loaded(Module, {error, {Class, Text}}) ->
+    Exists = filelib:is_regular(path(Module) ++ ".so"),
+    case {Class, policy()} of
+        {load_failed, off} -> report(Module, erlang, "switched off");
+        {load_failed, auto} when not Exists -> report(Module, erlang, "there is none");
+        %% A library for another machine, for example: usable only without it, and worth telling.
+        {load_failed, auto} -> report(Module, erlang, Text);
+        %% Wrong library, other version, or a reload of a module that runs on a library already:
+        %% then the new code is refused and what runs goes on running.
+        {_, _} -> {error, {Class, Text}}
+    end.
+
+%% One line a node, and one more for each module that differs from what the line says.
+-spec report(module(), implementation(), string()) -> ok.
+report(Module, Implementation, Why) ->
+    case persistent_term:get(?REPORTED, none) of
+        Implementation ->
+            ok;
+        none ->
+            persistent_term:put(?REPORTED, Implementation),
+            log(?APP, Implementation, Why);
+        _Other ->
+            log(Module, Implementation, Why)
+    end.
+
+-spec log(atom(), implementation(), string()) -> ok.
+log(Who, nif, _) ->
+    logger:info("~s ~s: running on the native library (~ts)", [Who, version(), priv_dir()]);
+log(Who, erlang, Why) ->
+    logger:notice("~s ~s: running in Erlang, without the native library: ~ts", [Who, version(), Why]).
+
+-spec policy() -> policy().
+policy() ->
+    case os:getenv("ESDB_NIF", "") of
+        "auto" -> auto;
+        "require" -> require;
+        "off" -> off;
+        "" -> configured_policy();
+        Other -> error({badarg, {"ESDB_NIF", Other}})
+    end.
+
+-spec configured_policy() -> policy().
+configured_policy() ->
+    case application:get_env(?APP, nif, auto) of
+        Policy when Policy =:= auto; Policy =:= require; Policy =:= off -> Policy;
+        Other -> error({badarg, {?APP, nif, Other}})
+    end.
+
+-spec priv_dir() -> file:filename().
+priv_dir() ->
+    case code:priv_dir(?APP) of
+        {error, bad_name} -> filename:join(filename:dirname(filename:dirname(code:which(?MODULE))), "priv");
+        Dir -> Dir
+    end.
