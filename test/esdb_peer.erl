@@ -21,21 +21,26 @@ ok = esdb_peer:stop(Peer)
 
 -define(TIMEOUT, 120_000).
 
--doc "Starts a node with this value of `ESDB_NIF`.".
--spec start(auto | off | require) -> peer().
+-doc "Starts a node with this value of `ESDB_NIF`, or with none (`unset`).".
+-spec start(Policy :: atom()) -> peer().
 start(Policy) ->
     start(Policy, []).
 
 -doc "The same, with more arguments for `erl`; a `-pa` among them wins over this node's code path.".
--spec start(auto | off | require, [string()]) -> peer().
+-spec start(Policy :: atom(), [string()]) -> peer().
 start(Policy, Arguments) ->
     {ok, Peer, _Node} = peer:start_link(#{
         connection => standard_io,
         args => ["-pa" | code:get_path()] ++ Arguments,
-        env => [{"ESDB_NIF", atom_to_list(Policy)}],
+        env => [{"ESDB_NIF", policy(Policy)}],
         wait_boot => ?TIMEOUT
     }),
     Peer.
+
+%% An empty variable is one that is not set.
+-spec policy(atom()) -> string().
+policy(unset) -> "";
+policy(Policy) -> atom_to_list(Policy).
 
 -doc "Stops the node.".
 -spec stop(peer()) -> ok.
