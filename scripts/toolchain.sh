@@ -1,0 +1,361 @@
+#!/bin/sh
+# The tools this repository is built with: Erlang/OTP, rebar3, Elixir, PropEr, Rust.
+#
+#   scripts/toolchain.sh setup    install what is missing (quick when nothing is)
+#   scripts/toolchain.sh env      print the exports that put the tools in use on a shell's PATH
+#   scripts/toolchain.sh ex_doc   print the folder that holds ExDoc's compiled libraries (Debian only)
+#
+# What the machine has is used. What it lacks is installed on Debian: from its own packages where they are
+# new enough (Debian 13), else into a folder of the user (Debian 12), without touching the system's package
+# sources. On other systems a list says what is missing. doc/guides/toolchain.md explains each step.
+#
+#   ESDB_CACHE   that folder (default: ${XDG_CACHE_HOME:-$HOME/.cache}/erl_esdb)
+set -eu
+
+MIN_OTP=27
+MIN_ELIXIR=1.18
+root=$(cd "$(dirname "$0")/.." && pwd -P)
+cache=${ESDB_CACHE:-${XDG_CACHE_HOME:-${HOME:?}/.cache}/erl_esdb}
+log=$cache/setup.log
+min_rust=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' "$root/Cargo.toml")
+
+# --- What is there ------------------------------------------------------------------------------------
+
+# at_least HAVE WANT: dotted versions
+at_least() {
+    [ -n "$1" ] && [ "$(printf '%s\n%s\n' "$2" "$1" | sort -V | head -n 1)" = "$2" ]
+}
+
+otp_version() {
+    erl -noinput -boot start_clean -eval 'io:put_chars(erlang:system_info(otp_release)), halt().' 2>/dev/null || true
+}
+elixir_version() { elixir --short-version 2>/dev/null || true; }
+cargo_version() { cargo --version 2>/dev/null | cut -d ' ' -f 2 || true; }
+
+# The user's own tools come first; each tool that they lack or have too old is taken from the cache.
+use_toolchain() {
+    if [ -x "$cache/otp/bin/erl" ] && ! at_least "$(otp_version)" "$MIN_OTP"; then
+        PATH=$cache/otp/bin:$PATH
+    fi
+    if [ -x "$cache/bin/rebar3" ] && ! command -v rebar3 >/dev/null; then
+        PATH=$cache/bin:$PATH
+    fi
+    if [ -x "$cache/elixir/bin/elixir" ] && ! at_least "$(elixir_version)" "$MIN_ELIXIR"; then
+        PATH=$cache/elixir/bin:$PATH
+    fi
+    export PATH
+}
+
+have_erlang() { at_least "$(otp_version)" "$MIN_OTP"; }
+have_rebar3() { command -v rebar3 >/dev/null; }
+have_elixir() { at_least "$(elixir_version)" "$MIN_ELIXIR"; }
+have_rust() { at_least "$(cargo_version)" "$min_rust"; }
+
+# PropEr is a dependency of the tests. It comes from the Erlang package registry like any dependency, or,
+# where that cannot be reached, from a folder that _checkouts/ names.
+have_proper() {
+    [ -e "$root/_checkouts/proper/include/proper.hrl" ] || [ -e "$root/_build/test/lib/proper/include/proper.hrl" ]
+}
+
+# --- Saying what happens ------------------------------------------------------------------------------
+
+say() { echo "setup: $*"; }
+
+fail() {
+    say "$*" >&2
+    exit 1
+}
+
+# step TITLE COMMAND...: output goes to the log, its end to the terminal if the command fails
+step() {
+    title=$1
+    shift
+    printf 'setup: %s ... ' "$title"
+    started=$(date +%s)
+    mkdir -p "$cache"
+    echo "=== $title" >>"$log"
+    if "$@" >>"$log" 2>&1 </dev/null; then
+        echo "done ($(($(date +%s) - started)) s)"
+    else
+        echo "failed"
+        tail -n 20 "$log" >&2
+        fail "the whole output is in $log"
+    fi
+}
+
+# --- Debian -------------------------------------------------------------------------------------------
+
+is_debian() {
+    [ -r /etc/os-release ] && (. /etc/os-release && [ "$ID" = debian ]) &&
+        command -v apt-get >/dev/null && command -v dpkg-deb >/dev/null
+}
+
+as_root() {
+    if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi
+}
+
+apt_install() {
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "$@"
+}
+
+can_be_root() { [ "$(id -u)" = 0 ] || command -v sudo >/dev/null; }
+
+# The version the machine's own package sources offer, without epoch and revision.
+debian_candidate() {
+    apt-cache policy "$1" 2>/dev/null | sed -n 's/^ *Candidate: \([0-9]*:\)\?\([0-9.]*\).*/\2/p'
+}
+
+refresh_package_lists() {
+    if can_be_root; then
+        step "Refreshing the package lists" as_root apt-get update
+    fi
+}
+
+# The machine's own Debian mirror: the first source whose suite is the machine's release.
+debian_mirror() {
+    codename=$(. /etc/os-release && echo "$VERSION_CODENAME")
+    cat /etc/apt/sources.list.d/*.sources 2>/dev/null | awk -v suite="$codename" '
+        /^URIs:/ { uri = $2 }
+        /^Suites:/ { for (i = 2; i <= NF; i++) if ($i == suite) found = 1 }
+        /^$/ { if (found && uri) { print uri; exit } uri = ""; found = 0 }
+        END { if (found && uri) print uri }' | head -n 1 | grep . && return
+    cat /etc/apt/sources.list /etc/apt/sources.list.d/*.list 2>/dev/null |
+        sed 's/\[[^]]*\]//' | awk -v suite="$codename" '$1 == "deb" && $3 == suite { print $2; exit }' | grep .
+}
+
+# A package state of our own that sees a newer Debian; the system's is not touched.
+private_apt() {
+    suite=$1
+    state=$cache/apt/$suite
+    mkdir -p "$state/lists/partial" "$state/cache/archives/partial"
+    mirror=$(debian_mirror) || fail "found no Debian mirror in /etc/apt"
+    signed=
+    for keyring in /usr/share/keyrings/debian-archive-keyring.pgp /usr/share/keyrings/debian-archive-keyring.gpg; do
+        [ ! -e "$keyring" ] || signed="[signed-by=$keyring]"
+    done
+    for type in deb deb-src; do
+        echo "$type $signed $mirror $suite main"
+    done >"$state/sources.list"
+    cat >"$state/apt.conf" <<EOF
+Dir::Etc::sourcelist "$state/sources.list";
+Dir::Etc::sourceparts "/dev/null";
+Dir::State::Lists "$state/lists";
+Dir::Cache "$state/cache";
+Acquire::Languages "none";
+APT::Sandbox::User "root";
+EOF
+    export APT_CONFIG="$state/apt.conf"
+    [ -e "$state/updated" ] || { apt-get update && touch "$state/updated"; }
+}
+
+# A mirror may lack a file that its index names: the next suite has another version of it.
+from_suites() {
+    for suite in testing unstable stable; do
+        if (private_apt "$suite" && "$@"); then return 0; fi
+    done
+    return 1
+}
+
+fetch_source() {
+    mkdir -p "$cache/src" && cd "$cache/src" && apt-get source --download-only erlang
+}
+
+# unpack_packages NAME...: the files of each Debian package in $cache/debian/NAME
+unpack_packages() {
+    mkdir -p "$cache/debian" && cd "$cache/debian" || return 1
+    for package in "$@"; do
+        rm -rf "$package" "$package"_*.deb &&
+            apt-get download "$package" &&
+            dpkg-deb -x "$package"_*.deb "$package" &&
+            rm -f "$package"_*.deb || return 1
+    done
+}
+
+build_otp() {
+    cd "$cache/src"
+    rm -rf otp && mkdir otp
+    tar -xf "$(ls -t erlang_*.orig.tar.* | head -n 1)" -C otp --strip-components 1
+    cd otp
+    # Debian takes these two out; the installation stops without them.
+    touch lib/common_test/priv/jquery-latest.js lib/common_test/priv/jquery.tablesorter.min.js
+    disabled=
+    for app in javac wx odbc megaco observer debugger et jinterface diameter snmp ftp tftp eldap; do
+        disabled="$disabled --without-$app"
+    done
+    # shellcheck disable=SC2086
+    ./configure --prefix="$cache/otp.new" $disabled
+    make -j"$(nproc)"
+    make install
+    # erl finds its own folder at run time, so the finished installation can be moved into place.
+    rm -rf "$cache/otp" && mv "$cache/otp.new" "$cache/otp"
+    cd "$cache" && rm -rf src
+}
+
+# What compiling OTP needs; asked of the compiler, so that any way of having it will do.
+otp_build_needs() {
+    command -v gcc >/dev/null || echo gcc
+    command -v g++ >/dev/null || echo g++
+    command -v make >/dev/null || echo make
+    command -v perl >/dev/null || echo perl
+    echo '#include <curses.h>' | gcc -E - >/dev/null 2>&1 || echo libncurses-dev
+    echo '#include <openssl/evp.h>' | gcc -E - >/dev/null 2>&1 || echo libssl-dev
+    command -v xz >/dev/null || echo xz-utils
+}
+
+install_otp_from_source() {
+    missing=$(otp_build_needs)
+    if [ -n "$missing" ]; then
+        can_be_root || fail "please install: $(echo $missing)"
+        # shellcheck disable=SC2086
+        step "Installing $(echo $missing)" apt_install $missing
+    fi
+    step "Fetching the sources of Erlang/OTP" from_suites fetch_source
+    step "Building Erlang/OTP (about 8 minutes on two cores)" build_otp
+}
+
+install_erlang_on_debian() {
+    if at_least "$(debian_candidate erlang-base)" "$MIN_OTP" && can_be_root; then
+        step "Installing Debian's Erlang/OTP" apt_install erlang-dev erlang-crypto erlang-public-key \
+            erlang-ssl erlang-tools erlang-common-test erlang-dialyzer erlang-eunit erlang-parsetools \
+            erlang-syntax-tools erlang-xmerl erlang-inets erlang-os-mon erlang-runtime-tools erlang-reltool \
+            erlang-edoc erlang-src
+    else
+        install_otp_from_source
+    fi
+}
+
+install_rebar3_on_debian() {
+    if [ -x "$cache/otp/bin/erl" ]; then
+        step "Fetching rebar3" from_suites unpack_packages rebar3
+        mkdir -p "$cache/bin" && cp "$cache/debian/rebar3/usr/bin/rebar3" "$cache/bin/rebar3"
+    else
+        step "Installing Debian's rebar3" apt_install rebar3
+    fi
+}
+
+install_elixir_on_debian() {
+    if [ -x "$cache/otp/bin/erl" ]; then
+        step "Fetching Elixir" from_suites unpack_packages elixir
+        rm -rf "$cache/elixir" && cp -R "$cache/debian/elixir/usr/lib/elixir" "$cache/elixir"
+    else
+        step "Installing Debian's Elixir" apt_install elixir
+    fi
+}
+
+install_rust_on_debian() {
+    if can_be_root && at_least "$(debian_candidate cargo)" "$min_rust"; then
+        step "Installing Debian's Rust" apt_install cargo
+    fi
+}
+
+# --- PropEr -------------------------------------------------------------------------------------------
+
+# A folder that holds a compiled PropEr which this Erlang can load.
+proper_folder() {
+    for folder in "$cache"/debian/erlang-proper/usr/lib/erlang/lib/proper-* /usr/lib/erlang/lib/proper-*; do
+        if [ -d "$folder/ebin" ] && erl -noinput -boot start_clean -pa "$folder/ebin" \
+            -eval 'halt(case code:ensure_loaded(proper) of {module, _} -> 0; _ -> 1 end).' >/dev/null 2>&1; then
+            echo "$folder"
+            return
+        fi
+    done
+    return 1
+}
+
+# Debian packs the header files apart.
+proper_headers() {
+    for include in "$1/include" "$cache"/debian/erlang-proper-dev/usr/lib/erlang/lib/proper-*/include; do
+        [ ! -e "$include/proper.hrl" ] || { echo "$include"; return; }
+    done
+    return 1
+}
+
+check_out_proper() {
+    folder=$(proper_folder) && include=$(proper_headers "$folder") || return 1
+    mkdir -p "$root/_checkouts/proper"
+    ln -sfn "$folder/ebin" "$root/_checkouts/proper/ebin"
+    ln -sfn "$include" "$root/_checkouts/proper/include"
+    echo '{deps, []}.' >"$root/_checkouts/proper/rebar.config"
+}
+
+from_registry() { (cd "$root" && rebar3 as test get-deps >>"$log" 2>&1); }
+
+install_proper() {
+    check_out_proper && return
+    # An unfinished checkout would hide what the registry has.
+    rm -rf "$root/_checkouts/proper"
+    mkdir -p "$cache"
+    from_registry && return
+    is_debian || return 1
+    if [ -x "$cache/otp/bin/erl" ]; then
+        step "Fetching PropEr" from_suites unpack_packages erlang-proper erlang-proper-dev
+    else
+        step "Installing Debian's PropEr" apt_install erlang-proper erlang-proper-dev
+    fi
+    check_out_proper
+}
+
+# --- ExDoc --------------------------------------------------------------------------------------------
+
+EX_DOC="ex_doc earmark_parser makeup makeup_c makeup_elixir makeup_erlang nimble_parsec"
+
+install_ex_doc() {
+    packages=$(for library in $EX_DOC; do echo "elixir-$library" | tr _ -; done)
+    # shellcheck disable=SC2086
+    from_suites unpack_packages $packages
+    mkdir -p "$cache/ex_doc"
+    for package in $packages; do
+        cp -R "$cache/debian/$package"/usr/lib/elixir/lib/* "$cache/ex_doc/"
+    done
+}
+
+ex_doc() {
+    if [ ! -e "$cache/ex_doc/ex_doc/ebin" ]; then
+        is_debian || return 1
+        step "Fetching ExDoc" install_ex_doc >&2
+    fi
+    echo "$cache/ex_doc"
+}
+
+# --- The commands ------------------------------------------------------------------------------
+
+missing_tools() {
+    have_erlang || echo "  Erlang/OTP $MIN_OTP or newer   your system's packages, asdf, mise or kerl"
+    have_rebar3 || echo "  rebar3 3.24 or newer     your system's packages, asdf or mise"
+}
+
+setup() {
+    use_toolchain
+    if ! have_erlang || ! have_rebar3 || ! have_elixir || ! have_rust; then
+        if is_debian; then
+            [ -e "$cache/setup.done" ] && have_erlang && have_rebar3 && have_elixir || refresh_package_lists
+            have_erlang || { install_erlang_on_debian; use_toolchain; }
+            have_rebar3 || { install_rebar3_on_debian; use_toolchain; }
+            have_elixir || { install_elixir_on_debian; use_toolchain; }
+            have_rust || [ -e "$cache/setup.done" ] || install_rust_on_debian
+        fi
+        missing=$(missing_tools)
+        if [ -n "$missing" ]; then
+            say "this needs tools that are not there, and only on Debian can it install them itself:" >&2
+            fail "missing
+$missing"
+        fi
+    fi
+    have_elixir || say "no Elixir $MIN_ELIXIR or newer: what is written in Elixir is left out"
+    have_rust || say "no Rust $min_rust or newer: everything runs on the Erlang implementations, with the same results"
+    have_proper || install_proper ||
+        fail "PropEr, which the tests need, could be had neither from the package registry nor from a package"
+    mkdir -p "$cache" && touch "$cache/setup.done"
+}
+
+print_env() {
+    use_toolchain
+    echo "export PATH='$(echo "$PATH" | sed "s/'/'\\\\''/g")'"
+}
+
+case ${1:-} in
+    setup) setup ;;
+    env) print_env ;;
+    ex_doc) ex_doc ;;
+    *) fail "usage: $0 setup | env | ex_doc" ;;
+esac

@@ -1,0 +1,118 @@
+#!/bin/sh
+# Builds and tests two projects that depend on this checkout, with cargo on the PATH and without, offline,
+# from a source folder that cannot be written to.
+#
+#   test/consumers/run.sh [rebar3 | mix]...     (default: both; mix only where Elixir is)
+set -eu
+
+here=$(cd "$(dirname "$0")" && pwd -P)
+root=$(cd "$here/../.." && pwd -P)
+work=$(mktemp -d "${TMPDIR:-/tmp}/esdb_consumers.XXXXXX")
+cleanup() {
+    chmod -R u+w "$work"
+    rm -rf "$work"
+}
+trap cleanup EXIT
+
+fail() {
+    echo "consumers: $*" >&2
+    exit 1
+}
+
+# What git would give a user: the committed and the added files, and nothing of our own builds.
+make_source() {
+    mkdir "$work/source"
+    (cd "$root" && git ls-files -z --cached --others --exclude-standard | tar -cf - --null -T - 2>/dev/null) |
+        tar -xf - -C "$work/source"
+    chmod -R a-w "$work/source"
+    touch "$work/source.made"
+}
+
+# Permissions do not stop root, so that nothing was written is looked up as well.
+source_is_untouched() {
+    touched=$(find "$work/source" -newer "$work/source.made")
+    [ -z "$touched" ] || fail "the build wrote into the source folder: $touched"
+}
+
+# A PATH on which there is everything but cargo.
+path_without_cargo() {
+    result=
+    IFS=:
+    for folder in $PATH; do
+        [ -x "$folder/cargo" ] && folder=$(shadow "$folder")
+        result=${result:+$result:}$folder
+    done
+    unset IFS
+    echo "$result"
+}
+
+shadow() {
+    copy=$work/path/$(echo "$1" | tr / _)
+    mkdir -p "$copy"
+    for tool in "$1"/*; do
+        case $(basename "$tool") in
+            cargo* | rust*) ;;
+            *) ln -sf "$tool" "$copy/" ;;
+        esac
+    done
+    echo "$copy"
+}
+
+# The one target folder for all of these builds; thin LTO: what is asked is whether they build and load.
+export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$root/_build/cargo}"
+export ESDB_CARGO_PROFILE=quick
+unset ESDB_NIF ESDB_NIF_BUILD
+
+# consumer KIND NAME EXPECTED PATH: the project's own tests
+consumer() {
+    kind=$1 name=$2 expected=$3 path=$4
+    project=$work/$kind-$name
+    cp -R "$here/${kind}_app" "$project"
+    echo "consumers: $kind, $name: expecting $expected"
+    case $kind in
+        rebar3)
+            mkdir "$project/_checkouts"
+            ln -s "$work/source" "$project/_checkouts/erl_esdb_nifs"
+            (cd "$project" && PATH=$path EXPECTED_IMPLEMENTATION=$expected rebar3 eunit) ||
+                fail "$kind, $name: failed" ;;
+        mix)
+            (cd "$project" && PATH=$path EXPECTED_IMPLEMENTATION=$expected ERL_ESDB_NIFS=$work/source \
+                MIX_ENV=test mix test) || fail "$kind, $name: failed" ;;
+    esac
+}
+
+# A second build has nothing to do: it must not run a compiler, and must leave the libraries alone.
+builds_once() {
+    project=$work/$1-with-cargo
+    libraries=$(find "$project/_build" -name 'esdb_*_nif.so' | sort)
+    [ -n "$libraries" ] || fail "$1: no library below _build"
+    touch "$work/before"
+    consumer_again "$1" "$project"
+    # shellcheck disable=SC2086
+    changed=$(find $libraries -newer "$work/before")
+    [ -z "$changed" ] || fail "$1: a second build replaced $changed"
+}
+
+consumer_again() {
+    case $1 in
+        rebar3) (cd "$2" && rebar3 compile) ;;
+        mix) (cd "$2" && ERL_ESDB_NIFS=$work/source MIX_ENV=test mix compile --force) ;;
+    esac
+}
+
+kinds=${*:-rebar3 mix}
+make_source
+without=$(path_without_cargo)
+for kind in $kinds; do
+    if [ "$kind" = mix ] && ! command -v mix >/dev/null; then
+        echo "consumers: mix: there is no Elixir here"
+        continue
+    fi
+    consumer "$kind" without-cargo erlang "$without"
+    if command -v cargo >/dev/null; then
+        consumer "$kind" with-cargo nif "$PATH"
+        builds_once "$kind"
+    fi
+done
+source_is_untouched
+echo "consumers: all built and passed"
