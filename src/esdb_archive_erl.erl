@@ -94,8 +94,8 @@ zstd_decompress(Data, MaxSize, Dictionary) ->
     maybe
         {ok, Bytes} ?= checked(Dictionary, ?DEFAULT_LEVEL),
         Id = esdb_archive_options:dictionary_id(Dictionary),
-        {ok, {_Least, Most}, _} ?= esdb_zstd_frame_erl:plan(Data, MaxSize, Id),
-        (esdb_zstd_erl:codec()):decompress(Data, Most, MaxSize, Bytes)
+        {ok, {_Least, Most}, Events} ?= esdb_zstd_frame_erl:plan(Data, MaxSize, Id),
+        (esdb_zstd_erl:codec()):decompress(Data, Events, Most, MaxSize, Bytes)
     end.
 
 -doc false.
@@ -106,9 +106,9 @@ zstd_decompress(Data, MaxSize, Dictionary, Short) ->
     maybe
         {ok, Bytes} ?= checked(Dictionary, ?DEFAULT_LEVEL),
         Id = esdb_archive_options:dictionary_id(Dictionary),
-        {ok, {_Least, Most}, _} ?= esdb_zstd_frame_erl:plan(Data, MaxSize, Id),
+        {ok, {_Least, Most}, Events} ?= esdb_zstd_frame_erl:plan(Data, MaxSize, Id),
         true ?= Most =< Short orelse {ok, long},
-        (esdb_zstd_erl:codec()):decompress(Data, Most, MaxSize, Bytes)
+        (esdb_zstd_erl:codec()):decompress(Data, Events, Most, MaxSize, Bytes)
     end.
 
 -spec checked(dictionary(), 1..22) -> {ok, none | binary()} | {error, invalid_dictionary}.

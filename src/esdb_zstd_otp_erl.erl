@@ -3,7 +3,7 @@
 %% The codec of Zstandard frames that OTP has from release 28 on, behind the walk over the frames: by itself
 %% OTP answers what there is of a truncated frame, and knows no limit.
 
--export([compress/4, decompress/4, check_dictionary/2]).
+-export([compress/4, decompress/5, check_dictionary/2]).
 
 -ignore_xref([
     {zstd, close, 1},
@@ -28,11 +28,11 @@ dictionary(none, Options) -> Options;
 dictionary(Dictionary, Options) -> Options#{dictionary => Dictionary}.
 
 %% The content of frames that were walked before. Most is at least what they can hold.
--spec decompress(binary(), Most, MaxSize, none | binary()) ->
+-spec decompress(binary(), [esdb_zstd_frame_erl:event()], Most, MaxSize, none | binary()) ->
     {ok, binary()} | {error, corrupt | checksum_mismatch | {too_large, non_neg_integer()}}
 when
     Most :: non_neg_integer(), MaxSize :: non_neg_integer().
-decompress(Data, Most, MaxSize, Dictionary) ->
+decompress(Data, _Events, Most, MaxSize, Dictionary) ->
     Options = dictionary(Dictionary, #{windowLogMax => ?WINDOW_LOG_MAX}),
     {ok, Context} = zstd:context(decompress, Options),
     try stream(Context, Data, 0, min(Most, MaxSize), []) of
