@@ -4,6 +4,7 @@
 %% output than libzstd's, readable by every decoder.
 
 -export([compress/3]).
+-export([new/2, update/2, finish/1]).
 -export([predefined/1, literal_length/1, match_length/1]).
 
 -define(MAGIC, 16#FD2FB528).
@@ -40,6 +41,18 @@
 -define(OFFSET_COUNTS,
     [1, 1, 1, 1, 1, 1, 2, 2, 2, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, -1, -1, -1, -1, -1]
 ).
+
+%% Of a stream so far: what is still to write as a header, the bytes that the next block may repeat, and those
+%% that are not yet a block.
+-record(stream, {
+    header :: binary(),
+    hash :: none | esdb_xxh64_erl:state(),
+    history = <<>> :: binary(),
+    pending = <<>> :: binary()
+}).
+
+-opaque stream() :: #stream{}.
+-export_type([stream/0]).
 
 -type kind() :: literal_length | offset | match_length.
 
@@ -83,9 +96,50 @@ compress(Data, Checksum, {Id, Prefix}) ->
         checksum(Checksum, Data)
     ]).
 
--spec header(non_neg_integer(), boolean(), non_neg_integer()) -> binary().
+%% A frame whose content is not known yet.
+-spec new(Checksum :: boolean(), {Id :: non_neg_integer(), Prefix :: binary()}) -> stream().
+new(Checksum, {Id, Prefix}) ->
+    Hash =
+        case Checksum of
+            true -> esdb_xxh64_erl:new();
+            false -> none
+        end,
+    #stream{header = header(unknown, Checksum, Id), hash = Hash, history = Prefix}.
+
+-spec update(binary(), stream()) -> {iolist(), stream()}.
+update(Data, #stream{pending = Pending, header = Header} = Stream) ->
+    {Blocks, Stream1} = full_blocks(
+        <<Pending/binary, Data/binary>>, Stream#stream{header = <<>>, hash = hash(Data, Stream)}, []
+    ),
+    {[Header | Blocks], Stream1}.
+
+-spec hash(binary(), stream()) -> none | esdb_xxh64_erl:state().
+hash(_, #stream{hash = none}) -> none;
+hash(Data, #stream{hash = Hash}) -> esdb_xxh64_erl:update(Data, Hash).
+
+%% One block stays back: the last one has to say that it is.
+full_blocks(<<Raw:?MAX_BLOCK/binary, Rest/binary>>, Stream, Blocks) when Rest =/= <<>> ->
+    {Block, Stream1} = next_block(0, Raw, Stream),
+    full_blocks(Rest, Stream1, [Block | Blocks]);
+full_blocks(Rest, Stream, Blocks) ->
+    {lists:reverse(Blocks), Stream#stream{pending = Rest}}.
+
+-spec next_block(0..1, binary(), stream()) -> {iodata(), stream()}.
+next_block(Last, Raw, #stream{history = History} = Stream) ->
+    Bytes = <<History/binary, Raw/binary>>,
+    Table = esdb_lz77_erl:table(byte_size(Bytes)),
+    ok = esdb_lz77_erl:index(Bytes, byte_size(History), Table),
+    Block = block(Last, Bytes, byte_size(History), byte_size(Bytes), Table),
+    {Block, Stream#stream{history = Raw, pending = <<>>}}.
+
+-spec finish(stream()) -> iolist().
+finish(#stream{header = Header, pending = Pending, hash = Hash} = Stream) ->
+    {Block, _} = next_block(1, Pending, Stream),
+    [Header, Block, [<<(esdb_xxh64_erl:checksum(Hash)):32/little>> || Hash =/= none]].
+
+-spec header(non_neg_integer() | unknown, boolean(), non_neg_integer()) -> binary().
 header(Size, Checksum, Id) ->
-    Single = flag(Size =< ?WINDOW),
+    Single = flag(is_integer(Size) andalso Size =< ?WINDOW),
     {SizeFlag, SizeBytes} = content_size(Size),
     {IdFlag, IdBits} = id(Id),
     Window = [<<(?WINDOW_LOG - 10):5, 0:3>> || Single =:= 0],
@@ -100,7 +154,8 @@ header(Size, Checksum, Id) ->
 flag(true) -> 1;
 flag(false) -> 0.
 
--spec content_size(non_neg_integer()) -> {0..3, binary()}.
+-spec content_size(non_neg_integer() | unknown) -> {0..3, binary()}.
+content_size(unknown) -> {0, <<>>};
 content_size(Size) when Size < 256 -> {0, <<Size>>};
 content_size(Size) when Size < 65_792 -> {1, <<(Size - 256):16/little>>};
 content_size(Size) when Size < 1 bsl 32 -> {2, <<Size:32/little>>};

@@ -11,7 +11,7 @@
 
 -export([codec/0]).
 -export([compress/4, decompress/5, check_dictionary/2]).
--export([new/1, events/2, take/1]).
+-export([new/1, events/2, take/1, compressor/2]).
 -export_type([decoder/0]).
 
 -record(decoder, {
@@ -52,6 +52,11 @@ find_codec({error, _}) -> ?MODULE.
 -spec compress(binary(), 1..22, boolean(), none | binary()) -> binary().
 compress(Data, _Level, Checksum, Dictionary) ->
     esdb_zstd_encode_erl:compress(Data, Checksum, content(Dictionary)).
+
+%% For input of unknown length.
+-spec compressor(boolean(), none | binary()) -> esdb_zstd_encode_erl:stream().
+compressor(Checksum, Dictionary) ->
+    esdb_zstd_encode_erl:new(Checksum, content(Dictionary)).
 
 -spec content(none | binary()) -> {Id :: non_neg_integer(), Content :: binary()}.
 content(none) ->
