@@ -1,0 +1,139 @@
+-module(esdb_scheduling_SUITE).
+-moduledoc """
+No call keeps a normal scheduler busy, however large its input.
+
+The runtime reports each stretch that a process spends on a scheduler without a pause of more than two
+milliseconds (`long_schedule`). A function that blocks is reported at every call; a machine that is busy with
+something else causes a report now and then. So a function is called many times, and fails when most of its
+calls were reported.
+""".
+
+-compile(export_all).
+
+-include_lib("common_test/include/ct.hrl").
+-include_lib("stdlib/include/assert.hrl").
+
+-define(LIMIT_MS, 2).
+-define(TRIES, 10).
+-define(LARGE, 64 * 1024 * 1024).
+%% The twins go on with less: what could block there is what OTP does in one call, and that is the same.
+-define(LARGE_IN_ERLANG, 4 * 1024 * 1024).
+
+suite() -> [{timetrap, {minutes, 5}}].
+
+all() ->
+    [
+        a_call_that_blocks_is_seen,
+        hash_functions_do_not_block,
+        crypto_functions_do_not_block,
+        compression_does_not_block,
+        decompression_does_not_block,
+        many_small_items_do_not_block
+    ].
+
+init_per_suite(Config) ->
+    Size =
+        case esdb_hash_nif:implementation() of
+            nif -> ?LARGE;
+            erlang -> ?LARGE_IN_ERLANG
+        end,
+    %% Compressible, and not the same everywhere.
+    Pieces = << <<N:32, "an event of a stream">> || N <- lists:seq(1, Size div 24) >>,
+    [{data, Pieces} | Config].
+
+end_per_suite(_Config) -> ok.
+
+%% Without this one the others could pass because nothing is ever reported.
+a_call_that_blocks_is_seen(Config) ->
+    Data = ?config(data, Config),
+    Blocks = fun() -> erlang:phash2(binary:copy(Data, max(1, ?LARGE div byte_size(Data)))) end,
+    ?assert(reported(Blocks) > ?TRIES div 2).
+
+hash_functions_do_not_block(Config) ->
+    Data = ?config(data, Config),
+    none_block([
+        {xxhash3, fun() -> esdb_hash_nif:xxhash3(Data) end},
+        {xxhash3_seeded, fun() -> esdb_hash_nif:xxhash3(Data, 7) end},
+        {xxhash64, fun() -> esdb_hash_nif:xxhash64(Data) end},
+        {fnv1a, fun() -> esdb_hash_nif:fnv1a(Data) end},
+        {update, fun() -> esdb_hash_nif:digest(esdb_hash_nif:update(esdb_hash_nif:new(), Data)) end},
+        {partition_hash, fun() -> esdb_hash_nif:partition_hash(Data, 16) end},
+        {stream_partition, fun() -> esdb_hash_nif:stream_partition(Data, Data, 16) end}
+    ]).
+
+crypto_functions_do_not_block(Config) ->
+    Data = ?config(data, Config),
+    {Public, Private} = crypto:generate_key(eddsa, ed25519),
+    Signature = esdb_crypto_nif:sign_ed25519(Data, Private),
+    Text = esdb_crypto_nif:base64_encode_urlsafe(Data),
+    Copy = binary:copy(Data),
+    Longest = binary:part(Data, 0, 8192),
+    none_block([
+        {verify_ed25519, fun() -> true = esdb_crypto_nif:verify_ed25519(Data, Signature, Public) end},
+        {sign_ed25519, fun() -> esdb_crypto_nif:sign_ed25519(Data, Private) end},
+        {hash_sha256, fun() -> esdb_crypto_nif:hash_sha256(Data) end},
+        {hmac_sha256, fun() -> esdb_crypto_nif:hmac_sha256(~"key", Data) end},
+        {secure_compare, fun() -> true = esdb_crypto_nif:secure_compare(Data, Copy) end},
+        {base64_encode, fun() -> esdb_crypto_nif:base64_encode_urlsafe(Data) end},
+        {base64_decode, fun() -> {ok, _} = esdb_crypto_nif:base64_decode_urlsafe(Text) end},
+        {base58, fun() -> esdb_crypto_nif:base58_decode(esdb_crypto_nif:base58_encode(Longest)) end}
+    ]).
+
+compression_does_not_block(Config) ->
+    Data = ?config(data, Config),
+    none_block([
+        {Algorithm, fun() -> {ok, _} = esdb_archive_nif:compress(Data, Algorithm, Level) end}
+     || {Algorithm, Level} <- [{lz4, 1}, {zstd, 1}, {zlib, 1}]
+    ]).
+
+decompression_does_not_block(Config) ->
+    Data = ?config(data, Config),
+    Packed = [{A, element(2, {ok, _} = esdb_archive_nif:compress(Data, A))} || A <- [lz4, zstd, zlib]],
+    none_block([
+        {Algorithm, fun() -> {ok, Data} = esdb_archive_nif:decompress(Bytes, Algorithm) end}
+     || {Algorithm, Bytes} <- Packed
+    ]).
+
+many_small_items_do_not_block(_Config) ->
+    Items = [<<N:32, "stream">> || N <- lists:seq(1, 100_000)],
+    {Public, Private} = crypto:generate_key(eddsa, ed25519),
+    Signed = [
+        {Item, esdb_crypto_nif:sign_ed25519(Item, Private), Public}
+     || Item <- lists:sublist(Items, 300)
+    ],
+    none_block([
+        {partition_hash_batch, fun() -> esdb_hash_nif:partition_hash_batch(Items, 16) end},
+        {verify_ed25519_batch, fun() -> esdb_crypto_nif:verify_ed25519_batch(Signed) end},
+        {compress_batch, fun() -> {ok, _} = esdb_archive_nif:compress_batch(Items, zstd) end}
+    ]).
+
+none_block(Calls) ->
+    Counts = [{Name, reported(Call)} || {Name, Call} <- Calls],
+    ct:pal("calls of ~b that were reported: ~p", [?TRIES, Counts]),
+    ?assertEqual([], [Name || {Name, Count} <- Counts, Count > ?TRIES div 2]).
+
+%% How many of the calls had a stretch that was too long.
+reported(Call) ->
+    Before = erlang:system_monitor(self(), [{long_schedule, ?LIMIT_MS}]),
+    try
+        length([reported || _ <- lists:seq(1, ?TRIES), was_reported(Call)])
+    after
+        erlang:system_monitor(Before)
+    end.
+
+was_reported(Call) ->
+    {Pid, Monitor} = spawn_monitor(Call),
+    receive
+        {'DOWN', Monitor, process, Pid, normal} -> flush(Pid);
+        {'DOWN', Monitor, process, Pid, Reason} -> error(Reason)
+    end.
+
+flush(Pid) ->
+    receive
+        {monitor, Pid, long_schedule, _} ->
+            _ = flush(Pid),
+            true;
+        {monitor, _, long_schedule, _} ->
+            flush(Pid)
+    after 0 -> false
+    end.
