@@ -109,7 +109,7 @@ truly_signed(Message, N, Handle) ->
     {Message, Signature, as_key(public(N), Handle)}.
 
 as_key(Key, false) -> Key;
-as_key(Key, true) -> {'$call', ?MODULE, handle, [Key]}.
+as_key(Key, true) -> {'$make', ?MODULE, handle, [Key]}.
 
 -doc "The handle of a key, or where it is none a handle that someone forged.".
 handle(Key) ->

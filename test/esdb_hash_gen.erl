@@ -87,4 +87,4 @@ state() ->
         {1, oneof([make_ref(), {xxh3, 0}, ~"state", [], 0])}
     ]).
 
-call(Function, Arguments) -> {'$call', esdb_hash_nif, Function, Arguments}.
+call(Function, Arguments) -> {'$make', esdb_hash_nif, Function, Arguments}.
