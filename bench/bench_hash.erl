@@ -1,5 +1,5 @@
 -module(bench_hash).
--moduledoc "Hashes against what a BEAM user would call: `erlang:phash2`; and against the Erlang twin.".
+-moduledoc "Hashes against what a BEAM user would call, `erlang:phash2`, and the Erlang twin.".
 
 -export([run/0]).
 
@@ -17,14 +17,14 @@ run() ->
         same => fun differ/2
     }),
     compare("partitions of 1000 names", none, #{
-        ours => {"partition_hash_batch", fun() -> esdb_hash_nif:partition_hash_batch(Names, 64) end},
-        rival => {"erlang:phash2/2 of each", fun() -> [erlang:phash2(Name, 64) || Name <- Names] end},
+        ours => {"batch", fun() -> esdb_hash_nif:partition_hash_batch(Names, 64) end},
+        rival => {"phash2/2 of each", fun() -> [erlang:phash2(Name, 64) || Name <- Names] end},
         same => fun differ/2
     }),
     lists:foreach(fun twin/1, [
-        {"XXH3 against the twin, 1 KiB", fun esdb_hash_nif:xxhash3/1, fun(D) -> esdb_hash_erl:xxhash3(D, 0) end},
-        {"XXH64 against the twin, 1 KiB", fun esdb_hash_nif:xxhash64/1, fun(D) -> esdb_hash_erl:xxhash64(D, 0) end},
-        {"FNV-1a against the twin, 1 KiB", fun esdb_hash_nif:fnv1a/1, fun esdb_hash_erl:fnv1a/1}
+        {"XXH3, 1 KiB", fun esdb_hash_nif:xxhash3/1, fun(D) -> esdb_hash_erl:xxhash3(D, 0) end},
+        {"XXH64, 1 KiB", fun esdb_hash_nif:xxhash64/1, fun(D) -> esdb_hash_erl:xxhash64(D, 0) end},
+        {"FNV-1a, 1 KiB", fun esdb_hash_nif:fnv1a/1, fun esdb_hash_erl:fnv1a/1}
     ]),
     esdb_bench:note("A hash of 64 bits is a bignum for Erlang: 10 ns of each XXH3 call.", []).
 
@@ -40,7 +40,7 @@ xxhash3({Size, Bytes, Goal}) ->
 -spec twin({string(), fun((binary()) -> term()), fun((binary()) -> term())}) -> float().
 twin({What, Ours, Twin}) ->
     Data = rand:bytes(1024),
-    compare(What, none, #{
+    compare(What ++ ", against the twin", none, #{
         ours => {"library", fun() -> Ours(Data) end}, rival => {"twin", fun() -> Twin(Data) end}
     }).
 

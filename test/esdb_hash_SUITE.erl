@@ -157,7 +157,8 @@ what_is_not_iodata_is_badarg(_Config) ->
 
 streaming_equals_one_shot(_Config) ->
     check(?FORALL({Seed, Pieces}, {integer(0, 99), list(piece())}, begin
-        Last = lists:foldl(fun(P, S) -> esdb_hash_nif:update(S, P) end, esdb_hash_nif:new(Seed), Pieces),
+        Update = fun(Piece, State) -> esdb_hash_nif:update(State, Piece) end,
+        Last = lists:foldl(Update, esdb_hash_nif:new(Seed), Pieces),
         esdb_hash_nif:digest(Last) =:= esdb_hash_nif:xxhash3(Pieces, Seed)
     end)),
     ?assertEqual(esdb_hash_nif:xxhash3(<<>>), esdb_hash_nif:digest(esdb_hash_nif:new())).
@@ -199,7 +200,8 @@ long_input_is_hashed_alike(_Config) ->
     ?assertEqual(esdb_hash_erl:xxhash64(Data, 1), esdb_hash_nif:xxhash64(Data, 1)),
     ?assertEqual(esdb_hash_erl:fnv1a(Data), esdb_hash_nif:fnv1a(Data)),
     ?assertEqual(
-        esdb_hash_erl:stream_partition(Data, ~"a", 1000), esdb_hash_nif:stream_partition(Data, ~"a", 1000)
+        esdb_hash_erl:stream_partition(Data, ~"a", 1000),
+        esdb_hash_nif:stream_partition(Data, ~"a", 1000)
     ).
 
 long_batches(_Config) ->
@@ -238,7 +240,8 @@ test_folder() -> filename:dirname(proplists:get_value(source, ?MODULE:module_inf
 %% The buffer of xxHash's own sanity checks, as in generate.py.
 data(Size) -> data(Size, 2654435761, <<>>).
 
-data(0, _, Data) -> Data;
+data(0, _, Data) ->
+    Data;
 data(Size, State, Data) ->
     Next = (State * 11400714785074694797) band 16#FFFFFFFFFFFFFFFF,
     data(Size - 1, Next, <<Data/binary, (State bsr 56)>>).

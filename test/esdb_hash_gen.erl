@@ -69,7 +69,13 @@ count() ->
         {1, oneof([0, -1, 16#100000000, 1 bsl 70, 4.0, n])}
     ]).
 
-name() -> frequency([{6, binary()}, {1, ?LET(Size, integer(100, 300), binary(Size))}, {1, hostile()}, {1, pieces()}]).
+name() ->
+    frequency([
+        {6, binary()},
+        {1, ?LET(Size, integer(100, 300), binary(Size))},
+        {1, hostile()},
+        {1, pieces()}
+    ]).
 
 batch() ->
     frequency([
@@ -83,8 +89,10 @@ batch() ->
 state() ->
     frequency([
         {6, ?LET({Seed, Data}, {integer(0, 99), bytes()}, call(update, [call(new, [Seed]), Data]))},
-        {2, ?LET(Pieces, list(bytes()), lists:foldl(fun(D, S) -> call(update, [S, D]) end, call(new, []), Pieces))},
+        {2, ?LET(Pieces, list(bytes()), lists:foldl(fun updated/2, call(new, []), Pieces))},
         {1, oneof([make_ref(), {xxh3, 0}, ~"state", [], 0])}
     ]).
+
+updated(Piece, State) -> call(update, [State, Piece]).
 
 call(Function, Arguments) -> {'$make', esdb_hash_nif, Function, Arguments}.
