@@ -1,7 +1,7 @@
 -module(esdb_crypto_erl).
 -moduledoc false.
-%% The twin of the library behind esdb_crypto_nif: OTP's crypto and base64, made as strict as it, and Base58
-%% by big integers. Arguments are checked by esdb_crypto_nif.
+%% The twin of the library behind esdb_crypto_nif: OTP's crypto and base64, made as strict as it,
+%% and Base58 by big integers. Arguments are checked by esdb_crypto_nif.
 
 -export([verify/3, verify_key/1, sign/2]).
 -export([sha256/1, sha256_base64/1, hmac_sha256/2, equal/2]).
@@ -23,8 +23,9 @@
 
 %% Ed25519
 
-%% crypto:verify/5 checks without the cofactor and refuses S >= L, but takes keys and R of small order, and
-%% whether it takes other unusual encodings depends on the version of OpenSSL; some of them it raises on.
+%% crypto:verify/5 checks without the cofactor and refuses S >= L, but takes keys and R of small
+%% order, and whether it takes other unusual encodings depends on the version of OpenSSL; some of
+%% them it raises on.
 -spec verify(binary(), binary(), binary()) -> boolean().
 verify(Message, <<R:32/binary, S:256/little>> = Signature, <<_:32/binary>> = Key) when S < ?L ->
     is_acceptable(R) andalso is_acceptable(Key) andalso otp_verify(Message, Signature, Key);
@@ -88,8 +89,8 @@ equal(Left, Right) -> byte_size(Left) =:= byte_size(Right) andalso crypto:hash_e
 -spec base64_encode(binary()) -> binary().
 base64_encode(Data) -> base64:encode(Data, #{mode => urlsafe, padding => false}).
 
-%% base64 is lenient (white space, padding, bits beyond the last byte). Each data has one encoding: what is
-%% not the encoding of what it decodes to is none.
+%% base64 is lenient (white space, padding, bits beyond the last byte). Each data has one encoding:
+%% what is not the encoding of what it decodes to is none.
 -spec base64_decode(binary()) -> {ok, binary()} | {error, invalid_base64}.
 base64_decode(Text) ->
     try base64:decode(Text, #{mode => urlsafe, padding => false}) of

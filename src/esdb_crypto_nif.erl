@@ -16,14 +16,15 @@ true
 ~"112"
 ```
 
-Where OTP's `crypto` is as fast it does the work, with the library or without. Data is a binary or iodata.
+Where OTP's `crypto` is as fast it does the work, with the library or without. Data is a binary or
+iodata.
 
 ## Which signatures are valid
 
-Verification is strict: the equation of RFC 8032 without the cofactor, and besides it refused are S not
-below the group's order, a y-coordinate not below p in the key or in R, and a key or an R of small order.
-So every node, with the library or without, gives one answer, and no signature can be altered into another
-valid one.
+Verification is strict: the equation of RFC 8032 without the cofactor, and besides it refused are S
+not below the group's order, a y-coordinate not below p in the key or in R, and a key or an R of
+small order. So every node, with the library or without, gives one answer, and no signature can be
+altered into another valid one.
 """.
 
 %% Ed25519
@@ -60,12 +61,16 @@ valid one.
     base58_decode_d/1
 ]).
 -on_load(init_nif/0).
+%% Dialyzer does not know that the library replaces implementation/0.
+-dialyzer({nowarn_function, is_nif_loaded/0}).
 
-%% Opaque: a public key, and what a library has computed about it. The 32 bytes are the key; the reference
-%% only makes it faster, and where it means nothing (another node, another load, no library) it is ignored.
+%% Opaque: a public key, and what a library has computed about it. The 32 bytes are the key; the
+%% reference only makes it faster, and where it means nothing (another node, another load, no
+%% library) it is ignored.
 -opaque key() :: {esdb_ed25519_key, <<_:256>>, reference() | none}.
 
-%% Bytes that a normal scheduler takes, 0.1 to 0.3 ms each, measured: signed, digested, compared, encoded.
+%% Bytes that a normal scheduler takes, 0.1 to 0.3 ms each, measured: signed, digested, compared,
+%% encoded.
 -define(SHORT_SIGNED, 65_536).
 -define(SHORT_EQUAL, 131_072).
 -define(SHORT_BASE64, 262_144).
@@ -76,7 +81,8 @@ valid one.
 -define(SHORT_SIGNATURES, 163_840).
 %% From here on OTP's digests are as fast, and they give way to other processes by themselves.
 -define(OTP_DIGEST, 1024).
-%% Base58 is quadratic: what is longer is no identifier. The text limit is what the data limit encodes to.
+%% Base58 is quadratic: what is longer is no identifier. The text limit is what the data limit
+%% encodes to.
 -define(MAX_BASE58_DATA, 8192).
 -define(MAX_BASE58_TEXT, 11_188).
 
@@ -95,9 +101,11 @@ is_nif_loaded() -> implementation() =:= nif.
 %% Ed25519
 
 -doc """
-Whether `Signature` is a valid signature of `Message` by `Key`, 32 bytes or a handle of `verify_key/1`.
+Whether `Signature` is a valid signature of `Message` by `Key`, 32 bytes or a handle of
+`verify_key/1`.
 
-Whatever is malformed (a key, a signature or a message of another type or length) is not valid: `false`.
+Whatever is malformed (a key, a signature or a message of another type or length) is not valid:
+`false`.
 """.
 -spec verify_ed25519(Message, Signature, Key) -> boolean() when
     Message :: iodata() | term(),
@@ -113,9 +121,9 @@ verify_ed25519(Message, Signature, Key) ->
 -doc """
 `verify_ed25519/3` of each `{Message, Signature, Key}`, in their order.
 
-Each answer is that of the single call; what is no such tuple is `false`. Keys that occur often in the list
-are prepared on the way, so it gains most where few keys signed many messages. Something else than a proper
-list is `badarg`.
+Each answer is that of the single call; what is no such tuple is `false`. Keys that occur often in
+the list are prepared on the way, so it gains most where few keys signed many messages. Something
+else than a proper list is `badarg`.
 """.
 -spec verify_ed25519_batch(Items) -> [boolean()] when
     Items :: [{iodata(), binary(), binary() | key()} | term()].
@@ -127,19 +135,20 @@ verify_ed25519_batch(Items) ->
     end.
 
 -doc """
-Prepares a public key for many verifications; with the library a handle takes about 16 KiB of memory.
+Prepares a public key for many verifications; with the library a handle takes about 16 KiB of
+memory.
 
-It can be kept, shared by processes and sent to other nodes. `{error, invalid_key}` is the answer for bytes
-under which no signature is valid: not 32, not a point of the curve, not canonical, of small order. Something
-else than a binary is `badarg`.
+It can be kept, shared by processes and sent to other nodes. `{error, invalid_key}` is the answer
+for bytes under which no signature is valid: not 32, not a point of the curve, not canonical, of
+small order. Something else than a binary is `badarg`.
 """.
 -spec verify_key(PublicKey :: binary()) -> {ok, key()} | {error, invalid_key}.
 verify_key(PublicKey) when is_binary(PublicKey) -> verify_key_n(PublicKey);
 verify_key(_) -> error(badarg).
 
 -doc """
-The signature (64 bytes) of `Message` with a private key: the 32 bytes that RFC 8032 calls the seed, and that
-`crypto:generate_key(eddsa, ed25519)` gives. Another length is `badarg`.
+The signature (64 bytes) of `Message` with a private key: the 32 bytes that RFC 8032 calls the seed,
+and that `crypto:generate_key(eddsa, ed25519)` gives. Another length is `badarg`.
 """.
 -spec sign_ed25519(Message :: iodata(), PrivateKey :: <<_:256>>) -> <<_:512>>.
 sign_ed25519(Message, PrivateKey) when
@@ -188,7 +197,8 @@ hmac_sha256(_, _) ->
 -doc """
 Whether two binaries are equal, in a time that does not depend on where they differ.
 
-Binaries of different lengths are not, and that is told at once. Something else than binaries is `badarg`.
+Binaries of different lengths are not, and that is told at once. Something else than binaries is
+`badarg`.
 """.
 -spec secure_compare(Left :: binary(), Right :: binary()) -> boolean().
 secure_compare(Left, Right) when is_binary(Left), is_binary(Right) ->
@@ -213,8 +223,8 @@ base64_encode_urlsafe(Data) ->
 -doc """
 The data of an encoding that `base64_encode_urlsafe/1` makes, and of nothing else.
 
-Padding, white space, `+` and `/`, a character over, and bits beyond the last byte that are not zero are
-`{error, invalid_base64}`: two texts never stand for the same data.
+Padding, white space, `+` and `/`, a character over, and bits beyond the last byte that are not zero
+are `{error, invalid_base64}`: two texts never stand for the same data.
 """.
 -spec base64_decode_urlsafe(Text :: iodata()) -> {ok, binary()} | {error, invalid_base64}.
 base64_decode_urlsafe(Text) when is_binary(Text), byte_size(Text) =< ?SHORT_BASE64 ->
@@ -230,10 +240,14 @@ Base58 with the Bitcoin alphabet; each zero byte in front is a `1` in front.
 The work grows with the square of the length, so more than 8,192 bytes are `badarg`.
 """.
 -spec base58_encode(Data :: iodata()) -> binary().
-base58_encode(Data) when is_binary(Data), byte_size(Data) =< ?SHORT_BASE58 -> base58_encode_n(Data);
-base58_encode(Data) when is_binary(Data), byte_size(Data) =< ?MAX_BASE58_DATA -> base58_encode_d(Data);
-base58_encode(Data) when is_list(Data) -> base58_encode(iolist_to_binary(Data));
-base58_encode(_) -> error(badarg).
+base58_encode(Data) when is_binary(Data), byte_size(Data) =< ?SHORT_BASE58 ->
+    base58_encode_n(Data);
+base58_encode(Data) when is_binary(Data), byte_size(Data) =< ?MAX_BASE58_DATA ->
+    base58_encode_d(Data);
+base58_encode(Data) when is_list(Data) ->
+    base58_encode(iolist_to_binary(Data));
+base58_encode(_) ->
+    error(badarg).
 
 -doc """
 The data of a Base58 text.
@@ -245,27 +259,33 @@ The data of a Base58 text.
 """.
 -spec base58_decode(Text :: iodata()) ->
     {ok, binary()} | {error, {invalid_base58_char, byte()} | too_large}.
-base58_decode(Text) when is_binary(Text), byte_size(Text) =< ?SHORT_BASE58 -> base58_decode_n(Text);
-base58_decode(Text) when is_binary(Text), byte_size(Text) =< ?MAX_BASE58_TEXT -> base58_decode_d(Text);
-base58_decode(Text) when is_binary(Text) -> {error, too_large};
-base58_decode(Text) -> base58_decode(flat(Text)).
+base58_decode(Text) when is_binary(Text), byte_size(Text) =< ?SHORT_BASE58 ->
+    base58_decode_n(Text);
+base58_decode(Text) when is_binary(Text), byte_size(Text) =< ?MAX_BASE58_TEXT ->
+    base58_decode_d(Text);
+base58_decode(Text) when is_binary(Text) ->
+    {error, too_large};
+base58_decode(Text) ->
+    base58_decode(flat(Text)).
 
 %% Arguments
 
--spec flat(iodata()) -> binary().
+-spec flat(iodata() | term()) -> binary().
 flat(Data) when is_list(Data) -> iolist_to_binary(Data);
 flat(_) -> error(badarg).
 
 -type signed_item() :: {binary(), <<_:512>>, <<_:256>> | key()}.
 
--spec signed_items([term()]) -> [signed_item() | malformed].
+-spec signed_items([term()] | term()) -> [signed_item() | malformed].
 signed_items([Item | Items]) -> [signed_item(Item) | signed_items(Items)];
 signed_items([]) -> [];
 signed_items(_) -> error(badarg).
 
 %% The item with its message as a binary.
 -spec signed_item(term()) -> signed_item() | malformed.
-signed_item({Message, Signature, Key} = Item) when is_binary(Signature), byte_size(Signature) =:= 64 ->
+signed_item({Message, Signature, Key} = Item) when
+    is_binary(Signature), byte_size(Signature) =:= 64
+->
     case is_key(Key) of
         true when is_binary(Message) -> Item;
         true when is_list(Message) -> flat_message(Item);

@@ -3,11 +3,12 @@
 %% The twin of the library behind esdb_hash_nif: XXH3 and XXH64 after the xxHash specification
 %% (github.com/Cyan4973/xxHash, doc/xxhash_spec.md), FNV-1a after RFC 9923.
 %%
-%% Integers of 60 bits and more live on the heap, so the loops over long data (XXH3, FNV-1a) keep a 64-bit
-%% number as two halves of 32 bits, High and Low, and let a half grow a few bits between two reductions.
-%% Where only a few numbers are at stake the code follows the specification's text.
+%% Integers of 60 bits and more live on the heap, so the loops over long data (XXH3, FNV-1a) keep a
+%% 64-bit number as two halves of 32 bits, High and Low, and let a half grow a few bits between two
+%% reductions. Where only a few numbers are at stake the code follows the specification's text.
 %%
-%% Arguments are checked by esdb_hash_nif; only a state is checked here, since it can come from anywhere.
+%% Arguments are checked by esdb_hash_nif; only a state is checked here, since it can come from
+%% anywhere.
 
 -export([fnv1a/1, xxhash64/2, xxhash3/2]).
 -export([partition/2, partitions/2, stream_partition/3]).
@@ -23,8 +24,9 @@
 -type lanes() :: [pair()].
 %% The secret in words of 32 bits.
 -type keys() :: [0..16#FFFFFFFF].
-%% The bytes before Tail are in Lanes; Last are the last 64 of them. Tail is at most a block, and empty
-%% only before the first byte: the end of the data is treated in another way, so some is always kept back.
+%% The bytes before Tail are in Lanes; Last are the last 64 of them. Tail is at most a block, and
+%% empty only before the first byte: the end of the data is treated in another way, so some is
+%% always kept back.
 -record(xxh3, {
     seed :: hash(),
     length :: non_neg_integer(),
@@ -176,8 +178,7 @@ xxh3_9_16(Data, Length, Seed) ->
 xxh3_17_128(Data, Length, Seed) ->
     Pairs = (Length - 1) div 32,
     Mixed = [
-        mix(binary_part(Data, 16 * I, 16), binary_part(?SECRET, 32 * I, 16), Seed) +
-            mix(binary_part(Data, Length - 16 * I, -16), binary_part(?SECRET, 32 * I + 16, 16), Seed)
+        mix_at(Data, 16 * I, 32 * I, Seed) + mix_at(Data, Length - 16 * (I + 1), 32 * I + 16, Seed)
      || I <- lists:seq(0, Pairs)
     ],
     xxh3_avalanche(mask(Length * ?P64_1 + lists:sum(Mixed))).
@@ -190,6 +191,10 @@ xxh3_129_240(Data, Length, Seed) ->
     Middle = xxh3_avalanche(mix_all(Head, ?SECRET, Seed, Length * ?P64_1)),
     Last = mix(binary_part(Data, Length, -16), ForLast, Seed),
     xxh3_avalanche(mix_all(Rest, Shifted, Seed, Middle + Last)).
+
+-spec mix_at(binary(), non_neg_integer(), non_neg_integer(), hash()) -> hash().
+mix_at(Data, At, SecretAt, Seed) ->
+    mix(binary_part(Data, At, 16), binary_part(?SECRET, SecretAt, 16), Seed).
 
 %% Adds up the whole pieces of 16 bytes.
 -spec mix_all(binary(), binary(), hash(), non_neg_integer()) -> hash().
@@ -259,7 +264,8 @@ blocks(<<Block:?BLOCK/binary, Rest/binary>>, Keys, EndKeys, Lanes) ->
 blocks(<<>>, _, _, Lanes) ->
     Lanes.
 
-%% Up to a block of whole stripes, one pair of lanes after the other: a pair takes 16 bytes of each stripe.
+%% Up to a block of whole stripes, one pair of lanes after the other: a pair takes 16 bytes of each
+%% stripe.
 -spec stripes(binary(), keys(), lanes()) -> lanes().
 stripes(<<_:16/binary, Next/binary>> = Data, Keys, [{H0, L0, H1, L1} | Pairs]) ->
     [_, _, _, _ | NextKeys] = Keys,
@@ -267,9 +273,9 @@ stripes(<<_:16/binary, Next/binary>> = Data, Keys, [{H0, L0, H1, L1} | Pairs]) -
 stripes(_, _, Pairs) ->
     Pairs.
 
-%% A lane gains the data of its neighbour and the product of the halves of (data xor secret). That product
-%% of 64 bits is taken in two of 48. In the 17 stripes between two reductions a lower half stays below
-%% 2^53 and a higher one below 2^38, so that all is done in small integers.
+%% A lane gains the data of its neighbour and the product of the halves of (data xor secret). That
+%% product of 64 bits is taken in two of 48. In the 17 stripes between two reductions a lower half
+%% stays below 2^53 and a higher one below 2^38, so that all is done in small integers.
 -spec stripe(binary(), keys(), integer(), integer(), integer(), integer()) -> pair().
 stripe(
     <<A:32/little, B:32/little, C:32/little, D:32/little, Rest/binary>>,

@@ -2,9 +2,9 @@
 -moduledoc """
 Hashes for routing, sharding and checking: XXH3, XXH64 and FNV-1a, 64 bits each.
 
-They are fast and stable, not cryptographic: whoever can choose the data can choose the hash. Values are
-those of the specifications, the same in both implementations and in every release, so they may be stored
-and routed on. Data is a binary or iodata; anything else, also inside a list, is `badarg`.
+They are fast and stable, not cryptographic: whoever can choose the data can choose the hash. Values
+are those of the specifications, the same in both implementations and in every release, so they may
+be stored and routed on. Data is a binary or iodata; anything else, also inside a list, is `badarg`.
 
 ```erlang
 1> esdb_hash_nif:xxhash3(~"orders-1001").
@@ -53,6 +53,8 @@ A call on more data than a scheduler may be kept busy with runs on a dirty sched
     digest_n/1
 ]).
 -on_load(init_nif/0).
+%% Dialyzer does not know that the library replaces implementation/0.
+-dialyzer({nowarn_function, is_nif_loaded/0}).
 
 -type hash() :: 0..16#FFFFFFFFFFFFFFFF.
 %% Opaque, and of one implementation: a reference to native memory or an Erlang term.
@@ -130,7 +132,8 @@ The state of an XXH3 hash with `Seed` before the first byte.
 
 `digest(update(update(new(Seed), A), B))` is `xxhash3([A, B], Seed)`. A state is a value: `update/2`
 returns another one, and the old one stays as it was. It lives in memory, for one node and one
-implementation: a state made with the library is `badarg` where there is none, and the other way round.
+implementation: a state made with the library is `badarg` where there is none, and the other way
+round.
 """.
 -spec new(Seed :: hash()) -> state().
 new(Seed) when ?IS_SEED(Seed) -> new_n(Seed);
@@ -199,17 +202,17 @@ fast_phash(Data, Range) -> partition_hash(Data, Range).
 
 %% Arguments
 
--spec flat(iodata()) -> binary().
+-spec flat(iodata() | term()) -> binary().
 flat(Data) when is_list(Data) -> iolist_to_binary(Data);
 flat(_) -> error(badarg).
 
--spec flat_each([iodata()]) -> [binary()].
+-spec flat_each([iodata()] | term()) -> [binary()].
 flat_each([Item | Items]) -> [iolist_to_binary(Item) | flat_each(Items)];
 flat_each([]) -> [];
 flat_each(_) -> error(badarg).
 
 %% How much work a list of binaries is, in bytes; `in_lists` when items are to be flattened first.
--spec weight([iodata()], non_neg_integer()) -> non_neg_integer() | in_lists.
+-spec weight([iodata()] | term(), non_neg_integer()) -> non_neg_integer() | in_lists.
 weight([Item | Items], Sum) when is_binary(Item) -> weight(Items, Sum + byte_size(Item) + ?ITEM);
 weight([Item | _], _) when is_list(Item) -> in_lists;
 weight([], Sum) -> Sum;

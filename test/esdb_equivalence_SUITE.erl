@@ -6,7 +6,7 @@ and the Erlang twin give the same value or the same class of error.
 The suite walks the exports, so a function without a generator fails it. A generator module
 `esdb_X_gen` stands beside it for each module `esdb_X_nif` and exports
 
-- `args(Function, Arity)`: the PropEr type of the argument list. `{'$call', M, F, A}` anywhere in it is
+- `args(Function, Arity)`: the PropEr type of the argument list. `{'$make', M, F, A}` anywhere in it is
   evaluated on the node that runs the case (handles must be made there);
 - `cost(Function, Arity)`: `cheap` (10,000 cases) or `costly` (1,000);
 - `observe(Function, Arity, Result)`: what must be equal of a result; runs where the result was made.
@@ -93,7 +93,7 @@ evaluate(Module, Function, Arguments) ->
         Raised -> Raised
     end.
 
-resolve({'$call', Module, Function, Arguments}) -> apply(Module, Function, resolve(Arguments));
+resolve({'$make', Module, Function, Arguments}) -> apply(Module, Function, resolve(Arguments));
 resolve([Head | Tail]) -> [resolve(Head) | resolve(Tail)];
 resolve(Tuple) when is_tuple(Tuple) -> list_to_tuple(resolve(tuple_to_list(Tuple)));
 resolve(Map) when is_map(Map) -> #{K => resolve(V) || K := V <- Map};

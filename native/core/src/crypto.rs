@@ -26,7 +26,24 @@ pub fn hmac_sha256(key: &[u8], data: &[u8]) -> [u8; 32] {
 /// Whether two secrets are equal, in a time that depends on their lengths alone.
 #[must_use]
 pub fn constant_time_eq(left: &[u8], right: &[u8]) -> bool {
-    left.ct_eq(right).into()
+    if left.len() != right.len() {
+        return false;
+    }
+    // Words at a time: subtle compares slices byte by byte, eight times slower.
+    let (left, right) = (left.chunks_exact(8), right.chunks_exact(8));
+    let tails = left.remainder().ct_eq(right.remainder());
+    left.zip(right)
+        .fold(tails, |equal, (left, right)| {
+            equal & word(left).ct_eq(&word(right))
+        })
+        .into()
+}
+
+fn word(bytes: &[u8]) -> u64 {
+    bytes
+        .iter()
+        .rev()
+        .fold(0, |word, byte| word << 8 | u64::from(*byte))
 }
 
 /// How many characters [`base64_encode`] makes of so many bytes.
@@ -63,6 +80,7 @@ pub fn base64_decode(text: &[u8], data: &mut [u8]) -> bool {
 }
 
 #[cfg(test)]
+#[allow(clippy::indexing_slicing)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
@@ -106,6 +124,14 @@ mod tests {
         fn constant_time_eq_is_eq(left: Vec<u8>, right: Vec<u8>) {
             prop_assert_eq!(constant_time_eq(&left, &right), left == right);
             prop_assert!(constant_time_eq(&left, &left));
+        }
+
+        #[test]
+        fn each_bit_counts(mut data in prop::collection::vec(any::<u8>(), 1..70), bit: usize) {
+            let original = data.clone();
+            let bit = bit % (data.len() * 8);
+            data[bit / 8] ^= 1 << (bit % 8);
+            prop_assert!(!constant_time_eq(&data, &original));
         }
     }
 }

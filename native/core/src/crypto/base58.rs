@@ -52,27 +52,59 @@ pub fn encode(data: &[u8]) -> Result<Vec<u8>, Base58Error> {
     let zeros = leading(data, 0);
     let digits = data.get(zeros..).unwrap_or_default();
     // Five digits take 29.3 bits: 32 bits of data fill 1.1 limbs.
-    let mut limbs = Vec::with_capacity(digits.len() * 3 / 10 + 2);
+    let needed = digits.len() * 3 / 10 + 2;
+    let (mut short, mut long) = ([0; SHORT], Vec::new());
+    let limbs = space(&mut short, &mut long, needed);
     let (head, words) = groups::<4>(digits);
-    shift_in(&mut limbs, number(head, 256), 0);
+    let head = head
+        .iter()
+        .fold(0, |number, byte| number << 8 | u64::from(*byte));
+    let mut used = step(limbs, 0, 1 << 32, LIMB, head);
     for word in words {
-        shift_in(&mut limbs, number(word, 256), 32);
+        used = step(
+            limbs,
+            used,
+            1 << 32,
+            LIMB,
+            u64::from(u32::from_be_bytes(*word)),
+        );
     }
-    Ok(text(zeros, &limbs))
+    Ok(text(zeros, limbs.get(..used).unwrap_or_default()))
 }
 
-/// limbs = limbs * 2^bits + value.
-fn shift_in(limbs: &mut Vec<u32>, value: u64, bits: u32) {
+/// So many limbs serve without memory from the heap: identifiers of 80 bytes.
+const SHORT: usize = 26;
+
+/// Room for `needed` limbs.
+fn space<'a>(short: &'a mut [u32; SHORT], long: &'a mut Vec<u32>, needed: usize) -> &'a mut [u32] {
+    if needed <= SHORT {
+        short
+    } else {
+        long.resize(needed, 0);
+        long
+    }
+}
+
+/// limbs = limbs * factor + value, with limbs below `base`; how many are used then.
+#[inline(always)]
+fn step(limbs: &mut [u32], used: usize, factor: u64, base: u64, value: u64) -> usize {
+    let (low, high) = limbs.split_at_mut_checked(used).unwrap_or_default();
     let mut carry = value;
-    for limb in limbs.iter_mut() {
-        let next = (u64::from(*limb) << bits) + carry;
-        *limb = (next % LIMB) as u32;
-        carry = next / LIMB;
+    for limb in low {
+        let next = u64::from(*limb) * factor + carry;
+        *limb = (next % base) as u32;
+        carry = next / base;
     }
-    while carry > 0 {
-        limbs.push((carry % LIMB) as u32);
-        carry /= LIMB;
+    let mut grown = 0;
+    for limb in high {
+        if carry == 0 {
+            break;
+        }
+        *limb = (carry % base) as u32;
+        carry /= base;
+        grown += 1;
     }
+    used + grown
 }
 
 fn text(zeros: usize, limbs: &[u32]) -> Vec<u8> {
@@ -104,35 +136,27 @@ pub fn decode(text: &[u8]) -> Result<Vec<u8>, Base58Error> {
     if text.len() > MAX_TEXT {
         return Err(Base58Error::TooLarge);
     }
-    let mut values = Vec::with_capacity(text.len());
-    for character in text {
-        match VALUES.get(usize::from(*character)) {
-            Some(value) if *value != NONE => values.push(*value),
-            _ => return Err(Base58Error::InvalidChar(*character)),
-        }
+    if let Some(character) = text.iter().find(|character| value(**character) == NONE) {
+        return Err(Base58Error::InvalidChar(*character));
     }
-    let zeros = leading(&values, 0);
-    let digits = values.get(zeros..).unwrap_or_default();
-    let mut limbs = Vec::with_capacity(digits.len() * 3 / 16 + 2);
+    let zeros = leading(text, ZERO);
+    let digits = text.get(zeros..).unwrap_or_default();
+    let needed = digits.len() * 3 / 16 + 2;
+    let (mut short, mut long) = ([0; SHORT], Vec::new());
+    let limbs = space(&mut short, &mut long, needed);
+    let mut used = 0;
     let (head, groups) = groups::<DIGITS>(digits);
-    multiply_in(&mut limbs, number(head, 58));
-    for group in groups {
-        multiply_in(&mut limbs, number(group, 58));
+    for group in std::iter::once(head).chain(groups.map(|group| &group[..])) {
+        let number = group
+            .iter()
+            .fold(0, |number, digit| number * 58 + u64::from(value(*digit)));
+        used = step(limbs, used, LIMB, 1 << 32, number);
     }
-    Ok(bytes(zeros, &limbs))
+    Ok(bytes(zeros, limbs.get(..used).unwrap_or_default()))
 }
 
-/// limbs = limbs * 58^5 + value.
-fn multiply_in(limbs: &mut Vec<u32>, value: u64) {
-    let mut carry = value;
-    for limb in limbs.iter_mut() {
-        let next = u64::from(*limb) * LIMB + carry;
-        *limb = next as u32;
-        carry = next >> 32;
-    }
-    if carry > 0 {
-        limbs.push(carry as u32);
-    }
+fn value(character: u8) -> u8 {
+    VALUES.get(usize::from(character)).copied().unwrap_or(NONE)
 }
 
 fn bytes(zeros: usize, limbs: &[u32]) -> Vec<u8> {
@@ -160,12 +184,6 @@ fn groups<const N: usize>(digits: &[u8]) -> (&[u8], impl Iterator<Item = &[u8; N
         rest.chunks_exact(N)
             .filter_map(|group| group.try_into().ok()),
     )
-}
-
-fn number(digits: &[u8], base: u64) -> u64 {
-    digits
-        .iter()
-        .fold(0, |number, digit| number * base + u64::from(*digit))
 }
 
 fn leading(data: &[u8], byte: u8) -> usize {

@@ -101,6 +101,7 @@ impl PreparedKey {
 }
 
 /// A question of a batch.
+#[derive(Clone, Copy)]
 pub struct Item<'a> {
     /// What was signed.
     pub message: &'a [u8],
