@@ -1,0 +1,100 @@
+-module(esdb_zstd_otp_erl).
+-moduledoc false.
+%% The codec of Zstandard frames that OTP has from release 28 on, behind the walk over the frames: by itself
+%% OTP answers what there is of a truncated frame, and knows no limit.
+
+-export([compress/4, decompress/5, check_dictionary/2]).
+-export([compressor/3, decompressor/1, stream/2, finish/1]).
+
+-ignore_xref([
+    {zstd, close, 1},
+    {zstd, compress, 2},
+    {zstd, context, 2},
+    {zstd, dict, 2},
+    {zstd, dict, 3},
+    {zstd, finish, 2},
+    {zstd, get_dict_id, 1},
+    {zstd, stream, 2}
+]).
+
+%% Windows are limited by the walk: a frame in one segment has one as large as its content.
+-define(WINDOW_LOG_MAX, 31).
+
+-spec compress(binary(), 1..22, boolean(), none | binary()) -> binary().
+compress(Data, Level, Checksum, Dictionary) ->
+    Options = #{compressionLevel => Level, checksumFlag => Checksum},
+    iolist_to_binary(zstd:compress(Data, dictionary(Dictionary, Options))).
+
+-spec dictionary(none | binary(), map()) -> map().
+dictionary(none, Options) -> Options;
+dictionary(Dictionary, Options) -> Options#{dictionary => Dictionary}.
+
+%% The content of frames that were walked before. Most is at least what they can hold.
+-spec decompress(binary(), [esdb_zstd_frame_erl:event()], Most, MaxSize, none | binary()) ->
+    {ok, binary()} | {error, corrupt | checksum_mismatch | {too_large, non_neg_integer()}}
+when
+    Most :: non_neg_integer(), MaxSize :: non_neg_integer().
+decompress(Data, _Events, Most, MaxSize, Dictionary) ->
+    Options = dictionary(Dictionary, #{windowLogMax => ?WINDOW_LOG_MAX}),
+    {ok, Context} = zstd:context(decompress, Options),
+    try pieces(Context, Data, 0, min(Most, MaxSize), []) of
+        too_large when Most > MaxSize -> {error, {too_large, MaxSize}};
+        too_large -> {error, corrupt};
+        Result -> Result
+    after
+        zstd:close(Context)
+    end.
+
+pieces(Context, Data, Size, Limit, Pieces) ->
+    case stream(Context, Data) of
+        {ok, _, Piece} when Size + byte_size(Piece) > Limit -> too_large;
+        %% Without input left OTP may still hold output back: it has none when it gives none.
+        {ok, <<>>, <<>>} -> {ok, iolist_to_binary(lists:reverse(Pieces))};
+        {ok, Rest, Piece} -> pieces(Context, Rest, Size + byte_size(Piece), Limit, [Piece | Pieces]);
+        {error, Reason} -> {error, Reason}
+    end.
+
+%% A context for input of unknown length.
+-spec compressor(1..22, boolean(), none | binary()) -> term().
+compressor(Level, Checksum, Dictionary) ->
+    Options = #{compressionLevel => Level, checksumFlag => Checksum},
+    {ok, Context} = zstd:context(compress, dictionary(Dictionary, Options)),
+    Context.
+
+-spec decompressor(none | binary()) -> term().
+decompressor(Dictionary) ->
+    Options = dictionary(Dictionary, #{windowLogMax => ?WINDOW_LOG_MAX}),
+    {ok, Context} = zstd:context(decompress, Options),
+    Context.
+
+%% One piece of output, and the input that is left.
+-spec stream(Context :: term(), binary()) ->
+    {ok, Rest :: binary(), Output :: binary()} | {error, corrupt | checksum_mismatch}.
+stream(Context, Data) ->
+    try zstd:stream(Context, Data) of
+        {continue, Rest, Output} -> {ok, iolist_to_binary(Rest), Output};
+        {continue, Output} -> {ok, <<>>, Output}
+    catch
+        error:{zstd_error, Text} -> {error, reason(Text)}
+    end.
+
+-spec finish(Context :: term()) -> iodata().
+finish(Context) ->
+    {done, Output} = zstd:finish(Context, <<>>),
+    Output.
+
+-spec reason(binary()) -> corrupt | checksum_mismatch.
+reason(<<"Restored data doesn't match checksum", _/binary>>) -> checksum_mismatch;
+reason(_) -> corrupt.
+
+%% Whether libzstd takes these bytes for a dictionary, in both directions. What dict/2,3 returns for bytes
+%% that it does not take can only be told by using it.
+-spec check_dictionary(binary(), 1..22) -> ok | {error, invalid_dictionary}.
+check_dictionary(Dictionary, Level) ->
+    {ok, Decompress} = zstd:dict(decompress, Dictionary),
+    {ok, Compress} = zstd:dict(compress, Dictionary, #{compressionLevel => Level}),
+    try {zstd:get_dict_id(Decompress), zstd:get_dict_id(Compress)} of
+        {Id, Id} -> ok
+    catch
+        error:_ -> {error, invalid_dictionary}
+    end.
