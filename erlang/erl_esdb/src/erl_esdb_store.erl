@@ -28,9 +28,9 @@ store cannot be reached, and `error(badarg)` for arguments of a wrong shape.
 -doc "Whether the store can be used.".
 -spec is_ready(atom()) -> boolean().
 is_ready(Store) ->
-    case info(Store, <<>>) of
-        {error, {_Failure, _Store}} -> false;
-        _ -> true
+    case next_position(Store) of
+        {ok, _} -> true;
+        {error, _} -> false
     end.
 
 %% ---- streams

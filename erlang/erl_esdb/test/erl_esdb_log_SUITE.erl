@@ -148,7 +148,20 @@ expected() -> frequency([{3, -2}, {1, -1}, {1, -4}, {3, range(0, 12)}]).
 
 summary() -> ?LET({Count, Time}, {range(0, 4), nat()}, #{count => Count, epoch_us => Time}).
 
-commands() -> resize(200, list(command())).
+%% Short and mixed, or so many appends to one stream that its chunks fill, are cut and read across.
+commands() ->
+    oneof([
+        resize(100, list(command())),
+        ?LET(
+            {Count, Cuts, Rest},
+            {range(100, 400), list(range(0, 900)), resize(30, list(command()))},
+            [{append, <<"a">>, -2, <<"body">>, #{count => 1 + N rem 3, epoch_us => N}} || N <- lists:seq(1, Count)] ++
+                [{truncate, <<"a">>, Cut} || Cut <- Cuts] ++ Rest
+        )
+    ]).
+
+%% A version or a position in either.
+place() -> frequency([{1, nat()}, {1, range(0, 900)}]).
 
 run(Commands) ->
     {Log, _, Replies} = lists:foldl(
@@ -198,7 +211,7 @@ model_step({delete_document, _}, {Streams, Position, Replies}) ->
 any_commands_against_a_model(_Config) ->
     Property = ?FORALL(
         {Commands, From, Count},
-        {commands(), nat(), frequency([{3, nat()}, {1, infinity}])},
+        {commands(), place(), frequency([{3, place()}, {1, infinity}])},
         begin
             {Log, Replies} = run(Commands),
             {Streams, Expected} = model(Commands),
