@@ -108,12 +108,11 @@ a_cfg_the_engine_follows_the_options(_Config) ->
     NoRa = {error, {engine_not_available, ra}},
     Engine = fun(Options) -> erl_esdb_config:plan(a, Options) end,
     ?assertMatch({ok, {_, erl_esdb_engine_memory, _}}, Engine(#{})),
-    ?assertMatch({ok, {_, erl_esdb_engine_memory, _}}, Engine(#{engine => memory, data_dir => "/d"})),
+    Asked = Engine(#{engine => memory, data_dir => "/d"}),
+    ?assertMatch({ok, {_, erl_esdb_engine_memory, _}}, Asked),
     %% Never in memory what was meant for a disk.
-    [
-        ?assertMatch(Result when Result =:= NoRa orelse element(2, element(2, Result)) =:= erl_esdb_engine_ra, Engine(O))
-     || O <- [#{data_dir => "/var/lib/erl_esdb/a"}, #{mode => cluster}, #{engine => ra}]
-    ],
+    Durable = [#{data_dir => "/var/lib/erl_esdb/a"}, #{mode => cluster}, #{engine => ra}],
+    ?assertEqual([NoRa, NoRa, NoRa], [Engine(Options) || Options <- Durable]),
     ?assertEqual({error, {unknown_engine, tape}}, Engine(#{engine => tape})),
     ?assertEqual({error, {invalid_option, max_event_size, 0}}, Engine(#{max_event_size => 0})),
     ?assertEqual({error, {invalid_option, timeout, soon}}, Engine(#{timeout => soon})).
@@ -179,7 +178,8 @@ a_lif_07_configured_stores(_Config) ->
 
 a_lif_07_a_store_that_does_not_start(_Config) ->
     stores([{a, []}, {b, [{engine, tape}]}]),
-    ?assertMatch({error, {erl_esdb, {{store, b, {unknown_engine, tape}}, _}}}, erl_esdb_app:start()),
+    {error, {erl_esdb, {Reason, _}}} = erl_esdb_app:start(),
+    ?assertEqual({store, b, {unknown_engine, tape}}, Reason),
     ?assertEqual(undefined, whereis(erl_esdb_sup)).
 
 a_lif_10_isolation(_Config) ->
@@ -253,12 +253,14 @@ a_headers_of_clients(_Config) ->
     Includes = [["-include_lib(\"erl_esdb_gater/include/", H, "\").\n"] || H <- Headers],
     File = filename:join(filename:dirname(Dir), "headers_of_clients.erl"),
     Uses = "all() -> [#event{}, #capability{}, #gater_config{}, ?ACTION_ALL, ?NO_STREAM].\n",
-    ok = file:write_file(File, ["-module(headers_of_clients).\n-export([all/0]).\n", Includes, Uses]),
+    Module = "-module(headers_of_clients).\n-export([all/0]).\n",
+    ok = file:write_file(File, [Module, Includes, Uses]),
     Result = compile:file(File, [binary, return]),
     ok = file:delete(File),
     {ok, headers_of_clients, Code, []} = Result,
     {module, M} = code:load_binary(headers_of_clients, File, Code),
     [Event, Capability, Gater, <<"*">>, -1] = M:all(),
     ?assertEqual(15, tuple_size(Event)),
-    ?assertMatch({capability, <<"EdDSA">>, <<"UCAN">>, _, _, _, _, _, _, _, #{}, [], _}, Capability),
+    ?assertEqual(13, tuple_size(Capability)),
+    ?assertEqual({<<"EdDSA">>, <<"UCAN">>}, {element(2, Capability), element(3, Capability)}),
     ?assertMatch({gater_config, _, {retry_config, 100, 30000, 10}, 1}, Gater).

@@ -155,10 +155,13 @@ commands() ->
         ?LET(
             {Count, Cuts, Rest},
             {range(100, 400), list(range(0, 900)), resize(30, list(command()))},
-            [{append, <<"a">>, -2, <<"body">>, #{count => 1 + N rem 3, epoch_us => N}} || N <- lists:seq(1, Count)] ++
+            [append_number(N) || N <- lists:seq(1, Count)] ++
                 [{truncate, <<"a">>, Cut} || Cut <- Cuts] ++ Rest
         )
     ]).
+
+append_number(N) ->
+    {append, <<"a">>, -2, <<"body">>, #{count => 1 + N rem 3, epoch_us => N}}.
 
 %% A version or a position in either.
 place() -> frequency([{1, nat()}, {1, range(0, 900)}]).
@@ -309,10 +312,11 @@ effects_mirror_the_state(_Config) ->
         Commands,
         commands(),
         begin
-            {Log, _, Mirror} = lists:foldl(fun mirror_step/2, {erl_esdb_log:new(), 1, #{}}, Commands),
-            Heads = #{S => Head || {stream, S} := Head <- Mirror},
-            lists:sort(maps:keys(Heads)) =:= erl_esdb_log:streams(Log) andalso
-                lists:all(fun(S) -> mirrored(S, maps:get(S, Heads), Mirror, Log) end, maps:keys(Heads))
+            Empty = {erl_esdb_log:new(), 1, #{}},
+            {Log, _, Mirror} = lists:foldl(fun mirror_step/2, Empty, Commands),
+            Heads = [{S, Head} || {stream, S} := Head <- Mirror],
+            lists:sort([S || {S, _} <- Heads]) =:= erl_esdb_log:streams(Log) andalso
+                lists:all(fun({S, Head}) -> mirrored(S, Head, Mirror, Log) end, Heads)
         end
     ),
     erl_esdb_test:property(200, Property).
@@ -365,8 +369,8 @@ dead_once(_Config) ->
     ),
     erl_esdb_test:property(200, Property).
 
-%% Invariant 4: at most 20 bytes an append for streams and positions. A hundred streams in turn, batches of
-%% one to three, a quarter of a millisecond apart.
+%% Invariant 4: at most 20 bytes an append for streams and positions. A hundred streams in turn,
+%% batches of one to three, a quarter of a millisecond apart.
 many_appends_stay_small(_Config) ->
     Count = 200_000,
     Log = lists:foldl(

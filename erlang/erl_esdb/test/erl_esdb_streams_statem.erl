@@ -2,8 +2,8 @@
 -moduledoc """
 The streams API as a PropEr state machine: the model is a map of streams to what was written.
 
-Run one after the other it is compared with the model call by call. Run in parallel, PropEr looks for an
-order of the calls that explains all answers.
+Run one after the other it is compared with the model call by call. Run in parallel, PropEr looks
+for an order of the calls that explains all answers.
 """.
 
 -behaviour(proper_statem).

@@ -1,5 +1,5 @@
 -module(erl_esdb_streams_statem_SUITE).
--moduledoc "The state machine of the streams API, one after the other and at once, and races of writers.".
+-moduledoc "The state machine of the streams API, in sequence and at once, and races of writers.".
 
 -compile([export_all, nowarn_export_all]).
 
@@ -27,8 +27,8 @@ calls_in_sequence(Config) ->
 calls_in_parallel(Config) ->
     erl_esdb_test:property(100, erl_esdb_streams_statem:parallel(options(Config))).
 
-%% Of any number of racers with the same expectation one wins, in every round, and it is its batch that is
-%% there afterwards, whole.
+%% Of any number of racers with the same expectation one wins, in every round, and it is its batch
+%% that is there afterwards, whole.
 racers_with_one_expectation(Config) ->
     Property = ?FORALL(
         {Racers, Sizes},
@@ -38,7 +38,8 @@ racers_with_one_expectation(Config) ->
             {Winners, _} = lists:mapfoldl(
                 fun(Size, Expected) -> race(Store, Racers, Size, Expected) end, -1, Sizes
             ),
-            Written = [{Winner, N} || {Winner, Size} <- lists:zip(Winners, Sizes), N <- lists:seq(1, Size)],
+            Won = lists:zip(Winners, Sizes),
+            Written = [{Winner, N} || {Winner, Size} <- Won, N <- lists:seq(1, Size)],
             {ok, Events} = erl_esdb_streams:read(Store, <<"s">>, 0, infinity, forward),
             ok = erl_esdb:stop_store(Store),
             [maps:get(n, E#event.data) || E <- Events] =:= Written
@@ -57,15 +58,16 @@ race(Store, Racers, Size, Expected) ->
     true = lists:all(fun({Me, Result}) -> Me =:= Winner orelse Result =:= Refused end, Results),
     {Winner, Version}.
 
-%% Writers of several streams at once: each answer is a version that is there, each stream is dense, and so
-%% are the positions of all of them together.
+%% Writers of several streams at once: each answer is a version that is there, each stream is
+%% dense, and so are the positions of all of them together.
 many_writers(Config) ->
     Property = ?FORALL(
         Plans,
         non_empty(list(non_empty(list({range(1, 4), range(1, 6)})))),
         begin
             Store = erl_esdb_test:start_store(options(Config)),
-            Writers = [fun() -> write(Store, Writer, Plan) end || {Writer, Plan} <- lists:enumerate(Plans)],
+            Numbered = lists:enumerate(Plans),
+            Writers = [fun() -> write(Store, Writer, Plan) end || {Writer, Plan} <- Numbered],
             Answers = lists:append(erl_esdb_test:concurrently(Writers)),
             {ok, All} = erl_esdb_streams:read_log(Store, 0, infinity, forward, #{}),
             ok = erl_esdb:stop_store(Store),
@@ -78,7 +80,8 @@ many_writers(Config) ->
     erl_esdb_test:property(100, Property).
 
 write(Store, Writer, Plan) ->
-    lists:append([batch(Store, Writer, Batch, S, Size) || {Batch, {S, Size}} <- lists:enumerate(Plan)]).
+    Batches = lists:enumerate(Plan),
+    lists:append([batch(Store, Writer, Batch, S, Size) || {Batch, {S, Size}} <- Batches]).
 
 batch(Store, Writer, Batch, S, Size) ->
     Terms = [{Writer, Batch, N} || N <- lists:seq(1, Size)],

@@ -1,7 +1,7 @@
 -module(erl_esdb_telemetry_SUITE).
 -moduledoc """
-Telemetry, with the handlers kept here and with a library named `telemetry`: a stand-in of a few lines that
-has the calls of the real one that the store makes.
+Telemetry, with the handlers kept here and with a library named `telemetry`: a stand-in of a few
+lines that has the calls of the real one that the store makes.
 """.
 
 -compile([export_all, nowarn_export_all]).
@@ -10,7 +10,13 @@ has the calls of the real one that the store makes.
 -include_lib("proper/include/proper.hrl").
 -include_lib("erl_esdb/include/erl_esdb_telemetry.hrl").
 
-all() -> [{group, alone}, {group, with_library}, a_tel_07_every_macro, a_handler_survives_the_library].
+all() ->
+    [
+        {group, alone},
+        {group, with_library},
+        a_tel_07_every_macro,
+        a_handler_survives_the_library
+    ].
 
 groups() -> [{Group, [], cases()} || Group <- [alone, with_library]].
 
@@ -204,7 +210,7 @@ a_tel_07_every_macro(_Config) ->
         {?LINK_STOPPED, "link.stopped"}
     ],
     [
-        ?assertEqual("erl_esdb." ++ Name, lists:flatten(lists:join(".", [atom_to_list(A) || A <- Event])))
+        ?assertEqual(["erl_esdb" | string:lexemes(Name, ".")], [atom_to_list(A) || A <- Event])
      || {Event, Name} <- Macros
     ],
     ok.
@@ -249,14 +255,16 @@ received() ->
     after 0 -> []
     end.
 
-%% What the library does with these calls, in as few words as possible; its table is a process' dictionary.
+%% What the library does with these calls, in as few words as possible; its table is a process'
+%% dictionary.
 load_stand_in() ->
     Source = [
         "-module(telemetry).",
         "-export([attach_many/4, detach/1, execute/3, loop/1]).",
         "attach_many(I, Es, F, C) -> call({attach, I, Es, F, C}).",
         "detach(I) -> call({detach, I}).",
-        "execute(E, M, D) -> [run(H, E, M, D) || {_, Es, _, _} = H <- call(list), lists:member(E, Es)], ok.",
+        "execute(E, M, D) ->",
+        "  [run(H, E, M, D) || {_, Es, _, _} = H <- call(list), lists:member(E, Es)], ok.",
         "run({I, _, F, C}, E, M, D) -> try F(E, M, D, C) catch _:_ -> detach(I) end.",
         "call(R) -> case whereis(telemetry) of",
         "    undefined -> P = spawn(telemetry, loop, [[]]), catch register(telemetry, P);",
