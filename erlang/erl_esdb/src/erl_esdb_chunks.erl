@@ -99,41 +99,53 @@ backward with the last row that begins at or before it. The chunk is found by bi
 """.
 -spec fold(field(), non_neg_integer(), forward | backward, Fun, Acc, seq(), fetch()) -> Acc when
     Fun :: fun((#row{}, Acc) -> {next | stop, Acc}).
-fold(Field, From, Direction, Fun, Acc, Seq, Fetch) ->
+fold(Field, From, forward, Fun, Acc, Seq, Fetch) ->
     Number = find(Field, From, Seq, Fetch),
     Bytes = binary_to_list(chunk(Number, Seq, Fetch)),
-    Rows = select(Direction, Field, From, Bytes),
-    fold_rows(Rows, Direction, Number, Fun, Acc, Seq, Fetch).
+    {Before, Rest} = skip(Field, From, Bytes, ?ZERO),
+    forward(Rest, Before, Number, Fun, Acc, Seq, Fetch);
+fold(Field, From, backward, Fun, Acc, Seq, Fetch) ->
+    Number = find(Field, From, Seq, Fetch),
+    Rows = rows_to(Field, From, binary_to_list(chunk(Number, Seq, Fetch)), ?ZERO, []),
+    backward(Rows, Number, Fun, Acc, Seq, Fetch).
 
--spec fold_rows([#row{}], forward | backward, chunk_no(), Fun, Acc, seq(), fetch()) -> Acc when
+%% Decodes no row more than the fun asks for.
+-spec forward([byte()], #row{}, chunk_no(), Fun, Acc, seq(), fetch()) -> Acc when
     Fun :: fun((#row{}, Acc) -> {next | stop, Acc}).
-fold_rows([Row | Rows], Direction, Number, Fun, Acc, Seq, Fetch) ->
+forward([_ | _] = Bytes, Before, Number, Fun, Acc, Seq, Fetch) ->
+    {Row, Rest} = row(Bytes, Before),
     case Fun(Row, Acc) of
-        {next, Acc1} -> fold_rows(Rows, Direction, Number, Fun, Acc1, Seq, Fetch);
+        {next, Acc1} -> forward(Rest, Row, Number, Fun, Acc1, Seq, Fetch);
         {stop, Acc1} -> Acc1
     end;
-fold_rows([], forward, Number, Fun, Acc, #seq{next = Next} = Seq, Fetch) when Number < Next ->
-    Rows = decode(chunk(Number + 1, Seq, Fetch)),
-    fold_rows(Rows, forward, Number + 1, Fun, Acc, Seq, Fetch);
-fold_rows([], backward, Number, Fun, Acc, #seq{first = First} = Seq, Fetch) when Number > First ->
-    Rows = lists:reverse(decode(chunk(Number - 1, Seq, Fetch))),
-    fold_rows(Rows, backward, Number - 1, Fun, Acc, Seq, Fetch);
-fold_rows([], _, _, _, Acc, _, _) ->
+forward([], _Before, Number, Fun, Acc, #seq{next = Next} = Seq, Fetch) when Number < Next ->
+    Bytes = binary_to_list(chunk(Number + 1, Seq, Fetch)),
+    forward(Bytes, ?ZERO, Number + 1, Fun, Acc, Seq, Fetch);
+forward([], _Before, _Number, _Fun, Acc, _Seq, _Fetch) ->
     Acc.
 
--spec select(forward | backward, field(), non_neg_integer(), [byte()]) -> [#row{}].
-select(forward, Field, From, Bytes) -> rows_from(Field, From, Bytes, ?ZERO);
-select(backward, Field, From, Bytes) -> rows_to(Field, From, Bytes, ?ZERO, []).
+-spec backward([#row{}], chunk_no(), Fun, Acc, seq(), fetch()) -> Acc when
+    Fun :: fun((#row{}, Acc) -> {next | stop, Acc}).
+backward([Row | Rows], Number, Fun, Acc, Seq, Fetch) ->
+    case Fun(Row, Acc) of
+        {next, Acc1} -> backward(Rows, Number, Fun, Acc1, Seq, Fetch);
+        {stop, Acc1} -> Acc1
+    end;
+backward([], Number, Fun, Acc, #seq{first = First} = Seq, Fetch) when Number > First ->
+    Rows = lists:reverse(decode(chunk(Number - 1, Seq, Fetch))),
+    backward(Rows, Number - 1, Fun, Acc, Seq, Fetch);
+backward([], _Number, _Fun, Acc, _Seq, _Fetch) ->
+    Acc.
 
-%% The rows that end after the key, in order.
--spec rows_from(field(), non_neg_integer(), [byte()], #row{}) -> [#row{}].
-rows_from(_Field, _From, [], _Before) ->
-    [];
-rows_from(Field, From, Bytes, Before) ->
+%% The bytes from the row on that ends after the key, and the row before them.
+-spec skip(field(), non_neg_integer(), [byte()], #row{}) -> {#row{}, [byte()]}.
+skip(_Field, _From, [], Before) ->
+    {Before, []};
+skip(Field, From, Bytes, Before) ->
     {Row, Rest} = row(Bytes, Before),
     case key(Field, Row) + Row#row.count > From of
-        true -> [Row | rows(Rest, Row)];
-        false -> rows_from(Field, From, Rest, Row)
+        true -> {Before, Bytes};
+        false -> skip(Field, From, Rest, Row)
     end.
 
 %% The rows that begin at or before the key, the last first.

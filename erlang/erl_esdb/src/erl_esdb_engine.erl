@@ -32,7 +32,7 @@ does not exit. `Options` of reads are checked already: `consistency` and `timeou
     _ => _
 }.
 
--callback start_link(Store :: atom(), settings()) -> {ok, pid()} | {error, term()}.
+-callback start_link(Store :: atom(), settings()) -> gen_server:start_ret().
 
 -doc "Orders and applies a command. A timeout does not tell whether it was applied.".
 -callback command(handle(), erl_esdb_log:command(), timeout()) ->

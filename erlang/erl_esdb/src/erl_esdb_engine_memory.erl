@@ -46,7 +46,7 @@ and before anything it does not name any more is removed.
 %% ---- engine, in the process of the caller
 
 -doc false.
--spec start_link(atom(), erl_esdb_engine:settings()) -> {ok, pid()} | {error, term()}.
+-spec start_link(atom(), erl_esdb_engine:settings()) -> gen_server:start_ret().
 start_link(Store, Settings) -> gen_server:start_link(?MODULE, {Store, Settings}, []).
 
 -doc false.

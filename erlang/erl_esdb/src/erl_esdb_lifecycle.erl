@@ -10,7 +10,7 @@
 -include("erl_esdb_telemetry.hrl").
 
 -doc false.
--spec start_link(store_config()) -> {ok, pid()} | {error, term()}.
+-spec start_link(store_config()) -> gen_server:start_ret().
 start_link(Config) -> gen_server:start_link(?MODULE, Config, []).
 
 -doc false.

@@ -405,7 +405,7 @@ take(Name, {Row, _Low, High}, backward, Left, Spans) ->
 %% Every atom is greater than every number.
 -spec less(non_neg_integer() | infinity, pos_integer()) -> non_neg_integer() | infinity.
 less(infinity, _) -> infinity;
-less(Left, Taken) -> Left - Taken.
+less(Left, Taken) when is_integer(Left), is_integer(Taken) -> Left - Taken.
 
 -doc "What is known of the stream with this head.".
 -spec describe(head()) -> info().

@@ -139,7 +139,7 @@ first(Count, Events) -> lists:sublist(Events, Count).
 
 -spec less(count(), non_neg_integer()) -> count().
 less(infinity, _) -> infinity;
-less(Count, Taken) -> Count - Taken.
+less(Count, Taken) when is_integer(Count) -> Count - Taken.
 
 -doc "What is known of a stream.".
 -spec info(atom(), binary()) ->
@@ -175,7 +175,7 @@ next_position(Store) ->
 -spec delete(atom(), binary()) -> ok | {error, failure()}.
 delete(Store, Stream) ->
     ok = check(is_binary(Stream)),
-    command(Store, {delete, Stream}).
+    done(command(Store, {delete, Stream})).
 
 -doc """
 Removes the events of a stream before a version; numbering goes on. Answers the versions removed:
@@ -187,15 +187,16 @@ from the first to before the second.
 truncate(Store, Stream, Before) ->
     ok = check(is_binary(Stream) andalso is_integer(Before) andalso Before >= 0),
     case command(Store, {truncate, Stream, Before}) of
+        {ok, {From, Cut}} -> {ok, {From, Cut}};
         {error, stream_not_found} -> {error, {stream_not_found, Stream}};
-        Answer -> Answer
+        {error, Failure} -> {error, Failure}
     end.
 
 %% ---- documents
 
 -doc "Keeps a term under a key. Answers how often that was done.".
 -spec put_document(atom(), erl_esdb_log:document_key(), term()) ->
-    {ok, pos_integer()} | {error, {event_too_large, pos_integer(), pos_integer()} | failure()}.
+    {ok, pos_integer()} | {error, {document_too_large, pos_integer(), pos_integer()} | failure()}.
 put_document(Store, Key, Term) ->
     ok = check(is_tuple(Key)),
     maybe
@@ -224,7 +225,7 @@ get_document(Store, Key) ->
 -spec delete_document(atom(), erl_esdb_log:document_key()) -> ok | {error, failure()}.
 delete_document(Store, Key) ->
     ok = check(is_tuple(Key)),
-    command(Store, {delete_document, Key}).
+    done(command(Store, {delete_document, Key})).
 
 -doc "The keys between two keys, both included, in term order, and how often each was put.".
 -spec list_documents(atom(), erl_esdb_log:document_key(), erl_esdb_log:document_key()) ->
@@ -286,6 +287,10 @@ command(Store, Command) ->
 ) -> erl_esdb_log:reply() | {error, failure()}.
 command(Store, Engine, Handle, Command, Timeout) ->
     named(Store, Engine:command(Handle, Command, Timeout)).
+
+-spec done(ok | {error, Reason}) -> ok | {error, Reason}.
+done(ok) -> ok;
+done({error, Reason}) -> {error, Reason}.
 
 -spec named(atom(), Answer) -> Answer | {error, failure()}.
 named(Store, {error, not_started}) -> {error, {store_not_started, Store}};

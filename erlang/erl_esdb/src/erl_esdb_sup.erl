@@ -9,7 +9,7 @@
 -include("erl_esdb.hrl").
 
 -doc false.
--spec start_link() -> {ok, pid()} | {error, term()}.
+-spec start_link() -> supervisor:startlink_ret().
 start_link() -> supervisor:start_link({local, ?MODULE}, ?MODULE, []).
 
 -doc """

@@ -9,7 +9,7 @@
 -include("erl_esdb.hrl").
 
 -doc false.
--spec start_link(erl_esdb_config:plan()) -> {ok, pid()} | {error, term()}.
+-spec start_link(erl_esdb_config:plan()) -> supervisor:startlink_ret().
 start_link(Plan) -> supervisor:start_link(?MODULE, Plan).
 
 -doc false.
