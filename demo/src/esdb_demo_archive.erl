@@ -1,0 +1,114 @@
+-module(esdb_demo_archive).
+-moduledoc """
+Measures how small events get: what each codec makes of them, how long it takes, and whether it gives
+back exactly what it got.
+
+An archive line is an event as JSON. Two shapes are measured: each line compressed alone, as it must be
+where single events are read, and blocks of a thousand lines.
+
+A codec that was given more than `budget` of time is left out from there on; what it was given is in
+`events`, so that a reader can scale the rest and say so.
+
+```erlang
+1> A0 = esdb_demo_archive:new(Dictionary, 3_000_000),
+   A1 = esdb_demo_archive:add(Lines, A0), hd(esdb_demo_archive:results(A1)).
+#{codec => zlib,shape => single,events => 1000,raw => 416000,packed => 291000,same => true,
+  write_us => 21000,read_us => 5100}
+```
+""".
+
+-export([train/1, new/2, add/2, results/1]).
+-export_type([archive/0, result/0, codec/0, shape/0]).
+
+-type codec() :: zlib | lz4 | zstd | zstd_dictionary.
+-type shape() :: single | block.
+-type result() :: #{
+    codec := codec(),
+    shape := shape(),
+    events := non_neg_integer(),
+    raw := non_neg_integer(),
+    packed := non_neg_integer(),
+    same := boolean(),
+    write_us := non_neg_integer(),
+    read_us := non_neg_integer()
+}.
+-type archive() :: #{budget := pos_integer(), dictionary := term(), results := [result()]}.
+
+-define(DICTIONARY_SIZE, 32_768).
+
+-doc "A dictionary handle of 32 KiB trained on sample lines, and the time that it took.".
+-spec train(Samples :: [binary()]) ->
+    {Micros :: non_neg_integer(), {ok, Dictionary :: term()} | {error, too_few_samples}}.
+train(Samples) ->
+    timer:tc(fun() ->
+        maybe
+            {ok, Bytes} ?= esdb_archive_nif:train_dictionary(Samples, ?DICTIONARY_SIZE),
+            {ok, esdb_archive_nif:dictionary(Bytes)}
+        end
+    end).
+
+-doc "An empty measurement, of the codec with a dictionary only where there is one.".
+-spec new({ok, Dictionary :: term()} | {error, term()}, Budget :: pos_integer()) -> archive().
+new(Trained, Budget) ->
+    Codecs = [zlib, lz4, zstd] ++ [zstd_dictionary || {ok, _} <- [Trained]],
+    Shapes = [{single, Codec} || Codec <- Codecs] ++ [{block, Codec} || Codec <- [zlib, lz4, zstd]],
+    #{
+        budget => Budget,
+        dictionary => Trained,
+        results => [empty(Shape, Codec) || {Shape, Codec} <- Shapes]
+    }.
+
+-spec empty(shape(), codec()) -> result().
+empty(Shape, Codec) ->
+    #{
+        codec => Codec,
+        shape => Shape,
+        events => 0,
+        raw => 0,
+        packed => 0,
+        same => true,
+        write_us => 0,
+        read_us => 0
+    }.
+
+-doc "The measurement with one more block of lines.".
+-spec add(Lines :: [binary()], archive()) -> archive().
+add(Lines, #{results := Results} = Archive) ->
+    Block = [iolist_to_binary(lists:join($\n, Lines))],
+    Given = #{single => Lines, block => Block},
+    Archive#{results := [measure(maps:get(S, Given), length(Lines), R, Archive) || #{shape := S} = R <- Results]}.
+
+-doc "The results, single lines first.".
+-spec results(archive()) -> [result()].
+results(#{results := Results}) ->
+    Results.
+
+-spec measure([binary()], pos_integer(), result(), archive()) -> result().
+measure(_, _, #{write_us := W, read_us := R} = Result, #{budget := Budget}) when W + R > Budget ->
+    Result;
+measure(Pieces, Events, #{codec := Codec} = Result, Archive) ->
+    {Algorithm, Options} = settings(Codec, Archive),
+    {WriteUs, {ok, Packed}} =
+        timer:tc(fun() -> esdb_archive_nif:compress_batch(Pieces, Algorithm, Options) end),
+    {ReadUs, {ok, Read}} =
+        timer:tc(fun() -> esdb_archive_nif:decompress_batch(Packed, Algorithm, Options) end),
+    sum(Result, #{
+        events => Events,
+        raw => iolist_size(Pieces),
+        packed => iolist_size(Packed),
+        same => Read =:= Pieces,
+        write_us => WriteUs,
+        read_us => ReadUs
+    }).
+
+-spec settings(codec(), archive()) -> {lz4 | zstd | zlib, map()}.
+settings(zstd_dictionary, #{dictionary := {ok, Dictionary}}) -> {zstd, #{dictionary => Dictionary}};
+settings(Algorithm, _) -> {Algorithm, #{}}.
+
+-spec sum(result(), map()) -> result().
+sum(Result, More) ->
+    maps:merge_with(fun(_, A, B) -> plus(A, B) end, Result, More).
+
+-spec plus(boolean(), boolean()) -> boolean(); (integer(), integer()) -> integer().
+plus(A, B) when is_boolean(A) -> A andalso B;
+plus(A, B) -> A + B.
