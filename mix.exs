@@ -30,8 +30,9 @@ defmodule ErlEsdbNifs.MixProject do
     [
       licenses: @properties[:licenses],
       links: %{},
-      files: ~w(src native/*/src native/*/Cargo.toml native/boundary/build.rs native/build.sh) ++
-        ~w(Cargo.toml Cargo.lock mix.exs rebar.config README.md CHANGELOG.md LICENSE)
+      files:
+        ~w(src native/*/src native/*/Cargo.toml native/boundary/build.rs native/build.sh) ++
+          ~w(Cargo.toml Cargo.lock mix.exs rebar.config README.md CHANGELOG.md LICENSE)
     ]
   end
 end
@@ -52,6 +53,9 @@ defmodule Mix.Tasks.Compile.EsdbNative do
 
   @impl true
   def clean do
-    Mix.Project.app_path() |> Path.join("priv/esdb_*_nif.so") |> Path.wildcard() |> Enum.each(&File.rm!/1)
+    Mix.Project.app_path()
+    |> Path.join("priv/esdb_*_nif.so")
+    |> Path.wildcard()
+    |> Enum.each(&File.rm!/1)
   end
 end

@@ -3,6 +3,7 @@
 #
 #   scripts/toolchain.sh setup    install what is missing (quick when nothing is)
 #   scripts/toolchain.sh env      print the exports that put the tools in use on a shell's PATH
+#   scripts/toolchain.sh ex_doc   print the folder that holds ExDoc's compiled libraries (Debian only)
 #
 # What the machine has is used. What it lacks is installed on Debian: from its own packages where they are
 # new enough (Debian 13), else into a folder of the user (Debian 12), without touching the system's package
@@ -294,7 +295,29 @@ install_proper() {
     check_out_proper
 }
 
-# --- The two commands ---------------------------------------------------------------------------------
+# --- ExDoc --------------------------------------------------------------------------------------------
+
+EX_DOC="ex_doc earmark_parser makeup makeup_c makeup_elixir makeup_erlang nimble_parsec"
+
+install_ex_doc() {
+    packages=$(for library in $EX_DOC; do echo "elixir-$library" | tr _ -; done)
+    # shellcheck disable=SC2086
+    from_suites unpack_packages $packages
+    mkdir -p "$cache/ex_doc"
+    for package in $packages; do
+        cp -R "$cache/debian/$package"/usr/lib/elixir/lib/* "$cache/ex_doc/"
+    done
+}
+
+ex_doc() {
+    if [ ! -e "$cache/ex_doc/ex_doc/ebin" ]; then
+        is_debian || return 1
+        step "Fetching ExDoc" install_ex_doc >&2
+    fi
+    echo "$cache/ex_doc"
+}
+
+# --- The commands ------------------------------------------------------------------------------
 
 missing_tools() {
     have_erlang || echo "  Erlang/OTP $MIN_OTP or newer   your system's packages, asdf, mise or kerl"
@@ -333,5 +356,6 @@ print_env() {
 case ${1:-} in
     setup) setup ;;
     env) print_env ;;
-    *) fail "usage: $0 setup | env" ;;
+    ex_doc) ex_doc ;;
+    *) fail "usage: $0 setup | env | ex_doc" ;;
 esac

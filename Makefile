@@ -1,0 +1,40 @@
+# The few commands of this repository. Every one finds, or installs, the tools it needs.
+
+.DEFAULT_GOAL := help
+.PHONY: help setup build env demo test check bench docs clean
+
+# The tools in use: the machine's own where new enough, else those that `setup` installed.
+TOOLS = eval "$$(scripts/toolchain.sh env)" &&
+
+# One folder for all that cargo builds.
+export CARGO_TARGET_DIR ?= $(CURDIR)/_build/cargo
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.*## /\1	/p' Makefile | expand -t 10
+
+setup: ## install the tools that are missing (quick when nothing is)
+	@scripts/toolchain.sh setup
+
+build: setup ## compile everything, below _build/default/lib/*/ebin
+	@$(TOOLS) rebar3 compile
+
+env: ## print the exports that put the tools on a shell's PATH: eval "$(make -s env)"
+	@scripts/toolchain.sh env
+
+demo: build ## import real events and report; REPO=path or EVENTS=file.ndjson[.gz]
+	@$(TOOLS) REPO="$(REPO)" EVENTS="$(EVENTS)" scripts/demo.sh
+
+test: setup ## all tests, with the native libraries and without
+	@$(TOOLS) scripts/test.sh
+
+check: setup ## formats, lints, xref, dialyzer, docs, a short fuzzing
+	@$(TOOLS) scripts/check.sh
+
+bench: build ## measure against named rivals; BENCH="hash archive" for some, RECORD=1 keeps the table
+	@$(TOOLS) scripts/bench.sh $(BENCH)
+
+docs: build ## the documentation as HTML, below _build/docs
+	@$(TOOLS) scripts/docs.sh
+
+clean: ## remove what was built (the installed tools stay)
+	rm -rf _build _checkouts rebar.lock demo/causation.dot demo/causation.svg

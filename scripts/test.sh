@@ -1,0 +1,66 @@
+#!/bin/sh
+# Everything a contributor must see pass: the suites with the native libraries and without, the Rust
+# tests, and the two consumer projects. Goes on after a failure, and ends with the sums.
+#
+#   ESDB_PROP=N    N times as many random cases
+set -u
+cd "$(dirname "$0")/.." || exit 1
+
+work=$(mktemp -d "${TMPDIR:-/tmp}/esdb_test.XXXXXX")
+trap 'rm -rf "$work"' EXIT
+passed=0
+failed=0
+broken=
+
+# run TITLE COMMAND...: shows the output and keeps it in $work/output
+run() {
+    title=$1
+    shift
+    started=$(date +%s)
+    printf '\n=== %s\n' "$title"
+    { "$@" 2>&1 && echo 0 >"$work/status" || echo $? >"$work/status"; } | tee "$work/output"
+    echo "=== $title: $(($(date +%s) - started)) s"
+    [ "$(cat "$work/status")" = 0 ] || broken="$broken
+  $title"
+}
+
+# sum_of PATTERN: adds up the numbers that the sed pattern finds in the output
+sum_of() {
+    sed -n "$1" "$work/output" | awk '{ n += $1 } END { print n + 0 }'
+}
+
+count() {
+    passed=$((passed + $1))
+    failed=$((failed + $2))
+}
+
+count_common_test() {
+    count "$(sum_of 's/.*All \([0-9]*\) tests passed.*/\1/p; s/.*Passed \([0-9]*\) tests.*/\1/p')" \
+        "$(sum_of 's/.*Failed \([0-9]*\) tests.*/\1/p')"
+}
+
+count_cargo() {
+    count "$(sum_of 's/^test result: .* \([0-9]*\) passed.*/\1/p')" "$(sum_of 's/^test result: .* \([0-9]*\) failed.*/\1/p')"
+}
+
+suites() {
+    run "suites with ESDB_NIF=$1" env ESDB_NIF="$1" ESDB_NIF_BUILD="$2" rebar3 ct
+    count_common_test
+}
+
+if command -v cargo >/dev/null; then
+    suites require require
+    suites off auto
+    run "Rust tests" cargo test --quiet --locked --workspace
+    count_cargo
+else
+    echo "There is no Rust here: the suites run on the Erlang implementations only."
+    suites off auto
+fi
+
+run "consumer projects" test/consumers/run.sh
+if [ "$(cat "$work/status")" = 0 ]; then count 1 0; else count 0 1; fi
+
+[ -z "$broken" ] || printf '\nFailed:%s\n' "$broken"
+printf '\n%s passed, %s failed\n' "$passed" "$failed"
+[ -z "$broken" ] && [ "$failed" = 0 ] && [ "$passed" -gt 0 ]
