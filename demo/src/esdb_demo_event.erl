@@ -21,9 +21,9 @@ of the append.
 -export([parse/1, check/1]).
 -export([to_new/1, from_stored/1, to_json/1]).
 -export([week/1, insertions_by_area/1]).
--export_type([event/0]).
+-export_type([commit/0]).
 
--type event() :: #{
+-type commit() :: #{
     event_id := binary(),
     event_type := binary(),
     stream_id := binary(),
@@ -46,7 +46,7 @@ The event in a line of NDJSON.
 ## Errors
 A short text for people that says what is wrong with the line.
 """.
--spec parse(Line :: binary()) -> {ok, event()} | {error, Why :: binary()}.
+-spec parse(Line :: binary()) -> {ok, commit()} | {error, Why :: binary()}.
 parse(Line) ->
     try json:decode(Line, ok, #{integer => fun to_integer/1}) of
         {Json, ok, Rest} ->
@@ -67,7 +67,7 @@ is_blank(Rest) ->
     string:trim(Rest) =:= <<>>.
 
 -doc "Checks the presence and the types of the members of a decoded JSON object.".
--spec check(term()) -> {ok, event()} | {error, Why :: binary()}.
+-spec check(term()) -> {ok, commit()} | {error, Why :: binary()}.
 check(#{} = Json) ->
     Checks = [
         {~"event_id", fun is_name/1, ~"event_id is not a non-empty string"},
@@ -96,7 +96,7 @@ is_name(Term) ->
 is_time(Term) ->
     is_integer(Term) andalso Term >= 0 andalso Term =< ?LAST_US.
 
--spec from_json(map()) -> event().
+-spec from_json(map()) -> commit().
 from_json(#{
     ~"event_id" := Id,
     ~"event_type" := Type,
@@ -115,7 +115,7 @@ from_json(#{
     }.
 
 -doc "The event as `erl_esdb_streams:append/4` takes it.".
--spec to_new(event()) -> map().
+-spec to_new(commit()) -> map().
 to_new(#{event_id := Id, event_type := Type, epoch_us := Time, data := Data, metadata := Metadata}) ->
     Kept = #{stored_key(Key) => Value || Key := Value <- Metadata, Value =/= null},
     #{event_id => Id, event_type => Type, data => Data, metadata => Kept#{~"epoch_us" => Time}}.
@@ -126,8 +126,8 @@ stored_key(~"correlation_id") -> correlation_id;
 stored_key(~"actor_id") -> actor_id;
 stored_key(Other) -> Other.
 
--doc "The event that the store gives back, in the shape of `t:event/0` again.".
--spec from_stored(#event{}) -> event().
+-doc "The event that the store gives back, in the shape of `t:commit/0` again.".
+-spec from_stored(#event{}) -> commit().
 from_stored(#event{metadata = Stored} = E) ->
     {Time, Rest} = maps:take(~"epoch_us", Stored),
     Atoms = #{atom_to_binary(Key) => maps:get(Key, Rest, null) || Key <- ?ATOM_KEYS},
@@ -141,17 +141,17 @@ from_stored(#event{metadata = Stored} = E) ->
     }.
 
 -doc "The event as one line of JSON, without a line end: what the archive of the report holds.".
--spec to_json(event()) -> binary().
+-spec to_json(commit()) -> binary().
 to_json(Event) ->
     iolist_to_binary(json:encode(Event)).
 
 -doc "The week of the commit, counted from the epoch as in `correlation_id`.".
--spec week(event()) -> non_neg_integer().
+-spec week(commit()) -> non_neg_integer().
 week(#{epoch_us := Time}) ->
     Time div ?WEEK_US.
 
 -doc "Inserted lines by area, for areas of the expected form; anything else counts nothing.".
--spec insertions_by_area(event()) -> [{Area :: binary(), Insertions :: pos_integer()}].
+-spec insertions_by_area(commit()) -> [{Area :: binary(), Insertions :: pos_integer()}].
 insertions_by_area(#{data := #{~"areas" := #{} = Areas}}) ->
     [{Area, N} || Area := #{~"insertions" := N} <- Areas, is_integer(N), N > 0];
 insertions_by_area(_) ->

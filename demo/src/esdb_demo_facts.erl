@@ -39,7 +39,7 @@ new() ->
     }.
 
 -doc "The facts with one more event.".
--spec add(esdb_demo_event:event(), facts()) -> facts().
+-spec add(esdb_demo_event:commit(), facts()) -> facts().
 add(#{event_id := Id, event_type := Type, stream_id := Stream, epoch_us := Time} = Event, Facts) ->
     #{
         events := Events,
@@ -75,7 +75,7 @@ count(Key, N, Counts) ->
 latest(none, Time) -> Time;
 latest(Last, Time) -> max(Last, Time).
 
--spec cause(esdb_demo_event:event()) -> binary() | none.
+-spec cause(esdb_demo_event:commit()) -> binary() | none.
 cause(#{metadata := #{~"causation_id" := Cause}}) when is_binary(Cause) -> Cause;
 cause(_) -> none.
 

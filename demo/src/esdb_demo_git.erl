@@ -81,8 +81,8 @@ check_repository(Path) ->
 count(Path) ->
     maybe
         {ok, 0, _} ?= git(Path, ["rev-parse", "--verify", "--quiet", "HEAD"]),
-        {ok, 0, Output} ?= git(Path, ["rev-list", "--count", "HEAD", "--"]),
-        {ok, binary_to_integer(string:trim(Output))}
+        {ok, 0, Digits} ?= git(Path, ["rev-list", "--count", "HEAD", "--"]),
+        {ok, binary_to_integer(string:trim(Digits))}
     else
         {ok, _, <<>>} -> {error, sentence(["the repository ", Path, " has no commits yet"])};
         {ok, _, Output} -> {error, broken(Path, words(Output))};

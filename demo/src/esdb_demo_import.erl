@@ -6,13 +6,13 @@ Of each thousand the events of one stream go in as one batch, in their order. It
 and events whose id was there before, are counted, and the first few are kept to be named.
 
 ```erlang
-1> esdb_demo_import:run({ndjson, "events.ndjson.gz"}, demo, [Lane], fun(_, _) -> ok end).
+1> esdb_demo_import:run({ndjson, "events.ndjson.gz"}, demo, [Lane], Style).
 {ok,#{events => 36053,problems => 0,first_problems => [],append_us => [402113]}}
 ```
 """.
 
 -export([run/4]).
--export_type([imported/0, watcher/0]).
+-export_type([imported/0]).
 
 -define(CHUNK, 1000).
 -define(NAMED, 5).
@@ -25,16 +25,13 @@ and events whose id was there before, are counted, and the first few are kept to
     append_us := [non_neg_integer()]
 }.
 
--doc "Is told how far the import is: the share of the source, and the number of events.".
--type watcher() :: fun((Share :: float() | unknown, Events :: non_neg_integer()) -> term()).
-
 -record(import, {
     store :: atom(),
     lanes :: [esdb_demo_lane:lane()],
-    watch :: watcher(),
+    progress :: esdb_demo_terminal:progress(),
     seen = #{} :: #{binary() => []},
     %% Newest first.
-    chunk = [] :: [esdb_demo_event:event()],
+    chunk = [] :: [esdb_demo_event:commit()],
     size = 0 :: non_neg_integer(),
     problems = 0 :: non_neg_integer(),
     first_problems = [] :: [{pos_integer() | binary(), binary()}],
@@ -42,21 +39,33 @@ and events whose id was there before, are counted, and the first few are kept to
 }).
 
 -doc """
-Imports everything that the source has.
+Imports everything that the source has and shows how far it is.
 
 ## Errors
 One sentence for people, of the source or about a batch that a store refused.
 """.
--spec run(esdb_demo_source:source(), Store :: atom(), [esdb_demo_lane:lane()], watcher()) ->
-    {ok, imported()} | {error, Sentence :: binary()}.
-run(Source, Store, Lanes, Watch) ->
-    Import = #import{store = Store, lanes = Lanes, watch = Watch, append_us = [0 || _ <- Lanes]},
+-spec run(Source, Store :: atom(), [esdb_demo_lane:lane()], esdb_demo_terminal:style()) ->
+    {ok, imported()} | {error, Sentence :: binary()}
+when
+    Source :: esdb_demo_source:source().
+run(Source, Store, Lanes, Style) ->
+    Progress = esdb_demo_terminal:progress("Importing", Style),
+    Import = #import{
+        store = Store, lanes = Lanes, progress = Progress, append_us = [0 || _ <- Lanes]
+    },
     try esdb_demo_source:fold(Source, fun item/2, Import) of
-        {ok, End} -> {ok, imported(flush(End))};
+        {ok, End} -> {ok, finish(flush(End))};
         {error, Sentence} -> {error, Sentence}
     catch
         throw:{?MODULE, Sentence} -> {error, Sentence}
+    after
+        ok = esdb_demo_terminal:clear(Style)
     end.
+
+-spec finish(#import{}) -> imported().
+finish(#import{seen = Seen, progress = Progress} = Import) ->
+    ok = esdb_demo_terminal:finish(map_size(Seen), Progress),
+    imported(Import).
 
 -spec imported(#import{}) -> imported().
 imported(Import) ->
@@ -75,9 +84,8 @@ item({event, _, #{event_id := Id} = Event}, #import{chunk = Chunk, size = Size} 
     flush_full(Import#import{seen = Seen, chunk = [Event | Chunk], size = Size + 1});
 item({problem, Where, Why}, Import) ->
     problem(Where, Why, Import);
-item({progress, Share}, #import{watch = Watch, seen = Seen} = Import) ->
-    _ = Watch(Share, map_size(Seen)),
-    Import.
+item({progress, Share}, #import{progress = Progress, seen = Seen} = Import) ->
+    Import#import{progress = esdb_demo_terminal:step(Share, map_size(Seen), Progress)}.
 
 -spec problem(pos_integer() | binary(), binary(), #import{}) -> #import{}.
 problem(Where, Why, #import{problems = N, first_problems = First} = Import) when N < ?NAMED ->
@@ -107,7 +115,7 @@ refused(Stream, Reason) ->
     Text = io_lib:format("the store refused events of the stream ~ts: ~0tp", [Stream, Reason]),
     unicode:characters_to_binary(Text).
 
--spec batches([esdb_demo_event:event()]) -> [{binary(), [map()]}].
+-spec batches([esdb_demo_event:commit()]) -> [{binary(), [map()]}].
 batches(Events) ->
     Groups = maps:groups_from_list(
         fun(#{stream_id := Stream}) -> Stream end, fun esdb_demo_event:to_new/1, Events

@@ -43,7 +43,7 @@ One sentence for people: the file cannot be opened or read, or its gzip data is 
 fold(Path, Handler, Acc) ->
     case file:open(Path, [read, raw, binary]) of
         {ok, File} ->
-            Reader = #reader{path = Path, file = File, size = size(File), handler = Handler},
+            Reader = #reader{path = Path, file = File, size = file_size(File), handler = Handler},
             try
                 start(Reader, Acc)
             catch
@@ -56,8 +56,8 @@ fold(Path, Handler, Acc) ->
     end.
 
 %% A pipe has no size; then there is no progress to show.
--spec size(file:io_device()) -> non_neg_integer().
-size(File) ->
+-spec file_size(file:io_device()) -> non_neg_integer().
+file_size(File) ->
     case file:position(File, eof) of
         {ok, Size} ->
             {ok, 0} = file:position(File, bof),
@@ -144,7 +144,7 @@ line(Piece, {#reader{line = Number, handler = Handler} = Reader, Acc}) ->
     end.
 
 -spec item(esdb_demo_pieces:piece()) ->
-    blank | {ok, esdb_demo_event:event()} | {error, binary()}.
+    blank | {ok, esdb_demo_event:commit()} | {error, binary()}.
 item(too_long) -> {error, ~"longer than 4 MiB"};
 item(<<>>) -> blank;
 item(~"\r") -> blank;

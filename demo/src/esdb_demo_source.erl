@@ -3,8 +3,8 @@
 Where the events come from: a git repository or a file of newline-delimited JSON.
 
 ```erlang
-1> esdb_demo_source:describe({git, "."}).
-<<"git log of .">>
+1> esdb_demo_source:describe({git, "../another"}).
+<<"git log of ../another">>
 ```
 """.
 
@@ -18,7 +18,7 @@ What a fold hands on: an event or the reason why there is none, both with where 
 number or a commit's hash), and now and then how much of the source was read.
 """.
 -type item() ::
-    {event, Where :: pos_integer() | binary(), esdb_demo_event:event()}
+    {event, Where :: pos_integer() | binary(), esdb_demo_event:commit()}
     | {problem, Where :: pos_integer() | binary(), Why :: binary()}
     | {progress, Share :: float() | unknown}.
 
@@ -32,8 +32,13 @@ choose(_, _) -> {error, ~"give either REPO or EVENTS, not both"}.
 
 -doc "The source in a few words.".
 -spec describe(source()) -> binary().
-describe({git, Path}) -> unicode:characters_to_binary(["git log of ", Path]);
-describe({ndjson, Path}) -> unicode:characters_to_binary(["events of ", Path]).
+describe({git, "."}) ->
+    {ok, Folder} = file:get_cwd(),
+    describe({git, Folder});
+describe({git, Path}) ->
+    unicode:characters_to_binary(["git log of ", Path]);
+describe({ndjson, Path}) ->
+    unicode:characters_to_binary(["events of ", Path]).
 
 -doc """
 Folds over all items of the source, parents before their children where it is a repository.

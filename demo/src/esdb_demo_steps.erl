@@ -94,11 +94,11 @@ measure_briefly(Store, Budget) ->
     maps:remove(facts, measure(Store, Budget)).
 
 -doc "Folds over all events of the store in the order of their positions, a page at a time.".
--spec fold(Store :: atom(), fun((esdb_demo_event:event(), Acc) -> Acc), Acc) -> Acc.
+-spec fold(Store :: atom(), fun((esdb_demo_event:commit(), Acc) -> Acc), Acc) -> Acc.
 fold(Store, Fun, Acc) ->
     fold_pages(Store, 0, fun(Events, In) -> lists:foldl(Fun, In, Events) end, Acc).
 
--spec fold_pages(atom(), non_neg_integer(), fun(([esdb_demo_event:event()], Acc) -> Acc), Acc) ->
+-spec fold_pages(atom(), non_neg_integer(), fun(([esdb_demo_event:commit()], Acc) -> Acc), Acc) ->
     Acc.
 fold_pages(Store, Position, Fun, Acc) ->
     case erl_esdb_streams:read_log(Store, Position, ?PAGE, forward, #{}) of

@@ -1,0 +1,347 @@
+-module(esdb_demo_report).
+-moduledoc """
+The report as text, made from what was measured and nothing else.
+
+```erlang
+1> io:put_chars(esdb_demo_report:render(Result, esdb_demo_terminal:style())).
+```
+""".
+
+-export([render/2, failures/1]).
+-export_type([result/0]).
+
+-type result() :: #{
+    title := binary(),
+    imported := esdb_demo_import:imported(),
+    %% What this node runs on.
+    implementation := nif | erlang,
+    here := esdb_demo_steps:measured(),
+    %% The second node, or why there is none.
+    there := {ok, esdb_demo_steps:measured()} | {none, Why :: binary()},
+    chain := [binary()],
+    drawing := [unicode:chardata()],
+    elapsed_us := non_neg_integer()
+}.
+
+-type style() :: esdb_demo_terminal:style().
+
+-define(TIME_ROWS, 20).
+-define(NARROW, 12).
+
+-doc "The whole report.".
+-spec render(result(), style()) -> unicode:chardata().
+render(Result, Style) ->
+    [
+        overview(Result, Style),
+        types(Result, Style),
+        timeline(Result, Style),
+        areas(Result, Style),
+        partitions(Result, Style),
+        chain(Result, Style),
+        archive(Result, Style),
+        times(Result, Style),
+        ending(Result, Style)
+    ].
+
+-doc "What should not have been, one sentence each; nothing for a good run.".
+-spec failures(result()) -> [binary()].
+failures(#{here := Here, there := There}) ->
+    Results = [Here | [M || {ok, M} <- [There]]],
+    Unlike = [codec_name(R) || #{archive := Rs} <- Results, #{same := false} = R <- Rs],
+    Digests = lists:usort([D || #{digest := D} <- Results]),
+    [
+        unicode:characters_to_binary(["archive did not read back identically: ", Name])
+     || Name <- lists:usort(Unlike)
+    ] ++
+        [~"Rust and Erlang did not agree on the facts or the partitions" || length(Digests) > 1].
+
+%% Events, streams, problems
+
+-spec overview(result(), style()) -> unicode:chardata().
+overview(#{title := Title, here := #{facts := Facts}, imported := Imported}, Style) ->
+    #{events := Events, streams := Streams, first := First, last := Last} = Facts,
+    #{append_us := [AppendUs | _]} = Imported,
+    Days = [esdb_demo_calendar:date(First), " to ", esdb_demo_calendar:date(Last)],
+    [
+        esdb_demo_chart:heading(Title, Style),
+        io_lib:format("  ~ts in ~ts, ~ts~n", [
+            counted(Events, "event"), counted(map_size(Streams), "stream"), Days
+        ]),
+        io_lib:format("  ~ts events a second into the store~n", [
+            esdb_demo_chart:number(per_second(Events, AppendUs))
+        ]),
+        problems(Imported, Style)
+    ].
+
+-spec problems(esdb_demo_import:imported(), style()) -> unicode:chardata().
+problems(#{problems := 0}, _) ->
+    [];
+problems(#{problems := N, first_problems := First}, Style) ->
+    Left = counted(N, "item"),
+    [
+        ["  ", esdb_demo_chart:alarm([Left, " left out:"], Style), "\n"],
+        [["    ", where(Where), ": ", Why, "\n"] || {Where, Why} <- First],
+        [io_lib:format("    and ~ts more~n", [esdb_demo_chart:number(N - length(First))]) || N > length(First)]
+    ].
+
+-spec where(pos_integer() | binary()) -> unicode:chardata().
+where(Line) when is_integer(Line) -> ["line ", integer_to_list(Line)];
+where(Commit) -> ["commit ", short(Commit)].
+
+%% Charts
+
+-spec types(result(), style()) -> unicode:chardata().
+types(#{here := #{facts := #{types := Types, events := Events}}}, Style) ->
+    Shown = lists:sublist(most_first(Types), 10),
+    [
+        esdb_demo_chart:heading("Events by type", Style),
+        esdb_demo_chart:bars([{T, N, esdb_demo_chart:percent(N, Events)} || {T, N} <- Shown], Style),
+        more(map_size(Types) - length(Shown), "type", Style)
+    ].
+
+-spec timeline(result(), style()) -> unicode:chardata().
+timeline(#{here := #{facts := #{weeks := Weeks}}}, #{width := Width} = Style) ->
+    {Unit, Spans} = esdb_demo_calendar:spans(Weeks, ?TIME_ROWS),
+    All = esdb_demo_calendar:weeks(Weeks),
+    [
+        esdb_demo_chart:heading(["Events by ", unit(Unit)], Style),
+        esdb_demo_chart:bars([{Label, N, ""} || {Label, N} <- Spans], Style),
+        [
+            [
+                ["\n  ", esdb_demo_chart:sparkline(All, Width - 4, Style), "\n"],
+                esdb_demo_chart:note(sparkline_note(length(All), Width - 4), Style)
+            ]
+         || Unit =/= week
+        ]
+    ].
+
+-spec sparkline_note(pos_integer(), pos_integer()) -> unicode:chardata().
+sparkline_note(Weeks, Cells) ->
+    Per = (Weeks + Cells - 1) div Cells,
+    io_lib:format("all ~ts week by week, ~ts a column", [counted(Weeks, "week"), counted(Per, "week")]).
+
+-spec areas(result(), style()) -> unicode:chardata().
+areas(#{here := #{facts := #{areas := Areas} = Facts}}, Style) ->
+    Sum = lists:sum(maps:values(Areas)),
+    Rows = [
+        {Area, N, esdb_demo_chart:percent(N, Sum)}
+     || {Area, N} <- esdb_demo_facts:top_areas(Facts, 5)
+    ],
+    [
+        esdb_demo_chart:heading("Areas with the most inserted lines", Style),
+        esdb_demo_chart:bars(Rows, Style),
+        esdb_demo_chart:note(
+            ["of ", counted(Sum, "line"), " in ", counted(map_size(Areas), "area")], Style
+        )
+    ].
+
+-spec partitions(result(), style()) -> unicode:chardata().
+partitions(#{here := #{partitions := Partitions}}, Style) ->
+    #{streams := Streams, stream_events := Events, ids := Ids} = Partitions,
+    Rows = [
+        {integer_to_list(P), N, counted(E, "event")}
+     || {P, N, E} <- lists:zip3(lists:seq(0, length(Ids) - 1), Streams, Events)
+    ],
+    [
+        esdb_demo_chart:heading("Streams in 16 partitions by XXH3", Style),
+        esdb_demo_chart:bars(Rows, Style),
+        esdb_demo_chart:note(evenness(Ids), Style)
+    ].
+
+%% Few streams cannot spread evenly; the ids of the events show what the hash itself does.
+-spec evenness([non_neg_integer()]) -> unicode:chardata().
+evenness(Ids) ->
+    Mean = lists:sum(Ids) / length(Ids),
+    io_lib:format("the ~ts event ids spread to ~ts .. ~ts a partition, ~.1f % from even at most", [
+        esdb_demo_chart:number(lists:sum(Ids)),
+        esdb_demo_chart:number(lists:min(Ids)),
+        esdb_demo_chart:number(lists:max(Ids)),
+        100 * lists:max([abs(N - Mean) || N <- Ids]) / Mean
+    ]).
+
+-spec chain(result(), style()) -> unicode:chardata().
+chain(#{chain := Chain, drawing := Drawing}, Style) ->
+    [
+        esdb_demo_chart:heading("Longest chain of causes", Style),
+        io_lib:format("  ~ts, from ~ts to ~ts~n", [
+            counted(length(Chain), "event"), short(hd(Chain)), short(lists:last(Chain))
+        ]),
+        [["  ", Line, "\n"] || Line <- Drawing]
+    ].
+
+%% Archive
+
+-spec archive(result(), style()) -> unicode:chardata().
+archive(#{here := #{facts := #{events := Events}, archive := Archive}} = Result, Style) ->
+    Head = ["", "size", "smaller", "read back" | archive_columns(Result)],
+    Rows = [archive_row(R, Events, Result) || R <- Archive],
+    {Single, Blocks} = lists:split(length([R || #{shape := single} = R <- Archive]), Rows),
+    Raw = raw_row(hd(Archive), Events, length(Head)),
+    Title = fun(Text) -> [Text | lists:duplicate(length(Head) - 1, "")] end,
+    All = [Head, Title("each event alone"), Raw] ++ Single ++ [Title("blocks of 1,000 events") | Blocks],
+    [
+        esdb_demo_chart:heading("The archive, as lines of JSON", Style),
+        esdb_demo_chart:table(All, Style),
+        dictionary_note(Archive, Style),
+        estimate_note(Result, Style)
+    ].
+
+-spec archive_columns(result()) -> [string()].
+archive_columns(#{there := {ok, _}}) -> ["write: Rust", "Erlang", "read: Rust", "Erlang"];
+archive_columns(#{implementation := nif}) -> ["write: Rust", "read: Rust"];
+archive_columns(_) -> ["write: Erlang", "read: Erlang"].
+
+-spec raw_row(esdb_demo_archive:result(), pos_integer(), pos_integer()) -> [unicode:chardata()].
+raw_row(#{raw := Raw} = Result, Events, Columns) ->
+    ["  raw", scaled(fun esdb_demo_chart:bytes/1, Raw, Result, Events), "1.0x" | lists:duplicate(Columns - 3, "")].
+
+-spec archive_row(esdb_demo_archive:result(), pos_integer(), result()) -> [unicode:chardata()].
+archive_row(#{raw := Raw, packed := Packed} = Here, Events, #{there := There}) ->
+    Both = [Here | [other(Here, M) || {ok, M} <- [There]]],
+    Time = fun(Key) ->
+        [scaled(fun esdb_demo_chart:duration/1, maps:get(Key, R), R, Events) || R <- Both]
+    end,
+    [
+        ["  ", codec_name(Here)],
+        scaled(fun esdb_demo_chart:bytes/1, Packed, Here, Events),
+        esdb_demo_chart:ratio(Raw / max(1, Packed)),
+        same(Both)
+        | Time(write_us) ++ Time(read_us)
+    ].
+
+-spec other(esdb_demo_archive:result(), esdb_demo_steps:measured()) -> esdb_demo_archive:result().
+other(#{codec := Codec, shape := Shape}, #{archive := Archive}) ->
+    hd([R || #{codec := C, shape := S} = R <- Archive, C =:= Codec, S =:= Shape]).
+
+-spec same([esdb_demo_archive:result()]) -> string().
+same(Results) ->
+    case lists:all(fun(#{same := Same}) -> Same end, Results) of
+        true -> "identical";
+        false -> "DIFFERS"
+    end.
+
+%% What was measured on a part of the events is scaled to all of them, and marked.
+-spec scaled(
+    fun((non_neg_integer()) -> unicode:chardata()),
+    non_neg_integer(),
+    esdb_demo_archive:result(),
+    pos_integer()
+) -> unicode:chardata().
+scaled(Format, Value, #{events := Events}, Events) -> Format(Value);
+scaled(Format, Value, #{events := Part}, Events) -> ["~", Format(round(Value * Events / Part))].
+
+-spec codec_name(esdb_demo_archive:result()) -> string().
+codec_name(#{codec := zlib}) -> "zlib";
+codec_name(#{codec := lz4}) -> "LZ4";
+codec_name(#{codec := zstd}) -> "zstd";
+codec_name(#{codec := zstd_dictionary}) -> "zstd, dictionary".
+
+-spec dictionary_note([esdb_demo_archive:result()], style()) -> unicode:chardata().
+dictionary_note(Archive, Style) ->
+    Text =
+        case [R || #{codec := zstd_dictionary} = R <- Archive] of
+            [] -> "no dictionary: too few events to train one";
+            _ -> "dictionary of 32 KiB, trained on at most 8,000 of these events"
+        end,
+    esdb_demo_chart:note(Text, Style).
+
+-spec estimate_note(result(), style()) -> unicode:chardata().
+estimate_note(#{here := #{facts := #{events := Events}} = Here, there := There}, Style) ->
+    All = [R || #{archive := Rs} <- [Here | [M || {ok, M} <- [There]]], R <- Rs],
+    case [N || #{events := N} <- All, N < Events] of
+        [] ->
+            [];
+        Parts ->
+            Least = esdb_demo_chart:number(lists:min(Parts)),
+            esdb_demo_chart:note(
+                ["~ measured on the first events only (", Least, " at least), scaled to all"], Style
+            )
+    end.
+
+%% Times
+
+-spec times(result(), style()) -> unicode:chardata().
+times(#{there := There} = Result, Style) ->
+    [
+        esdb_demo_chart:heading("Time by step", Style),
+        esdb_demo_chart:table([times_head(Result) | [times_row(S, Result) || S <- steps()]], Style),
+        case There of
+            {ok, _} ->
+                [
+                    esdb_demo_chart:note("Rust: this node. Erlang: a second node with ESDB_NIF=off,", Style),
+                    esdb_demo_chart:note("the same steps on the same events, one node at a time.", Style)
+                ];
+            {none, Why} ->
+                esdb_demo_chart:note(Why, Style)
+        end
+    ].
+
+-spec times_head(result()) -> [string()].
+times_head(#{there := {ok, _}}) -> ["", "Rust", "Erlang", "faster"];
+times_head(#{implementation := nif}) -> ["", "Rust"];
+times_head(_) -> ["", "Erlang"].
+
+-spec steps() -> [{append | fold | spread | train, string()}].
+steps() ->
+    [
+        {append, "append to the store"},
+        {fold, "read all back and fold"},
+        {spread, "XXH3 of ids and streams"},
+        {train, "train the dictionary"}
+    ].
+
+-spec times_row({atom(), string()}, result()) -> [unicode:chardata()].
+times_row({Step, Name}, Result) ->
+    case step_times(Step, Result) of
+        [Rust, Erlang] ->
+            Faster = esdb_demo_chart:ratio(Erlang / max(1, Rust)),
+            [Name, esdb_demo_chart:duration(Rust), esdb_demo_chart:duration(Erlang), Faster];
+        [One] ->
+            [Name, esdb_demo_chart:duration(One)]
+    end.
+
+-spec step_times(atom(), result()) -> [non_neg_integer()].
+step_times(append, #{imported := #{append_us := Micros}}) ->
+    Micros;
+step_times(Step, #{here := Here, there := There}) ->
+    [maps:get(Step, Times) || #{times := Times} <- [Here | [M || {ok, M} <- [There]]]].
+
+-spec ending(result(), style()) -> unicode:chardata().
+ending(#{elapsed_us := Elapsed} = Result, Style) ->
+    [
+        "\n",
+        case failures(Result) of
+            [] -> ["  Done in ", esdb_demo_chart:duration(Elapsed), agreement(Result), "\n"];
+            Failures -> [["  ", esdb_demo_chart:alarm(F, Style), "\n"] || F <- Failures]
+        end
+    ].
+
+-spec agreement(result()) -> string().
+agreement(#{there := {ok, _}}) -> "; Rust and Erlang agree on every result.";
+agreement(_) -> ".".
+
+%% Helpers
+
+-spec per_second(non_neg_integer(), non_neg_integer()) -> non_neg_integer().
+per_second(Events, Us) ->
+    Events * 1_000_000 div max(1, Us).
+
+-spec counted(non_neg_integer(), string()) -> string().
+counted(1, Thing) -> "1 " ++ Thing;
+counted(N, Thing) -> esdb_demo_chart:number(N) ++ " " ++ Thing ++ "s".
+
+-spec most_first(#{binary() => non_neg_integer()}) -> [{binary(), non_neg_integer()}].
+most_first(Counts) ->
+    [{Key, -N} || {N, Key} <- lists:sort([{-N, Key} || Key := N <- Counts])].
+
+-spec more(integer(), string(), style()) -> unicode:chardata().
+more(0, _, _) -> [];
+more(N, Thing, Style) -> esdb_demo_chart:note(["and ", counted(N, Thing), " more"], Style).
+
+-spec unit(esdb_demo_calendar:unit()) -> string().
+unit({years, N}) -> integer_to_list(N) ++ " years";
+unit(Unit) -> atom_to_list(Unit).
+
+-spec short(binary()) -> unicode:chardata().
+short(Id) ->
+    esdb_demo_chart:label(string:slice(Id, 0, ?NARROW), ?NARROW).
