@@ -22,7 +22,7 @@ It reads these environment variables:
 The exit status is 0, or 1 after one sentence on standard error.
 """.
 
--export([main/0, main/1, run/1]).
+-export([main/0, run/1]).
 -export_type([options/0]).
 
 -type options() :: #{
@@ -36,11 +36,7 @@ The exit status is 0, or 1 after one sentence on standard error.
 %% Microseconds that one codec may take in one lane.
 -define(BUDGET, 3_000_000).
 
--doc "Runs the demo as the environment says and ends the system (for `erl -run esdb_demo main`).".
--spec main([string()]) -> no_return().
-main([]) -> main().
-
--doc "The same, for `erl -s esdb_demo main`.".
+-doc "Runs the demo as the environment says and ends the system, for `erl -run esdb_demo main`.".
 -spec main() -> no_return().
 main() ->
     ok = esdb_demo_terminal:prepare(),
@@ -142,7 +138,7 @@ with_lanes(Source, Here, There, #{out := Out, style := Style}) ->
             drawing => Drawing,
             elapsed_us => erlang:monotonic_time(microsecond) - Start
         },
-        io:put_chars(esdb_demo_report:render(Result, Style)),
+        ok = esdb_demo_terminal:print(esdb_demo_report:render(Result, Style), Style),
         verdict(esdb_demo_report:failures(Result))
     end.
 
@@ -160,8 +156,8 @@ open_stores(Lanes) ->
 some(0, #{first_problems := []}, Title) ->
     {error, <<"there are no events in ", Title/binary>>};
 some(0, #{first_problems := [{Where, Why} | _]}, Title) ->
-    Text = io_lib:format("there are no events in ~ts (~tp: ~ts)", [Title, Where, Why]),
-    {error, unicode:characters_to_binary(Text)};
+    Found = [" (", esdb_demo_report:where(Where), ": ", Why, ")"],
+    {error, unicode:characters_to_binary(["there are no events in ", Title | Found])};
 some(_, _, _) ->
     ok.
 

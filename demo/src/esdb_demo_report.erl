@@ -7,7 +7,7 @@ The report as text, made from what was measured and nothing else.
 ```
 """.
 
--export([render/2, failures/1]).
+-export([render/2, failures/1, where/1]).
 -export_type([result/0]).
 
 -type result() :: #{
@@ -84,6 +84,7 @@ problems(#{problems := N, first_problems := First}, Style) ->
         [io_lib:format("    and ~ts more~n", [esdb_demo_chart:number(N - length(First))]) || N > length(First)]
     ].
 
+-doc "Where an item of the source stands, for people.".
 -spec where(pos_integer() | binary()) -> unicode:chardata().
 where(Line) when is_integer(Line) -> ["line ", integer_to_list(Line)];
 where(Commit) -> ["commit ", short(Commit)].

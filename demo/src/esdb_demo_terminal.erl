@@ -12,7 +12,7 @@ On a terminal that line is a bar, drawn over itself; elsewhere it is a plain lin
 """.
 
 -export([style/0, style/2, prepare/0]).
--export([progress/2, step/3, finish/2, say/2, clear/1]).
+-export([progress/2, step/3, finish/2, say/2, clear/1, print/2]).
 -export_type([style/0, progress/0]).
 
 -type style() :: #{
@@ -124,6 +124,17 @@ clear(#{live := true} = Style) ->
     io:put_chars("\r");
 clear(_) ->
     ok.
+
+-doc "Prints a text; where there is no Unicode, each character outside of ASCII as a question mark.".
+-spec print(unicode:chardata(), style()) -> ok.
+print(Text, #{unicode := true}) ->
+    io:put_chars(Text);
+print(Text, _) ->
+    io:put_chars([ascii(C) || C <- unicode:characters_to_list(Text)]).
+
+-spec ascii(char()) -> char().
+ascii(C) when C < 128 -> C;
+ascii(_) -> $?.
 
 -spec redraw(unicode:chardata(), style()) -> ok.
 redraw(Text, #{width := Width}) ->
