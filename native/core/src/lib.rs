@@ -4,4 +4,5 @@
 //! input. The crates beside this one only carry terms in and out.
 #![forbid(unsafe_code)]
 
+pub mod archive;
 pub mod hash;

@@ -1,0 +1,220 @@
+-module(esdb_zstd_frame_erl).
+-moduledoc false.
+%% A walk over the structure of Zstandard frames (RFC 8878, section 3), before or while they are decoded.
+%%
+%%     input = (frame | skippable)*
+%%     frame = 16#FD2FB528:32  descriptor:8  [window:8]  [dictionary id:8|16|32]  [content size:8|16|32|64]
+%%             block* [checksum:32]
+%%     block = 1 bit last, 2 bits type (raw, repeated, compressed), 21 bits size, together 24, and its bytes
+%%     skippable = 16#184D2A5?:32  size:32  bytes                       (all numbers little-endian)
+%%
+%% It finds truncation, trailing garbage, sizes that lie and windows that are too large, with the same rules
+%% and the same order of checks as native/core/src/archive/frame.rs, so both modes give the same reasons.
+%% The input may come in pieces.
+
+-export([new/2, feed/2, finish/1, plan/3]).
+-export_type([walk/0, event/0, header/0, reason/0]).
+
+-type header() :: #{
+    window := non_neg_integer(),
+    content_size := non_neg_integer() | unknown,
+    dictionary := non_neg_integer(),
+    checksum := boolean()
+}.
+-type event() ::
+    {frame, header()}
+    | {block, raw | repeated | compressed, Bytes :: binary(), Size :: non_neg_integer()}
+    %% The end of a frame, with its checksum if it has one.
+    | {done, none | 0..16#FFFFFFFF}.
+-type reason() ::
+    truncated
+    | corrupt
+    | {too_large, non_neg_integer()}
+    | {window_too_large, pos_integer()}
+    | {dictionary_mismatch, pos_integer()}.
+
+-record(walk, {
+    state = start :: start | boundary | block | checksum | ending | {header, byte()} | {skip, non_neg_integer()},
+    %% What has come and not been walked, the latest first, its size, and how much the next step needs.
+    pending = [] :: [binary()],
+    have = 0 :: non_neg_integer(),
+    need = 1 :: pos_integer(),
+    max_size :: non_neg_integer(),
+    dictionary :: non_neg_integer(),
+    %% What all frames so far hold at least, and at most; and the same of the current one's blocks.
+    least = 0 :: non_neg_integer(),
+    most = 0 :: non_neg_integer(),
+    block_least = 0 :: non_neg_integer(),
+    block_most = 0 :: non_neg_integer(),
+    header = none :: none | header()
+}).
+
+-opaque walk() :: #walk{}.
+
+-define(MAGIC, 16#FD2FB528).
+-define(SKIPPABLE, 16#184D2A5).
+-define(MAX_WINDOW, 134_217_728).
+-define(MAX_BLOCK, 131_072).
+
+%% The limit on the content of all frames, and the id of the dictionary at hand (0: none, or one without).
+-spec new(MaxSize :: non_neg_integer(), Dictionary :: non_neg_integer()) -> walk().
+new(MaxSize, Dictionary) -> #walk{max_size = MaxSize, dictionary = Dictionary}.
+
+-spec feed(binary(), walk()) -> {ok, [event()], walk()} | {error, reason()}.
+feed(Bytes, #walk{pending = Pending, have = Have, need = Need} = Walk) ->
+    case Have + byte_size(Bytes) of
+        Enough when Enough >= Need ->
+            Input = iolist_to_binary(lists:reverse(Pending, [Bytes])),
+            walk(Input, Walk#walk{pending = [], have = 0, need = 1}, []);
+        More ->
+            {ok, [], Walk#walk{pending = [Bytes | Pending], have = More}}
+    end.
+
+%% Whether the input may end here.
+-spec finish(walk()) -> ok | {error, truncated}.
+finish(#walk{state = boundary, have = 0}) -> ok;
+finish(_) -> {error, truncated}.
+
+%% The whole input at once: how much its content can be at least and at most, and its events.
+-spec plan(binary(), MaxSize :: non_neg_integer(), Dictionary :: non_neg_integer()) ->
+    {ok, {Least :: non_neg_integer(), Most :: non_neg_integer()}, [event()]} | {error, reason()}.
+plan(Input, MaxSize, Dictionary) ->
+    maybe
+        {ok, Events, Walk} ?= feed(Input, new(MaxSize, Dictionary)),
+        ok ?= finish(Walk),
+        {ok, {Walk#walk.least, Walk#walk.most}, Events}
+    end.
+
+-spec walk(binary(), walk(), [event()]) -> {ok, [event()], walk()} | {error, reason()}.
+walk(Input, Walk, Events) ->
+    case step(Walk#walk.state, Input, Walk) of
+        {need, Need} when Input =:= <<>> -> {ok, lists:reverse(Events), Walk#walk{need = Need}};
+        {need, Need} ->
+            Pending = Walk#walk{pending = [Input], have = byte_size(Input), need = Need},
+            {ok, lists:reverse(Events), Pending};
+        {error, Reason} -> {error, Reason};
+        {Rest, Walk1} -> walk(Rest, Walk1, Events);
+        {Rest, Walk1, Event} -> walk(Rest, Walk1, [Event | Events])
+    end.
+
+step(start, <<_, _/binary>> = Input, Walk) ->
+    step(boundary, Input, Walk);
+step(boundary, <<?MAGIC:32/little, Descriptor, Rest/binary>>, Walk) ->
+    case Descriptor band 2#1000 of
+        0 -> {Rest, Walk#walk{state = {header, Descriptor}}};
+        _ -> {error, corrupt}
+    end;
+step(boundary, <<?MAGIC:32/little>>, _) ->
+    {need, 5};
+step(boundary, <<Magic:32/little, Size:32/little, Rest/binary>>, Walk) when
+    Magic bsr 4 =:= ?SKIPPABLE
+->
+    {Rest, Walk#walk{state = {skip, Size}}};
+step(boundary, <<Magic:32/little, _/binary>>, _) when Magic bsr 4 =:= ?SKIPPABLE ->
+    {need, 8};
+step(boundary, <<_:32, _/binary>>, _) ->
+    {error, corrupt};
+step(boundary, Input, _) ->
+    {need, max(1, 4 * min(1, byte_size(Input)))};
+step({skip, Size}, Input, Walk) when byte_size(Input) >= Size ->
+    <<_:Size/binary, Rest/binary>> = Input,
+    {Rest, Walk#walk{state = boundary}};
+step({skip, Size}, <<_, _/binary>> = Input, Walk) ->
+    {<<>>, Walk#walk{state = {skip, Size - byte_size(Input)}}};
+step({header, Descriptor}, Input, Walk) ->
+    <<SizeFlag:2, Single:1, _:2, Checksum:1, DictionaryFlag:2>> = <<Descriptor>>,
+    W = 8 * (1 - Single),
+    D = element(DictionaryFlag + 1, {0, 8, 16, 32}),
+    S = element(SizeFlag + 1, {8 * Single, 16, 32, 64}),
+    case Input of
+        <<Window:W/little, Dictionary:D/little, Size:S/little, Rest/binary>> ->
+            ContentSize = content_size(S, Size),
+            Header = #{
+                window => window(W, Window, ContentSize),
+                content_size => ContentSize,
+                dictionary => Dictionary,
+                checksum => Checksum =:= 1
+            },
+            header(Header, W, Rest, Walk);
+        _ ->
+            {need, (W + D + S) div 8}
+    end;
+step(ending, Input, Walk) ->
+    done(none, Input, Walk);
+step(block, <<Word:24/little, Rest/binary>>, Walk) ->
+    block(Word band 1, (Word bsr 1) band 3, Word bsr 3, Rest, Walk);
+step(checksum, <<Checksum:32/little, Rest/binary>>, Walk) ->
+    done(Checksum, Rest, Walk);
+step(checksum, _, _) ->
+    {need, 4};
+step(block, _, _) ->
+    {need, 3};
+step(_, <<>>, _) ->
+    {need, 1}.
+
+-spec content_size(0..64, non_neg_integer()) -> non_neg_integer() | unknown.
+content_size(0, _) -> unknown;
+content_size(16, Size) -> Size + 256;
+content_size(_, Size) -> Size.
+
+-spec window(0 | 8, byte(), non_neg_integer() | unknown) -> non_neg_integer().
+window(0, _, ContentSize) ->
+    ContentSize;
+window(8, Byte, _) ->
+    Base = 1 bsl (10 + (Byte bsr 3)),
+    Base + (Base bsr 3) * (Byte band 7).
+
+header(#{window := Window}, 8, _, _) when Window > ?MAX_WINDOW ->
+    {error, {window_too_large, Window}};
+header(#{dictionary := Id}, _, _, #walk{dictionary = Given}) when Id =/= 0, Id =/= Given ->
+    {error, {dictionary_mismatch, Id}};
+header(#{content_size := Size}, _, _, #walk{least = Least, max_size = Max}) when
+    is_integer(Size), Size > Max - Least
+->
+    {error, {too_large, Max}};
+header(Header, _, Rest, Walk) ->
+    {Rest, Walk#walk{state = block, header = Header, block_least = 0, block_most = 0}, {frame, Header}}.
+
+block(Last, Type, Size, Rest, #walk{header = #{window := Window}} = Walk) ->
+    Limit = min(Window, ?MAX_BLOCK),
+    Length = block_length(Type, Size),
+    if
+        Size > Limit; Type =:= 3 -> {error, corrupt};
+        Length > byte_size(Rest) -> {need, Length + 3};
+        true ->
+            <<Bytes:Length/binary, Rest1/binary>> = Rest,
+            {Kind, Least, Most} = block_kind(Type, Size, Limit),
+            Walk1 = Walk#walk{
+                block_least = Walk#walk.block_least + Least,
+                block_most = Walk#walk.block_most + Most
+            },
+            after_block(Last, Rest1, Walk1, {block, Kind, Bytes, Size})
+    end.
+
+-spec block_length(0..3, non_neg_integer()) -> non_neg_integer().
+block_length(1, _) -> 1;
+block_length(_, Size) -> Size.
+
+block_kind(0, Size, _) -> {raw, Size, Size};
+block_kind(1, Size, _) -> {repeated, Size, Size};
+block_kind(2, _, Limit) -> {compressed, 0, Limit}.
+
+after_block(Last, Rest, #walk{header = Header} = Walk, Event) ->
+    #walk{block_least = BlockLeast, least = Least, max_size = Max} = Walk,
+    case Header of
+        #{content_size := unknown} when BlockLeast > Max - Least -> {error, {too_large, Max}};
+        #{content_size := Size} when is_integer(Size), BlockLeast > Size -> {error, corrupt};
+        #{checksum := true} when Last =:= 1 -> {Rest, Walk#walk{state = checksum}, Event};
+        #{} when Last =:= 1 -> {Rest, Walk#walk{state = ending}, Event};
+        #{} -> {Rest, Walk, Event}
+    end.
+
+done(Checksum, Rest, #walk{header = #{content_size := Size}, block_most = Most} = Walk) ->
+    case Size of
+        unknown -> {Rest, boundary(Walk#walk.block_least, Most, Walk), {done, Checksum}};
+        _ when Size > Most -> {error, corrupt};
+        _ -> {Rest, boundary(Size, Size, Walk), {done, Checksum}}
+    end.
+
+boundary(Least, Most, Walk) ->
+    Walk#walk{state = boundary, least = Walk#walk.least + Least, most = Walk#walk.most + Most}.
