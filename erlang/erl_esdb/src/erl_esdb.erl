@@ -1,0 +1,64 @@
+-module(erl_esdb).
+-moduledoc """
+Starting and stopping event stores.
+
+```erlang
+1> {ok, _} = erl_esdb:start_store(orders).
+2> erl_esdb_streams:append(orders, <<"order-1">>, -1,
+       [#{event_type => <<"OrderPlaced">>, data => #{total => 42}}]).
+{ok,0}
+3> {ok, [Event]} = erl_esdb_streams:read(orders, <<"order-1">>, 0, 10, forward).
+```
+
+Without options a store lives in memory, until it is stopped or the node ends. The application
+`erl_esdb` is started when it does not run.
+""".
+
+-export([start_store/1, start_store/2, stop_store/1, which_stores/0, list_stores/0]).
+
+-include("erl_esdb.hrl").
+
+-doc """
+Starts a store: one that the environment names with its options there, another with the defaults; or one
+that a record describes.
+""".
+-spec start_store(atom() | store_config()) -> {ok, pid()} | {error, term()}.
+start_store(#store_config{} = Config) ->
+    with_application(fun() -> erl_esdb_sup:start_store(Config) end);
+start_store(Store) ->
+    case erl_esdb_config:get_store_config(Store) of
+        {ok, _} -> with_application(fun() -> erl_esdb_sup:start_store(Store) end);
+        {error, not_found} -> start_store(Store, #{})
+    end.
+
+
+-doc """
+Starts a store with options; see `m:erl_esdb_config`.
+
+Errors: `{already_started, Pid}`, `{engine_not_available, Engine}`, `{unknown_engine, Engine}`,
+`{invalid_option, Key, Value}`, or why the application does not start.
+""".
+-spec start_store(atom(), map()) -> {ok, pid()} | {error, term()}.
+start_store(Store, Options) when is_atom(Store), is_map(Options) ->
+    with_application(fun() -> erl_esdb_sup:start_store(Store, Options) end);
+start_store(_, _) ->
+    error(badarg).
+
+-spec with_application(fun(() -> Result)) -> Result | {error, term()}.
+with_application(Fun) ->
+    case application:ensure_all_started(?MODULE) of
+        {ok, _} -> Fun();
+        {error, Reason} -> {error, Reason}
+    end.
+
+-doc "Stops a store. What a store in memory held is gone.".
+-spec stop_store(atom()) -> ok | {error, not_found}.
+stop_store(Store) -> erl_esdb_sup:stop_store(Store).
+
+-doc "The stores that run on this node, sorted.".
+-spec which_stores() -> [atom()].
+which_stores() -> erl_esdb_sup:which_stores().
+
+-doc "The same as `which_stores/0`.".
+-spec list_stores() -> [atom()].
+list_stores() -> which_stores().

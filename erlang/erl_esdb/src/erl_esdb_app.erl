@@ -1,0 +1,77 @@
+-module(erl_esdb_app).
+-moduledoc """
+The application: its supervisor, the stores that the environment names, its telemetry.
+
+```erlang
+1> {ok, _Started} = erl_esdb_app:start().
+```
+""".
+
+-behaviour(application).
+
+-export([start/0, stop/0]).
+-export([start/2, stop/1]).
+
+-include_lib("kernel/include/logger.hrl").
+-include("erl_esdb_telemetry.hrl").
+
+-define(APP, erl_esdb).
+
+-doc "Starts the application and what it depends on. The success names what was started.".
+-spec start() -> {ok, [atom()]} | {error, term()}.
+start() -> application:ensure_all_started(?APP).
+
+-doc "Stops the application.".
+-spec stop() -> ok | {error, term()}.
+stop() -> application:stop(?APP).
+
+-doc false.
+-spec start(application:start_type(), term()) -> {ok, pid()} | {error, term()}.
+start(_Type, _Args) ->
+    maybe
+        ok ?= erl_esdb_config:check_environment(),
+        %% From here on erl_esdb_telemetry sees the library where there is one.
+        _ = code:ensure_loaded(telemetry),
+        ok = lists:foreach(
+            fun attach/1, erl_esdb_config:get_env(telemetry_handlers, [logger])
+        ),
+        {ok, Pid} ?= erl_esdb_sup:start_link(),
+        ok ?= start_stores(erl_esdb_config:get_env(stores, []), Pid),
+        emit_started(),
+        {ok, Pid}
+    end.
+
+-doc false.
+-spec stop(term()) -> ok.
+stop(_State) ->
+    erl_esdb_telemetry:emit(?STORE_STOPPED, now_ms(), #{reason => normal}),
+    _ = erl_esdb_telemetry:detach_logger(),
+    ok.
+
+-spec emit_started() -> ok.
+emit_started() ->
+    {ok, Version} = application:get_key(?APP, vsn),
+    erl_esdb_telemetry:emit(?STORE_STARTED, now_ms(), #{application => ?APP, version => Version}).
+
+-spec now_ms() -> #{system_time := integer()}.
+now_ms() -> #{system_time => erlang:system_time(millisecond)}.
+
+-spec attach(term()) -> ok.
+attach(logger) ->
+    _ = erl_esdb_telemetry:attach_logger(),
+    ok;
+attach(Other) ->
+    ?LOG_WARNING("erl_esdb: there is no telemetry handler ~tp", [Other]).
+
+%% All or none: an application with half its stores is no use.
+-spec start_stores([{atom(), list()}], pid()) -> ok | {error, term()}.
+start_stores([{Store, _} | Stores], Sup) ->
+    case erl_esdb_sup:start_store(Store) of
+        {ok, _} ->
+            start_stores(Stores, Sup);
+        {error, Reason} ->
+            gen_server:stop(Sup, shutdown, infinity),
+            {error, {store, Store, Reason}}
+    end;
+start_stores([], _Sup) ->
+    ok.

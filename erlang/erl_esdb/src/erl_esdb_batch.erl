@@ -1,0 +1,95 @@
+-module(erl_esdb_batch).
+-moduledoc """
+The events of one append in one binary, packed once by the process that appends.
+
+Neither version nor position nor time are in it: they are known only when the append is ordered, and the
+reader adds them. Each body can be taken out alone.
+
+```
+   bytes
+ +---------+---------+-----------------------+------------------------+---------------+
+ | "EB"  2 | 1     1 | number of bodies    4 | end of each body  4 n  | bodies ...    |
+ +---------+---------+-----------------------+------------------------+---------------+
+ | XXH3-64 of all before                                            8 |
+ +--------------------------------------------------------------------+
+```
+
+Numbers are unsigned and big-endian; ends count from the first byte after the table of ends. A body is in
+the external term format (`minor_version` 2, deterministic).
+
+```erlang
+1> Packed = erl_esdb_batch:pack([a, b, c]).
+2> erl_esdb_batch:unpack(Packed, 1, 2).
+{ok,[b,c]}
+```
+""".
+
+-export([pack/1, pack_terms/1, unpack/3, count/1]).
+
+-define(MAGIC, "EB").
+-define(FORMAT, 1).
+%% Bytes before the table of ends, bytes of the checksum.
+-define(HEADER, 7).
+-define(SUM, 8).
+
+-doc "Packs terms.".
+-spec pack([term()]) -> binary().
+pack(Terms) ->
+    pack_terms([term_to_binary(Term, [deterministic, {minor_version, 2}]) || Term <- Terms]).
+
+-doc "Packs terms that are in the external term format already.".
+-spec pack_terms([binary()]) -> binary().
+pack_terms(Bodies) ->
+    {Ends, _} = lists:mapfoldl(fun end_of/2, 0, Bodies),
+    Front = iolist_to_binary([?MAGIC, ?FORMAT, <<(length(Bodies)):32>>, Ends, Bodies]),
+    <<Front/binary, (esdb_hash_nif:xxhash3(Front)):64>>.
+
+-spec end_of(binary(), non_neg_integer()) -> {<<_:32>>, non_neg_integer()}.
+end_of(Body, Begin) ->
+    End = Begin + byte_size(Body),
+    {<<End:32>>, End}.
+
+-doc "How many bodies there are. The checksum is not looked at.".
+-spec count(binary()) -> {ok, non_neg_integer()} | {error, corrupt}.
+count(<<?MAGIC, ?FORMAT, Count:32, _/binary>>) -> {ok, Count};
+count(Bin) when is_binary(Bin) -> {error, corrupt}.
+
+-doc """
+Takes out the bodies from the first index to the last, both counted from 0 and included.
+
+The checksum of the whole is compared first. `{error, corrupt}`: this is no packed batch, it is damaged, or
+it has no such bodies.
+""".
+-spec unpack(binary(), First :: non_neg_integer(), Last :: non_neg_integer()) ->
+    {ok, [term()]} | {error, corrupt}.
+unpack(Packed, First, Last) when byte_size(Packed) >= ?HEADER + ?SUM ->
+    Size = byte_size(Packed) - ?SUM,
+    <<Front:Size/binary, Sum:64>> = Packed,
+    case esdb_hash_nif:xxhash3(Front) of
+        Sum -> bodies(Front, First, Last);
+        _ -> {error, corrupt}
+    end;
+unpack(Packed, _First, _Last) when is_binary(Packed) ->
+    {error, corrupt}.
+
+-spec bodies(binary(), non_neg_integer(), non_neg_integer()) -> {ok, [term()]} | {error, corrupt}.
+bodies(<<?MAGIC, ?FORMAT, Count:32, Rest/binary>>, First, Last) when First =< Last, Last < Count ->
+    Table = Count * 4,
+    %% The checksum is no proof against somebody who computes it: then a part or a term is badarg.
+    try
+        {Ends, Bodies} = split_binary(Rest, Table),
+        {ok, [binary_to_term(body(Nth, Ends, Bodies)) || Nth <- lists:seq(First, Last)]}
+    catch
+        error:badarg -> {error, corrupt}
+    end;
+bodies(_, _, _) ->
+    {error, corrupt}.
+
+-spec body(non_neg_integer(), binary(), binary()) -> binary().
+body(0, Ends, Bodies) ->
+    <<End:32, _/binary>> = Ends,
+    binary_part(Bodies, 0, End);
+body(Nth, Ends, Bodies) ->
+    Skip = (Nth - 1) * 4,
+    <<_:Skip/binary, Begin:32, End:32, _/binary>> = Ends,
+    binary_part(Bodies, Begin, End - Begin).

@@ -1,0 +1,237 @@
+-module(erl_esdb_chunks).
+-moduledoc """
+A sequence of rows, one an append, in a few bytes each.
+
+A store keeps one row an append for its stream and one for the order of all events, in RAM, for ever: so
+they must be small. 128 rows make a chunk, a binary of the differences between neighbours. The sequence
+itself holds the last, open chunk only; a full one is handed to the caller, who keeps it by its number and
+gives it back through a fun. That way the same code runs on the maps of the pure machine and on ETS
+tables that many processes read at once.
+
+```
+ chunk  =  row, row, ...                      differences to the row before, the first to a row of zeros
+ row    =  head [index] [stream] [version] [position] epoch
+
+ head      varint   (count - 1) * 16 + flags
+ index     varint   index - index before - 1             flag 1: there, otherwise 0
+ stream    zigzag   stream - stream before               flag 2
+ version   zigzag   version - (version + count) before   flag 4
+ position  zigzag   position - (position + count) before flag 8
+ epoch     zigzag   epoch_us - epoch_us before
+
+ varint: 7 bits a byte, the lowest first, the top bit set where more follow; zigzag: 0 -1 1 -2 2 ...
+```
+
+Within a stream the version is always as predicted, in the order of all events the position is, so neither
+costs a byte there. One append after the other to one stream takes three to five bytes.
+
+```erlang
+1> {Seq, none} = erl_esdb_chunks:add(Row, erl_esdb_chunks:new()).
+2> erl_esdb_chunks:fold(version, 0, forward, fun(R, Acc) -> {next, [R | Acc]} end, [], Seq, Fetch).
+```
+""".
+
+-export([new/0, add/2, last/1, fold/7, drop_before/4, numbers/1]).
+-export_type([seq/0, fetch/0, field/0, chunk_no/0]).
+
+-include("erl_esdb_log.hrl").
+
+-define(ROWS, 128).
+-define(ZERO, #row{}).
+
+-record(seq, {
+    %% full chunks: the first that is still kept, and the next one
+    first = 0 :: chunk_no(),
+    next = 0 :: chunk_no(),
+    %% rows in the open chunk, and the chunk
+    size = 0 :: 0..?ROWS,
+    open = <<>> :: binary(),
+    %% the last row of all, kept also when its chunk is full
+    last = ?ZERO :: #row{}
+}).
+
+-opaque seq() :: #seq{}.
+-type chunk_no() :: non_neg_integer().
+-doc "Gives a full chunk back by its number.".
+-type fetch() :: fun((chunk_no()) -> binary()).
+-doc "What a sequence is searched by: both rise from row to row.".
+-type field() :: version | position.
+
+-doc "No rows.".
+-spec new() -> seq().
+new() -> #seq{}.
+
+-doc "The last row; a row of zeros where there is none.".
+-spec last(seq()) -> #row{}.
+last(#seq{last = Last}) -> Last.
+
+-doc "The numbers of the full chunks that are kept: from the first to before the second.".
+-spec numbers(seq()) -> {chunk_no(), chunk_no()}.
+numbers(#seq{first = First, next = Next}) -> {First, Next}.
+
+-doc "Adds a row at the end. Answers the chunk that it filled, which is the caller's to keep.".
+-spec add(#row{}, seq()) -> {seq(), none | {chunk_no(), binary()}}.
+add(Row, #seq{size = Size, open = Open, last = Last} = Seq) ->
+    Before =
+        case Size of
+            0 -> ?ZERO;
+            _ -> Last
+        end,
+    Chunk = iolist_to_binary([Open | encode(Row, Before)]),
+    added(Seq#seq{size = Size + 1, open = Chunk, last = Row}).
+
+-spec added(#seq{}) -> {seq(), none | {chunk_no(), binary()}}.
+added(#seq{size = ?ROWS, next = Next, open = Chunk} = Seq) ->
+    {Seq#seq{size = 0, open = <<>>, next = Next + 1}, {Next, Chunk}};
+added(Seq) ->
+    {Seq, none}.
+
+-doc """
+Folds over the rows that hold the events from `From` on, forward or backward, until the fun says stop.
+
+Forward begins with the row that holds `From` or, where there is none, the first after it; backward with
+the last row that begins at or before it. The chunk is found by bisection.
+""".
+-spec fold(field(), non_neg_integer(), forward | backward, Fun, Acc, seq(), fetch()) -> Acc when
+    Fun :: fun((#row{}, Acc) -> {next | stop, Acc}).
+fold(Field, From, Direction, Fun, Acc, Seq, Fetch) ->
+    Number = find(Field, From, Seq, Fetch),
+    Rows = select(Direction, Field, From, decode(chunk(Number, Seq, Fetch))),
+    fold_rows(Rows, Direction, Number, Fun, Acc, Seq, Fetch).
+
+-spec fold_rows([#row{}], forward | backward, chunk_no(), Fun, Acc, seq(), fetch()) -> Acc when
+    Fun :: fun((#row{}, Acc) -> {next | stop, Acc}).
+fold_rows([Row | Rows], Direction, Number, Fun, Acc, Seq, Fetch) ->
+    case Fun(Row, Acc) of
+        {next, Acc1} -> fold_rows(Rows, Direction, Number, Fun, Acc1, Seq, Fetch);
+        {stop, Acc1} -> Acc1
+    end;
+fold_rows([], forward, Number, Fun, Acc, #seq{next = Next} = Seq, Fetch) when Number < Next ->
+    Rows = decode(chunk(Number + 1, Seq, Fetch)),
+    fold_rows(Rows, forward, Number + 1, Fun, Acc, Seq, Fetch);
+fold_rows([], backward, Number, Fun, Acc, #seq{first = First} = Seq, Fetch) when Number > First ->
+    Rows = lists:reverse(decode(chunk(Number - 1, Seq, Fetch))),
+    fold_rows(Rows, backward, Number - 1, Fun, Acc, Seq, Fetch);
+fold_rows([], _, _, _, Acc, _, _) ->
+    Acc.
+
+-spec select(forward | backward, field(), non_neg_integer(), [#row{}]) -> [#row{}].
+select(forward, Field, From, Rows) ->
+    lists:dropwhile(fun(Row) -> key(Field, Row) + Row#row.count =< From end, Rows);
+select(backward, Field, From, Rows) ->
+    lists:reverse(lists:takewhile(fun(Row) -> key(Field, Row) =< From end, Rows)).
+
+-doc """
+Lets go of the full chunks whose rows all end before `Key`. Answers their numbers, lowest first.
+""".
+-spec drop_before(field(), non_neg_integer(), seq(), fetch()) -> {seq(), [chunk_no()]}.
+drop_before(Field, Key, #seq{first = First} = Seq, Fetch) ->
+    Keep = find(Field, Key, Seq, Fetch),
+    {Seq#seq{first = Keep}, lists:seq(First, Keep - 1)}.
+
+%% The last chunk that begins at or before the key, the first chunk where none does. The open chunk has
+%% the number that it will get.
+-spec find(field(), non_neg_integer(), seq(), fetch()) -> chunk_no().
+find(Field, Key, #seq{first = First, next = Next, size = Size} = Seq, Fetch) ->
+    Last =
+        case Size of
+            0 -> max(First, Next - 1);
+            _ -> Next
+        end,
+    bisect(Field, Key, First, Last, Seq, Fetch).
+
+-spec bisect(field(), non_neg_integer(), chunk_no(), chunk_no(), seq(), fetch()) -> chunk_no().
+bisect(_Field, _Key, Low, Low, _Seq, _Fetch) ->
+    Low;
+bisect(Field, Key, Low, High, Seq, Fetch) ->
+    Middle = (Low + High + 1) div 2,
+    {First, _} = row(chunk(Middle, Seq, Fetch), ?ZERO),
+    case key(Field, First) =< Key of
+        true -> bisect(Field, Key, Middle, High, Seq, Fetch);
+        false -> bisect(Field, Key, Low, Middle - 1, Seq, Fetch)
+    end.
+
+-spec key(field(), #row{}) -> non_neg_integer().
+key(version, #row{version = Version}) -> Version;
+key(position, #row{position = Position}) -> Position.
+
+-spec chunk(chunk_no(), seq(), fetch()) -> binary().
+chunk(Next, #seq{next = Next, open = Open}, _Fetch) -> Open;
+chunk(Number, _Seq, Fetch) -> Fetch(Number).
+
+%% ---- the bytes of a row
+
+-spec encode(#row{}, Before :: #row{}) -> iolist().
+encode(Row, Before) ->
+    #row{index = I0, count = C0, stream = S0, version = V0, position = P0, epoch_us = E0} = Before,
+    #row{index = I, count = C, stream = S, version = V, position = P, epoch_us = E} = Row,
+    Index = I - I0 - 1,
+    Stream = S - S0,
+    Version = V - V0 - C0,
+    Position = P - P0 - C0,
+    Flags = flag(Index, 1) + flag(Stream, 2) + flag(Version, 4) + flag(Position, 8),
+    [
+        varint((C - 1) bsl 4 bor Flags),
+        [varint(Index) || Index =/= 0],
+        [zigzag(Stream) || Stream =/= 0],
+        [zigzag(Version) || Version =/= 0],
+        [zigzag(Position) || Position =/= 0],
+        zigzag(E - E0)
+    ].
+
+-spec flag(integer(), 1 | 2 | 4 | 8) -> 0 | 1 | 2 | 4 | 8.
+flag(0, _) -> 0;
+flag(_, Bit) -> Bit.
+
+-spec zigzag(integer()) -> iolist().
+zigzag(N) when N >= 0 -> varint(N bsl 1);
+zigzag(N) -> varint((-N bsl 1) - 1).
+
+-spec varint(non_neg_integer()) -> iolist().
+varint(N) when N < 128 -> [N];
+varint(N) -> [N band 127 bor 128 | varint(N bsr 7)].
+
+-spec decode(binary()) -> [#row{}].
+decode(Chunk) -> decode(Chunk, ?ZERO).
+
+-spec decode(binary(), #row{}) -> [#row{}].
+decode(<<>>, _) ->
+    [];
+decode(Chunk, Before) ->
+    {Row, Rest} = row(Chunk, Before),
+    [Row | decode(Rest, Row)].
+
+-spec row(binary(), Before :: #row{}) -> {#row{}, binary()}.
+row(Bin, #row{index = I, count = C, stream = S, version = V, position = P, epoch_us = E}) ->
+    {Head, Bin0} = int(Bin),
+    {Index, Bin1} = field(Head band 1, Bin0),
+    {Stream, Bin2} = field(Head band 2, Bin1),
+    {Version, Bin3} = field(Head band 4, Bin2),
+    {Position, Bin4} = field(Head band 8, Bin3),
+    {Epoch, Rest} = int(Bin4),
+    Row = #row{
+        index = I + Index + 1,
+        count = (Head bsr 4) + 1,
+        stream = S + signed(Stream),
+        version = V + C + signed(Version),
+        position = P + C + signed(Position),
+        epoch_us = E + signed(Epoch)
+    },
+    {Row, Rest}.
+
+-spec field(0 | 1 | 2 | 4 | 8, binary()) -> {non_neg_integer(), binary()}.
+field(0, Bin) -> {0, Bin};
+field(_, Bin) -> int(Bin).
+
+-spec signed(non_neg_integer()) -> integer().
+signed(N) when N band 1 =:= 0 -> N bsr 1;
+signed(N) -> -((N + 1) bsr 1).
+
+-spec int(binary()) -> {non_neg_integer(), binary()}.
+int(<<0:1, A:7, Rest/binary>>) -> {A, Rest};
+int(<<1:1, A:7, 0:1, B:7, Rest/binary>>) -> {B bsl 7 bor A, Rest};
+int(<<1:1, A:7, 1:1, B:7, Rest/binary>>) -> int(Rest, B bsl 7 bor A, 14).
+
+-spec int(binary(), non_neg_integer(), pos_integer()) -> {non_neg_integer(), binary()}.
+int(<<0:1, A:7, Rest/binary>>, Acc, Shift) -> {A bsl Shift bor Acc, Rest};
+int(<<1:1, A:7, Rest/binary>>, Acc, Shift) -> int(Rest, A bsl Shift bor Acc, Shift + 7).

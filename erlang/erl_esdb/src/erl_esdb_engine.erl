@@ -1,0 +1,105 @@
+-module(erl_esdb_engine).
+-moduledoc """
+What keeps the batches of a store and orders its commands.
+
+An engine is a process below the store's supervisor that runs `m:erl_esdb_log` on the commands it is
+given. It keeps what the commands brought (packed events, documents) until the machine says that it is
+dead, and finds it by its index. When it can be used it calls `ready/3`; every other callback gets the
+handle given there and may run in any process.
+
+A callback that cannot reach the store answers `{error, t:failure/0}` within the time allowed; it does not
+exit. `Options` of reads are checked already: `consistency` and `timeout`.
+""".
+
+-export([ready/3, gone/1, find/1]).
+-export([create_registry/0]).
+-export_type([handle/0, failure/0, options/0, piece/0, settings/0]).
+
+-doc "What the engine needs to find the store again, from any process of this node.".
+-type handle() :: term().
+-type failure() :: not_started | timeout | no_quorum | overloaded.
+-type options() :: #{
+    consistency => linearizable | read_your_writes | local, timeout => timeout(), _ => _
+}.
+-doc "Packed events and which of them are meant.".
+-type piece() :: {Stream :: binary(), erl_esdb_log:span(), Packed :: binary()}.
+-doc "What the API needs to know of a store: limits in bytes and events, timeout in milliseconds.".
+-type settings() :: #{
+    max_event_size := pos_integer(),
+    max_batch_size := pos_integer(),
+    max_batch_events := pos_integer(),
+    timeout := timeout(),
+    _ => _
+}.
+
+-callback start_link(Store :: atom(), settings()) -> {ok, pid()} | {error, term()}.
+
+-doc "Orders and applies a command. A timeout does not tell whether it was applied.".
+-callback command(handle(), erl_esdb_log:command(), timeout()) ->
+    erl_esdb_log:reply() | {error, failure()}.
+
+-doc "The window of versions of `erl_esdb_log:rows/5`.".
+-callback read(
+    handle(),
+    Stream :: binary(),
+    From :: non_neg_integer(),
+    Count :: non_neg_integer() | infinity,
+    forward | backward,
+    options()
+) -> {ok, [piece()]} | {error, stream_not_found | failure()}.
+
+-doc "The events from a position on, as `erl_esdb_log:log_rows/6` finds them.".
+-callback read_log(
+    handle(),
+    From :: non_neg_integer() | last,
+    Count :: non_neg_integer() | infinity,
+    forward | backward,
+    options()
+) -> {ok, [piece()]} | {error, failure()}.
+
+-callback stream(handle(), Stream :: binary(), options()) ->
+    {ok, erl_esdb_log:info()} | {error, stream_not_found | failure()}.
+
+-doc "The names of all streams, sorted.".
+-callback streams(handle(), options()) -> {ok, [binary()]} | {error, failure()}.
+
+-doc "The position that the next event gets.".
+-callback next_position(handle(), options()) -> {ok, non_neg_integer()} | {error, failure()}.
+
+-callback document(handle(), erl_esdb_log:document_key(), options()) ->
+    {ok, {Version :: pos_integer(), Body :: binary()}} | {error, not_found | failure()}.
+
+-doc "Keys and versions of the documents between two keys, both included, in term order.".
+-callback documents(
+    handle(), From :: erl_esdb_log:document_key(), To :: erl_esdb_log:document_key(), options()
+) -> {ok, [{erl_esdb_log:document_key(), pos_integer()}]} | {error, failure()}.
+
+-doc "The engine's word that its store can be used from now on.".
+-spec ready(Store :: atom(), module(), {handle(), settings()}) -> ok.
+ready(Store, Engine, {Handle, Settings}) ->
+    true = ets:insert(?MODULE, {Store, Engine, Handle, Settings}),
+    ok.
+
+-doc "The engine's word that its store cannot be used any more.".
+-spec gone(Store :: atom()) -> ok.
+gone(Store) ->
+    true = ets:delete(?MODULE, Store),
+    ok.
+
+-doc "The engine of a running store.".
+-spec find(Store :: atom()) -> {ok, module(), handle(), settings()} | {error, not_started}.
+find(Store) ->
+    try ets:lookup(?MODULE, Store) of
+        [{_, Engine, Handle, Settings}] -> {ok, Engine, Handle, Settings};
+        [] -> {error, not_started}
+    catch
+        %% The application does not run.
+        error:badarg -> {error, not_started}
+    end.
+
+-doc false.
+%% The table belongs to the top supervisor, so that it lives as long as the application.
+-spec create_registry() -> ok.
+create_registry() ->
+    ?MODULE = ets:new(?MODULE, [named_table, public, {read_concurrency, true}]),
+    ok.

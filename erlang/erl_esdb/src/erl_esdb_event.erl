@@ -1,0 +1,153 @@
+-module(erl_esdb_event).
+-moduledoc """
+Events on their way in and out: what a caller hands in is checked and becomes a body, a body and its
+place in the log become an `#event{}`.
+
+A body is `{Id, Type, Data, Metadata}`, with a map of what differs from the usual as fifth element where
+something does. Bodies are stored, so their form is part of the format on disk.
+""".
+
+-export([bodies/1, event/4, type/1]).
+-export_type([body/0, invalid/0]).
+
+-include("erl_esdb.hrl").
+-include("erl_esdb_log.hrl").
+
+-type body() ::
+    {Id :: binary(), Type :: binary(), data(), Metadata :: map()}
+    | {Id :: binary(), Type :: binary(), data(), Metadata :: map(), Unusual :: map()}.
+-type data() :: map() | binary().
+-type invalid() ::
+    {invalid_event, not_an_event | {missing | bad_type, atom()}}
+    | {duplicate_event_ids, [binary()]}.
+
+-define(RANDOM, 16).
+
+-doc """
+Checks events and makes bodies of them.
+
+An event is a `t:new_event/0` or an `#event{}`, whose stream, version, position and times are ignored. An
+event without an id gets a random one (UUID version 4). The first event that is wrong is reported.
+""".
+-spec bodies([new_event() | event()]) -> {ok, [body()]} | {error, invalid()}.
+bodies(Events) ->
+    Random = crypto:strong_rand_bytes(?RANDOM * length(Events)),
+    try unique(bodies(Events, Random)) of
+        Bodies -> {ok, Bodies}
+    catch
+        throw:{invalid, Why} -> {error, Why}
+    end.
+
+-spec bodies([term()], binary()) -> [body()].
+bodies([Event | Events], <<Random:?RANDOM/binary, Rest/binary>>) ->
+    [body(Event, Random) | bodies(Events, Rest)];
+bodies([], <<>>) ->
+    [].
+
+-spec body(term(), binary()) -> body().
+body(#event{} = Event, Random) ->
+    body(from_record(Event), Random);
+body(#{} = Event, Random) ->
+    Type = value(event_type, fun is_binary/1, Event),
+    Data = value(data, fun is_data/1, Event),
+    Metadata = value(metadata, fun is_map/1, Event, #{}),
+    Id = id(value(event_id, fun is_binary/1, Event, <<>>), Random),
+    case unusual(Event) of
+        Unusual when map_size(Unusual) =:= 0 -> {Id, Type, Data, Metadata};
+        Unusual -> {Id, Type, Data, Metadata, Unusual}
+    end;
+body(_, _) ->
+    throw({invalid, {invalid_event, not_an_event}}).
+
+-spec from_record(event()) -> map().
+from_record(#event{} = Event) ->
+    All = #{
+        event_id => Event#event.event_id,
+        event_type => Event#event.event_type,
+        data => Event#event.data,
+        metadata => Event#event.metadata,
+        tags => Event#event.tags,
+        data_content_type => Event#event.data_content_type,
+        metadata_content_type => Event#event.metadata_content_type
+    },
+    #{Key => Value || Key := Value <- All, Value =/= undefined}.
+
+-spec value(atom(), fun((term()) -> boolean()), map()) -> term().
+value(Key, Good, Event) ->
+    case Event of
+        #{Key := Value} -> check(Key, Good(Value), Value);
+        #{} -> throw({invalid, {invalid_event, {missing, Key}}})
+    end.
+
+-spec value(atom(), fun((term()) -> boolean()), map(), Default) -> term() | Default.
+value(Key, Good, Event, Default) ->
+    case Event of
+        #{Key := Value} -> check(Key, Good(Value), Value);
+        #{} -> Default
+    end.
+
+-spec check(atom(), boolean(), Value) -> Value.
+check(_Key, true, Value) -> Value;
+check(Key, false, _Value) -> throw({invalid, {invalid_event, {bad_type, Key}}}).
+
+-spec is_data(term()) -> boolean().
+is_data(Data) -> is_map(Data) orelse is_binary(Data).
+
+-spec is_tags(term()) -> boolean().
+is_tags([Tag | Tags]) -> is_binary(Tag) andalso is_tags(Tags);
+is_tags(Rest) -> Rest =:= [].
+
+-spec unusual(map()) -> map().
+unusual(Event) ->
+    Fields = [
+        {data_content_type, fun is_binary/1, ?CONTENT_TYPE_JSON},
+        {metadata_content_type, fun is_binary/1, ?CONTENT_TYPE_JSON},
+        {tags, fun is_tags/1, []}
+    ],
+    Values = [{Key, value(Key, Good, Event, Usual), Usual} || {Key, Good, Usual} <- Fields],
+    #{Key => Value || {Key, Value, Usual} <- Values, Value =/= Usual}.
+
+%% An empty id is no id.
+-spec id(binary(), binary()) -> binary().
+id(<<>>, <<A:32, B:16, _:4, C:12, _:2, D:62>>) ->
+    Hex = binary:encode_hex(<<A:32, B:16, 4:4, C:12, 2:2, D:62>>, lowercase),
+    <<P1:8/binary, P2:4/binary, P3:4/binary, P4:4/binary, P5:12/binary>> = Hex,
+    <<P1/binary, $-, P2/binary, $-, P3/binary, $-, P4/binary, $-, P5/binary>>;
+id(Given, _) ->
+    Given.
+
+-spec unique([body()]) -> [body()].
+unique(Bodies) ->
+    Ids = [element(1, Body) || Body <- Bodies],
+    case map_size(maps:from_keys(Ids, [])) =:= length(Ids) of
+        true -> Bodies;
+        false -> throw({invalid, {duplicate_event_ids, lists:usort(Ids -- lists:usort(Ids))}})
+    end.
+
+-doc "The type of a body.".
+-spec type(body()) -> binary().
+type(Body) -> element(2, Body).
+
+-doc "The event of this version that an append brought.".
+-spec event(Stream :: binary(), #row{}, Version :: non_neg_integer(), body()) -> event().
+event(Stream, Row, Version, Body) ->
+    #row{version = First, position = Position, epoch_us = Time} = Row,
+    {Id, Type, Data, Metadata, Unusual} = whole(Body),
+    #event{
+        event_id = Id,
+        event_type = Type,
+        stream_id = Stream,
+        version = Version,
+        data = Data,
+        metadata = Metadata,
+        timestamp = Time div 1000,
+        epoch_us = Time,
+        data_content_type = maps:get(data_content_type, Unusual, ?CONTENT_TYPE_JSON),
+        metadata_content_type = maps:get(metadata_content_type, Unusual, ?CONTENT_TYPE_JSON),
+        tags = maps:get(tags, Unusual, []),
+        position = Position + Version - First
+    }.
+
+-spec whole(body()) -> {binary(), binary(), data(), map(), map()}.
+whole({Id, Type, Data, Metadata}) -> {Id, Type, Data, Metadata, #{}};
+whole(Body) -> Body.

@@ -1,0 +1,421 @@
+-module(erl_esdb_log).
+-moduledoc """
+The state machine of a store: versions, positions, conditions, indexes, documents. Pure.
+
+Every engine runs it: it takes one command after the other, each with a rising index that the engine
+chose, and answers what the caller gets and what changed. It reads no clock and no process, so the same
+commands give the same state on every node. The bodies of events and documents are not in it: the engine
+finds them by the index of the command that brought them.
+
+```erlang
+1> Log0 = erl_esdb_log:new().
+2> {{ok, {0, 0, 1}}, Effects, Log} =
+       erl_esdb_log:apply(1, {append, <<"s">>, -1, Packed, #{count => 1, epoch_us => 5}}, Log0).
+```
+
+An engine that answers reads from other processes than the one that applies commands mirrors the effects,
+in their order, into tables: whoever looks from the stream or the log downwards then finds everything it
+names, or finds that it was removed in between and looks again. `rows/5` and `log_rows/6` work on either.
+""".
+
+-export([new/0, apply/3]).
+-export([read/5, read_log/4, stream/2, streams/1, next_position/1, document/2, documents/3]).
+-export([rows/5, log_rows/6, describe/1, first/1, no/1, log_end/1, first_version/1]).
+-export_type([state/0, command/0, reply/0, effect/0, index/0, head/0, expected/0, span/0]).
+-export_type([document_key/0, chunk_key/0, info/0]).
+
+-include("erl_esdb_log.hrl").
+
+-record(head, {
+    %% number of the stream
+    no :: pos_integer(),
+    %% first version that is kept
+    first = 0 :: non_neg_integer(),
+    seq :: erl_esdb_chunks:seq()
+}).
+
+-record(log, {
+    streams = #{} :: #{binary() => head()},
+    names = #{} :: #{pos_integer() => binary()},
+    chunks = #{} :: #{chunk_key() => binary()},
+    %% all appends in the order of positions
+    order = erl_esdb_chunks:new() :: erl_esdb_chunks:seq(),
+    next_no = 1 :: pos_integer(),
+    documents = gb_trees:empty() :: gb_trees:tree(document_key(), {pos_integer(), index()})
+}).
+
+-opaque state() :: #log{}.
+-doc "What the machine keeps of a stream.".
+-opaque head() :: #head{}.
+-doc "Of a command; rises from 1, also with gaps.".
+-type index() :: pos_integer().
+-doc "An exact version, -1 no stream, -2 any, -4 a stream that exists.".
+-type expected() :: non_neg_integer() | -1 | -2 | -4.
+-doc "Any term, by convention `{Kind, Id, ...}`; listed in term order.".
+-type document_key() :: tuple().
+-doc "Stream number (0: the order of all events) and number of the chunk.".
+-type chunk_key() :: {non_neg_integer(), erl_esdb_chunks:chunk_no()}.
+-type command() ::
+    {append, Stream :: binary(), expected(), Packed :: binary(), #{
+        count := non_neg_integer(), epoch_us := integer()
+    }}
+    | {truncate, Stream :: binary(), Before :: non_neg_integer()}
+    | {delete, Stream :: binary()}
+    | {put_document, document_key(), Body :: binary()}
+    | {delete_document, document_key()}.
+-type reply() ::
+    {ok, {Version :: integer(), Position :: non_neg_integer() | undefined, Count :: non_neg_integer()}}
+    | {ok, {From :: non_neg_integer(), Before :: non_neg_integer()}}
+    | {ok, DocumentVersion :: pos_integer()}
+    | ok
+    | {error, {wrong_expected_version, expected(), Actual :: integer()} | stream_not_found | not_found}.
+-type effect() ::
+    {live | dead, [index()]}
+    | {stream, binary(), head()}
+    | {no_stream, binary(), head()}
+    | {order, erl_esdb_chunks:seq()}
+    | {chunk, chunk_key(), binary()}
+    | {no_chunk, chunk_key()}
+    | {document, document_key(), {pos_integer(), index()}}
+    | {no_document, document_key()}.
+-doc "A row and which of its versions are meant.".
+-type span() :: {#row{}, From :: non_neg_integer(), To :: non_neg_integer()}.
+-doc "`first`: the first version that is kept; `next`: the version of the next event.".
+-type info() :: #{
+    no := pos_integer(), first := non_neg_integer(), next := non_neg_integer(), epoch_us := integer()
+}.
+
+-doc "The empty machine.".
+-spec new() -> state().
+new() -> #log{}.
+
+-doc """
+Applies one command.
+
+The reply of an append is `{Version, Position, Count}` of its last event; an empty one answers the
+stream's version and `undefined`. A truncation answers which versions it removed, from the first to
+before the second. What is dead need never be read again; an index never comes back to life.
+""".
+-spec apply(index(), command(), state()) -> {reply(), [effect()], state()}.
+apply(Index, {append, Stream, Expected, _Packed, Summary}, Log) ->
+    Head = maps:get(Stream, Log#log.streams, absent),
+    Actual = version(Head),
+    case meets(Expected, Actual) of
+        true -> append(Index, Stream, Head, Summary, Log);
+        false -> {{error, {wrong_expected_version, Expected, Actual}}, [], Log}
+    end;
+apply(_Index, {truncate, Stream, Before}, Log) ->
+    case Log#log.streams of
+        #{Stream := Head} -> truncate(Stream, Head, Before, Log);
+        #{} -> {{error, stream_not_found}, [], Log}
+    end;
+apply(_Index, {delete, Stream}, Log) ->
+    case Log#log.streams of
+        #{Stream := Head} -> delete(Stream, Head, Log);
+        #{} -> {ok, [], Log}
+    end;
+apply(Index, {put_document, Key, _Body}, Log) ->
+    put_document(Index, Key, Log);
+apply(_Index, {delete_document, Key}, Log) ->
+    delete_document(Key, Log).
+
+%% ---- appends
+
+-spec meets(expected(), Actual :: integer()) -> boolean().
+meets(-2, _) -> true;
+meets(-4, Actual) -> Actual >= 0;
+meets(Expected, Actual) -> Expected =:= Actual.
+
+-spec version(head() | absent) -> integer().
+version(absent) -> -1;
+version(Head) -> next(Head) - 1.
+
+-spec append(index(), binary(), head() | absent, map(), state()) -> {reply(), [effect()], state()}.
+append(_Index, _Stream, Head, #{count := 0}, Log) ->
+    {{ok, {version(Head), undefined, 0}}, [], Log};
+append(Index, Stream, absent, Summary, #log{next_no = No, names = Names} = Log) ->
+    Head = #head{no = No, seq = erl_esdb_chunks:new()},
+    append(Index, Stream, Head, Summary, Log#log{next_no = No + 1, names = Names#{No => Stream}});
+append(Index, Stream, #head{seq = Seq} = Head, #{count := Count, epoch_us := Time}, Log) ->
+    #row{epoch_us = LastTime} = erl_esdb_chunks:last(Seq),
+    #log{streams = Streams, order = Order, chunks = Chunks} = Log,
+    Row = #row{
+        index = Index,
+        count = Count,
+        stream = Head#head.no,
+        version = next(Head),
+        position = log_end(Order),
+        epoch_us = max(Time, LastTime)
+    },
+    {Seq1, Full1} = erl_esdb_chunks:add(Row, Seq),
+    {Order1, Full2} = erl_esdb_chunks:add(Row, Order),
+    Head1 = Head#head{seq = Seq1},
+    Sealed = sealed(Head#head.no, Full1) ++ sealed(0, Full2),
+    Log1 = Log#log{
+        streams = Streams#{Stream => Head1},
+        order = Order1,
+        chunks = lists:foldl(fun({chunk, Key, Chunk}, Acc) -> Acc#{Key => Chunk} end, Chunks, Sealed)
+    },
+    Reply = {Row#row.version + Count - 1, Row#row.position + Count - 1, Count},
+    {{ok, Reply}, [{live, [Index]} | Sealed] ++ [{stream, Stream, Head1}, {order, Order1}], Log1}.
+
+-spec sealed(non_neg_integer(), none | {erl_esdb_chunks:chunk_no(), binary()}) -> [effect()].
+sealed(_No, none) -> [];
+sealed(No, {Number, Chunk}) -> [{chunk, {No, Number}, Chunk}].
+
+%% ---- removal
+
+-spec truncate(binary(), head(), non_neg_integer(), state()) -> {reply(), [effect()], state()}.
+truncate(Stream, #head{first = First} = Head, Before, Log) ->
+    case min(Before, next(Head)) of
+        Cut when Cut =< First -> {{ok, {First, First}}, [], Log};
+        Cut -> truncated(Stream, Head, Cut, Log)
+    end.
+
+-spec truncated(binary(), head(), non_neg_integer(), state()) -> {reply(), [effect()], state()}.
+truncated(Stream, #head{no = No, first = First, seq = Seq} = Head, Cut, Log) ->
+    Fetch = fetch(No, Log),
+    Dead = indexes(Head, Cut, Fetch),
+    {Seq1, Numbers} = erl_esdb_chunks:drop_before(version, Cut, Seq, Fetch),
+    Head1 = Head#head{first = Cut, seq = Seq1},
+    Keys = [{No, Number} || Number <- Numbers],
+    #log{streams = Streams, chunks = Chunks} = Log,
+    Effects = [{stream, Stream, Head1}] ++ [{no_chunk, Key} || Key <- Keys] ++ [{dead, Dead}],
+    Log1 = Log#log{streams = Streams#{Stream => Head1}, chunks = maps:without(Keys, Chunks)},
+    {{ok, {First, Cut}}, Effects, Log1}.
+
+-spec delete(binary(), head(), state()) -> {reply(), [effect()], state()}.
+delete(Stream, #head{no = No, seq = Seq} = Head, Log) ->
+    Dead = indexes(Head, next(Head), fetch(No, Log)),
+    {From, Next} = erl_esdb_chunks:numbers(Seq),
+    Keys = [{No, Number} || Number <- lists:seq(From, Next - 1)],
+    #log{streams = Streams, names = Names, chunks = Chunks} = Log,
+    Effects = [{no_stream, Stream, Head}] ++ [{no_chunk, Key} || Key <- Keys] ++ [{dead, Dead}],
+    Log1 = Log#log{
+        streams = maps:remove(Stream, Streams),
+        names = maps:remove(No, Names),
+        chunks = maps:without(Keys, Chunks)
+    },
+    {ok, Effects, Log1}.
+
+%% The commands all of whose events that are still kept lie before the version.
+-spec indexes(head(), Before :: non_neg_integer(), erl_esdb_chunks:fetch()) -> [index()].
+indexes(#head{first = First, seq = Seq}, Before, Fetch) ->
+    Collect = fun
+        (#row{version = V, count = C, index = I}, Acc) when V + C =< Before -> {next, [I | Acc]};
+        (_Row, Acc) -> {stop, Acc}
+    end,
+    lists:reverse(erl_esdb_chunks:fold(version, First, forward, Collect, [], Seq, Fetch)).
+
+%% ---- documents
+
+-spec put_document(index(), document_key(), state()) -> {reply(), [effect()], state()}.
+put_document(Index, Key, #log{documents = Documents} = Log) ->
+    {Version, Dead} =
+        case gb_trees:lookup(Key, Documents) of
+            none -> {1, []};
+            {value, {Before, Old}} -> {Before + 1, [{dead, [Old]}]}
+        end,
+    Entry = {Version, Index},
+    Effects = [{live, [Index]}, {document, Key, Entry} | Dead],
+    {{ok, Version}, Effects, Log#log{documents = gb_trees:enter(Key, Entry, Documents)}}.
+
+-spec delete_document(document_key(), state()) -> {reply(), [effect()], state()}.
+delete_document(Key, #log{documents = Documents} = Log) ->
+    case gb_trees:take_any(Key, Documents) of
+        error ->
+            {ok, [], Log};
+        {{_Version, Index}, Documents1} ->
+            {ok, [{no_document, Key}, {dead, [Index]}], Log#log{documents = Documents1}}
+    end.
+
+%% ---- queries on the machine itself
+
+-doc "Where the events of a window of versions are: see `rows/5`.".
+-spec read(binary(), non_neg_integer(), non_neg_integer() | infinity, forward | backward, state()) ->
+    {ok, [span()]} | {error, stream_not_found}.
+read(Stream, From, Count, Direction, Log) ->
+    case Log#log.streams of
+        #{Stream := Head} -> {ok, rows(Head, From, Count, Direction, fetch(Head#head.no, Log))};
+        #{} -> {error, stream_not_found}
+    end.
+
+-doc "Where the events from a position on are, with the names of their streams: see `log_rows/6`.".
+-spec read_log(
+    non_neg_integer() | last, non_neg_integer() | infinity, forward | backward, state()
+) -> [{binary(), span()}].
+read_log(From, Count, Direction, #log{order = Order, names = Names, streams = Streams} = Log) ->
+    Owner = fun(No) ->
+        case Names of
+            #{No := Name} -> {Name, first(maps:get(Name, Streams))};
+            #{} -> gone
+        end
+    end,
+    log_rows(Order, From, Count, Direction, Owner, fetch(0, Log)).
+
+-doc "What is known of a stream.".
+-spec stream(binary(), state()) -> {ok, info()} | {error, stream_not_found}.
+stream(Stream, Log) ->
+    case Log#log.streams of
+        #{Stream := Head} -> {ok, describe(Head)};
+        #{} -> {error, stream_not_found}
+    end.
+
+-doc "The names of all streams, sorted.".
+-spec streams(state()) -> [binary()].
+streams(#log{streams = Streams}) -> lists:sort(maps:keys(Streams)).
+
+-doc "The position that the next event gets.".
+-spec next_position(state()) -> non_neg_integer().
+next_position(#log{order = Order}) -> log_end(Order).
+
+-doc "How often a document was put, and by which command the last time.".
+-spec document(document_key(), state()) -> {ok, {pos_integer(), index()}} | {error, not_found}.
+document(Key, #log{documents = Documents}) ->
+    case gb_trees:lookup(Key, Documents) of
+        {value, Entry} -> {ok, Entry};
+        none -> {error, not_found}
+    end.
+
+-doc "The documents whose keys lie between two keys, both included, in term order.".
+-spec documents(document_key(), document_key(), state()) ->
+    [{document_key(), {pos_integer(), index()}}].
+documents(From, To, #log{documents = Documents}) ->
+    documents_to(To, gb_trees:next(gb_trees:iterator_from(From, Documents))).
+
+-spec documents_to(document_key(), none | {document_key(), Entry, gb_trees:iter(_, _)}) ->
+    [{document_key(), Entry}].
+documents_to(To, {Key, Entry, Iterator}) when Key =< To ->
+    [{Key, Entry} | documents_to(To, gb_trees:next(Iterator))];
+documents_to(_To, _) ->
+    [].
+
+-spec fetch(non_neg_integer(), state()) -> erl_esdb_chunks:fetch().
+fetch(No, #log{chunks = Chunks}) -> fun(Number) -> maps:get({No, Number}, Chunks) end.
+
+%% ---- queries on what an engine mirrored
+
+-doc """
+Where the events of a window of versions are: forward `From` to `From + Count - 1`, backward `From` down
+to `From - Count + 1`, without those that do not exist or were removed.
+""".
+-spec rows(
+    head(),
+    non_neg_integer(),
+    non_neg_integer() | infinity,
+    forward | backward,
+    erl_esdb_chunks:fetch()
+) -> [span()].
+rows(#head{seq = Seq} = Head, From, Count, Direction, Fetch) ->
+    case window(From, Count, Direction, Head) of
+        {Low, High} when Low > High ->
+            [];
+        {Low, High} ->
+            Start = start(Direction, Low, High),
+            Collect = fun(Row, Acc) -> within(Row, Low, High, Acc) end,
+            lists:reverse(erl_esdb_chunks:fold(version, Start, Direction, Collect, [], Seq, Fetch))
+    end.
+
+-spec window(non_neg_integer(), non_neg_integer() | infinity, forward | backward, head()) ->
+    {non_neg_integer(), integer()}.
+window(From, Count, forward, #head{first = First} = Head) when is_integer(Count) ->
+    {max(From, First), min(From + Count, next(Head)) - 1};
+window(From, infinity, forward, #head{first = First} = Head) ->
+    {max(From, First), next(Head) - 1};
+window(From, Count, backward, #head{first = First} = Head) when is_integer(Count) ->
+    {max(From - Count + 1, First), min(From, next(Head) - 1)};
+window(From, infinity, backward, #head{first = First} = Head) ->
+    {First, min(From, next(Head) - 1)}.
+
+-spec start(forward | backward, non_neg_integer(), non_neg_integer()) -> non_neg_integer().
+start(forward, Low, _High) -> Low;
+start(backward, _Low, High) -> High.
+
+-spec within(#row{}, non_neg_integer(), non_neg_integer(), [span()]) -> {next | stop, [span()]}.
+within(#row{version = V, count = C} = Row, Low, High, Spans) when V =< High, V + C > Low ->
+    {next, [{Row, max(V, Low), min(V + C - 1, High)} | Spans]};
+within(_Row, _Low, _High, Spans) ->
+    {stop, Spans}.
+
+-doc """
+Where the next `Count` events from a position on are, in the order of positions, without those removed.
+
+`Owner` tells for the number of a stream its name and the first version that is kept. `last` begins
+backward with the newest event.
+""".
+-spec log_rows(
+    erl_esdb_chunks:seq(),
+    non_neg_integer() | last,
+    non_neg_integer() | infinity,
+    forward | backward,
+    Owner :: fun((pos_integer()) -> {binary(), non_neg_integer()} | gone),
+    erl_esdb_chunks:fetch()
+) -> [{binary(), span()}].
+log_rows(_Order, _From, 0, _Direction, _Owner, _Fetch) ->
+    [];
+log_rows(Order, last, Count, Direction, Owner, Fetch) ->
+    log_rows(Order, max(0, log_end(Order) - 1), Count, Direction, Owner, Fetch);
+log_rows(Order, From, Count, Direction, Owner, Fetch) ->
+    Collect = fun(Row, {Left, Spans}) ->
+        {Low, High} = versions_from(From, Direction, Row),
+        case Owner(Row#row.stream) of
+            {Name, First} when First =< High ->
+                take(Name, {Row, max(Low, First), High}, Direction, Left, Spans);
+            _Removed ->
+                {next, {Left, Spans}}
+        end
+    end,
+    {_, Found} =
+        erl_esdb_chunks:fold(position, From, Direction, Collect, {Count, []}, Order, Fetch),
+    lists:reverse(Found).
+
+%% The versions of a row that lie from the position on.
+-spec versions_from(non_neg_integer(), forward | backward, #row{}) ->
+    {non_neg_integer(), non_neg_integer()}.
+versions_from(From, forward, #row{version = V, count = C, position = P}) ->
+    {V + max(0, From - P), V + C - 1};
+versions_from(From, backward, #row{version = V, count = C, position = P}) ->
+    {V, V + min(C - 1, From - P)}.
+
+-spec take(binary(), span(), forward | backward, Left, Spans) -> {next | stop, {Left, Spans}} when
+    Left :: non_neg_integer() | infinity, Spans :: [{binary(), span()}].
+take(Name, {_Row, Low, High} = Span, _Direction, Left, Spans) when Left > High - Low + 1 ->
+    {next, {less(Left, High - Low + 1), [{Name, Span} | Spans]}};
+take(Name, {Row, Low, _High}, forward, Left, Spans) ->
+    {stop, {0, [{Name, {Row, Low, Low + Left - 1}} | Spans]}};
+take(Name, {Row, _Low, High}, backward, Left, Spans) ->
+    {stop, {0, [{Name, {Row, High - Left + 1, High}} | Spans]}}.
+
+%% Every atom is greater than every number.
+-spec less(non_neg_integer() | infinity, pos_integer()) -> non_neg_integer() | infinity.
+less(infinity, _) -> infinity;
+less(Left, Taken) -> Left - Taken.
+
+-doc "What is known of the stream with this head.".
+-spec describe(head()) -> info().
+describe(#head{no = No, first = First, seq = Seq} = Head) ->
+    #row{epoch_us = Time} = erl_esdb_chunks:last(Seq),
+    #{no => No, first => First, next => next(Head), epoch_us => Time}.
+
+-doc "The first version that is kept.".
+-spec first(head()) -> non_neg_integer().
+first(#head{first = First}) -> First.
+
+-doc "The number of the stream.".
+-spec no(head()) -> pos_integer().
+no(#head{no = No}) -> No.
+
+-doc "The position after the last event of an order.".
+-spec log_end(erl_esdb_chunks:seq()) -> non_neg_integer().
+log_end(Order) ->
+    #row{position = Position, count = Count} = erl_esdb_chunks:last(Order),
+    Position + Count.
+
+-spec next(head()) -> non_neg_integer().
+next(#head{seq = Seq}) ->
+    #row{version = Version, count = Count} = erl_esdb_chunks:last(Seq),
+    Version + Count.
+
+-doc "The version of the first event of a row.".
+-spec first_version(#row{}) -> non_neg_integer().
+first_version(#row{version = Version}) -> Version.

@@ -1,0 +1,334 @@
+-module(erl_esdb_store).
+-moduledoc """
+Between the API and the engine of a store: checks what comes in, packs it once in the process of the
+caller, unpacks what goes out, and names failures.
+
+Every function answers `{error, {store_not_started | timeout | no_quorum | overloaded, Store}}` where the
+store cannot be reached, and `error(badarg)` for arguments of a wrong shape.
+""".
+
+-export([append/5, read/6, read_log/5, read_by_types/3, info/2, streams/1, next_position/1]).
+-export([delete/2, truncate/3]).
+-export([put_document/3, get_document/2, delete_document/2, list_documents/3]).
+-export([is_ready/1]).
+-export_type([failure/0, count/0, read_options/0, append_options/0]).
+
+-include("erl_esdb.hrl").
+
+%% Events decoded at a time by a search through the whole log.
+-define(PAGE, 1000).
+
+-type failure() :: {store_not_started | timeout | no_quorum | overloaded, Store :: atom()}.
+-type count() :: non_neg_integer() | infinity.
+-type read_options() :: #{
+    consistency => linearizable | read_your_writes | local, timeout => timeout(), _ => _
+}.
+-type append_options() :: #{return => version | result, timeout => timeout(), _ => _}.
+
+-doc "Whether the store can be used.".
+-spec is_ready(atom()) -> boolean().
+is_ready(Store) ->
+    case info(Store, <<>>) of
+        {error, {_Failure, _Store}} -> false;
+        _ -> true
+    end.
+
+%% ---- streams
+
+-doc "See `erl_esdb_streams:append/5`.".
+-spec append(atom(), binary(), term(), [new_event() | event()], append_options()) ->
+    {ok, append_result()} | {error, term()}.
+append(Store, Stream, Expected, Events, Options) ->
+    Wanted = expected(Expected),
+    ok = check(is_binary(Stream) andalso is_map(Options) andalso is_proper(Events)),
+    maybe
+        {ok, Engine, Handle, Settings} ?= engine(Store),
+        Timeout = timeout(Options, Settings),
+        ok ?= limit(too_many_events, length(Events), max_batch_events, Settings),
+        {ok, Bodies} ?= erl_esdb_event:bodies(Events),
+        {ok, Packed} ?= pack(Bodies, Settings),
+        Summary = #{count => length(Bodies), epoch_us => erlang:system_time(microsecond)},
+        Command = {append, Stream, Wanted, Packed, Summary},
+        {ok, {Version, Position, Count}} ?= command(Store, Engine, Handle, Command, Timeout),
+        {ok, #append_result{version = Version, position = Position, count = Count}}
+    end.
+
+-spec pack([erl_esdb_event:body()], erl_esdb_engine:settings()) -> {ok, binary()} | {error, term()}.
+pack(Bodies, Settings) ->
+    Terms = [term_to_binary(Body, [deterministic, {minor_version, 2}]) || Body <- Bodies],
+    Sizes = [byte_size(Term) || Term <- Terms],
+    maybe
+        ok ?= limit(event_too_large, lists:max([0 | Sizes]), max_event_size, Settings),
+        ok ?= limit(batch_too_large, lists:sum(Sizes), max_batch_size, Settings),
+        {ok, erl_esdb_batch:pack_terms(Terms)}
+    end.
+
+-spec limit(atom(), non_neg_integer(), atom(), erl_esdb_engine:settings()) ->
+    ok | {error, {atom(), non_neg_integer(), pos_integer()}}.
+limit(Error, Size, Limit, Settings) ->
+    case Settings of
+        #{Limit := Max} when Size > Max -> {error, {Error, Size, Max}};
+        #{} -> ok
+    end.
+
+-spec expected(term()) -> erl_esdb_log:expected().
+expected(any) -> ?ANY_VERSION;
+expected(no_stream) -> ?NO_STREAM;
+expected(stream_exists) -> ?STREAM_EXISTS;
+expected(Version) when is_integer(Version), Version >= ?ANY_VERSION -> Version;
+expected(?STREAM_EXISTS) -> ?STREAM_EXISTS;
+expected(_) -> error(badarg).
+
+-doc "See `erl_esdb_streams:read/6`. `last` begins backward with the newest event.".
+-spec read(
+    atom(), binary(), non_neg_integer() | last, count(), direction(), read_options()
+) -> {ok, [event()]} | {error, term()}.
+read(Store, Stream, From, Count, Direction, Options) ->
+    ok = check(is_binary(Stream) andalso is_window(From, Count, Direction)),
+    ok = check_options(Options),
+    maybe
+        {ok, Engine, Handle, _} ?= engine(Store),
+        Newest = first_version(From),
+        {ok, Pieces} ?=
+            named(Store, Engine:read(Handle, Stream, Newest, Count, Direction, Options)),
+        events(Pieces, Direction)
+    else
+        {error, stream_not_found} -> {error, {stream_not_found, Stream}};
+        {error, Reason} -> {error, Reason}
+    end.
+
+%% No stream gets there: a version takes microseconds.
+-spec first_version(non_neg_integer() | last) -> non_neg_integer().
+first_version(last) -> 1 bsl 62;
+first_version(From) -> From.
+
+-doc "See `erl_esdb_streams:read_log/5`.".
+-spec read_log(atom(), non_neg_integer() | last, count(), direction(), read_options()) ->
+    {ok, [event()]} | {error, term()}.
+read_log(Store, From, Count, Direction, Options) ->
+    ok = check(is_window(From, Count, Direction)),
+    ok = check_options(Options),
+    maybe
+        {ok, Engine, Handle, _} ?= engine(Store),
+        {ok, Pieces} ?= named(Store, Engine:read_log(Handle, From, Count, Direction, Options)),
+        events(Pieces, Direction)
+    end.
+
+-doc "The first `Count` events of these types in the order of positions; no types means all.".
+-spec read_by_types(atom(), [binary()], count()) -> {ok, [event()]} | {error, term()}.
+read_by_types(Store, Types, Count) ->
+    ok = check(is_proper(Types) andalso lists:all(fun is_binary/1, Types)),
+    ok = check(is_window(0, Count, forward)),
+    Wanted = maps:from_keys(Types, true),
+    Keep = fun(#event{event_type = Type}) -> Types =:= [] orelse is_map_key(Type, Wanted) end,
+    search(Store, Keep, 0, Count, []).
+
+-spec search(atom(), fun((event()) -> boolean()), non_neg_integer(), count(), [[event()]]) ->
+    {ok, [event()]} | {error, term()}.
+search(_Store, _Keep, _From, 0, Found) ->
+    {ok, lists:append(lists:reverse(Found))};
+search(Store, Keep, From, Count, Found) ->
+    case read_log(Store, From, ?PAGE, forward, #{}) of
+        {ok, []} ->
+            {ok, lists:append(lists:reverse(Found))};
+        {ok, Page} ->
+            Next = (lists:last(Page))#event.position + 1,
+            Kept = first(Count, lists:filter(Keep, Page)),
+            search(Store, Keep, Next, less(Count, length(Kept)), [Kept | Found]);
+        {error, Reason} ->
+            {error, Reason}
+    end.
+
+-spec first(count(), [event()]) -> [event()].
+first(infinity, Events) -> Events;
+first(Count, Events) -> lists:sublist(Events, Count).
+
+-spec less(count(), non_neg_integer()) -> count().
+less(infinity, _) -> infinity;
+less(Count, Taken) -> Count - Taken.
+
+-doc "What is known of a stream.".
+-spec info(atom(), binary()) ->
+    {ok, erl_esdb_log:info()} | {error, {stream_not_found, binary()} | failure()}.
+info(Store, Stream) ->
+    ok = check(is_binary(Stream)),
+    maybe
+        {ok, Engine, Handle, _} ?= engine(Store),
+        {ok, Info} ?= named(Store, Engine:stream(Handle, Stream, #{})),
+        {ok, Info}
+    else
+        {error, stream_not_found} -> {error, {stream_not_found, Stream}};
+        {error, Reason} -> {error, Reason}
+    end.
+
+-doc "The names of all streams, sorted.".
+-spec streams(atom()) -> {ok, [binary()]} | {error, failure()}.
+streams(Store) ->
+    maybe
+        {ok, Engine, Handle, _} ?= engine(Store),
+        named(Store, Engine:streams(Handle, #{}))
+    end.
+
+-doc "The position that the next event gets.".
+-spec next_position(atom()) -> {ok, non_neg_integer()} | {error, failure()}.
+next_position(Store) ->
+    maybe
+        {ok, Engine, Handle, _} ?= engine(Store),
+        named(Store, Engine:next_position(Handle, #{}))
+    end.
+
+-doc "Removes a stream. Its versions begin again at 0, its positions stay used.".
+-spec delete(atom(), binary()) -> ok | {error, failure()}.
+delete(Store, Stream) ->
+    ok = check(is_binary(Stream)),
+    command(Store, {delete, Stream}).
+
+-doc """
+Removes the events of a stream before a version; numbering goes on. Answers the versions removed: from the
+first to before the second.
+""".
+-spec truncate(atom(), binary(), Before :: non_neg_integer()) ->
+    {ok, {non_neg_integer(), non_neg_integer()}} | {error, {stream_not_found, binary()} | failure()}.
+truncate(Store, Stream, Before) ->
+    ok = check(is_binary(Stream) andalso is_integer(Before) andalso Before >= 0),
+    case command(Store, {truncate, Stream, Before}) of
+        {error, stream_not_found} -> {error, {stream_not_found, Stream}};
+        Answer -> Answer
+    end.
+
+%% ---- documents
+
+-doc "Keeps a term under a key. Answers how often that was done.".
+-spec put_document(atom(), erl_esdb_log:document_key(), term()) ->
+    {ok, pos_integer()} | {error, {event_too_large, pos_integer(), pos_integer()} | failure()}.
+put_document(Store, Key, Term) ->
+    ok = check(is_tuple(Key)),
+    maybe
+        {ok, Engine, Handle, #{timeout := Timeout} = Settings} ?= engine(Store),
+        Body = erl_esdb_batch:pack([Term]),
+        ok ?= limit(document_too_large, byte_size(Body), max_event_size, Settings),
+        command(Store, Engine, Handle, {put_document, Key, Body}, Timeout)
+    end.
+
+-doc "The term under a key.".
+-spec get_document(atom(), erl_esdb_log:document_key()) ->
+    {ok, term()} | {error, not_found | {corrupt_document, erl_esdb_log:document_key()} | failure()}.
+get_document(Store, Key) ->
+    ok = check(is_tuple(Key)),
+    maybe
+        {ok, Engine, Handle, _} ?= engine(Store),
+        {ok, {_Version, Body}} ?= named(Store, Engine:document(Handle, Key, #{})),
+        {ok, [Term]} ?= erl_esdb_batch:unpack(Body, 0, 0),
+        {ok, Term}
+    else
+        {error, corrupt} -> {error, {corrupt_document, Key}};
+        {error, Reason} -> {error, Reason}
+    end.
+
+-doc "Removes what is under a key.".
+-spec delete_document(atom(), erl_esdb_log:document_key()) -> ok | {error, failure()}.
+delete_document(Store, Key) ->
+    ok = check(is_tuple(Key)),
+    command(Store, {delete_document, Key}).
+
+-doc "The keys between two keys, both included, in term order, and how often each was put.".
+-spec list_documents(atom(), erl_esdb_log:document_key(), erl_esdb_log:document_key()) ->
+    {ok, [{erl_esdb_log:document_key(), pos_integer()}]} | {error, failure()}.
+list_documents(Store, From, To) ->
+    ok = check(is_tuple(From) andalso is_tuple(To)),
+    maybe
+        {ok, Engine, Handle, _} ?= engine(Store),
+        named(Store, Engine:documents(Handle, From, To, #{}))
+    end.
+
+%% ---- pieces to events
+
+-spec events([erl_esdb_engine:piece()], direction()) -> {ok, [event()]} | {error, term()}.
+events(Pieces, Direction) ->
+    try
+        {ok, lists:flatmap(fun(Piece) -> piece(Piece, Direction) end, Pieces)}
+    catch
+        throw:{corrupt, Where} -> {error, Where}
+    end.
+
+-spec piece(erl_esdb_engine:piece(), direction()) -> [event()].
+piece({Stream, {Row, From, To}, Packed}, Direction) ->
+    First = erl_esdb_log:first_version(Row),
+    case erl_esdb_batch:unpack(Packed, From - First, To - First) of
+        {ok, Bodies} ->
+            Versions = lists:seq(From, To),
+            Make = fun(Version, Body) -> erl_esdb_event:event(Stream, Row, Version, Body) end,
+            ordered(Direction, lists:zipwith(Make, Versions, Bodies));
+        {error, corrupt} ->
+            throw({corrupt, {corrupt_events, Stream, First}})
+    end.
+
+-spec ordered(direction(), [event()]) -> [event()].
+ordered(forward, Events) -> Events;
+ordered(backward, Events) -> lists:reverse(Events).
+
+%% ---- the engine, and names for its failures
+
+-spec engine(atom()) ->
+    {ok, module(), erl_esdb_engine:handle(), erl_esdb_engine:settings()} | {error, failure()}.
+engine(Store) when is_atom(Store) ->
+    case erl_esdb_engine:find(Store) of
+        {error, not_started} -> {error, {store_not_started, Store}};
+        Found -> Found
+    end;
+engine(_) ->
+    error(badarg).
+
+-spec command(atom(), erl_esdb_log:command()) -> erl_esdb_log:reply() | {error, failure()}.
+command(Store, Command) ->
+    maybe
+        {ok, Engine, Handle, #{timeout := Timeout}} ?= engine(Store),
+        command(Store, Engine, Handle, Command, Timeout)
+    end.
+
+-spec command(
+    atom(), module(), erl_esdb_engine:handle(), erl_esdb_log:command(), timeout()
+) -> erl_esdb_log:reply() | {error, failure()}.
+command(Store, Engine, Handle, Command, Timeout) ->
+    named(Store, Engine:command(Handle, Command, Timeout)).
+
+-spec named(atom(), Answer) -> Answer | {error, failure()}.
+named(Store, {error, not_started}) -> {error, {store_not_started, Store}};
+named(Store, {error, timeout}) -> {error, {timeout, Store}};
+named(Store, {error, no_quorum}) -> {error, {no_quorum, Store}};
+named(Store, {error, overloaded}) -> {error, {overloaded, Store}};
+named(_Store, Answer) -> Answer.
+
+%% ---- arguments
+
+-spec check(boolean()) -> ok.
+check(true) -> ok;
+check(false) -> error(badarg).
+
+-spec is_window(term(), term(), term()) -> boolean().
+is_window(From, Count, Direction) ->
+    (is_natural(From) orelse (From =:= last andalso Direction =:= backward)) andalso
+        (is_natural(Count) orelse Count =:= infinity) andalso
+        (Direction =:= forward orelse Direction =:= backward).
+
+-spec is_natural(term()) -> boolean().
+is_natural(Value) -> is_integer(Value) andalso Value >= 0.
+
+-spec is_proper(term()) -> boolean().
+is_proper([_ | Rest]) -> is_proper(Rest);
+is_proper(Rest) -> Rest =:= [].
+
+-spec check_options(term()) -> ok.
+check_options(Options) when is_map(Options) ->
+    Consistency = maps:get(consistency, Options, local),
+    _ = timeout(Options, #{timeout => infinity}),
+    check(lists:member(Consistency, [linearizable, read_your_writes, local]));
+check_options(_) ->
+    error(badarg).
+
+-spec timeout(map(), #{timeout := timeout(), _ => _}) -> timeout().
+timeout(#{timeout := Timeout}, _) ->
+    ok = check(is_natural(Timeout) orelse Timeout =:= infinity),
+    Timeout;
+timeout(#{}, #{timeout := Timeout}) ->
+    Timeout.

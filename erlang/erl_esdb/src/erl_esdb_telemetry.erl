@@ -1,0 +1,233 @@
+-module(erl_esdb_telemetry).
+-moduledoc """
+Telemetry of the store. The names of the events are macros in `erl_esdb_telemetry.hrl`.
+
+With the library `telemetry` on the code path, events go there and handlers are attached there. Without
+it, handlers are kept here with the same rules: a handler runs in the process that emits, and one that
+crashes is detached with a line in the log.
+
+```erlang
+1> Print = fun(Event, Measurements, Metadata, _Config) ->
+       io:format("~p ~p ~p~n", [Event, Measurements, Metadata])
+   end.
+2> erl_esdb_telemetry:attach(my_handler, Print, #{}).
+ok
+3> erl_esdb_telemetry:detach(my_handler).
+ok
+```
+
+Durations are in native time units, `system_time` in milliseconds.
+""".
+
+-export([attach/3, attach_many/4, detach/1, attach_default_handler/0, detach_default_handler/0]).
+-export([attach_logger/0, detach_logger/0]).
+-export([emit/3, span/3, handle_event/4]).
+-export_type([handler/0, event_name/0]).
+
+-include_lib("kernel/include/logger.hrl").
+-include("erl_esdb_telemetry.hrl").
+
+-define(HANDLERS, {?MODULE, handlers}).
+-define(DEFAULT_ID, erl_esdb_telemetry_handler).
+-define(LOGGER_ID, erl_esdb_logger_handler).
+
+-type event_name() :: [atom(), ...].
+-type handler() :: fun((event_name(), map(), map(), Config :: term()) -> term()).
+
+-define(EVENTS, [
+    ?STREAM_WRITE_START,
+    ?STREAM_WRITE_STOP,
+    ?STREAM_WRITE_ERROR,
+    ?STREAM_READ_START,
+    ?STREAM_READ_STOP,
+    ?SUBSCRIPTION_CREATED,
+    ?SUBSCRIPTION_DELETED,
+    ?SUBSCRIPTION_EVENT_DELIVERED,
+    ?SNAPSHOT_CREATED,
+    ?SNAPSHOT_READ,
+    ?CLUSTER_NODE_UP,
+    ?CLUSTER_NODE_DOWN,
+    ?CLUSTER_LEADER_ELECTED,
+    ?STORE_STARTED,
+    ?STORE_STOPPED,
+    ?EMITTER_BROADCAST,
+    ?EMITTER_POOL_CREATED
+]).
+-define(LOGGED, [
+    ?STREAM_WRITE_STOP,
+    ?STREAM_WRITE_ERROR,
+    ?STREAM_READ_STOP,
+    ?SUBSCRIPTION_CREATED,
+    ?SUBSCRIPTION_DELETED,
+    ?CLUSTER_NODE_UP,
+    ?CLUSTER_NODE_DOWN,
+    ?CLUSTER_LEADER_ELECTED,
+    ?STORE_STARTED,
+    ?STORE_STOPPED
+]).
+
+-doc "Attaches a handler to the events of streams, subscriptions, snapshots, cluster, stores, emitters.".
+-spec attach(Id :: term(), handler(), Config :: term()) -> ok | {error, already_exists}.
+attach(Id, Handler, Config) -> attach_many(Id, ?EVENTS, Handler, Config).
+
+-doc "Attaches a handler to the named events.".
+-spec attach_many(Id :: term(), [event_name()], handler(), Config :: term()) ->
+    ok | {error, already_exists}.
+attach_many(Id, Events, Handler, Config) when is_function(Handler, 4) ->
+    case library() of
+        true -> telemetry_call(attach_many, [Id, Events, Handler, Config]);
+        false -> locked(fun(Handlers) -> attach_own(Id, Events, Handler, Config, Handlers) end)
+    end;
+attach_many(_, _, _, _) ->
+    error(badarg).
+
+-doc "Detaches a handler.".
+-spec detach(Id :: term()) -> ok | {error, not_found}.
+detach(Id) ->
+    case locked(fun(Handlers) -> detach_own(Id, Handlers) end) of
+        ok -> ok;
+        {error, not_found} -> detach_library(Id, library())
+    end.
+
+-spec detach_library(term(), boolean()) -> ok | {error, not_found}.
+detach_library(Id, true) -> telemetry_call(detach, [Id]);
+detach_library(_Id, false) -> {error, not_found}.
+
+-doc "Attaches `handle_event/4`, which logs, to the events of `attach/3`.".
+-spec attach_default_handler() -> ok | {error, already_exists}.
+attach_default_handler() -> attach(?DEFAULT_ID, fun ?MODULE:handle_event/4, #{}).
+
+-doc "Detaches what `attach_default_handler/0` attached.".
+-spec detach_default_handler() -> ok | {error, not_found}.
+detach_default_handler() -> detach(?DEFAULT_ID).
+
+-doc false.
+%% What the application does for `{telemetry_handlers, [logger]}'.
+-spec attach_logger() -> ok | {error, already_exists}.
+attach_logger() -> attach_many(?LOGGER_ID, ?LOGGED, fun ?MODULE:handle_event/4, #{}).
+
+-doc false.
+-spec detach_logger() -> ok | {error, not_found}.
+detach_logger() -> detach(?LOGGER_ID).
+
+-doc "Calls the handlers of an event.".
+-spec emit(event_name(), Measurements :: map(), Metadata :: map()) -> ok.
+emit(Event, Measurements, Metadata) ->
+    case persistent_term:get(?HANDLERS, #{}) of
+        #{Event := Handlers} -> run(Handlers, Event, Measurements, Metadata);
+        #{} -> ok
+    end,
+    case library() of
+        true -> telemetry_call(execute, [Event, Measurements, Metadata]);
+        false -> ok
+    end.
+
+-doc """
+Runs a fun between the events `Prefix ++ [start]` and `Prefix ++ [stop]`, and gives its result.
+
+An exception of the fun makes the event `Prefix ++ [exception]` with `kind`, `reason` and `stacktrace`,
+and is raised again.
+""".
+-spec span(event_name(), Metadata :: map(), fun(() -> Result)) -> Result.
+span(Prefix, Metadata, Fun) ->
+    Begin = erlang:monotonic_time(),
+    Start = #{system_time => erlang:system_time(millisecond), monotonic_time => Begin},
+    emit(Prefix ++ [start], Start, Metadata),
+    try Fun() of
+        Result ->
+            emit(Prefix ++ [stop], since(Begin), Metadata),
+            Result
+    catch
+        Kind:Reason:Stack ->
+            Failure = Metadata#{kind => Kind, reason => Reason, stacktrace => Stack},
+            emit(Prefix ++ [exception], since(Begin), Failure),
+            erlang:raise(Kind, Reason, Stack)
+    end.
+
+-spec since(integer()) -> map().
+since(Begin) ->
+    Now = erlang:monotonic_time(),
+    #{duration => Now - Begin, monotonic_time => Now}.
+
+-doc """
+The handler that logs: changes of the cluster as notices, refused writes, stores starting and stopping as
+information, the rest for debugging. Takes any event, also with keys missing.
+""".
+-spec handle_event(event_name(), map(), map(), Config :: term()) -> ok.
+handle_event(Event, Measurements, Metadata, _Config) ->
+    logger:log(level(Event), fun report/1, #{
+        event => Event, measurements => Measurements, metadata => Metadata
+    }).
+
+-spec level(event_name()) -> logger:level().
+level(?STREAM_WRITE_ERROR) -> info;
+level([erl_esdb, cluster | _]) -> notice;
+level([erl_esdb, store | _]) -> info;
+level(_) -> debug.
+
+-spec report(map()) -> {io:format(), [term()]}.
+report(#{event := Event, measurements := Measurements, metadata := Metadata}) ->
+    {"~tp ~tp ~tp", [Event, Measurements, Metadata]}.
+
+%% ---- the library
+
+%% Not called by its name, so that it need not be there.
+-spec telemetry_call(atom(), [term()]) -> term().
+telemetry_call(Function, Args) -> apply(telemetry, Function, Args).
+
+-spec library() -> boolean().
+library() -> erlang:function_exported(telemetry, execute, 3).
+
+%% ---- handlers kept here: rarely changed, read by every call of every process
+
+-spec attach_own(term(), [event_name()], handler(), term(), map()) ->
+    {ok, map()} | {error, already_exists}.
+attach_own(Id, Events, Handler, Config, Handlers) ->
+    case is_attached(Id, Handlers) of
+        true -> {error, already_exists};
+        false -> {ok, lists:foldl(adder({Id, Handler, Config}), Handlers, Events)}
+    end.
+
+-spec adder(tuple()) -> fun((event_name(), map()) -> map()).
+adder(Entry) ->
+    fun(Event, Acc) -> Acc#{Event => maps:get(Event, Acc, []) ++ [Entry]} end.
+
+-spec detach_own(term(), map()) -> {ok, map()} | {error, not_found}.
+detach_own(Id, Handlers) ->
+    case is_attached(Id, Handlers) of
+        true -> {ok, #{Event => lists:keydelete(Id, 1, List) || Event := List <- Handlers}};
+        false -> {error, not_found}
+    end.
+
+-spec is_attached(term(), map()) -> boolean().
+is_attached(Id, Handlers) ->
+    lists:any(fun(List) -> lists:keymember(Id, 1, List) end, maps:values(Handlers)).
+
+-spec locked(fun((map()) -> {ok, map()} | {error, Reason})) -> ok | {error, Reason}.
+locked(Change) ->
+    global:trans({?MODULE, self()}, fun() -> change(Change) end, [node()]).
+
+-spec change(fun((map()) -> {ok, map()} | {error, Reason})) -> ok | {error, Reason}.
+change(Change) ->
+    case Change(persistent_term:get(?HANDLERS, #{})) of
+        {ok, Handlers} -> persistent_term:put(?HANDLERS, Handlers);
+        {error, Reason} -> {error, Reason}
+    end.
+
+-spec run([{term(), handler(), term()}], event_name(), map(), map()) -> ok.
+run(Handlers, Event, Measurements, Metadata) ->
+    lists:foreach(fun(Entry) -> run_one(Entry, Event, Measurements, Metadata) end, Handlers).
+
+-spec run_one({term(), handler(), term()}, event_name(), map(), map()) -> ok.
+run_one({Id, Handler, Config}, Event, Measurements, Metadata) ->
+    try Handler(Event, Measurements, Metadata, Config) of
+        _ -> ok
+    catch
+        Class:Reason:Stack ->
+            ?LOG_ERROR(
+                "Handler ~tp has failed and has been detached. Class=~tp~nReason=~tp~nStacktrace=~tp",
+                [Id, Class, Reason, Stack]
+            ),
+            _ = detach(Id),
+            ok
+    end.
