@@ -72,8 +72,8 @@ refuse(Sentence) ->
 Runs the demo and prints its report.
 
 ## Errors
-One sentence for people: the source cannot be read or has no events, the drawing cannot be written, or
-the results are not what they must be.
+One sentence for people: the source cannot be read or has no events, the drawing cannot be
+written, or the results are not what they must be.
 """.
 -spec run(options()) -> ok | {error, Sentence :: binary()}.
 run(#{repo := Repo, events := Events} = Options) ->
@@ -134,6 +134,7 @@ with_lanes(Source, Here, There, #{out := Out, style := Style}) ->
             implementation => esdb_demo_steps:implementation(),
             here => MeasuredHere,
             there => MeasuredThere,
+            unread => exchange(Here, MeasuredHere, There, MeasuredThere),
             chain => Chain,
             drawing => Drawing,
             elapsed_us => erlang:monotonic_time(microsecond) - Start
@@ -144,7 +145,8 @@ with_lanes(Source, Here, There, #{out := Out, style := Style}) ->
 
 -spec open_stores([esdb_demo_lane:lane()]) -> ok | {error, binary()}.
 open_stores(Lanes) ->
-    case [Reason || Lane <- Lanes, {error, Reason} <- [esdb_demo_lane:call(Lane, open, [?STORE])]] of
+    Opened = [esdb_demo_lane:call(Lane, open, [?STORE]) || Lane <- Lanes],
+    case [Reason || {error, Reason} <- Opened] of
         [] ->
             ok;
         [Reason | _] ->
@@ -179,6 +181,22 @@ measure_there({ok, Lane}, Style) ->
     {ok, measure(Lane, measure_briefly, "the same in Erlang", Style)};
 measure_there(None, _) ->
     None.
+
+%% Each node reads what the other one wrote.
+-spec exchange(Lane, Measured, {ok, Lane} | None, {ok, Measured} | None) ->
+    [esdb_demo_archive:codec()]
+when
+    Lane :: esdb_demo_lane:lane(),
+    Measured :: esdb_demo_steps:measured(),
+    None :: {none, binary()}.
+exchange(Here, #{parcel := Ours}, {ok, There}, {ok, #{parcel := Theirs}}) ->
+    Read = [
+        esdb_demo_lane:call(Lane, unlike, [Parcel])
+     || {Lane, Parcel} <- [{Here, Theirs}, {There, Ours}]
+    ],
+    lists:usort(lists:append(Read));
+exchange(_, _, _, _) ->
+    [].
 
 -spec fold(fun((esdb_demo_event:commit(), Acc) -> Acc), Acc) -> Acc.
 fold(Fun, Acc) ->

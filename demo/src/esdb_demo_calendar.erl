@@ -1,7 +1,7 @@
 -module(esdb_demo_calendar).
 -moduledoc """
-Weeks since the epoch, put into weeks, months, quarters, years or longer spans, so that a chart of any
-history has a readable number of rows.
+Weeks since the epoch, put into weeks, months, quarters, years or longer spans, so that a chart of
+any history has a readable number of rows.
 
 ```erlang
 1> esdb_demo_calendar:spans(#{2140 => 3, 2192 => 5, 2300 => 1}, 26).
@@ -18,7 +18,8 @@ history has a readable number of rows.
 -define(DAY_US, 86_400_000_000).
 
 -doc """
-The counts of weeks in the smallest unit that needs at most `Rows` rows, empty ones in between included.
+The counts of weeks in the smallest unit that needs at most `Rows` rows, empty ones in between
+included.
 
 A week is counted where its first day lies (a Thursday: the epoch was one).
 """.

@@ -2,9 +2,10 @@
 -moduledoc """
 The longest chain of causes in a set of events.
 
-Each event is visited a bounded number of times, so a chain of a million commits is no deeper for the
-stack and no dearer per event than one of ten. Links may come in any order, may point to events that are
-not there (then the chain begins after them), and may form a circle, which is cut where it closes.
+Each event is visited a bounded number of times, so a chain of a million commits is no deeper for
+the stack and no dearer per event than one of ten. Links may come in any order, may point to
+events that are not there (then the chain begins after them), and may form a circle, which is cut
+where it closes.
 
 ```erlang
 1> esdb_demo_chain:longest(#{~"a" => none, ~"b" => ~"a", ~"c" => ~"b", ~"x" => none}).
@@ -18,7 +19,7 @@ not there (then the chain begins after them), and may form a circle, which is cu
 -type links() :: #{Id :: binary() => Cause :: binary() | none}.
 -type depths() :: #{Id :: binary() => pos_integer()}.
 
--doc "The ids of the longest chain, the first cause first; of equals the one whose end sorts first.".
+-doc "The ids of the longest chain, first cause first; of equals the one whose end sorts first.".
 -spec longest(links()) -> [Id :: binary()].
 longest(Links) when map_size(Links) =:= 0 ->
     [];

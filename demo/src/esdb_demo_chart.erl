@@ -66,8 +66,8 @@ bar(Value, Max, Cells, _) ->
     lists:duplicate(max(1, round(min(Value, Max) / Max * Cells)), $#).
 
 -doc "A bar chart: a label, a bar, the number and a remark a line.".
--spec bars([{Label :: unicode:chardata(), non_neg_integer(), Remark :: unicode:chardata()}], style()) ->
-    unicode:chardata().
+-spec bars([{Label, non_neg_integer(), Remark}], style()) -> unicode:chardata() when
+    Label :: unicode:chardata(), Remark :: unicode:chardata().
 bars(Rows, #{width := Width} = Style) ->
     Max = lists:max([1 | [N || {_, N, _} <- Rows]]),
     Labels = widest([label(L, ?LABEL) || {L, _, _} <- Rows]),
@@ -146,10 +146,9 @@ label(Name, Max) ->
 
 %% C0, DEL and C1, and what turns the direction of writing.
 -spec printable(char()) -> char().
-printable(C) when C < 32; C >= 127, C < 160; C >= 16#202A, C =< 16#202E; C >= 16#2066, C =< 16#2069 ->
-    $?;
-printable(C) ->
-    C.
+printable(C) when C < 32; C >= 127, C < 160 -> $?;
+printable(C) when C >= 16#202A, C =< 16#202E; C >= 16#2066, C =< 16#2069 -> $?;
+printable(C) -> C.
 
 %% Text
 

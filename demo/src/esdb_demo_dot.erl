@@ -2,8 +2,8 @@
 -moduledoc """
 A part of the causation graph as a drawing in the DOT language of Graphviz.
 
-A history of thousands of commits is no picture, so the end of the longest chain is drawn, and around it
-the other parents of its merges and the commits that its commits caused.
+A history of thousands of commits is no picture, so the end of the longest chain is drawn, and
+around it the other parents of its merges and the commits that its commits caused.
 
 ```erlang
 1> esdb_demo_dot:text(#{chain => [], nodes => [], edges => []}).
@@ -118,8 +118,8 @@ edge_line({From, To, cause}, _) ->
 -spec quote(unicode:chardata()) -> unicode:chardata().
 quote(Text) -> ["\"", escape(Text), "\""].
 
-%% In a quoted string of DOT only quotes and backslashes are special; control characters, a zero byte
-%% above all, do not belong into it.
+%% In a quoted string of DOT only quotes and backslashes are special; control characters, a zero
+%% byte above all, do not belong into it.
 -spec escape(unicode:chardata()) -> unicode:chardata().
 escape(Text) -> [escape_char(C) || C <- unicode:characters_to_list(Text)].
 
@@ -136,7 +136,8 @@ about it for the report.
 ## Errors
 One sentence for people when the folder cannot be written to. No SVG is no error.
 """.
--spec write(file:filename(), selection()) -> {ok, [unicode:chardata()]} | {error, Sentence :: binary()}.
+-spec write(file:filename(), selection()) ->
+    {ok, [unicode:chardata()]} | {error, Sentence :: binary()}.
 write(Folder, #{chain := Chain, nodes := Nodes} = Selection) ->
     Path = filename:join(Folder, "causation.dot"),
     case write_file(Path, text(Selection)) of
@@ -150,7 +151,8 @@ write(Folder, #{chain := Chain, nodes := Nodes} = Selection) ->
             {error, unicode:characters_to_binary(Why)}
     end.
 
--spec write_file(file:filename(), binary()) -> ok | {error, file:posix() | badarg | terminated | system_limit}.
+-spec write_file(file:filename(), binary()) ->
+    ok | {error, file:posix() | badarg | terminated | system_limit}.
 write_file(Path, Text) ->
     maybe
         ok ?= filelib:ensure_dir(Path),

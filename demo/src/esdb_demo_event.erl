@@ -1,6 +1,7 @@
 -module(esdb_demo_event).
 -moduledoc """
-One commit as an event: its shape, the check of what a file gives, and the way to the store and back.
+One commit as an event: its shape, the check of what a file gives, and the way to the store and
+back.
 
 ```erlang
 1> {ok, Event} = esdb_demo_event:parse(~'''
@@ -10,10 +11,10 @@ One commit as an event: its shape, the check of what a file gives, and the way t
 2140
 ```
 
-In the store the metadata keys `causation_id`, `correlation_id` and `actor_id` are atoms, as the store's
-causation functions expect them; all other keys stay binaries, so no input makes an atom. The time of
-the commit is kept as `<<"epoch_us">>` in the metadata, because the store's own `epoch_us` is the time
-of the append.
+In the store the metadata keys `causation_id`, `correlation_id` and `actor_id` are atoms, as the
+store's causation functions expect them; all other keys stay binaries, so no input makes an atom.
+The time of the commit is kept as `<<"epoch_us">>` in the metadata, because the store's own
+`epoch_us` is the time of the append.
 """.
 
 -include_lib("erl_esdb_gater/include/esdb_gater_types.hrl").
@@ -77,9 +78,10 @@ check(#{} = Json) ->
         {~"data", fun is_map/1, ~"data is not an object"},
         {~"metadata", fun is_map/1, ~"metadata is not an object"}
     ],
-    case [problem(Key, Json, Why) || {Key, Is, Why} <- Checks, not Is(maps:get(Key, Json, missing))] of
-        [] -> {ok, from_json(Json)};
-        [First | _] -> {error, First}
+    Fails = fun({Key, Is, _}) -> not Is(maps:get(Key, Json, missing)) end,
+    case lists:search(Fails, Checks) of
+        false -> {ok, from_json(Json)};
+        {value, {Key, _, Why}} -> {error, problem(Key, Json, Why)}
     end;
 check(_) ->
     {error, ~"not a JSON object"}.
@@ -116,9 +118,10 @@ from_json(#{
 
 -doc "The event as `erl_esdb_streams:append/4` takes it.".
 -spec to_new(commit()) -> map().
-to_new(#{event_id := Id, event_type := Type, epoch_us := Time, data := Data, metadata := Metadata}) ->
+to_new(#{epoch_us := Time, metadata := Metadata} = Event) ->
     Kept = #{stored_key(Key) => Value || Key := Value <- Metadata, Value =/= null},
-    #{event_id => Id, event_type => Type, data => Data, metadata => Kept#{~"epoch_us" => Time}}.
+    New = maps:with([event_id, event_type, data], Event),
+    New#{metadata => Kept#{~"epoch_us" => Time}}.
 
 -spec stored_key(binary()) -> atom() | binary().
 stored_key(~"causation_id") -> causation_id;

@@ -6,13 +6,14 @@ The commits of a repository as events, read from one run of `git log`.
 |---|---|
 | hash | `event_id` |
 | more than one parent | `event_type` `CommitMerged`, else `CommitAuthored` |
-| top-level folder with the most changed lines (of equals the first by name) | `stream_id` `area-<folder>`; `area-.` for files at the root and for a commit without files |
+| top-level folder with the most changed lines, of equals the first by name | `stream_id` |
 | committer time | `epoch_us` |
 | changed files and lines, in all and by top-level folder | `data` |
 | first parent, parents, week, 12 digits of SHA-256 of the author's e-mail | `metadata` |
 
-A rename counts where the file went to, a binary file counts as a file without lines, and a merge has no
-files, as `git log` shows none. Of a shallow clone the oldest commits have no parents.
+The `stream_id` is `area-<folder>`, and `area-.` for files at the root and for a commit without
+files. A rename counts where the file went to, a binary file counts as a file without lines, and a merge
+has no files, as `git log` shows none. Of a shallow clone the oldest commits have no parents.
 
 ```erlang
 1> esdb_demo_git:fold(".", fun({event, _Hash, _Event}, N) -> N + 1; (_, N) -> N end, 0).
@@ -102,8 +103,8 @@ log(Path, Log) ->
         {error, Reason} -> {error, no_answer(Reason)}
     end.
 
-%% Everything that a user's configuration could change about the output is set here. With -z names are
-%% given as they are, whatever bytes they have, and end with a zero byte.
+%% Everything that a user's configuration could change about the output is set here. With -z names
+%% are given as they are, whatever bytes they have, and end with a zero byte.
 -spec log_arguments() -> [string()].
 log_arguments() ->
     [
@@ -222,7 +223,8 @@ json({Hash, Time, ParentList, Mail}, Areas) ->
         }
     }.
 
-%% A damaged commit can have no time at all: -1 is refused by the check that each event goes through.
+%% A damaged commit can have no time at all: -1 is refused by the check that each event goes
+%% through.
 -spec seconds(binary()) -> integer().
 seconds(<<>>) -> -1;
 seconds(Time) -> binary_to_integer(Time).

@@ -2,8 +2,8 @@
 -moduledoc """
 Takes events from a source into the stores of one or two lanes, a thousand at a time.
 
-Of each thousand the events of one stream go in as one batch, in their order. Items that are no event,
-and events whose id was there before, are counted, and the first few are kept to be named.
+Of each thousand the events of one stream go in as one batch, in their order. Items that are no
+event, and events whose id was there before, are counted, and the first few are kept to be named.
 
 ```erlang
 1> esdb_demo_import:run({ndjson, "events.ndjson.gz"}, demo, [Lane], Style).

@@ -1,9 +1,10 @@
 -module(esdb_demo_ndjson).
 -moduledoc """
-Events from a file of newline-delimited JSON, plain or gzipped (told by its first bytes, not its name).
+Events from a file of newline-delimited JSON, plain or gzipped (told by its first bytes, not its
+name).
 
-The file is read in chunks and never held as a whole. A line that is no event is passed on as a problem
-with its line number; a file that cannot be read to its end is an error.
+The file is read in chunks and never held as a whole. A line that is no event is passed on as a
+problem with its line number; a file that cannot be read to its end is an error.
 
 ```erlang
 1> esdb_demo_ndjson:fold("events.ndjson.gz",
@@ -33,7 +34,8 @@ with its line number; a file that cannot be read to its end is an error.
 }).
 
 -doc """
-Folds over the lines of a file, in order; see `t:esdb_demo_source:item/0` for what the function gets.
+Folds over the lines of a file, in order; see `t:esdb_demo_source:item/0` for what the function
+gets.
 
 ## Errors
 One sentence for people: the file cannot be opened or read, or its gzip data is broken.

@@ -2,8 +2,8 @@
 -moduledoc """
 Cuts a stream of chunks into the pieces between one separator byte, whatever the chunks' borders.
 
-A piece longer than the limit is reported as `too_long` and not kept, so that a file without any line
-end needs no more memory than the limit.
+A piece longer than the limit is reported as `too_long` and not kept, so that a file without any
+line end needs no more memory than the limit.
 
 ```erlang
 1> P0 = esdb_demo_pieces:new($\n, 100), {A, P1} = esdb_demo_pieces:feed(~"one\ntw", P0), A.

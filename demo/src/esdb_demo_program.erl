@@ -1,6 +1,7 @@
 -module(esdb_demo_program).
 -moduledoc """
-Runs other programs with their arguments as a list: no shell reads them, so no path can be a command.
+Runs other programs with their arguments as a list: no shell reads them, so no path can be a
+command.
 
 ```erlang
 1> esdb_demo_program:run("git", ["--version"], 5000).
@@ -53,8 +54,8 @@ open(Name, Arguments, Options) ->
         false ->
             {error, not_found};
         Path ->
-            Settings = [{args, Arguments}, {env, ?ENVIRONMENT}, binary, exit_status, hide | Options],
-            {ok, open_port({spawn_executable, Path}, Settings)}
+            Settings = [{args, Arguments}, {env, ?ENVIRONMENT}, binary, exit_status, hide],
+            {ok, open_port({spawn_executable, Path}, Settings ++ Options)}
     end.
 
 -spec follow(port(), fun((binary(), Acc) -> Acc), Acc, timeout()) ->

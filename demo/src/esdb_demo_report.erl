@@ -18,6 +18,8 @@ The report as text, made from what was measured and nothing else.
     here := esdb_demo_steps:measured(),
     %% The second node, or why there is none.
     there := {ok, esdb_demo_steps:measured()} | {none, Why :: binary()},
+    %% Codecs of which one node could not read what the other one wrote.
+    unread := [esdb_demo_archive:codec()],
     chain := [binary()],
     drawing := [unicode:chardata()],
     elapsed_us := non_neg_integer()
@@ -45,15 +47,24 @@ render(Result, Style) ->
 
 -doc "What should not have been, one sentence each; nothing for a good run.".
 -spec failures(result()) -> [binary()].
-failures(#{here := Here, there := There}) ->
-    Results = [Here | [M || {ok, M} <- [There]]],
-    Unlike = [codec_name(R) || #{archive := Rs} <- Results, #{same := false} = R <- Rs],
-    Digests = lists:usort([D || #{digest := D} <- Results]),
-    [
-        unicode:characters_to_binary(["archive did not read back identically: ", Name])
-     || Name <- lists:usort(Unlike)
-    ] ++
-        [~"Rust and Erlang did not agree on the facts or the partitions" || length(Digests) > 1].
+failures(#{unread := Unread} = Result) ->
+    Measured = measured(Result),
+    Unlike = lists:usort([C || #{archive := Rs} <- Measured, #{same := false, codec := C} <- Rs]),
+    Digests = lists:usort([D || #{digest := D} <- Measured]),
+    lists:append([
+        [failure(["the archive did not read back identically: ", codec_name(C)]) || C <- Unlike],
+        [failure(["one node cannot read the other's archive: ", codec_name(C)]) || C <- Unread],
+        [~"Rust and Erlang did not agree on the facts or the partitions" || length(Digests) > 1]
+    ]).
+
+-spec failure(unicode:chardata()) -> binary().
+failure(Text) ->
+    unicode:characters_to_binary(Text).
+
+%% One or two measurements, this node's first.
+-spec measured(result()) -> [esdb_demo_steps:measured()].
+measured(#{here := Here, there := There}) ->
+    [Here | [Measured || {ok, Measured} <- [There]]].
 
 %% Events, streams, problems
 
@@ -77,11 +88,11 @@ overview(#{title := Title, here := #{facts := Facts}, imported := Imported}, Sty
 problems(#{problems := 0}, _) ->
     [];
 problems(#{problems := N, first_problems := First}, Style) ->
-    Left = counted(N, "item"),
+    More = N - length(First),
     [
-        ["  ", esdb_demo_chart:alarm([Left, " left out:"], Style), "\n"],
+        ["  ", esdb_demo_chart:alarm([counted(N, "item"), " left out:"], Style), "\n"],
         [["    ", where(Where), ": ", Why, "\n"] || {Where, Why} <- First],
-        [io_lib:format("    and ~ts more~n", [esdb_demo_chart:number(N - length(First))]) || N > length(First)]
+        [["    and ", esdb_demo_chart:number(More), " more\n"] || More > 0]
     ].
 
 -doc "Where an item of the source stands, for people.".
@@ -96,7 +107,9 @@ types(#{here := #{facts := #{types := Types, events := Events}}}, Style) ->
     Shown = lists:sublist(most_first(Types), 10),
     [
         esdb_demo_chart:heading("Events by type", Style),
-        esdb_demo_chart:bars([{T, N, esdb_demo_chart:percent(N, Events)} || {T, N} <- Shown], Style),
+        esdb_demo_chart:bars(
+            [{Type, N, esdb_demo_chart:percent(N, Events)} || {Type, N} <- Shown], Style
+        ),
         more(map_size(Types) - length(Shown), "type", Style)
     ].
 
@@ -119,7 +132,7 @@ timeline(#{here := #{facts := #{weeks := Weeks}}}, #{width := Width} = Style) ->
 -spec sparkline_note(pos_integer(), pos_integer()) -> unicode:chardata().
 sparkline_note(Weeks, Cells) ->
     Per = (Weeks + Cells - 1) div Cells,
-    io_lib:format("all ~ts week by week, ~ts a column", [counted(Weeks, "week"), counted(Per, "week")]).
+    io_lib:format("the same week by week: ~ts, ~b in a column", [counted(Weeks, "week"), Per]).
 
 -spec areas(result(), style()) -> unicode:chardata().
 areas(#{here := #{facts := #{areas := Areas} = Facts}}, Style) ->
@@ -179,12 +192,12 @@ archive(#{here := #{facts := #{events := Events}, archive := Archive}} = Result,
     {Single, Blocks} = lists:split(length([R || #{shape := single} = R <- Archive]), Rows),
     Raw = raw_row(hd(Archive), Events, length(Head)),
     Title = fun(Text) -> [Text | lists:duplicate(length(Head) - 1, "")] end,
-    All = [Head, Title("each event alone"), Raw] ++ Single ++ [Title("blocks of 1,000 events") | Blocks],
+    Alone = [Head, Title("each event alone"), Raw | Single],
+    All = Alone ++ [Title("blocks of 1,000 events") | Blocks],
     [
         esdb_demo_chart:heading("The archive, as lines of JSON", Style),
         esdb_demo_chart:table(All, Style),
-        dictionary_note(Archive, Style),
-        estimate_note(Result, Style)
+        archive_notes(Result, Style)
     ].
 
 -spec archive_columns(result()) -> [string()].
@@ -194,24 +207,26 @@ archive_columns(_) -> ["write: Erlang", "read: Erlang"].
 
 -spec raw_row(esdb_demo_archive:result(), pos_integer(), pos_integer()) -> [unicode:chardata()].
 raw_row(#{raw := Raw} = Result, Events, Columns) ->
-    ["  raw", scaled(fun esdb_demo_chart:bytes/1, Raw, Result, Events), "1.0x" | lists:duplicate(Columns - 3, "")].
+    Size = scaled(fun esdb_demo_chart:bytes/1, Raw, Result, Events),
+    ["  raw", Size, "1.0x" | lists:duplicate(Columns - 3, "")].
 
 -spec archive_row(esdb_demo_archive:result(), pos_integer(), result()) -> [unicode:chardata()].
-archive_row(#{raw := Raw, packed := Packed} = Here, Events, #{there := There}) ->
-    Both = [Here | [other(Here, M) || {ok, M} <- [There]]],
+archive_row(#{raw := Raw, packed := Packed, codec := Codec} = Here, Events, Result) ->
+    Both = [same_row(Here, Measured) || Measured <- measured(Result)],
     Time = fun(Key) ->
         [scaled(fun esdb_demo_chart:duration/1, maps:get(Key, R), R, Events) || R <- Both]
     end,
     [
-        ["  ", codec_name(Here)],
+        ["  ", codec_name(Codec)],
         scaled(fun esdb_demo_chart:bytes/1, Packed, Here, Events),
         esdb_demo_chart:ratio(Raw / max(1, Packed)),
         same(Both)
         | Time(write_us) ++ Time(read_us)
     ].
 
--spec other(esdb_demo_archive:result(), esdb_demo_steps:measured()) -> esdb_demo_archive:result().
-other(#{codec := Codec, shape := Shape}, #{archive := Archive}) ->
+-spec same_row(esdb_demo_archive:result(), esdb_demo_steps:measured()) ->
+    esdb_demo_archive:result().
+same_row(#{codec := Codec, shape := Shape}, #{archive := Archive}) ->
     hd([R || #{codec := C, shape := S} = R <- Archive, C =:= Codec, S =:= Shape]).
 
 -spec same([esdb_demo_archive:result()]) -> string().
@@ -231,33 +246,40 @@ same(Results) ->
 scaled(Format, Value, #{events := Events}, Events) -> Format(Value);
 scaled(Format, Value, #{events := Part}, Events) -> ["~", Format(round(Value * Events / Part))].
 
--spec codec_name(esdb_demo_archive:result()) -> string().
-codec_name(#{codec := zlib}) -> "zlib";
-codec_name(#{codec := lz4}) -> "LZ4";
-codec_name(#{codec := zstd}) -> "zstd";
-codec_name(#{codec := zstd_dictionary}) -> "zstd, dictionary".
+-spec codec_name(esdb_demo_archive:codec()) -> string().
+codec_name(zlib) -> "zlib";
+codec_name(lz4) -> "LZ4";
+codec_name(zstd) -> "zstd";
+codec_name(zstd_dictionary) -> "zstd, dictionary".
 
--spec dictionary_note([esdb_demo_archive:result()], style()) -> unicode:chardata().
-dictionary_note(Archive, Style) ->
-    Text =
-        case [R || #{codec := zstd_dictionary} = R <- Archive] of
+-spec archive_notes(result(), style()) -> unicode:chardata().
+archive_notes(#{here := #{facts := #{events := Events}}} = Result, Style) ->
+    All = [R || #{archive := Rs} <- measured(Result), R <- Rs],
+    Dictionary =
+        case [R || #{codec := zstd_dictionary} = R <- All] of
             [] -> "no dictionary: too few events to train one";
-            _ -> "dictionary of 32 KiB, trained on at most 8,000 of these events"
+            _ -> "dictionary: 32 KiB, trained on at most 2,000 of these events"
         end,
-    esdb_demo_chart:note(Text, Style).
-
--spec estimate_note(result(), style()) -> unicode:chardata().
-estimate_note(#{here := #{facts := #{events := Events}} = Here, there := There}, Style) ->
-    All = [R || #{archive := Rs} <- [Here | [M || {ok, M} <- [There]]], R <- Rs],
-    case [N || #{events := N} <- All, N < Events] of
-        [] ->
-            [];
-        Parts ->
-            Least = esdb_demo_chart:number(lists:min(Parts)),
+    Least = lists:min([N || #{events := N} <- All]),
+    [
+        esdb_demo_chart:note(Dictionary, Style),
+        [esdb_demo_chart:note("zlib is OTP's own in both columns", Style) || two_columns(Result)],
+        [
             esdb_demo_chart:note(
-                ["~ measured on the first events only (", Least, " at least), scaled to all"], Style
+                [
+                    "~ took too long for all: measured on the first ",
+                    esdb_demo_chart:number(Least),
+                    " events or more, and scaled"
+                ],
+                Style
             )
-    end.
+         || Least < Events
+        ]
+    ].
+
+-spec two_columns(result()) -> boolean().
+two_columns(#{there := There}) ->
+    element(1, There) =:= ok.
 
 %% Times
 
@@ -269,8 +291,9 @@ times(#{there := There} = Result, Style) ->
         case There of
             {ok, _} ->
                 [
-                    esdb_demo_chart:note("Rust: this node. Erlang: a second node with ESDB_NIF=off,", Style),
-                    esdb_demo_chart:note("the same steps on the same events, one node at a time.", Style)
+                    esdb_demo_chart:note("Rust: this node. Erlang: a second node with", Style),
+                    esdb_demo_chart:note("ESDB_NIF=off. The same steps on the same events,", Style),
+                    esdb_demo_chart:note("one node at a time.", Style)
                 ];
             {none, Why} ->
                 esdb_demo_chart:note(Why, Style)
@@ -304,22 +327,24 @@ times_row({Step, Name}, Result) ->
 -spec step_times(atom(), result()) -> [non_neg_integer()].
 step_times(append, #{imported := #{append_us := Micros}}) ->
     Micros;
-step_times(Step, #{here := Here, there := There}) ->
-    [maps:get(Step, Times) || #{times := Times} <- [Here | [M || {ok, M} <- [There]]]].
+step_times(Step, Result) ->
+    [maps:get(Step, Times) || #{times := Times} <- measured(Result)].
 
 -spec ending(result(), style()) -> unicode:chardata().
 ending(#{elapsed_us := Elapsed} = Result, Style) ->
     [
         "\n",
         case failures(Result) of
-            [] -> ["  Done in ", esdb_demo_chart:duration(Elapsed), agreement(Result), "\n"];
+            [] -> ["  Done in ", esdb_demo_chart:duration(Elapsed), ".\n", agreement(Result)];
             Failures -> [["  ", esdb_demo_chart:alarm(F, Style), "\n"] || F <- Failures]
         end
     ].
 
 -spec agreement(result()) -> string().
-agreement(#{there := {ok, _}}) -> "; Rust and Erlang agree on every result.";
-agreement(_) -> ".".
+agreement(#{there := {ok, _}}) ->
+    "  Rust and Erlang found the same, and each reads what the other one packed.\n";
+agreement(_) ->
+    "".
 
 %% Helpers
 

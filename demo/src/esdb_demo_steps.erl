@@ -14,22 +14,31 @@ without, each on its own store.
 -include_lib("erl_esdb_gater/include/esdb_gater_types.hrl").
 
 -export([open/1, close/1, implementation/0]).
--export([append/2, measure/2, measure_briefly/2, fold/3]).
+-export([append/2, measure/2, measure_briefly/2, unlike/1, fold/3]).
 -export_type([measured/0]).
 
 -type measured() :: #{
     facts => esdb_demo_facts:facts(),
     digest := binary(),
-    partitions := #{streams := [non_neg_integer()], stream_events := [non_neg_integer()],
-                    ids := [non_neg_integer()]},
+    partitions := partitions(),
     archive := [esdb_demo_archive:result()],
+    parcel := esdb_demo_archive:parcel(),
     times := #{fold | spread | train => non_neg_integer()}
+}.
+
+%% One number a partition: streams, events in these streams, and event ids spread on their own.
+-type partitions() :: #{
+    streams := [non_neg_integer()],
+    stream_events := [non_neg_integer()],
+    ids := [non_neg_integer()]
 }.
 
 -define(PAGE, 1000).
 -define(PARTITIONS, 16).
 %% Events that a dictionary is trained on, taken at equal distances.
--define(SAMPLES, 4000).
+-define(SAMPLES, 2000).
+%% Lines that the other node is given to read.
+-define(PARCEL, 200).
 
 -doc "Starts a store in memory.".
 -spec open(Store :: atom()) -> ok | {error, term()}.
@@ -76,15 +85,17 @@ append_all(Store, [{Stream, Events} | Batches]) ->
 -doc "All measurements but the append; `Budget` in microseconds is what one codec may take.".
 -spec measure(Store :: atom(), Budget :: pos_integer()) -> measured().
 measure(Store, Budget) ->
-    {FoldUs, Facts} = timer:tc(fun() -> fold(Store, fun esdb_demo_facts:add/2, esdb_demo_facts:new()) end),
+    {FoldUs, Facts} = timer:tc(fun() -> facts(Store) end),
     {SpreadUs, Partitions} = timer:tc(fun() -> partitions(Store, Facts) end),
-    {TrainUs, Trained} = esdb_demo_archive:train(samples(Store, Facts)),
+    Samples = samples(Store, Facts),
+    {TrainUs, Trained} = esdb_demo_archive:train(Samples),
     Archive = archive(Store, esdb_demo_archive:new(Trained, Budget)),
     #{
         facts => Facts,
         digest => crypto:hash(sha256, term_to_binary({Facts, Partitions}, [deterministic])),
         partitions => Partitions,
         archive => esdb_demo_archive:results(Archive),
+        parcel => esdb_demo_archive:parcel(lists:sublist(Samples, ?PARCEL), Trained),
         times => #{fold => FoldUs, spread => SpreadUs, train => TrainUs}
     }.
 
@@ -92,6 +103,15 @@ measure(Store, Budget) ->
 -spec measure_briefly(Store :: atom(), Budget :: pos_integer()) -> measured().
 measure_briefly(Store, Budget) ->
     maps:remove(facts, measure(Store, Budget)).
+
+-doc "The codecs of a parcel from another node that do not read here as they should.".
+-spec unlike(esdb_demo_archive:parcel()) -> [esdb_demo_archive:codec()].
+unlike(Parcel) ->
+    esdb_demo_archive:unlike(Parcel).
+
+-spec facts(atom()) -> esdb_demo_facts:facts().
+facts(Store) ->
+    fold(Store, fun esdb_demo_facts:add/2, esdb_demo_facts:new()).
 
 -doc "Folds over all events of the store in the order of their positions, a page at a time.".
 -spec fold(Store :: atom(), fun((esdb_demo_event:commit(), Acc) -> Acc), Acc) -> Acc.
@@ -111,7 +131,7 @@ fold_pages(Store, Position, Fun, Acc) ->
     end.
 
 %% Where a store of 16 partitions would put each stream, and each event if events were spread alone.
--spec partitions(atom(), esdb_demo_facts:facts()) -> map().
+-spec partitions(atom(), esdb_demo_facts:facts()) -> partitions().
 partitions(Store, #{streams := Streams, links := Links}) ->
     Name = atom_to_binary(Store),
     Placed = [
@@ -133,7 +153,7 @@ tally(Placed) ->
 
 -spec samples(atom(), esdb_demo_facts:facts()) -> [binary()].
 samples(Store, #{events := Events}) ->
-    Distance = max(1, Events div ?SAMPLES),
+    Distance = (Events + ?SAMPLES - 1) div ?SAMPLES,
     Take = fun
         (Event, {0, Taken}) -> {Distance - 1, [esdb_demo_event:to_json(Event) | Taken]};
         (_, {N, Taken}) -> {N - 1, Taken}

@@ -125,7 +125,7 @@ clear(#{live := true} = Style) ->
 clear(_) ->
     ok.
 
--doc "Prints a text; where there is no Unicode, each character outside of ASCII as a question mark.".
+-doc "Prints a text; without Unicode each character outside of ASCII is a question mark.".
 -spec print(unicode:chardata(), style()) -> ok.
 print(Text, #{unicode := true}) ->
     io:put_chars(Text);
