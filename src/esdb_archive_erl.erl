@@ -16,7 +16,7 @@ walk over the frames (`esdb_zstd_frame_erl`), and on OTP 27 an own codec (`esdb_
 -export([lz4_compress/1, lz4_decompress/2]).
 -export([zstd_compress/4, zstd_decompress/3, zstd_decompress/4]).
 -export([zlib_compress/2, zlib_decompress/2]).
--export([prepare_dictionary/1, train_dictionary/2]).
+-export([prepare_dictionary/1, train_dictionary/2, checked/2]).
 
 -type result() :: {ok, binary()} | {error, esdb_archive_nif:reason()}.
 -type dictionary() :: none | esdb_archive_options:dictionary().
@@ -94,8 +94,8 @@ zstd_decompress(Data, MaxSize, Dictionary) ->
     maybe
         {ok, Bytes} ?= checked(Dictionary, ?DEFAULT_LEVEL),
         Id = esdb_archive_options:dictionary_id(Dictionary),
-        {ok, {_Least, Most}, _} ?= esdb_zstd_frame_erl:plan(Data, MaxSize, Id),
-        (esdb_zstd_erl:codec()):decompress(Data, Most, MaxSize, Bytes)
+        {ok, {_Least, Most}, Events} ?= esdb_zstd_frame_erl:plan(Data, MaxSize, Id),
+        (esdb_zstd_erl:codec()):decompress(Data, Events, Most, MaxSize, Bytes)
     end.
 
 -doc false.
@@ -106,11 +106,13 @@ zstd_decompress(Data, MaxSize, Dictionary, Short) ->
     maybe
         {ok, Bytes} ?= checked(Dictionary, ?DEFAULT_LEVEL),
         Id = esdb_archive_options:dictionary_id(Dictionary),
-        {ok, {_Least, Most}, _} ?= esdb_zstd_frame_erl:plan(Data, MaxSize, Id),
+        {ok, {_Least, Most}, Events} ?= esdb_zstd_frame_erl:plan(Data, MaxSize, Id),
         true ?= Most =< Short orelse {ok, long},
-        (esdb_zstd_erl:codec()):decompress(Data, Most, MaxSize, Bytes)
+        (esdb_zstd_erl:codec()):decompress(Data, Events, Most, MaxSize, Bytes)
     end.
 
+-doc false.
+%% The bytes of a dictionary, where they are one.
 -spec checked(dictionary(), 1..22) -> {ok, none | binary()} | {error, invalid_dictionary}.
 checked(none, _) ->
     {ok, none};

@@ -44,10 +44,11 @@ Misuse (data that is no iodata, an unknown option, an option of a wrong type) ra
 -export([compress_batch/2, compress_batch/3, decompress_batch/2, decompress_batch/3]).
 -export([compression_stats/2, compression_stats/3]).
 -export([train_dictionary/2, dictionary/1, dictionary_id/1]).
+-export([stream/3, stream_update/2, stream_finish/1]).
 -export([implementation/0, is_nif_loaded/0]).
 
 -export_type([algorithm/0, compress_options/0, decompress_options/0, reason/0]).
--export_type([dictionary/0, stats/0]).
+-export_type([dictionary/0, stats/0, stream/0]).
 
 -nifs([
     implementation/0,
@@ -72,6 +73,7 @@ Misuse (data that is no iodata, an unknown option, an option of a wrong type) ra
     max_size => non_neg_integer(), dictionary => binary() | dictionary()
 }.
 -opaque dictionary() :: {esdb_dictionary, binary(), term()}.
+-opaque stream() :: esdb_archive_stream:stream().
 -type stats() :: #{
     original_size := non_neg_integer(), compressed_size := non_neg_integer(), ratio := float()
 }.
@@ -86,7 +88,8 @@ Misuse (data that is no iodata, an unknown option, an option of a wrong type) ra
     | {dictionary_mismatch, pos_integer()}
     | {invalid_level, integer()}
     | {unsupported_algorithm, term()}
-    | {unsupported_option, atom()}.
+    | {unsupported_option, atom()}
+    | {not_streamable, lz4}.
 
 %% How many bytes of input (for compression) or output (for decompression) take less than 1 ms.
 -define(SHORT_LZ4, 262_144).
@@ -383,6 +386,48 @@ The id of a dictionary, which frames compressed with it carry; 0 for one of raw 
 -spec dictionary_id(binary() | dictionary()) -> 0..16#FFFFFFFF.
 dictionary_id(Dictionary) ->
     esdb_archive_options:dictionary_id(esdb_archive_options:dictionary(Dictionary)).
+
+-doc """
+Begins to compress or decompress data of any length in pieces, with bounded memory.
+
+```erlang
+{ok, S0} = esdb_archive_nif:stream(compress, zstd, #{}),
+{ok, Out1, S1} = esdb_archive_nif:stream_update(S0, ~"to be or "),
+{ok, Out2, S2} = esdb_archive_nif:stream_update(S1, ~"not to be"),
+{ok, Out3} = esdb_archive_nif:stream_finish(S2).
+```
+
+The options are those of `compress/3` and `decompress/3`; `max_size` is the limit on the whole content. The
+formats are the same too, except that a Zstandard frame does not state its content size. LZ4 states it first
+and so cannot be written in pieces: `{error, {not_streamable, lz4}}`.
+
+A stream belongs to the process that began it, and each call returns the stream for the next call: another
+process, or an older stream, is `badarg`. A stream is freed with its process or when it is forgotten.
+""".
+-spec stream(compress | decompress, algorithm(), Options) -> {ok, stream()} | {error, reason()} when
+    Options :: integer() | compress_options() | decompress_options().
+stream(Direction, Algorithm, Options) -> esdb_archive_stream:open(Direction, Algorithm, Options).
+
+-doc """
+Takes a piece of input, and answers what there is of output.
+
+`{more, Output, Stream}` when a call has made enough output (about 256 KB, at most one piece of a codec more)
+and more waits in the stream: go on with empty input. So a small piece that decompresses to gigabytes does
+not do so at once. An error ends the stream.
+""".
+-spec stream_update(stream(), Data :: iodata()) ->
+    {ok | more, Output :: iodata(), stream()} | {error, reason()}.
+stream_update(Stream, Data) -> esdb_archive_stream:update(Stream, Data).
+
+-doc """
+Says that the input is complete, and answers the rest of the output.
+
+`{more, Output, Stream}` as in `stream_update/2`: call it again. `{error, truncated}` when what was to be
+decompressed is not complete.
+""".
+-spec stream_finish(stream()) ->
+    {ok, Output :: iodata()} | {more, Output :: iodata(), stream()} | {error, reason()}.
+stream_finish(Stream) -> esdb_archive_stream:finish(Stream).
 
 lz4_compress_n(Data) -> esdb_archive_erl:lz4_compress(Data).
 lz4_compress_d(Data) -> esdb_archive_erl:lz4_compress(Data).

@@ -19,7 +19,7 @@
 compress(Data) when byte_size(Data) > ?MAX_INPUT ->
     {error, {too_large, ?MAX_INPUT}};
 compress(Data) ->
-    {Sequences, Rest} = esdb_lz77_erl:sequences(Data, 0, ?REACH),
+    {Sequences, Rest} = esdb_lz77_erl:sequences(Data, ?REACH),
     Block = [sequence(Sequence) || Sequence <- Sequences],
     Last = [token(byte_size(Rest), 0), more(byte_size(Rest)), Rest],
     {ok, iolist_to_binary([<<(byte_size(Data)):32/little>>, Block, Last])}.

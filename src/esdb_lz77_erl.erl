@@ -3,8 +3,8 @@
 %% Finds repetitions for the compressors of LZ4 and Zstandard, the way of LZ4's fast mode: a table of the
 %% last position of each hash of four bytes, the first match taken, larger steps where nothing matches.
 
--export([sequences/3]).
--export_type([sequence/0]).
+-export([sequences/2, sequences/5, table/1, index/3]).
+-export_type([sequence/0, table/0]).
 
 %% Literals to copy from the input, then a match; lengths and offset in bytes.
 -type sequence() :: {Literals :: binary(), Offset :: pos_integer(), Length :: pos_integer()}.
@@ -16,37 +16,51 @@
 %% How many bytes one call of a BIF compares.
 -define(STRIDE, 65_536).
 
-%% The sequences of Bytes from position Start on (what is before may be matched), and the literals left.
--spec sequences(Bytes :: binary(), Start :: non_neg_integer(), MaxOffset :: pos_integer()) ->
-    {[sequence()], Rest :: binary()}.
-sequences(Bytes, Start, MaxOffset) ->
-    Last = byte_size(Bytes) - ?MARGIN,
-    Bits = table_bits(byte_size(Bytes)),
-    Table = {atomics:new(1 bsl Bits, [{signed, false}]), 32 - Bits},
-    ok = index(0, min(Start, Last), Bytes, Table),
-    find(Start, Start, 0, {Bytes, Table, MaxOffset, Last}, []).
+-type table() :: {atomics:atomics_ref(), Shift :: 0..32}.
+
+%% The sequences of all bytes, and the literals left.
+-spec sequences(binary(), MaxOffset :: pos_integer()) -> {[sequence()], Rest :: binary()}.
+sequences(Bytes, MaxOffset) ->
+    sequences(Bytes, 0, byte_size(Bytes), MaxOffset, table(byte_size(Bytes))).
+
+%% The same from position Start to End; what is before Start and in the table may be matched.
+-spec sequences(binary(), Start, End, MaxOffset :: pos_integer(), table()) ->
+    {[sequence()], Rest :: binary()}
+when
+    Start :: non_neg_integer(), End :: non_neg_integer().
+sequences(Bytes, Start, End, MaxOffset, Table) ->
+    find(Start, Start, 0, {Bytes, Table, MaxOffset, End}, []).
+
+-spec table(Size :: non_neg_integer()) -> table().
+table(Size) ->
+    Bits = table_bits(Size),
+    {atomics:new(1 bsl Bits, [{signed, false}]), 32 - Bits}.
 
 -spec table_bits(non_neg_integer()) -> 8..16.
 table_bits(Size) when Size =< 256 -> 8;
 table_bits(Size) when Size > 65_535 -> 16;
 table_bits(Size) -> length(integer_to_list(Size, 2)).
 
-%% Takes what can be matched before Start into the table.
--spec index(integer(), integer(), binary(), {atomics:atomics_ref(), 0..32}) -> ok.
-index(Position, End, Bytes, Table) when Position < End ->
+%% Takes the first End bytes, of which there are more, into the table, to be matched.
+-spec index(binary(), End :: non_neg_integer(), table()) -> ok.
+index(Bytes, End, Table) ->
+    index(0, End - ?MIN_MATCH, Bytes, Table).
+
+-spec index(integer(), integer(), binary(), table()) -> ok.
+index(Position, Last, Bytes, Table) when Position =< Last ->
     _ = seen_before(word(Bytes, Position), Position, Table),
-    index(Position + 1, End, Bytes, Table);
+    index(Position + 1, Last, Bytes, Table);
 index(_, _, _, _) ->
     ok.
 
-find(Position, Anchor, _Misses, {Bytes, _, _, Last}, Found) when Position > Last ->
-    {lists:reverse(Found), binary:part(Bytes, Anchor, byte_size(Bytes) - Anchor)};
-find(Position, Anchor, Misses, {Bytes, Table, MaxOffset, _} = Search, Found) ->
+find(Position, Anchor, _Misses, {Bytes, _, _, End}, Found) when Position > End - ?MARGIN ->
+    {lists:reverse(Found), binary:part(Bytes, Anchor, End - Anchor)};
+find(Position, Anchor, Misses, {Bytes, Table, MaxOffset, End} = Search, Found) ->
     Word = word(Bytes, Position),
     Candidate = seen_before(Word, Position, Table),
     case Candidate >= 0 andalso Position - Candidate =< MaxOffset andalso word(Bytes, Candidate) of
         Word ->
-            Length = match_length(Bytes, Candidate, Position),
+            Length = match_length(Bytes, Candidate, Position, ?MIN_MATCH, End - ?LAST_LITERALS - Position),
             Literals = binary:part(Bytes, Anchor, Position - Anchor),
             Next = Position + Length,
             find(Next, Next, 0, Search, [{Literals, Position - Candidate, Length} | Found]);
@@ -60,15 +74,10 @@ word(Bytes, Position) ->
     Word.
 
 %% The last position with that hash, -1 for none; from now on this one.
--spec seen_before(0..16#FFFFFFFF, non_neg_integer(), {atomics:atomics_ref(), 0..32}) -> integer().
+-spec seen_before(0..16#FFFFFFFF, non_neg_integer(), table()) -> integer().
 seen_before(Word, Position, {Ref, Shift}) ->
     Slot = ((Word * 2_654_435_761) band 16#FFFFFFFF) bsr Shift + 1,
     atomics:exchange(Ref, Slot, Position + 1) - 1.
-
--spec match_length(binary(), non_neg_integer(), pos_integer()) -> pos_integer().
-match_length(Bytes, Candidate, Position) ->
-    Limit = byte_size(Bytes) - ?LAST_LITERALS - Position,
-    match_length(Bytes, Candidate, Position, ?MIN_MATCH, Limit).
 
 match_length(Bytes, Candidate, Position, Length, Limit) ->
     Stride = min(?STRIDE, Limit - Length),

@@ -1,9 +1,403 @@
 -module(esdb_zstd_erl).
 -moduledoc false.
-%% Zstandard in Erlang.
+%% Zstandard in Erlang, for where OTP has none (before release 28): a complete decoder of RFC 8878, and an
+%% encoder that finds repetitions but leaves literals as they are.
+%%
+%%     block     = literals  sequences
+%%     literals  = 2 bits type (raw, repeated, Huffman, Huffman with the last tree), 2 bits size format,
+%%                 sizes, [tree], 1 or 4 streams
+%%     sequences = count, 2 bits mode for each of literal length, offset and match length
+%%                 (predefined, one symbol, table, the last table), tables, one stream
 
 -export([codec/0]).
+-export([compress/4, decompress/5, check_dictionary/2]).
+-export([new/1, events/2, take/1, compressor/2]).
+-export_type([decoder/0]).
+
+-record(decoder, {
+    dictionary = none :: none | #{atom() => term()},
+    window :: undefined | esdb_window_erl:window(),
+    header :: undefined | esdb_zstd_frame_erl:header(),
+    huffman = none :: none | esdb_zstd_huffman_erl:table(),
+    %% Literal length, offset, match length.
+    tables = {none, none, none} :: tuple(),
+    repeats = {1, 4, 8} :: {pos_integer(), pos_integer(), pos_integer()},
+    hash :: undefined | esdb_xxh64_erl:state(),
+    out = [] :: iolist()
+}).
+
+-opaque decoder() :: #decoder{}.
+
+-define(MAX_BLOCK, 131_072).
+-define(DICTIONARY_MAGIC, 16#EC30A437).
+%% Offset codes above make offsets that no window holds.
+-define(MAX_OFFSET_CODE, 31).
 
 %% OTP has a codec from release 28 on.
--spec codec() -> esdb_zstd_otp_erl.
-codec() -> esdb_zstd_otp_erl.
+-spec codec() -> esdb_zstd_otp_erl | ?MODULE.
+codec() ->
+    case persistent_term:get({?MODULE, codec}, none) of
+        none ->
+            Codec = find_codec(code:ensure_loaded(zstd)),
+            persistent_term:put({?MODULE, codec}, Codec),
+            Codec;
+        Codec ->
+            Codec
+    end.
+
+-spec find_codec({module, module()} | {error, term()}) -> esdb_zstd_otp_erl | ?MODULE.
+find_codec({module, zstd}) -> esdb_zstd_otp_erl;
+find_codec({error, _}) -> ?MODULE.
+
+-spec compress(binary(), 1..22, boolean(), none | binary()) -> binary().
+compress(Data, _Level, Checksum, Dictionary) ->
+    esdb_zstd_encode_erl:compress(Data, Checksum, content(Dictionary)).
+
+%% For input of unknown length.
+-spec compressor(boolean(), none | binary()) -> esdb_zstd_encode_erl:stream().
+compressor(Checksum, Dictionary) ->
+    esdb_zstd_encode_erl:new(Checksum, content(Dictionary)).
+
+-spec content(none | binary()) -> {Id :: non_neg_integer(), Content :: binary()}.
+content(none) ->
+    {0, <<>>};
+content(Bytes) ->
+    {ok, #{id := Id, content := Content}} = dictionary(Bytes),
+    {Id, Content}.
+
+%% The content of the frames of Data, whose events are given.
+-spec decompress(binary(), [esdb_zstd_frame_erl:event()], Most, MaxSize, none | binary()) ->
+    {ok, binary()} | {error, corrupt | checksum_mismatch | {too_large, non_neg_integer()}}
+when
+    Most :: non_neg_integer(), MaxSize :: non_neg_integer().
+decompress(_Data, Events, _Most, MaxSize, Dictionary) ->
+    case all(Events, new(Dictionary), MaxSize, []) of
+        {ok, Pieces} -> {ok, iolist_to_binary(Pieces)};
+        {error, too_large} -> {error, {too_large, MaxSize}};
+        {error, Reason} -> {error, Reason}
+    end.
+
+%% Event by event, so that a bomb is noticed when it passes the limit.
+all([Event | Events], Decoder, Left, Pieces) ->
+    case events([Event], Decoder) of
+        {ok, Decoder1} ->
+            {Piece, Decoder2} = take(Decoder1),
+            case Left - iolist_size(Piece) of
+                Less when Less < 0 -> {error, too_large};
+                Less -> all(Events, Decoder2, Less, [Pieces, Piece])
+            end;
+        {error, Reason} ->
+            {error, Reason}
+    end;
+all([], _, _, Pieces) ->
+    {ok, Pieces}.
+
+-spec check_dictionary(binary(), 1..22) -> ok | {error, invalid_dictionary}.
+check_dictionary(Bytes, _Level) ->
+    case dictionary(Bytes) of
+        {ok, _} -> ok;
+        corrupt -> {error, invalid_dictionary}
+    end.
+
+%% A dictionary that check_dictionary/2 took, or none.
+-spec new(none | binary()) -> decoder().
+new(none) ->
+    #decoder{};
+new(Bytes) ->
+    {ok, Dictionary} = dictionary(Bytes),
+    #decoder{dictionary = Dictionary}.
+
+%% What was decoded since the last time.
+-spec take(decoder()) -> {iolist(), decoder()}.
+take(#decoder{out = Out} = Decoder) -> {Out, Decoder#decoder{out = []}}.
+
+%% Decodes what the walk over the frames found.
+-spec events([esdb_zstd_frame_erl:event()], decoder()) ->
+    {ok, decoder()} | {error, corrupt | checksum_mismatch}.
+events([Event | Events], Decoder) ->
+    case event(Event, Decoder) of
+        #decoder{} = Decoder1 -> events(Events, Decoder1);
+        Reason -> {error, Reason}
+    end;
+events([], Decoder) ->
+    {ok, Decoder}.
+
+event({frame, Header}, Decoder) ->
+    start(Header, Decoder);
+event({block, raw, Bytes, _}, Decoder) ->
+    output(Decoder#decoder{window = esdb_window_erl:append(Bytes, Decoder#decoder.window)});
+event({block, repeated, Byte, Size}, Decoder) ->
+    Bytes = binary:copy(Byte, Size),
+    output(Decoder#decoder{window = esdb_window_erl:append(Bytes, Decoder#decoder.window)});
+event({block, compressed, Bytes, _}, Decoder) ->
+    case block(Bytes, Decoder) of
+        #decoder{} = Decoder1 -> output(Decoder1);
+        _ -> corrupt
+    end;
+event({done, Checksum}, #decoder{header = Header, window = Window, hash = Hash} = Decoder) ->
+    Size = esdb_window_erl:size(Window),
+    case Header of
+        #{content_size := Stated} when is_integer(Stated), Stated =/= Size -> corrupt;
+        #{checksum := false} -> Decoder;
+        #{} ->
+            case esdb_xxh64_erl:checksum(Hash) of
+                Checksum -> Decoder;
+                _ -> checksum_mismatch
+            end
+    end.
+
+-spec start(esdb_zstd_frame_erl:header(), decoder()) -> decoder().
+start(#{window := Reach} = Header, #decoder{dictionary = none} = Decoder) ->
+    Decoder#decoder{
+        header = Header,
+        window = esdb_window_erl:new(max(1, Reach)),
+        huffman = none,
+        tables = {none, none, none},
+        repeats = {1, 4, 8},
+        hash = esdb_xxh64_erl:new()
+    };
+start(#{window := Reach} = Header, #decoder{dictionary = Dictionary} = Decoder) ->
+    #{content := Content, huffman := Huffman, tables := Tables, repeats := Repeats} = Dictionary,
+    Decoder#decoder{
+        header = Header,
+        window = esdb_window_erl:new(Reach + byte_size(Content), Content),
+        huffman = Huffman,
+        tables = Tables,
+        repeats = Repeats,
+        hash = esdb_xxh64_erl:new()
+    }.
+
+%% Hands over what the window has new.
+-spec output(decoder()) -> decoder() | corrupt.
+output(#decoder{window = Window, hash = Hash, out = Out, header = Header} = Decoder) ->
+    {Pieces, Window1} = esdb_window_erl:take(Window),
+    Hash1 =
+        case Header of
+            #{checksum := true} -> lists:foldl(fun esdb_xxh64_erl:update/2, Hash, Pieces);
+            #{} -> Hash
+        end,
+    Decoder#decoder{window = Window1, hash = Hash1, out = [Out | Pieces]}.
+
+block(Bytes, #decoder{huffman = Huffman0, header = #{window := Reach}} = Decoder) ->
+    Limit = min(Reach, ?MAX_BLOCK),
+    maybe
+        {Literals, Huffman, Rest} ?= literals(Bytes, Huffman0, Limit),
+        true ?= byte_size(Literals) =< Limit,
+        sequences(Rest, Literals, Limit, Decoder#decoder{huffman = Huffman})
+    end.
+
+%% Literals: section 3.1.1.3.1.
+literals(<<Byte, _/binary>> = Block, Huffman, Limit) ->
+    Format = (Byte bsr 2) band 3,
+    case Byte band 3 of
+        Plain when Plain < 2 ->
+            {Length, Width} = element(Format + 1, {{1, 5}, {2, 12}, {1, 5}, {3, 20}}),
+            Bits = 8 * Length,
+            case Block of
+                <<Head:Bits/little, Rest/binary>> ->
+                    plain_literals(Plain, Head bsr (Bits - Width), Rest, Huffman, Limit);
+                _ ->
+                    corrupt
+            end;
+        Coded ->
+            {Length, Width} = element(Format + 1, {{3, 10}, {3, 10}, {4, 14}, {5, 18}}),
+            Bits = 8 * Length,
+            case Block of
+                <<Head:Bits/little, Rest/binary>> ->
+                    Mask = (1 bsl Width) - 1,
+                    Size = (Head bsr 4) band Mask,
+                    Compressed = (Head bsr (4 + Width)) band Mask,
+                    coded_literals(Coded, Format, Size, Compressed, Rest, Huffman, Limit);
+                _ ->
+                    corrupt
+            end
+    end;
+literals(<<>>, _, _) ->
+    corrupt.
+
+plain_literals(0, Size, Rest, Huffman, _) ->
+    case Rest of
+        <<Literals:Size/binary, Rest1/binary>> -> {Literals, Huffman, Rest1};
+        _ -> corrupt
+    end;
+plain_literals(1, Size, <<Byte, Rest/binary>>, Huffman, Limit) when Size =< Limit ->
+    {binary:copy(<<Byte>>, Size), Huffman, Rest};
+plain_literals(_, _, _, _, _) ->
+    corrupt.
+
+coded_literals(Coded, Format, Size, Compressed, Rest, Huffman0, Limit) when Size =< Limit ->
+    maybe
+        <<Section:Compressed/binary, Rest1/binary>> ?= Rest,
+        {ok, Huffman, Streams} ?= tree(Coded, Section, Huffman0),
+        {ok, Literals} ?= streams(Format, Streams, Size, Huffman),
+        {Literals, Huffman, Rest1}
+    else
+        _ -> corrupt
+    end;
+coded_literals(_, _, _, _, _, _, _) ->
+    corrupt.
+
+tree(2, Section, _) -> esdb_zstd_huffman_erl:read(Section);
+tree(3, _, none) -> corrupt;
+tree(3, Section, Huffman) -> {ok, Huffman, Section}.
+
+streams(0, Stream, Size, Huffman) ->
+    esdb_zstd_huffman_erl:decode(Stream, Size, Huffman);
+streams(_, <<A:16/little, B:16/little, C:16/little, Streams/binary>>, Size, Huffman) when Size >= 6 ->
+    Each = (Size + 3) div 4,
+    maybe
+        <<One:A/binary, Two:B/binary, Three:C/binary, Four/binary>> ?= Streams,
+        {ok, First} ?= esdb_zstd_huffman_erl:decode(One, Each, Huffman),
+        {ok, Second} ?= esdb_zstd_huffman_erl:decode(Two, Each, Huffman),
+        {ok, Third} ?= esdb_zstd_huffman_erl:decode(Three, Each, Huffman),
+        true ?= Size >= 3 * Each,
+        {ok, Fourth} ?= esdb_zstd_huffman_erl:decode(Four, Size - 3 * Each, Huffman),
+        {ok, <<First/binary, Second/binary, Third/binary, Fourth/binary>>}
+    else
+        _ -> corrupt
+    end;
+streams(_, _, _, _) ->
+    corrupt.
+
+%% Sequences: section 3.1.1.3.2.
+sequences(<<0>>, Literals, _, Decoder) ->
+    Decoder#decoder{window = append(Literals, Decoder#decoder.window)};
+sequences(Section, Literals, Limit, Decoder) ->
+    #decoder{tables = {Lengths0, Offsets0, Matches0}, repeats = Repeats} = Decoder,
+    maybe
+        {Count, <<L:2, O:2, M:2, 0:2, Rest/binary>>} ?= count(Section),
+        {ok, Lengths, Rest1} ?= table(L, literal_length, Rest, Lengths0),
+        {ok, Offsets, Rest2} ?= table(O, offset, Rest1, Offsets0),
+        {ok, Matches, Rest3} ?= table(M, match_length, Rest2, Matches0),
+        {ok, Bits} ?= esdb_zstd_fse_erl:backward(Rest3),
+        {LBits, LStates} = Lengths,
+        {OBits, OStates} = Offsets,
+        {MBits, MStates} = Matches,
+        <<LState:LBits, OState:OBits, MState:MBits, Bits1/bitstring>> ?= Bits,
+        States = {LStates, OStates, MStates},
+        Window0 = Decoder#decoder.window,
+        %% The block may not make the content larger than that.
+        End = esdb_window_erl:size(Window0) + Limit,
+        {Repeats1, Window} ?=
+            run(Bits1, Count, {LState, OState, MState}, States, Literals, Repeats, Window0, End),
+        Decoder#decoder{
+            tables = {Lengths, Offsets, Matches}, repeats = Repeats1, window = Window
+        }
+    else
+        _ -> corrupt
+    end.
+
+count(<<Count, Rest/binary>>) when Count > 0, Count < 128 -> {Count, Rest};
+count(<<255, More:16/little, Rest/binary>>) -> {More + 16#7F00, Rest};
+count(<<High, Low, Rest/binary>>) when High >= 128, High < 255 -> {(High - 128) bsl 8 + Low, Rest};
+count(_) -> corrupt.
+
+table(0, Kind, Rest, _) ->
+    {ok, esdb_zstd_encode_erl:predefined(Kind), Rest};
+table(1, Kind, <<Symbol, Rest/binary>>, _) ->
+    {_, MaxSymbol} = limits(Kind),
+    case Symbol =< MaxSymbol of
+        true -> {ok, esdb_zstd_fse_erl:single(Symbol), Rest};
+        false -> corrupt
+    end;
+table(2, Kind, Rest, _) ->
+    read_table(Kind, Rest);
+table(3, _, Rest, Last) when Last =/= none ->
+    {ok, Last, Rest};
+table(_, _, _, _) ->
+    corrupt.
+
+read_table(Kind, Input) ->
+    {MaxAccuracyLog, MaxSymbol} = limits(Kind),
+    maybe
+        {ok, AccuracyLog, Counts, Rest} ?=
+            esdb_zstd_fse_erl:read_counts(Input, MaxAccuracyLog, MaxSymbol),
+        {ok, esdb_zstd_fse_erl:decoder(AccuracyLog, Counts), Rest}
+    end.
+
+-spec limits(literal_length | offset | match_length) -> {8..9, byte()}.
+limits(literal_length) -> {9, 35};
+limits(offset) -> {8, ?MAX_OFFSET_CODE};
+limits(match_length) -> {9, 52}.
+
+run(<<>>, 0, _, _, Literals, Repeats, Window0, End) ->
+    Window = append(Literals, Window0),
+    case esdb_window_erl:size(Window) =< End of
+        true -> {Repeats, Window};
+        false -> corrupt
+    end;
+run(Bits, Count, {LState, OState, MState}, States, Literals, Repeats, Window, End) when Count > 0 ->
+    {LStates, OStates, MStates} = States,
+    {LSymbol, LWidth, LBase} = element(LState + 1, LStates),
+    {OSymbol, OWidth, OBase} = element(OState + 1, OStates),
+    {MSymbol, MWidth, MBase} = element(MState + 1, MStates),
+    {LFrom, LMore} = esdb_zstd_encode_erl:literal_length(LSymbol),
+    {MFrom, MMore} = esdb_zstd_encode_erl:match_length(MSymbol),
+    maybe
+        <<O:OSymbol, M:MMore, L:LMore, Bits1/bitstring>> ?= Bits,
+        LiteralLength = LFrom + L,
+        MatchLength = MFrom + M,
+        {Offset, Repeats1} ?= offset((1 bsl OSymbol) + O, LiteralLength, Repeats),
+        true ?= esdb_window_erl:size(Window) + LiteralLength + MatchLength =< End,
+        <<These:LiteralLength/binary, Literals1/binary>> ?= Literals,
+        {ok, Window1} ?= esdb_window_erl:copy(Offset, MatchLength, append(These, Window)),
+        {NextStates, Bits2} ?=
+            next(Count, Bits1, {LWidth, LBase}, {MWidth, MBase}, {OWidth, OBase}),
+        run(Bits2, Count - 1, NextStates, States, Literals1, Repeats1, Window1, End)
+    else
+        _ -> corrupt
+    end;
+run(_, _, _, _, _, _, _, _) ->
+    corrupt.
+
+next(1, Bits, _, _, _) ->
+    {none, Bits};
+next(_, Bits, {LWidth, LBase}, {MWidth, MBase}, {OWidth, OBase}) ->
+    case Bits of
+        <<L:LWidth, M:MWidth, O:OWidth, Rest/bitstring>> ->
+            {{LBase + L, OBase + O, MBase + M}, Rest};
+        _ ->
+            corrupt
+    end.
+
+append(<<>>, Window) -> Window;
+append(Bytes, Window) -> esdb_window_erl:append(Bytes, Window).
+
+%% Values up to 3 are the last offsets again: section 3.1.1.5.
+offset(Value, _, {R1, R2, _}) when Value > 3 -> {Value - 3, {Value - 3, R1, R2}};
+offset(Value, 0, Repeats) -> repeated(Value + 1, Repeats);
+offset(Value, _, Repeats) -> repeated(Value, Repeats).
+
+repeated(1, {R1, _, _} = Repeats) -> {R1, Repeats};
+repeated(2, {R1, R2, R3}) -> {R2, {R2, R1, R3}};
+repeated(3, {R1, R2, R3}) -> {R3, {R3, R1, R2}};
+repeated(4, {R1, R2, _}) when R1 > 1 -> {R1 - 1, {R1 - 1, R1, R2}};
+repeated(_, _) -> corrupt.
+
+%% Dictionaries: section 5.
+dictionary(<<?DICTIONARY_MAGIC:32/little, Id:32/little, Tables/binary>>) ->
+    maybe
+        {ok, Huffman, Rest} ?= esdb_zstd_huffman_erl:read(Tables),
+        {ok, Offsets, Rest1} ?= read_table(offset, Rest),
+        {ok, Matches, Rest2} ?= read_table(match_length, Rest1),
+        {ok, Lengths, Rest3} ?= read_table(literal_length, Rest2),
+        <<R1:32/little, R2:32/little, R3:32/little, Content/binary>> ?= Rest3,
+        true ?= lists:all(fun(R) -> R > 0 andalso R =< byte_size(Content) end, [R1, R2, R3]),
+        {ok, #{
+            id => Id,
+            content => Content,
+            huffman => Huffman,
+            tables => {Lengths, Offsets, Matches},
+            repeats => {R1, R2, R3}
+        }}
+    else
+        _ -> corrupt
+    end;
+dictionary(Content) ->
+    {ok, #{
+        id => 0,
+        content => Content,
+        huffman => none,
+        tables => {none, none, none},
+        repeats => {1, 4, 8}
+    }}.

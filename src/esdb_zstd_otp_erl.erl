@@ -3,7 +3,8 @@
 %% The codec of Zstandard frames that OTP has from release 28 on, behind the walk over the frames: by itself
 %% OTP answers what there is of a truncated frame, and knows no limit.
 
--export([compress/4, decompress/4, check_dictionary/2]).
+-export([compress/4, decompress/5, check_dictionary/2]).
+-export([compressor/3, decompressor/1, stream/2, finish/1]).
 
 -ignore_xref([
     {zstd, close, 1},
@@ -11,6 +12,7 @@
     {zstd, context, 2},
     {zstd, dict, 2},
     {zstd, dict, 3},
+    {zstd, finish, 2},
     {zstd, get_dict_id, 1},
     {zstd, stream, 2}
 ]).
@@ -28,36 +30,58 @@ dictionary(none, Options) -> Options;
 dictionary(Dictionary, Options) -> Options#{dictionary => Dictionary}.
 
 %% The content of frames that were walked before. Most is at least what they can hold.
--spec decompress(binary(), Most, MaxSize, none | binary()) ->
+-spec decompress(binary(), [esdb_zstd_frame_erl:event()], Most, MaxSize, none | binary()) ->
     {ok, binary()} | {error, corrupt | checksum_mismatch | {too_large, non_neg_integer()}}
 when
     Most :: non_neg_integer(), MaxSize :: non_neg_integer().
-decompress(Data, Most, MaxSize, Dictionary) ->
+decompress(Data, _Events, Most, MaxSize, Dictionary) ->
     Options = dictionary(Dictionary, #{windowLogMax => ?WINDOW_LOG_MAX}),
     {ok, Context} = zstd:context(decompress, Options),
-    try stream(Context, Data, 0, min(Most, MaxSize), []) of
-        {ok, Content} -> {ok, Content};
+    try pieces(Context, Data, 0, min(Most, MaxSize), []) of
         too_large when Most > MaxSize -> {error, {too_large, MaxSize}};
-        too_large -> {error, corrupt}
-    catch
-        error:{zstd_error, Text} -> {error, reason(Text)}
+        too_large -> {error, corrupt};
+        Result -> Result
     after
         zstd:close(Context)
     end.
 
-stream(Context, Data, Size, Limit, Pieces) ->
-    {Rest, Piece} =
-        case zstd:stream(Context, Data) of
-            {continue, Remaining, Output} -> {iolist_to_binary(Remaining), Output};
-            {continue, Output} -> {<<>>, Output}
-        end,
-    Together = Size + byte_size(Piece),
-    if
-        Together > Limit -> too_large;
+pieces(Context, Data, Size, Limit, Pieces) ->
+    case stream(Context, Data) of
+        {ok, _, Piece} when Size + byte_size(Piece) > Limit -> too_large;
         %% Without input left OTP may still hold output back: it has none when it gives none.
-        Rest =:= <<>>, Piece =:= <<>> -> {ok, iolist_to_binary(lists:reverse(Pieces))};
-        true -> stream(Context, Rest, Together, Limit, [Piece | Pieces])
+        {ok, <<>>, <<>>} -> {ok, iolist_to_binary(lists:reverse(Pieces))};
+        {ok, Rest, Piece} -> pieces(Context, Rest, Size + byte_size(Piece), Limit, [Piece | Pieces]);
+        {error, Reason} -> {error, Reason}
     end.
+
+%% A context for input of unknown length.
+-spec compressor(1..22, boolean(), none | binary()) -> term().
+compressor(Level, Checksum, Dictionary) ->
+    Options = #{compressionLevel => Level, checksumFlag => Checksum},
+    {ok, Context} = zstd:context(compress, dictionary(Dictionary, Options)),
+    Context.
+
+-spec decompressor(none | binary()) -> term().
+decompressor(Dictionary) ->
+    Options = dictionary(Dictionary, #{windowLogMax => ?WINDOW_LOG_MAX}),
+    {ok, Context} = zstd:context(decompress, Options),
+    Context.
+
+%% One piece of output, and the input that is left.
+-spec stream(Context :: term(), binary()) ->
+    {ok, Rest :: binary(), Output :: binary()} | {error, corrupt | checksum_mismatch}.
+stream(Context, Data) ->
+    try zstd:stream(Context, Data) of
+        {continue, Rest, Output} -> {ok, iolist_to_binary(Rest), Output};
+        {continue, Output} -> {ok, <<>>, Output}
+    catch
+        error:{zstd_error, Text} -> {error, reason(Text)}
+    end.
+
+-spec finish(Context :: term()) -> iodata().
+finish(Context) ->
+    {done, Output} = zstd:finish(Context, <<>>),
+    Output.
 
 -spec reason(binary()) -> corrupt | checksum_mismatch.
 reason(<<"Restored data doesn't match checksum", _/binary>>) -> checksum_mismatch;
