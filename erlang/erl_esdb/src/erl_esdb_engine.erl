@@ -42,7 +42,7 @@ exit. `Options` of reads are checked already: `consistency` and `timeout`.
 -callback read(
     handle(),
     Stream :: binary(),
-    From :: non_neg_integer(),
+    From :: non_neg_integer() | last,
     Count :: non_neg_integer() | infinity,
     forward | backward,
     options()

@@ -65,7 +65,7 @@ command(#handle{server = Server}, Command, Timeout) ->
 -spec read(
     #handle{},
     binary(),
-    non_neg_integer(),
+    non_neg_integer() | last,
     non_neg_integer() | infinity,
     forward | backward,
     erl_esdb_engine:options()
@@ -74,7 +74,11 @@ read(Handle, Stream, From, Count, Direction, _Options) ->
     looking(fun() -> read_stream(Handle, Stream, From, Count, Direction) end).
 
 -spec read_stream(
-    #handle{}, binary(), non_neg_integer(), non_neg_integer() | infinity, forward | backward
+    #handle{},
+    binary(),
+    non_neg_integer() | last,
+    non_neg_integer() | infinity,
+    forward | backward
 ) -> {ok, [erl_esdb_engine:piece()]} | {error, stream_not_found}.
 read_stream(#handle{streams = Streams} = Handle, Stream, From, Count, Direction) ->
     case ets:lookup(Streams, Stream) of

@@ -232,8 +232,13 @@ delete_document(Key, #log{documents = Documents} = Log) ->
 %% ---- queries on the machine itself
 
 -doc "Where the events of a window of versions are: see `rows/5`.".
--spec read(binary(), non_neg_integer(), non_neg_integer() | infinity, forward | backward, state()) ->
-    {ok, [span()]} | {error, stream_not_found}.
+-spec read(
+    binary(),
+    non_neg_integer() | last,
+    non_neg_integer() | infinity,
+    forward | backward,
+    state()
+) -> {ok, [span()]} | {error, stream_not_found}.
 read(Stream, From, Count, Direction, Log) ->
     case Log#log.streams of
         #{Stream := Head} -> {ok, rows(Head, From, Count, Direction, fetch(Head#head.no, Log))};
@@ -301,7 +306,7 @@ to `From - Count + 1`, without those that do not exist or were removed.
 """.
 -spec rows(
     head(),
-    non_neg_integer(),
+    non_neg_integer() | last,
     non_neg_integer() | infinity,
     forward | backward,
     erl_esdb_chunks:fetch()
@@ -316,8 +321,11 @@ rows(#head{seq = Seq} = Head, From, Count, Direction, Fetch) ->
             lists:reverse(erl_esdb_chunks:fold(version, Start, Direction, Collect, [], Seq, Fetch))
     end.
 
--spec window(non_neg_integer(), non_neg_integer() | infinity, forward | backward, head()) ->
-    {non_neg_integer(), integer()}.
+-spec window(
+    non_neg_integer() | last, non_neg_integer() | infinity, forward | backward, head()
+) -> {non_neg_integer(), integer()}.
+window(last, Count, Direction, Head) ->
+    window(next(Head) - 1, Count, Direction, Head);
 window(From, Count, forward, #head{first = First} = Head) when is_integer(Count) ->
     {max(From, First), min(From + Count, next(Head)) - 1};
 window(From, infinity, forward, #head{first = First} = Head) ->

@@ -88,19 +88,13 @@ read(Store, Stream, From, Count, Direction, Options) ->
     ok = check_options(Options),
     maybe
         {ok, Engine, Handle, _} ?= engine(Store),
-        Newest = first_version(From),
         {ok, Pieces} ?=
-            named(Store, Engine:read(Handle, Stream, Newest, Count, Direction, Options)),
+            named(Store, Engine:read(Handle, Stream, From, Count, Direction, Options)),
         events(Pieces, Direction)
     else
         {error, stream_not_found} -> {error, {stream_not_found, Stream}};
         {error, Reason} -> {error, Reason}
     end.
-
-%% No stream gets there: a version takes microseconds.
--spec first_version(non_neg_integer() | last) -> non_neg_integer().
-first_version(last) -> 1 bsl 62;
-first_version(From) -> From.
 
 -doc "See `erl_esdb_streams:read_log/5`.".
 -spec read_log(atom(), non_neg_integer() | last, count(), direction(), read_options()) ->

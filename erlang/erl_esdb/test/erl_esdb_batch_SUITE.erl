@@ -1,0 +1,65 @@
+-module(erl_esdb_batch_SUITE).
+-moduledoc "The packed batch: round trip, single bodies, and every kind of damage.".
+
+-compile([export_all, nowarn_export_all]).
+
+-include_lib("stdlib/include/assert.hrl").
+-include_lib("proper/include/proper.hrl").
+
+all() ->
+    [what_is_packed_is_unpacked, every_flipped_bit_is_found, every_cut_is_found, garbage, the_format].
+
+what_is_packed_is_unpacked(_Config) ->
+    Property = ?FORALL(
+        {Terms, A, B},
+        {non_empty(list(any())), non_neg_integer(), non_neg_integer()},
+        begin
+            Packed = erl_esdb_batch:pack(Terms),
+            Count = length(Terms),
+            [First, Last] = lists:sort([A rem Count, B rem Count]),
+            Part = lists:sublist(Terms, First + 1, Last - First + 1),
+            erl_esdb_batch:count(Packed) =:= {ok, Count} andalso
+                erl_esdb_batch:unpack(Packed, 0, Count - 1) =:= {ok, Terms} andalso
+                erl_esdb_batch:unpack(Packed, First, Last) =:= {ok, Part} andalso
+                erl_esdb_batch:unpack(Packed, First, Count) =:= {error, corrupt}
+        end
+    ),
+    erl_esdb_test:property(500, Property).
+
+every_flipped_bit_is_found(_Config) ->
+    Packed = erl_esdb_batch:pack([{<<"id">>, #{a => 1.5}}, [b], <<"three">>]),
+    Flipped = [flip(Packed, Bit) || Bit <- lists:seq(0, bit_size(Packed) - 1)],
+    ?assertEqual([], [Bin || Bin <- Flipped, erl_esdb_batch:unpack(Bin, 0, 2) =/= {error, corrupt}]).
+
+flip(Bin, Bit) ->
+    <<Before:Bit, Value:1, After/bitstring>> = Bin,
+    <<Before:Bit, (1 - Value):1, After/bitstring>>.
+
+every_cut_is_found(_Config) ->
+    Packed = erl_esdb_batch:pack([one, two]),
+    Cut = [binary_part(Packed, 0, Size) || Size <- lists:seq(0, byte_size(Packed) - 1)],
+    Longer = [<<Packed/binary, 0>>, <<0, Packed/binary>>, <<Packed/binary, Packed/binary>>],
+    ?assertEqual([{error, corrupt}], lists:usort([erl_esdb_batch:unpack(B, 0, 1) || B <- Cut ++ Longer])).
+
+%% Also with a checksum that somebody computed.
+garbage(_Config) ->
+    Property = ?FORALL(
+        {Count, Body, First, Last},
+        {range(0, 16#FFFFFFFF), binary(), range(0, 3), range(0, 3)},
+        begin
+            Front = <<"EB", 1, Count:32, Body/binary>>,
+            Forged = <<Front/binary, (esdb_hash_nif:xxhash3(Front)):64>>,
+            {error, corrupt} =:= erl_esdb_batch:unpack(Forged, First, Last) andalso
+                {error, corrupt} =:= erl_esdb_batch:unpack(Body, First, Last)
+        end
+    ),
+    erl_esdb_test:property(1000, Property).
+
+%% The bytes are on disks for ever.
+the_format(_Config) ->
+    A = term_to_binary(a, [{minor_version, 2}]),
+    B = term_to_binary({b}, [{minor_version, 2}]),
+    Front = <<"EB", 1, 2:32, (byte_size(A)):32, (byte_size(A) + byte_size(B)):32, A/binary, B/binary>>,
+    ?assertEqual(<<Front/binary, (esdb_hash_nif:xxhash3(Front)):64>>, erl_esdb_batch:pack([a, {b}])),
+    ?assertEqual(<<131, 119, 1, $a>>, A),
+    ?assertEqual(<<"EB", 1, 0:32>>, binary_part(erl_esdb_batch:pack([]), 0, 7)).

@@ -1,0 +1,87 @@
+-module(erl_esdb_test).
+-moduledoc "What the suites of the store share.".
+
+-export([start_store/1, stop_store/1, event/1, event/2, events/1, events/2, versions/1, ids/1]).
+-export([concurrently/1, collect/2, collected/1, release/1, await/1, property/2]).
+
+-include_lib("proper/include/proper.hrl").
+-include_lib("erl_esdb/include/erl_esdb.hrl").
+
+-doc "Starts a store of its own for one test case.".
+-spec start_store(map()) -> atom().
+start_store(Options) ->
+    Store = list_to_atom("store_" ++ integer_to_list(erlang:unique_integer([positive]))),
+    {ok, _} = erl_esdb:start_store(Store, Options),
+    Store.
+
+-spec stop_store(atom()) -> ok | {error, not_found}.
+stop_store(Store) -> erl_esdb:stop_store(Store).
+
+-spec event(term()) -> new_event().
+event(N) -> event(N, <<"Counted">>).
+
+-spec event(term(), binary()) -> new_event().
+event(N, Type) -> #{event_type => Type, data => #{n => N}}.
+
+-spec events(non_neg_integer()) -> [new_event()].
+events(Count) -> events(0, Count - 1).
+
+-spec events(integer(), integer()) -> [new_event()].
+events(From, To) -> [event(N) || N <- lists:seq(From, To)].
+
+-spec versions([event()]) -> [non_neg_integer()].
+versions(Events) -> [Event#event.version || Event <- Events].
+
+-spec ids([event()]) -> [binary()].
+ids(Events) -> [Event#event.event_id || Event <- Events].
+
+-doc "Runs the funs in processes that start together, and gives their results in order.".
+-spec concurrently([fun(() -> Result)]) -> [Result].
+concurrently(Funs) ->
+    Workers = [spawn_monitor(fun() -> receive go -> exit({result, Fun()}) end end) || Fun <- Funs],
+    lists:foreach(fun({Pid, _}) -> Pid ! go end, Workers),
+    [receive {'DOWN', Ref, process, _, {result, Result}} -> Result end || {_, Ref} <- Workers].
+
+-doc "Attaches a handler that remembers the events whose metadata has this store.".
+-spec collect(term(), atom()) -> ok.
+collect(Id, Store) ->
+    Self = self(),
+    Handler = fun
+        (Event, Measurements, #{store_id := S} = Metadata, _) when S =:= Store ->
+            Self ! {Id, Event, Measurements, Metadata};
+        (_, _, _, _) ->
+            ok
+    end,
+    erl_esdb_telemetry:attach(Id, Handler, none).
+
+-doc "What was remembered so far: handlers run in the process that emits.".
+-spec collected(term()) -> [{[atom()], map(), map()}].
+collected(Id) ->
+    receive
+        {Id, Event, Measurements, Metadata} -> [{Event, Measurements, Metadata} | collected(Id)]
+    after 0 -> []
+    end.
+
+-spec release(term()) -> ok.
+release(Id) -> erl_esdb_telemetry:detach(Id).
+
+-doc "Waits until a fun says true: after each wait for a scheduler, at most ten seconds.".
+-spec await(fun(() -> boolean())) -> ok.
+await(Fun) -> await(Fun, erlang:monotonic_time(millisecond) + 10_000).
+
+-spec await(fun(() -> boolean()), integer()) -> ok.
+await(Fun, Until) ->
+    case Fun() of
+        true ->
+            ok;
+        false ->
+            erlang:monotonic_time(millisecond) < Until orelse error(awaited_in_vain),
+            erlang:yield(),
+            await(Fun, Until)
+    end.
+
+-doc "Checks a property; `ESDB_PROP` multiplies the number of cases.".
+-spec property(pos_integer(), proper:outer_test()) -> true.
+property(Cases, Property) ->
+    Times = list_to_integer(os:getenv("ESDB_PROP", "1")),
+    true = proper:quickcheck(Property, [quiet, {numtests, Cases * Times}, {to_file, user}]).
