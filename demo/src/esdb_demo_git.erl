@@ -12,8 +12,8 @@ The commits of a repository as events, read from one run of `git log`.
 | first parent, parents, week, 12 digits of SHA-256 of the author's e-mail | `metadata` |
 
 The `stream_id` is `area-<folder>`, and `area-.` for files at the root and for a commit without
-files. A rename counts where the file went to, a binary file counts as a file without lines, and a merge
-has no files, as `git log` shows none. Of a shallow clone the oldest commits have no parents.
+files. A rename counts where the file went to, a binary file counts as a file without lines, and a
+merge has no files, as `git log` shows none. Of a shallow clone the oldest commits have no parents.
 
 ```erlang
 1> esdb_demo_git:fold(".", fun({event, _Hash, _Event}, N) -> N + 1; (_, N) -> N end, 0).
