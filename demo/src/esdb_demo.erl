@@ -105,7 +105,7 @@ started({ok, Lane}) ->
     {ok, Lane};
 started({error, Reason}) ->
     Why = io_lib:format("One column only: no second node could be started (~0tp).", [Reason]),
-    {none, unicode:characters_to_binary(Why)}.
+    {none, esdb_demo_text:binary(Why)}.
 
 -spec close(esdb_demo_lane:lane(), {ok, esdb_demo_lane:lane()} | {none, binary()}) -> ok.
 close(Here, There) ->
@@ -151,7 +151,7 @@ open_stores(Lanes) ->
             ok;
         [Reason | _] ->
             Text = io_lib:format("the event store does not start: ~0tp", [Reason]),
-            {error, unicode:characters_to_binary(Text)}
+            {error, esdb_demo_text:binary(Text)}
     end.
 
 -spec some(non_neg_integer(), esdb_demo_import:imported(), binary()) -> ok | {error, binary()}.
@@ -159,7 +159,7 @@ some(0, #{first_problems := []}, Title) ->
     {error, <<"there are no events in ", Title/binary>>};
 some(0, #{first_problems := [{Where, Why} | _]}, Title) ->
     Found = [" (", esdb_demo_report:where(Where), ": ", Why, ")"],
-    {error, unicode:characters_to_binary(["there are no events in ", Title | Found])};
+    {error, esdb_demo_text:binary(["there are no events in ", Title | Found])};
 some(_, _, _) ->
     ok.
 

@@ -66,7 +66,7 @@ bar(Value, Max, Cells, _) ->
     lists:duplicate(max(1, round(min(Value, Max) / Max * Cells)), $#).
 
 -doc "A bar chart: a label, a bar, the number and a remark a line.".
--spec bars([{Label, non_neg_integer(), Remark}], style()) -> unicode:chardata() when
+-spec bars([{Label, non_neg_integer(), Remark}], style()) -> [unicode:chardata()] when
     Label :: unicode:chardata(), Remark :: unicode:chardata().
 bars(Rows, #{width := Width} = Style) ->
     Max = lists:max([1 | [N || {_, N, _} <- Rows]]),

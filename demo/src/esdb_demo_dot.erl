@@ -83,7 +83,7 @@ text(#{nodes := [], edges := []}) ->
     ~"digraph causation {\n}\n";
 text(#{chain := Chain, nodes := Nodes, edges := Edges}) ->
     Bold = #{Id => [] || Id <- Chain},
-    unicode:characters_to_binary([
+    esdb_demo_text:binary([
         "digraph causation {\n",
         "  rankdir=LR;\n",
         "  node [shape=box, style=\"rounded,filled\", fillcolor=\"#f4f4f4\", color=\"#999999\",",
@@ -148,7 +148,7 @@ write(Folder, #{chain := Chain, nodes := Nodes} = Selection) ->
             {ok, [What | svg(Path, filename:join(Folder, "causation.svg"))]};
         {error, Reason} ->
             Why = ["cannot write ", Path, ": ", file:format_error(Reason)],
-            {error, unicode:characters_to_binary(Why)}
+            {error, esdb_demo_text:binary(Why)}
     end.
 
 -spec write_file(file:filename(), binary()) ->

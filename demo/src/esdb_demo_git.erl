@@ -64,7 +64,7 @@ fold(Path, Handler, Acc) ->
 check_folder(Path) ->
     case filelib:is_dir(Path) of
         true -> ok;
-        false -> {error, sentence(["there is no folder ", Path])}
+        false -> {error, esdb_demo_text:binary(["there is no folder ", Path])}
     end.
 
 -spec check_repository(file:filename()) -> ok | {error, binary()}.
@@ -73,7 +73,8 @@ check_repository(Path) ->
         {ok, 0, _} ->
             ok;
         {ok, _, Output} ->
-            {error, sentence(["the folder ", Path, " is no git repository (", words(Output), ")"])};
+            Why = [" is no git repository (", words(Output), ")"],
+            {error, esdb_demo_text:binary(["the folder ", Path | Why])};
         {error, Reason} ->
             {error, no_answer(Reason)}
     end.
@@ -85,7 +86,7 @@ count(Path) ->
         {ok, 0, Digits} ?= git(Path, ["rev-list", "--count", "HEAD", "--"]),
         {ok, binary_to_integer(string:trim(Digits))}
     else
-        {ok, _, <<>>} -> {error, sentence(["the repository ", Path, " has no commits yet"])};
+        {ok, _, <<>>} -> {error, no_commits(Path)};
         {ok, _, Output} -> {error, broken(Path, words(Output))};
         {error, Reason} -> {error, no_answer(Reason)}
     end.
@@ -180,15 +181,7 @@ file(Name, {Insertions, Deletions}, #log{commit = {Header, Areas}} = Log) ->
 area(Name) ->
     case binary:split(Name, ~"/") of
         [_AtRoot] -> ~".";
-        [Folder, _] -> utf8(Folder)
-    end.
-
-%% Names are bytes; one that is no UTF-8 is read as Latin-1, so that it can stand in JSON.
--spec utf8(binary()) -> binary().
-utf8(Name) ->
-    case unicode:characters_to_binary(Name) of
-        Valid when is_binary(Valid) -> binary:copy(Valid);
-        _ -> unicode:characters_to_binary(Name, latin1)
+        [Folder, _] -> esdb_demo_text:name(Folder)
     end.
 
 -spec complete(#log{}) -> #log{}.
@@ -264,9 +257,13 @@ numbers({Files, Insertions, Deletions}) ->
 no_answer(not_found) -> ~"there is no git on the PATH";
 no_answer(timeout) -> ~"git did not answer within a minute".
 
+-spec no_commits(file:filename()) -> binary().
+no_commits(Path) ->
+    esdb_demo_text:binary(["the repository ", Path, " has no commits yet"]).
+
 -spec broken(file:filename(), unicode:chardata()) -> binary().
 broken(Path, Why) ->
-    sentence(["cannot read the repository ", Path, ": ", Why]).
+    esdb_demo_text:binary(["cannot read the repository ", Path, ": ", Why]).
 
 %% What git said last, without the word that all its errors begin with.
 -spec words(binary()) -> unicode:chardata().
@@ -274,9 +271,5 @@ words(Output) ->
     Lines = [L || L <- string:split(Output, "\n", all), string:trim(L) =/= <<>>],
     case Lines of
         [] -> ~"git gave no reason";
-        [First | _] -> string:replace(utf8(First), "fatal: ", "")
+        [First | _] -> string:replace(esdb_demo_text:name(First), "fatal: ", "")
     end.
-
--spec sentence(unicode:chardata()) -> binary().
-sentence(Text) ->
-    unicode:characters_to_binary(Text).

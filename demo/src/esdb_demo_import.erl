@@ -113,7 +113,7 @@ append(Lane, Store, Batches) ->
 -spec refused(binary(), term()) -> binary().
 refused(Stream, Reason) ->
     Text = io_lib:format("the store refused events of the stream ~ts: ~0tp", [Stream, Reason]),
-    unicode:characters_to_binary(Text).
+    esdb_demo_text:binary(Text).
 
 -spec batches([esdb_demo_event:commit()]) -> [{binary(), [map()]}].
 batches(Events) ->

@@ -162,4 +162,4 @@ fail(#reader{path = Path}, Why) ->
 
 -spec cannot_read(file:filename_all(), atom() | unicode:chardata()) -> binary().
 cannot_read(Path, Reason) when is_atom(Reason) -> cannot_read(Path, file:format_error(Reason));
-cannot_read(Path, Why) -> unicode:characters_to_binary(["cannot read ", Path, ": ", Why]).
+cannot_read(Path, Why) -> esdb_demo_text:binary(["cannot read ", Path, ": ", Why]).

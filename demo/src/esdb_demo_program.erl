@@ -92,10 +92,8 @@ cancel(Timer) ->
 %% Closing a port leaves the program running: it is told to end, and what it still says is dropped.
 -spec stop(port()) -> {error, timeout}.
 stop(Port) ->
-    case erlang:port_info(Port, os_pid) of
-        {os_pid, Pid} -> _ = run("kill", [integer_to_list(Pid)], 5000);
-        undefined -> ok
-    end,
+    Pids = [Pid || {os_pid, Pid} <- [erlang:port_info(Port, os_pid)]],
+    _ = [run("kill", [integer_to_list(Pid)], 5000) || Pid <- Pids],
     _ = erlang:unlink(Port),
     _ = erlang:exit(Port, kill),
     drop(Port),

@@ -51,15 +51,12 @@ failures(#{unread := Unread} = Result) ->
     Measured = measured(Result),
     Unlike = lists:usort([C || #{archive := Rs} <- Measured, #{same := false, codec := C} <- Rs]),
     Digests = lists:usort([D || #{digest := D} <- Measured]),
-    lists:append([
-        [failure(["the archive did not read back identically: ", codec_name(C)]) || C <- Unlike],
-        [failure(["one node cannot read the other's archive: ", codec_name(C)]) || C <- Unread],
-        [~"Rust and Erlang did not agree on the facts or the partitions" || length(Digests) > 1]
-    ]).
-
--spec failure(unicode:chardata()) -> binary().
-failure(Text) ->
-    unicode:characters_to_binary(Text).
+    Texts = lists:append([
+        [["the archive did not read back identically: ", codec_name(C)] || C <- Unlike],
+        [["one node cannot read the other's archive: ", codec_name(C)] || C <- Unread],
+        ["Rust and Erlang did not agree on the facts or the partitions" || length(Digests) > 1]
+    ]),
+    [esdb_demo_text:binary(Text) || Text <- Texts].
 
 %% One or two measurements, this node's first.
 -spec measured(result()) -> [esdb_demo_steps:measured()].

@@ -36,9 +36,9 @@ describe({git, "."}) ->
     {ok, Folder} = file:get_cwd(),
     describe({git, Folder});
 describe({git, Path}) ->
-    unicode:characters_to_binary(["git log of ", Path]);
+    esdb_demo_text:binary(["git log of ", Path]);
 describe({ndjson, Path}) ->
-    unicode:characters_to_binary(["events of ", Path]).
+    esdb_demo_text:binary(["events of ", Path]).
 
 -doc """
 Folds over all items of the source, parents before their children where it is a repository.
