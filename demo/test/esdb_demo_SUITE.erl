@@ -10,6 +10,7 @@ all() ->
     [
         event_what_a_line_must_have,
         event_to_the_store_and_back,
+        events_of_many_pages_are_folded_in_order,
         pieces_are_those_of_a_split,
         ndjson_plain_gzipped_and_odd_line_ends_are_the_same,
         ndjson_malformed_lines_are_named_and_the_rest_goes_in,
@@ -94,6 +95,15 @@ event_to_the_store_and_back(Config) ->
     {ok, Odd} = parse((hd(Events))#{metadata := Foreign, data := Foreign}),
     _ = esdb_demo_event:to_new(Odd),
     ?assert(erlang:system_info(atom_count) - Atoms < 10_000).
+
+events_of_many_pages_are_folded_in_order(_) ->
+    Events = chained([integer_to_binary(N) || N <- lists:seq(1, 2500)]),
+    with_store(fun(Store) ->
+        Batches = [{~"s", [esdb_demo_event:to_new(E)]} || E <- Events],
+        {ok, _} = esdb_demo_steps:append(Store, Batches),
+        Ids = esdb_demo_steps:fold(Store, fun(#{event_id := Id}, In) -> [Id | In] end, []),
+        ?assertEqual([Id || #{event_id := Id} <- Events], lists:reverse(Ids))
+    end).
 
 %% Cutting
 
