@@ -19,8 +19,8 @@ Without options a store lives in memory, until it is stopped or the node ends. T
 -include("erl_esdb.hrl").
 
 -doc """
-Starts a store: one that the environment names with its options there, another with the defaults; or one
-that a record describes.
+Starts a store: one that the environment names with its options there, another with the defaults;
+or one that a record describes.
 """.
 -spec start_store(atom() | store_config()) -> {ok, pid()} | {error, term()}.
 start_store(#store_config{} = Config) ->

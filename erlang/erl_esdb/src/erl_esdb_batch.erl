@@ -2,8 +2,8 @@
 -moduledoc """
 The events of one append in one binary, packed once by the process that appends.
 
-Neither version nor position nor time are in it: they are known only when the append is ordered, and the
-reader adds them. Each body can be taken out alone.
+Neither version nor position nor time are in it: they are known only when the append is ordered,
+and the reader adds them. Each body can be taken out alone.
 
 ```
    bytes
@@ -14,8 +14,8 @@ reader adds them. Each body can be taken out alone.
  +--------------------------------------------------------------------+
 ```
 
-Numbers are unsigned and big-endian; ends count from the first byte after the table of ends. A body is in
-the external term format (`minor_version` 2, deterministic).
+Numbers are unsigned and big-endian; ends count from the first byte after the table of ends. A
+body is in the external term format (`minor_version` 2, deterministic).
 
 ```erlang
 1> Packed = erl_esdb_batch:pack([a, b, c]).
@@ -57,8 +57,8 @@ count(Bin) when is_binary(Bin) -> {error, corrupt}.
 -doc """
 Takes out the bodies from the first index to the last, both counted from 0 and included.
 
-The checksum of the whole is compared first. `{error, corrupt}`: this is no packed batch, it is damaged, or
-it has no such bodies.
+The checksum of the whole is compared first. `{error, corrupt}`: this is no packed batch, it is
+damaged, or it has no such bodies.
 """.
 -spec unpack(binary(), First :: non_neg_integer(), Last :: non_neg_integer()) ->
     {ok, [term()]} | {error, corrupt}.

@@ -2,14 +2,14 @@
 -moduledoc """
 A sequence of rows, one an append, in a few bytes each.
 
-A store keeps one row an append for its stream and one for the order of all events, in RAM, for ever: so
-they must be small. 128 rows make a chunk, a binary of the differences between neighbours. The sequence
-itself holds the last, open chunk only; a full one is handed to the caller, who keeps it by its number and
-gives it back through a fun. That way the same code runs on the maps of the pure machine and on ETS
-tables that many processes read at once.
+A store keeps one row an append for its stream and one for the order of all events, in RAM, for
+ever: so they must be small. 128 rows make a chunk, a binary of the differences between
+neighbours. The sequence itself holds the last, open chunk only; a full one is handed to the
+caller, who keeps it by its number and gives it back through a fun. That way the same code runs on
+the maps of the pure machine and on ETS tables that many processes read at once.
 
 ```
- chunk  =  row, row, ...                      differences to the row before, the first to a row of zeros
+ chunk  =  row, row, ...          differences to the row before, the first to a row of zeros
  row    =  head [index] [stream] [version] [position] epoch
 
  head      varint   (count - 1) * 16 + flags
@@ -22,8 +22,8 @@ tables that many processes read at once.
  varint: 7 bits a byte, the lowest first, the top bit set where more follow; zigzag: 0 -1 1 -2 2 ...
 ```
 
-Within a stream the version is always as predicted, in the order of all events the position is, so neither
-costs a byte there. One append after the other to one stream takes three to five bytes.
+Within a stream the version is always as predicted, in the order of all events the position is, so
+neither costs a byte there. One append after the other to one stream takes three to five bytes.
 
 ```erlang
 1> {Seq, none} = erl_esdb_chunks:add(Row, erl_esdb_chunks:new()).
@@ -36,7 +36,11 @@ costs a byte there. One append after the other to one stream takes three to five
 
 -include("erl_esdb_log.hrl").
 
+-compile({inline, [int/1, field/2, signed/1]}).
+
 -define(ROWS, 128).
+%% No row takes more bytes: six integers of less than 140 bits.
+-define(LONGEST, 120).
 -define(ZERO, #row{}).
 
 -record(seq, {
@@ -87,16 +91,18 @@ added(Seq) ->
     {Seq, none}.
 
 -doc """
-Folds over the rows that hold the events from `From` on, forward or backward, until the fun says stop.
+Folds over the rows that hold the events from `From` on, forward or backward, until the fun says
+stop.
 
-Forward begins with the row that holds `From` or, where there is none, the first after it; backward with
-the last row that begins at or before it. The chunk is found by bisection.
+Forward begins with the row that holds `From` or, where there is none, the first after it;
+backward with the last row that begins at or before it. The chunk is found by bisection.
 """.
 -spec fold(field(), non_neg_integer(), forward | backward, Fun, Acc, seq(), fetch()) -> Acc when
     Fun :: fun((#row{}, Acc) -> {next | stop, Acc}).
 fold(Field, From, Direction, Fun, Acc, Seq, Fetch) ->
     Number = find(Field, From, Seq, Fetch),
-    Rows = select(Direction, Field, From, decode(chunk(Number, Seq, Fetch))),
+    Bytes = binary_to_list(chunk(Number, Seq, Fetch)),
+    Rows = select(Direction, Field, From, Bytes),
     fold_rows(Rows, Direction, Number, Fun, Acc, Seq, Fetch).
 
 -spec fold_rows([#row{}], forward | backward, chunk_no(), Fun, Acc, seq(), fetch()) -> Acc when
@@ -115,11 +121,31 @@ fold_rows([], backward, Number, Fun, Acc, #seq{first = First} = Seq, Fetch) when
 fold_rows([], _, _, _, Acc, _, _) ->
     Acc.
 
--spec select(forward | backward, field(), non_neg_integer(), [#row{}]) -> [#row{}].
-select(forward, Field, From, Rows) ->
-    lists:dropwhile(fun(Row) -> key(Field, Row) + Row#row.count =< From end, Rows);
-select(backward, Field, From, Rows) ->
-    lists:reverse(lists:takewhile(fun(Row) -> key(Field, Row) =< From end, Rows)).
+-spec select(forward | backward, field(), non_neg_integer(), [byte()]) -> [#row{}].
+select(forward, Field, From, Bytes) -> rows_from(Field, From, Bytes, ?ZERO);
+select(backward, Field, From, Bytes) -> rows_to(Field, From, Bytes, ?ZERO, []).
+
+%% The rows that end after the key, in order.
+-spec rows_from(field(), non_neg_integer(), [byte()], #row{}) -> [#row{}].
+rows_from(_Field, _From, [], _Before) ->
+    [];
+rows_from(Field, From, Bytes, Before) ->
+    {Row, Rest} = row(Bytes, Before),
+    case key(Field, Row) + Row#row.count > From of
+        true -> [Row | rows(Rest, Row)];
+        false -> rows_from(Field, From, Rest, Row)
+    end.
+
+%% The rows that begin at or before the key, the last first.
+-spec rows_to(field(), non_neg_integer(), [byte()], #row{}, [#row{}]) -> [#row{}].
+rows_to(_Field, _From, [], _Before, Rows) ->
+    Rows;
+rows_to(Field, From, Bytes, Before, Rows) ->
+    {Row, Rest} = row(Bytes, Before),
+    case key(Field, Row) =< From of
+        true -> rows_to(Field, From, Rest, Row, [Row | Rows]);
+        false -> Rows
+    end.
 
 -doc """
 Lets go of the full chunks whose rows all end before `Key`. Answers their numbers, lowest first.
@@ -129,8 +155,8 @@ drop_before(Field, Key, #seq{first = First} = Seq, Fetch) ->
     Keep = find(Field, Key, Seq, Fetch),
     {Seq#seq{first = Keep}, lists:seq(First, Keep - 1)}.
 
-%% The last chunk that begins at or before the key, the first chunk where none does. The open chunk has
-%% the number that it will get.
+%% The last chunk that begins at or before the key, the first chunk where none does. The open
+%% chunk has the number that it will get.
 -spec find(field(), non_neg_integer(), seq(), fetch()) -> chunk_no().
 find(Field, Key, #seq{first = First, next = Next, size = Size} = Seq, Fetch) ->
     Last =
@@ -145,7 +171,7 @@ bisect(_Field, _Key, Low, Low, _Seq, _Fetch) ->
     Low;
 bisect(Field, Key, Low, High, Seq, Fetch) ->
     Middle = (Low + High + 1) div 2,
-    {First, _} = row(chunk(Middle, Seq, Fetch), ?ZERO),
+    First = first_row(chunk(Middle, Seq, Fetch)),
     case key(Field, First) =< Key of
         true -> bisect(Field, Key, Middle, High, Seq, Fetch);
         false -> bisect(Field, Key, Low, Middle - 1, Seq, Fetch)
@@ -191,24 +217,32 @@ zigzag(N) -> varint((-N bsl 1) - 1).
 varint(N) when N < 128 -> [N];
 varint(N) -> [N band 127 bor 128 | varint(N bsr 7)].
 
+-spec first_row(binary()) -> #row{}.
+first_row(Chunk) ->
+    Start = binary_part(Chunk, 0, min(byte_size(Chunk), ?LONGEST)),
+    {Row, _} = row(binary_to_list(Start), ?ZERO),
+    Row.
+
+%% By way of a list of bytes: taking bytes off a binary one by one and handing on the rest makes a
+%% sub-binary each time, which costs five times as much.
 -spec decode(binary()) -> [#row{}].
-decode(Chunk) -> decode(Chunk, ?ZERO).
+decode(Chunk) -> rows(binary_to_list(Chunk), ?ZERO).
 
--spec decode(binary(), #row{}) -> [#row{}].
-decode(<<>>, _) ->
+-spec rows([byte()], Before :: #row{}) -> [#row{}].
+rows([], _Before) ->
     [];
-decode(Chunk, Before) ->
-    {Row, Rest} = row(Chunk, Before),
-    [Row | decode(Rest, Row)].
+rows(Bytes, Before) ->
+    {Row, Rest} = row(Bytes, Before),
+    [Row | rows(Rest, Row)].
 
--spec row(binary(), Before :: #row{}) -> {#row{}, binary()}.
-row(Bin, #row{index = I, count = C, stream = S, version = V, position = P, epoch_us = E}) ->
-    {Head, Bin0} = int(Bin),
-    {Index, Bin1} = field(Head band 1, Bin0),
-    {Stream, Bin2} = field(Head band 2, Bin1),
-    {Version, Bin3} = field(Head band 4, Bin2),
-    {Position, Bin4} = field(Head band 8, Bin3),
-    {Epoch, Rest} = int(Bin4),
+-spec row([byte(), ...], Before :: #row{}) -> {#row{}, [byte()]}.
+row(Bytes, #row{index = I, count = C, stream = S, version = V, position = P, epoch_us = E}) ->
+    {Head, Bytes0} = int(Bytes),
+    {Index, Bytes1} = field(Head band 1, Bytes0),
+    {Stream, Bytes2} = field(Head band 2, Bytes1),
+    {Version, Bytes3} = field(Head band 4, Bytes2),
+    {Position, Bytes4} = field(Head band 8, Bytes3),
+    {Epoch, Rest} = int(Bytes4),
     Row = #row{
         index = I + Index + 1,
         count = (Head bsr 4) + 1,
@@ -219,19 +253,19 @@ row(Bin, #row{index = I, count = C, stream = S, version = V, position = P, epoch
     },
     {Row, Rest}.
 
--spec field(0 | 1 | 2 | 4 | 8, binary()) -> {non_neg_integer(), binary()}.
-field(0, Bin) -> {0, Bin};
-field(_, Bin) -> int(Bin).
+-spec field(0 | 1 | 2 | 4 | 8, [byte()]) -> {non_neg_integer(), [byte()]}.
+field(0, Bytes) -> {0, Bytes};
+field(_, Bytes) -> int(Bytes).
 
 -spec signed(non_neg_integer()) -> integer().
 signed(N) when N band 1 =:= 0 -> N bsr 1;
 signed(N) -> -((N + 1) bsr 1).
 
--spec int(binary()) -> {non_neg_integer(), binary()}.
-int(<<0:1, A:7, Rest/binary>>) -> {A, Rest};
-int(<<1:1, A:7, 0:1, B:7, Rest/binary>>) -> {B bsl 7 bor A, Rest};
-int(<<1:1, A:7, 1:1, B:7, Rest/binary>>) -> int(Rest, B bsl 7 bor A, 14).
+-spec int([byte(), ...]) -> {non_neg_integer(), [byte()]}.
+int([A | Rest]) when A < 128 -> {A, Rest};
+int([A, B | Rest]) when B < 128 -> {B bsl 7 bor (A band 127), Rest};
+int([A, B | Rest]) -> int(Rest, (B band 127) bsl 7 bor (A band 127), 14).
 
--spec int(binary(), non_neg_integer(), pos_integer()) -> {non_neg_integer(), binary()}.
-int(<<0:1, A:7, Rest/binary>>, Acc, Shift) -> {A bsl Shift bor Acc, Rest};
-int(<<1:1, A:7, Rest/binary>>, Acc, Shift) -> int(Rest, A bsl Shift bor Acc, Shift + 7).
+-spec int([byte(), ...], non_neg_integer(), pos_integer()) -> {non_neg_integer(), [byte()]}.
+int([A | Rest], Acc, Shift) when A < 128 -> {A bsl Shift bor Acc, Rest};
+int([A | Rest], Acc, Shift) -> int(Rest, (A band 127) bsl Shift bor Acc, Shift + 7).

@@ -20,8 +20,8 @@ Configuration: the application's environment and the options of a store.
 | `max_batch_events` | 100,000 | events of an append |
 | `writer_pool_size`, `reader_pool_size`, `gateway_pool_size` | 10, 10, 1 | |
 
-What is not known of a store goes to its `options` with a warning; an unknown key of the application is
-refused by name when it starts.
+What is not known of a store goes to its `options` with a warning; an unknown key of the
+application is refused by name when it starts.
 """.
 
 -export([get_store_config/1, get_all_store_configs/0, get_env/2, get_env/3]).
@@ -179,7 +179,7 @@ pool(Key, Options, Default) -> maps:get(Key, Options, get_env(Key, Default)).
 -spec mode(atom(), term()) -> single | cluster.
 mode(_Store, Mode) when Mode =:= single; Mode =:= cluster -> Mode;
 mode(Store, Other) ->
-    ?LOG_WARNING("store ~ts: mode ~tp is neither single nor cluster, single is used", [Store, Other]),
+    ?LOG_WARNING("store ~ts: mode ~tp is not known, single is used", [Store, Other]),
     single.
 
 -spec warn_unknown(atom(), [term()]) -> ok.

@@ -2,13 +2,13 @@
 -moduledoc """
 What keeps the batches of a store and orders its commands.
 
-An engine is a process below the store's supervisor that runs `m:erl_esdb_log` on the commands it is
-given. It keeps what the commands brought (packed events, documents) until the machine says that it is
-dead, and finds it by its index. When it can be used it calls `ready/3`; every other callback gets the
-handle given there and may run in any process.
+An engine is a process below the store's supervisor that runs `m:erl_esdb_log` on the commands it
+is given. It keeps what the commands brought (packed events, documents) until the machine says
+that it is dead, and finds it by its index. When it can be used it calls `ready/3`; every other
+callback gets the handle given there and may run in any process.
 
-A callback that cannot reach the store answers `{error, t:failure/0}` within the time allowed; it does not
-exit. `Options` of reads are checked already: `consistency` and `timeout`.
+A callback that cannot reach the store answers `{error, t:failure/0}` within the time allowed; it
+does not exit. `Options` of reads are checked already: `consistency` and `timeout`.
 """.
 
 -export([ready/3, gone/1, find/1]).

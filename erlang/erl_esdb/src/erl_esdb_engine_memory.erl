@@ -2,14 +2,14 @@
 -moduledoc """
 A store in the memory of one node, for as long as its process lives.
 
-One process applies the commands; its state is the machine. What changed it writes into ETS tables, in the
-order the machine gives, before it answers. Reads look there, in the process of the caller, at the same
-time as each other and as appends.
+One process applies the commands; its state is the machine. What changed it writes into ETS
+tables, in the order the machine gives, before it answers. Reads look there, in the process of the
+caller, at the same time as each other and as appends.
 
-A reader goes from the head of a stream or the order of the log down to chunks and bodies. These may be
-removed in between by a truncation or deletion; then it begins again with the new head. Nothing that a
-head names is ever missing otherwise, because a head is written after all it names and before anything it
-does not name any more is removed.
+A reader goes from the head of a stream or the order of the log down to chunks and bodies. These
+may be removed in between by a truncation or deletion; then it begins again with the new head.
+Nothing that a head names is ever missing otherwise, because a head is written after all it names
+and before anything it does not name any more is removed.
 """.
 
 -behaviour(erl_esdb_engine).
@@ -179,8 +179,8 @@ fetch(#handle{chunks = Chunks}, No) ->
         end
     end.
 
-%% What was found may be removed before it is fetched: then its stream has another head by now, and there
-%% was one more truncation for each time we look again. The tables go with the process.
+%% What was found may be removed before it is fetched: then its stream has another head by now,
+%% and there was one more truncation for each time we look again. The tables go with the process.
 -spec looking(fun(() -> Result)) -> Result | {error, not_started}.
 looking(Look) ->
     try

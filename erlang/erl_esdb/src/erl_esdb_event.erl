@@ -3,8 +3,8 @@
 Events on their way in and out: what a caller hands in is checked and becomes a body, a body and its
 place in the log become an `#event{}`.
 
-A body is `{Id, Type, Data, Metadata}`, with a map of what differs from the usual as fifth element where
-something does. Bodies are stored, so their form is part of the format on disk.
+A body is `{Id, Type, Data, Metadata}`, with a map of what differs from the usual as fifth element
+where something does. Bodies are stored, so their form is part of the format on disk.
 """.
 
 -export([bodies/1, event/4, type/1]).
@@ -26,8 +26,9 @@ something does. Bodies are stored, so their form is part of the format on disk.
 -doc """
 Checks events and makes bodies of them.
 
-An event is a `t:new_event/0` or an `#event{}`, whose stream, version, position and times are ignored. An
-event without an id gets a random one (UUID version 4). The first event that is wrong is reported.
+An event is a `t:new_event/0` or an `#event{}`, whose stream, version, position and times are
+ignored. An event without an id gets a random one (UUID version 4). The first event that is wrong
+is reported.
 """.
 -spec bodies([new_event() | event()]) -> {ok, [body()]} | {error, invalid()}.
 bodies(Events) ->

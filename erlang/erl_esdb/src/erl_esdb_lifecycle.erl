@@ -19,7 +19,8 @@ init(#store_config{store_id = Store, mode = Mode, data_dir = Dir}) ->
     process_flag(trap_exit, true),
     proc_lib:set_label({?MODULE, Store}),
     Now = #{system_time => erlang:system_time(millisecond)},
-    erl_esdb_telemetry:emit(?STORE_STARTED, Now, #{store_id => Store, mode => Mode, data_dir => Dir}),
+    Metadata = #{store_id => Store, mode => Mode, data_dir => Dir},
+    erl_esdb_telemetry:emit(?STORE_STARTED, Now, Metadata),
     {ok, {Store, erlang:monotonic_time(millisecond)}}.
 
 -doc false.

@@ -2,10 +2,10 @@
 -moduledoc """
 The state machine of a store: versions, positions, conditions, indexes, documents. Pure.
 
-Every engine runs it: it takes one command after the other, each with a rising index that the engine
-chose, and answers what the caller gets and what changed. It reads no clock and no process, so the same
-commands give the same state on every node. The bodies of events and documents are not in it: the engine
-finds them by the index of the command that brought them.
+Every engine runs it: it takes one command after the other, each with a rising index that the
+engine chose, and answers what the caller gets and what changed. It reads no clock and no process,
+so the same commands give the same state on every node. The bodies of events and documents are not
+in it: the engine finds them by the index of the command that brought them.
 
 ```erlang
 1> Log0 = erl_esdb_log:new().
@@ -13,9 +13,10 @@ finds them by the index of the command that brought them.
        erl_esdb_log:apply(1, {append, <<"s">>, -1, Packed, #{count => 1, epoch_us => 5}}, Log0).
 ```
 
-An engine that answers reads from other processes than the one that applies commands mirrors the effects,
-in their order, into tables: whoever looks from the stream or the log downwards then finds everything it
-names, or finds that it was removed in between and looks again. `rows/5` and `log_rows/6` work on either.
+An engine that answers reads from other processes than the one that applies commands mirrors the
+effects, in their order, into tables: whoever looks from the stream or the log downwards then
+finds everything it names, or finds that it was removed in between and looks again. `rows/5` and
+`log_rows/6` work on either.
 """.
 
 -export([new/0, apply/3]).
@@ -63,12 +64,15 @@ names, or finds that it was removed in between and looks again. `rows/5` and `lo
     | {delete, Stream :: binary()}
     | {put_document, document_key(), Body :: binary()}
     | {delete_document, document_key()}.
+-type appended() :: {
+    Version :: integer(), Position :: non_neg_integer() | undefined, Count :: non_neg_integer()
+}.
 -type reply() ::
-    {ok, {Version :: integer(), Position :: non_neg_integer() | undefined, Count :: non_neg_integer()}}
+    {ok, appended()}
     | {ok, {From :: non_neg_integer(), Before :: non_neg_integer()}}
     | {ok, DocumentVersion :: pos_integer()}
     | ok
-    | {error, {wrong_expected_version, expected(), Actual :: integer()} | stream_not_found | not_found}.
+    | {error, {wrong_expected_version, expected(), Actual :: integer()} | stream_not_found}.
 -type effect() ::
     {live | dead, [index()]}
     | {stream, binary(), head()}
@@ -82,7 +86,10 @@ names, or finds that it was removed in between and looks again. `rows/5` and `lo
 -type span() :: {#row{}, From :: non_neg_integer(), To :: non_neg_integer()}.
 -doc "`first`: the first version that is kept; `next`: the version of the next event.".
 -type info() :: #{
-    no := pos_integer(), first := non_neg_integer(), next := non_neg_integer(), epoch_us := integer()
+    no := pos_integer(),
+    first := non_neg_integer(),
+    next := non_neg_integer(),
+    epoch_us := integer()
 }.
 
 -doc "The empty machine.".
@@ -154,7 +161,7 @@ append(Index, Stream, #head{seq = Seq} = Head, #{count := Count, epoch_us := Tim
     Log1 = Log#log{
         streams = Streams#{Stream => Head1},
         order = Order1,
-        chunks = lists:foldl(fun({chunk, Key, Chunk}, Acc) -> Acc#{Key => Chunk} end, Chunks, Sealed)
+        chunks = maps:merge(Chunks, #{Key => Chunk || {chunk, Key, Chunk} <- Sealed})
     },
     Reply = {Row#row.version + Count - 1, Row#row.position + Count - 1, Count},
     {{ok, Reply}, [{live, [Index]} | Sealed] ++ [{stream, Stream, Head1}, {order, Order1}], Log1}.
@@ -301,8 +308,8 @@ fetch(No, #log{chunks = Chunks}) -> fun(Number) -> maps:get({No, Number}, Chunks
 %% ---- queries on what an engine mirrored
 
 -doc """
-Where the events of a window of versions are: forward `From` to `From + Count - 1`, backward `From` down
-to `From - Count + 1`, without those that do not exist or were removed.
+Where the events of a window of versions are: forward `From` to `From + Count - 1`, backward
+`From` down to `From - Count + 1`, without those that do not exist or were removed.
 """.
 -spec rows(
     head(),
@@ -346,7 +353,8 @@ within(_Row, _Low, _High, Spans) ->
     {stop, Spans}.
 
 -doc """
-Where the next `Count` events from a position on are, in the order of positions, without those removed.
+Where the next `Count` events from a position on are, in the order of positions, without those
+removed.
 
 `Owner` tells for the number of a stream its name and the first version that is kept. `last` begins
 backward with the newest event.

@@ -4,7 +4,8 @@
     index = 0 :: non_neg_integer(),
     %% how many events
     count = 0 :: non_neg_integer(),
-    %% number of the stream, unique in the store: a stream that is deleted and made again has another
+    %% number of the stream, unique in the store: a stream that is deleted and made again has
+    %% another
     stream = 0 :: non_neg_integer(),
     %% of the first event
     version = 0 :: non_neg_integer(),

@@ -3,8 +3,8 @@
 Between the API and the engine of a store: checks what comes in, packs it once in the process of the
 caller, unpacks what goes out, and names failures.
 
-Every function answers `{error, {store_not_started | timeout | no_quorum | overloaded, Store}}` where the
-store cannot be reached, and `error(badarg)` for arguments of a wrong shape.
+Every function answers `{error, {store_not_started | timeout | no_quorum | overloaded, Store}}`
+where the store cannot be reached, and `error(badarg)` for arguments of a wrong shape.
 """.
 
 -export([append/5, read/6, read_log/5, read_by_types/3, info/2, streams/1, next_position/1]).
@@ -28,9 +28,9 @@ store cannot be reached, and `error(badarg)` for arguments of a wrong shape.
 -doc "Whether the store can be used.".
 -spec is_ready(atom()) -> boolean().
 is_ready(Store) ->
-    case info(Store, <<>>) of
-        {error, {_Failure, _Store}} -> false;
-        _ -> true
+    case next_position(Store) of
+        {ok, _} -> true;
+        {error, _} -> false
     end.
 
 %% ---- streams
@@ -178,11 +178,12 @@ delete(Store, Stream) ->
     command(Store, {delete, Stream}).
 
 -doc """
-Removes the events of a stream before a version; numbering goes on. Answers the versions removed: from the
-first to before the second.
+Removes the events of a stream before a version; numbering goes on. Answers the versions removed:
+from the first to before the second.
 """.
 -spec truncate(atom(), binary(), Before :: non_neg_integer()) ->
-    {ok, {non_neg_integer(), non_neg_integer()}} | {error, {stream_not_found, binary()} | failure()}.
+    {ok, {non_neg_integer(), non_neg_integer()}}
+    | {error, {stream_not_found, binary()} | failure()}.
 truncate(Store, Stream, Before) ->
     ok = check(is_binary(Stream) andalso is_integer(Before) andalso Before >= 0),
     case command(Store, {truncate, Stream, Before}) of

@@ -2,9 +2,9 @@
 -moduledoc """
 Streams: the API for writing and reading events.
 
-A stream is named by a binary and numbers its events from 0. An append writes all its events or none, and
-of many appends that expect the same version exactly one is done. Beside its version in the stream an
-event has a position, its place in the order of all events of the store.
+A stream is named by a binary and numbers its events from 0. An append writes all its events or
+none, and of many appends that expect the same version exactly one is done. Beside its version in
+the stream an event has a position, its place in the order of all events of the store.
 
 ```erlang
 1> {ok, _} = erl_esdb:start_store(shop).
@@ -18,11 +18,12 @@ event has a position, its place in the order of all events of the store.
 
 ## Errors
 
-Every function answers `{error, R}` where the store cannot be reached, R one of `{store_not_started, S}`,
-`{timeout, S}`, `{no_quorum, S}`, `{overloaded, S}`; only `get_version/2` and `exists/2`, which have no room
-for it, raise `error({erl_esdb, R})` except that they answer -1 and false where the store does not run.
-After `{timeout, S}` it is not known whether an append was done. A read that finds damaged events answers
-`{error, {corrupt_events, Stream, Version}}`. Arguments of a wrong shape are `error(badarg)`.
+Every function answers `{error, R}` where the store cannot be reached, R one of
+`{store_not_started, S}`, `{timeout, S}`, `{no_quorum, S}`, `{overloaded, S}`; only
+`get_version/2` and `exists/2`, which have no room for it, raise `error({erl_esdb, R})` except
+that they answer -1 and false where the store does not run. After `{timeout, S}` it is not known
+whether an append was done. A read that finds damaged events answers `{error, {corrupt_events,
+Stream, Version}}`. Arguments of a wrong shape are `error(badarg)`.
 """.
 
 -export([append/4, append/5]).
@@ -48,9 +49,9 @@ append(Store, Stream, Expected, Events) ->
 -doc """
 Appends events to a stream: all or none. Answers the version of the last one.
 
-Without events nothing is written, the expectation is checked, and the answer is the stream's version (-1
-where there is no stream). Options: `return => result` to get an `#append_result{}`, `timeout` in
-milliseconds; others are ignored.
+Without events nothing is written, the expectation is checked, and the answer is the stream's
+version (-1 where there is no stream). Options: `return => result` to get an `#append_result{}`,
+`timeout` in milliseconds; others are ignored.
 
 All events of an append have the same time, never earlier than the one before in their stream.
 
@@ -114,11 +115,11 @@ read(Store, Stream, Start, Count, Direction) ->
     read(Store, Stream, Start, Count, Direction, #{}).
 
 -doc """
-Reads a window of versions: `Start` to `Start + Count - 1` forward, `Start` down to `Start - Count + 1`
-backward. Versions that do not exist or were removed are left out. `Count` may be `infinity`.
+Reads a window of versions: `Start` to `Start + Count - 1` forward, `Start` down to `Start - Count
++ 1` backward. Versions that do not exist or were removed are left out. `Count` may be `infinity`.
 
-Options: `consistency` (`linearizable`, `read_your_writes` or `local`: all the same for a store in memory),
-`timeout` in milliseconds; others are ignored.
+Options: `consistency` (`linearizable`, `read_your_writes` or `local`: all the same for a store in
+memory), `timeout` in milliseconds; others are ignored.
 
 ## Errors
 
@@ -172,9 +173,9 @@ do_read(Store, Stream, Start, Count, Direction) ->
 -doc """
 Reads a whole stream, or all streams.
 
-With the name of a stream: its first `Count` events forward, its newest `Count` backward. With a number:
-the events of all streams in the order of positions, forward from this position on, backward leaving out
-that many positions at the end.
+With the name of a stream: its first `Count` events forward, its newest `Count` backward. With a
+number: the events of all streams in the order of positions, forward from this position on,
+backward leaving out that many positions at the end.
 """.
 -spec read_all(atom(), binary() | non_neg_integer(), erl_esdb_store:count(), direction()) ->
     {ok, [event()]} | {error, term()}.
@@ -194,9 +195,10 @@ read_all(_, _, _, _) ->
     error(badarg).
 
 -doc """
-Reads `Count` events of all streams in the order of positions, from a position on, forward or backward;
-`last` begins backward with the newest. Events that were removed are left out and do not count, so a reader
-goes on from the last position it got plus 1 (minus 1 backward). Options as `read/6`.
+Reads `Count` events of all streams in the order of positions, from a position on, forward or
+backward; `last` begins backward with the newest. Events that were removed are left out and do not
+count, so a reader goes on from the last position it got plus 1 (minus 1 backward). Options as
+`read/6`.
 """.
 -spec read_log(
     Store :: atom(),
@@ -223,7 +225,8 @@ read_by_event_types(Store, Types, BatchSize) ->
 -doc """
 The version of the newest event; -1 where there is no such stream or the store does not run.
 
-It does not change when events are removed. Raises `error({erl_esdb, {timeout | no_quorum | overloaded, S}})`:
+It does not change when events are removed. Raises `error({erl_esdb, {timeout | no_quorum |
+overloaded, S}})`:
 -1 would invite a caller to begin a second stream.
 """.
 -spec get_version(atom(), binary()) -> integer().
@@ -244,8 +247,8 @@ exists(Store, Stream) -> get_version(Store, Stream) >= 0.
 list_streams(Store) -> erl_esdb_store:streams(Store).
 
 -doc """
-Removes a stream and its events; `ok` also where there is none. Its versions begin at 0 when it is written
-again; positions are not used again.
+Removes a stream and its events; `ok` also where there is none. Its versions begin at 0 when it is
+written again; positions are not used again.
 """.
 -spec delete(atom(), binary()) -> ok | {error, term()}.
 delete(Store, Stream) -> erl_esdb_store:delete(Store, Stream).

@@ -1,5 +1,5 @@
 -module(erl_esdb_system_sup).
--moduledoc "The processes of one store: its engine, and the one that tells of its beginning and end.".
+-moduledoc "The processes of one store: its engine, and one that tells of its start and end.".
 
 -behaviour(supervisor).
 

@@ -2,9 +2,9 @@
 -moduledoc """
 Telemetry of the store. The names of the events are macros in `erl_esdb_telemetry.hrl`.
 
-With the library `telemetry` on the code path, events go there and handlers are attached there. Without
-it, handlers are kept here with the same rules: a handler runs in the process that emits, and one that
-crashes is detached with a line in the log.
+With the library `telemetry` on the code path, events go there and handlers are attached there.
+Without it, handlers are kept here with the same rules: a handler runs in the process that emits,
+and one that crashes is detached with a line in the log.
 
 ```erlang
 1> Print = fun(Event, Measurements, Metadata, _Config) ->
@@ -66,7 +66,7 @@ Durations are in native time units, `system_time` in milliseconds.
     ?STORE_STOPPED
 ]).
 
--doc "Attaches a handler to the events of streams, subscriptions, snapshots, cluster, stores, emitters.".
+-doc "Attaches a handler to the 17 events of streams, subscriptions, snapshots, nodes and stores.".
 -spec attach(Id :: term(), handler(), Config :: term()) -> ok | {error, already_exists}.
 attach(Id, Handler, Config) -> attach_many(Id, ?EVENTS, Handler, Config).
 
@@ -125,8 +125,8 @@ emit(Event, Measurements, Metadata) ->
 -doc """
 Runs a fun between the events `Prefix ++ [start]` and `Prefix ++ [stop]`, and gives its result.
 
-An exception of the fun makes the event `Prefix ++ [exception]` with `kind`, `reason` and `stacktrace`,
-and is raised again.
+An exception of the fun makes the event `Prefix ++ [exception]` with `kind`, `reason` and
+`stacktrace`, and is raised again.
 """.
 -spec span(event_name(), Metadata :: map(), fun(() -> Result)) -> Result.
 span(Prefix, Metadata, Fun) ->
@@ -150,8 +150,8 @@ since(Begin) ->
     #{duration => Now - Begin, monotonic_time => Now}.
 
 -doc """
-The handler that logs: changes of the cluster as notices, refused writes, stores starting and stopping as
-information, the rest for debugging. Takes any event, also with keys missing.
+The handler that logs: changes of the cluster as notices, refused writes, stores starting and
+stopping as information, the rest for debugging. Takes any event, also with keys missing.
 """.
 -spec handle_event(event_name(), map(), map(), Config :: term()) -> ok.
 handle_event(Event, Measurements, Metadata, _Config) ->
@@ -225,7 +225,7 @@ run_one({Id, Handler, Config}, Event, Measurements, Metadata) ->
     catch
         Class:Reason:Stack ->
             ?LOG_ERROR(
-                "Handler ~tp has failed and has been detached. Class=~tp~nReason=~tp~nStacktrace=~tp",
+                "Handler ~tp has failed and has been detached: ~tp ~tp~n~tp",
                 [Id, Class, Reason, Stack]
             ),
             _ = detach(Id),

@@ -7,7 +7,13 @@
 -include_lib("proper/include/proper.hrl").
 
 all() ->
-    [what_is_packed_is_unpacked, every_flipped_bit_is_found, every_cut_is_found, garbage, the_format].
+    [
+        what_is_packed_is_unpacked,
+        every_flipped_bit_is_found,
+        every_cut_is_found,
+        garbage,
+        the_format
+    ].
 
 what_is_packed_is_unpacked(_Config) ->
     Property = ?FORALL(
@@ -29,7 +35,8 @@ what_is_packed_is_unpacked(_Config) ->
 every_flipped_bit_is_found(_Config) ->
     Packed = erl_esdb_batch:pack([{<<"id">>, #{a => 1.5}}, [b], <<"three">>]),
     Flipped = [flip(Packed, Bit) || Bit <- lists:seq(0, bit_size(Packed) - 1)],
-    ?assertEqual([], [Bin || Bin <- Flipped, erl_esdb_batch:unpack(Bin, 0, 2) =/= {error, corrupt}]).
+    Results = [erl_esdb_batch:unpack(Bin, 0, 2) || Bin <- Flipped],
+    ?assertEqual([{error, corrupt}], lists:usort(Results)).
 
 flip(Bin, Bit) ->
     <<Before:Bit, Value:1, After/bitstring>> = Bin,
@@ -39,7 +46,8 @@ every_cut_is_found(_Config) ->
     Packed = erl_esdb_batch:pack([one, two]),
     Cut = [binary_part(Packed, 0, Size) || Size <- lists:seq(0, byte_size(Packed) - 1)],
     Longer = [<<Packed/binary, 0>>, <<0, Packed/binary>>, <<Packed/binary, Packed/binary>>],
-    ?assertEqual([{error, corrupt}], lists:usort([erl_esdb_batch:unpack(B, 0, 1) || B <- Cut ++ Longer])).
+    Results = [erl_esdb_batch:unpack(Bin, 0, 1) || Bin <- Cut ++ Longer],
+    ?assertEqual([{error, corrupt}], lists:usort(Results)).
 
 %% Also with a checksum that somebody computed.
 garbage(_Config) ->
@@ -59,7 +67,9 @@ garbage(_Config) ->
 the_format(_Config) ->
     A = term_to_binary(a, [{minor_version, 2}]),
     B = term_to_binary({b}, [{minor_version, 2}]),
-    Front = <<"EB", 1, 2:32, (byte_size(A)):32, (byte_size(A) + byte_size(B)):32, A/binary, B/binary>>,
-    ?assertEqual(<<Front/binary, (esdb_hash_nif:xxhash3(Front)):64>>, erl_esdb_batch:pack([a, {b}])),
+    Ends = <<(byte_size(A)):32, (byte_size(A) + byte_size(B)):32>>,
+    Front = <<"EB", 1, 2:32, Ends/binary, A/binary, B/binary>>,
+    Sum = esdb_hash_nif:xxhash3(Front),
+    ?assertEqual(<<Front/binary, Sum:64>>, erl_esdb_batch:pack([a, {b}])),
     ?assertEqual(<<131, 119, 1, $a>>, A),
     ?assertEqual(<<"EB", 1, 0:32>>, binary_part(erl_esdb_batch:pack([]), 0, 7)).

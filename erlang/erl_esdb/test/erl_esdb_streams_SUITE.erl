@@ -555,7 +555,7 @@ a_str_57_a_deleted_stream_begins_again(Config) ->
     ?assertEqual({ok, []}, erl_esdb_streams:list_streams(Store)),
     ?assertEqual({ok, 0}, append(Store, ?S, ?NO_STREAM, [event(again)])),
     {ok, [Event]} = read(Store, ?S, 0, 10, forward),
-    ?assertEqual({0, 3, #{n => again}}, {Event#event.version, Event#event.position, Event#event.data}),
+    ?assertMatch(#event{version = 0, position = 3, data = #{n := again}}, Event),
     ?assertEqual({ok, [Event]}, erl_esdb_streams:read_log(Store, 0, 100, forward, #{})).
 
 a_str_58_other_streams_stay(Config) ->
@@ -589,7 +589,10 @@ b_limits(Config) ->
     Limits = #{max_event_size => 1000, max_batch_size => 2500, max_batch_events => 100},
     Store = erl_esdb_test:start_store(maps:merge(Options, Limits)),
     Event = fun(Size) -> #{event_type => <<"T">>, data => binary:copy(<<"x">>, Size)} end,
-    ?assertMatch({error, {event_too_large, S, 1000}} when S > 1000, append(Store, ?S, any, [Event(1000)])),
+    ?assertMatch(
+        {error, {event_too_large, S, 1000}} when S > 1000,
+        append(Store, ?S, any, [Event(1000)])
+    ),
     ?assertMatch(
         {error, {batch_too_large, S, 2500}} when S > 2500,
         append(Store, ?S, any, [Event(800), Event(800), Event(800)])
@@ -689,8 +692,8 @@ b_documents(Config) ->
     ?assertEqual({error, not_found}, erl_esdb_store:get_document(Store, {snapshot, ?S, 10})),
     ?assertError(badarg, Put(no_tuple, 1)).
 
-%% Readers run while a writer appends to, cuts and deletes the same stream: each sees a stream as it was at
-%% some moment, never a part of it and never an error.
+%% Readers run while a writer appends to, cuts and deletes the same stream: each sees a stream as
+%% it was at some moment, never a part of it and never an error.
 b_readers_race_removal(Config) ->
     Store = store(Config),
     Rounds = 300,

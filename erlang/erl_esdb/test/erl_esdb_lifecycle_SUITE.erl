@@ -1,0 +1,266 @@
+-module(erl_esdb_lifecycle_SUITE).
+-moduledoc "Stores coming and going, and what configures them.".
+
+-compile([export_all, nowarn_export_all]).
+
+-include_lib("stdlib/include/assert.hrl").
+-include_lib("erl_esdb/include/erl_esdb.hrl").
+-include_lib("erl_esdb/include/erl_esdb_telemetry.hrl").
+
+all() -> [F || {F, 1} <- ?MODULE:module_info(exports), lists:prefix("a_", atom_to_list(F))].
+
+init_per_testcase(_Case, Config) ->
+    _ = application:stop(erl_esdb),
+    %% Fresh, without what a case before this one set.
+    _ = application:unload(erl_esdb),
+    ok = application:load(erl_esdb),
+    Config.
+
+end_per_testcase(_Case, _Config) ->
+    _ = application:stop(erl_esdb),
+    ok.
+
+stores(Stores) -> application:set_env(erl_esdb, stores, Stores).
+
+record(Store) -> #store_config{store_id = Store, options = #{engine => memory}}.
+
+writes(Store) -> erl_esdb_streams:append(Store, <<"s">>, any, erl_esdb_test:events(1)).
+
+%% ---- configuration
+
+a_cfg_01_given_values(_Config) ->
+    stores([
+        {a, [
+            {data_dir, "/tmp/a"},
+            {mode, cluster},
+            {timeout, 7},
+            {writer_pool_size, 1},
+            {reader_pool_size, 2},
+            {gateway_pool_size, 3}
+        ]}
+    ]),
+    Expected = #store_config{
+        store_id = a,
+        data_dir = "/tmp/a",
+        mode = cluster,
+        timeout = 7,
+        writer_pool_size = 1,
+        reader_pool_size = 2,
+        gateway_pool_size = 3,
+        options = #{}
+    },
+    ?assertEqual({ok, Expected}, erl_esdb_config:get_store_config(a)).
+
+a_cfg_02_unknown_store(_Config) ->
+    ?assertEqual({error, not_found}, erl_esdb_config:get_store_config(a)),
+    stores([{b, []}]),
+    ?assertEqual({error, not_found}, erl_esdb_config:get_store_config(a)).
+
+a_cfg_03_defaults(_Config) ->
+    application:set_env(erl_esdb, writer_pool_size, 4),
+    stores([{a, []}]),
+    {ok, Config} = erl_esdb_config:get_store_config(a),
+    ?assertMatch(
+        #store_config{
+            mode = single,
+            timeout = 5000,
+            writer_pool_size = 4,
+            reader_pool_size = 10,
+            gateway_pool_size = 1
+        },
+        Config
+    ).
+
+a_cfg_04_invalid_mode(_Config) ->
+    stores([{a, [{mode, foo}]}]),
+    ?assertMatch({ok, #store_config{mode = single}}, erl_esdb_config:get_store_config(a)).
+
+a_cfg_05_other_pairs_are_options(_Config) ->
+    stores([{a, [{persistence_interval, 9}, {timeout, 7}]}]),
+    {ok, Config} = erl_esdb_config:get_store_config(a),
+    ?assertEqual(#{persistence_interval => 9}, Config#store_config.options).
+
+a_cfg_06_default_data_dir(_Config) ->
+    stores([{a, []}]),
+    {ok, Config} = erl_esdb_config:get_store_config(a),
+    ?assertEqual("/var/lib/erl_esdb/a", Config#store_config.data_dir).
+
+a_cfg_07_all_configs(_Config) ->
+    ?assertEqual([], erl_esdb_config:get_all_store_configs()),
+    stores([{a, []}, {b, []}]),
+    ?assertMatch(
+        [#store_config{store_id = a}, #store_config{store_id = b}],
+        erl_esdb_config:get_all_store_configs()
+    ).
+
+a_cfg_08_get_env(_Config) ->
+    ?assertEqual(5000, erl_esdb_config:get_env(default_timeout, 1)),
+    ?assertEqual(1, erl_esdb_config:get_env(none, 1)),
+    ?assertEqual(2, erl_esdb_config:get_env(kernel, none, 2)).
+
+a_cfg_unknown_keys_are_refused_by_name(_Config) ->
+    application:set_env(erl_esdb, wirter_pool_size, 3),
+    ?assertMatch(
+        {error, {erl_esdb, {{unknown_config_key, wirter_pool_size}, _}}}, erl_esdb_app:start()
+    ).
+
+a_cfg_the_engine_follows_the_options(_Config) ->
+    NoRa = {error, {engine_not_available, ra}},
+    Engine = fun(Options) -> erl_esdb_config:plan(a, Options) end,
+    ?assertMatch({ok, {_, erl_esdb_engine_memory, _}}, Engine(#{})),
+    Asked = Engine(#{engine => memory, data_dir => "/d"}),
+    ?assertMatch({ok, {_, erl_esdb_engine_memory, _}}, Asked),
+    %% Never in memory what was meant for a disk.
+    Durable = [#{data_dir => "/var/lib/erl_esdb/a"}, #{mode => cluster}, #{engine => ra}],
+    ?assertEqual([NoRa, NoRa, NoRa], [Engine(Options) || Options <- Durable]),
+    ?assertEqual({error, {unknown_engine, tape}}, Engine(#{engine => tape})),
+    ?assertEqual({error, {invalid_option, max_event_size, 0}}, Engine(#{max_event_size => 0})),
+    ?assertEqual({error, {invalid_option, timeout, soon}}, Engine(#{timeout => soon})).
+
+%% ---- life
+
+a_lif_01_application(_Config) ->
+    Runs = fun() -> lists:keymember(erl_esdb, 1, application:which_applications()) end,
+    ?assertMatch({ok, _}, erl_esdb_app:start()),
+    ?assert(Runs()),
+    ?assertEqual(ok, erl_esdb_app:stop()),
+    ?assertNot(Runs()).
+
+a_lif_02_start_by_record(_Config) ->
+    {ok, _} = erl_esdb_app:start(),
+    {ok, Pid} = erl_esdb_sup:start_store(record(a)),
+    ?assert(is_pid(Pid)),
+    ?assertEqual({ok, 0}, writes(a)).
+
+a_lif_03_unknown_store(_Config) ->
+    {ok, _} = erl_esdb_app:start(),
+    ?assertEqual({error, not_found}, erl_esdb_sup:start_store(nosuch)).
+
+a_lif_04_already_started(_Config) ->
+    {ok, _} = erl_esdb_app:start(),
+    {ok, Pid} = erl_esdb_sup:start_store(record(a)),
+    ?assertEqual({error, {already_started, Pid}}, erl_esdb_sup:start_store(record(a))),
+    ?assertEqual({error, {already_started, Pid}}, erl_esdb:start_store(a)).
+
+a_lif_05_stop_store(_Config) ->
+    {ok, _} = erl_esdb_app:start(),
+    {ok, _} = erl_esdb_sup:start_store(record(a)),
+    ?assertEqual(ok, erl_esdb_sup:stop_store(a)),
+    ?assertEqual({error, not_found}, erl_esdb_sup:stop_store(a)),
+    ?assertEqual({error, not_found}, erl_esdb:stop_store(nosuch)),
+    {ok, _} = erl_esdb_sup:start_store(record(a)),
+    ?assertEqual(-1, erl_esdb_streams:get_version(a, <<"s">>)).
+
+a_lif_05_stop_leaves_nothing_behind(_Config) ->
+    {ok, _} = erl_esdb_app:start(),
+    Tables = ets:all(),
+    Processes = length(processes()),
+    {ok, _} = erl_esdb:start_store(a),
+    {ok, 0} = writes(a),
+    ok = erl_esdb:stop_store(a),
+    Left = fun() -> {ets:all() -- Tables, length(processes()) - Processes} end,
+    erl_esdb_test:await(fun() -> {Ets, Pids} = Left(), Ets =:= [] andalso Pids =< 0 end).
+
+a_lif_06_which_stores(_Config) ->
+    ?assertEqual([], erl_esdb:which_stores()),
+    {ok, _} = erl_esdb_app:start(),
+    [{ok, _} = erl_esdb:start_store(S) || S <- [c, a, b]],
+    ok = erl_esdb:stop_store(b),
+    ?assertEqual([a, c], erl_esdb_sup:which_stores()),
+    ?assertEqual([a, c], erl_esdb:list_stores()).
+
+a_lif_07_configured_stores(_Config) ->
+    stores([{a, []}, {b, [{max_batch_events, 1}]}]),
+    {ok, _} = erl_esdb_app:start(),
+    ?assertEqual([a, b], erl_esdb:which_stores()),
+    Two = erl_esdb_test:events(2),
+    ?assertEqual({error, {too_many_events, 2, 1}}, erl_esdb_streams:append(b, <<"s">>, any, Two)).
+
+a_lif_07_a_store_that_does_not_start(_Config) ->
+    stores([{a, []}, {b, [{engine, tape}]}]),
+    {error, {erl_esdb, {Reason, _}}} = erl_esdb_app:start(),
+    ?assertEqual({store, b, {unknown_engine, tape}}, Reason),
+    ?assertEqual(undefined, whereis(erl_esdb_sup)).
+
+a_lif_10_isolation(_Config) ->
+    [{ok, _} = erl_esdb:start_store(S) || S <- [a, b]],
+    {ok, 0} = writes(a),
+    ?assertEqual(-1, erl_esdb_streams:get_version(b, <<"s">>)),
+    ?assertEqual({ok, []}, erl_esdb_streams:read_all(b, 0, 9, forward)).
+
+a_lif_11_a_crash_restarts_the_store(_Config) ->
+    {ok, Sup} = erl_esdb:start_store(a),
+    {ok, 0} = writes(a),
+    [exit(Pid, kill) || {engine, Pid, _, _} <- supervisor:which_children(Sup)],
+    erl_esdb_test:await(fun() -> element(1, writes(a)) =:= ok end),
+    ?assertEqual([a], erl_esdb:which_stores()).
+
+a_lif_14_is_ready(_Config) ->
+    ?assertNot(erl_esdb_store:is_ready(a)),
+    {ok, _} = erl_esdb:start_store(a),
+    ?assert(erl_esdb_store:is_ready(a)),
+    ok = erl_esdb:stop_store(a),
+    ?assertNot(erl_esdb_store:is_ready(a)).
+
+a_lif_18_telemetry(_Config) ->
+    {ok, _} = erl_esdb_app:start(),
+    ok = erl_esdb_test:collect(?FUNCTION_NAME, a),
+    {ok, _} = erl_esdb:start_store(a),
+    ok = erl_esdb:stop_store(a),
+    ok = erl_esdb_test:release(?FUNCTION_NAME),
+    [{?STORE_STARTED, Start, Meta1}, {?STORE_STOPPED, Stop, Meta2}] = both(?FUNCTION_NAME),
+    ?assertMatch(#{system_time := _}, Start),
+    ?assertMatch(#{store_id := a, mode := single, data_dir := _}, Meta1),
+    ?assertMatch(#{system_time := _, uptime_ms := Up} when Up >= 0, Stop),
+    ?assertEqual(#{store_id => a, reason => shutdown}, Meta2).
+
+%% Emitted by a process of the store, which has ended by now.
+both(Id) ->
+    [
+        receive
+            {Id, Event, Measurements, Metadata} -> {Event, Measurements, Metadata}
+        after 5000 -> error(missing)
+        end
+     || _ <- [start, stop]
+    ].
+
+a_lif_19_facade(_Config) ->
+    {ok, _} = erl_esdb:start_store(a, #{engine => memory, max_event_size => 100}),
+    {error, {event_too_large, _, 100}} =
+        erl_esdb_streams:append(a, <<"s">>, any, [
+            #{event_type => <<"T">>, data => binary:copy(<<0>>, 100)}
+        ]),
+    {ok, _} = erl_esdb:start_store(record(b)),
+    ?assertEqual({error, {unknown_engine, tape}}, erl_esdb:start_store(c, #{engine => tape})),
+    ?assertError(badarg, erl_esdb:start_store("name", #{})).
+
+a_timeout_is_an_answer(_Config) ->
+    {ok, Sup} = erl_esdb:start_store(a),
+    [Engine] = [Pid || {engine, Pid, _, _} <- supervisor:which_children(Sup)],
+    ok = sys:suspend(Engine),
+    Append = fun() ->
+        erl_esdb_streams:append(a, <<"s">>, any, erl_esdb_test:events(1), #{timeout => 20})
+    end,
+    ?assertEqual({error, {timeout, a}}, Append()),
+    ok = sys:resume(Engine),
+    %% The answer that came too late is nobody's message.
+    {ok, _} = writes(a),
+    ?assertEqual({messages, []}, process_info(self(), messages)).
+
+a_headers_of_clients(_Config) ->
+    Dir = code:lib_dir(erl_esdb_gater),
+    Headers = ["esdb_gater_types.hrl", "esdb_gater.hrl", "esdb_capability_types.hrl"],
+    Includes = [["-include_lib(\"erl_esdb_gater/include/", H, "\").\n"] || H <- Headers],
+    File = filename:join(filename:dirname(Dir), "headers_of_clients.erl"),
+    Uses = "all() -> [#event{}, #capability{}, #gater_config{}, ?ACTION_ALL, ?NO_STREAM].\n",
+    Module = "-module(headers_of_clients).\n-export([all/0]).\n",
+    ok = file:write_file(File, [Module, Includes, Uses]),
+    Result = compile:file(File, [binary, return]),
+    ok = file:delete(File),
+    {ok, headers_of_clients, Code, []} = Result,
+    {module, M} = code:load_binary(headers_of_clients, File, Code),
+    [Event, Capability, Gater, <<"*">>, -1] = M:all(),
+    ?assertEqual(15, tuple_size(Event)),
+    ?assertEqual(13, tuple_size(Capability)),
+    ?assertEqual({<<"EdDSA">>, <<"UCAN">>}, {element(2, Capability), element(3, Capability)}),
+    ?assertMatch({gater_config, _, {retry_config, 100, 30000, 10}, 1}, Gater).
