@@ -1,0 +1,207 @@
+-module(esdb_demo).
+-moduledoc """
+The demonstration of erl_esdb: takes the history of a repository, or a file of events, into an event
+store and reports about it, with the native libraries and without them side by side.
+
+```sh
+make demo
+make demo REPO=../another
+make demo EVENTS=file.ndjson.gz
+```
+
+It reads these environment variables:
+
+| variable | meaning |
+|---|---|
+| `REPO` | a git repository; without it, and without `EVENTS`, the folder that we are in |
+| `EVENTS` | a file of newline-delimited JSON, plain or gzipped |
+| `OUT` | the folder for `causation.dot` and `.svg`; default `demo` if there is one, else `.` |
+| `ESDB_NIF` | `off`: only in Erlang |
+| `NO_COLOR`, `COLUMNS`, `LANG` | as usual |
+
+The exit status is 0, or 1 after one sentence on standard error.
+""".
+
+-export([main/0, run/1]).
+-export_type([options/0]).
+
+-type options() :: #{
+    repo := file:filename(),
+    events := file:filename(),
+    out := file:filename(),
+    style := esdb_demo_terminal:style()
+}.
+
+-define(STORE, demo).
+%% Microseconds that one codec may take in one lane.
+-define(BUDGET, 3_000_000).
+
+-doc "Runs the demo as the environment says and ends the system, for `erl -run esdb_demo main`.".
+-spec main() -> no_return().
+main() ->
+    ok = esdb_demo_terminal:prepare(),
+    Options = #{
+        repo => os:getenv("REPO", ""),
+        events => os:getenv("EVENTS", ""),
+        out => out(os:getenv("OUT", "")),
+        style => esdb_demo_terminal:style()
+    },
+    try run(Options) of
+        ok -> halt(0);
+        {error, Sentence} -> refuse(Sentence)
+    catch
+        Class:Reason:Stack ->
+            refuse(["a defect: ", erl_error:format_exception(Class, Reason, Stack)])
+    end.
+
+-spec out(file:filename()) -> file:filename().
+out("") ->
+    case filelib:is_dir("demo") of
+        true -> "demo";
+        false -> "."
+    end;
+out(Folder) ->
+    Folder.
+
+-spec refuse(unicode:chardata()) -> no_return().
+refuse(Sentence) ->
+    io:put_chars(standard_error, ["demo: ", Sentence, "\n"]),
+    halt(1).
+
+-doc """
+Runs the demo and prints its report.
+
+## Errors
+One sentence for people: the source cannot be read or has no events, the drawing cannot be
+written, or the results are not what they must be.
+""".
+-spec run(options()) -> ok | {error, Sentence :: binary()}.
+run(#{repo := Repo, events := Events} = Options) ->
+    maybe
+        {ok, Source} ?= esdb_demo_source:choose(Repo, Events),
+        {ok, Here} = esdb_demo_lane:open(here),
+        There = open_there(),
+        try
+            with_lanes(Source, Here, There, Options)
+        after
+            close(Here, There)
+        end
+    end.
+
+-spec open_there() -> {ok, esdb_demo_lane:lane()} | {none, Why :: binary()}.
+open_there() ->
+    case {esdb_demo_steps:implementation(), esdb_nif:status()} of
+        {nif, _} ->
+            started(esdb_demo_lane:open(off));
+        {erlang, #{policy := off}} ->
+            {none, ~"One column only: ESDB_NIF=off, so everything ran in Erlang."};
+        {erlang, _} ->
+            {none, ~"One column only: the native libraries are not built, so all ran in Erlang."}
+    end.
+
+-spec started({ok, esdb_demo_lane:lane()} | {error, term()}) ->
+    {ok, esdb_demo_lane:lane()} | {none, Why :: binary()}.
+started({ok, Lane}) ->
+    {ok, Lane};
+started({error, Reason}) ->
+    Why = io_lib:format("One column only: no second node could be started (~0tp).", [Reason]),
+    {none, esdb_demo_text:binary(Why)}.
+
+-spec close(esdb_demo_lane:lane(), {ok, esdb_demo_lane:lane()} | {none, binary()}) -> ok.
+close(Here, There) ->
+    _ = esdb_demo_lane:call(Here, close, [?STORE]),
+    lists:foreach(fun esdb_demo_lane:close/1, [Lane || {ok, Lane} <- [There]]).
+
+-spec with_lanes(Source, Here, There, options()) -> ok | {error, binary()} when
+    Source :: esdb_demo_source:source(),
+    Here :: esdb_demo_lane:lane(),
+    There :: {ok, esdb_demo_lane:lane()} | {none, binary()}.
+with_lanes(Source, Here, There, #{out := Out, style := Style}) ->
+    Start = erlang:monotonic_time(microsecond),
+    Lanes = [Here | [Lane || {ok, Lane} <- [There]]],
+    Title = esdb_demo_source:describe(Source),
+    maybe
+        ok ?= open_stores(Lanes),
+        {ok, #{events := Events} = Imported} ?= esdb_demo_import:run(Source, ?STORE, Lanes, Style),
+        ok ?= some(Events, Imported, Title),
+        MeasuredHere = measure(Here, measure, measured_here(There), Style),
+        MeasuredThere = measure_there(There, Style),
+        Chain = esdb_demo_chain:longest(maps:get(links, maps:get(facts, MeasuredHere))),
+        {ok, Drawing} ?= esdb_demo_dot:write(Out, esdb_demo_dot:select(Chain, fun fold/2)),
+        Result = #{
+            title => Title,
+            imported => Imported,
+            implementation => esdb_demo_steps:implementation(),
+            here => MeasuredHere,
+            there => MeasuredThere,
+            unread => exchange(Here, MeasuredHere, There, MeasuredThere),
+            chain => Chain,
+            drawing => Drawing,
+            elapsed_us => erlang:monotonic_time(microsecond) - Start
+        },
+        ok = esdb_demo_terminal:print(esdb_demo_report:render(Result, Style), Style),
+        verdict(esdb_demo_report:failures(Result))
+    end.
+
+-spec open_stores([esdb_demo_lane:lane()]) -> ok | {error, binary()}.
+open_stores(Lanes) ->
+    Opened = [esdb_demo_lane:call(Lane, open, [?STORE]) || Lane <- Lanes],
+    case [Reason || {error, Reason} <- Opened] of
+        [] ->
+            ok;
+        [Reason | _] ->
+            Text = io_lib:format("the event store does not start: ~0tp", [Reason]),
+            {error, esdb_demo_text:binary(Text)}
+    end.
+
+-spec some(non_neg_integer(), esdb_demo_import:imported(), binary()) -> ok | {error, binary()}.
+some(0, #{first_problems := []}, Title) ->
+    {error, <<"there are no events in ", Title/binary>>};
+some(0, #{first_problems := [{Where, Why} | _]}, Title) ->
+    Found = [" (", esdb_demo_report:where(Where), ": ", Why, ")"],
+    {error, esdb_demo_text:binary(["there are no events in ", Title | Found])};
+some(_, _, _) ->
+    ok.
+
+-spec measure(esdb_demo_lane:lane(), atom(), string(), esdb_demo_terminal:style()) ->
+    esdb_demo_steps:measured().
+measure(Lane, Function, Where, Style) ->
+    ok = esdb_demo_terminal:say(["Measuring ", Where, " ..."], Style),
+    Measured = esdb_demo_lane:call(Lane, Function, [?STORE, ?BUDGET]),
+    ok = esdb_demo_terminal:clear(Style),
+    Measured.
+
+-spec measured_here({ok, esdb_demo_lane:lane()} | {none, binary()}) -> string().
+measured_here({ok, _}) -> "with Rust";
+measured_here({none, _}) -> "this node".
+
+-spec measure_there({ok, esdb_demo_lane:lane()} | {none, binary()}, esdb_demo_terminal:style()) ->
+    {ok, esdb_demo_steps:measured()} | {none, binary()}.
+measure_there({ok, Lane}, Style) ->
+    {ok, measure(Lane, measure_briefly, "the same in Erlang", Style)};
+measure_there(None, _) ->
+    None.
+
+%% Each node reads what the other one wrote.
+-spec exchange(Lane, Measured, {ok, Lane} | None, {ok, Measured} | None) ->
+    [esdb_demo_archive:codec()]
+when
+    Lane :: esdb_demo_lane:lane(),
+    Measured :: esdb_demo_steps:measured(),
+    None :: {none, binary()}.
+exchange(Here, #{parcel := Ours}, {ok, There}, {ok, #{parcel := Theirs}}) ->
+    Read = [
+        esdb_demo_lane:call(Lane, unlike, [Parcel])
+     || {Lane, Parcel} <- [{Here, Theirs}, {There, Ours}]
+    ],
+    lists:usort(lists:append(Read));
+exchange(_, _, _, _) ->
+    [].
+
+-spec fold(fun((esdb_demo_event:commit(), Acc) -> Acc), Acc) -> Acc.
+fold(Fun, Acc) ->
+    esdb_demo_steps:fold(?STORE, Fun, Acc).
+
+-spec verdict([binary()]) -> ok | {error, binary()}.
+verdict([]) -> ok;
+verdict([Failure | _]) -> {error, Failure}.

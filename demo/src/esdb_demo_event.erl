@@ -1,0 +1,161 @@
+-module(esdb_demo_event).
+-moduledoc """
+One commit as an event: its shape, the check of what a file gives, and the way to the store and
+back.
+
+```erlang
+1> {ok, Event} = esdb_demo_event:parse(~'''
+{"event_id":"c0ffee","event_type":"CommitAuthored","stream_id":"area-src",
+ "epoch_us":1294562768000000,"data":{"files":1,"insertions":3},"metadata":{}}
+'''), esdb_demo_event:week(Event).
+2140
+```
+
+In the store the metadata keys `causation_id`, `correlation_id` and `actor_id` are atoms, as the
+store's causation functions expect them; all other keys stay binaries, so no input makes an atom.
+The time of the commit is kept as `<<"epoch_us">>` in the metadata, because the store's own
+`epoch_us` is the time of the append.
+""".
+
+-include_lib("erl_esdb_gater/include/esdb_gater_types.hrl").
+
+-export([parse/1, check/1]).
+-export([to_new/1, from_stored/1, to_json/1]).
+-export([week/1, insertions_by_area/1]).
+-export_type([commit/0]).
+
+-type commit() :: #{
+    event_id := binary(),
+    event_type := binary(),
+    stream_id := binary(),
+    epoch_us := non_neg_integer(),
+    data := #{binary() => term()},
+    metadata := #{binary() => term()}
+}.
+
+%% The last microsecond of the year 9999: later than this no calendar goes.
+-define(LAST_US, 253_402_300_799_999_999).
+-define(WEEK_US, 604_800_000_000).
+%% An integer of more digits than this is no number of lines or microseconds, and the time that it
+%% takes to convert grows with the square of its length.
+-define(MAX_DIGITS, 30).
+-define(ATOM_KEYS, [causation_id, correlation_id, actor_id]).
+
+-doc """
+The event in a line of NDJSON.
+
+## Errors
+A short text for people that says what is wrong with the line.
+""".
+-spec parse(Line :: binary()) -> {ok, commit()} | {error, Why :: binary()}.
+parse(Line) ->
+    try json:decode(Line, ok, #{integer => fun to_integer/1}) of
+        {Json, ok, Rest} ->
+            case is_blank(Rest) of
+                true -> check(Json);
+                false -> {error, ~"more than one JSON value"}
+            end
+    catch
+        error:_ -> {error, ~"not valid JSON"}
+    end.
+
+-spec to_integer(binary()) -> integer().
+to_integer(Digits) when byte_size(Digits) =< ?MAX_DIGITS -> binary_to_integer(Digits);
+to_integer(_) -> error(badarg).
+
+-spec is_blank(binary()) -> boolean().
+is_blank(Rest) ->
+    string:trim(Rest) =:= <<>>.
+
+-doc "Checks the presence and the types of the members of a decoded JSON object.".
+-spec check(term()) -> {ok, commit()} | {error, Why :: binary()}.
+check(#{} = Json) ->
+    Checks = [
+        {~"event_id", fun is_name/1, ~"event_id is not a non-empty string"},
+        {~"event_type", fun is_name/1, ~"event_type is not a non-empty string"},
+        {~"stream_id", fun is_name/1, ~"stream_id is not a non-empty string"},
+        {~"epoch_us", fun is_time/1, ~"epoch_us is not an integer between the years 1970 and 9999"},
+        {~"data", fun is_map/1, ~"data is not an object"},
+        {~"metadata", fun is_map/1, ~"metadata is not an object"}
+    ],
+    Fails = fun({Key, Is, _}) -> not Is(maps:get(Key, Json, missing)) end,
+    case lists:search(Fails, Checks) of
+        false -> {ok, from_json(Json)};
+        {value, {Key, _, Why}} -> {error, problem(Key, Json, Why)}
+    end;
+check(_) ->
+    {error, ~"not a JSON object"}.
+
+-spec problem(binary(), map(), binary()) -> binary().
+problem(Key, Json, _) when not is_map_key(Key, Json) -> <<Key/binary, " is missing">>;
+problem(_, _, Why) -> Why.
+
+-spec is_name(term()) -> boolean().
+is_name(Term) ->
+    is_binary(Term) andalso Term =/= <<>>.
+
+-spec is_time(term()) -> boolean().
+is_time(Term) ->
+    is_integer(Term) andalso Term >= 0 andalso Term =< ?LAST_US.
+
+-spec from_json(map()) -> commit().
+from_json(#{
+    ~"event_id" := Id,
+    ~"event_type" := Type,
+    ~"stream_id" := Stream,
+    ~"epoch_us" := Time,
+    ~"data" := Data,
+    ~"metadata" := Metadata
+}) ->
+    #{
+        event_id => binary:copy(Id),
+        event_type => Type,
+        stream_id => Stream,
+        epoch_us => Time,
+        data => Data,
+        metadata => Metadata
+    }.
+
+-doc "The event as `erl_esdb_streams:append/4` takes it.".
+-spec to_new(commit()) -> map().
+to_new(#{epoch_us := Time, metadata := Metadata} = Event) ->
+    Kept = #{stored_key(Key) => Value || Key := Value <- Metadata, Value =/= null},
+    New = maps:with([event_id, event_type, data], Event),
+    New#{metadata => Kept#{~"epoch_us" => Time}}.
+
+-spec stored_key(binary()) -> atom() | binary().
+stored_key(~"causation_id") -> causation_id;
+stored_key(~"correlation_id") -> correlation_id;
+stored_key(~"actor_id") -> actor_id;
+stored_key(Other) -> Other.
+
+-doc "The event that the store gives back, in the shape of `t:commit/0` again.".
+-spec from_stored(#event{}) -> commit().
+from_stored(#event{metadata = Stored} = E) ->
+    {Time, Rest} = maps:take(~"epoch_us", Stored),
+    Atoms = #{atom_to_binary(Key) => maps:get(Key, Rest, null) || Key <- ?ATOM_KEYS},
+    #{
+        event_id => E#event.event_id,
+        event_type => E#event.event_type,
+        stream_id => E#event.stream_id,
+        epoch_us => Time,
+        data => E#event.data,
+        metadata => maps:merge(maps:without(?ATOM_KEYS, Rest), Atoms)
+    }.
+
+-doc "The event as one line of JSON, without a line end: what the archive of the report holds.".
+-spec to_json(commit()) -> binary().
+to_json(Event) ->
+    iolist_to_binary(json:encode(Event)).
+
+-doc "The week of the commit, counted from the epoch as in `correlation_id`.".
+-spec week(commit()) -> non_neg_integer().
+week(#{epoch_us := Time}) ->
+    Time div ?WEEK_US.
+
+-doc "Inserted lines by area, for areas of the expected form; anything else counts nothing.".
+-spec insertions_by_area(commit()) -> [{Area :: binary(), Insertions :: pos_integer()}].
+insertions_by_area(#{data := #{~"areas" := #{} = Areas}}) ->
+    [{Area, N} || Area := #{~"insertions" := N} <- Areas, is_integer(N), N > 0];
+insertions_by_area(_) ->
+    [].

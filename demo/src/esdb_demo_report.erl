@@ -1,0 +1,374 @@
+-module(esdb_demo_report).
+-moduledoc """
+The report as text, made from what was measured and nothing else.
+
+```erlang
+1> io:put_chars(esdb_demo_report:render(Result, esdb_demo_terminal:style())).
+```
+""".
+
+-export([render/2, failures/1, where/1]).
+-export_type([result/0]).
+
+-type result() :: #{
+    title := binary(),
+    imported := esdb_demo_import:imported(),
+    %% What this node runs on.
+    implementation := nif | erlang,
+    here := esdb_demo_steps:measured(),
+    %% The second node, or why there is none.
+    there := {ok, esdb_demo_steps:measured()} | {none, Why :: binary()},
+    %% Codecs of which one node could not read what the other one wrote.
+    unread := [esdb_demo_archive:codec()],
+    chain := [binary()],
+    drawing := [unicode:chardata()],
+    elapsed_us := non_neg_integer()
+}.
+
+-type style() :: esdb_demo_terminal:style().
+
+-define(TIME_ROWS, 20).
+-define(NARROW, 12).
+
+-doc "The whole report.".
+-spec render(result(), style()) -> unicode:chardata().
+render(Result, Style) ->
+    [
+        overview(Result, Style),
+        types(Result, Style),
+        timeline(Result, Style),
+        areas(Result, Style),
+        partitions(Result, Style),
+        chain(Result, Style),
+        archive(Result, Style),
+        times(Result, Style),
+        ending(Result, Style)
+    ].
+
+-doc "What should not have been, one sentence each; nothing for a good run.".
+-spec failures(result()) -> [binary()].
+failures(#{unread := Unread} = Result) ->
+    Measured = measured(Result),
+    Unlike = lists:usort([C || #{archive := Rs} <- Measured, #{same := false, codec := C} <- Rs]),
+    Digests = lists:usort([D || #{digest := D} <- Measured]),
+    Texts = lists:append([
+        [["the archive did not read back identically: ", codec_name(C)] || C <- Unlike],
+        [["one node cannot read the other's archive: ", codec_name(C)] || C <- Unread],
+        ["Rust and Erlang did not agree on the facts or the partitions" || length(Digests) > 1]
+    ]),
+    [esdb_demo_text:binary(Text) || Text <- Texts].
+
+%% One or two measurements, this node's first.
+-spec measured(result()) -> [esdb_demo_steps:measured()].
+measured(#{here := Here, there := There}) ->
+    [Here | [Measured || {ok, Measured} <- [There]]].
+
+%% Events, streams, problems
+
+-spec overview(result(), style()) -> unicode:chardata().
+overview(#{title := Title, here := #{facts := Facts}, imported := Imported}, Style) ->
+    #{events := Events, streams := Streams, first := First, last := Last} = Facts,
+    #{append_us := [AppendUs | _]} = Imported,
+    Days = [esdb_demo_calendar:date(First), " to ", esdb_demo_calendar:date(Last)],
+    [
+        esdb_demo_chart:heading(Title, Style),
+        io_lib:format("  ~ts in ~ts, ~ts~n", [
+            counted(Events, "event"), counted(map_size(Streams), "stream"), Days
+        ]),
+        io_lib:format("  ~ts events a second into the store~n", [
+            esdb_demo_chart:number(per_second(Events, AppendUs))
+        ]),
+        problems(Imported, Style)
+    ].
+
+-spec problems(esdb_demo_import:imported(), style()) -> unicode:chardata().
+problems(#{problems := 0}, _) ->
+    [];
+problems(#{problems := N, first_problems := First}, Style) ->
+    More = N - length(First),
+    [
+        ["  ", esdb_demo_chart:alarm([counted(N, "item"), " left out:"], Style), "\n"],
+        [["    ", where(Where), ": ", Why, "\n"] || {Where, Why} <- First],
+        [["    and ", esdb_demo_chart:number(More), " more\n"] || More > 0]
+    ].
+
+-doc "Where an item of the source stands, for people.".
+-spec where(pos_integer() | binary()) -> unicode:chardata().
+where(Line) when is_integer(Line) -> ["line ", integer_to_list(Line)];
+where(Commit) -> ["commit ", short(Commit)].
+
+%% Charts
+
+-spec types(result(), style()) -> unicode:chardata().
+types(#{here := #{facts := #{types := Types, events := Events}}}, Style) ->
+    Shown = lists:sublist(most_first(Types), 10),
+    [
+        esdb_demo_chart:heading("Events by type", Style),
+        esdb_demo_chart:bars(
+            [{Type, N, esdb_demo_chart:percent(N, Events)} || {Type, N} <- Shown], Style
+        ),
+        more(map_size(Types) - length(Shown), "type", Style)
+    ].
+
+-spec timeline(result(), style()) -> unicode:chardata().
+timeline(#{here := #{facts := #{weeks := Weeks}}}, #{width := Width} = Style) ->
+    {Unit, Spans} = esdb_demo_calendar:spans(Weeks, ?TIME_ROWS),
+    All = esdb_demo_calendar:weeks(Weeks),
+    [
+        esdb_demo_chart:heading(["Events by ", unit(Unit)], Style),
+        esdb_demo_chart:bars([{Label, N, ""} || {Label, N} <- Spans], Style),
+        [
+            [
+                ["\n  ", esdb_demo_chart:sparkline(All, Width - 4, Style), "\n"],
+                esdb_demo_chart:note(sparkline_note(length(All), Width - 4), Style)
+            ]
+         || Unit =/= week
+        ]
+    ].
+
+-spec sparkline_note(pos_integer(), pos_integer()) -> unicode:chardata().
+sparkline_note(Weeks, Cells) ->
+    Per = (Weeks + Cells - 1) div Cells,
+    io_lib:format("the same week by week: ~ts, ~b in a column", [counted(Weeks, "week"), Per]).
+
+-spec areas(result(), style()) -> unicode:chardata().
+areas(#{here := #{facts := #{areas := Areas} = Facts}}, Style) ->
+    Sum = lists:sum(maps:values(Areas)),
+    Rows = [
+        {Area, N, esdb_demo_chart:percent(N, Sum)}
+     || {Area, N} <- esdb_demo_facts:top_areas(Facts, 5)
+    ],
+    [
+        esdb_demo_chart:heading("Areas with the most inserted lines", Style),
+        esdb_demo_chart:bars(Rows, Style),
+        esdb_demo_chart:note(
+            ["of ", counted(Sum, "line"), " in ", counted(map_size(Areas), "area")], Style
+        )
+    ].
+
+-spec partitions(result(), style()) -> unicode:chardata().
+partitions(#{here := #{partitions := Partitions}}, Style) ->
+    #{streams := Streams, stream_events := Events, ids := Ids} = Partitions,
+    Rows = [
+        {integer_to_list(P), N, counted(E, "event")}
+     || {P, N, E} <- lists:zip3(lists:seq(0, length(Ids) - 1), Streams, Events)
+    ],
+    [
+        esdb_demo_chart:heading("Streams in 16 partitions by XXH3", Style),
+        esdb_demo_chart:bars(Rows, Style),
+        esdb_demo_chart:note(evenness(Ids), Style)
+    ].
+
+%% Few streams cannot spread evenly; the ids of the events show what the hash itself does.
+-spec evenness([non_neg_integer()]) -> unicode:chardata().
+evenness(Ids) ->
+    io_lib:format("the ids of the ~ts spread on their own: ~ts to ~ts a partition", [
+        counted(lists:sum(Ids), "event"),
+        esdb_demo_chart:number(lists:min(Ids)),
+        esdb_demo_chart:number(lists:max(Ids))
+    ]).
+
+-spec chain(result(), style()) -> unicode:chardata().
+chain(#{chain := Chain, drawing := Drawing}, Style) ->
+    [
+        esdb_demo_chart:heading("Longest chain of causes", Style),
+        io_lib:format("  ~ts, from ~ts to ~ts~n", [
+            counted(length(Chain), "event"), short(hd(Chain)), short(lists:last(Chain))
+        ]),
+        [["  ", Line, "\n"] || Line <- Drawing]
+    ].
+
+%% Archive
+
+-spec archive(result(), style()) -> unicode:chardata().
+archive(#{here := #{facts := #{events := Events}, archive := Archive}} = Result, Style) ->
+    Head = ["", "size", "ratio", "same" | archive_columns(Result)],
+    Rows = [archive_row(R, Events, Result) || R <- Archive],
+    {Single, Blocks} = lists:split(length([R || #{shape := single} = R <- Archive]), Rows),
+    Raw = raw_row(hd(Archive), Events, length(Head)),
+    Title = fun(Text) -> [Text | lists:duplicate(length(Head) - 1, "")] end,
+    Alone = [archive_directions(Result), Head, Title("each event alone"), Raw | Single],
+    All = Alone ++ [Title("blocks of 1,000 events") | Blocks],
+    [
+        esdb_demo_chart:heading("The archive, as lines of JSON", Style),
+        esdb_demo_chart:table(All, Style),
+        archive_notes(Result, Style)
+    ].
+
+%% Above the names of the implementations: which of them write and which read.
+-spec archive_directions(result()) -> [string()].
+archive_directions(#{there := {ok, _}}) -> ["", "", "", "", "write", "", "read", ""];
+archive_directions(_) -> ["", "", "", "", "write", "read"].
+
+-spec archive_columns(result()) -> [string()].
+archive_columns(#{there := {ok, _}}) -> ["Rust", "Erlang", "Rust", "Erlang"];
+archive_columns(#{implementation := nif}) -> ["Rust", "Rust"];
+archive_columns(_) -> ["Erlang", "Erlang"].
+
+-spec raw_row(esdb_demo_archive:result(), pos_integer(), pos_integer()) -> [unicode:chardata()].
+raw_row(#{raw := Raw} = Result, Events, Columns) ->
+    Size = scaled(fun esdb_demo_chart:bytes/1, Raw, Result, Events),
+    ["  raw", Size, "1.0x" | lists:duplicate(Columns - 3, "")].
+
+-spec archive_row(esdb_demo_archive:result(), pos_integer(), result()) -> [unicode:chardata()].
+archive_row(#{raw := Raw, packed := Packed, codec := Codec} = Here, Events, Result) ->
+    Both = [same_row(Here, Measured) || Measured <- measured(Result)],
+    Time = fun(Key) ->
+        [scaled(fun esdb_demo_chart:duration/1, maps:get(Key, R), R, Events) || R <- Both]
+    end,
+    [
+        ["  ", codec_name(Codec)],
+        scaled(fun esdb_demo_chart:bytes/1, Packed, Here, Events),
+        esdb_demo_chart:ratio(Raw / max(1, Packed)),
+        same(Both)
+        | Time(write_us) ++ Time(read_us)
+    ].
+
+-spec same_row(esdb_demo_archive:result(), esdb_demo_steps:measured()) ->
+    esdb_demo_archive:result().
+same_row(#{codec := Codec, shape := Shape}, #{archive := Archive}) ->
+    hd([R || #{codec := C, shape := S} = R <- Archive, C =:= Codec, S =:= Shape]).
+
+-spec same([esdb_demo_archive:result()]) -> string().
+same(Results) ->
+    case lists:all(fun(#{same := Same}) -> Same end, Results) of
+        true -> "yes";
+        false -> "NO"
+    end.
+
+%% What was measured on a part of the events is scaled to all of them, and marked.
+-spec scaled(
+    fun((non_neg_integer()) -> unicode:chardata()),
+    non_neg_integer(),
+    esdb_demo_archive:result(),
+    pos_integer()
+) -> unicode:chardata().
+scaled(Format, Value, #{events := Events}, Events) -> Format(Value);
+scaled(Format, Value, #{events := Part}, Events) -> ["~", Format(round(Value * Events / Part))].
+
+-spec codec_name(esdb_demo_archive:codec()) -> string().
+codec_name(zlib) -> "zlib";
+codec_name(lz4) -> "LZ4";
+codec_name(zstd) -> "zstd";
+codec_name(zstd_dictionary) -> "zstd, dictionary".
+
+-spec archive_notes(result(), style()) -> unicode:chardata().
+archive_notes(#{here := #{facts := #{events := Events}}} = Result, Style) ->
+    All = [R || #{archive := Rs} <- measured(Result), R <- Rs],
+    Dictionary =
+        case [R || #{codec := zstd_dictionary} = R <- All] of
+            [] -> "no dictionary: too few events to train one";
+            _ -> "dictionary: 32 KiB, trained on at most 2,000 of these events"
+        end,
+    Least = lists:min([N || #{events := N} <- All]),
+    [
+        esdb_demo_chart:note("same: read back, each event is byte for byte what it was", Style),
+        esdb_demo_chart:note(Dictionary, Style),
+        [esdb_demo_chart:note("zlib is OTP's own in both columns", Style) || two_columns(Result)],
+        [
+            esdb_demo_chart:note(
+                [
+                    "~ measured on the first events only, ",
+                    esdb_demo_chart:number(Least),
+                    " at least, and scaled to all"
+                ],
+                Style
+            )
+         || Least < Events
+        ]
+    ].
+
+-spec two_columns(result()) -> boolean().
+two_columns(#{there := There}) ->
+    element(1, There) =:= ok.
+
+%% Times
+
+-spec times(result(), style()) -> unicode:chardata().
+times(#{there := There} = Result, Style) ->
+    [
+        esdb_demo_chart:heading("Time by step", Style),
+        esdb_demo_chart:table([times_head(Result) | [times_row(S, Result) || S <- steps()]], Style),
+        case There of
+            {ok, _} ->
+                [
+                    esdb_demo_chart:note("Rust: this node. Erlang: a second node with", Style),
+                    esdb_demo_chart:note("ESDB_NIF=off. The same steps on the same events,", Style),
+                    esdb_demo_chart:note("one node at a time.", Style)
+                ];
+            {none, Why} ->
+                esdb_demo_chart:note(Why, Style)
+        end
+    ].
+
+-spec times_head(result()) -> [string()].
+times_head(#{there := {ok, _}}) -> ["", "Rust", "Erlang", "faster"];
+times_head(#{implementation := nif}) -> ["", "Rust"];
+times_head(_) -> ["", "Erlang"].
+
+-spec steps() -> [{append | fold | spread | train, string()}].
+steps() ->
+    [
+        {append, "append to the store"},
+        {fold, "read all back and fold"},
+        {spread, "XXH3 of ids and streams"},
+        {train, "train the dictionary"}
+    ].
+
+-spec times_row({atom(), string()}, result()) -> [unicode:chardata()].
+times_row({Step, Name}, Result) ->
+    case step_times(Step, Result) of
+        [Rust, Erlang] ->
+            Faster = esdb_demo_chart:ratio(Erlang / max(1, Rust)),
+            [Name, esdb_demo_chart:duration(Rust), esdb_demo_chart:duration(Erlang), Faster];
+        [One] ->
+            [Name, esdb_demo_chart:duration(One)]
+    end.
+
+-spec step_times(atom(), result()) -> [non_neg_integer()].
+step_times(append, #{imported := #{append_us := Micros}}) ->
+    Micros;
+step_times(Step, Result) ->
+    [maps:get(Step, Times) || #{times := Times} <- measured(Result)].
+
+-spec ending(result(), style()) -> unicode:chardata().
+ending(#{elapsed_us := Elapsed} = Result, Style) ->
+    [
+        "\n",
+        case failures(Result) of
+            [] -> ["  Done in ", esdb_demo_chart:duration(Elapsed), ".\n", agreement(Result)];
+            Failures -> [["  ", esdb_demo_chart:alarm(F, Style), "\n"] || F <- Failures]
+        end
+    ].
+
+-spec agreement(result()) -> string().
+agreement(#{there := {ok, _}}) ->
+    "  Rust and Erlang found the same, and each reads what the other one packed.\n";
+agreement(_) ->
+    "".
+
+%% Helpers
+
+-spec per_second(non_neg_integer(), non_neg_integer()) -> non_neg_integer().
+per_second(Events, Us) ->
+    Events * 1_000_000 div max(1, Us).
+
+-spec counted(non_neg_integer(), string()) -> string().
+counted(1, Thing) -> "1 " ++ Thing;
+counted(N, Thing) -> esdb_demo_chart:number(N) ++ " " ++ Thing ++ "s".
+
+-spec most_first(#{binary() => non_neg_integer()}) -> [{binary(), non_neg_integer()}].
+most_first(Counts) ->
+    [{Key, -N} || {N, Key} <- lists:sort([{-N, Key} || Key := N <- Counts])].
+
+-spec more(integer(), string(), style()) -> unicode:chardata().
+more(0, _, _) -> [];
+more(N, Thing, Style) -> esdb_demo_chart:note(["and ", counted(N, Thing), " more"], Style).
+
+-spec unit(esdb_demo_calendar:unit()) -> string().
+unit({years, N}) -> integer_to_list(N) ++ " years";
+unit(Unit) -> atom_to_list(Unit).
+
+-spec short(binary()) -> unicode:chardata().
+short(Id) ->
+    esdb_demo_chart:label(string:slice(Id, 0, ?NARROW), ?NARROW).

@@ -1,0 +1,169 @@
+-module(esdb_demo_steps).
+-moduledoc """
+The measured steps of the demo. They run unchanged on a node with the native libraries and on one
+without, each on its own store.
+
+```erlang
+1> ok = esdb_demo_steps:open(demo), esdb_demo_steps:append(demo, [{~"area-src", [Event]}]).
+{ok,1834}
+2> #{times := Times} = esdb_demo_steps:measure(demo, 3_000_000), Times.
+#{fold => 411230,spread => 3922,train => 812345}
+```
+""".
+
+-include_lib("erl_esdb_gater/include/esdb_gater_types.hrl").
+
+-export([open/1, close/1, implementation/0]).
+-export([append/2, measure/2, measure_briefly/2, unlike/1, fold/3]).
+-export_type([measured/0]).
+
+-type measured() :: #{
+    facts => esdb_demo_facts:facts(),
+    digest := binary(),
+    partitions := partitions(),
+    archive := [esdb_demo_archive:result()],
+    parcel := esdb_demo_archive:parcel(),
+    times := #{fold | spread | train => non_neg_integer()}
+}.
+
+%% One number a partition: streams, events in these streams, and event ids spread on their own.
+-type partitions() :: #{
+    streams := [non_neg_integer()],
+    stream_events := [non_neg_integer()],
+    ids := [non_neg_integer()]
+}.
+
+-define(PAGE, 1000).
+-define(PARTITIONS, 16).
+%% Events that a dictionary is trained on, taken at equal distances.
+-define(SAMPLES, 2000).
+%% Lines that the other node is given to read.
+-define(PARCEL, 200).
+
+-doc "Starts a store in memory.".
+-spec open(Store :: atom()) -> ok | {error, term()}.
+open(Store) ->
+    maybe
+        {ok, _} ?= application:ensure_all_started(erl_esdb),
+        {ok, _} ?= erl_esdb:start_store(Store),
+        ok
+    end.
+
+-doc "Stops the store and forgets its events.".
+-spec close(Store :: atom()) -> ok | {error, term()}.
+close(Store) ->
+    erl_esdb:stop_store(Store).
+
+-doc "What the libraries that the steps use run on.".
+-spec implementation() -> nif | erlang.
+implementation() ->
+    Modules = [esdb_hash_nif, esdb_archive_nif],
+    case [M || M <- Modules, M:implementation() =/= nif] of
+        [] -> nif;
+        _ -> erlang
+    end.
+
+-doc "Appends batches, one a stream, and says how many microseconds it took.".
+-spec append(Store :: atom(), [{Stream :: binary(), [map()]}]) ->
+    {ok, Micros :: non_neg_integer()} | {error, {Stream :: binary(), term()}}.
+append(Store, Batches) ->
+    {Micros, Result} = timer:tc(fun() -> append_all(Store, Batches) end),
+    case Result of
+        ok -> {ok, Micros};
+        Error -> Error
+    end.
+
+-spec append_all(atom(), [{binary(), [map()]}]) -> ok | {error, {binary(), term()}}.
+append_all(_, []) ->
+    ok;
+append_all(Store, [{Stream, Events} | Batches]) ->
+    case erl_esdb_streams:append(Store, Stream, ?ANY_VERSION, Events) of
+        {ok, _} -> append_all(Store, Batches);
+        {error, Reason} -> {error, {Stream, Reason}}
+    end.
+
+-doc "All measurements but the append; `Budget` in microseconds is what one codec may take.".
+-spec measure(Store :: atom(), Budget :: pos_integer()) -> measured().
+measure(Store, Budget) ->
+    {FoldUs, Facts} = timer:tc(fun() -> facts(Store) end),
+    {SpreadUs, Partitions} = timer:tc(fun() -> partitions(Store, Facts) end),
+    Samples = samples(Store, Facts),
+    {TrainUs, Trained} = esdb_demo_archive:train(Samples),
+    Archive = archive(Store, esdb_demo_archive:new(Trained, Budget)),
+    #{
+        facts => Facts,
+        digest => crypto:hash(sha256, term_to_binary({Facts, Partitions}, [deterministic])),
+        partitions => Partitions,
+        archive => esdb_demo_archive:results(Archive),
+        parcel => esdb_demo_archive:parcel(lists:sublist(Samples, ?PARCEL), Trained),
+        times => #{fold => FoldUs, spread => SpreadUs, train => TrainUs}
+    }.
+
+-doc "The same without the facts, which a digest stands for: they would be long on the way.".
+-spec measure_briefly(Store :: atom(), Budget :: pos_integer()) -> measured().
+measure_briefly(Store, Budget) ->
+    maps:remove(facts, measure(Store, Budget)).
+
+-doc "The codecs of a parcel from another node that do not read here as they should.".
+-spec unlike(esdb_demo_archive:parcel()) -> [esdb_demo_archive:codec()].
+unlike(Parcel) ->
+    esdb_demo_archive:unlike(Parcel).
+
+-spec facts(atom()) -> esdb_demo_facts:facts().
+facts(Store) ->
+    fold(Store, fun esdb_demo_facts:add/2, esdb_demo_facts:new()).
+
+-doc "Folds over all events of the store in the order of their positions, a page at a time.".
+-spec fold(Store :: atom(), fun((esdb_demo_event:commit(), Acc) -> Acc), Acc) -> Acc.
+fold(Store, Fun, Acc) ->
+    fold_pages(Store, 0, fun(Events, In) -> lists:foldl(Fun, In, Events) end, Acc).
+
+-spec fold_pages(atom(), non_neg_integer(), fun(([esdb_demo_event:commit()], Acc) -> Acc), Acc) ->
+    Acc.
+fold_pages(Store, Position, Fun, Acc) ->
+    case erl_esdb_streams:read_log(Store, Position, ?PAGE, forward, #{}) of
+        {ok, []} ->
+            Acc;
+        {ok, Page} ->
+            Next = (lists:last(Page))#event.position + 1,
+            Acc1 = Fun([esdb_demo_event:from_stored(E) || E <- Page], Acc),
+            fold_pages(Store, Next, Fun, Acc1)
+    end.
+
+%% Where a store of 16 partitions would put each stream, and each event if events were spread alone.
+-spec partitions(atom(), esdb_demo_facts:facts()) -> partitions().
+partitions(Store, #{streams := Streams, links := Links}) ->
+    Name = atom_to_binary(Store),
+    Placed = [
+        {esdb_hash_nif:stream_partition(Name, Stream, ?PARTITIONS), Events}
+     || Stream := Events <- Streams
+    ],
+    Ids = esdb_hash_nif:partition_hash_batch(maps:keys(Links), ?PARTITIONS),
+    #{
+        streams => tally([{P, 1} || {P, _} <- Placed]),
+        stream_events => tally(Placed),
+        ids => tally([{P, 1} || P <- Ids])
+    }.
+
+-spec tally([{non_neg_integer(), non_neg_integer()}]) -> [non_neg_integer()].
+tally(Placed) ->
+    Empty = #{P => 0 || P <- lists:seq(0, ?PARTITIONS - 1)},
+    Counts = lists:foldl(fun({P, N}, In) -> In#{P := map_get(P, In) + N} end, Empty, Placed),
+    [N || {_, N} <- lists:sort(maps:to_list(Counts))].
+
+-spec samples(atom(), esdb_demo_facts:facts()) -> [binary()].
+samples(Store, #{events := Events}) ->
+    Distance = (Events + ?SAMPLES - 1) div ?SAMPLES,
+    Take = fun
+        (Event, {0, Taken}) -> {Distance - 1, [esdb_demo_event:to_json(Event) | Taken]};
+        (_, {N, Taken}) -> {N - 1, Taken}
+    end,
+    {_, Samples} = fold(Store, Take, {0, []}),
+    Samples.
+
+-spec archive(atom(), esdb_demo_archive:archive()) -> esdb_demo_archive:archive().
+archive(Store, Empty) ->
+    Add = fun(Events, Archive) ->
+        esdb_demo_archive:add([esdb_demo_event:to_json(E) || E <- Events], Archive)
+    end,
+    fold_pages(Store, 0, Add, Empty).
