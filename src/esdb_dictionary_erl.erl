@@ -15,7 +15,7 @@
 %% Pieces start that far from each other.
 -define(STEP, 8).
 %% Of more samples than that, evenly spread ones are looked at.
--define(MAX_BYTES, 1_048_576).
+-define(MAX_BYTES, 524_288).
 
 -spec train(Samples :: [binary()], Size :: pos_integer()) -> binary().
 train(Samples, Size) ->
@@ -47,6 +47,8 @@ worth(Samples) ->
     maps:filter(fun(_, N) -> N > 1 end, lists:foldl(Count, #{}, Samples)).
 
 -spec grams(binary()) -> [binary()].
+grams(Bytes) when byte_size(Bytes) < ?GRAM ->
+    [];
 grams(Bytes) ->
     [binary:part(Bytes, At, ?GRAM) || At <- lists:seq(0, byte_size(Bytes) - ?GRAM)].
 
