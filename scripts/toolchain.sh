@@ -148,10 +148,14 @@ EOF
     [ -e "$state/updated" ] || { apt-get update && touch "$state/updated"; }
 }
 
-# A mirror may lack a file that its index names: the next suite has another version of it.
+# A mirror may lack a file that its index names: the next suite has another version of it. What is fetched
+# later comes from the same suite if it can, because compiled Erlang code belongs to one OTP release.
 from_suites() {
-    for suite in testing unstable stable; do
-        if (private_apt "$suite" && "$@"); then return 0; fi
+    for suite in $(cat "$cache/suite" 2>/dev/null) testing unstable stable; do
+        if (private_apt "$suite" && "$@"); then
+            echo "$suite" >"$cache/suite"
+            return 0
+        fi
     done
     return 1
 }
@@ -183,12 +187,12 @@ build_otp() {
         disabled="$disabled --without-$app"
     done
     # shellcheck disable=SC2086
-    ./configure --prefix="$cache/otp.new" $disabled
-    make -j"$(nproc)"
-    make install
-    # erl finds its own folder at run time, so the finished installation can be moved into place.
-    rm -rf "$cache/otp" && mv "$cache/otp.new" "$cache/otp"
-    cd "$cache" && rm -rf src
+    ./configure --prefix="$cache/otp" $disabled &&
+        make -j"$(nproc)" &&
+        make install DESTDIR="$cache/stage" || return 1
+    # Moved into place only when complete, so that an interrupted setup begins again.
+    rm -rf "$cache/otp" && mv "$cache/stage$cache/otp" "$cache/otp"
+    cd "$cache" && rm -rf src stage
 }
 
 # What compiling OTP needs; asked of the compiler, so that any way of having it will do.

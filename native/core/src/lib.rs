@@ -5,4 +5,5 @@
 #![forbid(unsafe_code)]
 
 pub mod archive;
+pub mod crypto;
 pub mod hash;

@@ -1,0 +1,118 @@
+//! What is fuzzed: each function takes any bytes, must come back, and checks what holds for all of them.
+
+use esdb_core::crypto::{self, base58, ed25519};
+use esdb_core::hash;
+
+/// What a target says that is started without a fuzzer.
+pub const HOW_TO_RUN: &str =
+    "a fuzz target: cargo +nightly fuzz run TARGET, or cargo test for a replay";
+
+/// A name, as in `corpus/`, and what to do with an input.
+pub type Target = (&'static str, fn(&[u8]));
+
+/// All targets; `tests/replay.rs` goes through them.
+pub const TARGETS: &[Target] = &[
+    ("base58", base58),
+    ("base64", base64),
+    ("ed25519", ed25519),
+    ("hash", hash),
+];
+
+/// What decodes is encoded by the same text, and all data survives.
+pub fn base58(input: &[u8]) {
+    match base58::decode(input) {
+        Ok(data) if data.len() <= base58::MAX_BYTES => {
+            assert_eq!(base58::encode(&data).as_deref(), Ok(input))
+        }
+        Ok(data) => assert_eq!(base58::encode(&data), Err(base58::Base58Error::TooLarge)),
+        Err(base58::Base58Error::TooLarge) => assert!(input.len() > base58::MAX_TEXT),
+        Err(base58::Base58Error::InvalidChar(character)) => assert!(input.contains(&character)),
+    }
+    if let Ok(text) = base58::encode(input) {
+        assert_eq!(base58::decode(&text).as_deref(), Ok(input));
+    }
+}
+
+/// What decodes is encoded by the same text, and all data survives.
+pub fn base64(input: &[u8]) {
+    let mut data = vec![0; crypto::base64_decoded_len(input.len())];
+    if crypto::base64_decode(input, &mut data) {
+        assert_eq!(base64_text(&data), input);
+    }
+    let text = base64_text(input);
+    let mut data = vec![0; input.len()];
+    assert!(crypto::base64_decode(&text, &mut data));
+    assert_eq!(data, input);
+}
+
+fn base64_text(data: &[u8]) -> Vec<u8> {
+    let mut text = vec![0; crypto::base64_encoded_len(data.len()).expect("fits into memory")];
+    assert!(crypto::base64_encode(data, &mut text));
+    text
+}
+
+/// Plain, prepared and batched verification agree: on a key and a signature as they come, and on a true
+/// signature with the input's bytes laid over it.
+pub fn ed25519(input: &[u8]) {
+    let Some((head, message)) = input.split_at_checked(96) else {
+        return;
+    };
+    let (key, signature) = head.split_at(32);
+    agree(message, signature, key);
+
+    let secret: [u8; 32] = key.try_into().expect("32 bytes");
+    let signed = ed25519::sign(message, &secret);
+    let flipped: Vec<u8> = signed.iter().zip(signature).map(|(a, b)| a ^ b).collect();
+    agree(message, &flipped, key);
+}
+
+fn agree(message: &[u8], signature: &[u8], key: &[u8]) {
+    let plain = ed25519::verify(message, signature, key);
+    let prepared = ed25519::PreparedKey::new(key);
+    assert_eq!(
+        prepared
+            .as_ref()
+            .is_some_and(|key| key.verify(message, signature)),
+        plain
+    );
+    // Four times, so that the batch prepares the key, and once with the key as it is.
+    let item = |key| ed25519::Item {
+        message,
+        signature,
+        key,
+    };
+    let mut items: Vec<_> = (0..4)
+        .map(|_| item(ed25519::ItemKey::Encoded(key)))
+        .collect();
+    items.extend(
+        prepared
+            .iter()
+            .map(|key| item(ed25519::ItemKey::Prepared(key))),
+    );
+    assert!(
+        ed25519::verify_batch(&items)
+            .into_iter()
+            .all(|answer| answer == plain)
+    );
+    assert_eq!(ed25519::verify_batch(&items[..1]), [plain]);
+}
+
+/// A hash in pieces is the hash of the whole. The first byte says where to cut.
+pub fn hash(input: &[u8]) {
+    let Some((cut, data)) = input.split_first() else {
+        return;
+    };
+    let (left, right) = data.split_at(usize::from(*cut) * data.len() / 255);
+    let mut state = hash::Xxh3::new(u64::from(*cut));
+    state.update(left);
+    let before = state.clone();
+    state.update(right);
+    assert_eq!(state.digest(), hash::xxhash3_seeded(data, u64::from(*cut)));
+    assert_eq!(before.digest(), hash::xxhash3_seeded(left, u64::from(*cut)));
+    let whole = [left, &[0], right].concat();
+    let partitions = std::num::NonZeroU32::MIN.saturating_add(u32::from(*cut));
+    assert_eq!(
+        hash::stream_partition(left, right, partitions),
+        hash::partition(&whole, partitions)
+    );
+}
