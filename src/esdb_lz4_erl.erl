@@ -42,9 +42,9 @@ decompress(<<Size:32/little, _/binary>>, MaxSize) when Size > MaxSize ->
     {error, {too_large, MaxSize}};
 decompress(<<_:32/little>>, _MaxSize) ->
     {error, truncated};
-%% No byte of a block stands for more than 255: a larger size is a lie.
+%% No byte of a block stands for more than 255: beyond that the block is cut, or the size a lie.
 decompress(<<Size:32/little, Block/binary>>, _MaxSize) when Size > byte_size(Block) * 255 ->
-    {error, corrupt};
+    {error, truncated};
 decompress(<<Size:32/little, Block/binary>>, _MaxSize) ->
     case block(Block, Size, esdb_window_erl:new(?REACH)) of
         {ok, Window} ->

@@ -41,13 +41,13 @@ args(stream_update, 2) ->
     ?LET(
         {D, A},
         {oneof([compress, decompress]), oneof([zlib, zstd])},
-        [frequency([{20, {'$call', ?MODULE, open, [D, A]}}, {1, not_data()}]), stream_input(D, A)]
+        [frequency([{20, {'$there', ?MODULE, open, [D, A]}}, {1, not_data()}]), stream_input(D, A)]
     );
 args(stream_finish, 1) ->
     ?LET(
         {D, A},
         {oneof([compress, decompress]), oneof([zlib, zstd])},
-        [frequency([{20, {'$call', ?MODULE, open, [D, A]}}, {1, not_data()}])]
+        [frequency([{20, {'$there', ?MODULE, open, [D, A]}}, {1, not_data()}])]
     ).
 
 open(Direction, Algorithm) ->
@@ -118,7 +118,7 @@ option(Key, Type) -> ?LET(Value, Type, #{Key => Value}).
 dictionary() ->
     frequency([
         {4, dictionary_bytes()},
-        {4, {'$call', ?M, dictionary, [oneof(dictionaries())]}},
+        {4, {'$there', ?M, dictionary, [oneof(dictionaries())]}},
         %% A handle of another node, or of an earlier load.
         {2, ?LET(Bytes, dictionary_bytes(), {esdb_dictionary, Bytes, make_ref()})},
         {1, oneof([{esdb_dictionary, an_atom, none}, {esdb_dictionary}, none])}

@@ -7,7 +7,8 @@ The suite walks the exports, so a function without a generator fails it. A gener
 `esdb_X_gen` stands beside it for each module `esdb_X_nif` and exports
 
 - `args(Function, Arity)`: the PropEr type of the argument list. `{'$call', M, F, A}` anywhere in it is
-  evaluated on the node that runs the case (handles must be made there);
+  evaluated; PropEr does that itself, once, so a handle that has to be made on the node that runs the case is
+  written `{'$there', M, F, A}`;
 - `cost(Function, Arity)`: `cheap` (10,000 cases) or `costly` (1,000);
 - `observe(Function, Arity, Result)`: what must be equal of a result; runs where the result was made.
 
@@ -93,6 +94,7 @@ evaluate(Module, Function, Arguments) ->
         Raised -> Raised
     end.
 
+resolve({'$there', Module, Function, Arguments}) -> apply(Module, Function, resolve(Arguments));
 resolve({'$call', Module, Function, Arguments}) -> apply(Module, Function, resolve(Arguments));
 resolve([Head | Tail]) -> [resolve(Head) | resolve(Tail)];
 resolve(Tuple) when is_tuple(Tuple) -> list_to_tuple(resolve(tuple_to_list(Tuple)));

@@ -147,7 +147,6 @@ fn prepare_dictionary(bytes: Binary) -> Result<ResourceArc<Kept>, Fail> {
     Ok(ResourceArc::new(Kept(Arc::new(prepared))))
 }
 
-
 #[nif(schedule = "DirtyCpu", name = "train_dictionary_d")]
 fn train_dictionary<'a>(
     env: Env<'a>,
