@@ -25,7 +25,12 @@ small() ->
     {ok, Packed} = ?M:compress(Event, zstd, Handle),
     Otp = fun() -> zstd:compress(Event, #{checksumFlag => true}) end,
     row("compress", fun() -> ?M:compress(Event, zstd) end, "zstd:compress/2", Otp, 4.0),
-    row("compress with a dictionary", fun() -> ?M:compress(Event, zstd, Handle) end, "zstd:compress/2", Otp, 4.0),
+    esdb_bench:compare("compress with a dictionary", #{
+        ours => {"ours", fun() -> ?M:compress(Event, zstd, Handle) end},
+        rival => {"zstd:compress/2, without", Otp},
+        same => fun({ok, C}, _) -> {ok, Event} =:= ?M:decompress(C, zstd, Handle) end,
+        goal => 4.0
+    }),
     row("decompress", fun() -> ?M:decompress(Plain, zstd) end, "zstd:decompress/1", fun() -> zstd:decompress(Plain) end),
     row(
         "decompress with a dictionary",

@@ -32,7 +32,7 @@ sequence({Literals, Offset, Length}) ->
 -spec token(non_neg_integer(), non_neg_integer()) -> byte().
 token(Literals, Match) -> min(Literals, 15) bsl 4 bor min(Match, 15).
 
--spec more(non_neg_integer()) -> iodata().
+-spec more(non_neg_integer()) -> iolist().
 more(Length) when Length < 15 -> [];
 more(Length) -> [binary:copy(<<255>>, (Length - 15) div 255), (Length - 15) rem 255].
 

@@ -158,7 +158,7 @@ content_size(16, Size) -> Size + 256;
 content_size(_, Size) -> Size.
 
 -spec window(0 | 8, byte(), non_neg_integer() | unknown) -> non_neg_integer().
-window(0, _, ContentSize) ->
+window(0, _, ContentSize) when is_integer(ContentSize) ->
     ContentSize;
 window(8, Byte, _) ->
     Base = 1 bsl (10 + (Byte bsr 3)),
