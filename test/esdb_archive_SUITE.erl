@@ -409,8 +409,8 @@ count({more, Output, Stream}, Bytes) -> count(?M:stream_update(Stream, <<>>), By
 
 %% -------- schedulers
 
-%% A neighbour that wants to run all the time, on as many schedulers as there are, while 64 MB are
-%% compressed and decompressed. System monitoring counts how often anything kept a scheduler above 2 ms.
+%% While 64 MB are compressed and decompressed, system monitoring tells each time that this process kept a
+%% normal scheduler for more than 2 ms; a call that did all of its work there would be one long one.
 t_large_calls_block_no_scheduler(_) ->
     Data = binary:copy(events(4000), (1 bsl 26) div byte_size(events(4000)) + 1),
     Old = erlang:system_monitor(self(), [{long_schedule, 2}]),
@@ -427,7 +427,6 @@ t_large_calls_block_no_scheduler(_) ->
     end,
     Long = long_schedules([]),
     ct:log("long schedules, in ms: ~p", [Long]),
-    %% One of the calls on a normal scheduler alone would be one of above 20 ms.
     ?assertEqual([], [Ms || Ms <- Long, Ms > 20]),
     ?assert(length(Long) < 200).
 
