@@ -22,6 +22,10 @@ walk over the frames (`esdb_zstd_frame_erl`), and on OTP 27 an own codec (`esdb_
 -type dictionary() :: none | esdb_archive_options:dictionary().
 
 -define(DEFAULT_LEVEL, 3).
+%% A byte of a zlib stream stands for 1032 bytes at most (https://zlib.net/zlib_tech.html): where all that
+%% fits into the limit there is nothing to count.
+-define(MAX_RATIO, 1_032).
+-define(SMALL_CONTENT, 4_194_304).
 
 -doc "See `esdb_archive_nif:compress/2`.".
 -spec compress(Data :: iodata(), Algorithm :: esdb_archive_nif:algorithm()) -> result().
@@ -162,8 +166,12 @@ zlib_decompress(Data, MaxSize) ->
     try
         %% With `error` OTP does not take anything behind the end of the stream.
         ok = zlib:inflateInit(Z, 15, error),
-        inflate(Z, zlib:safeInflate(Z, Data), 0, MaxSize, [])
+        case byte_size(Data) * ?MAX_RATIO =< min(MaxSize, ?SMALL_CONTENT) of
+            true -> inflated(Z, zlib:inflate(Z, Data));
+            false -> inflate(Z, zlib:safeInflate(Z, Data), 0, MaxSize, [])
+        end
     catch
+        error:{need_dictionary, Id} -> {error, {dictionary_mismatch, Id}};
         error:data_error -> {error, corrupt}
     after
         zlib:close(Z)

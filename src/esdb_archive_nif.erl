@@ -64,6 +64,8 @@ Misuse (data that is no iodata, an unknown option, an option of a wrong type) ra
     train_dictionary_d/2
 ]).
 -on_load(init_nif/0).
+%% What these see of the functions that the library replaces is not in their Erlang bodies.
+-dialyzer({nowarn_function, [is_nif_loaded/0, trained/3]}).
 
 -type algorithm() :: lz4 | zstd | zlib.
 -type compress_options() :: #{

@@ -16,6 +16,8 @@
 -define(DICTIONARY_MAGIC, 16#EC30A437).
 
 -spec compress(Algorithm :: term(), integer() | map()) -> {ok, compress()} | {error, term()}.
+compress(zstd, Options) when Options =:= #{} ->
+    {ok, #{level => 3, checksum => true, dictionary => none}};
 compress(Algorithm, Level) when is_integer(Level) ->
     compress(Algorithm, #{level => Level});
 compress(Algorithm, Options) ->
@@ -33,6 +35,8 @@ compress(Algorithm, Options) ->
     end.
 
 -spec decompress(Algorithm :: term(), map()) -> {ok, decompress()} | {error, term()}.
+decompress(zstd, Options) when Options =:= #{} ->
+    {ok, #{max_size => ?MAX_SIZE, dictionary => none}};
 decompress(Algorithm, Options) ->
     maybe
         ok ?= algorithm(Algorithm),
@@ -50,10 +54,16 @@ algorithm(Algorithm) -> {error, {unsupported_algorithm, Algorithm}}.
 
 -spec options(map(), [atom()]) -> map().
 options(Options, Known) when is_map(Options) ->
-    [] =:= maps:keys(maps:without(Known, Options)) orelse error(badarg),
-    #{Key => option(Key, Value) || Key := Value <- Options};
+    #{known(Key, Known) => option(Key, Value) || Key := Value <- Options};
 options(_, _) ->
     error(badarg).
+
+-spec known(term(), [atom()]) -> atom().
+known(Key, Known) ->
+    case lists:member(Key, Known) of
+        true -> Key;
+        false -> error(badarg)
+    end.
 
 -spec option(atom(), term()) -> term().
 option(level, Level) when is_integer(Level) -> Level;
@@ -68,7 +78,7 @@ only_for_zstd(_, #{dictionary := _}) -> {error, {unsupported_option, dictionary}
 only_for_zstd(_, #{checksum := _}) -> {error, {unsupported_option, checksum}};
 only_for_zstd(_, #{}) -> ok.
 
--spec default_level(lz4 | zstd | zlib) -> 0..6.
+-spec default_level(lz4 | zstd | zlib) -> 0 | 3 | 6.
 default_level(lz4) -> 0;
 default_level(zstd) -> 3;
 default_level(zlib) -> 6.

@@ -46,7 +46,8 @@ open(compress, Algorithm, Options) ->
     end;
 open(decompress, Algorithm, Options) ->
     maybe
-        {ok, #{max_size := MaxSize} = Checked} ?= esdb_archive_options:decompress(Algorithm, Options),
+        {ok, Checked} ?= esdb_archive_options:decompress(Algorithm, Options),
+        #{max_size := MaxSize} = Checked,
         {ok, Codec} ?= decompressor(Algorithm, Checked),
         {ok, stream(Codec, MaxSize)}
     end;

@@ -15,11 +15,11 @@
 %% Pieces start that far from each other.
 -define(STEP, 8).
 %% Of more samples than that, evenly spread ones are looked at.
--define(MAX_BYTES, 1_048_576).
+-define(MAX_BYTES, 524_288).
 
 -spec train(Samples :: [binary()], Size :: pos_integer()) -> binary().
 train(Samples, Size) ->
-    Chosen = thin_out(Samples, iolist_size(Samples)),
+    Chosen = thin_out(Samples, lists:sum([byte_size(Sample) || Sample <- Samples])),
     Worth = worth(Chosen),
     Pieces = [P || Sample <- Chosen, P <- pieces(Sample)],
     Epochs = max(1, Size div ?PIECE),
@@ -32,7 +32,10 @@ thin_out(Samples, Bytes) when Bytes =< ?MAX_BYTES ->
     Samples;
 thin_out(Samples, Bytes) ->
     Every = Bytes div ?MAX_BYTES + 1,
-    [binary:part(S, 0, min(byte_size(S), ?MAX_BYTES)) || {I, S} <- lists:enumerate(Samples), I rem Every =:= 0].
+    [
+        binary:part(Sample, 0, min(byte_size(Sample), ?MAX_BYTES))
+     || {Index, Sample} <- lists:enumerate(Samples), Index rem Every =:= 0
+    ].
 
 %% For each string of ?GRAM bytes, in how many samples it occurs, where that is more than one.
 -spec worth([binary()]) -> #{binary() => pos_integer()}.
@@ -47,6 +50,8 @@ worth(Samples) ->
     maps:filter(fun(_, N) -> N > 1 end, lists:foldl(Count, #{}, Samples)).
 
 -spec grams(binary()) -> [binary()].
+grams(Bytes) when byte_size(Bytes) < ?GRAM ->
+    [];
 grams(Bytes) ->
     [binary:part(Bytes, At, ?GRAM) || At <- lists:seq(0, byte_size(Bytes) - ?GRAM)].
 

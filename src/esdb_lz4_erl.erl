@@ -32,7 +32,7 @@ sequence({Literals, Offset, Length}) ->
 -spec token(non_neg_integer(), non_neg_integer()) -> byte().
 token(Literals, Match) -> min(Literals, 15) bsl 4 bor min(Match, 15).
 
--spec more(non_neg_integer()) -> iodata().
+-spec more(non_neg_integer()) -> iolist().
 more(Length) when Length < 15 -> [];
 more(Length) -> [binary:copy(<<255>>, (Length - 15) div 255), (Length - 15) rem 255].
 
@@ -42,9 +42,9 @@ decompress(<<Size:32/little, _/binary>>, MaxSize) when Size > MaxSize ->
     {error, {too_large, MaxSize}};
 decompress(<<_:32/little>>, _MaxSize) ->
     {error, truncated};
-%% No byte of a block stands for more than 255: a larger size is a lie.
+%% No byte of a block stands for more than 255: beyond that the block is cut, or the size a lie.
 decompress(<<Size:32/little, Block/binary>>, _MaxSize) when Size > byte_size(Block) * 255 ->
-    {error, corrupt};
+    {error, truncated};
 decompress(<<Size:32/little, Block/binary>>, _MaxSize) ->
     case block(Block, Size, esdb_window_erl:new(?REACH)) of
         {ok, Window} ->

@@ -60,7 +60,8 @@ find(Position, Anchor, Misses, {Bytes, Table, MaxOffset, End} = Search, Found) -
     Candidate = seen_before(Word, Position, Table),
     case Candidate >= 0 andalso Position - Candidate =< MaxOffset andalso word(Bytes, Candidate) of
         Word ->
-            Length = match_length(Bytes, Candidate, Position, ?MIN_MATCH, End - ?LAST_LITERALS - Position),
+            Limit = End - ?LAST_LITERALS - Position,
+            Length = match_length(Bytes, Candidate, Position, ?MIN_MATCH, Limit),
             Literals = binary:part(Bytes, Anchor, Position - Anchor),
             Next = Position + Length,
             find(Next, Next, 0, Search, [{Literals, Position - Candidate, Length} | Found]);

@@ -180,7 +180,7 @@ blocks(Bytes, Start, Table) ->
     end.
 
 %% A block: repeated, compressed or raw, whatever is smallest.
--spec block(0..1, binary(), non_neg_integer(), non_neg_integer(), esdb_lz77_erl:table()) -> iodata().
+-spec block(0..1, binary(), non_neg_integer(), non_neg_integer(), esdb_lz77_erl:table()) -> iolist().
 block(Last, Bytes, Start, End, Table) ->
     Raw = binary:part(Bytes, Start, End - Start),
     case is_repeated(Raw) of

@@ -168,7 +168,7 @@ start(#{window := Reach} = Header, #decoder{dictionary = Dictionary} = Decoder) 
     }.
 
 %% Hands over what the window has new.
--spec output(decoder()) -> decoder() | corrupt.
+-spec output(decoder()) -> decoder().
 output(#decoder{window = Window, hash = Hash, out = Out, header = Header} = Decoder) ->
     {Pieces, Window1} = esdb_window_erl:take(Window),
     Hash1 =

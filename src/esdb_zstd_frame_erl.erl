@@ -33,8 +33,11 @@
     | {window_too_large, pos_integer()}
     | {dictionary_mismatch, pos_integer()}.
 
+-type state() ::
+    start | boundary | {skip, non_neg_integer()} | {header, byte()} | block | checksum | ending.
+
 -record(walk, {
-    state = start :: start | boundary | block | checksum | ending | {header, byte()} | {skip, non_neg_integer()},
+    state = start :: state(),
     %% What has come and not been walked, the latest first, its size, and how much the next step needs.
     pending = [] :: [binary()],
     have = 0 :: non_neg_integer(),
@@ -158,7 +161,7 @@ content_size(16, Size) -> Size + 256;
 content_size(_, Size) -> Size.
 
 -spec window(0 | 8, byte(), non_neg_integer() | unknown) -> non_neg_integer().
-window(0, _, ContentSize) ->
+window(0, _, ContentSize) when is_integer(ContentSize) ->
     ContentSize;
 window(8, Byte, _) ->
     Base = 1 bsl (10 + (Byte bsr 3)),
@@ -173,7 +176,8 @@ header(#{content_size := Size}, _, _, #walk{least = Least, max_size = Max}) when
 ->
     {error, {too_large, Max}};
 header(Header, _, Rest, Walk) ->
-    {Rest, Walk#walk{state = block, header = Header, block_least = 0, block_most = 0}, {frame, Header}}.
+    Walk1 = Walk#walk{state = block, header = Header, block_least = 0, block_most = 0},
+    {Rest, Walk1, {frame, Header}}.
 
 block(Last, Type, Size, Rest, #walk{header = #{window := Window}} = Walk) ->
     Limit = min(Window, ?MAX_BLOCK),

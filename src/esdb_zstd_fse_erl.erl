@@ -75,7 +75,7 @@ decoder(AccuracyLog, Counts) ->
     Symbols = lists:enumerate(0, Counts),
     Rare = [Symbol || {Symbol, -1} <- Symbols],
     High = Size - length(Rare),
-    Spread = lists:append([lists:duplicate(Count, Symbol) || {Symbol, Count} <- Symbols, Count > 0]),
+    Spread = lists:append([lists:duplicate(N, Symbol) || {Symbol, N} <- Symbols, N > 0]),
     Common = lists:zip(positions(Size, High), Spread),
     Placed = lists:keysort(1, Common ++ lists:zip(lists:seq(Size - 1, High, -1), Rare)),
     Firsts = #{Symbol => abs(Count) || {Symbol, Count} <- Symbols},

@@ -78,7 +78,7 @@ stream(Context, Data) ->
         error:{zstd_error, Text} -> {error, reason(Text)}
     end.
 
--spec finish(Context :: term()) -> iodata().
+-spec finish(Context :: term()) -> iolist().
 finish(Context) ->
     {done, Output} = zstd:finish(Context, <<>>),
     Output.

@@ -1,5 +1,6 @@
 //! What is fuzzed: each function takes any bytes, must come back, and checks what holds for all of them.
 
+use esdb_core::archive::{dictionary, lz4, zstd};
 use esdb_core::crypto::{self, base58, ed25519};
 use esdb_core::hash;
 
@@ -16,6 +17,9 @@ pub const TARGETS: &[Target] = &[
     ("base64", base64),
     ("ed25519", ed25519),
     ("hash", hash),
+    ("lz4", lz4),
+    ("zstd", zstd),
+    ("zstd_dictionary", zstd_dictionary),
 ];
 
 /// What decodes is encoded by the same text, and all data survives.
@@ -115,4 +119,62 @@ pub fn hash(input: &[u8]) {
         hash::stream_partition(left, right, partitions),
         hash::partition(&whole, partitions)
     );
+}
+
+/// More content than that is none of a fuzzer's business.
+const MAX_CONTENT: u64 = 1 << 22;
+
+/// What decodes has the size that was stated, and survives being compressed again; any data does.
+pub fn lz4(input: &[u8]) {
+    if let Ok(size) = lz4::content_size(input, MAX_CONTENT) {
+        assert!(size as u64 <= MAX_CONTENT && size <= input.len() * 255);
+        let mut content = vec![0; size];
+        if lz4::decompress(input, &mut content).is_ok() {
+            lz4_survives(&content);
+        }
+    }
+    lz4_survives(input);
+}
+
+fn lz4_survives(data: &[u8]) {
+    let mut compressed = vec![0; lz4::compress_bound(data.len())];
+    let written = lz4::compress(data, &mut compressed).expect("fits");
+    compressed.truncate(written);
+    let size = lz4::content_size(&compressed, data.len() as u64);
+    assert_eq!(size, Ok(data.len()));
+    let mut content = vec![0; data.len()];
+    assert_eq!(lz4::decompress(&compressed, &mut content), Ok(()));
+    assert_eq!(content, data);
+}
+
+/// The walk over the frames bounds what the decoder writes.
+pub fn zstd(input: &[u8]) {
+    zstd_content(input, None);
+    let mut compressed = vec![0; zstd::compress_bound(input.len())];
+    let written = zstd::compress(input, &mut compressed, 3, true, None).expect("fits");
+    compressed.truncate(written);
+    assert_eq!(zstd_content(&compressed, None).as_deref(), Some(input));
+}
+
+/// The first half is a dictionary, the second a frame that may use it.
+pub fn zstd_dictionary(input: &[u8]) {
+    let (bytes, frame) = input.split_at(input.len() / 2);
+    if let Ok(dictionary) = dictionary::Dictionary::new(bytes, zstd::DEFAULT_LEVEL) {
+        zstd_content(frame, Some(&dictionary));
+        let mut compressed = vec![0; zstd::compress_bound(frame.len())];
+        let written = zstd::compress(frame, &mut compressed, 3, true, Some(&dictionary));
+        compressed.truncate(written.expect("fits"));
+        let content = zstd_content(&compressed, Some(&dictionary));
+        assert_eq!(content.as_deref(), Some(frame));
+    }
+}
+
+fn zstd_content(input: &[u8], dictionary: Option<&dictionary::Dictionary>) -> Option<Vec<u8>> {
+    let plan = zstd::plan(input, MAX_CONTENT, dictionary).ok()?;
+    assert!(plan.least <= plan.most && plan.least <= MAX_CONTENT);
+    let mut content = vec![0; plan.most.min(MAX_CONTENT) as usize];
+    let written = zstd::decompress(input, &mut content, plan, MAX_CONTENT, dictionary).ok()?;
+    assert!((plan.least..=plan.most).contains(&(written as u64)));
+    content.truncate(written);
+    Some(content)
 }

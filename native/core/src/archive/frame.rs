@@ -199,3 +199,51 @@ impl Reader<'_> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A frame with a window of 128 KiB and no content size.
+    fn open_frame(blocks: &[u8]) -> Vec<u8> {
+        [&MAGIC.to_le_bytes()[..], &[0, 7 << 3], blocks].concat()
+    }
+
+    #[test]
+    fn bounds_of_blocks() {
+        // 3 raw bytes, 5 repeated ones, and a compressed block, the last.
+        let blocks = [0x18, 0, 0, 1, 2, 3, 0x2A, 0, 0, 9, 0x15, 0, 0, 7, 7];
+        let found = plan(&open_frame(&blocks), 1 << 30, 0);
+        assert_eq!(
+            found,
+            Ok(Plan {
+                least: 8,
+                most: 8 + MAX_BLOCK
+            })
+        );
+        assert_eq!(plan(&open_frame(&blocks), 7, 0), Err(Error::TooLarge(7)));
+    }
+
+    #[test]
+    fn every_truncation_is_told() {
+        let frame = open_frame(&[0x18, 0, 0, 1, 2, 3, 0x2B, 0, 0, 9]);
+        assert!(plan(&frame, 100, 0).is_ok());
+        for end in 0..frame.len() {
+            let cut = frame.get(..end).unwrap_or_default();
+            assert_eq!(plan(cut, 100, 0), Err(Error::Truncated), "{end}");
+        }
+    }
+
+    #[test]
+    fn windows_and_dictionaries() {
+        let window = |byte| [&MAGIC.to_le_bytes()[..], &[0, byte, 1, 0, 0]].concat();
+        assert!(plan(&window(17 << 3), 1, 0).is_ok());
+        assert_eq!(
+            plan(&window(21 << 3), 1, 0),
+            Err(Error::WindowTooLarge(1 << 31))
+        );
+        let named = [&MAGIC.to_le_bytes()[..], &[0b10_0001, 77, 0, 1, 0, 0]].concat();
+        assert_eq!(plan(&named, 1, 0), Err(Error::DictionaryMismatch(77)));
+        assert!(plan(&named, 1, 77).is_ok());
+    }
+}

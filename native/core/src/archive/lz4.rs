@@ -36,11 +36,11 @@ pub fn compress(input: &[u8], output: &mut [u8]) -> Result<usize, Error> {
 
 /// The size that the header states, where it is within `max_size` and the block can hold that much.
 ///
-/// Two bytes can stand for at most 19 bytes and each further one for at most 255, so a size beyond 255 times
-/// the block is a lie.
+/// No byte of a block stands for more than 255 of the content, so beyond that the block is cut, or the size
+/// a lie.
 ///
 /// # Errors
-/// [`Error::Truncated`], [`Error::TooLarge`], [`Error::Corrupt`].
+/// [`Error::Truncated`], [`Error::TooLarge`].
 pub fn content_size(input: &[u8], max_size: u64) -> Result<usize, Error> {
     let (header, block) = input
         .split_first_chunk::<HEADER>()
@@ -48,10 +48,8 @@ pub fn content_size(input: &[u8], max_size: u64) -> Result<usize, Error> {
     let size = u32::from_le_bytes(*header);
     if u64::from(size) > max_size {
         Err(Error::TooLarge(max_size))
-    } else if block.is_empty() {
+    } else if block.is_empty() || u64::from(size) > block.len() as u64 * 255 {
         Err(Error::Truncated)
-    } else if u64::from(size) > block.len() as u64 * 255 {
-        Err(Error::Corrupt)
     } else {
         usize::try_from(size).map_err(|_| Error::TooLarge(max_size))
     }

@@ -1,0 +1,525 @@
+-module(esdb_archive_SUITE).
+-moduledoc """
+Compression: formats, limits, hostile input, dictionaries, streams.
+
+Every case runs on whatever implementation is loaded; what concerns the Erlang codecs calls them directly,
+so that they are tested where OTP or the library would stand in for them.
+""".
+
+-compile(export_all).
+
+-include_lib("proper/include/proper.hrl").
+-include_lib("stdlib/include/assert.hrl").
+
+-define(M, esdb_archive_nif).
+-define(ALGORITHMS, [lz4, zstd, zlib]).
+-define(PROPERTY(N, Property), ?assert(proper:quickcheck(Property, [quiet, {numtests, N}, {to_file, user}]))).
+
+suite() -> [{timetrap, {minutes, 5}}].
+
+all() ->
+    [F || {F, 1} <- ?MODULE:module_info(exports), lists:prefix("a_n", atom_to_list(F))] ++
+        [F || {F, 1} <- ?MODULE:module_info(exports), lists:prefix("t_", atom_to_list(F))].
+
+%% -------- A/NAR
+
+a_nar_01_round_trip(_) ->
+    [round_trip(Algorithm, Data) || Algorithm <- ?ALGORITHMS, Data <- samples()],
+    ?PROPERTY(
+        300,
+        ?FORALL({Algorithm, Data}, {oneof(?ALGORITHMS), binary()}, round_trip(Algorithm, Data) =:= ok)
+    ).
+
+a_nar_02_levels(_) ->
+    Data = events(50),
+    Levels = [{zlib, L} || L <- lists:seq(0, 9)] ++ [{zstd, L} || L <- lists:seq(1, 22)],
+    [
+        begin
+            {ok, Compressed} = ?M:compress(Data, Algorithm, Level),
+            ?assertEqual({ok, Data}, ?M:decompress(Compressed, Algorithm))
+        end
+     || {Algorithm, Level} <- Levels
+    ],
+    [
+        ?assertEqual({error, {invalid_level, Level}}, ?M:compress(Data, Algorithm, Level))
+     || {Algorithm, Level} <- [{zlib, -1}, {zlib, 10}, {zstd, 0}, {zstd, 23}, {zstd, 1 bsl 100}]
+    ],
+    ?assertMatch({ok, _}, ?M:compress(Data, lz4, 1 bsl 100)),
+    {ok, Fast} = ?M:compress_zstd(Data, 1),
+    {ok, Small} = ?M:compress_zstd(Data, 19),
+    ?assert(byte_size(Small) < byte_size(Fast)).
+
+a_nar_03_zlib_is_zlib(_) ->
+    [
+        begin
+            {ok, Compressed} = ?M:compress_zlib(Data),
+            ?assertEqual(Data, zlib:uncompress(Compressed)),
+            ?assertEqual({ok, Data}, ?M:decompress_zlib(zlib:compress(Data)))
+        end
+     || Data <- samples()
+    ].
+
+a_nar_04_garbage_and_truncation(_) ->
+    [
+        begin
+            {ok, Compressed} = ?M:compress(Data, Algorithm),
+            %% Whatever is cut off, something is missing; whatever follows is too much.
+            [
+                ?assertEqual({error, truncated}, ?M:decompress(binary:part(Compressed, 0, Size), Algorithm), {Algorithm, Size})
+             || Size <- lists:seq(0, byte_size(Compressed) - 1)
+            ],
+            ?assertMatch({error, _}, ?M:decompress(<<Compressed/binary, 0>>, Algorithm)),
+            [is_result(?M:decompress(flipped(Compressed, Bit), Algorithm)) || Bit <- lists:seq(0, bit_size(Compressed) - 1)]
+        end
+     || Algorithm <- ?ALGORITHMS, Data <- [<<>>, ~"a", events(3)]
+    ],
+    ?assertEqual({error, corrupt}, ?M:decompress(~"garbage, not a frame", zstd)),
+    ?assertEqual({error, corrupt}, ?M:decompress(~"garbage, not zlib", zlib)).
+
+a_nar_04_damage_is_noticed_by_the_checksum(_) ->
+    Data = events(3),
+    [
+        begin
+            {ok, Compressed} = ?M:compress(Data, Algorithm),
+            Damaged = [flipped(Compressed, Bit) || Bit <- lists:seq(0, bit_size(Compressed) - 1)],
+            [?assertEqual(Data, Content) || D <- Damaged, {ok, Content} <- [?M:decompress(D, Algorithm)]]
+        end
+     || Algorithm <- [zstd, zlib]
+    ],
+    {ok, Frame} = ?M:compress(Data, zstd),
+    ?assertEqual({error, checksum_mismatch}, ?M:decompress(flipped(Frame, bit_size(Frame) - 1), zstd)).
+
+a_nar_05_stats(_) ->
+    Data = binary:copy(~"to be or not to be ", 1000),
+    [
+        begin
+            {ok, #{original_size := 19_000, compressed_size := Size, ratio := Ratio}} = Stats,
+            ?assert(is_float(Ratio)),
+            ?assert(Ratio > 1.0),
+            ?assertEqual(19_000 / Size, Ratio)
+        end
+     || Algorithm <- ?ALGORITHMS, Stats <- [?M:compression_stats(Data, Algorithm), ?M:compression_stats(Data, Algorithm, 3)]
+    ],
+    ?assertMatch({ok, #{original_size := 0, ratio := +0.0}}, ?M:compression_stats(<<>>, zstd)).
+
+a_nar_06_unknown_algorithm(_) ->
+    Foo = {error, {unsupported_algorithm, foo}},
+    ?assertEqual(Foo, ?M:compress(~"a", foo)),
+    ?assertEqual(Foo, ?M:compress(~"a", foo, 3)),
+    ?assertEqual(Foo, ?M:decompress(~"a", foo)),
+    ?assertEqual(Foo, ?M:compression_stats(~"a", foo)),
+    ?assertEqual(Foo, ?M:compress_batch([~"a"], foo)),
+    ?assertEqual(Foo, ?M:decompress_batch([~"a"], foo)),
+    ?assertEqual(Foo, ?M:stream(compress, foo, #{})).
+
+a_nar_07_batch_keeps_the_order(_) ->
+    List = [integer_to_binary(N) || N <- lists:seq(1, 500)],
+    [
+        begin
+            {ok, Compressed} = ?M:compress_batch(List, Algorithm),
+            ?assertEqual({ok, List}, ?M:decompress_batch(Compressed, Algorithm)),
+            ?assertEqual({error, truncated}, ?M:decompress_batch(Compressed ++ [<<>>, ~"x"], Algorithm)),
+            ?assertEqual({error, {too_large, 100}}, ?M:decompress_batch(Compressed, Algorithm, #{max_size => 100}))
+        end
+     || Algorithm <- ?ALGORITHMS
+    ],
+    ?assertEqual({ok, []}, ?M:compress_batch([], zstd)).
+
+a_nif_01_implementation_and_flag_agree(_) ->
+    ?assertEqual(?M:implementation() =:= nif, ?M:is_nif_loaded()).
+
+%% -------- other implementations
+
+t_vectors(_) ->
+    #{~"contents" := Contents, ~"dictionaries" := Dictionaries, ~"cases" := Cases} = esdb_archive_gen:vectors(),
+    ?assert(length(Cases) > 100),
+    lists:foreach(
+        fun(#{~"content" := Name, ~"by" := By, ~"algorithm" := Algorithm, ~"compressed" := Base64, ~"dictionary" := D}) ->
+            Content = iolist_to_binary([binary:copy(base64:decode(B), N) || [B, N] <- map_get(Name, Contents)]),
+            Compressed = base64:decode(Base64),
+            Options =
+                case D of
+                    null -> #{};
+                    _ -> #{dictionary => base64:decode(map_get(~"bytes", map_get(D, Dictionaries)))}
+                end,
+            Atom = binary_to_existing_atom(Algorithm),
+            ?assertEqual({ok, Content}, ?M:decompress(Compressed, Atom, Options), {Name, By}),
+            ?assertEqual({ok, Content}, esdb_archive_erl:decompress(Compressed, Atom, Options), {Name, By}),
+            Algorithm =:= ~"zstd" andalso
+                ?assertEqual({ok, Content}, own(Compressed, maps:get(dictionary, Options, none)), {Name, By})
+        end,
+        Cases
+    ),
+    [?assertEqual(Id, ?M:dictionary_id(base64:decode(B))) || #{~"bytes" := B, ~"id" := Id} <- maps:values(Dictionaries)].
+
+t_formats(_) ->
+    ?assertMatch({ok, <<5:32/little, 16#50, "hello">>}, ?M:compress(~"hello", lz4)),
+    %% magic, descriptor with a checksum and a size of one byte in one segment, the size
+    ?assertMatch({ok, <<16#FD2FB528:32/little, 2#00100100, 5, _/binary>>}, ?M:compress(~"hello", zstd)),
+    ?assertMatch({ok, <<16#FD2FB528:32/little, 2#00100000, 5, _/binary>>}, ?M:compress(~"hello", zstd, #{checksum => false})),
+    {ok, Twin} = esdb_archive_erl:compress(~"hello", zstd),
+    ?assertMatch(<<16#FD2FB528:32/little, 2#00100100, 5, _/binary>>, Twin).
+
+%% -------- the codec for OTP 27, called directly
+
+t_own_zstd_decodes_every_level(_) ->
+    [
+        begin
+            {ok, Compressed} = ?M:compress(Data, zstd, Level),
+            ?assertEqual({ok, Data}, own(Compressed, none), {Level, byte_size(Data)})
+        end
+     || Data <- samples(), Level <- [1, 2, 3, 5, 7, 9, 13, 16, 19, 22]
+    ].
+
+t_own_zstd_is_decoded(_) ->
+    Dictionaries = [none | esdb_archive_gen:dictionaries()],
+    [
+        begin
+            Compressed = esdb_zstd_erl:compress(Data, 3, Checksum, Dictionary),
+            ?assertEqual({ok, Data}, own(Compressed, Dictionary)),
+            ?assertEqual({ok, Data}, ?M:decompress(Compressed, zstd, dictionary(Dictionary)))
+        end
+     || Data <- samples(), Checksum <- [true, false], Dictionary <- Dictionaries
+    ],
+    Text = events(500),
+    ?assert(byte_size(esdb_zstd_erl:compress(Text, 3, true, none)) * 2 < byte_size(Text)).
+
+t_own_zstd_survives_damage(_) ->
+    Data = events(8),
+    [
+        begin
+            {ok, Compressed} = ?M:compress(Data, zstd, (dictionary(Dictionary))#{checksum => Checksum, level => 9}),
+            [is_result(own(flipped(Compressed, Bit), Dictionary)) || Bit <- lists:seq(0, bit_size(Compressed) - 1)],
+            [
+                ?assertEqual({error, truncated}, own(binary:part(Compressed, 0, Size), Dictionary))
+             || Size <- lists:seq(0, byte_size(Compressed) - 1)
+            ]
+        end
+     || Checksum <- [true, false], Dictionary <- [none | esdb_archive_gen:dictionaries()]
+    ].
+
+t_own_checksum(_) ->
+    ?PROPERTY(
+        300,
+        ?FORALL(Pieces, list(binary()), begin
+            State = lists:foldl(fun esdb_xxh64_erl:update/2, esdb_xxh64_erl:new(), Pieces),
+            Whole = esdb_hash_erl:xxhash64(iolist_to_binary(Pieces), 0),
+            esdb_xxh64_erl:checksum(State) =:= Whole band 16#FFFFFFFF
+        end)
+    ).
+
+%% -------- limits and lies
+
+t_sizes_that_lie(_) ->
+    Limit = 1 bsl 30,
+    ?assertEqual({error, {too_large, Limit}}, ?M:decompress(<<16#FFFFFFFF:32, 0>>, lz4)),
+    ?assertEqual({error, truncated}, ?M:decompress(<<(1 bsl 29):32/little, 0>>, lz4)),
+    %% A frame of one byte that says it holds 16 exabytes, or half a gigabyte.
+    Frame = fun(Size) -> <<16#FD2FB528:32/little, 2#11100000, Size:64/little, 9:24/little, 0>> end,
+    ?assertEqual({error, {too_large, Limit}}, ?M:decompress(Frame(16#FFFFFFFFFFFFFFFF), zstd)),
+    ?assertEqual({error, corrupt}, ?M:decompress(Frame(1 bsl 29), zstd)),
+    ?assertEqual({error, {too_large, 3}}, ?M:decompress(Frame(4), zstd, #{max_size => 3})),
+    %% A window of 2 GiB, and one of 3.75 TiB.
+    Window = fun(Byte) -> <<16#FD2FB528:32/little, 0, Byte, 9:24/little, 0>> end,
+    ?assertEqual({error, {window_too_large, 1 bsl 31}}, ?M:decompress(Window(21 bsl 3), zstd)),
+    ?assertMatch({error, {window_too_large, _}}, ?M:decompress(Window(255), zstd)),
+    ?assertEqual({ok, <<0>>}, ?M:decompress(Window(17 bsl 3), zstd)).
+
+t_max_size(_) ->
+    Data = binary:copy(<<0>>, 100_000),
+    [
+        begin
+            {ok, Compressed} = ?M:compress(Data, Algorithm),
+            ?assertEqual({ok, Data}, ?M:decompress(Compressed, Algorithm, #{max_size => 100_000})),
+            ?assertEqual({error, {too_large, 99_999}}, ?M:decompress(Compressed, Algorithm, #{max_size => 99_999})),
+            ?assertEqual({ok, Data}, ?M:decompress(Compressed, Algorithm, #{max_size => 1 bsl 200})),
+            ?assertEqual({ok, Data}, esdb_archive_erl:decompress(Compressed, Algorithm, #{max_size => 1 bsl 200}))
+        end
+     || Algorithm <- ?ALGORITHMS
+    ].
+
+%% 4 bytes of input for each 128 KB of output: refused before it is decoded.
+t_bomb(_) ->
+    Blocks = binary:copy(<<(131_072 bsl 3 bor 2):24/little, 0>>, 20_000),
+    Bomb = <<16#FD2FB528:32/little, 0, (17 bsl 3), Blocks/binary, 1:24/little>>,
+    ?assertEqual({error, {too_large, 1 bsl 30}}, ?M:decompress(Bomb, zstd)),
+    {ok, Stream} = ?M:stream(decompress, zstd, #{max_size => 1 bsl 33}),
+    {more, Output, Stream1} = ?M:stream_update(Stream, Bomb),
+    ?assert(iolist_size(Output) =< 1_048_576),
+    {more, _, _} = ?M:stream_update(Stream1, <<>>).
+
+t_frames_are_joined_and_skippable_ones_skipped(_) ->
+    {ok, One} = ?M:compress(~"one", zstd),
+    {ok, Two} = ?M:compress(~"two", zstd, #{checksum => false}),
+    Skippable = <<16#184D2A5A:32/little, 4:32/little, "skip">>,
+    ?assertEqual({ok, ~"onetwo"}, ?M:decompress([Skippable, One, Skippable, Two, Skippable], zstd)),
+    ?assertEqual({ok, <<>>}, ?M:decompress(Skippable, zstd)),
+    ?assertEqual({error, truncated}, ?M:decompress(binary:part(Skippable, 0, 11), zstd)).
+
+t_misuse_is_badarg(_) ->
+    Calls = [
+        fun() -> ?M:compress(an_atom, zstd) end,
+        fun() -> ?M:compress([<<"a">> | b], zstd) end,
+        fun() -> ?M:compress(<<1:3>>, lz4) end,
+        fun() -> ?M:decompress({}, zlib) end,
+        fun() -> ?M:compress(~"a", zstd, #{levl => 3}) end,
+        fun() -> ?M:compress(~"a", zstd, #{level => high}) end,
+        fun() -> ?M:compress(~"a", zstd, best) end,
+        fun() -> ?M:compress_zstd(~"a", #{}) end,
+        fun() -> ?M:decompress(~"a", zstd, #{max_size => -1}) end,
+        fun() -> ?M:compress_batch(~"a", zstd) end,
+        fun() -> ?M:compress_batch([~"a" | ~"b"], zstd) end,
+        fun() -> ?M:dictionary(<<>>) end,
+        fun() -> ?M:dictionary_id(none) end,
+        fun() -> ?M:train_dictionary([~"a"], 255) end,
+        fun() -> ?M:stream(sideways, zstd, #{}) end,
+        fun() -> ?M:stream_update(none, ~"a") end
+    ],
+    [?assertError(badarg, Call()) || Call <- Calls].
+
+t_options_of_zstd_only(_) ->
+    [
+        ?assertEqual({error, {unsupported_option, Option}}, ?M:compress(~"a", Algorithm, #{Option => Value}))
+     || Algorithm <- [lz4, zlib], {Option, Value} <- [{dictionary, ~"abc"}, {checksum, true}]
+    ].
+
+%% -------- dictionaries
+
+t_trained_dictionary(_) ->
+    Events = [event(N) || N <- lists:seq(1, 3000)],
+    {Training, Others} = lists:split(2000, Events),
+    {ok, Dictionary} = ?M:train_dictionary(Training, 8192),
+    ?assert(byte_size(Dictionary) =< 8192),
+    Plain = total(Others, #{}),
+    Small = total(Others, #{dictionary => ?M:dictionary(Dictionary)}),
+    ?assert(Small * 2 < Plain),
+    {ok, Twin} = esdb_archive_erl:train_dictionary(Training, 8192),
+    ?assert(total(Others, #{dictionary => Twin}) * 2 < Plain).
+
+t_too_few_samples(_) ->
+    ?assertEqual({error, too_few_samples}, ?M:train_dictionary([], 256)),
+    ?assertEqual({error, too_few_samples}, ?M:train_dictionary([event(N) || N <- lists:seq(1, 7)], 256)),
+    ?assertEqual({error, too_few_samples}, ?M:train_dictionary([event(N) || N <- lists:seq(1, 20)], 1 bsl 20)),
+    %% Samples that teach nothing still make a dictionary.
+    ?assertMatch({ok, _}, ?M:train_dictionary([binary:copy(<<N>>, 64) || N <- lists:seq(1, 20)], 256)).
+
+t_each_mode_reads_the_other_with_a_dictionary(_) ->
+    Data = event(7),
+    [
+        begin
+            {ok, Compressed} = Compress:compress(Data, zstd, #{dictionary => D}),
+            ?assertEqual({ok, Data}, Decompress:decompress(Compressed, zstd, #{dictionary => Other}))
+        end
+     || Dictionary <- esdb_archive_gen:dictionaries(),
+        D <- [Dictionary, ?M:dictionary(Dictionary)],
+        Other <- [Dictionary, {esdb_dictionary, Dictionary, make_ref()}],
+        Compress <- [?M, esdb_archive_erl],
+        Decompress <- [?M, esdb_archive_erl]
+    ].
+
+t_wrong_dictionary(_) ->
+    [Trained | _] = esdb_archive_gen:dictionaries(),
+    Id = ?M:dictionary_id(Trained),
+    {ok, Compressed} = ?M:compress(event(1), zstd, #{dictionary => Trained}),
+    ?assertEqual({error, {dictionary_mismatch, Id}}, ?M:decompress(Compressed, zstd)),
+    ?assertEqual({error, {dictionary_mismatch, Id}}, ?M:decompress(Compressed, zstd, #{dictionary => ~"abc"})),
+    Broken = binary:part(Trained, 0, 40),
+    ?assertEqual({error, invalid_dictionary}, ?M:compress(~"a", zstd, #{dictionary => Broken})),
+    ?assertEqual({error, invalid_dictionary}, ?M:decompress(Compressed, zstd, #{dictionary => Broken})),
+    ?assertEqual({error, invalid_dictionary}, esdb_zstd_erl:check_dictionary(Broken, 3)),
+    ?assertError(badarg, ?M:dictionary(Broken)).
+
+%% -------- streams
+
+t_stream_round_trip(_) ->
+    ?PROPERTY(
+        200,
+        ?FORALL({Algorithm, Pieces, Size}, {oneof([zlib, zstd]), list(binary()), range(1, 50)}, begin
+            Data = iolist_to_binary(Pieces),
+            Compressed = through(compress, Algorithm, #{}, Pieces),
+            {ok, Data} =:= ?M:decompress(Compressed, Algorithm) andalso
+                Data =:= through(decompress, Algorithm, #{}, chopped(Compressed, Size))
+        end)
+    ).
+
+t_stream_of_the_own_codec(_) ->
+    Data = iolist_to_binary([events(2000), binary:copy(<<7>>, 200_000), events(100)]),
+    {Blocks, Encoder} = esdb_zstd_encode_erl:update(Data, esdb_zstd_encode_erl:new(true, {0, <<>>})),
+    Compressed = iolist_to_binary([Blocks, esdb_zstd_encode_erl:finish(Encoder)]),
+    ?assertEqual({ok, Data}, ?M:decompress(Compressed, zstd)),
+    ?assertEqual({ok, Data}, own(Compressed, none)).
+
+t_stream_errors(_) ->
+    ?assertEqual({error, {not_streamable, lz4}}, ?M:stream(compress, lz4, #{})),
+    ?assertEqual({error, {not_streamable, lz4}}, ?M:stream(decompress, lz4, #{})),
+    [
+        begin
+            {ok, Compressed} = ?M:compress(events(100), Algorithm),
+            {ok, S0} = ?M:stream(decompress, Algorithm, #{}),
+            {ok, _, S1} = ?M:stream_update(S0, binary:part(Compressed, 0, byte_size(Compressed) - 1)),
+            ?assertEqual({error, truncated}, ?M:stream_finish(S1)),
+            %% A stream is used once, by its owner.
+            ?assertError(badarg, ?M:stream_update(S0, <<>>)),
+            ?assertError(badarg, ?M:stream_finish(S1)),
+            {ok, S2} = ?M:stream(decompress, Algorithm, #{max_size => 10}),
+            ?assertEqual({error, {too_large, 10}}, ?M:stream_update(S2, Compressed)),
+            {ok, S3} = ?M:stream(decompress, Algorithm, #{}),
+            {_, Monitor} = spawn_monitor(fun() -> exit(catch_error(fun() -> ?M:stream_update(S3, <<>>) end)) end),
+            receive
+                {'DOWN', Monitor, process, _, Reason} -> ?assertEqual(badarg, Reason)
+            end
+        end
+     || Algorithm <- [zlib, zstd]
+    ].
+
+%% 128 MB pass through compression and decompression, made and dropped piece by piece.
+t_stream_of_128_mb_in_bounded_memory(_) ->
+    Piece = events(8000),
+    Count = (1 bsl 27) div byte_size(Piece) + 1,
+    [
+        begin
+            {ok, C} = ?M:stream(compress, Algorithm, #{}),
+            {ok, D} = ?M:stream(decompress, Algorithm, #{}),
+            {Size, Memory} = pump(Count, Piece, C, D, 0, 0),
+            ?assertEqual(Count * byte_size(Piece), Size),
+            ct:log("~s: ~b bytes, at most ~b bytes of binaries", [Algorithm, Size, Memory]),
+            ?assert(Memory < 1 bsl 26)
+        end
+     || Algorithm <- [zlib, zstd]
+    ].
+
+pump(0, _, C, D, Size, Memory) ->
+    {ok, Last} = ?M:stream_finish(C),
+    {Bytes, D1} = count(?M:stream_update(D, Last), 0),
+    {ok, Rest} = ?M:stream_finish(D1),
+    {Size + Bytes + iolist_size(Rest), Memory};
+pump(Count, Piece, C, D, Size, Memory) ->
+    {ok, Compressed, C1} = ?M:stream_update(C, Piece),
+    {Bytes, D1} = count(?M:stream_update(D, Compressed), 0),
+    Count rem 16 =:= 0 andalso garbage_collect(),
+    pump(Count - 1, Piece, C1, D1, Size + Bytes, max(Memory, held())).
+
+%% The binaries that this process holds.
+held() ->
+    {binary, Binaries} = process_info(self(), binary),
+    lists:sum([Size || {_, Size, _} <- Binaries]).
+
+count({ok, Output, Stream}, Bytes) -> {Bytes + iolist_size(Output), Stream};
+count({more, Output, Stream}, Bytes) -> count(?M:stream_update(Stream, <<>>), Bytes + iolist_size(Output)).
+
+%% -------- schedulers
+
+%% While 64 MB are compressed and decompressed, system monitoring tells each time that this process kept a
+%% normal scheduler for more than 2 ms; a call that did all of its work there would be one long one.
+t_large_calls_block_no_scheduler(_) ->
+    Data = binary:copy(events(4000), (1 bsl 26) div byte_size(events(4000)) + 1),
+    Old = erlang:system_monitor(self(), [{long_schedule, 2}]),
+    try
+        [
+            begin
+                {ok, Compressed} = ?M:compress(Data, Algorithm, 1),
+                {ok, Data} = ?M:decompress(Compressed, Algorithm)
+            end
+         || Algorithm <- ?ALGORITHMS, ?M:is_nif_loaded() orelse Algorithm =:= zlib
+        ]
+    after
+        erlang:system_monitor(Old)
+    end,
+    Long = long_schedules([]),
+    ct:log("long schedules, in ms: ~p", [Long]),
+    ?assertEqual([], [Ms || Ms <- Long, Ms > 20]),
+    ?assert(length(Long) < 200).
+
+long_schedules(Found) ->
+    receive
+        {monitor, Pid, long_schedule, Info} when Pid =:= self() ->
+            long_schedules([proplists:get_value(timeout, Info) | Found]);
+        {monitor, _, long_schedule, _} ->
+            long_schedules(Found)
+    after 0 -> Found
+    end.
+
+%% -------- helpers
+
+round_trip(Algorithm, Data) ->
+    [
+        begin
+            {ok, Compressed} = Compress:compress(Data, Algorithm),
+            {ok, Data} = Decompress:decompress(Compressed, Algorithm)
+        end
+     || Compress <- [?M, esdb_archive_erl], Decompress <- [?M, esdb_archive_erl]
+    ],
+    ok.
+
+samples() ->
+    Random = rand:bytes(3000),
+    [
+        <<>>,
+        ~"a",
+        binary:copy(~"abc", 20),
+        binary:copy(<<0>>, 300_000),
+        binary:copy(events(4000), 2),
+        Random,
+        %% A match across more than LZ4 and a block can reach.
+        iolist_to_binary([Random, binary:copy(~"xy", 70_000), Random]),
+        <<<<(rand:uniform(6))>> || _ <- lists:seq(1, 20_000)>>
+    ].
+
+events(Count) -> iolist_to_binary([event(N) || N <- lists:seq(1, Count)]).
+
+event(N) ->
+    iolist_to_binary(
+        io_lib:format(
+            "{\"event_id\":\"~8.16.0b\",\"type\":\"order_~b_placed\",\"stream\":\"order-~b\",\"data\":{\"items\":~b,\"total\":~b}}~n",
+            [N * 2_654_435_761 rem (1 bsl 32), N rem 7, N rem 131, N rem 9, N * 17]
+        )
+    ).
+
+flipped(Bytes, Bit) ->
+    <<Before:Bit/bitstring, Old:1, After/bitstring>> = Bytes,
+    <<Before/bitstring, (1 - Old):1, After/bitstring>>.
+
+is_result({ok, Content}) when is_binary(Content) -> ok;
+is_result({error, _}) -> ok.
+
+own(Compressed, Dictionary) ->
+    Id = esdb_archive_options:dictionary_id(Dictionary),
+    maybe
+        {ok, {_, Most}, Events} ?= esdb_zstd_frame_erl:plan(Compressed, 1 bsl 30, Id),
+        esdb_zstd_erl:decompress(Compressed, Events, Most, 1 bsl 30, Dictionary)
+    end.
+
+dictionary(none) -> #{};
+dictionary(Dictionary) -> #{dictionary => Dictionary}.
+
+total(Events, Options) ->
+    {ok, Compressed} = ?M:compress_batch(Events, zstd, Options),
+    {ok, Events} = ?M:decompress_batch(Compressed, zstd, Options),
+    iolist_size(Compressed).
+
+through(Direction, Algorithm, Options, Pieces) ->
+    {ok, Stream} = ?M:stream(Direction, Algorithm, Options),
+    iolist_to_binary(fed(Stream, Pieces)).
+
+fed(Stream, [Piece | Pieces]) ->
+    case ?M:stream_update(Stream, Piece) of
+        {ok, Output, Stream1} -> [Output | fed(Stream1, Pieces)];
+        {more, Output, Stream1} -> [Output | fed(Stream1, [<<>> | Pieces])]
+    end;
+fed(Stream, []) ->
+    case ?M:stream_finish(Stream) of
+        {ok, Output} -> [Output];
+        {more, Output, Stream1} -> [Output | fed(Stream1, [])]
+    end.
+
+chopped(Bytes, Size) when byte_size(Bytes) =< Size -> [Bytes];
+chopped(Bytes, Size) ->
+    <<Piece:Size/binary, Rest/binary>> = Bytes,
+    [Piece | chopped(Rest, Size)].
+
+catch_error(Fun) ->
+    try Fun() of
+        Value -> {value, Value}
+    catch
+        error:Reason -> Reason
+    end.

@@ -1,0 +1,238 @@
+-module(esdb_archive_gen).
+-moduledoc """
+Arguments for every export of `m:esdb_archive_nif`, valid and hostile, for `esdb_equivalence_SUITE`.
+""".
+
+-include_lib("proper/include/proper.hrl").
+
+-export([args/2, cost/2, observe/3]).
+-export([open/2, dictionaries/0, vectors/0]).
+
+-define(M, esdb_archive_nif).
+
+cost(dictionary_id, 1) -> cheap;
+cost(_, _) -> costly.
+
+%% -------- arguments
+
+args(compress, 2) -> [data(), algorithm()];
+args(compress, 3) -> ?LET(A, algorithm(), [data(), A, compress_options(A)]);
+args(decompress, 2) -> ?LET(A, algorithm(), [encoded(A), A]);
+args(decompress, 3) -> ?LET(A, algorithm(), [encoded(A), A, decompress_options(A)]);
+args(compress_lz4, 1) -> [data()];
+args(compress_zstd, 1) -> [data()];
+args(compress_zlib, 1) -> [data()];
+args(compress_zstd, 2) -> [data(), level(zstd)];
+args(compress_zlib, 2) -> [data(), level(zlib)];
+args(decompress_lz4, 1) -> [encoded(lz4)];
+args(decompress_zstd, 1) -> [encoded(zstd)];
+args(decompress_zlib, 1) -> [encoded(zlib)];
+args(compress_batch, 2) -> [listed(data()), algorithm()];
+args(compress_batch, 3) -> ?LET(A, algorithm(), [listed(data()), A, compress_options(A)]);
+args(decompress_batch, 2) -> ?LET(A, algorithm(), [listed(encoded(A)), A]);
+args(decompress_batch, 3) -> ?LET(A, algorithm(), [listed(encoded(A)), A, decompress_options(A)]);
+args(compression_stats, 2) -> [data(), algorithm()];
+args(compression_stats, 3) -> ?LET(A, algorithm(), [data(), A, compress_options(A)]);
+args(train_dictionary, 2) -> [samples(), dictionary_size()];
+args(dictionary, 1) -> [frequency([{9, dictionary_bytes()}, {1, not_data()}])];
+args(dictionary_id, 1) -> [frequency([{9, dictionary()}, {1, not_data()}])];
+args(stream, 3) -> ?LET({D, A}, {direction(), algorithm()}, [D, A, stream_options(D, A)]);
+args(stream_update, 2) ->
+    ?LET(
+        {D, A},
+        {oneof([compress, decompress]), oneof([zlib, zstd])},
+        [frequency([{20, {'$make', ?MODULE, open, [D, A]}}, {1, not_data()}]), stream_input(D, A)]
+    );
+args(stream_finish, 1) ->
+    ?LET(
+        {D, A},
+        {oneof([compress, decompress]), oneof([zlib, zstd])},
+        [frequency([{20, {'$make', ?MODULE, open, [D, A]}}, {1, not_data()}])]
+    ).
+
+open(Direction, Algorithm) ->
+    {ok, Stream} = ?M:stream(Direction, Algorithm, #{}),
+    Stream.
+
+direction() -> frequency([{5, compress}, {5, decompress}, {1, sideways}]).
+
+stream_options(decompress, Algorithm) -> decompress_options(Algorithm);
+stream_options(_, Algorithm) -> compress_options(Algorithm).
+
+stream_input(decompress, Algorithm) -> encoded(Algorithm);
+stream_input(_, _) -> data().
+
+algorithm() -> frequency([{8, lz4}, {8, zstd}, {8, zlib}, {1, oneof([foo, "zstd", 7, {zstd}, <<"lz4">>])}]).
+
+data() -> frequency([{12, content()}, {4, pieces()}, {1, not_data()}]).
+
+content() ->
+    frequency([
+        {1, <<>>},
+        {4, binary()},
+        {4, text()},
+        {2, ?LET({B, N}, {byte(), range(0, 5000)}, binary:copy(<<B>>, N))},
+        {2, ?LET({B, N}, {non_empty(binary()), range(1, 500)}, binary:copy(B, N))},
+        {1, ?LET({B, N}, {text(), range(1, 3000)}, binary:copy(<<B/binary, (N rem 251)>>, N))}
+    ]).
+
+text() ->
+    Words = [~"order", ~"placed", ~"{\"id\":", ~"shipped", ~"\"type\":\"", ~"stream-", ~"}, ", ~"42", ~" "],
+    ?LET(Chosen, list(oneof(Words)), iolist_to_binary(Chosen)).
+
+%% iodata, improper lists among it
+pieces() ->
+    ?LET({A, B, C}, {content(), content(), byte()}, oneof([[A, B], [A | B], [[A], C, [B | A]], [C | A]])).
+
+not_data() ->
+    oneof([an_atom, 1.5, 17, -1, #{}, {}, <<1:3>>, [<<1:3>>], [a | b], [256], [-1], [<<"x">> | 7], [[] | c]]).
+
+listed(Type) -> frequency([{12, list(Type)}, {1, [Type | an_improper_end]}, {1, not_data()}]).
+
+level(zstd) -> frequency([{8, range(1, 22)}, {2, hostile_level()}]);
+level(_) -> frequency([{8, range(0, 9)}, {2, hostile_level()}]).
+
+hostile_level() -> oneof([0, -1, 10, 23, 1 bsl 31, 1 bsl 70, -(1 bsl 70), an_atom, 3.0, <<"3">>]).
+
+compress_options(Algorithm) ->
+    frequency([
+        {4, level(Algorithm)},
+        {2, option(level, level(Algorithm))},
+        {2, option(checksum, oneof([true, false, 1]))},
+        {4, option(dictionary, dictionary())},
+        {2, ?LET({D, L}, {dictionary(), level(Algorithm)}, #{dictionary => D, level => L})},
+        {2, #{}},
+        {1, oneof([[], an_atom, #{unknown => 1}, #{level => 3, max_size => 1}])}
+    ]).
+
+decompress_options(_) ->
+    frequency([
+        {4, option(max_size, frequency([{4, range(0, 10_000)}, {1, oneof([-1, 1.0, 1 bsl 64, 1 bsl 90])}]))},
+        {4, option(dictionary, dictionary())},
+        {2, #{}},
+        {1, oneof([[], an_atom, 5, #{unknown => 1}, #{level => 3}])}
+    ]).
+
+option(Key, Type) -> ?LET(Value, Type, #{Key => Value}).
+
+dictionary() ->
+    frequency([
+        {4, dictionary_bytes()},
+        {4, {'$make', ?M, dictionary, [oneof(dictionaries())]}},
+        %% A handle of another node, or of an earlier load.
+        {2, ?LET(Bytes, dictionary_bytes(), {esdb_dictionary, Bytes, make_ref()})},
+        {1, oneof([{esdb_dictionary, an_atom, none}, {esdb_dictionary}, none])}
+    ]).
+
+dictionary_bytes() ->
+    frequency([
+        {6, oneof(dictionaries())},
+        {2, content()},
+        {2, ?LET(Bytes, hd(dictionaries()), mutated(Bytes))}
+    ]).
+
+dictionary_size() -> frequency([{6, range(256, 4096)}, {1, oneof([0, 255, -1, 1 bsl 24 + 1, 1 bsl 70, a, 300.0])}]).
+
+samples() ->
+    frequency([
+        {6, ?LET(N, range(0, 60), vector(N, text()))},
+        {2, ?LET(N, range(8, 40), vector(N, binary(40)))},
+        {1, listed(data())}
+    ]).
+
+%% One trained dictionary, and two of raw content.
+dictionaries() ->
+    case persistent_term:get(?MODULE, none) of
+        none ->
+            #{~"dictionaries" := #{~"trained" := #{~"bytes" := Trained}}} = vectors(),
+            Known = [base64:decode(Trained), iolist_to_binary([event(N) || N <- lists:seq(1, 5)]), ~"abc"],
+            persistent_term:put(?MODULE, Known),
+            Known;
+        Known ->
+            Known
+    end.
+
+%% What independent implementations made: see vectors/generate_archive.py.
+vectors() ->
+    Folder = filename:dirname(code:which(?MODULE)),
+    {ok, Json} = file:read_file(filename:join([Folder, "vectors", "archive.json"])),
+    json:decode(Json).
+
+event(N) ->
+    io_lib:format("{\"event_id\":\"~b\",\"type\":\"order_~b_placed\",\"stream\":\"order-~b\"}", [
+        N * 7919, N rem 7, N rem 13
+    ]).
+
+%% -------- what a decoder meets
+
+encoded(Algorithm) when Algorithm =:= lz4; Algorithm =:= zstd; Algorithm =:= zlib ->
+    Compressed = ?LET({Data, Options}, {content(), some_options(Algorithm)}, compressed(Data, Algorithm, Options)),
+    frequency([
+        {8, Compressed},
+        {6, ?LET(C, Compressed, mutated(C))},
+        {1, ?LET({A, B}, {Compressed, Compressed}, <<A/binary, B/binary>>)},
+        {1, ?LET({A, B}, {Compressed, binary()}, <<16#184D2A53:32/little, (byte_size(B)):32/little, B/binary, A/binary>>)},
+        {1, ?LET({Size, B}, {range(0, 16#FFFFFFFF), binary()}, <<Size:32/little, B/binary>>)},
+        {1, ?LET(B, binary(), <<16#FD2FB528:32/little, B/binary>>)},
+        {2, data()}
+    ]);
+encoded(_) ->
+    data().
+
+some_options(zstd) ->
+    oneof([#{}, #{level => 19}, option(dictionary, oneof(dictionaries()))]);
+some_options(_) ->
+    #{}.
+
+compressed(Data, Algorithm, Options) ->
+    {ok, Compressed} = ?M:compress(Data, Algorithm, Options),
+    Compressed.
+
+mutated(<<>>) ->
+    <<0>>;
+mutated(Bytes) ->
+    ?LET(
+        {At, Bit},
+        {range(0, byte_size(Bytes) - 1), range(0, 7)},
+        oneof([
+            binary:part(Bytes, 0, At),
+            flipped(Bytes, At, Bit),
+            <<Bytes/binary, Bit>>
+        ])
+    ).
+
+flipped(Bytes, At, Bit) ->
+    <<Before:At/binary, Byte, After/binary>> = Bytes,
+    <<Before/binary, (Byte bxor (1 bsl Bit)), After/binary>>.
+
+%% -------- what must be equal
+
+observe(Function, _, {ok, Compressed}) when
+    Function =:= compress;
+    Function =:= compress_lz4;
+    Function =:= compress_zstd;
+    Function =:= compress_zlib
+->
+    {ok, contents(Compressed)};
+observe(compress_batch, _, {ok, List}) ->
+    {ok, [contents(Compressed) || Compressed <- List]};
+observe(compression_stats, _, {ok, #{original_size := Size, compressed_size := Compressed, ratio := Ratio}}) ->
+    {ok, Size, is_integer(Compressed), Ratio =:= Size / Compressed};
+observe(train_dictionary, 2, {ok, Dictionary}) ->
+    {ok, is_binary(Dictionary) andalso Dictionary =/= <<>>};
+observe(dictionary, 1, {esdb_dictionary, Bytes, _}) ->
+    Bytes;
+observe(stream, 3, {ok, _}) ->
+    {ok, stream};
+observe(stream_update, 2, {State, Output, _}) when State =:= ok; State =:= more ->
+    {State, iolist_to_binary(Output)};
+observe(stream_finish, 1, {ok, Output}) ->
+    {ok, iolist_to_binary(Output)};
+observe(_, _, Result) ->
+    Result.
+
+%% The content by whatever algorithm and dictionary reads it.
+contents(Compressed) ->
+    Options = [#{} | [#{dictionary => Dictionary} || Dictionary <- dictionaries()]],
+    Read = [?M:decompress(Compressed, zstd, O) || O <- Options] ++ [?M:decompress(Compressed, A) || A <- [zlib, lz4]],
+    lists:usort([Content || {ok, Content} <- Read]).
