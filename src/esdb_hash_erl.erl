@@ -17,6 +17,9 @@
 
 -compile({inline, [mask/1, rotl/2, fold/2]}).
 
+%% Up to that many bytes it costs less to put a key together than to hash its pieces.
+-define(SHORT_KEY, 4_096).
+
 -type hash() :: 0..16#FFFFFFFFFFFFFFFF.
 %% Two lanes of 64 bits, {High0, Low0, High1, Low1}; a half may exceed 32 bits until it is reduced.
 -type pair() :: {integer(), integer(), integer(), integer()}.
@@ -386,7 +389,11 @@ partition(Data, N) -> xxhash3(Data, 0) rem N.
 partitions(Items, N) -> [partition(Item, N) || Item <- Items].
 
 -spec stream_partition(binary(), binary(), pos_integer()) -> non_neg_integer().
-stream_partition(Store, Stream, N) -> partition(<<Store/binary, 0, Stream/binary>>, N).
+stream_partition(Store, Stream, N) when byte_size(Store) + byte_size(Stream) =< ?SHORT_KEY ->
+    partition(<<Store/binary, 0, Stream/binary>>, N);
+stream_partition(Store, Stream, N) ->
+    Pieces = [Store, <<0>>, Stream],
+    digest(lists:foldl(fun(Piece, State) -> update(State, Piece) end, new(0), Pieces)) rem N.
 
 %% Arithmetic modulo 2^64
 

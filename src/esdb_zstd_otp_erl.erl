@@ -20,10 +20,20 @@
 %% Windows are limited by the walk: a frame in one segment has one as large as its content.
 -define(WINDOW_LOG_MAX, 31).
 
+%% Less than a millisecond of compression, or of decompression, at the lower levels.
+-define(SLICE, 32_768).
+%% Bytes of output that take as long as a reduction.
+-define(REDUCTION, 256).
+
 -spec compress(binary(), 1..22, boolean(), none | binary()) -> binary().
 compress(Data, Level, Checksum, Dictionary) ->
     Options = #{compressionLevel => Level, checksumFlag => Checksum},
-    iolist_to_binary(zstd:compress(Data, dictionary(Dictionary, Options))).
+    iolist_to_binary(zstd:compress(slices(Data), dictionary(Dictionary, Options))).
+
+%% OTP takes as much input in one call as it is given, and can be interrupted between two calls only.
+-spec slices(binary()) -> [binary()].
+slices(<<Slice:?SLICE/binary, Data/binary>>) -> [Slice | slices(Data)];
+slices(Data) -> [Data].
 
 -spec dictionary(none | binary(), map()) -> map().
 dictionary(none, Options) -> Options;
@@ -50,7 +60,10 @@ pieces(Context, Data, Size, Limit, Pieces) ->
         {ok, _, Piece} when Size + byte_size(Piece) > Limit -> too_large;
         %% Without input left OTP may still hold output back: it has none when it gives none.
         {ok, <<>>, <<>>} -> {ok, iolist_to_binary(lists:reverse(Pieces))};
-        {ok, Rest, Piece} -> pieces(Context, Rest, Size + byte_size(Piece), Limit, [Piece | Pieces]);
+        {ok, Rest, Piece} ->
+            %% OTP counts the input as work, of which there may be next to none.
+            true = erlang:bump_reductions(1 + byte_size(Piece) div ?REDUCTION),
+            pieces(Context, Rest, Size + byte_size(Piece), Limit, [Piece | Pieces]);
         {error, Reason} -> {error, Reason}
     end.
 

@@ -407,38 +407,6 @@ held() ->
 count({ok, Output, Stream}, Bytes) -> {Bytes + iolist_size(Output), Stream};
 count({more, Output, Stream}, Bytes) -> count(?M:stream_update(Stream, <<>>), Bytes + iolist_size(Output)).
 
-%% -------- schedulers
-
-%% While 64 MB are compressed and decompressed, system monitoring tells each time that this process kept a
-%% normal scheduler for more than 2 ms; a call that did all of its work there would be one long one.
-t_large_calls_block_no_scheduler(_) ->
-    Data = binary:copy(events(4000), (1 bsl 26) div byte_size(events(4000)) + 1),
-    Old = erlang:system_monitor(self(), [{long_schedule, 2}]),
-    try
-        [
-            begin
-                {ok, Compressed} = ?M:compress(Data, Algorithm, 1),
-                {ok, Data} = ?M:decompress(Compressed, Algorithm)
-            end
-         || Algorithm <- ?ALGORITHMS, ?M:is_nif_loaded() orelse Algorithm =:= zlib
-        ]
-    after
-        erlang:system_monitor(Old)
-    end,
-    Long = long_schedules([]),
-    ct:log("long schedules, in ms: ~p", [Long]),
-    ?assertEqual([], [Ms || Ms <- Long, Ms > 20]),
-    ?assert(length(Long) < 200).
-
-long_schedules(Found) ->
-    receive
-        {monitor, Pid, long_schedule, Info} when Pid =:= self() ->
-            long_schedules([proplists:get_value(timeout, Info) | Found]);
-        {monitor, _, long_schedule, _} ->
-            long_schedules(Found)
-    after 0 -> Found
-    end.
-
 %% -------- helpers
 
 round_trip(Algorithm, Data) ->

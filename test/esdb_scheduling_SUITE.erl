@@ -4,8 +4,8 @@ No call keeps a normal scheduler busy, however large its input.
 
 The runtime reports each stretch that a process spends on a scheduler without a pause of more than two
 milliseconds (`long_schedule`). A function that blocks is reported at every call; a machine that is busy with
-something else causes a report now and then. So a function is called many times, and fails when most of its
-calls were reported.
+something else causes a report now and then. So a function is called many times, and fails when (all but one
+of) its calls were reported.
 """.
 
 -compile(export_all).
@@ -16,8 +16,8 @@ calls were reported.
 -define(LIMIT_MS, 2).
 -define(TRIES, 10).
 -define(LARGE, 64 * 1024 * 1024).
-%% The twins go on with less: what could block there is what OTP does in one call, and that is the same.
--define(LARGE_IN_ERLANG, 4 * 1024 * 1024).
+%% The twins get less: with more, the garbage collections of their own heaps would be what is seen.
+-define(LARGE_IN_ERLANG, 1024 * 1024).
 
 suite() -> [{timetrap, {minutes, 5}}].
 
@@ -38,19 +38,24 @@ init_per_suite(Config) ->
             erlang -> ?LARGE_IN_ERLANG
         end,
     %% Compressible, and not the same everywhere.
-    Pieces = << <<N:32, "an event of a stream">> || N <- lists:seq(1, Size div 24) >>,
-    [{data, Pieces} | Config].
+    Data = << <<N:32, "an event of a stream">> || N <- lists:seq(1, Size div 24) >>,
+    %% Not in the configuration, which Common Test writes into its logs.
+    persistent_term:put(?MODULE, Data),
+    Config.
 
-end_per_suite(_Config) -> ok.
+end_per_suite(_Config) ->
+    persistent_term:erase(?MODULE).
+
+data() -> persistent_term:get(?MODULE).
 
 %% Without this one the others could pass because nothing is ever reported.
-a_call_that_blocks_is_seen(Config) ->
-    Data = ?config(data, Config),
+a_call_that_blocks_is_seen(_Config) ->
+    Data = data(),
     Blocks = fun() -> erlang:phash2(binary:copy(Data, max(1, ?LARGE div byte_size(Data)))) end,
-    ?assert(reported(Blocks) > ?TRIES div 2).
+    ?assert(reported(Blocks) >= ?TRIES - 1).
 
-hash_functions_do_not_block(Config) ->
-    Data = ?config(data, Config),
+hash_functions_do_not_block(_Config) ->
+    Data = data(),
     none_block([
         {xxhash3, fun() -> esdb_hash_nif:xxhash3(Data) end},
         {xxhash3_seeded, fun() -> esdb_hash_nif:xxhash3(Data, 7) end},
@@ -61,8 +66,8 @@ hash_functions_do_not_block(Config) ->
         {stream_partition, fun() -> esdb_hash_nif:stream_partition(Data, Data, 16) end}
     ]).
 
-crypto_functions_do_not_block(Config) ->
-    Data = ?config(data, Config),
+crypto_functions_do_not_block(_Config) ->
+    Data = data(),
     {Public, Private} = crypto:generate_key(eddsa, ed25519),
     Signature = esdb_crypto_nif:sign_ed25519(Data, Private),
     Text = esdb_crypto_nif:base64_encode_urlsafe(Data),
@@ -79,23 +84,23 @@ crypto_functions_do_not_block(Config) ->
         {base58, fun() -> esdb_crypto_nif:base58_decode(esdb_crypto_nif:base58_encode(Longest)) end}
     ]).
 
-compression_does_not_block(Config) ->
-    Data = ?config(data, Config),
+compression_does_not_block(_Config) ->
+    Data = data(),
     none_block([
         {Algorithm, fun() -> {ok, _} = esdb_archive_nif:compress(Data, Algorithm, Level) end}
      || {Algorithm, Level} <- [{lz4, 1}, {zstd, 1}, {zlib, 1}]
     ]).
 
-decompression_does_not_block(Config) ->
-    Data = ?config(data, Config),
+decompression_does_not_block(_Config) ->
+    Data = data(),
     Packed = [{A, element(2, {ok, _} = esdb_archive_nif:compress(Data, A))} || A <- [lz4, zstd, zlib]],
     none_block([
-        {Algorithm, fun() -> {ok, Data} = esdb_archive_nif:decompress(Bytes, Algorithm) end}
+        {Algorithm, fun() -> {ok, _} = esdb_archive_nif:decompress(Bytes, Algorithm) end}
      || {Algorithm, Bytes} <- Packed
     ]).
 
 many_small_items_do_not_block(_Config) ->
-    Items = [<<N:32, "stream">> || N <- lists:seq(1, 100_000)],
+    Items = [<<N:32, "stream">> || N <- lists:seq(1, byte_size(data()) div 100)],
     {Public, Private} = crypto:generate_key(eddsa, ed25519),
     Signed = [
         {Item, esdb_crypto_nif:sign_ed25519(Item, Private), Public}
@@ -110,7 +115,7 @@ many_small_items_do_not_block(_Config) ->
 none_block(Calls) ->
     Counts = [{Name, reported(Call)} || {Name, Call} <- Calls],
     ct:pal("calls of ~b that were reported: ~p", [?TRIES, Counts]),
-    ?assertEqual([], [Name || {Name, Count} <- Counts, Count > ?TRIES div 2]).
+    ?assertEqual([], [Name || {Name, Count} <- Counts, Count >= ?TRIES - 1]).
 
 %% How many of the calls had a stretch that was too long.
 reported(Call) ->
