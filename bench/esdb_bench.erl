@@ -31,7 +31,7 @@ esdb_bench:compare("XXH3, 1 KiB", #{
 -define(ROUNDS, 15).
 -define(ROUND_NS, 20_000_000).
 
--doc "Runs `run/0` of each module named and prints the report; all `bench_*` modules when none is named.".
+-doc "Runs `run/0` of each module named (all `bench_*` when none is), and prints the report.".
 -spec main([string()]) -> ok.
 main(Names) ->
     put(rows, []),
@@ -51,7 +51,7 @@ modules(Names) ->
 title(Text) ->
     add({title, Text}).
 
--doc "A remark below the rows so far: what was measured that has no rival, an honest loss explained.".
+-doc "A remark below the rows so far: what has no rival, an honest loss explained.".
 -spec note(string(), [term()]) -> ok.
 note(Format, Arguments) ->
     add({note, lists:flatten(io_lib:format(Format, Arguments))}).
@@ -70,7 +70,10 @@ compare(What, #{ours := {OursName, Ours}, rival := {RivalName, Rival}} = Row) ->
 measure(Ours, Rival) ->
     OursCalls = calls_a_round(Ours),
     RivalCalls = calls_a_round(Rival),
-    Rounds = [{round_ns(Ours, OursCalls), round_ns(Rival, RivalCalls)} || _ <- lists:seq(1, ?ROUNDS)],
+    Rounds = [
+        {round_ns(Ours, OursCalls), round_ns(Rival, RivalCalls)}
+     || _ <- lists:seq(1, ?ROUNDS)
+    ],
     {OursNs, RivalNs} = lists:unzip(Rounds),
     {median(OursNs), median(RivalNs)}.
 

@@ -1,8 +1,8 @@
 #!/usr/bin/env escript
 %% -*- erlang -*-
 %%! -kernel logger_level error
-%% Every module says what it is (or is marked internal), and every exported function of a public module
-%% has its documentation. Reads the documentation that the compiler keeps in the beam files.
+%% Every module says what it is (or is marked internal), and every exported function of a public
+%% module has its documentation. Reads the documentation that the compiler keeps in the beam files.
 
 main(_) ->
     Beams = filelib:wildcard("_build/default/lib/*/ebin/*.beam"),

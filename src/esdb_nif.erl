@@ -2,9 +2,9 @@
 -moduledoc """
 Finds the native libraries, judges the result of loading them, and tells which implementation runs.
 
-Each `esdb_*_nif` module is complete in Erlang; its library, where there is one, replaces functions in
-place when the module is loaded. What happens when there is none is decided by the environment variable
-`ESDB_NIF`, or else by the application key `nif` of `erl_esdb_nifs`:
+Each `esdb_*_nif` module is complete in Erlang; its library, where there is one, replaces functions
+in place when the module is loaded. What happens when there is none is decided by the environment
+variable `ESDB_NIF`, or else by the application key `nif` of `erl_esdb_nifs`:
 
 | value | meaning |
 |---|---|
@@ -34,8 +34,8 @@ place when the module is loaded. What happens when there is none is decided by t
 -doc """
 The policy in force, the version, and for each module which implementation answers.
 
-Loads the modules that are not loaded yet. A module that cannot be loaded (policy `require` without a
-library, or a library of another version) is `{error, Reason}`.
+Loads the modules that are not loaded yet. A module that cannot be loaded (policy `require` without
+a library, or a library of another version) is `{error, Reason}`.
 """.
 -spec status() ->
     #{
@@ -44,7 +44,8 @@ library, or a library of another version) is `{error, Reason}`.
         modules := #{module() => implementation() | {error, term()}}
     }.
 status() ->
-    #{policy => policy(), version => version(), modules => #{M => module_status(M) || M <- ?MODULES}}.
+    Modules = #{Module => module_status(Module) || Module <- ?MODULES},
+    #{policy => policy(), version => version(), modules => Modules}.
 
 -spec module_status(module()) -> implementation() | {error, term()}.
 module_status(Module) ->
@@ -54,13 +55,13 @@ module_status(Module) ->
     end.
 
 -doc false.
-%% Where load_nif/2 shall look. With the policy `off` that is a name that no file has: load_nif/2 can be
-%% called from the module itself only, so the way not to load a library is to offer none.
--spec path(module()) -> file:filename().
+%% Where load_nif/2 shall look. With the policy `off` that is a name that no file has: load_nif/2
+%% can be called from the module itself only, so the way not to load a library is to offer none.
+-spec path(module()) -> string().
 path(Module) ->
     case policy() of
-        off -> filename:join(priv_dir(), "off");
-        _ -> filename:join(priv_dir(), atom_to_list(Module))
+        off -> priv_dir() ++ "/off";
+        _ -> priv_dir() ++ "/" ++ atom_to_list(Module)
     end.
 
 -doc false.
@@ -107,7 +108,9 @@ report(Module, Implementation, Why) ->
 log(Who, nif, _) ->
     logger:info("~s ~s: running on the native library (~ts)", [Who, version(), priv_dir()]);
 log(Who, erlang, Why) ->
-    logger:notice("~s ~s: running in Erlang, without the native library: ~ts", [Who, version(), Why]).
+    logger:notice("~s ~s: running in Erlang, without the native library: ~ts", [
+        Who, version(), Why
+    ]).
 
 -spec policy() -> policy().
 policy() ->
@@ -126,9 +129,17 @@ configured_policy() ->
         Other -> error({badarg, {?APP, nif, Other}})
     end.
 
--spec priv_dir() -> file:filename().
+-spec priv_dir() -> string().
 priv_dir() ->
     case code:priv_dir(?APP) of
-        {error, bad_name} -> filename:join(filename:dirname(filename:dirname(code:which(?MODULE))), "priv");
+        {error, bad_name} -> filename:dirname(filename:dirname(beam())) ++ "/priv";
         Dir -> Dir
+    end.
+
+%% Where this module was loaded from, which is what is left when the application is not on the path.
+-spec beam() -> string().
+beam() ->
+    case code:is_loaded(?MODULE) of
+        {file, File} when is_list(File) -> File;
+        _NoFile -> ""
     end.

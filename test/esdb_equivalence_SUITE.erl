@@ -1,15 +1,16 @@
 -module(esdb_equivalence_SUITE).
 -moduledoc """
-The contract of the twins: for every exported function and every input, valid or not, the native library
-and the Erlang twin give the same value or the same class of error.
+The contract of the twins: for every exported function and every input, valid or not, the native
+library and the Erlang twin give the same value or the same class of error.
 
 The suite walks the exports, so a function without a generator fails it. A generator module
 `esdb_X_gen` stands beside it for each module `esdb_X_nif` and exports
 
-- `args(Function, Arity)`: the PropEr type of the argument list. `{'$make', M, F, A}` anywhere in it is
-  evaluated on the node that runs the case (handles must be made there);
+- `args(Function, Arity)`: the PropEr type of the argument list. `{'$make', M, F, A}` anywhere in
+  it is evaluated on the node that runs the case (handles must be made there);
 - `cost(Function, Arity)`: `cheap` (10,000 cases) or `costly` (1,000);
-- `observe(Function, Arity, Result)`: what must be equal of a result; runs where the result was made.
+- `observe(Function, Arity, Result)`: what must be equal of a result; runs where the result was
+  made.
 
 `ESDB_PROP=N` multiplies the number of cases.
 """.
@@ -21,11 +22,15 @@ The suite walks the exports, so a function without a generator fails it. A gener
 -include_lib("stdlib/include/assert.hrl").
 
 -define(MODULES, [esdb_hash_nif, esdb_crypto_nif, esdb_archive_nif]).
--define(NOT_COMPARED, [{module_info, 0}, {module_info, 1}, {implementation, 0}, {is_nif_loaded, 0}]).
+-define(NOT_COMPARED, [
+    {module_info, 0}, {module_info, 1}, {implementation, 0}, {is_nif_loaded, 0}
+]).
 
 suite() -> [{timetrap, {minutes, 20}}].
 
-all() -> [every_export_has_a_generator, generators_tell_results_apart] ++ [{group, M} || M <- ?MODULES].
+all() ->
+    [every_export_has_a_generator, generators_tell_results_apart] ++
+        [{group, Module} || Module <- ?MODULES].
 
 groups() -> [{M, [], [a_nif_05_both_implementations_agree]} || M <- ?MODULES].
 
@@ -53,14 +58,17 @@ a_nif_05_both_implementations_agree(Config) ->
     Peer = esdb_peer:start(There),
     try
         %% The proof that two implementations are compared, and not one with itself.
-        ?assertEqual({value, implementation(There)}, esdb_peer:call(Peer, Module, implementation, [])),
-        ?assertEqual([], lists:append([disagreement(Peer, Module, F, A) || {F, A} <- exports(Module)]))
+        Answer = esdb_peer:call(Peer, Module, implementation, []),
+        ?assertEqual({value, implementation(There)}, Answer),
+        Found = [disagreement(Peer, Module, F, A) || {F, A} <- exports(Module)],
+        ?assertEqual([], lists:append(Found))
     after
         esdb_peer:stop(Peer)
     end.
 
-%% Which implementation runs here, and which one the peer shall run. Where no library has been built the
-%% peer runs Erlang too: the cases still prove that hostile input raises nothing but badarg.
+%% Which implementation runs here, and which one the peer shall run. Where no library has been
+%% built the peer runs Erlang too: the cases still prove that hostile input raises nothing but
+%% badarg.
 modes(Module) ->
     Built = filelib:wildcard("esdb_*_nif.so", code:priv_dir(erl_esdb_nifs)) =/= [],
     case Module:implementation() of
@@ -78,11 +86,14 @@ disagreement(Peer, Module, Function, Arity) ->
         Here = evaluate(Module, Function, Arguments),
         There = peer:call(Peer, ?MODULE, evaluate, [Module, Function, Arguments], 120_000),
         ?WHENFAIL(
-            ct:pal("~s:~s~nhere:  ~P~nthere: ~P~nargs: ~P", [Module, Function, Here, 60, There, 60, Arguments, 60]),
+            ct:pal("~s:~s~nhere:  ~P~nthere: ~P~nargs: ~P", [
+                Module, Function, Here, 60, There, 60, Arguments, 60
+            ]),
             class(Here) =:= class(There) andalso is_expected(Here)
         )
     end),
-    {Time, Result} = timer:tc(fun() -> proper:quickcheck(Property, [quiet, {numtests, Cases}]) end, millisecond),
+    Check = fun() -> proper:quickcheck(Property, [quiet, {numtests, Cases}]) end,
+    {Time, Result} = timer:tc(Check, millisecond),
     ct:log("~s:~s/~b: ~b cases, ~b ms", [Module, Function, Arity, Cases, Time]),
     [{Module, Function, Arity, proper:counterexample()} || Result =/= true].
 

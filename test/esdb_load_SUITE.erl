@@ -1,10 +1,11 @@
 -module(esdb_load_SUITE).
 -moduledoc """
-The load policy: what happens with the library, without it, with a wrong one, and when code is reloaded.
+The load policy: what happens with the library, without it, with a wrong one, and when code is
+reloaded.
 
-Each case starts a node of its own that sees a copy of the application, arranged as the case wants it.
-Where no library has been built, the cases that need one build nothing and use a stand-in: a file that the
-system's loader refuses is enough to prove what must happen without Rust.
+Each case starts a node of its own that sees a copy of the application, arranged as the case wants
+it. Where no library has been built, the cases that need one build nothing and use a stand-in: a
+file that the system's loader refuses is enough to prove what must happen without Rust.
 """.
 
 -compile(export_all).
@@ -108,7 +109,10 @@ application_key_decides_where_the_variable_is_silent(Config) ->
 
 reload_in_erlang_is_fine(Config) ->
     on_node(off, Config, fun(Peer) ->
-        [?assertEqual({value, {module, M}}, call(Peer, code, load_file, [M])) || M <- ?MODULES ++ ?MODULES]
+        [
+            ?assertEqual({value, {module, Module}}, call(Peer, code, load_file, [Module]))
+         || Module <- ?MODULES ++ ?MODULES
+        ]
     end).
 
 %% With the library.
@@ -166,7 +170,8 @@ reload_keeps_the_running_code(Config) ->
     on_node(require, Config, fun(Peer) ->
         nif = implementation(Peer, esdb_hash_nif),
         Before = call(Peer, esdb_hash_nif, xxhash3, [~"before"]),
-        ?assertEqual({value, {error, on_load_failure}}, call(Peer, code, load_file, [esdb_hash_nif])),
+        Reload = call(Peer, code, load_file, [esdb_hash_nif]),
+        ?assertEqual({value, {error, on_load_failure}}, Reload),
         ?assertEqual(nif, implementation(Peer, esdb_hash_nif)),
         ?assertEqual(Before, call(Peer, esdb_hash_nif, xxhash3, [~"before"]))
     end).
@@ -178,7 +183,8 @@ a_second_version_does_not_replace_the_running_one(Config) ->
     on_node(require, Config, fun(Peer) ->
         nif = implementation(Peer, esdb_hash_nif),
         {value, true} = call(Peer, code, add_patha, [filename:join(Second, "ebin")]),
-        ?assertEqual({value, {error, on_load_failure}}, call(Peer, code, load_file, [esdb_hash_nif])),
+        Reload = call(Peer, code, load_file, [esdb_hash_nif]),
+        ?assertEqual({value, {error, on_load_failure}}, Reload),
         ?assertEqual(nif, implementation(Peer, esdb_hash_nif)),
         {value, {file, Beam}} = call(Peer, code, is_loaded, [esdb_hash_nif]),
         ?assertEqual(nomatch, string:find(Beam, "/v2/"))
@@ -190,8 +196,11 @@ a_second_version_does_not_replace_the_running_one(Config) ->
 
 %% The log of a node, kept there: this module is also a logger handler.
 
-log(#{level := Level, msg := {Format, Arguments}}, #{config := #{table := Table}}) when is_list(Format) ->
-    ets:insert(Table, {erlang:unique_integer([monotonic]), Level, lists:flatten(io_lib:format(Format, Arguments))});
+log(#{level := Level, msg := {Format, Arguments}}, #{config := #{table := Table}}) when
+    is_list(Format)
+->
+    Line = lists:flatten(io_lib:format(Format, Arguments)),
+    ets:insert(Table, {erlang:unique_integer([monotonic]), Level, Line});
 log(_Event, _Config) ->
     ok.
 
@@ -238,14 +247,19 @@ copy(Folder, Pattern, App) ->
     From = filename:join(code:lib_dir(erl_esdb_nifs), Folder),
     To = filename:join(App, Folder),
     ok = filelib:ensure_path(To),
-    [{ok, _} = file:copy(filename:join(From, F), filename:join(To, F)) || F <- filelib:wildcard(Pattern, From)].
+    [
+        {ok, _} = file:copy(filename:join(From, File), filename:join(To, File))
+     || File <- filelib:wildcard(Pattern, From)
+    ].
 
-library(Config, Module) -> filename:join([?config(app, Config), "priv", atom_to_list(Module) ++ ".so"]).
+library(Config, Module) ->
+    filename:join([?config(app, Config), "priv", atom_to_list(Module) ++ ".so"]).
 
 write_library(Config, Module, Content) -> ok = file:write_file(library(Config, Module), Content).
 
 remove_libraries(Config) ->
-    [ok = file:delete(F) || F <- filelib:wildcard(filename:join([?config(app, Config), "priv", "*.so"]))].
+    Libraries = filelib:wildcard(filename:join([?config(app, Config), "priv", "*.so"])),
+    lists:foreach(fun(Library) -> ok = file:delete(Library) end, Libraries).
 
 set_version(Config, Version) ->
     File = filename:join([?config(app, Config), "ebin", "erl_esdb_nifs.app"]),

@@ -2,8 +2,8 @@
 -moduledoc """
 A second node for tests that need both implementations, or two nodes at all.
 
-The node is a peer on standard input and output: no distribution, no name, no cookie. It has the code path
-of this node and the environment variable `ESDB_NIF` of your choice.
+The node is a peer on standard input and output: no distribution, no name, no cookie. It has the
+code path of this node and the environment variable `ESDB_NIF` of your choice.
 
 ```erlang
 Peer = esdb_peer:start(off),
