@@ -5,7 +5,7 @@
 
 -include_lib("stdlib/include/assert.hrl").
 -include_lib("proper/include/proper.hrl").
--include_lib("erl_esdb/src/erl_esdb_log.hrl").
+-include("../src/erl_esdb_log.hrl").
 
 all() ->
     [

@@ -8,7 +8,7 @@ lines that has the calls of the real one that the store makes.
 
 -include_lib("stdlib/include/assert.hrl").
 -include_lib("proper/include/proper.hrl").
--include_lib("erl_esdb/include/erl_esdb_telemetry.hrl").
+-include("erl_esdb_telemetry.hrl").
 
 all() ->
     [
