@@ -4,8 +4,8 @@
 -compile([export_all, nowarn_export_all]).
 
 -include_lib("stdlib/include/assert.hrl").
--include("erl_esdb.hrl").
--include("erl_esdb_telemetry.hrl").
+-include("../include/erl_esdb.hrl").
+-include("../include/erl_esdb_telemetry.hrl").
 
 all() -> [F || {F, 1} <- ?MODULE:module_info(exports), lists:prefix("a_", atom_to_list(F))].
 

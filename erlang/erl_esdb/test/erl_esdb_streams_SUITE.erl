@@ -7,8 +7,8 @@ The streams API, row by row of the checklist, on every engine: each group runs t
 
 -include_lib("stdlib/include/assert.hrl").
 -include_lib("proper/include/proper.hrl").
--include("erl_esdb.hrl").
--include("erl_esdb_telemetry.hrl").
+-include("../include/erl_esdb.hrl").
+-include("../include/erl_esdb_telemetry.hrl").
 
 -import(erl_esdb_test, [event/1, event/2, events/1, events/2, versions/1, concurrently/1]).
 -import(erl_esdb_streams, [append/4, append/5, read/5, read_all/4, read_by_event_types/3]).

@@ -13,7 +13,7 @@ for an order of the calls that explains all answers.
 -export([append/3, read/3, delete/1, truncate/2, version/1, list/0, log/0]).
 
 -include_lib("proper/include/proper.hrl").
--include("erl_esdb.hrl").
+-include("../include/erl_esdb.hrl").
 
 -define(STORE, erl_esdb_streams_statem).
 

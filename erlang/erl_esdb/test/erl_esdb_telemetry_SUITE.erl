@@ -8,7 +8,7 @@ lines that has the calls of the real one that the store makes.
 
 -include_lib("stdlib/include/assert.hrl").
 -include_lib("proper/include/proper.hrl").
--include("erl_esdb_telemetry.hrl").
+-include("../include/erl_esdb_telemetry.hrl").
 
 all() ->
     [

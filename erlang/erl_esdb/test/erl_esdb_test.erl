@@ -5,7 +5,7 @@
 -export([concurrently/1, collect/2, collected/1, release/1, await/1, property/2]).
 
 -include_lib("proper/include/proper.hrl").
--include("erl_esdb.hrl").
+-include("../include/erl_esdb.hrl").
 
 -doc "Starts a store of its own for one test case.".
 -spec start_store(map()) -> atom().
