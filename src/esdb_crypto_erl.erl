@@ -36,7 +36,8 @@ verify(_, _, _) ->
 
 -spec otp_verify(binary(), binary(), binary()) -> boolean().
 otp_verify(Message, Signature, Key) ->
-    %% OTP does not count the time of a check, so a process that makes many would not be interrupted.
+    %% OTP does not count the time of a check, so a process that makes many would not be
+    %% interrupted.
     true = erlang:bump_reductions(?CHECK),
     try
         crypto:verify(eddsa, none, Message, Signature, [Key, ed25519])
