@@ -53,7 +53,9 @@ a_nar_02_levels(_) ->
     ?assertMatch({ok, _}, ?M:compress(Data, lz4, 1 bsl 100)),
     {ok, Fast} = ?M:compress_zstd(Data, 1),
     {ok, Small} = ?M:compress_zstd(Data, 19),
-    ?assert(byte_size(Small) < byte_size(Fast)).
+    %% The encoder for OTP 27 has one level.
+    ?assert(byte_size(Small) =< byte_size(Fast)),
+    [?assert(byte_size(Small) < byte_size(Fast)) || ?M:is_nif_loaded()].
 
 a_nar_03_zlib_is_zlib(_) ->
     [
