@@ -25,11 +25,19 @@ check() {
     fi
 }
 
+# A Rust that is too old counts as none.
+is_there() {
+    case $1 in
+        cargo*) scripts/toolchain.sh rust && $1 --version >/dev/null 2>&1 ;;
+        *) command -v "$1" >/dev/null ;;
+    esac
+}
+
 # needs TOOL TITLE COMMAND...
 needs() {
     tool=$1
     shift
-    if $tool --version >/dev/null 2>&1; then
+    if is_there "$tool"; then
         check "$@"
     else
         absent="$absent

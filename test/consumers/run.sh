@@ -109,7 +109,7 @@ for kind in $kinds; do
         continue
     fi
     consumer "$kind" without-cargo erlang "$without"
-    if command -v cargo >/dev/null; then
+    if "$root/scripts/toolchain.sh" rust; then
         consumer "$kind" with-cargo nif "$PATH"
         builds_once "$kind"
     fi
