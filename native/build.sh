@@ -48,17 +48,30 @@ no_rust() {
     [ "$oldest" = "$min_rust" ] || echo "cargo ${version:-of an unknown version} is older than $min_rust"
 }
 
+# Goes on without building. Libraries of the very sources that lie here may stay; older ones may not fit
+# the Erlang code any more.
+without_building() {
+    if [ "$(cat "$output/sources.sum" 2>/dev/null)" = "$(sum_of_sources)" ]; then
+        say "$1, so the libraries that were built from these sources stay"
+    else
+        rm -f "$output"/esdb_*_nif.so
+        say "$1, so the pure Erlang implementations will run (same results, slower)"
+    fi
+}
+
+sum_of_sources() {
+    (cd "$source_dir" &&
+        find Cargo.toml Cargo.lock native src/*.app.src -type f ! -path 'native/fuzz/*' -exec cksum {} + | sort | cksum)
+}
+
 case ${ESDB_NIF_BUILD:-auto} in
     off)
         rm -f "$output"/esdb_*_nif.so
         exit 0 ;;
     auto)
         reason=$(no_rust)
-        if [ -n "$reason" ] && ls "$output"/esdb_*_nif.so >/dev/null 2>&1; then
-            say "$reason, so the libraries of an earlier build stay"
-            exit 0
-        elif [ -n "$reason" ]; then
-            say "$reason, so the pure Erlang implementations will run (same results, slower)"
+        if [ -n "$reason" ]; then
+            without_building "$reason"
             exit 0
         fi ;;
     require)
@@ -90,3 +103,4 @@ for library in "$CARGO_TARGET_DIR/$profile"/libesdb_*_nif."$suffix"; do
         cp "$library" "$target.new" && mv "$target.new" "$target"
     fi
 done
+sum_of_sources >"$output/sources.sum"

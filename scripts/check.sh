@@ -51,7 +51,7 @@ needs "cargo clippy" "Rust lints" cargo clippy --quiet --locked --workspace --al
 needs "cargo" "Rust documentation" env RUSTDOCFLAGS=-Dwarnings cargo doc --quiet --locked --no-deps --package esdb_core --package esdb_boundary
 needs "mix" "Elixir format" mix format --check-formatted
 needs "shellcheck" "shell scripts" shellcheck --severity=warning native/build.sh scripts/*.sh test/consumers/run.sh .ci/run
-check "Erlang compiles without a warning" rebar3 compile
+check "Erlang compiles without a warning" rebar3 as strict compile
 check "xref" rebar3 xref
 check "dialyzer" rebar3 dialyzer
 check "documentation of every public function" scripts/check_docs.escript
