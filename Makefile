@@ -6,6 +6,9 @@
 # The tools in use: the machine's own where new enough, else those that `setup` installed.
 TOOLS = eval "$$(scripts/toolchain.sh env)" &&
 
+# REPO=... and EVENTS=... of the command line reach the demo as they are, whatever is in them.
+export REPO EVENTS
+
 # One folder for all that cargo builds.
 export CARGO_TARGET_DIR ?= $(CURDIR)/_build/cargo
 
@@ -15,6 +18,10 @@ help: ## this list
 setup: ## install the tools that are missing (quick when nothing is)
 	@scripts/toolchain.sh setup
 
+.PHONY: setup-tests
+setup-tests:
+	@scripts/toolchain.sh tests
+
 build: setup ## compile everything, below _build/default/lib/*/ebin
 	@$(TOOLS) rebar3 compile
 
@@ -22,12 +29,12 @@ env: ## print the exports that put the tools on a shell's PATH: eval "$(make -s 
 	@scripts/toolchain.sh env
 
 demo: build ## import real events and report; REPO=path or EVENTS=file.ndjson[.gz]
-	@$(TOOLS) REPO="$(REPO)" EVENTS="$(EVENTS)" scripts/demo.sh
+	@$(TOOLS) scripts/demo.sh
 
-test: setup ## all tests, with the native libraries and without
+test: setup-tests ## all tests, with the native libraries and without
 	@$(TOOLS) scripts/test.sh
 
-check: setup ## formats, lints, xref, dialyzer, docs, a short fuzzing
+check: setup-tests ## formats, lints, xref, dialyzer, docs, a short fuzzing
 	@$(TOOLS) scripts/check.sh
 
 bench: build ## measure against named rivals; BENCH="hash archive" for some, RECORD=1 keeps the table

@@ -16,7 +16,7 @@ defmodule ErlEsdbNifs.MixProject do
       language: :erlang,
       elixir: "~> 1.18",
       compilers: [:erlang, :esdb_native, :app],
-      erlc_options: [:debug_info, :warnings_as_errors],
+      erlc_options: [:debug_info],
       deps: [],
       package: package(),
       # The sources of this project may be read-only for whoever depends on it.

@@ -1,6 +1,7 @@
 -module(bench_archive).
 -moduledoc """
-Compression against OTP's `zstd` (from release 28 on) and `zlib`, on events such as the demo imports.
+Compression against OTP's `zstd` (from release 28 on) and `zlib`, on events such as the demo
+imports.
 """.
 
 -export([run/0]).
@@ -21,8 +22,12 @@ small() ->
     {Training, [Event | Others]} = lists:split(4000, events(5000)),
     {ok, Trained} = ?M:train_dictionary(Training, 32_768),
     Handle = #{dictionary => ?M:dictionary(Trained)},
-    {ok, Plain} = ?M:compress(Event, zstd),
-    {ok, Packed} = ?M:compress(Event, zstd, Handle),
+    small_compress(Event, Handle),
+    small_decompress(Event, Handle),
+    small_sizes(Others, Handle).
+
+-spec small_compress(binary(), map()) -> float().
+small_compress(Event, Handle) ->
     Otp = fun() -> zstd:compress(Event, #{checksumFlag => true}) end,
     row("compress", fun() -> ?M:compress(Event, zstd) end, "zstd:compress/2", Otp, 4.0),
     esdb_bench:compare("compress with a dictionary", #{
@@ -30,19 +35,40 @@ small() ->
         rival => {"zstd:compress/2, without", Otp},
         same => fun({ok, C}, _) -> {ok, Event} =:= ?M:decompress(C, zstd, Handle) end,
         goal => 4.0
-    }),
-    row("decompress", fun() -> ?M:decompress(Plain, zstd) end, "zstd:decompress/1", fun() -> zstd:decompress(Plain) end),
+    }).
+
+-spec small_decompress(binary(), map()) -> float().
+small_decompress(Event, Handle) ->
+    {ok, Plain} = ?M:compress(Event, zstd),
+    {ok, Packed} = ?M:compress(Event, zstd, Handle),
+    row(
+        "decompress",
+        fun() -> ?M:decompress(Plain, zstd) end,
+        "zstd:decompress/1",
+        fun() -> zstd:decompress(Plain) end
+    ),
     row(
         "decompress with a dictionary",
         fun() -> ?M:decompress(Packed, zstd, Handle) end,
         "zstd:decompress/1, without",
         fun() -> zstd:decompress(Plain) end
-    ),
+    ).
+
+-spec small_sizes([binary()], map()) -> ok.
+small_sizes(Others, Handle) ->
     {ok, Without} = ?M:compress_batch(Others, zstd),
     {ok, With} = ?M:compress_batch(Others, zstd, Handle),
-    esdb_bench:note("~b events: ~b bytes, zstd ~b, with a trained dictionary of 32 KB ~b: ~.2f times smaller than without", [
-        length(Others), iolist_size(Others), iolist_size(Without), iolist_size(With), iolist_size(Without) / iolist_size(With)
-    ]).
+    esdb_bench:note(
+        "~b events: ~b bytes, zstd ~b, with a trained dictionary of 32 KB ~b: "
+        "~.2f times smaller than without",
+        [
+            length(Others),
+            iolist_size(Others),
+            iolist_size(Without),
+            iolist_size(With),
+            iolist_size(Without) / iolist_size(With)
+        ]
+    ).
 
 -spec lz4() -> ok.
 lz4() ->
@@ -52,8 +78,19 @@ lz4() ->
             Data = data(Size),
             {ok, Lz4} = ?M:compress(Data, lz4),
             Zstd = iolist_to_binary(zstd:compress(Data)),
-            row("decompress " ++ Name, fun() -> ?M:decompress(Lz4, lz4) end, "zstd:decompress/1", fun() -> zstd:decompress(Zstd) end, 1.5),
-            row("compress " ++ Name, fun() -> ?M:compress(Data, lz4) end, "zstd:compress/1", fun() -> zstd:compress(Data) end)
+            row(
+                "decompress " ++ Name,
+                fun() -> ?M:decompress(Lz4, lz4) end,
+                "zstd:decompress/1",
+                fun() -> zstd:decompress(Zstd) end,
+                1.5
+            ),
+            row(
+                "compress " ++ Name,
+                fun() -> ?M:compress(Data, lz4) end,
+                "zstd:compress/1",
+                fun() -> zstd:compress(Data) end
+            )
         end
      || {Name, Size} <- [{"64 KiB", 65_536}, {"1 MiB", 1_048_576}]
     ],
@@ -68,7 +105,12 @@ large() ->
             {ok, Zstd} = ?M:compress(Data, zstd),
             Otp = fun() -> zstd:compress(Data, #{checksumFlag => true}) end,
             row("compress " ++ Name, fun() -> ?M:compress(Data, zstd) end, "zstd:compress/2", Otp),
-            row("decompress " ++ Name, fun() -> ?M:decompress(Zstd, zstd) end, "zstd:decompress/1", fun() -> zstd:decompress(Zstd) end)
+            row(
+                "decompress " ++ Name,
+                fun() -> ?M:decompress(Zstd, zstd) end,
+                "zstd:decompress/1",
+                fun() -> zstd:decompress(Zstd) end
+            )
         end
      || {Name, Size} <- [{"64 KiB", 65_536}, {"1 MiB", 1_048_576}, {"16 MiB", 16_777_216}]
     ],
@@ -81,8 +123,18 @@ zlib_rows() ->
         begin
             Data = data(Size),
             {ok, Compressed} = ?M:compress(Data, zlib),
-            row("compress " ++ Name, fun() -> ?M:compress(Data, zlib) end, "zlib:compress/1", fun() -> zlib:compress(Data) end),
-            row("decompress " ++ Name, fun() -> ?M:decompress(Compressed, zlib) end, "zlib:uncompress/1", fun() -> zlib:uncompress(Compressed) end)
+            row(
+                "compress " ++ Name,
+                fun() -> ?M:compress(Data, zlib) end,
+                "zlib:compress/1",
+                fun() -> zlib:compress(Data) end
+            ),
+            row(
+                "decompress " ++ Name,
+                fun() -> ?M:decompress(Compressed, zlib) end,
+                "zlib:uncompress/1",
+                fun() -> zlib:uncompress(Compressed) end
+            )
         end
      || {Name, Size} <- [{"350 B", 350}, {"64 KiB", 65_536}, {"1 MiB", 1_048_576}]
     ],
@@ -90,11 +142,15 @@ zlib_rows() ->
 
 -spec row(string(), fun(() -> term()), string(), fun(() -> term())) -> float().
 row(What, Ours, RivalName, Rival) ->
-    esdb_bench:compare(What, #{ours => {"ours", Ours}, rival => {RivalName, Rival}, same => fun both_answer/2}).
+    esdb_bench:compare(What, rivals(Ours, RivalName, Rival)).
 
 -spec row(string(), fun(() -> term()), string(), fun(() -> term()), float()) -> float().
 row(What, Ours, RivalName, Rival, Goal) ->
-    esdb_bench:compare(What, #{ours => {"ours", Ours}, rival => {RivalName, Rival}, same => fun both_answer/2, goal => Goal}).
+    esdb_bench:compare(What, (rivals(Ours, RivalName, Rival))#{goal => Goal}).
+
+-spec rivals(fun(() -> term()), string(), fun(() -> term())) -> map().
+rivals(Ours, RivalName, Rival) ->
+    #{ours => {"ours", Ours}, rival => {RivalName, Rival}, same => fun both_answer/2}.
 
 %% Contents must be equal; compressed bytes need not be.
 -spec both_answer({ok, binary()}, iodata()) -> boolean().
@@ -119,6 +175,7 @@ events(Count) ->
     {Events, _} = lists:mapfoldl(fun event/2, State, lists:seq(1, Count)),
     Events.
 
+-spec event(pos_integer(), rand:state()) -> {binary(), rand:state()}.
 event(N, State0) ->
     {Id, State1} = rand:bytes_s(20, State0),
     {Parent, State2} = rand:bytes_s(20, State1),

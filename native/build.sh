@@ -16,6 +16,8 @@ set -eu
 source_dir=$(cd "$(dirname "$0")/.." && pwd -P)
 profile=${ESDB_CARGO_PROFILE:-release}
 
+min_rust=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' "$source_dir/Cargo.toml")
+
 say() { echo "erl_esdb_nifs: $*"; }
 fail() { say "$*" >&2; exit 1; }
 
@@ -35,17 +37,46 @@ if [ -z "$output" ]; then
     output=$(rebar3_app_dir)/priv
 fi
 
+# Why there is nothing to build with; empty when there is.
+no_rust() {
+    if ! command -v cargo >/dev/null 2>&1; then
+        echo "no cargo on the PATH"
+        return
+    fi
+    version=$(cargo --version 2>/dev/null | cut -d ' ' -f 2)
+    oldest=$(printf '%s\n%s\n' "$min_rust" "${version:-0}" | sort -V | head -n 1)
+    [ "$oldest" = "$min_rust" ] || echo "cargo ${version:-of an unknown version} is older than $min_rust"
+}
+
+# Goes on without building. Libraries of the very sources that lie here may stay; older ones may not fit
+# the Erlang code any more.
+without_building() {
+    if [ "$(cat "$output/sources.sum" 2>/dev/null)" = "$(sum_of_sources)" ]; then
+        say "$1, so the libraries that were built from these sources stay"
+    else
+        rm -f "$output"/esdb_*_nif.so
+        say "$1, so the pure Erlang implementations will run (same results, slower)"
+    fi
+}
+
+sum_of_sources() {
+    (cd "$source_dir" &&
+        find Cargo.toml Cargo.lock native src/*.app.src -type f ! -path 'native/fuzz/*' -exec cksum {} + | sort | cksum)
+}
+
 case ${ESDB_NIF_BUILD:-auto} in
     off)
         rm -f "$output"/esdb_*_nif.so
         exit 0 ;;
     auto)
-        if ! command -v cargo >/dev/null 2>&1; then
-            say "no cargo on the PATH, so the pure Erlang implementations will run (same results, slower)"
+        reason=$(no_rust)
+        if [ -n "$reason" ]; then
+            without_building "$reason"
             exit 0
         fi ;;
     require)
-        command -v cargo >/dev/null 2>&1 || fail "ESDB_NIF_BUILD=require, but there is no cargo on the PATH" ;;
+        reason=$(no_rust)
+        [ -z "$reason" ] || fail "ESDB_NIF_BUILD=require, but $reason" ;;
     *)
         fail "ESDB_NIF_BUILD is auto, require or off, not '$ESDB_NIF_BUILD'" ;;
 esac
@@ -64,7 +95,7 @@ case $(uname -s) in
     Darwin) suffix=dylib ;;
     *) suffix=so ;;
 esac
-for library in "$CARGO_TARGET_DIR/$profile"/libesdb_*_nif.$suffix; do
+for library in "$CARGO_TARGET_DIR/$profile"/libesdb_*_nif."$suffix"; do
     name=$(basename "$library" ".$suffix")
     target=$output/${name#lib}.so
     # A running VM may have the old file mapped: never write into it, replace it.
@@ -72,3 +103,4 @@ for library in "$CARGO_TARGET_DIR/$profile"/libesdb_*_nif.$suffix; do
         cp "$library" "$target.new" && mv "$target.new" "$target"
     fi
 done
+sum_of_sources >"$output/sources.sum"

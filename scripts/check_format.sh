@@ -4,7 +4,7 @@ set -u
 cd "$(dirname "$0")/.." || exit 1
 
 bad=0
-# files_with PATTERN MESSAGE GLOB...
+# report MESSAGE PATTERN GLOB...
 report() {
     message=$1 pattern=$2
     shift 2

@@ -48,13 +48,13 @@ suites() {
     count_common_test
 }
 
-if command -v cargo >/dev/null; then
+if scripts/toolchain.sh rust; then
     suites require require
     suites off auto
     run "Rust tests" cargo test --quiet --locked --workspace
     count_cargo
 else
-    echo "There is no Rust here: the suites run on the Erlang implementations only."
+    echo "There is no Rust, or an old one: the suites run on the Erlang implementations only."
     suites off auto
 fi
 

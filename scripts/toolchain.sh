@@ -2,6 +2,8 @@
 # The tools this repository is built with: Erlang/OTP, rebar3, Elixir, PropEr, Rust.
 #
 #   scripts/toolchain.sh setup    install what is missing (quick when nothing is)
+#   scripts/toolchain.sh tests    the same, and what the tests need besides
+#   scripts/toolchain.sh rust     succeed where there is a Rust that is new enough
 #   scripts/toolchain.sh env      print the exports that put the tools in use on a shell's PATH
 #   scripts/toolchain.sh ex_doc   print the folder that holds ExDoc's compiled libraries (Debian only)
 #
@@ -13,6 +15,7 @@
 set -eu
 
 MIN_OTP=27
+MIN_REBAR3=3.24
 MIN_ELIXIR=1.18
 root=$(cd "$(dirname "$0")/.." && pwd -P)
 cache=${ESDB_CACHE:-${XDG_CACHE_HOME:-${HOME:?}/.cache}/erl_esdb}
@@ -29,6 +32,7 @@ at_least() {
 otp_version() {
     erl -noinput -boot start_clean -eval 'io:put_chars(erlang:system_info(otp_release)), halt().' 2>/dev/null || true
 }
+rebar3_version() { rebar3 --version 2>/dev/null | sed -n 's/^rebar \([0-9.]*\).*/\1/p'; }
 elixir_version() { elixir --short-version 2>/dev/null || true; }
 cargo_version() { cargo --version 2>/dev/null | cut -d ' ' -f 2 || true; }
 
@@ -37,7 +41,7 @@ use_toolchain() {
     if [ -x "$cache/otp/bin/erl" ] && ! at_least "$(otp_version)" "$MIN_OTP"; then
         PATH=$cache/otp/bin:$PATH
     fi
-    if [ -x "$cache/bin/rebar3" ] && ! command -v rebar3 >/dev/null; then
+    if [ -x "$cache/bin/rebar3" ] && ! have_rebar3; then
         PATH=$cache/bin:$PATH
     fi
     if [ -x "$cache/elixir/bin/elixir" ] && ! at_least "$(elixir_version)" "$MIN_ELIXIR"; then
@@ -47,7 +51,7 @@ use_toolchain() {
 }
 
 have_erlang() { at_least "$(otp_version)" "$MIN_OTP"; }
-have_rebar3() { command -v rebar3 >/dev/null; }
+have_rebar3() { at_least "$(rebar3_version)" "$MIN_REBAR3"; }
 have_elixir() { at_least "$(elixir_version)" "$MIN_ELIXIR"; }
 have_rust() { at_least "$(cargo_version)" "$min_rust"; }
 
@@ -98,16 +102,20 @@ apt_install() {
     as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "$@"
 }
 
-can_be_root() { [ "$(id -u)" = 0 ] || command -v sudo >/dev/null; }
+# Root, or somebody whom sudo lets, or who can be asked for a password.
+can_be_root() {
+    [ "$(id -u)" = 0 ] || { command -v sudo >/dev/null && { sudo -n true 2>/dev/null || [ -t 0 ]; }; }
+}
 
 # The version the machine's own package sources offer, without epoch and revision.
 debian_candidate() {
     apt-cache policy "$1" 2>/dev/null | sed -n 's/^ *Candidate: \([0-9]*:\)\?\([0-9.]*\).*/\2/p'
 }
 
+# Old lists are better than none: what cannot be installed from them fails by itself.
 refresh_package_lists() {
     if can_be_root; then
-        step "Refreshing the package lists" as_root apt-get update
+        (step "Refreshing the package lists" as_root apt-get update) || true
     fi
 }
 
@@ -328,16 +336,23 @@ missing_tools() {
     have_rebar3 || echo "  rebar3 3.24 or newer     your system's packages, asdf or mise"
 }
 
+# Elixir and Rust are tried once: everything else works without them.
+install_on_debian() {
+    if have_erlang && have_rebar3; then
+        [ ! -e "$cache/setup.done" ] || return 0
+        can_be_root || return 0
+    fi
+    refresh_package_lists
+    have_erlang || { install_erlang_on_debian; use_toolchain; }
+    have_rebar3 || { install_rebar3_on_debian; use_toolchain; }
+    have_elixir || { (install_elixir_on_debian) || true; use_toolchain; }
+    have_rust || (install_rust_on_debian) || true
+}
+
 setup() {
     use_toolchain
     if ! have_erlang || ! have_rebar3 || ! have_elixir || ! have_rust; then
-        if is_debian; then
-            [ -e "$cache/setup.done" ] && have_erlang && have_rebar3 && have_elixir || refresh_package_lists
-            have_erlang || { install_erlang_on_debian; use_toolchain; }
-            have_rebar3 || { install_rebar3_on_debian; use_toolchain; }
-            have_elixir || { install_elixir_on_debian; use_toolchain; }
-            have_rust || [ -e "$cache/setup.done" ] || install_rust_on_debian
-        fi
+        ! is_debian || install_on_debian
         missing=$(missing_tools)
         if [ -n "$missing" ]; then
             say "this needs tools that are not there, and only on Debian can it install them itself:" >&2
@@ -347,9 +362,13 @@ $missing"
     fi
     have_elixir || say "no Elixir $MIN_ELIXIR or newer: what is written in Elixir is left out"
     have_rust || say "no Rust $min_rust or newer: everything runs on the Erlang implementations, with the same results"
-    have_proper || install_proper ||
-        fail "PropEr, which the tests need, could be had neither from the package registry nor from a package"
     mkdir -p "$cache" && touch "$cache/setup.done"
+}
+
+setup_tests() {
+    setup
+    have_proper || install_proper ||
+        fail "PropEr, which the tests need, could be had neither from the registry nor from a package"
 }
 
 print_env() {
@@ -359,7 +378,9 @@ print_env() {
 
 case ${1:-} in
     setup) setup ;;
+    tests) setup_tests ;;
+    rust) have_rust ;;
     env) print_env ;;
     ex_doc) ex_doc ;;
-    *) fail "usage: $0 setup | env | ex_doc" ;;
+    *) fail "usage: $0 setup | tests | env | rust | ex_doc" ;;
 esac

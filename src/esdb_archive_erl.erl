@@ -2,8 +2,8 @@
 -moduledoc """
 The pure Erlang twin of `m:esdb_archive_nif`: the same formats, limits and errors without a library.
 
-zlib is OTP's. LZ4 is written here (`esdb_lz4_erl`). Zstandard is OTP's from release 28 on, behind an own
-walk over the frames (`esdb_zstd_frame_erl`), and on OTP 27 an own codec (`esdb_zstd_erl`).
+zlib is OTP's. LZ4 is written here (`esdb_lz4_erl`). Zstandard is OTP's from release 28 on, behind
+an own walk over the frames (`esdb_zstd_frame_erl`), and on OTP 27 an own codec (`esdb_zstd_erl`).
 
 ```erlang
 1> {ok, Packed} = esdb_archive_erl:compress(~"to be or not to be", zlib),
@@ -22,8 +22,8 @@ walk over the frames (`esdb_zstd_frame_erl`), and on OTP 27 an own codec (`esdb_
 -type dictionary() :: none | esdb_archive_options:dictionary().
 
 -define(DEFAULT_LEVEL, 3).
-%% A byte of a zlib stream stands for 1032 bytes at most (https://zlib.net/zlib_tech.html): where all that
-%% fits into the limit there is nothing to count.
+%% A byte of a zlib stream stands for 1032 bytes at most (https://zlib.net/zlib_tech.html): where
+%% all that fits into the limit there is nothing to count.
 -define(MAX_RATIO, 1_032).
 -define(SMALL_CONTENT, 4_194_304).
 
@@ -43,7 +43,8 @@ compress(Data, Algorithm, Options) ->
         compress_as(Algorithm, esdb_archive_options:data(Data), Checked)
     end.
 
--spec compress_as(esdb_archive_nif:algorithm(), binary(), esdb_archive_options:compress()) -> result().
+-spec compress_as(esdb_archive_nif:algorithm(), binary(), esdb_archive_options:compress()) ->
+    result().
 compress_as(lz4, Data, _) ->
     lz4_compress(Data);
 compress_as(zstd, Data, #{level := Level, checksum := Checksum, dictionary := Dictionary}) ->
@@ -177,6 +178,10 @@ zlib_decompress(Data, MaxSize) ->
         zlib:close(Z)
     end.
 
+-spec inflate(zlib:zstream(), Inflated, Size, MaxSize, Pieces :: [iolist()]) -> result() when
+    Inflated :: {continue | finished, iolist()} | {need_dictionary, non_neg_integer(), iolist()},
+    Size :: non_neg_integer(),
+    MaxSize :: non_neg_integer().
 inflate(_, {need_dictionary, Id, _}, _, _, _) ->
     {error, {dictionary_mismatch, Id}};
 inflate(Z, {State, Output}, Size, MaxSize, Pieces) ->

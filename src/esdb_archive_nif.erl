@@ -25,11 +25,11 @@ What can happen in life is `{error, Reason}`, the same with and without the nati
 | `checksum_mismatch` | the content of a Zstandard frame is not what was compressed |
 | `{too_large, Limit}` | the content is larger than `max_size`, or cannot be compressed as `lz4` |
 | `{window_too_large, Size}` | a Zstandard frame asks for a window of more than 128 MiB |
-| `{dictionary_mismatch, Id}` | it was compressed with the dictionary of that id, and it was not given |
-| `invalid_dictionary` | the dictionary is empty, or has the header of a trained one and breaks its format |
+| `{dictionary_mismatch, Id}` | compressed with the dictionary of that id, which was not given |
+| `invalid_dictionary` | it is empty, or has the header of a trained one and breaks its format |
 | `{invalid_level, Level}` | the algorithm has no such level |
 | `{unsupported_algorithm, Algorithm}` | it is none of the three |
-| `{unsupported_option, Option}` | a dictionary or a checksum for `lz4` or `zlib`, which have no such choice |
+| `{unsupported_option, Option}` | a dictionary or checksum for `lz4` or `zlib`: no such choice |
 | `too_few_samples` | there is too little to train a dictionary on |
 | `{not_streamable, lz4}` | LZ4 blocks state their size first |
 | `no_memory` | the result finds no place |
@@ -65,7 +65,7 @@ Misuse (data that is no iodata, an unknown option, an option of a wrong type) ra
 ]).
 -on_load(init_nif/0).
 %% What these see of the functions that the library replaces is not in their Erlang bodies.
--dialyzer({nowarn_function, [is_nif_loaded/0, trained/3]}).
+-dialyzer({nowarn_function, [is_nif_loaded/0, trained/3, train_dictionary_d/2]}).
 
 -type algorithm() :: lz4 | zstd | zlib.
 -type compress_options() :: #{
@@ -151,8 +151,8 @@ compress_as(zstd, Data, #{level := Level, checksum := Checksum, dictionary := Di
 compress_as(zlib, Data, #{level := Level}) ->
     esdb_archive_erl:zlib_compress(Data, Level).
 
-%% The higher levels are slower by up to two orders, and need large tables even for little data; a dictionary
-%% is prepared for another level than the default one when that is first asked for.
+%% The higher levels are slower by up to two orders, and need large tables even for little data; a
+%% dictionary is prepared for another level than the default one when that is first asked for.
 -spec is_short(binary(), 1..22, none | esdb_archive_options:dictionary()) -> boolean().
 is_short(Data, Level, none) ->
     Limit =
@@ -177,8 +177,8 @@ decompress(Data, Algorithm) -> decompress(Data, Algorithm, #{}).
 -doc """
 Decompresses data, with options:
 
-- `max_size`: the largest content that is accepted, in bytes, default 1 GiB. Less memory is used than that
-  where the input cannot hold as much, whatever it says about itself.
+- `max_size`: the largest content that is accepted, in bytes, default 1 GiB. Less memory is used
+  than that where the input cannot hold as much, whatever it says about itself.
 - `dictionary`: for `zstd`, the bytes of a dictionary or its handle (`dictionary/1`).
 
 All Zstandard frames of the input are read, and their contents joined; skippable frames are skipped.
@@ -317,8 +317,8 @@ decompress_each(_, _, _, _, _) ->
 compression_stats(Data, Algorithm) -> compression_stats(Data, Algorithm, #{}).
 
 -doc """
-How small the data becomes, in bytes; `ratio` is the original size divided by the compressed one, so it is
-above 1.0 where compression gains something, and 0.0 for empty data.
+How small the data becomes, in bytes; `ratio` is the original size divided by the compressed one, so
+it is above 1.0 where compression gains something, and 0.0 for empty data.
 """.
 -spec compression_stats(Data :: iodata(), algorithm(), Level :: integer() | compress_options()) ->
     {ok, stats()} | {error, reason()}.
@@ -331,17 +331,18 @@ compression_stats(Data, Algorithm, Options) ->
     end.
 
 -doc """
-Trains a dictionary of at most `Size` bytes (256 bytes to 16 MiB) on samples of what shall be compressed.
+Trains a dictionary of at most `Size` bytes (256 bytes to 16 MiB) on samples of what shall be
+compressed.
 
-Small pieces of data that resemble each other, such as events of 350 bytes, become two to four times smaller
-with a dictionary of 32 KB that a few thousand of them trained. With the native library this is libzstd's
-trainer, else raw content chosen by a rule that `esdb_dictionary_erl` documents; either is a dictionary for
-both.
+Small pieces of data that resemble each other, such as events of 350 bytes, become two to four times
+smaller with a dictionary of 32 KB that a few thousand of them trained. With the native library this
+is libzstd's trainer, else raw content chosen by a rule that `esdb_dictionary_erl` documents; either
+is a dictionary for both.
 
 ## Errors
 
-`too_few_samples`: there are less than eight samples that are not empty, or together they are smaller than
-the dictionary would be.
+`too_few_samples`: there are less than eight samples that are not empty, or together they are
+smaller than the dictionary would be.
 """.
 -spec train_dictionary(Samples :: [iodata()], Size :: pos_integer()) ->
     {ok, binary()} | {error, too_few_samples}.
@@ -369,9 +370,9 @@ trained({error, _}, Samples, Size) -> esdb_archive_erl:train_dictionary(Samples,
 -doc """
 A handle for a dictionary, prepared once for use in many calls.
 
-Any bytes are a dictionary of raw content, except none at all and those with the header of a trained one that
-break its format (`badarg`). The handle is good on this node with this load of the library; elsewhere it is
-prepared again from the bytes it carries, which a small cache remembers.
+Any bytes are a dictionary of raw content, except none at all and those with the header of a trained
+one that break its format (`badarg`). The handle is good on this node with this load of the library;
+elsewhere it is prepared again from the bytes it carries, which a small cache remembers.
 """.
 -spec dictionary(Bytes :: binary()) -> dictionary().
 dictionary(Bytes) when is_binary(Bytes) ->
@@ -399,12 +400,13 @@ Begins to compress or decompress data of any length in pieces, with bounded memo
 {ok, Out3} = esdb_archive_nif:stream_finish(S2).
 ```
 
-The options are those of `compress/3` and `decompress/3`; `max_size` is the limit on the whole content. The
-formats are the same too, except that a Zstandard frame does not state its content size. LZ4 states it first
-and so cannot be written in pieces: `{error, {not_streamable, lz4}}`.
+The options are those of `compress/3` and `decompress/3`; `max_size` is the limit on the whole
+content. The formats are the same too, except that a Zstandard frame does not state its content
+size. LZ4 states it first and so cannot be written in pieces: `{error, {not_streamable, lz4}}`.
 
-A stream belongs to the process that began it, and each call returns the stream for the next call: another
-process, or an older stream, is `badarg`. A stream is freed with its process or when it is forgotten.
+A stream belongs to the process that began it, and each call returns the stream for the next call:
+another process, or an older stream, is `badarg`. A stream is freed with its process or when it is
+forgotten.
 """.
 -spec stream(compress | decompress, algorithm(), Options) -> {ok, stream()} | {error, reason()} when
     Options :: integer() | compress_options() | decompress_options().
@@ -413,9 +415,9 @@ stream(Direction, Algorithm, Options) -> esdb_archive_stream:open(Direction, Alg
 -doc """
 Takes a piece of input, and answers what there is of output.
 
-`{more, Output, Stream}` when a call has made enough output (about 256 KB, at most one piece of a codec more)
-and more waits in the stream: go on with empty input. So a small piece that decompresses to gigabytes does
-not do so at once. An error ends the stream.
+`{more, Output, Stream}` when a call has made enough output (about 256 KB, at most one piece of a
+codec more) and more waits in the stream: go on with empty input. So a small piece that decompresses
+to gigabytes does not do so at once. An error ends the stream.
 """.
 -spec stream_update(stream(), Data :: iodata()) ->
     {ok | more, Output :: iodata(), stream()} | {error, reason()}.
@@ -424,31 +426,59 @@ stream_update(Stream, Data) -> esdb_archive_stream:update(Stream, Data).
 -doc """
 Says that the input is complete, and answers the rest of the output.
 
-`{more, Output, Stream}` as in `stream_update/2`: call it again. `{error, truncated}` when what was to be
-decompressed is not complete.
+`{more, Output, Stream}` as in `stream_update/2`: call it again. `{error, truncated}` when what was
+to be decompressed is not complete.
 """.
 -spec stream_finish(stream()) ->
     {ok, Output :: iodata()} | {more, Output :: iodata(), stream()} | {error, reason()}.
 stream_finish(Stream) -> esdb_archive_stream:finish(Stream).
 
+-spec lz4_compress_n(binary()) -> {ok, binary()} | {error, reason()}.
 lz4_compress_n(Data) -> esdb_archive_erl:lz4_compress(Data).
+
+-spec lz4_compress_d(binary()) -> {ok, binary()} | {error, reason()}.
 lz4_compress_d(Data) -> esdb_archive_erl:lz4_compress(Data).
 
+-spec lz4_decompress_n(binary(), MaxSize :: non_neg_integer()) ->
+    {ok, binary()} | {error, reason()}.
 lz4_decompress_n(Data, MaxSize) -> esdb_archive_erl:lz4_decompress(Data, MaxSize).
+
+-spec lz4_decompress_d(binary(), MaxSize :: non_neg_integer()) ->
+    {ok, binary()} | {error, reason()}.
 lz4_decompress_d(Data, MaxSize) -> esdb_archive_erl:lz4_decompress(Data, MaxSize).
 
+-spec zstd_compress_n(binary(), 1..22, Checksum :: boolean(), Dictionary) ->
+    {ok, binary()} | {error, reason()}
+when
+    Dictionary :: none | esdb_archive_options:dictionary().
 zstd_compress_n(Data, Level, Checksum, Dictionary) ->
     esdb_archive_erl:zstd_compress(Data, Level, Checksum, Dictionary).
 
+-spec zstd_compress_d(binary(), 1..22, Checksum :: boolean(), Dictionary) ->
+    {ok, binary()} | {error, reason()}
+when
+    Dictionary :: none | esdb_archive_options:dictionary().
 zstd_compress_d(Data, Level, Checksum, Dictionary) ->
     esdb_archive_erl:zstd_compress(Data, Level, Checksum, Dictionary).
 
+-spec zstd_decompress_n(binary(), MaxSize, Dictionary, Short) ->
+    {ok, binary() | long} | {error, reason()}
+when
+    MaxSize :: non_neg_integer(),
+    Dictionary :: none | esdb_archive_options:dictionary(),
+    Short :: non_neg_integer().
 zstd_decompress_n(Data, MaxSize, Dictionary, Short) ->
     esdb_archive_erl:zstd_decompress(Data, MaxSize, Dictionary, Short).
 
+-spec zstd_decompress_d(binary(), MaxSize :: non_neg_integer(), Dictionary) ->
+    {ok, binary()} | {error, reason()}
+when
+    Dictionary :: none | esdb_archive_options:dictionary().
 zstd_decompress_d(Data, MaxSize, Dictionary) ->
     esdb_archive_erl:zstd_decompress(Data, MaxSize, Dictionary).
 
+-spec prepare_dictionary_d(binary()) -> {ok, Prepared :: term()} | {error, invalid_dictionary}.
 prepare_dictionary_d(Bytes) -> esdb_archive_erl:prepare_dictionary(Bytes).
 
+-spec train_dictionary_d([binary()], pos_integer()) -> {ok, binary()} | {error, reason()}.
 train_dictionary_d(Samples, Size) -> esdb_archive_erl:train_dictionary(Samples, Size).

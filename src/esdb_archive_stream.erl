@@ -2,9 +2,9 @@
 -moduledoc false.
 %% Compression and decompression in pieces, with bounded memory.
 %%
-%% The same code in both modes: OTP's zlib and, from release 28 on, OTP's zstd do as well in pieces as the
-%% native library could (bench/), and on OTP 27 the own codec stands in. OTP's zstd is fed behind the walk
-%% over the frames, which tells a truncated input from a complete one.
+%% The same code in both modes: OTP's zlib and, from release 28 on, OTP's zstd do as well in pieces
+%% as the native library could (bench/), and on OTP 27 the own codec stands in. OTP's zstd is fed
+%% behind the walk over the frames, which tells a truncated input from a complete one.
 
 -export([open/3, update/2, finish/1]).
 -export_type([stream/0, result/0]).
@@ -186,8 +186,8 @@ joined(Pending, Bytes) -> <<Pending/binary, Bytes/binary>>.
 walk(Bytes, Walk) ->
     maybe
         {ok, Events, Walk1} ?= esdb_zstd_frame_erl:feed(Bytes, Walk),
-        %% The window of a frame in one segment is its content, of which a stream keeps no more than of
-        %% other windows.
+        %% The window of a frame in one segment is its content, of which a stream keeps no more than
+        %% of other windows.
         [] ?= [Window || {frame, #{window := Window}} <- Events, Window > ?MAX_WINDOW],
         {ok, Events, Walk1}
     else
@@ -226,7 +226,8 @@ pull({own_decompress, Decoder, [Event | Events], Walk}) ->
         {more, Output, {own_decompress, Decoder2, Events, Walk}}
     end.
 
-%% OTP's decoder may still hold output back when it has taken all input: it has none when it gives none.
+%% OTP's decoder may still hold output back when it has taken all input: it has none when it gives
+%% none.
 -spec state(binary(), binary()) -> done | more.
 state(<<>>, <<>>) -> done;
 state(_, _) -> more.

@@ -255,18 +255,25 @@ The data of a Base58 text.
 ## Errors
 
 - `{invalid_base58_char, C}`: `C` is the first byte that is not in the alphabet;
-- `too_large`: the text is longer than what 8,192 bytes can encode to (11,188); it is not looked at.
+- `too_large`: the data is longer than the 8,192 bytes that `base58_encode/1` takes. A text of more
+  than 11,188 bytes is not looked at.
 """.
 -spec base58_decode(Text :: iodata()) ->
     {ok, binary()} | {error, {invalid_base58_char, byte()} | too_large}.
 base58_decode(Text) when is_binary(Text), byte_size(Text) =< ?SHORT_BASE58 ->
     base58_decode_n(Text);
 base58_decode(Text) when is_binary(Text), byte_size(Text) =< ?MAX_BASE58_TEXT ->
-    base58_decode_d(Text);
+    within_base58(base58_decode_d(Text));
 base58_decode(Text) when is_binary(Text) ->
     {error, too_large};
 base58_decode(Text) ->
     base58_decode(flat(Text)).
+
+%% The longest texts may stand for a byte more.
+-spec within_base58(Result) -> Result | {error, too_large} when
+    Result :: {ok, binary()} | {error, {invalid_base58_char, byte()}}.
+within_base58({ok, Data}) when byte_size(Data) > ?MAX_BASE58_DATA -> {error, too_large};
+within_base58(Result) -> Result.
 
 %% Arguments
 

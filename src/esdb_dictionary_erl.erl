@@ -1,12 +1,14 @@
 -module(esdb_dictionary_erl).
 -moduledoc false.
-%% A dictionary of raw content for Zstandard: the pieces of the samples that the most samples have in common.
+%% A dictionary of raw content for Zstandard: the pieces of the samples that the most samples have
+%% in common.
 %%
-%% The rule is that of COVER (Liao, Petri, Moffat and Wirth, "Effective Construction of Relative Lempel-Ziv
-%% Dictionaries", 2016), the one zstd's own trainer follows too: a piece of ?PIECE bytes is worth, for each
-%% of its strings of ?GRAM bytes, the number of samples that hold that string. The samples are cut into as
-%% many epochs as pieces fit into the dictionary; the best piece of each epoch is taken, and what it holds is
-%% worth nothing from then on. The pieces worth most stand last, where matches are cheapest.
+%% The rule is that of COVER (Liao, Petri, Moffat and Wirth, "Effective Construction of Relative
+%% Lempel-Ziv Dictionaries", 2016), the one zstd's own trainer follows too: a piece of ?PIECE bytes
+%% is worth, for each of its strings of ?GRAM bytes, the number of samples that hold that string.
+%% The samples are cut into as many epochs as pieces fit into the dictionary; the best piece of each
+%% epoch is taken, and what it holds is worth nothing from then on. The pieces worth most stand
+%% last, where matches are cheapest.
 
 -export([train/2]).
 
@@ -71,6 +73,9 @@ split(Pieces, Size) ->
     {Epoch, Rest} = lists:split(min(Size, length(Pieces)), Pieces),
     [Epoch | split(Rest, Size)].
 
+%% The best piece of each epoch, with what it is worth.
+-spec best(Epochs :: [[binary()]], Worth :: #{binary() => pos_integer()}, Found) -> Found when
+    Found :: [{Value :: pos_integer(), Piece :: binary()}].
 best([], _, Found) ->
     Found;
 best([Epoch | Epochs], Worth, Found) ->

@@ -5,8 +5,8 @@
 %%     block    = sequence* last
 %%     sequence = token  literal length*  literals  offset (16, little-endian)  match length*
 %%     last     = token  literal length*  literals
-%%     token    = 4 bits literal length, 4 bits match length - 4; 15 goes on in bytes that are added up,
-%%                to the first that is not 255
+%%     token    = 4 bits literal length, 4 bits match length - 4; 15 goes on in bytes that are added
+%%                up, to the first that is not 255
 %%
 %% https://github.com/lz4/lz4/blob/dev/doc/lz4_Block_format.md
 
@@ -66,6 +66,10 @@ block(<<Literals:4, Match:4, Rest/binary>>, Size, Window) ->
 block(<<>>, _Size, _Window) ->
     truncated.
 
+-spec literals(Count :: non_neg_integer(), Match :: 0..15, binary(), Size, Window) ->
+    {ok, esdb_window_erl:window()} | truncated | corrupt
+when
+    Size :: non_neg_integer(), Window :: esdb_window_erl:window().
 literals(Count, Match, Block, Size, Window) ->
     Written = esdb_window_erl:size(Window) + Count,
     case Block of
@@ -81,6 +85,10 @@ literals(Count, Match, Block, Size, Window) ->
 append(<<>>, Window) -> Window;
 append(Literals, Window) -> esdb_window_erl:append(Literals, Window).
 
+-spec match(Offset :: 0..65_535, Match :: 0..15, binary(), Size, Window) ->
+    {ok, esdb_window_erl:window()} | truncated | corrupt
+when
+    Size :: non_neg_integer(), Window :: esdb_window_erl:window().
 match(Offset, Match, Block, Size, Window) ->
     Written = esdb_window_erl:size(Window),
     maybe

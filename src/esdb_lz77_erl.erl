@@ -1,7 +1,8 @@
 -module(esdb_lz77_erl).
 -moduledoc false.
-%% Finds repetitions for the compressors of LZ4 and Zstandard, the way of LZ4's fast mode: a table of the
-%% last position of each hash of four bytes, the first match taken, larger steps where nothing matches.
+%% Finds repetitions for the compressors of LZ4 and Zstandard, the way of LZ4's fast mode: a table
+%% of the last position of each hash of four bytes, the first match taken, larger steps where
+%% nothing matches.
 
 -export([sequences/2, sequences/5, table/1, index/3]).
 -export_type([sequence/0, table/0]).
@@ -10,13 +11,15 @@
 -type sequence() :: {Literals :: binary(), Offset :: pos_integer(), Length :: pos_integer()}.
 
 -define(MIN_MATCH, 4).
-%% The last match starts that far from the end at least, and leaves five literals (rules of LZ4's blocks).
+%% The last match starts that far from the end at least, and leaves five literals (rules of LZ4's
+%% blocks).
 -define(MARGIN, 12).
 -define(LAST_LITERALS, 5).
 %% How many bytes one call of a BIF compares.
 -define(STRIDE, 65_536).
 
 -type table() :: {atomics:atomics_ref(), Shift :: 0..32}.
+-type search() :: {binary(), table(), MaxOffset :: pos_integer(), End :: non_neg_integer()}.
 
 %% The sequences of all bytes, and the literals left.
 -spec sequences(binary(), MaxOffset :: pos_integer()) -> {[sequence()], Rest :: binary()}.
@@ -53,6 +56,11 @@ index(Position, Last, Bytes, Table) when Position =< Last ->
 index(_, _, _, _) ->
     ok.
 
+%% Literals begin at Anchor; Misses counts the positions without a match.
+-spec find(Position, Anchor, Misses, search(), [sequence()]) ->
+    {[sequence()], Rest :: binary()}
+when
+    Position :: non_neg_integer(), Anchor :: non_neg_integer(), Misses :: non_neg_integer().
 find(Position, Anchor, _Misses, {Bytes, _, _, End}, Found) when Position > End - ?MARGIN ->
     {lists:reverse(Found), binary:part(Bytes, Anchor, End - Anchor)};
 find(Position, Anchor, Misses, {Bytes, Table, MaxOffset, End} = Search, Found) ->
@@ -80,6 +88,10 @@ seen_before(Word, Position, {Ref, Shift}) ->
     Slot = ((Word * 2_654_435_761) band 16#FFFFFFFF) bsr Shift + 1,
     atomics:exchange(Ref, Slot, Position + 1) - 1.
 
+-spec match_length(binary(), Candidate, Position, Length :: pos_integer(), Limit) ->
+    pos_integer()
+when
+    Candidate :: non_neg_integer(), Position :: non_neg_integer(), Limit :: pos_integer().
 match_length(Bytes, Candidate, Position, Length, Limit) ->
     Stride = min(?STRIDE, Limit - Length),
     One = binary:part(Bytes, Candidate + Length, Stride),

@@ -15,7 +15,7 @@ variable `ESDB_NIF`, or else by the application key `nif` of `erl_esdb_nifs`:
 ```erlang
 1> esdb_nif:status().
 #{policy => auto,version => <<"0.1.0">>,
-  modules => #{esdb_hash_nif => nif,esdb_crypto_nif => nif,esdb_archive_nif => nif}}
+  modules => #{esdb_archive_nif => nif,esdb_crypto_nif => nif,esdb_hash_nif => nif}}
 ```
 """.
 

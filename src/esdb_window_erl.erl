@@ -2,8 +2,8 @@
 -moduledoc false.
 %% What a decoder of the LZ family has written so far, as far back as its matches reach.
 %%
-%% A binary cannot be read at its end and appended to without being copied, so the output is kept as a short
-%% young binary and older chunks that are merged in pairs of like size, the youngest first:
+%% A binary cannot be read at its end and appended to without being copied, so the output is kept as
+%% a short young binary and older chunks that are merged in pairs of like size, the youngest first:
 %%
 %%     young 3 KB | 4 KB  8 KB  32 KB  128 KB ...
 %%

@@ -1,7 +1,8 @@
 -module(esdb_xxh64_erl).
 -moduledoc false.
-%% XXH64 with seed 0 of data that comes in pieces: the checksum of Zstandard frames that are decoded in
-%% Erlang. The same as esdb_hash_erl:xxhash64/2 of the whole (doc/xxhash_spec.md of the xxHash repository).
+%% XXH64 with seed 0 of data that comes in pieces: the checksum of Zstandard frames that are decoded
+%% in Erlang. The same as esdb_hash_erl:xxhash64/2 of the whole (doc/xxhash_spec.md of the xxHash
+%% repository).
 
 -export([new/0, update/2, checksum/1]).
 -export_type([state/0]).

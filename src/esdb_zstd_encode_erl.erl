@@ -1,7 +1,7 @@
 -module(esdb_zstd_encode_erl).
 -moduledoc false.
-%% Writes Zstandard frames (RFC 8878): repetitions by the predefined tables, literals as they are. Larger
-%% output than libzstd's, readable by every decoder.
+%% Writes Zstandard frames (RFC 8878): repetitions by the predefined tables, literals as they are.
+%% Larger output than libzstd's, readable by every decoder.
 
 -export([compress/3]).
 -export([new/2, update/2, finish/1]).
@@ -15,10 +15,10 @@
 
 %% Code, first value, and bits that are added to it: section 3.1.1.3.2.1.1.
 -define(LITERAL_LENGTHS,
-    {{0, 0}, {1, 0}, {2, 0}, {3, 0}, {4, 0}, {5, 0}, {6, 0}, {7, 0}, {8, 0}, {9, 0}, {10, 0}, {11, 0},
-        {12, 0}, {13, 0}, {14, 0}, {15, 0}, {16, 1}, {18, 1}, {20, 1}, {22, 1}, {24, 2}, {28, 2},
-        {32, 3}, {40, 3}, {48, 4}, {64, 6}, {128, 7}, {256, 8}, {512, 9}, {1024, 10}, {2048, 11},
-        {4096, 12}, {8192, 13}, {16384, 14}, {32768, 15}, {65536, 16}}
+    {{0, 0}, {1, 0}, {2, 0}, {3, 0}, {4, 0}, {5, 0}, {6, 0}, {7, 0}, {8, 0}, {9, 0}, {10, 0},
+        {11, 0}, {12, 0}, {13, 0}, {14, 0}, {15, 0}, {16, 1}, {18, 1}, {20, 1}, {22, 1}, {24, 2},
+        {28, 2}, {32, 3}, {40, 3}, {48, 4}, {64, 6}, {128, 7}, {256, 8}, {512, 9}, {1024, 10},
+        {2048, 11}, {4096, 12}, {8192, 13}, {16384, 14}, {32768, 15}, {65536, 16}}
 ).
 -define(MATCH_LENGTHS,
     {{3, 0}, {4, 0}, {5, 0}, {6, 0}, {7, 0}, {8, 0}, {9, 0}, {10, 0}, {11, 0}, {12, 0}, {13, 0},
@@ -42,8 +42,8 @@
     [1, 1, 1, 1, 1, 1, 2, 2, 2, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, -1, -1, -1, -1, -1]
 ).
 
-%% Of a stream so far: what is still to write as a header, the bytes that the next block may repeat, and those
-%% that are not yet a block.
+%% Of a stream so far: what is still to write as a header, the bytes that the next block may repeat,
+%% and those that are not yet a block.
 -record(stream, {
     header :: binary(),
     hash :: none | esdb_xxh64_erl:state(),
@@ -55,8 +55,16 @@
 -export_type([stream/0]).
 
 -type kind() :: literal_length | offset | match_length.
+%% Of literal length, offset and match length: the codes of a sequence with their extra bits, the
+%% states that write them, and the tables of these.
+-type codes() :: {0..35, non_neg_integer(), 0..52, Extra :: bitstring()}.
+-type states() :: {non_neg_integer(), non_neg_integer(), non_neg_integer()}.
+-type encoders() :: {
+    esdb_zstd_fse_erl:encoder(), esdb_zstd_fse_erl:encoder(), esdb_zstd_fse_erl:encoder()
+}.
 
-%% The tables that are used where a block brings none. They are the same for ever, so they are made once.
+%% The tables that are used where a block brings none. They are the same for ever, so they are made
+%% once.
 -spec predefined(kind()) -> esdb_zstd_fse_erl:decoder().
 predefined(Kind) -> element(1, tables(Kind)).
 
@@ -85,7 +93,8 @@ literal_length(Code) -> element(Code + 1, ?LITERAL_LENGTHS).
 match_length(Code) -> element(Code + 1, ?MATCH_LENGTHS).
 
 %% One frame. The content of a dictionary stands before the data, its tables are not used.
--spec compress(binary(), Checksum :: boolean(), {Id :: non_neg_integer(), Prefix :: binary()}) -> binary().
+-spec compress(binary(), Checksum :: boolean(), {Id :: non_neg_integer(), Prefix :: binary()}) ->
+    binary().
 compress(Data, Checksum, {Id, Prefix}) ->
     Bytes = <<Prefix/binary, Data/binary>>,
     Table = esdb_lz77_erl:table(byte_size(Bytes)),
@@ -118,6 +127,7 @@ hash(_, #stream{hash = none}) -> none;
 hash(Data, #stream{hash = Hash}) -> esdb_xxh64_erl:update(Data, Hash).
 
 %% One block stays back: the last one has to say that it is.
+-spec full_blocks(binary(), stream(), [iodata()]) -> {[iodata()], stream()}.
 full_blocks(<<Raw:?MAX_BLOCK/binary, Rest/binary>>, Stream, Blocks) when Rest =/= <<>> ->
     {Block, Stream1} = next_block(0, Raw, Stream),
     full_blocks(Rest, Stream1, [Block | Blocks]);
@@ -180,7 +190,8 @@ blocks(Bytes, Start, Table) ->
     end.
 
 %% A block: repeated, compressed or raw, whatever is smallest.
--spec block(0..1, binary(), non_neg_integer(), non_neg_integer(), esdb_lz77_erl:table()) -> iolist().
+-spec block(0..1, binary(), Start, End, esdb_lz77_erl:table()) -> iolist() when
+    Start :: non_neg_integer(), End :: non_neg_integer().
 block(Last, Bytes, Start, End, Table) ->
     Raw = binary:part(Bytes, Start, End - Start),
     case is_repeated(Raw) of
@@ -221,8 +232,8 @@ count(Count) when Count < 128 -> <<Count>>;
 count(Count) when Count < 16#7F00 -> <<(Count bsr 8 + 128), Count>>;
 count(Count) -> <<255, (Count - 16#7F00):16/little>>.
 
-%% The stream is written in the order in which it will be read; since each state depends on the one that
-%% follows, it is made from the last sequence to the first.
+%% The stream is written in the order in which it will be read; since each state depends on the one
+%% that follows, it is made from the last sequence to the first.
 -spec sequences([esdb_lz77_erl:sequence()]) -> binary().
 sequences([]) ->
     <<>>;
@@ -240,30 +251,37 @@ sequences(Sequences) ->
 -spec encoder(kind()) -> esdb_zstd_fse_erl:encoder().
 encoder(Kind) -> element(2, tables(Kind)).
 
+-spec first(codes(), encoders()) -> {states(), [bitstring()]}.
 first({L, O, M, Extra}, {Lengths, Offsets, Matches}) ->
     #{{symbol, L} := LState} = Lengths,
     #{{symbol, O} := OState} = Offsets,
     #{{symbol, M} := MState} = Matches,
     {{LState, OState, MState}, [Extra]}.
 
+-spec step(codes(), {states(), [bitstring()]}, encoders()) -> {states(), [bitstring()]}.
 step({L, O, M, Extra}, {{LNext, ONext, MNext}, Bits}, {Lengths, Offsets, Matches}) ->
     #{{L, LNext} := {LState, LBits}} = Lengths,
     #{{O, ONext} := {OState, OBits}} = Offsets,
     #{{M, MNext} := {MState, MBits}} = Matches,
     {{LState, OState, MState}, [Extra, LBits, MBits, OBits | Bits]}.
 
-%% The three codes of a sequence and their extra bits. The first three offset values are for repeated ones.
+%% The three codes of a sequence and their extra bits. The first three offset values are for
+%% repeated ones.
+-spec codes(esdb_lz77_erl:sequence()) -> codes().
 codes({Literals, Offset, Length}) ->
     {L, LMore, LBits} = code(byte_size(Literals), ?LITERAL_LENGTHS),
     {M, MMore, MBits} = code(Length, ?MATCH_LENGTHS),
     O = log2(Offset + 3),
     {L, O, M, <<(Offset + 3):O, MMore:MBits, LMore:LBits>>}.
 
+-spec code(non_neg_integer(), tuple()) ->
+    {Code :: non_neg_integer(), More :: non_neg_integer(), Bits :: 0..16}.
 code(Value, Table) ->
     Code = last_not_above(Value, Table, tuple_size(Table)),
     {From, Bits} = element(Code, Table),
     {Code - 1, Value - From, Bits}.
 
+-spec last_not_above(non_neg_integer(), tuple(), pos_integer()) -> pos_integer().
 last_not_above(Value, Table, Index) ->
     case element(Index, Table) of
         {From, _} when From =< Value -> Index;

@@ -1,11 +1,11 @@
 -module(esdb_zstd_erl).
 -moduledoc false.
-%% Zstandard in Erlang, for where OTP has none (before release 28): a complete decoder of RFC 8878, and an
-%% encoder that finds repetitions but leaves literals as they are.
+%% Zstandard in Erlang, for where OTP has none (before release 28): a complete decoder of RFC 8878,
+%% and an encoder that finds repetitions but leaves literals as they are.
 %%
 %%     block     = literals  sequences
-%%     literals  = 2 bits type (raw, repeated, Huffman, Huffman with the last tree), 2 bits size format,
-%%                 sizes, [tree], 1 or 4 streams
+%%     literals  = 2 bits type (raw, repeated, Huffman, Huffman with the last tree), 2 bits size
+%%                 format, sizes, [tree], 1 or 4 streams
 %%     sequences = count, 2 bits mode for each of literal length, offset and match length
 %%                 (predefined, one symbol, table, the last table), tables, one stream
 
@@ -14,14 +14,28 @@
 -export([new/1, events/2, take/1, compressor/2]).
 -export_type([decoder/0]).
 
+-type kind() :: literal_length | offset | match_length.
+-type huffman() :: none | esdb_zstd_huffman_erl:table().
+-type table() :: none | esdb_zstd_fse_erl:decoder().
+%% Literal length, offset, match length.
+-type tables() :: {table(), table(), table()}.
+-type states() :: {non_neg_integer(), non_neg_integer(), non_neg_integer()}.
+-type repeats() :: {pos_integer(), pos_integer(), pos_integer()}.
+-type dictionary() :: #{
+    id := non_neg_integer(),
+    content := binary(),
+    huffman := huffman(),
+    tables := tables(),
+    repeats := repeats()
+}.
+
 -record(decoder, {
-    dictionary = none :: none | #{atom() => term()},
+    dictionary = none :: none | dictionary(),
     window :: undefined | esdb_window_erl:window(),
     header :: undefined | esdb_zstd_frame_erl:header(),
-    huffman = none :: none | esdb_zstd_huffman_erl:table(),
-    %% Literal length, offset, match length.
-    tables = {none, none, none} :: tuple(),
-    repeats = {1, 4, 8} :: {pos_integer(), pos_integer(), pos_integer()},
+    huffman = none :: huffman(),
+    tables = {none, none, none} :: tables(),
+    repeats = {1, 4, 8} :: repeats(),
     hash :: undefined | esdb_xxh64_erl:state(),
     out = [] :: iolist()
 }).
@@ -78,6 +92,8 @@ decompress(_Data, Events, _Most, MaxSize, Dictionary) ->
     end.
 
 %% Event by event, so that a bomb is noticed when it passes the limit.
+-spec all([esdb_zstd_frame_erl:event()], decoder(), Left :: non_neg_integer(), iolist()) ->
+    {ok, iolist()} | {error, too_large | corrupt | checksum_mismatch}.
 all([Event | Events], Decoder, Left, Pieces) ->
     case events([Event], Decoder) of
         {ok, Decoder1} ->
@@ -122,6 +138,7 @@ events([Event | Events], Decoder) ->
 events([], Decoder) ->
     {ok, Decoder}.
 
+-spec event(esdb_zstd_frame_erl:event(), decoder()) -> decoder() | corrupt | checksum_mismatch.
 event({frame, Header}, Decoder) ->
     start(Header, Decoder);
 event({block, raw, Bytes, _}, Decoder) ->
@@ -178,15 +195,18 @@ output(#decoder{window = Window, hash = Hash, out = Out, header = Header} = Deco
         end,
     Decoder#decoder{window = Window1, hash = Hash1, out = [Out | Pieces]}.
 
+-spec block(binary(), decoder()) -> decoder() | corrupt.
 block(Bytes, #decoder{huffman = Huffman0, header = #{window := Reach}} = Decoder) ->
     Limit = min(Reach, ?MAX_BLOCK),
     maybe
         {Literals, Huffman, Rest} ?= literals(Bytes, Huffman0, Limit),
-        true ?= byte_size(Literals) =< Limit,
+        true ?= byte_size(Literals) =< Limit orelse corrupt,
         sequences(Rest, Literals, Limit, Decoder#decoder{huffman = Huffman})
     end.
 
 %% Literals: section 3.1.1.3.1.
+-spec literals(binary(), huffman(), Limit :: non_neg_integer()) ->
+    {Literals :: binary(), huffman(), Rest :: binary()} | corrupt.
 literals(<<Byte, _/binary>> = Block, Huffman, Limit) ->
     Format = (Byte bsr 2) band 3,
     case Byte band 3 of
@@ -215,6 +235,10 @@ literals(<<Byte, _/binary>> = Block, Huffman, Limit) ->
 literals(<<>>, _, _) ->
     corrupt.
 
+-spec plain_literals(0..1, Size, binary(), huffman(), Limit) ->
+    {Literals :: binary(), huffman(), Rest :: binary()} | corrupt
+when
+    Size :: non_neg_integer(), Limit :: non_neg_integer().
 plain_literals(0, Size, Rest, Huffman, _) ->
     case Rest of
         <<Literals:Size/binary, Rest1/binary>> -> {Literals, Huffman, Rest1};
@@ -225,6 +249,10 @@ plain_literals(1, Size, <<Byte, Rest/binary>>, Huffman, Limit) when Size =< Limi
 plain_literals(_, _, _, _, _) ->
     corrupt.
 
+-spec coded_literals(2..3, Format :: 0..3, Size, Compressed, binary(), huffman(), Limit) ->
+    {Literals :: binary(), huffman(), Rest :: binary()} | corrupt
+when
+    Size :: non_neg_integer(), Compressed :: non_neg_integer(), Limit :: non_neg_integer().
 coded_literals(Coded, Format, Size, Compressed, Rest, Huffman0, Limit) when Size =< Limit ->
     maybe
         <<Section:Compressed/binary, Rest1/binary>> ?= Rest,
@@ -237,13 +265,21 @@ coded_literals(Coded, Format, Size, Compressed, Rest, Huffman0, Limit) when Size
 coded_literals(_, _, _, _, _, _, _) ->
     corrupt.
 
+-spec tree(2..3, binary(), huffman()) ->
+    {ok, esdb_zstd_huffman_erl:table(), Streams :: binary()} | corrupt.
 tree(2, Section, _) -> esdb_zstd_huffman_erl:read(Section);
 tree(3, _, none) -> corrupt;
 tree(3, Section, Huffman) -> {ok, Huffman, Section}.
 
+-spec streams(Format :: 0..3, binary(), Size, esdb_zstd_huffman_erl:table()) ->
+    {ok, binary()} | corrupt
+when
+    Size :: non_neg_integer().
 streams(0, Stream, Size, Huffman) ->
     esdb_zstd_huffman_erl:decode(Stream, Size, Huffman);
-streams(_, <<A:16/little, B:16/little, C:16/little, Streams/binary>>, Size, Huffman) when Size >= 6 ->
+streams(_, <<A:16/little, B:16/little, C:16/little, Streams/binary>>, Size, Huffman) when
+    Size >= 6
+->
     Each = (Size + 3) div 4,
     maybe
         <<One:A/binary, Two:B/binary, Three:C/binary, Four/binary>> ?= Streams,
@@ -260,6 +296,8 @@ streams(_, _, _, _) ->
     corrupt.
 
 %% Sequences: section 3.1.1.3.2.
+-spec sequences(binary(), Literals :: binary(), Limit :: non_neg_integer(), decoder()) ->
+    decoder() | corrupt.
 sequences(<<0>>, Literals, _, Decoder) ->
     Decoder#decoder{window = append(Literals, Decoder#decoder.window)};
 sequences(Section, Literals, Limit, Decoder) ->
@@ -287,11 +325,14 @@ sequences(Section, Literals, Limit, Decoder) ->
         _ -> corrupt
     end.
 
+-spec count(binary()) -> {non_neg_integer(), Rest :: binary()} | corrupt.
 count(<<Count, Rest/binary>>) when Count > 0, Count < 128 -> {Count, Rest};
 count(<<255, More:16/little, Rest/binary>>) -> {More + 16#7F00, Rest};
 count(<<High, Low, Rest/binary>>) when High >= 128, High < 255 -> {(High - 128) bsl 8 + Low, Rest};
 count(_) -> corrupt.
 
+-spec table(Mode :: 0..3, kind(), binary(), Last :: table()) ->
+    {ok, esdb_zstd_fse_erl:decoder(), Rest :: binary()} | corrupt.
 table(0, Kind, Rest, _) ->
     {ok, esdb_zstd_encode_erl:predefined(Kind), Rest};
 table(1, Kind, <<Symbol, Rest/binary>>, _) ->
@@ -307,6 +348,8 @@ table(3, _, Rest, Last) when Last =/= none ->
 table(_, _, _, _) ->
     corrupt.
 
+-spec read_table(kind(), binary()) ->
+    {ok, esdb_zstd_fse_erl:decoder(), Rest :: binary()} | corrupt.
 read_table(Kind, Input) ->
     {MaxAccuracyLog, MaxSymbol} = limits(Kind),
     maybe
@@ -315,11 +358,20 @@ read_table(Kind, Input) ->
         {ok, esdb_zstd_fse_erl:decoder(AccuracyLog, Counts), Rest}
     end.
 
--spec limits(literal_length | offset | match_length) -> {8..9, byte()}.
+-spec limits(kind()) -> {8..9, byte()}.
 limits(literal_length) -> {9, 35};
 limits(offset) -> {8, ?MAX_OFFSET_CODE};
 limits(match_length) -> {9, 52}.
 
+%% The state is none when the last sequence is done.
+-spec run(bitstring(), Count, none | states(), States, Literals, repeats(), Window, End) ->
+    {repeats(), Window} | corrupt
+when
+    Count :: non_neg_integer(),
+    States :: {tuple(), tuple(), tuple()},
+    Literals :: binary(),
+    Window :: esdb_window_erl:window(),
+    End :: non_neg_integer().
 run(<<>>, 0, _, _, Literals, Repeats, Window0, End) ->
     Window = append(Literals, Window0),
     case esdb_window_erl:size(Window) =< End of
@@ -350,6 +402,10 @@ run(Bits, Count, {LState, OState, MState}, States, Literals, Repeats, Window, En
 run(_, _, _, _, _, _, _, _) ->
     corrupt.
 
+-spec next(Count :: pos_integer(), bitstring(), Step, Step, Step) ->
+    {none | states(), bitstring()} | corrupt
+when
+    Step :: {Width :: non_neg_integer(), Base :: non_neg_integer()}.
 next(1, Bits, _, _, _) ->
     {none, Bits};
 next(_, Bits, {LWidth, LBase}, {MWidth, MBase}, {OWidth, OBase}) ->
@@ -360,14 +416,19 @@ next(_, Bits, {LWidth, LBase}, {MWidth, MBase}, {OWidth, OBase}) ->
             corrupt
     end.
 
+%% There is no window before the first frame.
+-spec append(binary(), Window) -> Window when Window :: undefined | esdb_window_erl:window().
 append(<<>>, Window) -> Window;
 append(Bytes, Window) -> esdb_window_erl:append(Bytes, Window).
 
 %% Values up to 3 are the last offsets again: section 3.1.1.5.
+-spec offset(pos_integer(), LiteralLength :: non_neg_integer(), repeats()) ->
+    {pos_integer(), repeats()} | corrupt.
 offset(Value, _, {R1, R2, _}) when Value > 3 -> {Value - 3, {Value - 3, R1, R2}};
 offset(Value, 0, Repeats) -> repeated(Value + 1, Repeats);
 offset(Value, _, Repeats) -> repeated(Value, Repeats).
 
+-spec repeated(pos_integer(), repeats()) -> {pos_integer(), repeats()} | corrupt.
 repeated(1, {R1, _, _} = Repeats) -> {R1, Repeats};
 repeated(2, {R1, R2, R3}) -> {R2, {R2, R1, R3}};
 repeated(3, {R1, R2, R3}) -> {R3, {R3, R1, R2}};
@@ -375,6 +436,7 @@ repeated(4, {R1, R2, _}) when R1 > 1 -> {R1 - 1, {R1 - 1, R1, R2}};
 repeated(_, _) -> corrupt.
 
 %% Dictionaries: section 5.
+-spec dictionary(binary()) -> {ok, dictionary()} | corrupt.
 dictionary(<<?DICTIONARY_MAGIC:32/little, Id:32/little, Tables/binary>>) ->
     maybe
         {ok, Huffman, Rest} ?= esdb_zstd_huffman_erl:read(Tables),

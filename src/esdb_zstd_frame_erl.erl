@@ -1,16 +1,18 @@
 -module(esdb_zstd_frame_erl).
 -moduledoc false.
-%% A walk over the structure of Zstandard frames (RFC 8878, section 3), before or while they are decoded.
+%% A walk over the structure of Zstandard frames (RFC 8878, section 3), before or while they are
+%% decoded.
 %%
 %%     input = (frame | skippable)*
-%%     frame = 16#FD2FB528:32  descriptor:8  [window:8]  [dictionary id:8|16|32]  [content size:8|16|32|64]
-%%             block* [checksum:32]
-%%     block = 1 bit last, 2 bits type (raw, repeated, compressed), 21 bits size, together 24, and its bytes
+%%     frame = 16#FD2FB528:32  descriptor:8  [window:8]  [dictionary id:8|16|32]
+%%             [content size:8|16|32|64]  block*  [checksum:32]
+%%     block = 1 bit last, 2 bits type (raw, repeated, compressed), 21 bits size, together 24,
+%%             and its bytes
 %%     skippable = 16#184D2A5?:32  size:32  bytes                       (all numbers little-endian)
 %%
-%% It finds truncation, trailing garbage, sizes that lie and windows that are too large, with the same rules
-%% and the same order of checks as native/core/src/archive/frame.rs, so both modes give the same reasons.
-%% The input may come in pieces.
+%% It finds truncation, trailing garbage, sizes that lie and windows that are too large, with the
+%% same rules and the same order of checks as native/core/src/archive/frame.rs, so both modes give
+%% the same reasons. The input may come in pieces.
 
 -export([new/2, feed/2, finish/1, plan/3]).
 -export_type([walk/0, event/0, header/0, reason/0]).
@@ -38,7 +40,8 @@
 
 -record(walk, {
     state = start :: state(),
-    %% What has come and not been walked, the latest first, its size, and how much the next step needs.
+    %% What has come and not been walked, the latest first, its size, and how much the next step
+    %% needs.
     pending = [] :: [binary()],
     have = 0 :: non_neg_integer(),
     need = 1 :: pos_integer(),
@@ -54,12 +57,16 @@
 
 -opaque walk() :: #walk{}.
 
+-type found() :: {Rest :: binary(), walk(), event()} | {error, reason()}.
+-type step() :: found() | {Rest :: binary(), walk()} | {need, pos_integer()}.
+
 -define(MAGIC, 16#FD2FB528).
 -define(SKIPPABLE, 16#184D2A5).
 -define(MAX_WINDOW, 134_217_728).
 -define(MAX_BLOCK, 131_072).
 
-%% The limit on the content of all frames, and the id of the dictionary at hand (0: none, or one without).
+%% The limit on the content of all frames, and the id of the dictionary at hand (0: none, or one
+%% without).
 -spec new(MaxSize :: non_neg_integer(), Dictionary :: non_neg_integer()) -> walk().
 new(MaxSize, Dictionary) -> #walk{max_size = MaxSize, dictionary = Dictionary}.
 
@@ -100,31 +107,53 @@ walk(Input, Walk, Events) ->
         {Rest, Walk1, Event} -> walk(Rest, Walk1, [Event | Events])
     end.
 
+-spec step(state(), binary(), walk()) -> step().
 step(start, <<_, _/binary>> = Input, Walk) ->
-    step(boundary, Input, Walk);
-step(boundary, <<?MAGIC:32/little, Descriptor, Rest/binary>>, Walk) ->
-    case Descriptor band 2#1000 of
-        0 -> {Rest, Walk#walk{state = {header, Descriptor}}};
-        _ -> {error, corrupt}
-    end;
-step(boundary, <<?MAGIC:32/little>>, _) ->
-    {need, 5};
-step(boundary, <<Magic:32/little, Size:32/little, Rest/binary>>, Walk) when
-    Magic bsr 4 =:= ?SKIPPABLE
-->
-    {Rest, Walk#walk{state = {skip, Size}}};
-step(boundary, <<Magic:32/little, _/binary>>, _) when Magic bsr 4 =:= ?SKIPPABLE ->
-    {need, 8};
-step(boundary, <<_:32, _/binary>>, _) ->
-    {error, corrupt};
-step(boundary, Input, _) ->
-    {need, max(1, 4 * min(1, byte_size(Input)))};
+    frame(Input, Walk);
+step(boundary, Input, Walk) ->
+    frame(Input, Walk);
 step({skip, Size}, Input, Walk) when byte_size(Input) >= Size ->
     <<_:Size/binary, Rest/binary>> = Input,
     {Rest, Walk#walk{state = boundary}};
 step({skip, Size}, <<_, _/binary>> = Input, Walk) ->
     {<<>>, Walk#walk{state = {skip, Size - byte_size(Input)}}};
 step({header, Descriptor}, Input, Walk) ->
+    fields(Descriptor, Input, Walk);
+step(ending, Input, Walk) ->
+    done(none, Input, Walk);
+step(block, <<Word:24/little, Rest/binary>>, Walk) ->
+    block(Word band 1, (Word bsr 1) band 3, Word bsr 3, Rest, Walk);
+step(checksum, <<Checksum:32/little, Rest/binary>>, Walk) ->
+    done(Checksum, Rest, Walk);
+step(checksum, _, _) ->
+    {need, 4};
+step(block, _, _) ->
+    {need, 3};
+step(_, <<>>, _) ->
+    {need, 1}.
+
+%% What begins at a boundary.
+-spec frame(binary(), walk()) ->
+    {Rest :: binary(), walk()} | {need, pos_integer()} | {error, corrupt}.
+frame(<<?MAGIC:32/little, Descriptor, Rest/binary>>, Walk) ->
+    case Descriptor band 2#1000 of
+        0 -> {Rest, Walk#walk{state = {header, Descriptor}}};
+        _ -> {error, corrupt}
+    end;
+frame(<<?MAGIC:32/little>>, _) ->
+    {need, 5};
+frame(<<Magic:32/little, Size:32/little, Rest/binary>>, Walk) when Magic bsr 4 =:= ?SKIPPABLE ->
+    {Rest, Walk#walk{state = {skip, Size}}};
+frame(<<Magic:32/little, _/binary>>, _) when Magic bsr 4 =:= ?SKIPPABLE ->
+    {need, 8};
+frame(<<_:32, _/binary>>, _) ->
+    {error, corrupt};
+frame(Input, _) ->
+    {need, max(1, 4 * min(1, byte_size(Input)))}.
+
+%% The fields of a header behind its descriptor.
+-spec fields(byte(), binary(), walk()) -> step().
+fields(Descriptor, Input, Walk) ->
     <<SizeFlag:2, Single:1, _:2, Checksum:1, DictionaryFlag:2>> = <<Descriptor>>,
     W = 8 * (1 - Single),
     D = element(DictionaryFlag + 1, {0, 8, 16, 32}),
@@ -141,19 +170,7 @@ step({header, Descriptor}, Input, Walk) ->
             header(Header, W, Rest, Walk);
         _ ->
             {need, (W + D + S) div 8}
-    end;
-step(ending, Input, Walk) ->
-    done(none, Input, Walk);
-step(block, <<Word:24/little, Rest/binary>>, Walk) ->
-    block(Word band 1, (Word bsr 1) band 3, Word bsr 3, Rest, Walk);
-step(checksum, <<Checksum:32/little, Rest/binary>>, Walk) ->
-    done(Checksum, Rest, Walk);
-step(checksum, _, _) ->
-    {need, 4};
-step(block, _, _) ->
-    {need, 3};
-step(_, <<>>, _) ->
-    {need, 1}.
+    end.
 
 -spec content_size(0..64, non_neg_integer()) -> non_neg_integer() | unknown.
 content_size(0, _) -> unknown;
@@ -167,6 +184,7 @@ window(8, Byte, _) ->
     Base = 1 bsl (10 + (Byte bsr 3)),
     Base + (Base bsr 3) * (Byte band 7).
 
+-spec header(header(), WindowBits :: 0 | 8, binary(), walk()) -> found().
 header(#{window := Window}, 8, _, _) when Window > ?MAX_WINDOW ->
     {error, {window_too_large, Window}};
 header(#{dictionary := Id}, _, _, #walk{dictionary = Given}) when Id =/= 0, Id =/= Given ->
@@ -179,6 +197,7 @@ header(Header, _, Rest, Walk) ->
     Walk1 = Walk#walk{state = block, header = Header, block_least = 0, block_most = 0},
     {Rest, Walk1, {frame, Header}}.
 
+-spec block(Last :: 0..1, Type :: 0..3, Size :: non_neg_integer(), binary(), walk()) -> step().
 block(Last, Type, Size, Rest, #walk{header = #{window := Window}} = Walk) ->
     Limit = min(Window, ?MAX_BLOCK),
     Length = block_length(Type, Size),
@@ -199,10 +218,13 @@ block(Last, Type, Size, Rest, #walk{header = #{window := Window}} = Walk) ->
 block_length(1, _) -> 1;
 block_length(_, Size) -> Size.
 
+-spec block_kind(0..2, Size :: non_neg_integer(), Limit :: non_neg_integer()) ->
+    {raw | repeated | compressed, Least :: non_neg_integer(), Most :: non_neg_integer()}.
 block_kind(0, Size, _) -> {raw, Size, Size};
 block_kind(1, Size, _) -> {repeated, Size, Size};
 block_kind(2, _, Limit) -> {compressed, 0, Limit}.
 
+-spec after_block(Last :: 0..1, binary(), walk(), event()) -> found().
 after_block(Last, Rest, #walk{header = Header} = Walk, Event) ->
     #walk{block_least = BlockLeast, least = Least, max_size = Max} = Walk,
     case Header of
@@ -213,6 +235,7 @@ after_block(Last, Rest, #walk{header = Header} = Walk, Event) ->
         #{} -> {Rest, Walk, Event}
     end.
 
+-spec done(none | 0..16#FFFFFFFF, binary(), walk()) -> found().
 done(Checksum, Rest, #walk{header = #{content_size := Size}, block_most = Most} = Walk) ->
     case Size of
         unknown -> {Rest, boundary(Walk#walk.block_least, Most, Walk), {done, Checksum}};
@@ -220,5 +243,6 @@ done(Checksum, Rest, #walk{header = #{content_size := Size}, block_most = Most} 
         _ -> {Rest, boundary(Size, Size, Walk), {done, Checksum}}
     end.
 
+-spec boundary(Least :: non_neg_integer(), Most :: non_neg_integer(), walk()) -> walk().
 boundary(Least, Most, Walk) ->
     Walk#walk{state = boundary, least = Walk#walk.least + Least, most = Walk#walk.most + Most}.

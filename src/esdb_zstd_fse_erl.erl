@@ -8,7 +8,8 @@
 
 %% For each state its symbol, and the next state: a base plus that many bits of input.
 -type decoder() :: {AccuracyLog :: 0..9, States :: tuple()}.
-%% For each symbol and the state that follows it: the state before, and the bits that lead from one to other.
+%% For each symbol and the state that follows it: the state before, and the bits that lead from one
+%% to other.
 -type encoder() :: #{
     {symbol, byte()} => State :: non_neg_integer(),
     {byte(), Next :: non_neg_integer()} => {State :: non_neg_integer(), bitstring()}
@@ -35,6 +36,16 @@ read_counts(Input, MaxAccuracyLog, MaxSymbol) ->
             corrupt
     end.
 
+%% Number has the bits to read, of which Bits are done; Remaining and Room are what counts and
+%% symbols may still come.
+-spec counts(Number, Bits, Remaining, Room, Counts) ->
+    {Counts, Bits} | corrupt
+when
+    Number :: non_neg_integer(),
+    Bits :: non_neg_integer(),
+    Remaining :: integer(),
+    Room :: integer(),
+    Counts :: [integer()].
 counts(_, Bits, 0, Room, Counts) when Room >= 0 ->
     {lists:reverse(Counts), Bits};
 counts(Number, Bits, Remaining, Room, Counts) when Remaining > 0, Room > 0 ->
@@ -57,6 +68,14 @@ counts(_, _, _, _, _) ->
     corrupt.
 
 %% Behind a count of zero stands in two bits how many more follow, 3 for "and go on".
+-spec zeros(Number, Bits, Remaining, Room, Counts) ->
+    {Counts, Bits} | corrupt
+when
+    Number :: non_neg_integer(),
+    Bits :: non_neg_integer(),
+    Remaining :: integer(),
+    Room :: integer(),
+    Counts :: [integer()].
 zeros(Number, Bits, Remaining, Room, Counts) ->
     More = Number band 3,
     Counts1 = lists:duplicate(More, 0) ++ Counts,
@@ -90,6 +109,8 @@ positions(Size, High) ->
     Step = (Size bsr 1) + (Size bsr 3) + 3,
     [P || I <- lists:seq(0, Size - 1), P <- [I * Step band (Size - 1)], P < High].
 
+-spec state(byte(), 5..9, #{byte() => non_neg_integer()}) ->
+    {{byte(), Bits :: non_neg_integer(), Base :: integer()}, #{byte() => non_neg_integer()}}.
 state(Symbol, AccuracyLog, Nexts) ->
     #{Symbol := Next} = Nexts,
     Bits = AccuracyLog - bit_length(Next) + 1,
@@ -113,8 +134,8 @@ encoder({_, States}) ->
         lists:enumerate(0, tuple_to_list(States))
     ).
 
-%% A stream that is read from its end, as bits in the order of reading: the bytes reversed, without the
-%% padding of zeros and a one that stands first.
+%% A stream that is read from its end, as bits in the order of reading: the bytes reversed, without
+%% the padding of zeros and a one that stands first.
 -spec backward(binary()) -> {ok, bitstring()} | corrupt.
 backward(<<>>) ->
     corrupt;

@@ -38,7 +38,12 @@ read(<<Size, Compressed:Size/binary, Rest/binary>>) ->
 read(_) ->
     corrupt.
 
-%% Two states take turns. When there are too few bits for the next state, the other one's symbol is last.
+%% Two states take turns. When there are too few bits for the next state, the other one's symbol is
+%% last.
+-spec weights(bitstring(), State, Other :: State, States :: tuple(), Count, Weights) ->
+    Weights | corrupt
+when
+    State :: non_neg_integer(), Count :: non_neg_integer(), Weights :: [non_neg_integer()].
 weights(_, _, _, _, Count, _) when Count > 254 ->
     corrupt;
 weights(Bits, State, Other, States, Count, Weights) ->
@@ -88,6 +93,10 @@ decode(Stream, Count, {MaxBits, Entries}) ->
         symbols(<<Bits/bitstring, 0:MaxBits>>, Count, MaxBits, Entries, [])
     end.
 
+-spec symbols(bitstring(), Count, MaxBits :: 1..11, Entries :: tuple(), [byte()]) ->
+    {ok, binary()} | corrupt
+when
+    Count :: non_neg_integer().
 symbols(Bits, 0, MaxBits, _, Symbols) when bit_size(Bits) =:= MaxBits ->
     {ok, list_to_binary(lists:reverse(Symbols))};
 symbols(Bits, Count, MaxBits, Entries, Symbols) when Count > 0 ->

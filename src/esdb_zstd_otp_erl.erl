@@ -1,7 +1,7 @@
 -module(esdb_zstd_otp_erl).
 -moduledoc false.
-%% The codec of Zstandard frames that OTP has from release 28 on, behind the walk over the frames: by itself
-%% OTP answers what there is of a truncated frame, and knows no limit.
+%% The codec of Zstandard frames that OTP has from release 28 on, behind the walk over the frames:
+%% by itself OTP answers what there is of a truncated frame, and knows no limit.
 
 -export([compress/4, decompress/5, check_dictionary/2]).
 -export([compressor/3, decompressor/1, stream/2, finish/1]).
@@ -30,7 +30,8 @@ compress(Data, Level, Checksum, Dictionary) ->
     Options = #{compressionLevel => Level, checksumFlag => Checksum},
     iolist_to_binary(zstd:compress(slices(Data), dictionary(Dictionary, Options))).
 
-%% OTP takes as much input in one call as it is given, and can be interrupted between two calls only.
+%% OTP takes as much input in one call as it is given, and can be interrupted between two calls
+%% only.
 -spec slices(binary()) -> [binary()].
 slices(<<Slice:?SLICE/binary, Data/binary>>) -> [Slice | slices(Data)];
 slices(Data) -> [Data].
@@ -55,6 +56,10 @@ decompress(Data, _Events, Most, MaxSize, Dictionary) ->
         zstd:close(Context)
     end.
 
+-spec pieces(Context :: term(), binary(), Size, Limit, [binary()]) ->
+    {ok, binary()} | too_large | {error, corrupt | checksum_mismatch}
+when
+    Size :: non_neg_integer(), Limit :: non_neg_integer().
 pieces(Context, Data, Size, Limit, Pieces) ->
     case stream(Context, Data) of
         {ok, _, Piece} when Size + byte_size(Piece) > Limit -> too_large;
@@ -100,8 +105,8 @@ finish(Context) ->
 reason(<<"Restored data doesn't match checksum", _/binary>>) -> checksum_mismatch;
 reason(_) -> corrupt.
 
-%% Whether libzstd takes these bytes for a dictionary, in both directions. What dict/2,3 returns for bytes
-%% that it does not take can only be told by using it.
+%% Whether libzstd takes these bytes for a dictionary, in both directions. What dict/2,3 returns for
+%% bytes that it does not take can only be told by using it.
 -spec check_dictionary(binary(), 1..22) -> ok | {error, invalid_dictionary}.
 check_dictionary(Dictionary, Level) ->
     {ok, Decompress} = zstd:dict(decompress, Dictionary),

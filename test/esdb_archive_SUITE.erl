@@ -2,8 +2,8 @@
 -moduledoc """
 Compression: formats, limits, hostile input, dictionaries, streams.
 
-Every case runs on whatever implementation is loaded; what concerns the Erlang codecs calls them directly,
-so that they are tested where OTP or the library would stand in for them.
+Every case runs on whatever implementation is loaded; what concerns the Erlang codecs calls them
+directly, so that they are tested where OTP or the library would stand in for them.
 """.
 
 -compile(export_all).
@@ -13,7 +13,9 @@ so that they are tested where OTP or the library would stand in for them.
 
 -define(M, esdb_archive_nif).
 -define(ALGORITHMS, [lz4, zstd, zlib]).
--define(PROPERTY(N, Property), ?assert(proper:quickcheck(Property, [quiet, {numtests, N}, {to_file, user}]))).
+-define(PROPERTY(N, Property),
+    ?assert(proper:quickcheck(Property, [quiet, {numtests, N}, {to_file, user}]))
+).
 
 suite() -> [{timetrap, {minutes, 5}}].
 
@@ -27,7 +29,11 @@ a_nar_01_round_trip(_) ->
     [round_trip(Algorithm, Data) || Algorithm <- ?ALGORITHMS, Data <- samples()],
     ?PROPERTY(
         300,
-        ?FORALL({Algorithm, Data}, {oneof(?ALGORITHMS), binary()}, round_trip(Algorithm, Data) =:= ok)
+        ?FORALL(
+            {Algorithm, Data},
+            {oneof(?ALGORITHMS), binary()},
+            round_trip(Algorithm, Data) =:= ok
+        )
     ).
 
 a_nar_02_levels(_) ->
@@ -47,7 +53,9 @@ a_nar_02_levels(_) ->
     ?assertMatch({ok, _}, ?M:compress(Data, lz4, 1 bsl 100)),
     {ok, Fast} = ?M:compress_zstd(Data, 1),
     {ok, Small} = ?M:compress_zstd(Data, 19),
-    ?assert(byte_size(Small) < byte_size(Fast)).
+    %% The encoder for OTP 27 has one level.
+    ?assert(byte_size(Small) =< byte_size(Fast)),
+    [?assert(byte_size(Small) < byte_size(Fast)) || ?M:is_nif_loaded()].
 
 a_nar_03_zlib_is_zlib(_) ->
     [
@@ -65,11 +73,15 @@ a_nar_04_garbage_and_truncation(_) ->
             {ok, Compressed} = ?M:compress(Data, Algorithm),
             %% Whatever is cut off, something is missing; whatever follows is too much.
             [
-                ?assertEqual({error, truncated}, ?M:decompress(binary:part(Compressed, 0, Size), Algorithm), {Algorithm, Size})
+                ?assertEqual(
+                    {error, truncated},
+                    ?M:decompress(binary:part(Compressed, 0, Size), Algorithm),
+                    {Algorithm, Size}
+                )
              || Size <- lists:seq(0, byte_size(Compressed) - 1)
             ],
             ?assertMatch({error, _}, ?M:decompress(<<Compressed/binary, 0>>, Algorithm)),
-            [is_result(?M:decompress(flipped(Compressed, Bit), Algorithm)) || Bit <- lists:seq(0, bit_size(Compressed) - 1)]
+            [is_result(?M:decompress(Damaged, Algorithm)) || Damaged <- damaged(Compressed)]
         end
      || Algorithm <- ?ALGORITHMS, Data <- [<<>>, ~"a", events(3)]
     ],
@@ -81,13 +93,17 @@ a_nar_04_damage_is_noticed_by_the_checksum(_) ->
     [
         begin
             {ok, Compressed} = ?M:compress(Data, Algorithm),
-            Damaged = [flipped(Compressed, Bit) || Bit <- lists:seq(0, bit_size(Compressed) - 1)],
-            [?assertEqual(Data, Content) || D <- Damaged, {ok, Content} <- [?M:decompress(D, Algorithm)]]
+            [
+                ?assertEqual(Data, Content)
+             || Damaged <- damaged(Compressed),
+                {ok, Content} <- [?M:decompress(Damaged, Algorithm)]
+            ]
         end
      || Algorithm <- [zstd, zlib]
     ],
     {ok, Frame} = ?M:compress(Data, zstd),
-    ?assertEqual({error, checksum_mismatch}, ?M:decompress(flipped(Frame, bit_size(Frame) - 1), zstd)).
+    Flipped = flipped(Frame, bit_size(Frame) - 1),
+    ?assertEqual({error, checksum_mismatch}, ?M:decompress(Flipped, zstd)).
 
 a_nar_05_stats(_) ->
     Data = binary:copy(~"to be or not to be ", 1000),
@@ -98,7 +114,11 @@ a_nar_05_stats(_) ->
             ?assert(Ratio > 1.0),
             ?assertEqual(19_000 / Size, Ratio)
         end
-     || Algorithm <- ?ALGORITHMS, Stats <- [?M:compression_stats(Data, Algorithm), ?M:compression_stats(Data, Algorithm, 3)]
+     || Algorithm <- ?ALGORITHMS,
+        Stats <- [
+            ?M:compression_stats(Data, Algorithm),
+            ?M:compression_stats(Data, Algorithm, 3)
+        ]
     ],
     ?assertMatch({ok, #{original_size := 0, ratio := +0.0}}, ?M:compression_stats(<<>>, zstd)).
 
@@ -118,8 +138,14 @@ a_nar_07_batch_keeps_the_order(_) ->
         begin
             {ok, Compressed} = ?M:compress_batch(List, Algorithm),
             ?assertEqual({ok, List}, ?M:decompress_batch(Compressed, Algorithm)),
-            ?assertEqual({error, truncated}, ?M:decompress_batch(Compressed ++ [<<>>, ~"x"], Algorithm)),
-            ?assertEqual({error, {too_large, 100}}, ?M:decompress_batch(Compressed, Algorithm, #{max_size => 100}))
+            ?assertEqual(
+                {error, truncated},
+                ?M:decompress_batch(Compressed ++ [<<>>, ~"x"], Algorithm)
+            ),
+            ?assertEqual(
+                {error, {too_large, 100}},
+                ?M:decompress_batch(Compressed, Algorithm, #{max_size => 100})
+            )
         end
      || Algorithm <- ?ALGORITHMS
     ],
@@ -131,32 +157,49 @@ a_nif_01_implementation_and_flag_agree(_) ->
 %% -------- other implementations
 
 t_vectors(_) ->
-    #{~"contents" := Contents, ~"dictionaries" := Dictionaries, ~"cases" := Cases} = esdb_archive_gen:vectors(),
+    #{~"contents" := Contents, ~"dictionaries" := Dictionaries, ~"cases" := Cases} =
+        esdb_archive_gen:vectors(),
     ?assert(length(Cases) > 100),
-    lists:foreach(
-        fun(#{~"content" := Name, ~"by" := By, ~"algorithm" := Algorithm, ~"compressed" := Base64, ~"dictionary" := D}) ->
-            Content = iolist_to_binary([binary:copy(base64:decode(B), N) || [B, N] <- map_get(Name, Contents)]),
-            Compressed = base64:decode(Base64),
-            Options =
-                case D of
-                    null -> #{};
-                    _ -> #{dictionary => base64:decode(map_get(~"bytes", map_get(D, Dictionaries)))}
-                end,
-            Atom = binary_to_existing_atom(Algorithm),
-            ?assertEqual({ok, Content}, ?M:decompress(Compressed, Atom, Options), {Name, By}),
-            ?assertEqual({ok, Content}, esdb_archive_erl:decompress(Compressed, Atom, Options), {Name, By}),
-            Algorithm =:= ~"zstd" andalso
-                ?assertEqual({ok, Content}, own(Compressed, maps:get(dictionary, Options, none)), {Name, By})
+    [vector(Case, Contents, Dictionaries) || Case <- Cases],
+    [
+        ?assertEqual(Id, ?M:dictionary_id(base64:decode(B)))
+     || #{~"bytes" := B, ~"id" := Id} <- maps:values(Dictionaries)
+    ].
+
+vector(Case, Contents, Dictionaries) ->
+    #{
+        ~"content" := Name,
+        ~"by" := By,
+        ~"algorithm" := Algorithm,
+        ~"compressed" := Base64,
+        ~"dictionary" := D
+    } = Case,
+    Pieces = map_get(Name, Contents),
+    Content = iolist_to_binary([binary:copy(base64:decode(B), N) || [B, N] <- Pieces]),
+    Compressed = base64:decode(Base64),
+    Dictionary =
+        case D of
+            null -> none;
+            _ -> base64:decode(map_get(~"bytes", map_get(D, Dictionaries)))
         end,
-        Cases
-    ),
-    [?assertEqual(Id, ?M:dictionary_id(base64:decode(B))) || #{~"bytes" := B, ~"id" := Id} <- maps:values(Dictionaries)].
+    Options = dictionary(Dictionary),
+    Atom = binary_to_existing_atom(Algorithm),
+    Expected = {ok, Content},
+    ?assertEqual(Expected, ?M:decompress(Compressed, Atom, Options), {Name, By}),
+    ?assertEqual(Expected, esdb_archive_erl:decompress(Compressed, Atom, Options), {Name, By}),
+    Algorithm =:= ~"zstd" andalso ?assertEqual(Expected, own(Compressed, Dictionary), {Name, By}).
 
 t_formats(_) ->
     ?assertMatch({ok, <<5:32/little, 16#50, "hello">>}, ?M:compress(~"hello", lz4)),
     %% magic, descriptor with a checksum and a size of one byte in one segment, the size
-    ?assertMatch({ok, <<16#FD2FB528:32/little, 2#00100100, 5, _/binary>>}, ?M:compress(~"hello", zstd)),
-    ?assertMatch({ok, <<16#FD2FB528:32/little, 2#00100000, 5, _/binary>>}, ?M:compress(~"hello", zstd, #{checksum => false})),
+    ?assertMatch(
+        {ok, <<16#FD2FB528:32/little, 2#00100100, 5, _/binary>>},
+        ?M:compress(~"hello", zstd)
+    ),
+    ?assertMatch(
+        {ok, <<16#FD2FB528:32/little, 2#00100000, 5, _/binary>>},
+        ?M:compress(~"hello", zstd, #{checksum => false})
+    ),
     {ok, Twin} = esdb_archive_erl:compress(~"hello", zstd),
     ?assertMatch(<<16#FD2FB528:32/little, 2#00100100, 5, _/binary>>, Twin).
 
@@ -188,8 +231,9 @@ t_own_zstd_survives_damage(_) ->
     Data = events(8),
     [
         begin
-            {ok, Compressed} = ?M:compress(Data, zstd, (dictionary(Dictionary))#{checksum => Checksum, level => 9}),
-            [is_result(own(flipped(Compressed, Bit), Dictionary)) || Bit <- lists:seq(0, bit_size(Compressed) - 1)],
+            Options = (dictionary(Dictionary))#{checksum => Checksum, level => 9},
+            {ok, Compressed} = ?M:compress(Data, zstd, Options),
+            [is_result(own(Damaged, Dictionary)) || Damaged <- damaged(Compressed)],
             [
                 ?assertEqual({error, truncated}, own(binary:part(Compressed, 0, Size), Dictionary))
              || Size <- lists:seq(0, byte_size(Compressed) - 1)
@@ -231,9 +275,13 @@ t_max_size(_) ->
         begin
             {ok, Compressed} = ?M:compress(Data, Algorithm),
             ?assertEqual({ok, Data}, ?M:decompress(Compressed, Algorithm, #{max_size => 100_000})),
-            ?assertEqual({error, {too_large, 99_999}}, ?M:decompress(Compressed, Algorithm, #{max_size => 99_999})),
-            ?assertEqual({ok, Data}, ?M:decompress(Compressed, Algorithm, #{max_size => 1 bsl 200})),
-            ?assertEqual({ok, Data}, esdb_archive_erl:decompress(Compressed, Algorithm, #{max_size => 1 bsl 200}))
+            ?assertEqual(
+                {error, {too_large, 99_999}},
+                ?M:decompress(Compressed, Algorithm, #{max_size => 99_999})
+            ),
+            Huge = #{max_size => 1 bsl 200},
+            ?assertEqual({ok, Data}, ?M:decompress(Compressed, Algorithm, Huge)),
+            ?assertEqual({ok, Data}, esdb_archive_erl:decompress(Compressed, Algorithm, Huge))
         end
      || Algorithm <- ?ALGORITHMS
     ].
@@ -279,7 +327,10 @@ t_misuse_is_badarg(_) ->
 
 t_options_of_zstd_only(_) ->
     [
-        ?assertEqual({error, {unsupported_option, Option}}, ?M:compress(~"a", Algorithm, #{Option => Value}))
+        ?assertEqual(
+            {error, {unsupported_option, Option}},
+            ?M:compress(~"a", Algorithm, #{Option => Value})
+        )
      || Algorithm <- [lz4, zlib], {Option, Value} <- [{dictionary, ~"abc"}, {checksum, true}]
     ].
 
@@ -297,18 +348,23 @@ t_trained_dictionary(_) ->
     ?assert(total(Others, #{dictionary => Twin}) * 2 < Plain).
 
 t_too_few_samples(_) ->
-    ?assertEqual({error, too_few_samples}, ?M:train_dictionary([], 256)),
-    ?assertEqual({error, too_few_samples}, ?M:train_dictionary([event(N) || N <- lists:seq(1, 7)], 256)),
-    ?assertEqual({error, too_few_samples}, ?M:train_dictionary([event(N) || N <- lists:seq(1, 20)], 1 bsl 20)),
+    Few = {error, too_few_samples},
+    ?assertEqual(Few, ?M:train_dictionary([], 256)),
+    ?assertEqual(Few, ?M:train_dictionary([event(N) || N <- lists:seq(1, 7)], 256)),
+    ?assertEqual(Few, ?M:train_dictionary([event(N) || N <- lists:seq(1, 20)], 1 bsl 20)),
     %% Samples that teach nothing still make a dictionary.
-    ?assertMatch({ok, _}, ?M:train_dictionary([binary:copy(<<N>>, 64) || N <- lists:seq(1, 20)], 256)).
+    Dull = [binary:copy(<<N>>, 64) || N <- lists:seq(1, 20)],
+    ?assertMatch({ok, _}, ?M:train_dictionary(Dull, 256)).
 
 t_each_mode_reads_the_other_with_a_dictionary(_) ->
     Data = event(7),
     [
         begin
             {ok, Compressed} = Compress:compress(Data, zstd, #{dictionary => D}),
-            ?assertEqual({ok, Data}, Decompress:decompress(Compressed, zstd, #{dictionary => Other}))
+            ?assertEqual(
+                {ok, Data},
+                Decompress:decompress(Compressed, zstd, #{dictionary => Other})
+            )
         end
      || Dictionary <- esdb_archive_gen:dictionaries(),
         D <- [Dictionary, ?M:dictionary(Dictionary)],
@@ -321,12 +377,14 @@ t_wrong_dictionary(_) ->
     [Trained | _] = esdb_archive_gen:dictionaries(),
     Id = ?M:dictionary_id(Trained),
     {ok, Compressed} = ?M:compress(event(1), zstd, #{dictionary => Trained}),
-    ?assertEqual({error, {dictionary_mismatch, Id}}, ?M:decompress(Compressed, zstd)),
-    ?assertEqual({error, {dictionary_mismatch, Id}}, ?M:decompress(Compressed, zstd, #{dictionary => ~"abc"})),
+    Mismatch = {error, {dictionary_mismatch, Id}},
+    ?assertEqual(Mismatch, ?M:decompress(Compressed, zstd)),
+    ?assertEqual(Mismatch, ?M:decompress(Compressed, zstd, #{dictionary => ~"abc"})),
     Broken = binary:part(Trained, 0, 40),
-    ?assertEqual({error, invalid_dictionary}, ?M:compress(~"a", zstd, #{dictionary => Broken})),
-    ?assertEqual({error, invalid_dictionary}, ?M:decompress(Compressed, zstd, #{dictionary => Broken})),
-    ?assertEqual({error, invalid_dictionary}, esdb_zstd_erl:check_dictionary(Broken, 3)),
+    Invalid = {error, invalid_dictionary},
+    ?assertEqual(Invalid, ?M:compress(~"a", zstd, #{dictionary => Broken})),
+    ?assertEqual(Invalid, ?M:decompress(Compressed, zstd, #{dictionary => Broken})),
+    ?assertEqual(Invalid, esdb_zstd_erl:check_dictionary(Broken, 3)),
     ?assertError(badarg, ?M:dictionary(Broken)).
 
 %% -------- streams
@@ -334,17 +392,22 @@ t_wrong_dictionary(_) ->
 t_stream_round_trip(_) ->
     ?PROPERTY(
         200,
-        ?FORALL({Algorithm, Pieces, Size}, {oneof([zlib, zstd]), list(binary()), range(1, 50)}, begin
-            Data = iolist_to_binary(Pieces),
-            Compressed = through(compress, Algorithm, #{}, Pieces),
-            {ok, Data} =:= ?M:decompress(Compressed, Algorithm) andalso
-                Data =:= through(decompress, Algorithm, #{}, chopped(Compressed, Size))
-        end)
+        ?FORALL(
+            {Algorithm, Pieces, Size},
+            {oneof([zlib, zstd]), list(binary()), range(1, 50)},
+            begin
+                Data = iolist_to_binary(Pieces),
+                Compressed = through(compress, Algorithm, #{}, Pieces),
+                {ok, Data} =:= ?M:decompress(Compressed, Algorithm) andalso
+                    Data =:= through(decompress, Algorithm, #{}, chopped(Compressed, Size))
+            end
+        )
     ).
 
 t_stream_of_the_own_codec(_) ->
     Data = iolist_to_binary([events(2000), binary:copy(<<7>>, 200_000), events(100)]),
-    {Blocks, Encoder} = esdb_zstd_encode_erl:update(Data, esdb_zstd_encode_erl:new(true, {0, <<>>})),
+    New = esdb_zstd_encode_erl:new(true, {0, <<>>}),
+    {Blocks, Encoder} = esdb_zstd_encode_erl:update(Data, New),
     Compressed = iolist_to_binary([Blocks, esdb_zstd_encode_erl:finish(Encoder)]),
     ?assertEqual({ok, Data}, ?M:decompress(Compressed, zstd)),
     ?assertEqual({ok, Data}, own(Compressed, none)).
@@ -356,7 +419,8 @@ t_stream_errors(_) ->
         begin
             {ok, Compressed} = ?M:compress(events(100), Algorithm),
             {ok, S0} = ?M:stream(decompress, Algorithm, #{}),
-            {ok, _, S1} = ?M:stream_update(S0, binary:part(Compressed, 0, byte_size(Compressed) - 1)),
+            Cut = binary:part(Compressed, 0, byte_size(Compressed) - 1),
+            {ok, _, S1} = ?M:stream_update(S0, Cut),
             ?assertEqual({error, truncated}, ?M:stream_finish(S1)),
             %% A stream is used once, by its owner.
             ?assertError(badarg, ?M:stream_update(S0, <<>>)),
@@ -364,7 +428,8 @@ t_stream_errors(_) ->
             {ok, S2} = ?M:stream(decompress, Algorithm, #{max_size => 10}),
             ?assertEqual({error, {too_large, 10}}, ?M:stream_update(S2, Compressed)),
             {ok, S3} = ?M:stream(decompress, Algorithm, #{}),
-            {_, Monitor} = spawn_monitor(fun() -> exit(catch_error(fun() -> ?M:stream_update(S3, <<>>) end)) end),
+            Update = fun() -> ?M:stream_update(S3, <<>>) end,
+            {_, Monitor} = spawn_monitor(fun() -> exit(catch_error(Update)) end),
             receive
                 {'DOWN', Monitor, process, _, Reason} -> ?assertEqual(badarg, Reason)
             end
@@ -404,8 +469,10 @@ held() ->
     {binary, Binaries} = process_info(self(), binary),
     lists:sum([Size || {_, Size, _} <- Binaries]).
 
-count({ok, Output, Stream}, Bytes) -> {Bytes + iolist_size(Output), Stream};
-count({more, Output, Stream}, Bytes) -> count(?M:stream_update(Stream, <<>>), Bytes + iolist_size(Output)).
+count({ok, Output, Stream}, Bytes) ->
+    {Bytes + iolist_size(Output), Stream};
+count({more, Output, Stream}, Bytes) ->
+    count(?M:stream_update(Stream, <<>>), Bytes + iolist_size(Output)).
 
 %% -------- helpers
 
@@ -438,10 +505,14 @@ events(Count) -> iolist_to_binary([event(N) || N <- lists:seq(1, Count)]).
 event(N) ->
     iolist_to_binary(
         io_lib:format(
-            "{\"event_id\":\"~8.16.0b\",\"type\":\"order_~b_placed\",\"stream\":\"order-~b\",\"data\":{\"items\":~b,\"total\":~b}}~n",
+            "{\"event_id\":\"~8.16.0b\",\"type\":\"order_~b_placed\",\"stream\":\"order-~b\","
+            "\"data\":{\"items\":~b,\"total\":~b}}~n",
             [N * 2_654_435_761 rem (1 bsl 32), N rem 7, N rem 131, N rem 9, N * 17]
         )
     ).
+
+%% With each bit flipped in turn.
+damaged(Bytes) -> [flipped(Bytes, Bit) || Bit <- lists:seq(0, bit_size(Bytes) - 1)].
 
 flipped(Bytes, Bit) ->
     <<Before:Bit/bitstring, Old:1, After/bitstring>> = Bytes,

@@ -62,7 +62,13 @@ stream_options(_, Algorithm) -> compress_options(Algorithm).
 stream_input(decompress, Algorithm) -> encoded(Algorithm);
 stream_input(_, _) -> data().
 
-algorithm() -> frequency([{8, lz4}, {8, zstd}, {8, zlib}, {1, oneof([foo, "zstd", 7, {zstd}, <<"lz4">>])}]).
+algorithm() ->
+    frequency([
+        {8, lz4},
+        {8, zstd},
+        {8, zlib},
+        {1, oneof([foo, "zstd", 7, {zstd}, <<"lz4">>])}
+    ]).
 
 data() -> frequency([{12, content()}, {4, pieces()}, {1, not_data()}]).
 
@@ -77,15 +83,43 @@ content() ->
     ]).
 
 text() ->
-    Words = [~"order", ~"placed", ~"{\"id\":", ~"shipped", ~"\"type\":\"", ~"stream-", ~"}, ", ~"42", ~" "],
+    Words = [
+        ~"order",
+        ~"placed",
+        ~"{\"id\":",
+        ~"shipped",
+        ~"\"type\":\"",
+        ~"stream-",
+        ~"}, ",
+        ~"42",
+        ~" "
+    ],
     ?LET(Chosen, list(oneof(Words)), iolist_to_binary(Chosen)).
 
 %% iodata, improper lists among it
 pieces() ->
-    ?LET({A, B, C}, {content(), content(), byte()}, oneof([[A, B], [A | B], [[A], C, [B | A]], [C | A]])).
+    ?LET(
+        {A, B, C},
+        {content(), content(), byte()},
+        oneof([[A, B], [A | B], [[A], C, [B | A]], [C | A]])
+    ).
 
 not_data() ->
-    oneof([an_atom, 1.5, 17, -1, #{}, {}, <<1:3>>, [<<1:3>>], [a | b], [256], [-1], [<<"x">> | 7], [[] | c]]).
+    oneof([
+        an_atom,
+        1.5,
+        17,
+        -1,
+        #{},
+        {},
+        <<1:3>>,
+        [<<1:3>>],
+        [a | b],
+        [256],
+        [-1],
+        [<<"x">> | 7],
+        [[] | c]
+    ]).
 
 listed(Type) -> frequency([{12, list(Type)}, {1, [Type | an_improper_end]}, {1, not_data()}]).
 
@@ -107,11 +141,13 @@ compress_options(Algorithm) ->
 
 decompress_options(_) ->
     frequency([
-        {4, option(max_size, frequency([{4, range(0, 10_000)}, {1, oneof([-1, 1.0, 1 bsl 64, 1 bsl 90])}]))},
+        {4, option(max_size, max_size())},
         {4, option(dictionary, dictionary())},
         {2, #{}},
         {1, oneof([[], an_atom, 5, #{unknown => 1}, #{level => 3}])}
     ]).
+
+max_size() -> frequency([{4, range(0, 10_000)}, {1, oneof([-1, 1.0, 1 bsl 64, 1 bsl 90])}]).
 
 option(Key, Type) -> ?LET(Value, Type, #{Key => Value}).
 
@@ -131,7 +167,11 @@ dictionary_bytes() ->
         {2, ?LET(Bytes, hd(dictionaries()), mutated(Bytes))}
     ]).
 
-dictionary_size() -> frequency([{6, range(256, 4096)}, {1, oneof([0, 255, -1, 1 bsl 24 + 1, 1 bsl 70, a, 300.0])}]).
+dictionary_size() ->
+    frequency([
+        {6, range(256, 4096)},
+        {1, oneof([0, 255, -1, 1 bsl 24 + 1, 1 bsl 70, a, 300.0])}
+    ]).
 
 samples() ->
     frequency([
@@ -145,7 +185,8 @@ dictionaries() ->
     case persistent_term:get(?MODULE, none) of
         none ->
             #{~"dictionaries" := #{~"trained" := #{~"bytes" := Trained}}} = vectors(),
-            Known = [base64:decode(Trained), iolist_to_binary([event(N) || N <- lists:seq(1, 5)]), ~"abc"],
+            Events = iolist_to_binary([event(N) || N <- lists:seq(1, 5)]),
+            Known = [base64:decode(Trained), Events, ~"abc"],
             persistent_term:put(?MODULE, Known),
             Known;
         Known ->
@@ -166,18 +207,24 @@ event(N) ->
 %% -------- what a decoder meets
 
 encoded(Algorithm) when Algorithm =:= lz4; Algorithm =:= zstd; Algorithm =:= zlib ->
-    Compressed = ?LET({Data, Options}, {content(), some_options(Algorithm)}, compressed(Data, Algorithm, Options)),
+    Compressed = ?LET(
+        {Data, Options},
+        {content(), some_options(Algorithm)},
+        compressed(Data, Algorithm, Options)
+    ),
     frequency([
         {8, Compressed},
         {6, ?LET(C, Compressed, mutated(C))},
         {1, ?LET({A, B}, {Compressed, Compressed}, <<A/binary, B/binary>>)},
-        {1, ?LET({A, B}, {Compressed, binary()}, <<16#184D2A53:32/little, (byte_size(B)):32/little, B/binary, A/binary>>)},
+        {1, ?LET({A, B}, {Compressed, binary()}, <<(skippable(B))/binary, A/binary>>)},
         {1, ?LET({Size, B}, {range(0, 16#FFFFFFFF), binary()}, <<Size:32/little, B/binary>>)},
         {1, ?LET(B, binary(), <<16#FD2FB528:32/little, B/binary>>)},
         {2, data()}
     ]);
 encoded(_) ->
     data().
+
+skippable(Bytes) -> <<16#184D2A53:32/little, (byte_size(Bytes)):32/little, Bytes/binary>>.
 
 some_options(zstd) ->
     oneof([#{}, #{level => 19}, option(dictionary, oneof(dictionaries()))]);
@@ -216,7 +263,11 @@ observe(Function, _, {ok, Compressed}) when
     {ok, contents(Compressed)};
 observe(compress_batch, _, {ok, List}) ->
     {ok, [contents(Compressed) || Compressed <- List]};
-observe(compression_stats, _, {ok, #{original_size := Size, compressed_size := Compressed, ratio := Ratio}}) ->
+observe(
+    compression_stats,
+    _,
+    {ok, #{original_size := Size, compressed_size := Compressed, ratio := Ratio}}
+) ->
     {ok, Size, is_integer(Compressed), Ratio =:= Size / Compressed};
 observe(train_dictionary, 2, {ok, Dictionary}) ->
     {ok, is_binary(Dictionary) andalso Dictionary =/= <<>>};
@@ -234,5 +285,7 @@ observe(_, _, Result) ->
 %% The content by whatever algorithm and dictionary reads it.
 contents(Compressed) ->
     Options = [#{} | [#{dictionary => Dictionary} || Dictionary <- dictionaries()]],
-    Read = [?M:decompress(Compressed, zstd, O) || O <- Options] ++ [?M:decompress(Compressed, A) || A <- [zlib, lz4]],
+    Read =
+        [?M:decompress(Compressed, zstd, O) || O <- Options] ++
+            [?M:decompress(Compressed, A) || A <- [zlib, lz4]],
     lists:usort([Content || {ok, Content} <- Read]).

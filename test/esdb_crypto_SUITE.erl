@@ -264,7 +264,10 @@ base58_is_limited(_Config) ->
     ?assertEqual({ok, Longest}, ?NIF:base58_decode(Text)),
     ?assertEqual({error, too_large}, ?NIF:base58_decode(<<Text/binary, "0">>)),
     ?assertError(badarg, ?NIF:base58_encode(<<0, Longest/binary>>)),
-    ?assertEqual({ok, <<0:11188/unit:8>>}, ?NIF:base58_decode(binary:copy(~"1", 11_188))).
+    ?assertEqual({ok, <<0:8192/unit:8>>}, ?NIF:base58_decode(binary:copy(~"1", 8192))),
+    ?assertEqual({error, too_large}, ?NIF:base58_decode(binary:copy(~"1", 8193))),
+    %% As long as the longest, and greater.
+    ?assertEqual({error, too_large}, ?NIF:base58_decode(binary:copy(~"z", 11_188))).
 
 what_is_not_iodata_is_badarg(_Config) ->
     [

@@ -28,7 +28,9 @@ all() ->
         crypto_functions_do_not_block,
         compression_does_not_block,
         decompression_does_not_block,
-        many_small_items_do_not_block
+        streams_do_not_block,
+        many_small_items_do_not_block,
+        many_short_calls_do_not_block
     ].
 
 init_per_suite(Config) ->
@@ -101,8 +103,54 @@ decompression(Data, Algorithm) ->
     {ok, Packed} = esdb_archive_nif:compress(Data, Algorithm),
     {Algorithm, fun() -> {ok, _} = esdb_archive_nif:decompress(Packed, Algorithm) end}.
 
+streams_do_not_block(_Config) ->
+    Data = data(),
+    none_block([{Algorithm, fun() -> pump(Data, Algorithm) end} || Algorithm <- [zstd, zlib]]).
+
+pump(Data, Algorithm) ->
+    {ok, Stream} = esdb_archive_nif:stream(compress, Algorithm, 1),
+    drain(esdb_archive_nif:stream_update(Stream, Data)).
+
+drain({more, _, Stream}) -> drain(esdb_archive_nif:stream_update(Stream, <<>>));
+drain({ok, _, Stream}) -> last(esdb_archive_nif:stream_finish(Stream)).
+
+last({more, _, Stream}) -> last(esdb_archive_nif:stream_finish(Stream));
+last({ok, _}) -> ok.
+
+%% As long as a short call may be, and called so often that a stretch without a pause would show.
+many_short_calls_do_not_block(_Config) ->
+    Short = binary:part(data(), 0, 250_000),
+    Name = binary:part(Short, 0, 1000),
+    {Public, Private} = crypto:generate_key(eddsa, ed25519),
+    {ok, Key} = esdb_crypto_nif:verify_key(Public),
+    Signature = esdb_crypto_nif:sign_ed25519(Name, Private),
+    Text = esdb_crypto_nif:base64_encode_urlsafe(Short),
+    none_block([
+        {Call, fun() -> repeat(Fun, Times) end}
+     || {Call, Times, Fun} <- [
+            {xxhash3, 2000, fun() -> esdb_hash_nif:xxhash3(Short) end},
+            {fnv1a, 100, fun() -> esdb_hash_nif:fnv1a(Short) end},
+            {verify, 500, fun() -> esdb_crypto_nif:verify_ed25519(Name, Signature, Public) end},
+            {verify_prepared, 500, fun() -> esdb_crypto_nif:verify_ed25519(Name, Signature, Key) end},
+            {sign, 500, fun() -> esdb_crypto_nif:sign_ed25519(Name, Private) end},
+            {verify_key, 500, fun() -> esdb_crypto_nif:verify_key(Public) end},
+            {base64_encode, 300, fun() -> esdb_crypto_nif:base64_encode_urlsafe(Short) end},
+            {base64_decode, 300, fun() -> esdb_crypto_nif:base64_decode_urlsafe(Text) end},
+            {base58, 300, fun() -> esdb_crypto_nif:base58_encode(Name) end},
+            {secure_compare, 2000, fun() -> esdb_crypto_nif:secure_compare(Short, Short) end},
+            {compress, 1000, fun() -> esdb_archive_nif:compress(Name, zstd) end}
+        ]
+    ]).
+
+%% In Erlang some of these take a hundred times as long, and are interruptible anyway.
+repeat(_Fun, 0) ->
+    ok;
+repeat(Fun, Times) ->
+    _ = Fun(),
+    repeat(Fun, Times - 1).
+
 many_small_items_do_not_block(_Config) ->
-    Items = [<<N:32, "stream">> || N <- lists:seq(1, byte_size(data()) div 100)],
+    Items = [<<N:32, "stream">> || N <- lists:seq(1, min(50_000, byte_size(data()) div 100))],
     {Public, Private} = crypto:generate_key(eddsa, ed25519),
     Signed = [
         {Item, esdb_crypto_nif:sign_ed25519(Item, Private), Public}

@@ -24,6 +24,8 @@ make_source() {
     mkdir "$work/source"
     (cd "$root" && git ls-files -z --cached --others --exclude-standard | tar -cf - --null -T - 2>/dev/null) |
         tar -xf - -C "$work/source"
+    (cd "$work/source" && git init -q -b main && git add -A &&
+        git -c user.name=test -c user.email=test@localhost commit -q -m "The checkout under test")
     chmod -R a-w "$work/source"
     touch "$work/source.made"
 }
@@ -71,8 +73,13 @@ consumer() {
     echo "consumers: $kind, $name: expecting $expected"
     case $kind in
         rebar3)
-            mkdir "$project/_checkouts"
-            ln -s "$work/source" "$project/_checkouts/erl_esdb_nifs"
+            if [ "$name" = with-cargo ]; then
+                dependency="{git, \"file://$work/source\", {branch, \"main\"}}"
+                echo "{deps, [{erl_esdb_nifs, $dependency}]}." >"$project/rebar.config"
+            else
+                mkdir "$project/_checkouts"
+                ln -s "$work/source" "$project/_checkouts/erl_esdb_nifs"
+            fi
             (cd "$project" && PATH=$path EXPECTED_IMPLEMENTATION=$expected rebar3 eunit) ||
                 fail "$kind, $name: failed" ;;
         mix)
@@ -81,7 +88,7 @@ consumer() {
     esac
 }
 
-# A second build has nothing to do: it must not run a compiler, and must leave the libraries alone.
+# A second build has nothing to do: it must leave the libraries alone.
 builds_once() {
     project=$work/$1-with-cargo
     libraries=$(find "$project/_build" -name 'esdb_*_nif.so' | sort)
@@ -109,7 +116,7 @@ for kind in $kinds; do
         continue
     fi
     consumer "$kind" without-cargo erlang "$without"
-    if command -v cargo >/dev/null; then
+    if "$root/scripts/toolchain.sh" rust; then
         consumer "$kind" with-cargo nif "$PATH"
         builds_once "$kind"
     fi

@@ -70,10 +70,9 @@ impl Encoder for Fail {
     }
 }
 
-/// Tells the scheduler how much of its timeslice the work on so many bytes takes.
+/// Tells the scheduler about work on so many bytes; a call costs a percent in any case.
 pub fn charge(env: Env, bytes: usize) {
-    let percent = (bytes / BYTES_A_PERCENT).clamp(1, 100);
-    rustler::schedule::consume_timeslice(env, i32::try_from(percent).unwrap_or(100));
+    esdb_boundary::charge(env, bytes.max(BYTES_A_PERCENT), BYTES_A_PERCENT);
 }
 
 /// The content that `fill` writes into `capacity` bytes; it returns how many of them it used.

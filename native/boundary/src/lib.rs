@@ -1,6 +1,6 @@
 //! What all NIF crates share at the border to Erlang.
 
-use rustler::{Atom, Decoder, Term};
+use rustler::{Atom, Decoder, Env, Term};
 
 /// The version of the Erlang application this library was built for.
 pub const VERSION: &str = env!("ESDB_VSN");
@@ -22,4 +22,17 @@ mod atoms {
 #[must_use]
 pub fn implementation() -> Atom {
     atoms::nif()
+}
+
+/// Tells the scheduler that this call did `work` units, of which `a_percent` fill a hundredth of a
+/// process's timeslice (a timeslice is about a millisecond).
+///
+/// The scheduler cannot see how long native code runs. Without this a process that makes many calls of a
+/// tenth of a millisecond each would not be interrupted for a long time.
+pub fn charge(env: Env, work: usize, a_percent: usize) {
+    let percent = (work / a_percent).min(100);
+    if percent > 0 {
+        // At most 100, so it fits.
+        rustler::schedule::consume_timeslice(env, i32::try_from(percent).unwrap_or(100));
+    }
 }

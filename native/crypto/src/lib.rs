@@ -17,8 +17,15 @@ fn implementation() -> Atom {
     esdb_boundary::implementation()
 }
 
+/// What a hundredth of a millisecond does: bytes of a message that are hashed, and what a signature costs
+/// in such bytes; bytes that are encoded or decoded as Base64, or compared.
+const SIGNED_A_PERCENT: usize = 4_000;
+const SIGNATURE: usize = 5 * SIGNED_A_PERCENT;
+const TEXT_A_PERCENT: usize = 15_000;
+
 #[nif]
-fn verify_n(message: Binary, signature: Binary, key: Key) -> bool {
+fn verify_n(env: Env, message: Binary, signature: Binary, key: Key) -> bool {
+    esdb_boundary::charge(env, SIGNATURE + message.len(), SIGNED_A_PERCENT);
     key.verify(&message, &signature)
 }
 
@@ -28,7 +35,8 @@ fn verify_dirty(message: Binary, signature: Binary, key: Key) -> bool {
 }
 
 #[nif]
-fn verify_batch_n(items: Vec<Term>) -> Vec<bool> {
+fn verify_batch_n(env: Env, items: Vec<Term>) -> Vec<bool> {
+    esdb_boundary::charge(env, SIGNATURE * items.len(), SIGNED_A_PERCENT);
     verify_batch(&items)
 }
 
@@ -109,6 +117,7 @@ impl Key<'_> {
 
 #[nif]
 fn verify_key_n<'a>(env: Env<'a>, key: Binary<'a>) -> Term<'a> {
+    esdb_boundary::charge(env, SIGNATURE, SIGNED_A_PERCENT);
     match ed25519::PreparedKey::new(&key) {
         Some(prepared) => {
             let handle = (
@@ -124,6 +133,8 @@ fn verify_key_n<'a>(env: Env<'a>, key: Binary<'a>) -> Term<'a> {
 
 #[nif]
 fn sign_n<'a>(env: Env<'a>, message: Binary<'a>, private_key: Binary<'a>) -> NifResult<Binary<'a>> {
+    // A signature hashes its message twice.
+    esdb_boundary::charge(env, SIGNATURE + 2 * message.len(), SIGNED_A_PERCENT);
     sign(env, &message, &private_key)
 }
 
@@ -153,11 +164,13 @@ fn sha256_base64_n<'a>(env: Env<'a>, data: Binary<'a>) -> NifResult<Binary<'a>> 
 
 #[nif]
 fn hmac_sha256_n<'a>(env: Env<'a>, key: Binary<'a>, data: Binary<'a>) -> Binary<'a> {
+    esdb_boundary::charge(env, key.len() + data.len(), SIGNED_A_PERCENT);
     binary(env, &crypto::hmac_sha256(&key, &data))
 }
 
 #[nif]
 fn base64_encode_n<'a>(env: Env<'a>, data: Binary<'a>) -> NifResult<Binary<'a>> {
+    esdb_boundary::charge(env, data.len(), TEXT_A_PERCENT);
     encode_base64(env, &data)
 }
 
@@ -178,6 +191,7 @@ fn encode_base64<'a>(env: Env<'a>, data: &[u8]) -> NifResult<Binary<'a>> {
 
 #[nif]
 fn base64_decode_n<'a>(env: Env<'a>, text: Binary<'a>) -> Term<'a> {
+    esdb_boundary::charge(env, text.len(), TEXT_A_PERCENT);
     decode_base64(env, &text)
 }
 
@@ -196,7 +210,8 @@ fn decode_base64<'a>(env: Env<'a>, text: &[u8]) -> Term<'a> {
 }
 
 #[nif]
-fn equal_n(left: Binary, right: Binary) -> bool {
+fn equal_n(env: Env, left: Binary, right: Binary) -> bool {
+    esdb_boundary::charge(env, left.len(), TEXT_A_PERCENT);
     crypto::constant_time_eq(&left, &right)
 }
 

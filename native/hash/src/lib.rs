@@ -15,8 +15,13 @@ fn implementation() -> Atom {
     esdb_boundary::implementation()
 }
 
+/// Bytes that are hashed in a hundredth of a millisecond.
+const XXH_A_PERCENT: usize = 100_000;
+const FNV_A_PERCENT: usize = 8_000;
+
 #[nif]
-fn fnv1a_n(data: Binary) -> u64 {
+fn fnv1a_n(env: Env, data: Binary) -> u64 {
+    esdb_boundary::charge(env, data.len(), FNV_A_PERCENT);
     hash::fnv1a(&data)
 }
 
@@ -26,7 +31,8 @@ fn fnv1a_dirty(data: Binary) -> u64 {
 }
 
 #[nif]
-fn xxhash64_n(data: Binary, seed: u64) -> u64 {
+fn xxhash64_n(env: Env, data: Binary, seed: u64) -> u64 {
+    esdb_boundary::charge(env, data.len(), XXH_A_PERCENT);
     hash::xxhash64(&data, seed)
 }
 
@@ -36,7 +42,8 @@ fn xxhash64_dirty(data: Binary, seed: u64) -> u64 {
 }
 
 #[nif]
-fn xxhash3_n(data: Binary) -> u64 {
+fn xxhash3_n(env: Env, data: Binary) -> u64 {
+    esdb_boundary::charge(env, data.len(), XXH_A_PERCENT);
     hash::xxhash3(&data)
 }
 
@@ -46,7 +53,8 @@ fn xxhash3_dirty(data: Binary) -> u64 {
 }
 
 #[nif(name = "xxhash3_n")]
-fn xxhash3_seeded(data: Binary, seed: u64) -> u64 {
+fn xxhash3_seeded(env: Env, data: Binary, seed: u64) -> u64 {
+    esdb_boundary::charge(env, data.len(), XXH_A_PERCENT);
     hash::xxhash3_seeded(&data, seed)
 }
 
@@ -56,7 +64,8 @@ fn xxhash3_seeded_dirty(data: Binary, seed: u64) -> u64 {
 }
 
 #[nif]
-fn partition_n(data: Binary, partitions: u32) -> NifResult<u32> {
+fn partition_n(env: Env, data: Binary, partitions: u32) -> NifResult<u32> {
+    esdb_boundary::charge(env, data.len(), XXH_A_PERCENT);
     Ok(hash::partition(&data, non_zero(partitions)?))
 }
 
@@ -76,7 +85,8 @@ fn partitions_dirty(items: ListIterator, partitions: u32) -> NifResult<Vec<u32>>
 }
 
 #[nif]
-fn stream_partition_n(store: Binary, stream: Binary, partitions: u32) -> NifResult<u32> {
+fn stream_partition_n(env: Env, store: Binary, stream: Binary, partitions: u32) -> NifResult<u32> {
+    esdb_boundary::charge(env, store.len() + stream.len(), XXH_A_PERCENT);
     Ok(hash::stream_partition(
         &store,
         &stream,
@@ -105,7 +115,8 @@ fn new(seed: u64) -> ResourceArc<State> {
 }
 
 #[nif]
-fn update_n(state: ResourceArc<State>, data: Binary) -> ResourceArc<State> {
+fn update_n(env: Env, state: ResourceArc<State>, data: Binary) -> ResourceArc<State> {
+    esdb_boundary::charge(env, data.len(), XXH_A_PERCENT);
     updated(&state, &data)
 }
 
