@@ -135,8 +135,7 @@ verify_ed25519_batch(Items) ->
     end.
 
 -doc """
-Prepares a public key for many verifications; with the library a handle takes about 16 KiB of
-memory.
+Decodes and checks a public key once, for many verifications.
 
 It can be kept, shared by processes and sent to other nodes. `{error, invalid_key}` is the answer
 for bytes under which no signature is valid: not 32, not a point of the curve, not canonical, of

@@ -2,6 +2,11 @@
 
 use rustler::{Atom, Decoder, Env, Term};
 
+/// Each call of a NIF allocates for its arguments; see `doc/adr/0020-mimalloc-on-glibc.md` for what that costs.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// The version of the Erlang application this library was built for.
 pub const VERSION: &str = env!("ESDB_VSN");
 
@@ -29,10 +34,10 @@ pub fn implementation() -> Atom {
 ///
 /// The scheduler cannot see how long native code runs. Without this a process that makes many calls of a
 /// tenth of a millisecond each would not be interrupted for a long time.
+#[inline]
 pub fn charge(env: Env, work: usize, a_percent: usize) {
-    let percent = (work / a_percent).min(100);
-    if percent > 0 {
-        // At most 100, so it fits.
-        rustler::schedule::consume_timeslice(env, i32::try_from(percent).unwrap_or(100));
+    if work >= a_percent {
+        let percent = i32::try_from(work / a_percent).unwrap_or(100);
+        rustler::schedule::consume_timeslice(env, percent.min(100));
     }
 }

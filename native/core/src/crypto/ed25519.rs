@@ -11,10 +11,8 @@
 use std::collections::HashMap;
 
 use curve25519_dalek::{
-    constants::ED25519_BASEPOINT_POINT,
-    edwards::{CompressedEdwardsY, EdwardsPoint, VartimeEdwardsPrecomputation},
+    edwards::{CompressedEdwardsY, EdwardsPoint},
     scalar::Scalar,
-    traits::VartimePrecomputedMultiscalarMul,
 };
 use ed25519_dalek::{Signer, SigningKey};
 use sha2::{Digest, Sha512};
@@ -47,9 +45,6 @@ const SMALL_ORDER: [Encoding; 5] = [
     ],
 ];
 
-/// How often a key must occur in a batch for the tables of a [`PreparedKey`] to pay.
-const WORTH_PREPARING: usize = 3;
-
 /// The signature of `message` with a private key (the seed of RFC 8032).
 #[must_use]
 pub fn sign(message: &[u8], private_key: &[u8; 32]) -> [u8; 64] {
@@ -60,22 +55,30 @@ pub fn sign(message: &[u8], private_key: &[u8; 32]) -> [u8; 64] {
 #[must_use]
 pub fn verify(message: &[u8], signature: &[u8], key: &[u8]) -> bool {
     Signature::parse(signature).is_some_and(|signature| {
-        PlainKey::parse(key)
+        PreparedKey::new(key)
             .is_some_and(|key| signature.is(&key.candidate(&signature, message).compress()))
     })
 }
 
-/// A public key with its multiples at hand (about 16 KiB), for many signatures.
+/// A public key, decoded and found to be acceptable, for many signatures.
+///
+/// Tables of multiples of the key would save additions, but not with dalek's: its general
+/// multiplication with tables of two points is slower than the one for any point and the base point.
 pub struct PreparedKey {
     encoding: Encoding,
-    tables: VartimeEdwardsPrecomputation,
+    minus_point: EdwardsPoint,
 }
 
 impl PreparedKey {
     /// The key, unless it is not one: not 32 bytes, not on the curve, not canonical, of small order.
     #[must_use]
     pub fn new(key: &[u8]) -> Option<Self> {
-        PlainKey::parse(key).map(|key| Self::prepare(&key))
+        let encoding = acceptable(key)?;
+        let point = CompressedEdwardsY(encoding).decompress()?;
+        Some(Self {
+            encoding,
+            minus_point: -point,
+        })
     }
 
     /// The 32 bytes that the key was made from.
@@ -91,12 +94,10 @@ impl PreparedKey {
             .is_some_and(|signature| signature.is(&self.candidate(&signature, message).compress()))
     }
 
-    fn prepare(key: &PlainKey) -> Self {
-        let tables = VartimeEdwardsPrecomputation::new([key.minus_point, ED25519_BASEPOINT_POINT]);
-        Self {
-            encoding: key.encoding,
-            tables,
-        }
+    /// The point that a valid signature has as R: S·B - k·A.
+    fn candidate(&self, signature: &Signature, message: &[u8]) -> EdwardsPoint {
+        let k = signature.challenge(&self.encoding, message);
+        EdwardsPoint::vartime_double_scalar_mul_basepoint(&k, &self.minus_point, &signature.s)
     }
 }
 
@@ -124,7 +125,7 @@ pub enum ItemKey<'a> {
 ///
 /// The answers are those of single calls, always: the randomized equation that checks many signatures at
 /// once accepts some with a small-order part in R by chance. What is shared is the work that does not
-/// depend on the answer: keys that occur often are prepared, and one inversion serves all encodings.
+/// depend on the answer: each key is decoded once, and one inversion serves all encodings.
 #[must_use]
 pub fn verify_batch(items: &[Item]) -> Vec<bool> {
     let keys = Keys::of(items);
@@ -154,82 +155,24 @@ pub fn verify_batch(items: &[Item]) -> Vec<bool> {
 }
 
 /// The keys of a batch, each decoded once; `None` for what is no key.
-struct Keys<'a>(HashMap<&'a [u8], Option<Key>>);
+struct Keys<'a>(HashMap<&'a [u8], Option<PreparedKey>>);
 
 impl<'a> Keys<'a> {
     fn of(items: &[Item<'a>]) -> Self {
-        let mut uses: HashMap<&[u8], usize> = HashMap::new();
+        let mut keys = HashMap::new();
         for item in items {
             if let ItemKey::Encoded(key) = item.key {
-                *uses.entry(key).or_default() += 1;
+                keys.entry(key).or_insert_with(|| PreparedKey::new(key));
             }
         }
-        Self(
-            uses.into_iter()
-                .map(|(key, uses)| (key, Key::parse(key, uses)))
-                .collect(),
-        )
+        Self(keys)
     }
 
-    fn get<'b>(&'b self, key: ItemKey<'b>) -> Option<&'b dyn Candidate> {
+    fn get<'b>(&'b self, key: ItemKey<'b>) -> Option<&'b PreparedKey> {
         match key {
             ItemKey::Prepared(prepared) => Some(prepared),
-            ItemKey::Encoded(encoding) => match self.0.get(encoding)?.as_ref()? {
-                Key::Plain(plain) => Some(plain),
-                Key::Prepared(prepared) => Some(&**prepared),
-            },
+            ItemKey::Encoded(encoding) => self.0.get(encoding)?.as_ref(),
         }
-    }
-}
-
-enum Key {
-    Plain(PlainKey),
-    Prepared(Box<PreparedKey>),
-}
-
-impl Key {
-    fn parse(key: &[u8], uses: usize) -> Option<Self> {
-        let plain = PlainKey::parse(key)?;
-        Some(if uses < WORTH_PREPARING {
-            Self::Plain(plain)
-        } else {
-            Self::Prepared(Box::new(PreparedKey::prepare(&plain)))
-        })
-    }
-}
-
-struct PlainKey {
-    encoding: Encoding,
-    minus_point: EdwardsPoint,
-}
-
-impl PlainKey {
-    fn parse(key: &[u8]) -> Option<Self> {
-        let encoding = acceptable(key)?;
-        let point = CompressedEdwardsY(encoding).decompress()?;
-        Some(Self {
-            encoding,
-            minus_point: -point,
-        })
-    }
-}
-
-/// What computes the point that a valid signature has as R: S·B - k·A.
-trait Candidate {
-    fn candidate(&self, signature: &Signature, message: &[u8]) -> EdwardsPoint;
-}
-
-impl Candidate for PlainKey {
-    fn candidate(&self, signature: &Signature, message: &[u8]) -> EdwardsPoint {
-        let k = signature.challenge(&self.encoding, message);
-        EdwardsPoint::vartime_double_scalar_mul_basepoint(&k, &self.minus_point, &signature.s)
-    }
-}
-
-impl Candidate for PreparedKey {
-    fn candidate(&self, signature: &Signature, message: &[u8]) -> EdwardsPoint {
-        let k = signature.challenge(&self.encoding, message);
-        self.tables.vartime_multiscalar_mul([k, signature.s])
     }
 }
 
