@@ -1,18 +1,10 @@
 -module(esdb_archive_erl).
--moduledoc """
-The pure Erlang twin of `m:esdb_archive_nif`: the same formats, limits and errors without a library.
+-moduledoc false.
+%% The pure Erlang twin of esdb_archive_nif: the same formats, limits and errors without a library.
+%%
+%% zlib is OTP's. LZ4 is written here (esdb_lz4_erl). Zstandard is OTP's from release 28 on, behind
+%% an own walk over the frames (esdb_zstd_frame_erl), and on OTP 27 an own codec (esdb_zstd_erl).
 
-zlib is OTP's. LZ4 is written here (`esdb_lz4_erl`). Zstandard is OTP's from release 28 on, behind
-an own walk over the frames (`esdb_zstd_frame_erl`), and on OTP 27 an own codec (`esdb_zstd_erl`).
-
-```erlang
-1> {ok, Packed} = esdb_archive_erl:compress(~"to be or not to be", zlib),
-   esdb_archive_erl:decompress(Packed, zlib).
-{ok,<<"to be or not to be">>}
-```
-""".
-
--export([compress/2, compress/3, decompress/2, decompress/3]).
 -export([lz4_compress/1, lz4_decompress/2]).
 -export([zstd_compress/4, zstd_decompress/3, zstd_decompress/4]).
 -export([zlib_compress/2, zlib_decompress/2]).
@@ -27,65 +19,12 @@ an own walk over the frames (`esdb_zstd_frame_erl`), and on OTP 27 an own codec 
 -define(MAX_RATIO, 1_032).
 -define(SMALL_CONTENT, 4_194_304).
 
--doc "See `esdb_archive_nif:compress/2`.".
--spec compress(Data :: iodata(), Algorithm :: esdb_archive_nif:algorithm()) -> result().
-compress(Data, Algorithm) -> compress(Data, Algorithm, #{}).
-
--doc "See `esdb_archive_nif:compress/3`.".
--spec compress(
-    Data :: iodata(),
-    Algorithm :: esdb_archive_nif:algorithm(),
-    Options :: integer() | esdb_archive_nif:compress_options()
-) -> result().
-compress(Data, Algorithm, Options) ->
-    maybe
-        {ok, Checked} ?= esdb_archive_options:compress(Algorithm, Options),
-        compress_as(Algorithm, esdb_archive_options:data(Data), Checked)
-    end.
-
--spec compress_as(esdb_archive_nif:algorithm(), binary(), esdb_archive_options:compress()) ->
-    result().
-compress_as(lz4, Data, _) ->
-    lz4_compress(Data);
-compress_as(zstd, Data, #{level := Level, checksum := Checksum, dictionary := Dictionary}) ->
-    zstd_compress(Data, Level, Checksum, Dictionary);
-compress_as(zlib, Data, #{level := Level}) ->
-    zlib_compress(Data, Level).
-
--doc "See `esdb_archive_nif:decompress/2`.".
--spec decompress(Data :: iodata(), Algorithm :: esdb_archive_nif:algorithm()) -> result().
-decompress(Data, Algorithm) -> decompress(Data, Algorithm, #{}).
-
--doc "See `esdb_archive_nif:decompress/3`.".
--spec decompress(
-    Data :: iodata(),
-    Algorithm :: esdb_archive_nif:algorithm(),
-    Options :: esdb_archive_nif:decompress_options()
-) -> result().
-decompress(Data, Algorithm, Options) ->
-    maybe
-        {ok, Checked} ?= esdb_archive_options:decompress(Algorithm, Options),
-        decompress_as(Algorithm, esdb_archive_options:data(Data), Checked)
-    end.
-
--spec decompress_as(esdb_archive_nif:algorithm(), binary(), esdb_archive_options:decompress()) ->
-    result().
-decompress_as(lz4, Data, #{max_size := MaxSize}) ->
-    lz4_decompress(Data, MaxSize);
-decompress_as(zstd, Data, #{max_size := MaxSize, dictionary := Dictionary}) ->
-    zstd_decompress(Data, MaxSize, Dictionary);
-decompress_as(zlib, Data, #{max_size := MaxSize}) ->
-    zlib_decompress(Data, MaxSize).
-
--doc false.
 -spec lz4_compress(binary()) -> result().
 lz4_compress(Data) -> esdb_lz4_erl:compress(Data).
 
--doc false.
 -spec lz4_decompress(binary(), MaxSize :: non_neg_integer()) -> result().
 lz4_decompress(Data, MaxSize) -> esdb_lz4_erl:decompress(Data, MaxSize).
 
--doc false.
 -spec zstd_compress(binary(), 1..22, Checksum :: boolean(), dictionary()) -> result().
 zstd_compress(Data, Level, Checksum, Dictionary) ->
     maybe
@@ -93,30 +32,25 @@ zstd_compress(Data, Level, Checksum, Dictionary) ->
         {ok, (esdb_zstd_erl:codec()):compress(Data, Level, Checksum, Bytes)}
     end.
 
--doc false.
 -spec zstd_decompress(binary(), MaxSize :: non_neg_integer(), dictionary()) -> result().
 zstd_decompress(Data, MaxSize, Dictionary) ->
-    maybe
-        {ok, Bytes} ?= checked(Dictionary, ?DEFAULT_LEVEL),
-        Id = esdb_archive_options:dictionary_id(Dictionary),
-        {ok, {_Least, Most}, Events} ?= esdb_zstd_frame_erl:plan(Data, MaxSize, Id),
-        (esdb_zstd_erl:codec()):decompress(Data, Events, Most, MaxSize, Bytes)
+    case zstd_decompress(Data, MaxSize, Dictionary, infinity) of
+        {ok, Content} when is_binary(Content) -> {ok, Content};
+        {error, Reason} -> {error, Reason}
     end.
 
--doc false.
 %% The same, unless the content may be larger than Short: then `{ok, long}`.
 -spec zstd_decompress(binary(), MaxSize, dictionary(), Short) -> result() | {ok, long} when
-    MaxSize :: non_neg_integer(), Short :: non_neg_integer().
+    MaxSize :: non_neg_integer(), Short :: non_neg_integer() | infinity.
 zstd_decompress(Data, MaxSize, Dictionary, Short) ->
     maybe
         {ok, Bytes} ?= checked(Dictionary, ?DEFAULT_LEVEL),
         Id = esdb_archive_options:dictionary_id(Dictionary),
-        {ok, {_Least, Most}, Events} ?= esdb_zstd_frame_erl:plan(Data, MaxSize, Id),
+        {ok, Most} ?= esdb_zstd_frame_erl:plan(Data, MaxSize, Id),
         true ?= Most =< Short orelse {ok, long},
-        (esdb_zstd_erl:codec()):decompress(Data, Events, Most, MaxSize, Bytes)
+        (esdb_zstd_erl:codec()):decompress(Data, Most, MaxSize, Bytes)
     end.
 
--doc false.
 %% The bytes of a dictionary, where they are one.
 -spec checked(dictionary(), 1..22) -> {ok, none | binary()} | {error, invalid_dictionary}.
 checked(none, _) ->
@@ -132,7 +66,6 @@ checked(Dictionary, Level) ->
             end
     end.
 
--doc false.
 %% The twin prepares nothing: the bytes of a handle stand for it.
 -spec prepare_dictionary(binary()) -> {ok, prepared_by_none} | {error, invalid_dictionary}.
 prepare_dictionary(Bytes) ->
@@ -141,11 +74,9 @@ prepare_dictionary(Bytes) ->
         {ok, prepared_by_none}
     end.
 
--doc false.
 -spec train_dictionary([binary()], pos_integer()) -> {ok, binary()}.
 train_dictionary(Samples, Size) -> {ok, esdb_dictionary_erl:train(Samples, Size)}.
 
--doc false.
 -spec zlib_compress(binary(), 0..9) -> result().
 zlib_compress(Data, Level) ->
     Z = zlib:open(),
@@ -158,7 +89,6 @@ zlib_compress(Data, Level) ->
         zlib:close(Z)
     end.
 
--doc false.
 -spec zlib_decompress(binary(), MaxSize :: non_neg_integer()) -> result().
 zlib_decompress(<<>>, _MaxSize) ->
     {error, truncated};

@@ -20,20 +20,20 @@
 }).
 
 -opaque stream() :: #stream{}.
-%% Each with the input, or the events of it, that it has not taken yet.
+%% Each with the input that it has not taken yet; the own decoder has it in the second of its walks,
+%% from which it takes event by event.
 -type codec() ::
     {deflate, zlib:zstream(), binary()}
     | {inflate, zlib:zstream(), binary()}
     | {zstd_compress, term(), binary()}
     | {zstd_decompress, term(), binary(), esdb_zstd_frame_erl:walk()}
     | {own_compress, esdb_zstd_encode_erl:stream(), binary()}
-    | {own_decompress, esdb_zstd_erl:decoder(), [esdb_zstd_frame_erl:event()],
+    | {own_decompress, esdb_zstd_erl:decoder(), Ahead :: esdb_zstd_frame_erl:walk(),
         esdb_zstd_frame_erl:walk()}.
 -type result() :: {ok | more, iodata(), stream()} | {error, esdb_archive_nif:reason()}.
 
 %% A call returns when it has that many bytes of output, or no input left.
 -define(PIECE, 262_144).
--define(MAX_WINDOW, 134_217_728).
 -define(NO_LIMIT, 16#7FFFFFFFFFFFFFFF).
 
 -spec open(compress | decompress, esdb_archive_nif:algorithm(), map() | integer()) ->
@@ -96,10 +96,11 @@ decompressor(zstd, #{max_size := MaxSize, dictionary := Dictionary}) ->
     Codec = esdb_zstd_erl:codec(),
     maybe
         {ok, Bytes} ?= esdb_archive_erl:checked(Dictionary, 3),
-        Walk = esdb_zstd_frame_erl:new(MaxSize, esdb_archive_options:dictionary_id(Dictionary)),
+        Id = esdb_archive_options:dictionary_id(Dictionary),
+        Walk = esdb_zstd_frame_erl:new(MaxSize, Id, window),
         case Codec of
             esdb_zstd_otp_erl -> {ok, {zstd_decompress, Codec:decompressor(Bytes), <<>>, Walk}};
-            esdb_zstd_erl -> {ok, {own_decompress, Codec:new(Bytes), [], Walk}}
+            esdb_zstd_erl -> {ok, {own_decompress, Codec:new(Bytes), Walk, Walk}}
         end
     end.
 
@@ -144,7 +145,7 @@ use(_) ->
     error(badarg).
 
 %% Takes output until there is enough for one answer, or no more without more input.
--spec drain(stream(), non_neg_integer(), iodata()) ->
+-spec drain(stream(), non_neg_integer(), iolist()) ->
     {done | more, iodata(), stream()} | {error, esdb_archive_nif:reason()}.
 drain(#stream{codec = Codec, left = Left, max_size = MaxSize} = Stream, Size, Pieces) ->
     case pull(Codec) of
@@ -153,7 +154,7 @@ drain(#stream{codec = Codec, left = Left, max_size = MaxSize} = Stream, Size, Pi
         {State, Output, Codec1} ->
             Bytes = iolist_size(Output),
             Stream1 = Stream#stream{codec = Codec1, left = Left - Bytes},
-            Pieces1 = [Pieces | Output],
+            Pieces1 = together(Pieces, Output, Bytes),
             if
                 Bytes > Left -> {error, {too_large, MaxSize}};
                 State =:= done -> {done, Pieces1, Stream1};
@@ -162,16 +163,21 @@ drain(#stream{codec = Codec, left = Left, max_size = MaxSize} = Stream, Size, Pi
             end
     end.
 
+%% A codec may be called very often without giving anything.
+-spec together(iolist(), iodata(), non_neg_integer()) -> iolist().
+together(Pieces, _, 0) -> Pieces;
+together(Pieces, Output, _) -> [Pieces | Output].
+
 -spec feed(binary(), codec()) -> {ok, codec()} | {error, esdb_archive_nif:reason()}.
 feed(Bytes, {zstd_decompress, Context, Pending, Walk}) ->
     maybe
-        {ok, _, Walk1} ?= walk(Bytes, Walk),
+        {ok, Walk1} ?= esdb_zstd_frame_erl:feed(Bytes, Walk),
         {ok, {zstd_decompress, Context, joined(Pending, Bytes), Walk1}}
     end;
-feed(Bytes, {own_decompress, Decoder, Pending, Walk}) ->
+feed(Bytes, {own_decompress, Decoder, Ahead, Walk}) ->
     maybe
-        {ok, Events, Walk1} ?= walk(Bytes, Walk),
-        {ok, {own_decompress, Decoder, Pending ++ Events, Walk1}}
+        {ok, Walk1} ?= esdb_zstd_frame_erl:feed(Bytes, Walk),
+        {ok, {own_decompress, Decoder, esdb_zstd_frame_erl:add(Bytes, Ahead), Walk1}}
     end;
 feed(Bytes, {Kind, State, Pending}) ->
     {ok, {Kind, State, joined(Pending, Bytes)}}.
@@ -180,22 +186,7 @@ feed(Bytes, {Kind, State, Pending}) ->
 joined(<<>>, Bytes) -> Bytes;
 joined(Pending, Bytes) -> <<Pending/binary, Bytes/binary>>.
 
--spec walk(binary(), esdb_zstd_frame_erl:walk()) ->
-    {ok, [esdb_zstd_frame_erl:event()], esdb_zstd_frame_erl:walk()}
-    | {error, esdb_zstd_frame_erl:reason()}.
-walk(Bytes, Walk) ->
-    maybe
-        {ok, Events, Walk1} ?= esdb_zstd_frame_erl:feed(Bytes, Walk),
-        %% The window of a frame in one segment is its content, of which a stream keeps no more than
-        %% of other windows.
-        [] ?= [Window || {frame, #{window := Window}} <- Events, Window > ?MAX_WINDOW],
-        {ok, Events, Walk1}
-    else
-        [Window | _] -> {error, {window_too_large, Window}};
-        {error, Reason} -> {error, Reason}
-    end.
-
--spec pull(codec()) -> {done | more, iodata(), codec()} | {error, corrupt | checksum_mismatch}.
+-spec pull(codec()) -> {done | more, iodata(), codec()} | {error, esdb_archive_nif:reason()}.
 pull({deflate, Z, Input}) ->
     {done, zlib:deflate(Z, Input), {deflate, Z, <<>>}};
 pull({inflate, Z, Input}) ->
@@ -217,13 +208,15 @@ pull({zstd_decompress, Context, Input, Walk}) ->
 pull({own_compress, Encoder, Input}) ->
     {Output, Encoder1} = esdb_zstd_encode_erl:update(Input, Encoder),
     {done, Output, {own_compress, Encoder1, <<>>}};
-pull({own_decompress, _, [], _} = Codec) ->
-    {done, [], Codec};
-pull({own_decompress, Decoder, [Event | Events], Walk}) ->
+pull({own_decompress, Decoder, Ahead, Walk}) ->
     maybe
-        {ok, Decoder1} ?= esdb_zstd_erl:events([Event], Decoder),
+        {event, Event, Ahead1} ?= esdb_zstd_frame_erl:next(Ahead),
+        {ok, Decoder1} ?= esdb_zstd_erl:decode(Event, Decoder),
         {Output, Decoder2} = esdb_zstd_erl:take(Decoder1),
-        {more, Output, {own_decompress, Decoder2, Events, Walk}}
+        {more, Output, {own_decompress, Decoder2, Ahead1, Walk}}
+    else
+        {more, Ahead2} -> {done, [], {own_decompress, Decoder, Ahead2, Walk}};
+        {error, Reason} -> {error, Reason}
     end.
 
 %% OTP's decoder may still hold output back when it has taken all input: it has none when it gives

@@ -10,8 +10,8 @@
 %%                 (predefined, one symbol, table, the last table), tables, one stream
 
 -export([codec/0]).
--export([compress/4, decompress/5, check_dictionary/2]).
--export([new/1, events/2, take/1, compressor/2]).
+-export([compress/4, decompress/4, check_dictionary/2]).
+-export([new/1, decode/2, take/1, compressor/2]).
 -export_type([decoder/0]).
 
 -type kind() :: literal_length | offset | match_length.
@@ -79,34 +79,37 @@ content(Bytes) ->
     {ok, #{id := Id, content := Content}} = dictionary(Bytes),
     {Id, Content}.
 
-%% The content of the frames of Data, whose events are given.
--spec decompress(binary(), [esdb_zstd_frame_erl:event()], Most, MaxSize, none | binary()) ->
-    {ok, binary()} | {error, corrupt | checksum_mismatch | {too_large, non_neg_integer()}}
+%% The content of frames that were walked before.
+-spec decompress(binary(), Most, MaxSize, none | binary()) ->
+    {ok, binary()} | {error, esdb_zstd_frame_erl:reason() | checksum_mismatch}
 when
     Most :: non_neg_integer(), MaxSize :: non_neg_integer().
-decompress(_Data, Events, _Most, MaxSize, Dictionary) ->
-    case all(Events, new(Dictionary), MaxSize, []) of
+decompress(Data, _Most, MaxSize, Dictionary) ->
+    Id = esdb_archive_options:dictionary_id(Dictionary),
+    Walk = esdb_zstd_frame_erl:add(Data, esdb_zstd_frame_erl:new(MaxSize, Id)),
+    case all(Walk, new(Dictionary), MaxSize, []) of
         {ok, Pieces} -> {ok, iolist_to_binary(Pieces)};
         {error, too_large} -> {error, {too_large, MaxSize}};
         {error, Reason} -> {error, Reason}
     end.
 
 %% Event by event, so that a bomb is noticed when it passes the limit.
--spec all([esdb_zstd_frame_erl:event()], decoder(), Left :: non_neg_integer(), iolist()) ->
-    {ok, iolist()} | {error, too_large | corrupt | checksum_mismatch}.
-all([Event | Events], Decoder, Left, Pieces) ->
-    case events([Event], Decoder) of
-        {ok, Decoder1} ->
-            {Piece, Decoder2} = take(Decoder1),
-            case Left - iolist_size(Piece) of
-                Less when Less < 0 -> {error, too_large};
-                Less -> all(Events, Decoder2, Less, [Pieces, Piece])
-            end;
-        {error, Reason} ->
-            {error, Reason}
-    end;
-all([], _, _, Pieces) ->
-    {ok, Pieces}.
+-spec all(esdb_zstd_frame_erl:walk(), decoder(), Left :: non_neg_integer(), iolist()) ->
+    {ok, iolist()} | {error, too_large | checksum_mismatch | esdb_zstd_frame_erl:reason()}.
+all(Walk, Decoder, Left, Pieces) ->
+    maybe
+        {event, Event, Walk1} ?= esdb_zstd_frame_erl:next(Walk),
+        {ok, Decoder1} ?= decode(Event, Decoder),
+        {Piece, Decoder2} = take(Decoder1),
+        case iolist_size(Piece) of
+            0 -> all(Walk1, Decoder2, Left, Pieces);
+            Size when Size > Left -> {error, too_large};
+            Size -> all(Walk1, Decoder2, Left - Size, [Pieces, Piece])
+        end
+    else
+        {more, _} -> {ok, Pieces};
+        {error, Reason} -> {error, Reason}
+    end.
 
 -spec check_dictionary(binary(), 1..22) -> ok | {error, invalid_dictionary}.
 check_dictionary(Bytes, _Level) ->
@@ -128,15 +131,13 @@ new(Bytes) ->
 take(#decoder{out = Out} = Decoder) -> {Out, Decoder#decoder{out = []}}.
 
 %% Decodes what the walk over the frames found.
--spec events([esdb_zstd_frame_erl:event()], decoder()) ->
+-spec decode(esdb_zstd_frame_erl:event(), decoder()) ->
     {ok, decoder()} | {error, corrupt | checksum_mismatch}.
-events([Event | Events], Decoder) ->
+decode(Event, Decoder) ->
     case event(Event, Decoder) of
-        #decoder{} = Decoder1 -> events(Events, Decoder1);
+        #decoder{} = Decoder1 -> {ok, Decoder1};
         Reason -> {error, Reason}
-    end;
-events([], Decoder) ->
-    {ok, Decoder}.
+    end.
 
 -spec event(esdb_zstd_frame_erl:event(), decoder()) -> decoder() | corrupt | checksum_mismatch.
 event({frame, Header}, Decoder) ->

@@ -12,9 +12,11 @@
 %%
 %% It finds truncation, trailing garbage, sizes that lie and windows that are too large, with the
 %% same rules and the same order of checks as native/core/src/archive/frame.rs, so both modes give
-%% the same reasons. The input may come in pieces.
+%% the same reasons. The input may come in pieces, and one step of the walk is kept at a time: a
+%% block may be as short as three bytes, so a list of them would be a hundred times the input.
 
--export([new/2, feed/2, finish/1, plan/3]).
+-export([new/2, new/3, feed/2, finish/1, plan/3]).
+-export([add/2, next/1]).
 -export_type([walk/0, event/0, header/0, reason/0]).
 
 -type header() :: #{
@@ -44,8 +46,10 @@
     %% needs.
     pending = [] :: [binary()],
     have = 0 :: non_neg_integer(),
-    need = 1 :: pos_integer(),
+    need = 1 :: non_neg_integer(),
     max_size :: non_neg_integer(),
+    %% The limit for the window of a frame in one segment, which is its content.
+    max_segment :: non_neg_integer() | infinity,
     dictionary :: non_neg_integer(),
     %% What all frames so far hold at least, and at most; and the same of the current one's blocks.
     least = 0 :: non_neg_integer(),
@@ -68,43 +72,77 @@
 %% The limit on the content of all frames, and the id of the dictionary at hand (0: none, or one
 %% without).
 -spec new(MaxSize :: non_neg_integer(), Dictionary :: non_neg_integer()) -> walk().
-new(MaxSize, Dictionary) -> #walk{max_size = MaxSize, dictionary = Dictionary}.
+new(MaxSize, Dictionary) -> new(MaxSize, Dictionary, infinity).
 
--spec feed(binary(), walk()) -> {ok, [event()], walk()} | {error, reason()}.
-feed(Bytes, #walk{pending = Pending, have = Have, need = Need} = Walk) ->
-    case Have + byte_size(Bytes) of
-        Enough when Enough >= Need ->
-            Input = iolist_to_binary(lists:reverse(Pending, [Bytes])),
-            walk(Input, Walk#walk{pending = [], have = 0, need = 1}, []);
-        More ->
-            {ok, [], Walk#walk{pending = [Bytes | Pending], have = More}}
+%% The same, with a limit for the content of frames in one segment: a stream, which keeps what a
+%% match may reach, keeps no more of those than of others.
+-spec new(MaxSize, Dictionary, MaxSegment) -> walk() when
+    MaxSize :: non_neg_integer(),
+    Dictionary :: non_neg_integer(),
+    MaxSegment :: window | infinity.
+new(MaxSize, Dictionary, window) ->
+    #walk{max_size = MaxSize, dictionary = Dictionary, max_segment = ?MAX_WINDOW};
+new(MaxSize, Dictionary, infinity) ->
+    #walk{max_size = MaxSize, dictionary = Dictionary, max_segment = infinity}.
+
+%% Walks over more input, as far as it goes.
+-spec feed(binary(), walk()) -> {ok, walk()} | {error, reason()}.
+feed(Bytes, Walk) ->
+    case add(Bytes, Walk) of
+        #walk{have = Have, need = Need} = Walk1 when Have < Need -> {ok, Walk1};
+        Walk1 -> to_end(input(Walk1), Walk1)
     end.
+
+-spec to_end(binary(), walk()) -> {ok, walk()} | {error, reason()}.
+to_end(Input, Walk) ->
+    case step(Walk#walk.state, Input, Walk) of
+        {need, Need} -> {ok, keep(Input, Need, Walk)};
+        {error, Reason} -> {error, Reason};
+        {Rest, Walk1} -> to_end(Rest, Walk1);
+        {Rest, Walk1, _Event} -> to_end(Rest, Walk1)
+    end.
+
+%% More input for next/1.
+-spec add(binary(), walk()) -> walk().
+add(<<>>, Walk) -> Walk;
+add(Bytes, #walk{pending = Pending, have = Have} = Walk) ->
+    Walk#walk{pending = [Bytes | Pending], have = Have + byte_size(Bytes)}.
+
+%% The next event, if the input has one.
+-spec next(walk()) -> {event, event(), walk()} | {more, walk()} | {error, reason()}.
+next(#walk{have = Have, need = Need} = Walk) when Have < Need -> {more, Walk};
+next(Walk) -> next(input(Walk), Walk).
+
+-spec next(binary(), walk()) -> {event, event(), walk()} | {more, walk()} | {error, reason()}.
+next(Input, Walk) ->
+    case step(Walk#walk.state, Input, Walk) of
+        {need, Need} -> {more, keep(Input, Need, Walk)};
+        {error, Reason} -> {error, Reason};
+        {Rest, Walk1} -> next(Rest, Walk1);
+        {Rest, Walk1, Event} -> {event, Event, keep(Rest, 0, Walk1)}
+    end.
+
+-spec input(walk()) -> binary().
+input(#walk{pending = [Input]}) -> Input;
+input(#walk{pending = Pending}) -> iolist_to_binary(lists:reverse(Pending)).
+
+-spec keep(binary(), Need :: non_neg_integer(), walk()) -> walk().
+keep(<<>>, Need, Walk) -> Walk#walk{pending = [], have = 0, need = Need};
+keep(Rest, Need, Walk) -> Walk#walk{pending = [Rest], have = byte_size(Rest), need = Need}.
 
 %% Whether the input may end here.
 -spec finish(walk()) -> ok | {error, truncated}.
 finish(#walk{state = boundary, have = 0}) -> ok;
 finish(_) -> {error, truncated}.
 
-%% The whole input at once: how much its content can be at least and at most, and its events.
+%% The whole input at once: how much its content can be at most.
 -spec plan(binary(), MaxSize :: non_neg_integer(), Dictionary :: non_neg_integer()) ->
-    {ok, {Least :: non_neg_integer(), Most :: non_neg_integer()}, [event()]} | {error, reason()}.
+    {ok, Most :: non_neg_integer()} | {error, reason()}.
 plan(Input, MaxSize, Dictionary) ->
     maybe
-        {ok, Events, Walk} ?= feed(Input, new(MaxSize, Dictionary)),
+        {ok, Walk} ?= feed(Input, new(MaxSize, Dictionary)),
         ok ?= finish(Walk),
-        {ok, {Walk#walk.least, Walk#walk.most}, Events}
-    end.
-
--spec walk(binary(), walk(), [event()]) -> {ok, [event()], walk()} | {error, reason()}.
-walk(Input, Walk, Events) ->
-    case step(Walk#walk.state, Input, Walk) of
-        {need, Need} when Input =:= <<>> -> {ok, lists:reverse(Events), Walk#walk{need = Need}};
-        {need, Need} ->
-            Pending = Walk#walk{pending = [Input], have = byte_size(Input), need = Need},
-            {ok, lists:reverse(Events), Pending};
-        {error, Reason} -> {error, Reason};
-        {Rest, Walk1} -> walk(Rest, Walk1, Events);
-        {Rest, Walk1, Event} -> walk(Rest, Walk1, [Event | Events])
+        {ok, Walk#walk.most}
     end.
 
 -spec step(state(), binary(), walk()) -> step().
@@ -193,6 +231,9 @@ header(#{content_size := Size}, _, _, #walk{least = Least, max_size = Max}) when
     is_integer(Size), Size > Max - Least
 ->
     {error, {too_large, Max}};
+%% (Any number is less than an atom.)
+header(#{window := Window}, _, _, #walk{max_segment = Max}) when Window > Max ->
+    {error, {window_too_large, Window}};
 header(Header, _, Rest, Walk) ->
     Walk1 = Walk#walk{state = block, header = Header, block_least = 0, block_most = 0},
     {Rest, Walk1, {frame, Header}}.

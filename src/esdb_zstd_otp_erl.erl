@@ -3,7 +3,7 @@
 %% The codec of Zstandard frames that OTP has from release 28 on, behind the walk over the frames:
 %% by itself OTP answers what there is of a truncated frame, and knows no limit.
 
--export([compress/4, decompress/5, check_dictionary/2]).
+-export([compress/4, decompress/4, check_dictionary/2]).
 -export([compressor/3, decompressor/1, stream/2, finish/1]).
 
 -ignore_xref([
@@ -41,11 +41,11 @@ dictionary(none, Options) -> Options;
 dictionary(Dictionary, Options) -> Options#{dictionary => Dictionary}.
 
 %% The content of frames that were walked before. Most is at least what they can hold.
--spec decompress(binary(), [esdb_zstd_frame_erl:event()], Most, MaxSize, none | binary()) ->
+-spec decompress(binary(), Most, MaxSize, none | binary()) ->
     {ok, binary()} | {error, corrupt | checksum_mismatch | {too_large, non_neg_integer()}}
 when
     Most :: non_neg_integer(), MaxSize :: non_neg_integer().
-decompress(Data, _Events, Most, MaxSize, Dictionary) ->
+decompress(Data, Most, MaxSize, Dictionary) ->
     Options = dictionary(Dictionary, #{windowLogMax => ?WINDOW_LOG_MAX}),
     {ok, Context} = zstd:context(decompress, Options),
     try pieces(Context, Data, 0, min(Most, MaxSize), []) of
@@ -66,11 +66,14 @@ pieces(Context, Data, Size, Limit, Pieces) ->
         %% Without input left OTP may still hold output back: it has none when it gives none.
         {ok, <<>>, <<>>} -> {ok, iolist_to_binary(lists:reverse(Pieces))};
         {ok, Rest, Piece} ->
-            %% OTP counts the input as work, of which there may be next to none.
-            true = erlang:bump_reductions(1 + byte_size(Piece) div ?REDUCTION),
-            pieces(Context, Rest, Size + byte_size(Piece), Limit, [Piece | Pieces]);
+            pieces(Context, Rest, Size + byte_size(Piece), Limit, together(Piece, Pieces));
         {error, Reason} -> {error, Reason}
     end.
+
+%% There may be millions of blocks without any content.
+-spec together(binary(), [binary()]) -> [binary()].
+together(<<>>, Pieces) -> Pieces;
+together(Piece, Pieces) -> [Piece | Pieces].
 
 %% A context for input of unknown length.
 -spec compressor(1..22, boolean(), none | binary()) -> term().
@@ -85,16 +88,24 @@ decompressor(Dictionary) ->
     {ok, Context} = zstd:context(decompress, Options),
     Context.
 
-%% One piece of output, and the input that is left.
+%% One piece of output, and the input that is left. Another process may run between two of them.
 -spec stream(Context :: term(), binary()) ->
     {ok, Rest :: binary(), Output :: binary()} | {error, corrupt | checksum_mismatch}.
 stream(Context, Data) ->
-    try zstd:stream(Context, Data) of
-        {continue, Rest, Output} -> {ok, iolist_to_binary(Rest), Output};
-        {continue, Output} -> {ok, <<>>, Output}
+    Slice = binary:part(Data, 0, min(?SLICE, byte_size(Data))),
+    try zstd:stream(Context, Slice) of
+        {continue, Rest, Output} -> streamed(Data, byte_size(Slice) - iolist_size(Rest), Output);
+        {continue, Output} -> streamed(Data, byte_size(Slice), Output)
     catch
         error:{zstd_error, Text} -> {error, reason(Text)}
     end.
+
+-spec streamed(binary(), Taken :: non_neg_integer(), binary()) ->
+    {ok, Rest :: binary(), Output :: binary()}.
+streamed(Data, Taken, Output) ->
+    %% OTP counts the input as work, of which there may be next to none.
+    true = erlang:bump_reductions(1 + byte_size(Output) div ?REDUCTION),
+    {ok, binary:part(Data, Taken, byte_size(Data) - Taken), Output}.
 
 -spec finish(Context :: term()) -> iolist().
 finish(Context) ->
