@@ -16,8 +16,10 @@
 -define(PIECE, 128).
 %% Pieces start that far from each other.
 -define(STEP, 8).
-%% Of more samples than that, evenly spread ones are looked at.
+%% Of more bytes of samples than that, a part is looked at: the beginning of each sample, and where
+%% that would be less than ?SHARE bytes, of evenly spread ones.
 -define(MAX_BYTES, 524_288).
+-define(SHARE, 1024).
 
 -spec train(Samples :: [binary()], Size :: pos_integer()) -> binary().
 train(Samples, Size) ->
@@ -32,12 +34,21 @@ train(Samples, Size) ->
 -spec thin_out([binary()], non_neg_integer()) -> [binary()].
 thin_out(Samples, Bytes) when Bytes =< ?MAX_BYTES ->
     Samples;
-thin_out(Samples, Bytes) ->
-    Every = Bytes div ?MAX_BYTES + 1,
-    [
-        binary:part(Sample, 0, min(byte_size(Sample), ?MAX_BYTES))
-     || {Index, Sample} <- lists:enumerate(Samples), Index rem Every =:= 0
-    ].
+thin_out(Samples, _) ->
+    Share = max(?SHARE, ?MAX_BYTES div length(Samples)),
+    Slices = [binary:part(Sample, 0, min(byte_size(Sample), Share)) || Sample <- Samples],
+    spread(Slices, lists:sum([byte_size(Slice) || Slice <- Slices]), 0, 0).
+
+%% Takes a slice whenever the ones taken so far are not ahead of their share of those seen.
+-spec spread([binary()], All, Seen, Taken) -> [binary()] when
+    All :: non_neg_integer(), Seen :: non_neg_integer(), Taken :: non_neg_integer().
+spread([Slice | Slices], All, Seen, Taken) when Taken * All =< ?MAX_BYTES * Seen ->
+    Size = byte_size(Slice),
+    [Slice | spread(Slices, All, Seen + Size, Taken + Size)];
+spread([Slice | Slices], All, Seen, Taken) ->
+    spread(Slices, All, Seen + byte_size(Slice), Taken);
+spread([], _, _, _) ->
+    [].
 
 %% For each string of ?GRAM bytes, in how many samples it occurs, where that is more than one.
 -spec worth([binary()]) -> #{binary() => pos_integer()}.
@@ -64,14 +75,16 @@ pieces(Sample) ->
     [binary:part(Sample, At, ?PIECE) || At <- lists:seq(0, byte_size(Sample) - ?PIECE, ?STEP)].
 
 -spec epochs([binary()], pos_integer()) -> [[binary()]].
-epochs(Pieces, Count) -> split(Pieces, max(1, length(Pieces) div Count)).
+epochs(Pieces, Count) ->
+    Length = length(Pieces),
+    split(Pieces, Length, max(1, Length div Count)).
 
--spec split([binary()], pos_integer()) -> [[binary()]].
-split([], _) ->
-    [];
-split(Pieces, Size) ->
-    {Epoch, Rest} = lists:split(min(Size, length(Pieces)), Pieces),
-    [Epoch | split(Rest, Size)].
+-spec split([binary()], Length :: non_neg_integer(), pos_integer()) -> [[binary()]].
+split(Pieces, Length, Size) when Length > Size ->
+    {Epoch, Rest} = lists:split(Size, Pieces),
+    [Epoch | split(Rest, Length - Size, Size)];
+split(Pieces, _, _) ->
+    [Pieces].
 
 %% The best piece of each epoch, with what it is worth.
 -spec best(Epochs :: [[binary()]], Worth :: #{binary() => pos_integer()}, Found) -> Found when
