@@ -66,12 +66,13 @@ checked(Dictionary, Level) ->
             end
     end.
 
-%% The twin prepares nothing: the bytes of a handle stand for it.
--spec prepare_dictionary(binary()) -> {ok, prepared_by_none} | {error, invalid_dictionary}.
+%% The bytes and the reference of a handle. The twin prepares nothing: the bytes stand for it.
+-spec prepare_dictionary(binary()) ->
+    {ok, {binary(), prepared_by_none}} | {error, invalid_dictionary}.
 prepare_dictionary(Bytes) ->
     maybe
         {ok, _} ?= checked(Bytes, ?DEFAULT_LEVEL),
-        {ok, prepared_by_none}
+        {ok, {Bytes, prepared_by_none}}
     end.
 
 -spec train_dictionary([binary()], pos_integer()) -> {ok, binary()}.

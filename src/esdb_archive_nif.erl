@@ -65,7 +65,7 @@ Misuse (data that is no iodata, an unknown option, an option of a wrong type) ra
 ]).
 -on_load(init_nif/0).
 %% What these see of the functions that the library replaces is not in their Erlang bodies.
--dialyzer({nowarn_function, [is_nif_loaded/0, trained/3, train_dictionary_d/2]}).
+-dialyzer({nowarn_function, [is_nif_loaded/0, trained/3, train_dictionary_d/2, dictionary/1]}).
 
 -type algorithm() :: lz4 | zstd | zlib.
 -type compress_options() :: #{
@@ -117,6 +117,9 @@ is_nif_loaded() -> implementation() =:= nif.
 
 -doc "The same as `compress(Data, Algorithm, #{})`.".
 -spec compress(Data :: iodata(), algorithm()) -> {ok, binary()} | {error, reason()}.
+%% What is called most: one event.
+compress(Data, zstd) when is_binary(Data), byte_size(Data) =< ?SHORT_ZSTD ->
+    zstd_compress_n(Data, 3, true, none);
 compress(Data, Algorithm) -> compress(Data, Algorithm, #{}).
 
 -doc """
@@ -127,6 +130,8 @@ Compresses data, at a level or with options:
 - `dictionary`: for `zstd`, the bytes of a dictionary or, much faster, its handle (`dictionary/1`).
 
 Compressed bytes are not the same with and without the native library, and each reads the other's.
+Without the library, on OTP 27, the encoder for `zstd` is Erlang and has no levels: it takes those
+from 1 to 22 and does the same for each.
 """.
 -spec compress(Data :: iodata(), algorithm(), Level :: integer() | compress_options()) ->
     {ok, binary()} | {error, reason()}.
@@ -372,12 +377,14 @@ A handle for a dictionary, prepared once for use in many calls.
 
 Any bytes are a dictionary of raw content, except none at all and those with the header of a trained
 one that break its format (`badarg`). The handle is good on this node with this load of the library;
-elsewhere it is prepared again from the bytes it carries, which a small cache remembers.
+elsewhere it is prepared again from the bytes it carries, which a small cache remembers. Raises
+`system_limit` when it finds no memory.
 """.
 -spec dictionary(Bytes :: binary()) -> dictionary().
 dictionary(Bytes) when is_binary(Bytes) ->
     case prepare_dictionary_d(Bytes) of
-        {ok, Ref} -> {esdb_dictionary, Bytes, Ref};
+        {ok, {Own, Ref}} -> {esdb_dictionary, Own, Ref};
+        {error, no_memory} -> error(system_limit);
         {error, invalid_dictionary} -> error(badarg)
     end;
 dictionary(_) ->
@@ -403,6 +410,12 @@ Begins to compress or decompress data of any length in pieces, with bounded memo
 The options are those of `compress/3` and `decompress/3`; `max_size` is the limit on the whole
 content. The formats are the same too, except that a Zstandard frame does not state its content
 size. LZ4 states it first and so cannot be written in pieces: `{error, {not_streamable, lz4}}`.
+
+The codecs are OTP's, with the native library too: they do as well in pieces. OTP 27 has no zstd,
+so there Zstandard streams run in Erlang even where the library is loaded: the same results, some
+tens of times slower, and without levels (the encoder has one). Above level 9 OTP's zstd works on
+128 KB at a time without being interrupted, for some tens of milliseconds at the highest levels:
+prefer `compress/3` there where the data fits into memory.
 
 A stream belongs to the process that began it, and each call returns the stream for the next call:
 another process, or an older stream, is `badarg`. A stream is freed with its process or when it is
@@ -477,7 +490,8 @@ when
 zstd_decompress_d(Data, MaxSize, Dictionary) ->
     esdb_archive_erl:zstd_decompress(Data, MaxSize, Dictionary).
 
--spec prepare_dictionary_d(binary()) -> {ok, Prepared :: term()} | {error, invalid_dictionary}.
+-spec prepare_dictionary_d(binary()) ->
+    {ok, {binary(), Prepared :: term()}} | {error, invalid_dictionary | no_memory}.
 prepare_dictionary_d(Bytes) -> esdb_archive_erl:prepare_dictionary(Bytes).
 
 -spec train_dictionary_d([binary()], pos_integer()) -> {ok, binary()} | {error, reason()}.

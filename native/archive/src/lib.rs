@@ -6,7 +6,9 @@
 mod terms;
 
 use esdb_core::archive::{Error, dictionary, lz4, zstd};
-use rustler::{Atom, Binary, Env, ListIterator, NifResult, Resource, ResourceArc, Term, nif};
+use rustler::{
+    Atom, Binary, Encoder, Env, ListIterator, NifResult, Resource, ResourceArc, Term, nif,
+};
 use std::sync::Arc;
 use terms::{DictionaryArg, Fail, Found};
 
@@ -55,7 +57,9 @@ fn lz4_decompress_dirty<'a>(env: Env<'a>, data: Binary, max_size: u64) -> Result
 }
 
 fn lz4_decompress<'a>(env: Env<'a>, data: &[u8], size: usize) -> Result<Found<'a>, Fail> {
-    terms::exactly(env, size, |output| lz4::decompress(data, output))
+    terms::exactly(env, size, |output| {
+        lz4::decompress(data, output).map(|()| size)
+    })
 }
 
 #[nif]
@@ -135,16 +139,20 @@ fn zstd_decompress<'a>(
     let capacity = usize::try_from(plan.most.min(max_size)).map_err(|_| Error::NoMemory)?;
     if plan.least == plan.most {
         // A frame that holds another amount than it states is corrupt, so the size is exact.
-        terms::exactly(env, capacity, |output| decompress(output).map(|_| ()))
+        terms::exactly(env, capacity, decompress)
     } else {
         terms::at_most(env, capacity, decompress)
     }
 }
 
+/// The bytes and the reference of a handle. The bytes are those that the dictionary keeps, so that they need
+/// not be compared with it later.
 #[nif(schedule = "DirtyCpu", name = "prepare_dictionary_d")]
-fn prepare_dictionary(bytes: Binary) -> Result<ResourceArc<Kept>, Fail> {
+fn prepare_dictionary<'a>(env: Env<'a>, bytes: Binary) -> Result<Term<'a>, Fail> {
     let prepared = dictionary::Dictionary::new(&bytes, zstd::DEFAULT_LEVEL)?;
-    Ok(ResourceArc::new(Kept(Arc::new(prepared))))
+    let kept = ResourceArc::new(Kept(Arc::new(prepared)));
+    let own = kept.make_binary(env, |kept| kept.0.bytes());
+    Ok((own, kept).encode(env))
 }
 
 #[nif(schedule = "DirtyCpu", name = "train_dictionary_d")]
@@ -153,13 +161,22 @@ fn train_dictionary<'a>(
     samples: Term<'a>,
     size: usize,
 ) -> NifResult<Result<Found<'a>, Fail>> {
-    let (mut joined, mut sizes) = (Vec::new(), Vec::new());
+    let (mut bytes, mut count) = (0, 0);
     for sample in samples.decode::<ListIterator>()? {
-        let sample: Binary = sample.decode()?;
-        joined.extend_from_slice(&sample);
-        sizes.push(sample.len());
+        bytes += sample.decode::<Binary>()?.len();
+        count += 1;
     }
-    let trained = dictionary::train(&joined, &sizes, size).map_err(Fail::from);
+    let mut joined = match dictionary::Samples::with_capacity(bytes, count) {
+        Ok(joined) => joined,
+        Err(error) => return Ok(Err(error.into())),
+    };
+    for sample in samples.decode::<ListIterator>()? {
+        let pushed = joined.push(&sample.decode::<Binary>()?);
+        if let Err(error) = pushed {
+            return Ok(Err(error.into()));
+        }
+    }
+    let trained = joined.train(size).map_err(Fail::from);
     Ok(trained.and_then(|bytes| terms::copy(env, &bytes)))
 }
 

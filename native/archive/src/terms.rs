@@ -94,20 +94,29 @@ pub fn at_most<'a>(
     Ok(Found::Content(binary.release(env)))
 }
 
-/// The content that `fill` writes into exactly `size` bytes.
+/// The content that `fill` writes into exactly `size` bytes; it returns how many of them it used. What it left
+/// out would be memory of who knows whom.
 pub fn exactly<'a>(
     env: Env<'a>,
     size: usize,
-    fill: impl FnOnce(&mut [u8]) -> Result<(), Error>,
+    fill: impl FnOnce(&mut [u8]) -> Result<usize, Error>,
 ) -> Result<Found<'a>, Fail> {
     if size <= SMALL {
         let mut binary = NewBinary::new(env, size);
-        fill(binary.as_mut_slice())?;
+        filled(size, fill(binary.as_mut_slice())?)?;
         return Ok(Found::Content(binary.into()));
     }
     let mut binary = OwnedBinary::new(size).ok_or(Error::NoMemory)?;
-    fill(binary.as_mut_slice())?;
+    filled(size, fill(binary.as_mut_slice())?)?;
     Ok(Found::Content(binary.release(env)))
+}
+
+fn filled(size: usize, used: usize) -> Result<(), Error> {
+    if used == size {
+        Ok(())
+    } else {
+        Err(Error::Corrupt)
+    }
 }
 
 /// A copy of these bytes.
@@ -126,19 +135,21 @@ pub enum DictionaryArg<'a> {
 
 impl<'a> Decoder<'a> for DictionaryArg<'a> {
     fn decode(term: Term<'a>) -> NifResult<Self> {
+        if atoms::none() == term {
+            return Ok(Self::None);
+        }
         if term.is_binary() {
             return term.decode().map(Self::Bytes);
         }
-        match tuple::get_tuple(term).as_deref() {
-            // The reference is foreign when the handle was made by another node, the twin or another load:
-            // then its bytes stand for it.
-            Ok([_tag, bytes, reference]) => match reference.decode() {
-                Ok(kept) => Ok(Self::Kept(kept)),
-                Err(_) => bytes.decode().map(Self::Bytes),
-            },
-            Ok(_) => Err(rustler::Error::BadArg),
-            Err(_) if atoms::none() == term => Ok(Self::None),
-            Err(_) => Err(rustler::Error::BadArg),
+        let [_tag, bytes, reference] = tuple::get_tuple(term)?[..] else {
+            return Err(rustler::Error::BadArg);
+        };
+        let bytes: Binary = bytes.decode()?;
+        // The bytes decide. The reference is foreign when the handle was made by another node, the twin or
+        // another load, and it is anything at all when somebody put a handle together.
+        match reference.decode::<ResourceArc<Kept>>() {
+            Ok(kept) if kept.0.is_made_of(&bytes) => Ok(Self::Kept(kept)),
+            _ => Ok(Self::Bytes(bytes)),
         }
     }
 }

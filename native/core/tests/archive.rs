@@ -93,6 +93,70 @@ fn vectors() {
     }
 }
 
+fn joined(samples: &[String]) -> dictionary::Samples {
+    let mut joined = dictionary::Samples::with_capacity(0, samples.len()).unwrap();
+    for sample in samples {
+        joined.push(sample.as_bytes()).unwrap();
+    }
+    joined
+}
+
+#[test]
+fn what_finds_no_memory_is_an_error() {
+    let samples = dictionary::Samples::with_capacity(usize::MAX, 1);
+    assert_eq!(samples.err(), Some(Error::NoMemory));
+    let samples = joined(&vec!["a sample like any other".to_owned(); 100]);
+    assert_eq!(samples.train(usize::MAX), Err(Error::NoMemory));
+}
+
+#[test]
+fn a_dictionary_knows_the_bytes_it_was_made_of() {
+    let made = Dictionary::new(b"one dictionary", 3).unwrap();
+    assert!(made.is_made_of(made.bytes()));
+    assert!(made.is_made_of(b"one dictionary"));
+    assert!(!made.is_made_of(b"two dictionary"));
+    assert!(!made.is_made_of(b"one"));
+}
+
+/// Nothing of an output that a frame did not fill may be handed out.
+#[test]
+fn content_of_another_size_than_planned_is_corrupt() {
+    let frame = compress_zstd(b"hello", 3, None);
+    for (least, most) in [(10, 10), (6, 9), (0, 4)] {
+        let plan = zstd::Plan { least, most };
+        let mut output = [0; 10];
+        assert_eq!(
+            zstd::decompress(&frame, &mut output, plan, MAX_SIZE, None),
+            Err(Error::Corrupt)
+        );
+    }
+}
+
+/// The default level takes a short cut for tiny inputs, which may cost a hundredth of the size.
+#[test]
+fn tiny_inputs_become_as_small_as_others() {
+    let event = |n: u32| {
+        format!(
+            "{{\"event_id\":\"{0:08x}{1:08x}\",\"event_type\":\"order_placed\",\"stream_id\":\"order-{2}\",\
+             \"data\":{{\"items\":{3},\"total\":{4},\"currency\":\"EUR\"}},\"metadata\":{{\"causation_id\":\
+             \"{1:08x}{0:08x}\",\"correlation_id\":\"{0:08x}\",\"actor_id\":\"actor-{3}\"}}}}",
+            n.wrapping_mul(2_654_435_761),
+            n.wrapping_mul(40_503),
+            n % 131,
+            n % 9,
+            n * 17
+        )
+    };
+    let (mut ours, mut libzstd) = (0, 0);
+    for n in 0..500 {
+        let data = event(n);
+        ours += compress_zstd(data.as_bytes(), 3, None).len();
+        let mut plain = Vec::with_capacity(1024);
+        libzstd += 4 + zstd_safe::compress(&mut plain, data.as_bytes(), 3).unwrap();
+    }
+    assert!(ours * 100 <= libzstd * 101, "{ours} against {libzstd}");
+}
+
 #[test]
 fn a_trained_dictionary_makes_events_smaller() {
     let event = |n: u32| {
@@ -103,8 +167,7 @@ fn a_trained_dictionary_makes_events_smaller() {
         )
     };
     let samples: Vec<_> = (0..2000).map(event).collect();
-    let sizes: Vec<_> = samples.iter().map(String::len).collect();
-    let trained = dictionary::train(samples.concat().as_bytes(), &sizes, 2048).unwrap();
+    let trained = joined(&samples).train(2048).unwrap();
     let prepared = dictionary::prepared(&trained, 3).unwrap();
     assert_eq!(prepared.id(), dictionary::id(&trained));
     let data = event(5000);

@@ -20,16 +20,56 @@ pub fn id(bytes: &[u8]) -> u32 {
     }
 }
 
-/// Trains a dictionary of at most `size` bytes; `samples` are the pieces of `joined`, by their sizes.
-///
-/// # Errors
-/// [`Error::InvalidDictionary`] when the trainer finds nothing to learn.
-pub fn train(joined: &[u8], samples: &[usize], size: usize) -> Result<Vec<u8>, Error> {
-    let mut dictionary = Vec::with_capacity(size);
-    match zstd_safe::train_from_buffer(&mut dictionary, joined, samples) {
-        Ok(_) => Ok(dictionary),
-        Err(_) => Err(Error::InvalidDictionary),
+/// Samples to train a dictionary on, as libzstd's trainer wants them: one behind the other.
+pub struct Samples {
+    joined: Vec<u8>,
+    sizes: Vec<usize>,
+}
+
+impl Samples {
+    /// Room for `count` samples of `bytes` bytes together.
+    ///
+    /// # Errors
+    /// [`Error::NoMemory`].
+    pub fn with_capacity(bytes: usize, count: usize) -> Result<Self, Error> {
+        Ok(Self {
+            joined: vec(bytes)?,
+            sizes: vec(count)?,
+        })
     }
+
+    /// Adds a sample.
+    ///
+    /// # Errors
+    /// [`Error::NoMemory`] where there was no room left, and there is none.
+    pub fn push(&mut self, sample: &[u8]) -> Result<(), Error> {
+        let room = self.joined.try_reserve(sample.len());
+        room.and_then(|()| self.sizes.try_reserve(1))
+            .map_err(|_| Error::NoMemory)?;
+        self.joined.extend_from_slice(sample);
+        self.sizes.push(sample.len());
+        Ok(())
+    }
+
+    /// Trains a dictionary of at most `size` bytes.
+    ///
+    /// # Errors
+    /// [`Error::InvalidDictionary`] when the trainer finds nothing to learn, [`Error::NoMemory`].
+    pub fn train(&self, size: usize) -> Result<Vec<u8>, Error> {
+        let mut dictionary = vec(size)?;
+        match zstd_safe::train_from_buffer(&mut dictionary, &self.joined, &self.sizes) {
+            Ok(_) => Ok(dictionary),
+            Err(_) => Err(Error::InvalidDictionary),
+        }
+    }
+}
+
+/// An empty vector with room: where there is none that is an error, and not the end of the VM.
+fn vec<T>(capacity: usize) -> Result<Vec<T>, Error> {
+    let mut vec = Vec::new();
+    vec.try_reserve_exact(capacity)
+        .map_err(|_| Error::NoMemory)?;
+    Ok(vec)
 }
 
 /// A dictionary in the forms that compression (one for each level) and decompression need.
@@ -45,13 +85,15 @@ impl Dictionary {
     /// are first asked for.
     ///
     /// # Errors
-    /// [`Error::InvalidDictionary`].
+    /// [`Error::InvalidDictionary`], [`Error::NoMemory`].
     pub fn new(bytes: &[u8], level: i32) -> Result<Self, Error> {
         if bytes.is_empty() {
             return Err(Error::InvalidDictionary);
         }
+        let mut own = vec(bytes.len())?;
+        own.extend_from_slice(bytes);
         let dictionary = Self {
-            bytes: bytes.to_vec(),
+            bytes: own,
             id: id(bytes),
             decompress: DDict::try_create(bytes).ok_or(Error::InvalidDictionary)?,
             compress: [const { OnceLock::new() }; MAX_LEVEL + 1],
@@ -66,10 +108,17 @@ impl Dictionary {
         self.id
     }
 
-    /// Whether the form for that level has been made, so that compressing with it is short work.
+    /// The bytes it was made of.
     #[must_use]
-    pub fn is_ready(&self, level: i32) -> bool {
-        self.slot(level).is_some_and(|slot| slot.get().is_some())
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// Whether it was made of these bytes, which takes no time where they are the very ones of
+    /// [`bytes`](Self::bytes) in memory.
+    #[must_use]
+    pub fn is_made_of(&self, bytes: &[u8]) -> bool {
+        std::ptr::eq(self.bytes.as_slice(), bytes) || self.bytes == bytes
     }
 
     pub(super) fn for_decompression(&self) -> &DDict<'static> {
@@ -104,7 +153,7 @@ static RECENT: Mutex<Recent> = Mutex::new(Recent(VecDeque::new()));
 
 impl Recent {
     fn get(&mut self, bytes: &[u8]) -> Option<Arc<Dictionary>> {
-        let position = self.0.iter().position(|known| known.bytes == bytes)?;
+        let position = self.0.iter().position(|known| known.is_made_of(bytes))?;
         let found = self.0.remove(position)?;
         self.0.push_front(Arc::clone(&found));
         Some(found)
