@@ -186,7 +186,7 @@ vector(Case, Contents, Dictionaries) ->
     Atom = binary_to_existing_atom(Algorithm),
     Expected = {ok, Content},
     ?assertEqual(Expected, ?M:decompress(Compressed, Atom, Options), {Name, By}),
-    ?assertEqual(Expected, esdb_archive_erl:decompress(Compressed, Atom, Options), {Name, By}),
+    ?assertEqual(Expected, twin(decompress, Compressed, Atom, Options), {Name, By}),
     Algorithm =:= ~"zstd" andalso ?assertEqual(Expected, own(Compressed, Dictionary), {Name, By}).
 
 t_formats(_) ->
@@ -200,8 +200,140 @@ t_formats(_) ->
         {ok, <<16#FD2FB528:32/little, 2#00100000, 5, _/binary>>},
         ?M:compress(~"hello", zstd, #{checksum => false})
     ),
-    {ok, Twin} = esdb_archive_erl:compress(~"hello", zstd),
+    {ok, Twin} = twin(compress, ~"hello", zstd, #{}),
     ?assertMatch(<<16#FD2FB528:32/little, 2#00100100, 5, _/binary>>, Twin).
+
+%% What RFC 8878 prescribes and what follows from it, with the codec that is loaded and the own one.
+t_rfc8878(_) ->
+    #{
+        ~"distributions" := Distributions,
+        ~"tables" := Tables,
+        ~"frames" := Frames,
+        ~"broken" := Broken
+    } = esdb_archive_gen:vectors("archive_rfc8878.json"),
+    [
+        begin
+            AccuracyLog = accuracy_log(Kind),
+            {AccuracyLog, States} = esdb_zstd_encode_erl:predefined(Kind),
+            Expected = [list_to_tuple(State) || State <- map_get(atom_to_binary(Kind), Tables)],
+            ?assertEqual(Expected, tuple_to_list(States), Kind),
+            Counts = map_get(atom_to_binary(Kind), Distributions),
+            ?assertEqual({AccuracyLog, States}, esdb_zstd_fse_erl:decoder(AccuracyLog, Counts))
+        end
+     || Kind <- [literal_length, offset, match_length]
+    ],
+    [decodes_to({ok, C}, F, Name) || #{~"name" := Name, ~"frame" := F, ~"content" := C} <- Frames],
+    [
+        decodes_to({error, binary_to_existing_atom(Reason)}, F, Name)
+     || #{~"name" := Name, ~"frame" := F, ~"reason" := Reason} <- Broken
+    ].
+
+accuracy_log(offset) -> 5;
+accuracy_log(_) -> 6.
+
+decodes_to(Expected, Hex, Name) ->
+    Frame = binary:decode_hex(Hex),
+    ?assertEqual(Expected, ?M:decompress(Frame, zstd), Name),
+    ?assertEqual(Expected, twin(decompress, Frame, zstd, #{}), Name),
+    ?assertEqual(Expected, own(Frame, none), Name).
+
+%% -------- two nodes
+
+%% What one mode compresses the other one reads, whoever trained the dictionary.
+t_each_mode_reads_what_the_other_wrote(_) ->
+    with_peer(other_mode(), fun reads_what_the_other_wrote/1).
+
+%% The same with the codec that stands in on OTP 27, whatever OTP this is; and any input, hostile
+%% or not, has the same result.
+t_own_zstd_stands_in(_) ->
+    with_peer(off, fun(Peer) ->
+        ok = remote(Peer, persistent_term, put, [{esdb_zstd_erl, codec}, esdb_zstd_erl]),
+        esdb_zstd_erl = remote(Peer, esdb_zstd_erl, codec, []),
+        reads_what_the_other_wrote(Peer),
+        [
+            ?PROPERTY(400, own_codec_agrees(Peer, Function, Arity))
+         || {Function, Arity} <- [
+                {compress, 3},
+                {decompress, 3},
+                {compress_batch, 3},
+                {decompress_batch, 3},
+                {compression_stats, 3},
+                {dictionary, 1},
+                {decompress_zstd, 1}
+            ]
+        ]
+    end).
+
+own_codec_agrees(Peer, Function, Arity) ->
+    ?FORALL(Arguments, esdb_archive_gen:args(Function, Arity), begin
+        Here = esdb_equivalence_SUITE:evaluate(?M, Function, Arguments),
+        There = remote(Peer, esdb_equivalence_SUITE, evaluate, [?M, Function, Arguments]),
+        ?WHENFAIL(ct:pal("~p~nhere ~p~nthere ~p", [Arguments, Here, There]), Here =:= There)
+    end).
+
+reads_what_the_other_wrote(Peer) ->
+    Events = [event(N) || N <- lists:seq(1, 400)],
+    {ok, Here} = ?M:train_dictionary(Events, 2048),
+    {ok, There} = remote(Peer, ?M, train_dictionary, [Events, 2048]),
+    Trained = [#{dictionary => D} || D <- [Here, There, ~"raw content of events"]],
+    ?PROPERTY(
+        500,
+        ?FORALL(
+            {Data, {Algorithm, Options}, Dictionary, Size},
+            {written(), esdb_archive_gen:compression(), oneof([#{} | Trained]), range(1, 5000)},
+            begin
+                Reading = maps:filter(fun(_, _) -> Algorithm =:= zstd end, Dictionary),
+                Writing = maps:merge(Options, Reading),
+                Mine = ?M:compress(Data, Algorithm, Writing),
+                Its = remote(Peer, ?M, compress, [Data, Algorithm, Writing]),
+                reads(?M, fun apply/3, Its, Data, Algorithm, Reading) andalso
+                    reads(?M, remote(Peer), Mine, Data, Algorithm, Reading) andalso
+                    streams(Peer, Algorithm, Data, Writing, Reading, Size)
+            end
+        )
+    ).
+
+written() ->
+    oneof([
+        esdb_archive_gen:content(),
+        ?LET(N, range(1, 100_000), event(N)),
+        ?LET(N, range(1, 300), events(N))
+    ]).
+
+reads(Module, Apply, {ok, Compressed}, Data, Algorithm, Reading) ->
+    {ok, Data} =:= Apply(Module, decompress, [Compressed, Algorithm, Reading]).
+
+streams(_, lz4, _, _, _, _) ->
+    true;
+streams(Peer, Algorithm, Data, Writing, Reading, Size) ->
+    Pieces = chopped(Data, Size),
+    Mine = through(compress, Algorithm, Writing, Pieces),
+    Its = remote(Peer, ?MODULE, through, [compress, Algorithm, Writing, Pieces]),
+    Read = [decompress, Algorithm, Reading],
+    Data =:= apply(?MODULE, through, Read ++ [chopped(Its, Size)]) andalso
+        Data =:= remote(Peer, ?MODULE, through, Read ++ [chopped(Mine, Size)]).
+
+%% Where no library has been built both are Erlang.
+other_mode() ->
+    Built = filelib:wildcard("esdb_archive_nif.so", code:priv_dir(erl_esdb_nifs)) =/= [],
+    case ?M:implementation() of
+        erlang when Built -> require;
+        _ -> off
+    end.
+
+with_peer(Policy, Fun) ->
+    Peer = esdb_peer:start(Policy),
+    try
+        Fun(Peer)
+    after
+        esdb_peer:stop(Peer)
+    end.
+
+remote(Peer) -> fun(M, F, A) -> remote(Peer, M, F, A) end.
+
+remote(Peer, M, F, A) ->
+    {value, Value} = esdb_peer:call(Peer, M, F, A),
+    Value.
 
 %% -------- the codec for OTP 27, called directly
 
@@ -281,7 +413,7 @@ t_max_size(_) ->
             ),
             Huge = #{max_size => 1 bsl 200},
             ?assertEqual({ok, Data}, ?M:decompress(Compressed, Algorithm, Huge)),
-            ?assertEqual({ok, Data}, esdb_archive_erl:decompress(Compressed, Algorithm, Huge))
+            ?assertEqual({ok, Data}, twin(decompress, Compressed, Algorithm, Huge))
         end
      || Algorithm <- ?ALGORITHMS
     ].
@@ -295,6 +427,40 @@ t_bomb(_) ->
     {more, Output, Stream1} = ?M:stream_update(Stream, Bomb),
     ?assert(iolist_size(Output) =< 1_048_576),
     {more, _, _} = ?M:stream_update(Stream1, <<>>).
+
+%% A frame of a million blocks of nothing: 3 MB of input must not become a hundred times that, in
+%% any codec, at once or as a stream.
+t_blocks_of_nothing_take_no_memory(_) ->
+    Blocks = binary:copy(<<0:24>>, 1_000_000),
+    Frame = <<16#FD2FB528:32/little, 0, (17 bsl 3), Blocks/binary, 1:24/little>>,
+    Codecs = lists:usort([esdb_zstd_erl:codec(), esdb_zstd_erl]),
+    Readers = [
+        fun() -> ?M:decompress(Frame, zstd) end,
+        fun() -> twin(decompress, Frame, zstd, #{}) end,
+        fun() -> {ok, through(decompress, zstd, #{}, [Frame])} end
+    ],
+    [
+        with_codec(Codec, fun() -> ?assertEqual({ok, <<>>}, within(1_000_000, Reader)) end)
+     || Codec <- Codecs, Reader <- Readers
+    ].
+
+%% What Fun returns when its process needs no more than that many words.
+within(Words, Fun) ->
+    Limit = {max_heap_size, #{size => Words, kill => true, error_logger => false}},
+    {_, Monitor} = spawn_opt(fun() -> exit({done, Fun()}) end, [monitor, Limit]),
+    receive
+        {'DOWN', Monitor, process, _, {done, Result}} -> Result;
+        {'DOWN', Monitor, process, _, Reason} -> {stopped, Reason}
+    end.
+
+with_codec(Codec, Fun) ->
+    Before = esdb_zstd_erl:codec(),
+    persistent_term:put({esdb_zstd_erl, codec}, Codec),
+    try
+        Fun()
+    after
+        persistent_term:put({esdb_zstd_erl, codec}, Before)
+    end.
 
 t_frames_are_joined_and_skippable_ones_skipped(_) ->
     {ok, One} = ?M:compress(~"one", zstd),
@@ -356,21 +522,79 @@ t_too_few_samples(_) ->
     Dull = [binary:copy(<<N>>, 64) || N <- lists:seq(1, 20)],
     ?assertMatch({ok, _}, ?M:train_dictionary(Dull, 256)).
 
+%% Each of them would be left out by a choice of every Nth sample.
+t_twin_trains_on_few_large_samples(_) ->
+    Common = iolist_to_binary([event(N) || N <- lists:seq(1, 40)]),
+    Samples = [
+        <<(rand:bytes(700))/binary, Common/binary, (rand:bytes(300_000))/binary>>
+     || _ <- lists:seq(1, 8)
+    ],
+    {ok, Dictionary} = esdb_archive_erl:train_dictionary(Samples, 4096),
+    ?assert(byte_size(Dictionary) =< 4096),
+    ?assertMatch({_, _}, binary:match(Common, binary:part(Dictionary, 0, 128))),
+    ?assert(binary:longest_common_suffix([Dictionary, lists:last(Samples)]) < 64).
+
+t_twin_trains_on_many_tiny_samples(_) ->
+    Many = [event(N) || N <- lists:seq(1, 100_000)],
+    Others = [event(N) || N <- lists:seq(200_001, 200_500)],
+    [
+        begin
+            {ok, Dictionary} = esdb_archive_erl:train_dictionary(Many, Size),
+            ?assert(byte_size(Dictionary) =< Size),
+            ?assert(total(Others, #{dictionary => Dictionary}) * 2 < total(Others, #{}))
+        end
+     || Size <- [8192, 1 bsl 22]
+    ].
+
+%% Many pieces and many epochs: the work must not grow with the product of both.
+t_twin_trains_in_linear_time(_) ->
+    Samples = [rand:bytes(85_000) || _ <- lists:seq(1, 200)],
+    Work = fun(Size) ->
+        {reductions, Before} = process_info(self(), reductions),
+        {ok, _} = esdb_archive_erl:train_dictionary(Samples, Size),
+        {reductions, After} = process_info(self(), reductions),
+        After - Before
+    end,
+    {Few, Many} = {Work(8192), Work(1 bsl 24)},
+    ct:log("~b and ~b reductions", [Few, Many]),
+    ?assert(Many < 1.5 * Few).
+
+%% The reference of a handle is a short cut to what its bytes say.
+t_the_bytes_of_a_handle_decide(_) ->
+    [Trained | _] = esdb_archive_gen:dictionaries(),
+    Like = flipped(Trained, bit_size(Trained) - 100),
+    Data = iolist_to_binary([event(7), binary:part(Trained, byte_size(Trained) - 200, 200)]),
+    [
+        begin
+            Mixed = esdb_archive_gen:mixed_handle(Bytes, Other),
+            {ok, Compressed} = ?M:compress(Data, zstd, #{dictionary => Mixed}),
+            ?assertEqual({ok, Compressed}, ?M:compress(Data, zstd, #{dictionary => Bytes})),
+            ?assertEqual({ok, Data}, ?M:decompress(Compressed, zstd, #{dictionary => Bytes})),
+            ?assertEqual({ok, Data}, ?M:decompress(Compressed, zstd, #{dictionary => Mixed}))
+        end
+     || Bytes <- [Trained, Like, ~"abc", event(7)],
+        Other <- [Trained, Like, ~"abd", ~"abc"]
+    ],
+    Invalid = esdb_archive_gen:mixed_handle(<<>>, Trained),
+    ?assertEqual(
+        {error, invalid_dictionary}, ?M:compress(Data, zstd, #{dictionary => Invalid})
+    ).
+
 t_each_mode_reads_the_other_with_a_dictionary(_) ->
     Data = event(7),
     [
         begin
-            {ok, Compressed} = Compress:compress(Data, zstd, #{dictionary => D}),
+            {ok, Compressed} = Compress(compress, Data, zstd, #{dictionary => D}),
             ?assertEqual(
                 {ok, Data},
-                Decompress:decompress(Compressed, zstd, #{dictionary => Other})
+                Decompress(decompress, Compressed, zstd, #{dictionary => Other})
             )
         end
      || Dictionary <- esdb_archive_gen:dictionaries(),
         D <- [Dictionary, ?M:dictionary(Dictionary)],
         Other <- [Dictionary, {esdb_dictionary, Dictionary, make_ref()}],
-        Compress <- [?M, esdb_archive_erl],
-        Decompress <- [?M, esdb_archive_erl]
+        Compress <- both(),
+        Decompress <- both()
     ].
 
 t_wrong_dictionary(_) ->
@@ -403,6 +627,60 @@ t_stream_round_trip(_) ->
             end
         )
     ).
+
+%% OTP's codec works on what it is given without being interrupted: it is given little at a time.
+t_stream_is_interrupted(_) ->
+    Zeros = binary:copy(<<0>>, 1 bsl 24),
+    {ok, Compressed} = ?M:compress(Zeros, zstd, #{level => 1}),
+    Empty = binary:copy(<<16#FD2FB528:32/little, 16#20, 0, 1:24/little>>, 100_000),
+    Sizes = [
+        largest_input(fun() -> through(Direction, zstd, #{}, [Data]) end)
+     || {Direction, Data} <- [{compress, Zeros}, {decompress, Compressed}, {decompress, Empty}]
+    ],
+    ?assertEqual([], [Size || Size <- Sizes, Size > 32_768]),
+    %% Between two calls other processes run.
+    ?assert(times_off(fun() -> through(compress, zstd, #{}, [Zeros]) end) > 16).
+
+%% Of the calls of OTP's codec that Fun makes.
+largest_input(Fun) ->
+    {Traces, _} = traced(Fun, [call], fun() ->
+        erlang:trace_pattern({zstd, stream, 2}, true, [global])
+    end),
+    Inputs = [iolist_size(Data) || {trace, _, call, {zstd, stream, [_, Data]}} <- Traces],
+    ?assert(Inputs =/= [] orelse esdb_zstd_erl:codec() =:= esdb_zstd_erl),
+    lists:max([0 | Inputs]).
+
+times_off(Fun) ->
+    {Traces, _} = traced(Fun, [running], fun() -> ok end),
+    length([out || {trace, _, out, _} <- Traces]).
+
+traced(Fun, Flags, Prepare) ->
+    Self = self(),
+    Worker = spawn_link(fun() ->
+        receive
+            go -> Self ! {self(), Fun()}
+        end
+    end),
+    Prepare(),
+    1 = erlang:trace(Worker, true, [{tracer, Self} | Flags]),
+    Worker ! go,
+    receive
+        {Worker, Result} -> {collect(Worker), Result}
+    end.
+
+%% All that was traced until now.
+collect(Worker) ->
+    Ref = erlang:trace_delivered(Worker),
+    receive
+        {trace_delivered, Worker, Ref} -> traces(Worker)
+    end.
+
+traces(Worker) ->
+    receive
+        Trace when element(1, Trace) =:= trace, element(2, Trace) =:= Worker ->
+            [Trace | traces(Worker)]
+    after 0 -> []
+    end.
 
 t_stream_of_the_own_codec(_) ->
     Data = iolist_to_binary([events(2000), binary:copy(<<7>>, 200_000), events(100)]),
@@ -479,12 +757,34 @@ count({more, Output, Stream}, Bytes) ->
 round_trip(Algorithm, Data) ->
     [
         begin
-            {ok, Compressed} = Compress:compress(Data, Algorithm),
-            {ok, Data} = Decompress:decompress(Compressed, Algorithm)
+            {ok, Compressed} = Compress(compress, Data, Algorithm, #{}),
+            {ok, Data} = Decompress(decompress, Compressed, Algorithm, #{})
         end
-     || Compress <- [?M, esdb_archive_erl], Decompress <- [?M, esdb_archive_erl]
+     || Compress <- both(), Decompress <- both()
     ],
     ok.
+
+%% What is loaded, and the Erlang twin.
+both() -> [fun loaded/4, fun twin/4].
+
+loaded(Function, Data, Algorithm, Options) -> ?M:Function(Data, Algorithm, Options).
+
+twin(Direction, Data, Algorithm, Options) ->
+    {ok, Checked} = esdb_archive_options:Direction(Algorithm, Options),
+    twin_does({Direction, Algorithm}, Data, Checked).
+
+twin_does({compress, lz4}, Data, _) ->
+    esdb_archive_erl:lz4_compress(Data);
+twin_does({compress, zstd}, Data, #{level := L, checksum := C, dictionary := D}) ->
+    esdb_archive_erl:zstd_compress(Data, L, C, D);
+twin_does({compress, zlib}, Data, #{level := Level}) ->
+    esdb_archive_erl:zlib_compress(Data, Level);
+twin_does({decompress, lz4}, Data, #{max_size := MaxSize}) ->
+    esdb_archive_erl:lz4_decompress(Data, MaxSize);
+twin_does({decompress, zstd}, Data, #{max_size := MaxSize, dictionary := D}) ->
+    esdb_archive_erl:zstd_decompress(Data, MaxSize, D);
+twin_does({decompress, zlib}, Data, #{max_size := MaxSize}) ->
+    esdb_archive_erl:zlib_decompress(Data, MaxSize).
 
 samples() ->
     Random = rand:bytes(3000),
@@ -524,8 +824,8 @@ is_result({error, _}) -> ok.
 own(Compressed, Dictionary) ->
     Id = esdb_archive_options:dictionary_id(Dictionary),
     maybe
-        {ok, {_, Most}, Events} ?= esdb_zstd_frame_erl:plan(Compressed, 1 bsl 30, Id),
-        esdb_zstd_erl:decompress(Compressed, Events, Most, 1 bsl 30, Dictionary)
+        {ok, Most} ?= esdb_zstd_frame_erl:plan(Compressed, 1 bsl 30, Id),
+        esdb_zstd_erl:decompress(Compressed, Most, 1 bsl 30, Dictionary)
     end.
 
 dictionary(none) -> #{};
