@@ -41,8 +41,14 @@ defmodule Mix.Tasks.Compile.EsdbNative do
   @moduledoc "Builds the native libraries with `native/build.sh`, which see for its switches."
   use Mix.Task.Compiler
 
+  @no_shell "erl_esdb_nifs: no sh here to build with, so the Erlang implementations will run"
+
   @impl true
   def run(_arguments) do
+    if System.find_executable("sh"), do: build(), else: Mix.shell().info(@no_shell)
+  end
+
+  defp build do
     priv = Path.join(Mix.Project.app_path(), "priv")
 
     case System.cmd("sh", ["native/build.sh", priv], into: IO.stream(), stderr_to_stdout: true) do

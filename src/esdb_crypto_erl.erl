@@ -17,8 +17,9 @@
 -define(Y8, 2707385501144840649318225287225658788936804267575313519463743609750303402022).
 
 -define(ALPHABET, ~"123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz").
-%% A check in reductions, of which a process has 4,000 until it is interrupted, about a millisecond. OTP
-%% does not count the time of its calls, so a process that makes many would not be interrupted.
+%% A check in reductions, of which a process has 4,000 until it is interrupted, about a
+%% millisecond. OTP does not count the time of its calls, so a process that makes many would not be
+%% interrupted.
 -define(CHECK, 600).
 %% Bytes that are compared in the time of a reduction.
 -define(EQUAL, 128).
@@ -43,8 +44,8 @@ otp_verify(Message, Signature, Key) ->
     try
         crypto:verify(eddsa, none, Message, Signature, [Key, ed25519])
     catch
-        %% An encoding that this version of OpenSSL does not even take. That it has no Ed25519 at all is
-        %% no answer to whether a signature is valid.
+        %% An encoding that this version of OpenSSL does not even take. That it has no Ed25519 at
+        %% all is no answer to whether a signature is valid.
         error:{Class, _, _} when Class =/= notsup -> false
     end.
 

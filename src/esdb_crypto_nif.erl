@@ -11,9 +11,9 @@ true
    esdb_crypto_nif:verify_ed25519(~"hello", Signature, Key).
 true
 3> esdb_crypto_nif:base64_encode_urlsafe(<<251, 255>>).
-~"-_8"
+<<"-_8">>
 4> esdb_crypto_nif:base58_encode(<<0, 0, 1>>).
-~"112"
+<<"112">>
 ```
 
 Where OTP's `crypto` is as fast it does the work, with the library or without. Data is a binary or
