@@ -295,8 +295,8 @@ a_lif_05_stop_store(_Config) ->
 
 a_lif_05_starts_and_stops_race(_Config) ->
     {ok, _} = erl_esdb_app:start(),
-    Start = fun() -> [erl_esdb:start_store(a) || _ <- lists:seq(1, 500)] end,
-    Stop = fun() -> [erl_esdb:stop_store(a) || _ <- lists:seq(1, 500)] end,
+    Start = fun() -> [erl_esdb:start_store(a) || _ <- lists:seq(1, 1000)] end,
+    Stop = fun() -> [erl_esdb:stop_store(a) || _ <- lists:seq(1, 1000)] end,
     Results = lists:append(erl_esdb_test:concurrently([Start, Stop, Start, Stop, Start, Stop])),
     ?assertEqual([], [Result || Result <- Results, not is_outcome(Result)]),
     _ = erl_esdb:stop_store(a),
