@@ -1,7 +1,9 @@
 #!/bin/sh
-# Starts the demo on the applications that `make build` compiled. REPO and EVENTS choose the events.
+# Starts the demo on the applications that `make build` compiled (or those below ESDB_LIB). REPO and
+# EVENTS choose the events.
 set -eu
 cd "$(dirname "$0")/.."
 [ -n "${REPO:-}" ] || unset REPO
 [ -n "${EVENTS:-}" ] || unset EVENTS
-exec erl -noinput -pa _build/default/lib/*/ebin -run esdb_demo main
+# +Bd: Ctrl-C ends the demo, it does not ask what to do.
+exec erl +Bd -noinput -pa "${ESDB_LIB:-_build/default/lib}"/*/ebin -run esdb_demo main

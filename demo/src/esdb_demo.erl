@@ -50,6 +50,8 @@ main() ->
         ok -> halt(0);
         {error, Sentence} -> refuse(Sentence)
     catch
+        %% Nobody reads any more, as after `make demo | head`: nothing to say, and no failure.
+        error:terminated -> halt(0);
         Class:Reason:Stack ->
             refuse(["a defect: ", erl_error:format_exception(Class, Reason, Stack)])
     end.

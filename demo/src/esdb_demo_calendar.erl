@@ -9,7 +9,7 @@ any history has a readable number of rows.
 ```
 """.
 
--export([spans/2, weeks/1, date/1]).
+-export([spans/2, weeks/1, date/1, monday/1, day_name/1]).
 -export_type([unit/0]).
 
 -type unit() :: week | month | quarter | year | {years, pos_integer()}.
@@ -51,11 +51,21 @@ weeks(Weeks) ->
 
 -doc "The day of a time in microseconds, as `2011-01-09`.".
 -spec date(non_neg_integer()) -> string().
-date(Us) ->
-    {Year, Month, Day} = day(Us div ?DAY_US),
+date(Us) -> day_name(Us div ?DAY_US).
+
+-doc "The last Monday that is not after a time in microseconds, in days since the epoch.".
+-spec monday(non_neg_integer()) -> integer().
+monday(Us) ->
+    %% Day 0 was a Thursday, so the first Monday is day -3.
+    (Us div ?DAY_US + 3) div 7 * 7 - 3.
+
+-doc "The name of a day that is counted from the epoch, as `2011-01-09`.".
+-spec day_name(integer()) -> string().
+day_name(SinceEpoch) ->
+    {Year, Month, Day} = day(SinceEpoch),
     lists:flatten(io_lib:format("~4..0b-~2..0b-~2..0b", [Year, Month, Day])).
 
--spec day(non_neg_integer()) -> calendar:date().
+-spec day(integer()) -> calendar:date().
 day(SinceEpoch) ->
     calendar:gregorian_days_to_date(calendar:date_to_gregorian_days(1970, 1, 1) + SinceEpoch).
 

@@ -14,7 +14,7 @@ Everything is built from a `t:esdb_demo_terminal:style/0` and returned, nothing 
 
 -export([number/1, percent/2, bytes/1, duration/1, ratio/1]).
 -export([bar/4, bars/2, sparkline/3, table/2, label/2]).
--export([heading/2, note/2, alarm/2]).
+-export([heading/2, note/2, alarm/2, paragraph/2]).
 
 -type style() :: #{unicode := boolean(), colour := boolean(), width := pos_integer(), _ => _}.
 
@@ -163,6 +163,23 @@ note(Text, Style) -> ["  ", paint("2", Text, Style), "\n"].
 -doc "Something that should not be.".
 -spec alarm(unicode:chardata(), style()) -> unicode:chardata().
 alarm(Text, Style) -> paint("1;31", Text, Style).
+
+-doc "Words in lines that fit, indented.".
+-spec paragraph([unicode:chardata()], style()) -> unicode:chardata().
+paragraph(Words, #{width := Width}) ->
+    {Lines, Last, _} = lists:foldl(
+        fun(Word, Acc) -> word(Word, string:length(Word), Width - 4, Acc) end, {[], [], 0}, Words
+    ),
+    [["    ", Line, "\n"] || Line <- lists:reverse([Last | Lines])].
+
+-spec word(unicode:chardata(), non_neg_integer(), integer(), {Lines, Line, non_neg_integer()}) ->
+    {Lines, Line, non_neg_integer()}
+when
+    Lines :: [unicode:chardata()], Line :: unicode:chardata().
+word(Word, Length, _Width, {Lines, _, 0}) -> {Lines, Word, Length};
+word(Word, Length, Width, {Lines, Line, Size}) when Size + 1 + Length =< Width ->
+    {Lines, [Line, " ", Word], Size + 1 + Length};
+word(Word, Length, _Width, {Lines, Line, _}) -> {[Line | Lines], Word, Length}.
 
 -spec paint(string(), unicode:chardata(), style()) -> unicode:chardata().
 paint(Code, Text, #{colour := true}) -> ["\e[", Code, "m", Text, "\e[0m"];

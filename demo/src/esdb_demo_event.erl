@@ -13,8 +13,9 @@ back.
 
 In the store the metadata keys `causation_id`, `correlation_id` and `actor_id` are atoms, as the
 store's causation functions expect them; all other keys stay binaries, so no input makes an atom.
-The time of the commit is kept as `<<"epoch_us">>` in the metadata, because the store's own
-`epoch_us` is the time of the append.
+The time of the commit is kept under the reserved key `<<"$epoch_us">>` of the metadata, because the
+store's own `epoch_us` is the time of the append; a line that has this key itself is refused. What is
+null stays null, and what is absent stays absent: an event comes back as it went in.
 """.
 
 -include_lib("erl_esdb_gater/include/esdb_gater_types.hrl").
@@ -39,6 +40,7 @@ The time of the commit is kept as `<<"epoch_us">>` in the metadata, because the 
 %% An integer of more digits than this is no number of lines or microseconds, and the time that it
 %% takes to convert grows with the square of its length.
 -define(MAX_DIGITS, 30).
+-define(TIME_KEY, ~"$epoch_us").
 -define(ATOM_KEYS, [causation_id, correlation_id, actor_id]).
 
 -doc """
@@ -76,7 +78,8 @@ check(#{} = Json) ->
         {~"stream_id", fun is_name/1, ~"stream_id is not a non-empty string"},
         {~"epoch_us", fun is_time/1, ~"epoch_us is not an integer between the years 1970 and 9999"},
         {~"data", fun is_map/1, ~"data is not an object"},
-        {~"metadata", fun is_map/1, ~"metadata is not an object"}
+        {~"metadata", fun is_map/1, ~"metadata is not an object"},
+        {~"metadata", fun is_free/1, ~"metadata has the reserved key $epoch_us"}
     ],
     Fails = fun({Key, Is, _}) -> not Is(maps:get(Key, Json, missing)) end,
     case lists:search(Fails, Checks) of
@@ -97,6 +100,10 @@ is_name(Term) ->
 -spec is_time(term()) -> boolean().
 is_time(Term) ->
     is_integer(Term) andalso Term >= 0 andalso Term =< ?LAST_US.
+
+-spec is_free(map()) -> boolean().
+is_free(Metadata) ->
+    not is_map_key(?TIME_KEY, Metadata).
 
 -spec from_json(map()) -> commit().
 from_json(#{
@@ -119,9 +126,9 @@ from_json(#{
 -doc "The event as `erl_esdb_streams:append/4` takes it.".
 -spec to_new(commit()) -> map().
 to_new(#{epoch_us := Time, metadata := Metadata} = Event) ->
-    Kept = #{stored_key(Key) => Value || Key := Value <- Metadata, Value =/= null},
+    Kept = #{stored_key(Key) => Value || Key := Value <- Metadata},
     New = maps:with([event_id, event_type, data], Event),
-    New#{metadata => Kept#{~"epoch_us" => Time}}.
+    New#{metadata => Kept#{?TIME_KEY => Time}}.
 
 -spec stored_key(binary()) -> atom() | binary().
 stored_key(~"causation_id") -> causation_id;
@@ -132,8 +139,8 @@ stored_key(Other) -> Other.
 -doc "The event that the store gives back, in the shape of `t:commit/0` again.".
 -spec from_stored(#event{}) -> commit().
 from_stored(#event{metadata = Stored} = E) ->
-    {Time, Rest} = maps:take(~"epoch_us", Stored),
-    Atoms = #{atom_to_binary(Key) => maps:get(Key, Rest, null) || Key <- ?ATOM_KEYS},
+    {Time, Rest} = maps:take(?TIME_KEY, Stored),
+    Atoms = #{atom_to_binary(Key) => Value || Key := Value <- maps:with(?ATOM_KEYS, Rest)},
     #{
         event_id => E#event.event_id,
         event_type => E#event.event_type,

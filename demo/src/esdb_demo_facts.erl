@@ -18,6 +18,8 @@ What a report tells about events, gathered in one fold over them.
     streams := counts(binary()),
     types := counts(binary()),
     weeks := counts(non_neg_integer()),
+    %% By the day on which the week of the calendar began, counted from the epoch.
+    mondays := counts(integer()),
     areas := counts(binary()),
     first := integer() | none,
     last := integer() | none,
@@ -32,6 +34,7 @@ new() ->
         streams => #{},
         types => #{},
         weeks => #{},
+        mondays => #{},
         areas => #{},
         first => none,
         last => none,
@@ -46,6 +49,7 @@ add(#{event_id := Id, event_type := Type, stream_id := Stream, epoch_us := Time}
         streams := Streams,
         types := Types,
         weeks := Weeks,
+        mondays := Mondays,
         areas := Areas,
         first := First,
         last := Last,
@@ -56,6 +60,7 @@ add(#{event_id := Id, event_type := Type, stream_id := Stream, epoch_us := Time}
         streams => count(Stream, 1, Streams),
         types => count(Type, 1, Types),
         weeks => count(esdb_demo_event:week(Event), 1, Weeks),
+        mondays => count(esdb_demo_calendar:monday(Time), 1, Mondays),
         areas => lists:foldl(fun count_area/2, Areas, esdb_demo_event:insertions_by_area(Event)),
         %% An atom is greater than any number.
         first => min(First, Time),

@@ -104,10 +104,20 @@ log(Path, Log) ->
         {error, Reason} -> {error, no_answer(Reason)}
     end.
 
-%% Everything that a user's configuration could change about the output is set here. With -z names
-%% are given as they are, whatever bytes they have, and end with a zero byte.
+%% Everything that a user's configuration could change about the output is set here; what has no
+%% option in older versions of git by its key. With -z names are given as they are, whatever bytes
+%% they have, and end with a zero byte.
 -spec log_arguments() -> [string()].
 log_arguments() ->
+    Keys = [
+        "log.showRoot=true",
+        "log.diffMerges=separate",
+        "diff.relative=false",
+        "diff.renameLimit=1000",
+        "diff.algorithm=myers",
+        "diff.submodule=short"
+    ],
+    lists:append([["-c", Key] || Key <- Keys]) ++
     [
         "log",
         "--topo-order",
@@ -118,6 +128,7 @@ log_arguments() ->
         "--no-textconv",
         "--no-mailmap",
         "--no-show-signature",
+        "--ignore-submodules=none",
         "-M",
         "-z",
         "--numstat",

@@ -1,26 +1,37 @@
 -module(esdb_demo_import).
 -moduledoc """
-Takes events from a source into the stores of one or two lanes, a thousand at a time.
+Takes events from a source into the stores of one or two lanes, a thousand at a time, or fewer where
+they are large.
 
 Of each thousand the events of one stream go in as one batch, in their order. Items that are no
-event, and events whose id was there before, are counted, and the first few are kept to be named.
+event, and events whose id was there before, are counted and named: the reasons of the first few,
+and the places of as many as can be read.
 
 ```erlang
 1> esdb_demo_import:run({ndjson, "events.ndjson.gz"}, demo, [Lane], Style).
-{ok,#{events => 36053,problems => 0,first_problems => [],append_us => [402113]}}
+{ok,#{events => 36053,problems => 0,first_problems => [],problem_places => [],
+      append_us => [402113]}}
 ```
 """.
 
 -export([run/4]).
--export_type([imported/0]).
+-export_type([imported/0, where/0]).
 
 -define(CHUNK, 1000).
+%% Bytes of the events of a chunk as terms; a store takes 64 MiB in one batch.
+-define(CHUNK_BYTES, 16_777_216).
+%% Problems whose reason is kept, and places (one, or several in a row) that are.
 -define(NAMED, 5).
+-define(PLACES, 200).
 
+-doc "The number of a line, or the hash of a commit.".
+-type where() :: pos_integer() | binary().
 -type imported() :: #{
     events := non_neg_integer(),
     problems := non_neg_integer(),
-    first_problems := [{Where :: pos_integer() | binary(), Why :: binary()}],
+    first_problems := [{Where :: where(), Why :: binary()}],
+    %% First and last of each run of problems, in their order; at most 200 runs.
+    problem_places := [{where(), where()}],
     %% One number a lane.
     append_us := [non_neg_integer()]
 }.
@@ -33,8 +44,10 @@ event, and events whose id was there before, are counted, and the first few are 
     %% Newest first.
     chunk = [] :: [esdb_demo_event:commit()],
     size = 0 :: non_neg_integer(),
+    bytes = 0 :: non_neg_integer(),
     problems = 0 :: non_neg_integer(),
-    first_problems = [] :: [{pos_integer() | binary(), binary()}],
+    first_problems = [] :: [{where(), binary()}],
+    places = [] :: [{where(), where()}],
     append_us :: [non_neg_integer()]
 }).
 
@@ -53,9 +66,11 @@ run(Source, Store, Lanes, Style) ->
     Import = #import{
         store = Store, lanes = Lanes, progress = Progress, append_us = [0 || _ <- Lanes]
     },
-    try esdb_demo_source:fold(Source, fun item/2, Import) of
-        {ok, End} -> {ok, finish(flush(End))};
-        {error, Sentence} -> {error, Sentence}
+    try
+        maybe
+            {ok, End} ?= esdb_demo_source:fold(Source, fun item/2, Import),
+            {ok, finish(flush(End))}
+        end
     catch
         throw:{?MODULE, Sentence} -> {error, Sentence}
     after
@@ -73,6 +88,7 @@ imported(Import) ->
         events => map_size(Import#import.seen),
         problems => Import#import.problems,
         first_problems => lists:reverse(Import#import.first_problems),
+        problem_places => lists:reverse(Import#import.places),
         append_us => Import#import.append_us
     }.
 
@@ -80,28 +96,45 @@ imported(Import) ->
 item({event, Where, #{event_id := Id}}, #import{seen = Seen} = Import) when is_map_key(Id, Seen) ->
     problem(Where, ~"this event_id was there before", Import);
 item({event, _, #{event_id := Id} = Event}, #import{chunk = Chunk, size = Size} = Import) ->
+    Bytes = Import#import.bytes + erlang:external_size(Event),
     Seen = (Import#import.seen)#{Id => []},
-    flush_full(Import#import{seen = Seen, chunk = [Event | Chunk], size = Size + 1});
+    flush_full(Import#import{
+        seen = Seen, chunk = [Event | Chunk], size = Size + 1, bytes = Bytes
+    });
 item({problem, Where, Why}, Import) ->
     problem(Where, Why, Import);
 item({progress, Share}, #import{progress = Progress, seen = Seen} = Import) ->
     Import#import{progress = esdb_demo_terminal:step(Share, map_size(Seen), Progress)}.
 
--spec problem(pos_integer() | binary(), binary(), #import{}) -> #import{}.
-problem(Where, Why, #import{problems = N, first_problems = First} = Import) when N < ?NAMED ->
-    Import#import{problems = N + 1, first_problems = [{Where, Why} | First]};
-problem(_, _, #import{problems = N} = Import) ->
-    Import#import{problems = N + 1}.
+-spec problem(where(), binary(), #import{}) -> #import{}.
+problem(Where, Why, #import{problems = N, first_problems = First, places = Places} = Import) ->
+    Import#import{
+        problems = N + 1,
+        first_problems = [{Where, Why} || N < ?NAMED] ++ First,
+        places = place(Where, Places)
+    }.
+
+%% Newest first, as long as there is room.
+-spec place(where(), [{where(), where()}]) -> [{where(), where()}].
+place(Line, [{From, To} | Places]) when is_integer(Line), Line =:= To + 1 ->
+    [{From, Line} | Places];
+place(Where, Places) when length(Places) < ?PLACES -> [{Where, Where} | Places];
+place(_, Places) -> Places.
 
 -spec flush_full(#import{}) -> #import{}.
-flush_full(#import{size = ?CHUNK} = Import) -> flush(Import);
-flush_full(Import) -> Import.
+flush_full(#import{size = Size, bytes = Bytes} = Import) when
+    Size >= ?CHUNK; Bytes >= ?CHUNK_BYTES
+->
+    flush(Import);
+flush_full(Import) ->
+    Import.
 
 -spec flush(#import{}) -> #import{}.
 flush(#import{chunk = Chunk, store = Store, lanes = Lanes, append_us = Before} = Import) ->
     Batches = batches(lists:reverse(Chunk)),
     Took = [append(Lane, Store, Batches) || Lane <- Lanes],
-    Import#import{chunk = [], size = 0, append_us = lists:zipwith(fun erlang:'+'/2, Before, Took)}.
+    Sum = lists:zipwith(fun erlang:'+'/2, Before, Took),
+    Import#import{chunk = [], size = 0, bytes = 0, append_us = Sum}.
 
 -spec append(esdb_demo_lane:lane(), atom(), [{binary(), [map()]}]) -> non_neg_integer().
 append(Lane, Store, Batches) ->

@@ -28,6 +28,7 @@ The report as text, made from what was measured and nothing else.
 -type style() :: esdb_demo_terminal:style().
 
 -define(TIME_ROWS, 20).
+-define(WEEK_ROWS, 12).
 -define(NARROW, 12).
 
 -doc "The whole report.".
@@ -84,13 +85,37 @@ overview(#{title := Title, here := #{facts := Facts}, imported := Imported}, Sty
 -spec problems(esdb_demo_import:imported(), style()) -> unicode:chardata().
 problems(#{problems := 0}, _) ->
     [];
-problems(#{problems := N, first_problems := First}, Style) ->
-    More = N - length(First),
+problems(#{problems := N, first_problems := First} = Imported, Style) ->
     [
         ["  ", esdb_demo_chart:alarm([counted(N, "item"), " left out:"], Style), "\n"],
-        [["    ", where(Where), ": ", Why, "\n"] || {Where, Why} <- First],
-        [["    and ", esdb_demo_chart:number(More), " more\n"] || More > 0]
+        esdb_demo_chart:paragraph(places(Imported), Style),
+        [["    ", where(Where), ": ", Why, "\n"] || {Where, Why} <- First]
     ].
+
+%% All of them by number, several in a row as one.
+-spec places(esdb_demo_import:imported()) -> [unicode:chardata()].
+places(#{problems := N, problem_places := Places}) ->
+    Named = lists:sum([places_in(Place) || Place <- Places]),
+    Rest = [["and ", esdb_demo_chart:number(N - Named), " more"] || N > Named],
+    Kind =
+        case Places of
+            [{Line, _} | _] when is_integer(Line) -> "line";
+            _ -> "commit"
+        end,
+    [[Kind, ["s" || N > 1]] | commas([place(Place) || Place <- Places] ++ Rest)].
+
+-spec commas([unicode:chardata(), ...]) -> [unicode:chardata(), ...].
+commas([Last]) -> [Last];
+commas([Word | Words]) -> [[Word, ","] | commas(Words)].
+
+-spec places_in({esdb_demo_import:where(), esdb_demo_import:where()}) -> pos_integer().
+places_in({From, To}) when is_integer(From), is_integer(To) -> To - From + 1;
+places_in({_, _}) -> 1.
+
+-spec place({esdb_demo_import:where(), esdb_demo_import:where()}) -> unicode:chardata().
+place({Line, Line}) when is_integer(Line) -> integer_to_list(Line);
+place({From, To}) when is_integer(From), is_integer(To) -> io_lib:format("~b-~b", [From, To]);
+place({Commit, _}) -> short(Commit).
 
 -doc "Where an item of the source stands, for people.".
 -spec where(pos_integer() | binary()) -> unicode:chardata().
@@ -111,7 +136,7 @@ types(#{here := #{facts := #{types := Types, events := Events}}}, Style) ->
     ].
 
 -spec timeline(result(), style()) -> unicode:chardata().
-timeline(#{here := #{facts := #{weeks := Weeks}}}, #{width := Width} = Style) ->
+timeline(#{here := #{facts := #{weeks := Weeks} = Facts}}, #{width := Width} = Style) ->
     {Unit, Spans} = esdb_demo_calendar:spans(Weeks, ?TIME_ROWS),
     All = esdb_demo_calendar:weeks(Weeks),
     [
@@ -120,10 +145,23 @@ timeline(#{here := #{facts := #{weeks := Weeks}}}, #{width := Width} = Style) ->
         [
             [
                 ["\n  ", esdb_demo_chart:sparkline(All, Width - 4, Style), "\n"],
-                esdb_demo_chart:note(sparkline_note(length(All), Width - 4), Style)
+                esdb_demo_chart:note(sparkline_note(length(All), Width - 4), Style),
+                busiest_weeks(Facts, Style)
             ]
          || Unit =/= week
         ]
+    ].
+
+%% A long history has more weeks than anybody reads: those with the most events, each by its Monday.
+-spec busiest_weeks(esdb_demo_facts:facts(), style()) -> unicode:chardata().
+busiest_weeks(#{mondays := Mondays}, Style) ->
+    Shown = lists:sublist(most_first(Mondays), ?WEEK_ROWS),
+    [
+        esdb_demo_chart:heading("Events by week, the busiest, from Monday", Style),
+        esdb_demo_chart:bars(
+            [{esdb_demo_calendar:day_name(Day), N, ""} || {Day, N} <- Shown], Style
+        ),
+        more(map_size(Mondays) - length(Shown), "week", Style)
     ].
 
 -spec sparkline_note(pos_integer(), pos_integer()) -> unicode:chardata().
@@ -258,7 +296,7 @@ archive_notes(#{here := #{facts := #{events := Events}}} = Result, Style) ->
     Dictionary =
         case [R || #{codec := zstd_dictionary} = R <- All] of
             [] -> "no dictionary: too few events to train one";
-            _ -> "dictionary: 32 KiB, trained on at most 2,000 of these events"
+            _ -> "dictionary: 32 KiB, trained on at most 4,000 of these events"
         end,
     Least = lists:min([N || #{events := N} <- All]),
     [
@@ -357,7 +395,7 @@ per_second(Events, Us) ->
 counted(1, Thing) -> "1 " ++ Thing;
 counted(N, Thing) -> esdb_demo_chart:number(N) ++ " " ++ Thing ++ "s".
 
--spec most_first(#{binary() => non_neg_integer()}) -> [{binary(), non_neg_integer()}].
+-spec most_first(#{Key => non_neg_integer()}) -> [{Key, non_neg_integer()}].
 most_first(Counts) ->
     [{Key, -N} || {N, Key} <- lists:sort([{-N, Key} || Key := N <- Counts])].
 

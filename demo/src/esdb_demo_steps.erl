@@ -35,8 +35,8 @@ without, each on its own store.
 
 -define(PAGE, 1000).
 -define(PARTITIONS, 16).
-%% Events that a dictionary is trained on, taken at equal distances.
--define(SAMPLES, 2000).
+%% Events that a dictionary is trained on, at most, evenly from all.
+-define(SAMPLES, 4000).
 %% Lines that the other node is given to read.
 -define(PARCEL, 200).
 
@@ -153,13 +153,17 @@ tally(Placed) ->
 
 -spec samples(atom(), esdb_demo_facts:facts()) -> [binary()].
 samples(Store, #{events := Events}) ->
-    Distance = (Events + ?SAMPLES - 1) div ?SAMPLES,
-    Take = fun
-        (Event, {0, Taken}) -> {Distance - 1, [esdb_demo_event:to_json(Event) | Taken]};
-        (_, {N, Taken}) -> {N - 1, Taken}
+    Wanted = min(?SAMPLES, Events),
+    %% How many samples there are of the first N events; the first event is one.
+    Due = fun(N) -> (N * Wanted + Events - 1) div Events end,
+    Take = fun(Event, {N, Taken}) ->
+        case Due(N + 1) > Due(N) of
+            true -> {N + 1, [esdb_demo_event:to_json(Event) | Taken]};
+            false -> {N + 1, Taken}
+        end
     end,
     {_, Samples} = fold(Store, Take, {0, []}),
-    Samples.
+    lists:reverse(Samples).
 
 -spec archive(atom(), esdb_demo_archive:archive()) -> esdb_demo_archive:archive().
 archive(Store, Empty) ->

@@ -35,10 +35,10 @@ On a terminal that line is a bar, drawn over itself; elsewhere it is a plain lin
 -define(REDRAW_MS, 80).
 -define(BAR, 32).
 
--doc "Sets up standard output: its encoding, and no log lines between the report's.".
+-doc "Sets up standard output: no log lines between the report's, and none when it is closed.".
 -spec prepare() -> ok.
 prepare() ->
-    ok = logger:set_primary_config(level, error),
+    ok = logger:set_primary_config(level, none),
     ok.
 
 -doc "The style for standard output.".

@@ -14,6 +14,9 @@ all() ->
         pieces_are_those_of_a_split,
         ndjson_plain_gzipped_and_odd_line_ends_are_the_same,
         ndjson_malformed_lines_are_named_and_the_rest_goes_in,
+        import_of_large_lines_goes_in_by_parts,
+        import_names_the_places_of_many_problems,
+        import_of_a_refused_batch_is_one_sentence,
         ndjson_a_file_without_line_ends_is_one_problem,
         ndjson_files_that_cannot_be_read,
         git_merge_rename_binary_empty_and_names,
@@ -29,14 +32,18 @@ all() ->
         chart_numbers_bars_and_names,
         terminal_styles,
         progress_in_plain_lines,
+        samples_are_spread_evenly,
         archive_reads_back_and_keeps_to_its_budget,
         steps_agree_with_a_node_without_libraries,
         report_says_what_was_measured,
+        report_of_a_long_history_has_its_busiest_weeks,
         report_alarms,
         dot_is_valid_whatever_the_names,
         demo_of_a_file_in_each_mode,
         demo_of_a_repository,
-        demo_refuses_with_one_sentence
+        demo_refuses_with_one_sentence,
+        demo_whose_reader_is_gone_is_quiet,
+        demo_ends_at_an_interrupt
     ].
 
 %% Events
@@ -62,7 +69,8 @@ event_what_a_line_must_have(_) ->
             {~"epoch_us is not an integer between the years 1970 and 9999", Good#{epoch_us := 1.0}},
             {~"epoch_us is not an integer between the years 1970 and 9999", Good#{epoch_us := -1}},
             {~"data is not an object", Good#{data := [1]}},
-            {~"metadata is missing", maps:remove(metadata, Good)}
+            {~"metadata is missing", maps:remove(metadata, Good)},
+            {~"metadata has the reserved key $epoch_us", Good#{metadata := #{'$epoch_us' => 1}}}
         ]
     ],
     {error, ~"not a JSON object"} = esdb_demo_event:parse(~"[]"),
@@ -86,7 +94,19 @@ event_to_the_store_and_back(Config) ->
         Batches = [{S, [esdb_demo_event:to_new(E)]} || #{stream_id := S} = E <- Events],
         {ok, _} = esdb_demo_steps:append(Store, Batches),
         Read = esdb_demo_steps:fold(Store, fun(E, In) -> [E | In] end, []),
-        Events = lists:reverse(Read)
+        Events = lists:reverse(Read),
+        %% Null and absent are two things.
+        Odds = [
+            (hd(Events))#{event_id := Id, metadata := Metadata}
+         || {Id, Metadata} <- [
+                {~"x1", #{}},
+                {~"x2", #{~"causation_id" => null, ~"actor_id" => ~"a"}},
+                {~"x3", #{~"epoch_us" => ~"mine", ~"other" => null, ~"list" => [null, #{}]}}
+            ]
+        ],
+        {ok, _} = esdb_demo_steps:append(Store, [{~"odd", lists:map(fun to_new/1, Odds)}]),
+        All = lists:reverse(esdb_demo_steps:fold(Store, fun(E, In) -> [E | In] end, [])),
+        ?assertEqual([E#{stream_id := ~"odd"} || E <- Odds], lists:nthtail(300, All))
     end),
     [#{metadata := Kept} | _] = [esdb_demo_event:to_new(E) || E <- tl(Events)],
     ?assertMatch(#{causation_id := _, correlation_id := _, actor_id := _, ~"parents" := [_]}, Kept),
@@ -95,6 +115,8 @@ event_to_the_store_and_back(Config) ->
     {ok, Odd} = parse((hd(Events))#{metadata := Foreign, data := Foreign}),
     _ = esdb_demo_event:to_new(Odd),
     ?assert(erlang:system_info(atom_count) - Atoms < 10_000).
+
+to_new(Event) -> esdb_demo_event:to_new(Event).
 
 events_of_many_pages_are_folded_in_order(_) ->
     Events = chained([integer_to_binary(N) || N <- lists:seq(1, 2500)]),
@@ -176,6 +198,50 @@ ndjson_malformed_lines_are_named_and_the_rest_goes_in(Config) ->
     ?assertEqual([2, 3, 4, 5, 6, 9, 10, 12, 13, 14, 16], Problems),
     ?assertEqual([1, 7, 11, 15], [Line || {event, Line, _} <- items(Path)]).
 
+import_of_large_lines_goes_in_by_parts(Config) ->
+    [Event] = chained([~"id"]),
+    Text = binary:copy(~"x", 100_000),
+    Lines = [
+        [encode(Event#{event_id := <<"e", (integer_to_binary(N))/binary>>, data := #{t => Text}}), $\n]
+     || N <- lists:seq(1, 800)
+    ],
+    Path = write(Config, "large.ndjson", Lines),
+    {ok, Imported} = in_store(fun(Store) -> import({ndjson, Path}, Store) end),
+    ?assertMatch(#{events := 800, problems := 0}, Imported).
+
+import_names_the_places_of_many_problems(Config) ->
+    %% 300 lines: every second one is broken, and a few in a row at the beginning.
+    Lines = [
+        case N rem 2 =:= 0 orelse N < 6 of
+            true -> "broken\n";
+            false -> "\n"
+        end
+     || N <- lists:seq(1, 600)
+    ],
+    Path = write(Config, "many.ndjson", Lines),
+    {ok, Imported} = in_store(fun(Store) -> import({ndjson, Path}, Store) end),
+    #{problems := 303, problem_places := Places, first_problems := First} = Imported,
+    ?assertEqual([{1, 6} | [{N, N} || N <- lists:seq(8, 404, 2)]], Places),
+    ?assertEqual([1, 2, 3, 4, 5], [Line || {Line, _} <- First]),
+    Shown = (result(Config))#{imported := Imported#{append_us := [1]}, there := {none, ~"one"}},
+    Text = flat(esdb_demo_report:render(Shown, style(false, 80))),
+    [
+        ?assertNotEqual(nomatch, string:find(Text, Part), {Part, Text})
+     || Part <- ["303 items left out:\n    lines 1-6, 8, 10, 12,", " 404,", "and 98 more\n    line 1: "]
+    ],
+    [?assert(string:length(L) =< 80, L) || L <- lines(Text)].
+
+import_of_a_refused_batch_is_one_sentence(Config) ->
+    Path = data_file(Config, "commits.ndjson.gz"),
+    {ok, _} = application:ensure_all_started(erl_esdb),
+    {ok, _} = erl_esdb:start_store(demo_test, #{max_batch_events => 1}),
+    try
+        {error, Why} = import({ndjson, Path}, demo_test),
+        ?assertMatch(<<"the store refused events of the stream area-", _/binary>>, Why)
+    after
+        erl_esdb:stop_store(demo_test)
+    end.
+
 ndjson_a_file_without_line_ends_is_one_problem(Config) ->
     Path = write(Config, "endless.gz", zlib:gzip(binary:copy(~"x", 50_000_000))),
     ?assertEqual([{problem, 1, ~"longer than 4 MiB"}], items(Path)).
@@ -256,7 +322,14 @@ counts(#{~"files" := F, ~"insertions" := I, ~"deletions" := D}) ->
 
 git_user_configuration_changes_nothing(Config) ->
     Repo = history(Config, "configured"),
+    Lines = [[integer_to_list(N), "\n"] || N <- lists:seq(1, 50)],
+    commit(Repo, 1_700_000_005, #{"one/a" => [Lines, "a\n"], "one/b" => [Lines, "b\n"]}, "two"),
+    git(Repo, ["mv", "one", "src/two"]),
+    Changed = #{"src/two/a" => [Lines, "a\nc\n"], "src/two/b" => [Lines, "b\nd\n"]},
+    commit(Repo, 1_700_000_006, Changed, "renamed and changed"),
     {ok, Before} = fold_git(Repo),
+    [{event, _, #{data := Last}} | _] = lists:reverse(Before),
+    ?assertEqual({2, 2, 0}, counts(Last)),
     [
         git(Repo, ["config", Key, Value])
      || {Key, Value} <- [
@@ -269,10 +342,18 @@ git_user_configuration_changes_nothing(Config) ->
             {"log.mailmap", "true"},
             {"format.pretty", "fuller"},
             {"diff.noprefix", "true"},
+            {"log.showRoot", "false"},
+            {"log.diffMerges", "first-parent"},
+            {"diff.relative", "true"},
+            {"diff.renameLimit", "1"},
+            {"diff.algorithm", "patience"},
+            {"diff.submodule", "log"},
+            {"diff.ignoreSubmodules", "all"},
             {"i18n.logOutputEncoding", "UTF-16"}
         ]
     ],
     ?assertEqual({ok, Before}, fold_git(Repo)),
+    ?assertEqual({ok, Before}, fold_git(filename:join(Repo, "src"))),
     %% A hook runs with these set to its own repository.
     true = os:putenv("GIT_DIR", "/nowhere"),
     try
@@ -423,6 +504,12 @@ facts_are_those_of_a_plain_count(Config) ->
     ?assertEqual(Count([maps:get(~"event_type", J) || J <- Jsons]), maps:get(types, Facts)),
     Weeks = #{<<"week-", (integer_to_binary(W))/binary>> => N || W := N <- maps:get(weeks, Facts)},
     ?assertEqual(Count([Id || #{~"metadata" := #{~"correlation_id" := Id}} <- Jsons]), Weeks),
+    Monday = fun(#{~"epoch_us" := Us}) ->
+        {Date, _} = calendar:system_time_to_universal_time(Us, microsecond),
+        Days = calendar:date_to_gregorian_days(Date) - calendar:day_of_the_week(Date) + 1,
+        Days - calendar:date_to_gregorian_days(1970, 1, 1)
+    end,
+    ?assertEqual(Count(lists:map(Monday, Jsons)), maps:get(mondays, Facts)),
     Insertions = [
         {Area, N}
      || #{~"data" := #{~"areas" := Areas}} <- Jsons, Area := #{~"insertions" := N} <- Areas
@@ -451,6 +538,11 @@ calendar_spans(_) ->
     {quarter, [{"2011 Q1", 3}, {"2011 Q2", 0}, {"2011 Q3", 0}, {"2011 Q4", 0}, {"2012 Q1", 5}]} =
         esdb_demo_calendar:spans(#{2140 => 3, 2192 => 5}, 5),
     {week, []} = esdb_demo_calendar:spans(#{}, 20),
+    Day = 86_400_000_000,
+    ["1969-12-29", "1969-12-29", "1970-01-05", "2011-01-03", "2011-01-10"] = [
+        esdb_demo_calendar:day_name(esdb_demo_calendar:monday(Us))
+     || Us <- [0, 4 * Day - 1, 4 * Day, 1294562768000000, 1294646743000000]
+    ],
     holds(
         ?FORALL(
             {Weeks, Rows},
@@ -541,6 +633,18 @@ progress_in_plain_lines(_) ->
 
 %% Measuring
 
+%% 8,000 events give 4,000 samples, each second one from the first on: the parcel is made of the
+%% first of them.
+samples_are_spread_evenly(_) ->
+    Ids = [integer_to_binary(N) || N <- lists:seq(1, 8000)],
+    with_store(fun(Store) ->
+        Batches = [{~"s", [esdb_demo_event:to_new(E) || E <- chained(Ids)]}],
+        {ok, _} = esdb_demo_steps:append(Store, Batches),
+        #{parcel := #{lines := Lines}} = esdb_demo_steps:measure(Store, 1),
+        Sampled = [binary_to_integer(maps:get(~"event_id", json:decode(L))) || L <- Lines],
+        ?assertEqual(lists:seq(1, 399, 2), Sampled)
+    end).
+
 archive_reads_back_and_keeps_to_its_budget(Config) ->
     Items = items(data_file(Config, "commits.ndjson.gz")),
     Lines = [esdb_demo_event:to_json(E) || {event, _, E} <- Items],
@@ -615,8 +719,7 @@ report_says_what_was_measured(Config) ->
             "300 events in 5 streams, 2011-01-09 to ",
             "1,500 events a second into the store",
             "3 items left out:",
-            "line 5: not valid JSON",
-            "and 2 more",
+            "    lines 5-7\n    line 5: not valid JSON",
             "CommitAuthored",
             "299",
             "99.7 %",
@@ -634,6 +737,19 @@ report_says_what_was_measured(Config) ->
     Short = flat(esdb_demo_report:render(One, style(true, 80))),
     ?assertNotEqual(nomatch, string:find(Short, "One column only: a reason.")),
     ?assertEqual(nomatch, string:find(Short, "Rust")).
+
+report_of_a_long_history_has_its_busiest_weeks(Config) ->
+    #{here := #{facts := Facts} = Here} = Result = result(Config),
+    Mondays = #{7 * N - 3 => N || N <- lists:seq(1, 14)},
+    Long = Facts#{weeks := #{1 => 50, 2000 => 55}, mondays := Mondays},
+    Text = flat(esdb_demo_report:render(Result#{here := Here#{facts := Long}}, style(false, 80))),
+    [_, Chart] = string:split(Text, "Events by week, the busiest, from Monday\n"),
+    Rows = [string:lexemes(Line, " ") || Line <- lists:sublist(lines(Chart), 13)],
+    ?assertMatch(
+        [["1970-04-06", _, "14"], ["1970-03-30", _, "13"] | _],
+        Rows
+    ),
+    ?assertMatch([["1970-01-19", _, "3"], ["and", "2", "weeks", "more"]], lists:nthtail(11, Rows)).
 
 report_alarms(Config) ->
     #{here := #{archive := [First | Rest]} = Here} = Result = result(Config),
@@ -669,6 +785,7 @@ imported() ->
         events => 300,
         problems => 3,
         first_problems => [{5, ~"not valid JSON"}],
+        problem_places => [{5, 7}],
         append_us => [200_000, 400_000]
     }.
 
@@ -775,8 +892,8 @@ demo_of_a_file_in_each_mode(Config) ->
      || Part <- [
             "3 events in 1 stream,",
             "12 items left out:",
-            "line 2: not valid JSON",
-            "and 7 more"
+            "lines 2-6, 9-14, 16\n",
+            "line 2: not valid JSON"
         ]
     ].
 
@@ -813,16 +930,65 @@ refusal(Config, Env) ->
     {Status, _, Errors} = demo(Config, [{"OUT", fresh(Config, "no_out")} | Env]),
     {Status, text(Errors)}.
 
+demo_whose_reader_is_gone_is_quiet(Config) ->
+    Env = [{"EVENTS", data_file(Config, "commits.ndjson.gz")}, {"OUT", fresh(Config, "head")}],
+    Shell = "{ \"$@\" 2>\"$0\" || echo $? >>\"$0\"; } | head -n 1",
+    {0, Text, ""} = demo(Shell, Config, Env),
+    ?assertMatch(["Importing" ++ _], lines(Text)).
+
+%% Its events come from a pipe that stays open, so it runs until the interrupt of Ctrl-C.
+demo_ends_at_an_interrupt(Config) ->
+    Pipe = fresh(Config, "pipe"),
+    ok = filelib:ensure_dir(Pipe),
+    {ok, 0, _} = esdb_demo_program:run("mkfifo", [Pipe], 10_000),
+    Feed = "{ echo no event; exec sleep 60; } >\"$EVENTS\" 2>/dev/null & exec sh \"$0\"",
+    Settings = [
+        {args, ["-c", Feed, script(Config)]},
+        {env, [{"EVENTS", Pipe}, {"REPO", ""}, {"ESDB_NIF", "off"}, {"ESDB_LIB", libraries()}]},
+        exit_status
+    ],
+    Port = open_port({spawn_executable, os:find_executable("sh")}, Settings),
+    {os_pid, Pid} = erlang:port_info(Port, os_pid),
+    receive
+        {Port, {data, "Importing" ++ _}} -> ok
+    end,
+    {ok, 0, _} = esdb_demo_program:run("kill", ["-INT", integer_to_list(Pid)], 10_000),
+    Status =
+        receive
+            {Port, {exit_status, Ended}} -> Ended
+        after 20_000 ->
+            {ok, 0, _} = esdb_demo_program:run("kill", ["-KILL", integer_to_list(Pid)], 10_000),
+            hangs
+        end,
+    ?assertEqual(130, Status).
+
 %% {Status, Output, Errors} of the demo in a system process of its own.
 demo(Config, Env) ->
+    demo("exec \"$@\" 2>\"$0\"", Config, Env).
+
+demo(Shell, Config, Env) ->
     Errors = write(Config, "errors", ""),
-    Settings = [[Name, "=", Value] || {Name, Value} <- Env],
-    Command = ["erl", "-noinput", "-pa" | code:get_path()] ++ ["-run", "esdb_demo", "main"],
-    Arguments = ["-c", "exec \"$@\" 2>\"$0\"", Errors, "env", "REPO=", "EVENTS=", "NO_COLOR=1"],
-    All = Arguments ++ [flat(S) || S <- Settings] ++ Command,
+    Libraries = {"ESDB_LIB", libraries()},
+    Settings = [flat([Name, "=", Value]) || {Name, Value} <- [Libraries | Env]],
+    Arguments = ["-c", Shell, Errors, "env", "REPO=", "EVENTS=", "NO_COLOR=1"],
+    All = Arguments ++ Settings ++ ["sh", script(Config)],
     {ok, Status, Output} = esdb_demo_program:run("sh", All, 240_000),
     {ok, Said} = file:read_file(Errors),
     {Status, flat(Output), flat(Said)}.
+
+%% The folder of our applications as they are tested here.
+libraries() ->
+    filename:dirname(filename:dirname(filename:dirname(code:which(esdb_demo)))).
+
+script(Config) ->
+    above(proplists:get_value(data_dir, Config), "scripts/demo.sh").
+
+above(Folder, Name) ->
+    Path = filename:join(Folder, Name),
+    case filelib:is_regular(Path) of
+        true -> Path;
+        false -> above(filename:dirname(Folder), Name)
+    end.
 
 %% Helpers: repositories
 

@@ -20,7 +20,7 @@ Without options a store lives in memory, until it is stopped or the node ends. T
 
 -doc """
 Starts a store: one that the environment names with its options there, another with the defaults;
-or one that a record describes.
+or one that a record describes. Errors as `start_store/2`.
 """.
 -spec start_store(atom() | store_config()) -> {ok, pid()} | {error, term()}.
 start_store(#store_config{} = Config) ->
@@ -28,15 +28,19 @@ start_store(#store_config{} = Config) ->
 start_store(Store) ->
     case erl_esdb_config:get_store_config(Store) of
         {ok, _} -> with_application(fun() -> erl_esdb_sup:start_store(Store) end);
-        {error, not_found} -> start_store(Store, #{})
+        {error, not_found} -> start_store(Store, #{});
+        {error, Reason} -> {error, Reason}
     end.
-
 
 -doc """
 Starts a store with options; see `m:erl_esdb_config`.
 
+A store in memory is no more than its process: when that crashes, the store starts again by itself
+and is empty. `[erl_esdb, store, started]` tells of it.
+
 Errors: `{already_started, Pid}`, `{engine_not_available, Engine}`, `{unknown_engine, Engine}`,
-`{invalid_option, Key, Value}`, or why the application does not start.
+`{invalid_option, Key, Value}`, `{invalid_store, Term}` for what cannot be a store's name, or why
+the application does not start.
 """.
 -spec start_store(atom(), map()) -> {ok, pid()} | {error, term()}.
 start_store(Store, Options) when is_atom(Store), is_map(Options) ->

@@ -35,8 +35,22 @@ start(_Type, _Args) ->
         ok = lists:foreach(
             fun attach/1, erl_esdb_config:get_env(telemetry_handlers, [logger])
         ),
+        detach_unless(supervised())
+    end.
+
+%% Handlers are attached first, so that they see the stores start, and leave with a start that fails.
+-spec detach_unless({ok, pid()} | {error, term()}) -> {ok, pid()} | {error, term()}.
+detach_unless({ok, Pid}) ->
+    {ok, Pid};
+detach_unless({error, Reason}) ->
+    _ = erl_esdb_telemetry:detach_logger(),
+    {error, Reason}.
+
+-spec supervised() -> {ok, pid()} | {error, term()}.
+supervised() ->
+    maybe
         {ok, Pid} ?= erl_esdb_sup:start_link(),
-        ok ?= start_stores(erl_esdb_config:get_env(stores, []), Pid),
+        ok ?= start_stores([Store || {Store, _} <- erl_esdb_config:get_env(stores, [])], Pid),
         emit_started(),
         {ok, Pid}
     end.
@@ -64,8 +78,8 @@ attach(Other) ->
     ?LOG_WARNING("erl_esdb: there is no telemetry handler ~tp", [Other]).
 
 %% All or none: an application with half its stores is no use.
--spec start_stores([{atom(), list()}], pid()) -> ok | {error, term()}.
-start_stores([{Store, _} | Stores], Sup) ->
+-spec start_stores([atom()], pid()) -> ok | {error, term()}.
+start_stores([Store | Stores], Sup) ->
     case erl_esdb_sup:start_store(Store) of
         {ok, _} ->
             start_stores(Stores, Sup);

@@ -24,7 +24,7 @@ body is in the external term format (`minor_version` 2, deterministic).
 ```
 """.
 
--export([pack/1, pack_terms/1, unpack/3, count/1]).
+-export([pack/1, pack_terms/1, unpack/3, fold/5, count/1]).
 
 -define(MAGIC, "EB").
 -define(FORMAT, 1).
@@ -62,28 +62,67 @@ damaged, or it has no such bodies.
 """.
 -spec unpack(binary(), First :: non_neg_integer(), Last :: non_neg_integer()) ->
     {ok, [term()]} | {error, corrupt}.
-unpack(Packed, First, Last) when byte_size(Packed) >= ?HEADER + ?SUM ->
+unpack(Packed, First, Last) ->
+    case fold(Packed, First, Last, fun(_Nth, Body, Acc) -> {next, [Body | Acc]} end, []) of
+        {ok, Bodies} -> {ok, lists:reverse(Bodies)};
+        {error, corrupt} -> {error, corrupt}
+    end.
+
+-doc """
+Folds over the bodies of `unpack/3` with their indexes, until the fun says stop.
+
+A body is decoded when its turn comes, so that one who looks for a few needs the memory of a few.
+Errors as `unpack/3`; what the fun did before it is lost.
+""".
+-spec fold(binary(), First :: non_neg_integer(), Last :: non_neg_integer(), Fun, Acc) ->
+    {ok, Acc} | {error, corrupt}
+when
+    Fun :: fun((Nth :: non_neg_integer(), Body :: term(), Acc) -> {next | stop, Acc}).
+fold(Packed, First, Last, Fun, Acc) ->
+    maybe
+        {ok, Count, Rest} ?= checked(Packed),
+        true ?= First =< Last andalso Last < Count andalso Count * 4 =< byte_size(Rest),
+        {Ends, Bodies} = split_binary(Rest, Count * 4),
+        fold(First, Last, Ends, Bodies, Fun, Acc)
+    else
+        _ -> {error, corrupt}
+    end.
+
+-spec checked(binary()) -> {ok, non_neg_integer(), binary()} | {error, corrupt}.
+checked(Packed) when byte_size(Packed) >= ?HEADER + ?SUM ->
     Size = byte_size(Packed) - ?SUM,
     <<Front:Size/binary, Sum:64>> = Packed,
-    case esdb_hash_nif:xxhash3(Front) of
-        Sum -> bodies(Front, First, Last);
+    case {esdb_hash_nif:xxhash3(Front), Front} of
+        {Sum, <<?MAGIC, ?FORMAT, Count:32, Rest/binary>>} -> {ok, Count, Rest};
         _ -> {error, corrupt}
     end;
-unpack(Packed, _First, _Last) when is_binary(Packed) ->
+checked(Packed) when is_binary(Packed) ->
     {error, corrupt}.
 
--spec bodies(binary(), non_neg_integer(), non_neg_integer()) -> {ok, [term()]} | {error, corrupt}.
-bodies(<<?MAGIC, ?FORMAT, Count:32, Rest/binary>>, First, Last) when First =< Last, Last < Count ->
-    Table = Count * 4,
-    %% The checksum is no proof against somebody who computes it: then a part or a term is badarg.
+-spec fold(non_neg_integer(), non_neg_integer(), binary(), binary(), Fun, Acc) ->
+    {ok, Acc} | {error, corrupt}
+when
+    Fun :: fun((non_neg_integer(), term(), Acc) -> {next | stop, Acc}).
+fold(Nth, Last, _Ends, _Bodies, _Fun, Acc) when Nth > Last ->
+    {ok, Acc};
+fold(Nth, Last, Ends, Bodies, Fun, Acc) ->
+    maybe
+        {ok, Body} ?= term(Nth, Ends, Bodies),
+        {next, Acc1} ?= Fun(Nth, Body, Acc),
+        fold(Nth + 1, Last, Ends, Bodies, Fun, Acc1)
+    else
+        {stop, Acc2} -> {ok, Acc2};
+        {error, corrupt} -> {error, corrupt}
+    end.
+
+%% The checksum is no proof against somebody who computes it: then a part or a term is badarg.
+-spec term(non_neg_integer(), binary(), binary()) -> {ok, term()} | {error, corrupt}.
+term(Nth, Ends, Bodies) ->
     try
-        {Ends, Bodies} = split_binary(Rest, Table),
-        {ok, [binary_to_term(body(Nth, Ends, Bodies)) || Nth <- lists:seq(First, Last)]}
+        {ok, binary_to_term(body(Nth, Ends, Bodies))}
     catch
         error:badarg -> {error, corrupt}
-    end;
-bodies(_, _, _) ->
-    {error, corrupt}.
+    end.
 
 -spec body(non_neg_integer(), binary(), binary()) -> binary().
 body(0, Ends, Bodies) ->

@@ -4,7 +4,7 @@ Configuration: the application's environment and the options of a store.
 
 ```erlang
 [{erl_esdb, [
-    {stores, [{orders, []}, {audit, [{timeout, 10_000}, {max_event_size, 1_000_000}]}]},
+    {stores, [{orders, []}, {audit, #{timeout => 10_000, max_event_size => 1_000_000}}]},
     {telemetry_handlers, [logger]}
 ]}].
 ```
@@ -14,19 +14,21 @@ Configuration: the application's environment and the options of a store.
 | `engine` | `ra` with a `data_dir` or in mode `cluster`, else `memory` | what keeps the events |
 | `data_dir` | `/var/lib/erl_esdb/<store>` | where, for an engine that writes to disk |
 | `mode` | `single` | or `cluster` |
-| `timeout` | 5000 | milliseconds for a call |
+| `timeout` | 5000 | milliseconds for a call: 0 to 4,294,967,295 or `infinity` |
 | `max_event_size` | 16 MiB | bytes of an event, encoded |
 | `max_batch_size` | 64 MiB | bytes of an append, encoded |
 | `max_batch_events` | 100,000 | events of an append |
 | `writer_pool_size`, `reader_pool_size`, `gateway_pool_size` | 10, 10, 1 | |
 
-What is not known of a store goes to its `options` with a warning; an unknown key of the
-application is refused by name when it starts.
+The options of a store are a list of pairs or a map. What is not known of a store goes to its
+`options`, with a warning when the store starts; an unknown key of the application is refused by
+name when it starts. So is a value that cannot be: `{invalid_option, Key, Value}`, and
+`{invalid_store, Term}` for an entry of `stores` or a name that is none.
 """.
 
 -export([get_store_config/1, get_all_store_configs/0, get_env/2, get_env/3]).
 -export([plan/1, plan/2, check_environment/0]).
--export_type([plan/0]).
+-export_type([plan/0, invalid/0]).
 
 -include_lib("kernel/include/logger.hrl").
 -include("erl_esdb.hrl").
@@ -66,19 +68,83 @@ application is refused by name when it starts.
 
 -doc "How a store is to be started.".
 -type plan() :: {store_config(), Engine :: module(), erl_esdb_engine:settings()}.
+-type invalid() :: {invalid_option, Key :: atom(), Value :: term()} | {invalid_store, term()}.
 
 -doc "The configuration of a store that the environment names.".
--spec get_store_config(atom()) -> {ok, store_config()} | {error, not_found}.
+-spec get_store_config(atom()) -> {ok, store_config()} | {error, not_found | invalid()}.
 get_store_config(Store) ->
-    case lists:keyfind(Store, 1, get_env(stores, [])) of
-        {Store, Options} -> {ok, config(Store, maps:from_list(Options))};
-        false -> {error, not_found}
+    maybe
+        {ok, Options} ?= named(Store),
+        {ok, config(Store, Options)}
     end.
 
--doc "The configurations of all stores that the environment names.".
+-doc "The configurations of all stores that the environment names, without entries that are none.".
 -spec get_all_store_configs() -> [store_config()].
 get_all_store_configs() ->
-    [config(Store, maps:from_list(Options)) || {Store, Options} <- get_env(stores, [])].
+    case stores() of
+        {ok, Entries} -> [config(Store, Options) || {ok, {Store, Options}} <- Entries];
+        {error, _} -> []
+    end.
+
+%% ---- the entries of the environment
+
+-type entry() :: {ok, {atom(), map()}} | {error, {invalid_store, term()}}.
+
+-spec stores() -> {ok, [entry()]} | {error, {invalid_option, stores, term()}}.
+stores() ->
+    Stores = get_env(stores, []),
+    case is_proper(Stores) of
+        true -> {ok, [entry(Entry) || Entry <- Stores]};
+        false -> {error, {invalid_option, stores, Stores}}
+    end.
+
+-spec entry(term()) -> entry().
+entry({Store, Given} = Entry) ->
+    case {is_name(Store), pairs(Given)} of
+        {true, {ok, Options}} -> {ok, {Store, Options}};
+        _ -> {error, {invalid_store, Entry}}
+    end;
+entry(Entry) ->
+    {error, {invalid_store, Entry}}.
+
+%% As in a property list the first of two equal keys counts.
+-spec pairs(term()) -> {ok, map()} | error.
+pairs(Options) when is_map(Options) ->
+    {ok, Options};
+pairs(Options) ->
+    case is_proper(Options) andalso lists:all(fun is_pair/1, Options) of
+        true -> {ok, maps:from_list(lists:reverse(Options))};
+        false -> error
+    end.
+
+-spec is_pair(term()) -> boolean().
+is_pair({_, _}) -> true;
+is_pair(_) -> false.
+
+-spec is_proper(term()) -> boolean().
+is_proper([_ | Rest]) -> is_proper(Rest);
+is_proper(Rest) -> Rest =:= [].
+
+-spec is_name(term()) -> boolean().
+is_name(Store) -> is_atom(Store) andalso Store =/= undefined.
+
+%% The options of a store that the environment names.
+-spec named(atom()) -> {ok, map()} | {error, not_found | invalid()}.
+named(Store) ->
+    maybe
+        {ok, Entries} ?= stores(),
+        [Entry | _] ?= [Entry || Entry <- Entries, is_of(Store, Entry)],
+        {ok, {Store, Options}} ?= Entry,
+        {ok, Options}
+    else
+        [] -> {error, not_found};
+        {error, Reason} -> {error, Reason}
+    end.
+
+-spec is_of(atom(), entry()) -> boolean().
+is_of(Store, {ok, {Name, _}}) -> Name =:= Store;
+is_of(Store, {error, {invalid_store, {Name, _}}}) -> Name =:= Store;
+is_of(_, _) -> false.
 
 -doc "A key of the environment of erl_esdb.".
 -spec get_env(atom(), Default) -> term() | Default.
@@ -90,12 +156,14 @@ get_env(App, Key, Default) -> application:get_env(App, Key, Default).
 
 -doc "How to start a store that the environment names, or that a record describes.".
 -spec plan(atom() | store_config()) -> {ok, plan()} | {error, term()}.
+plan(#store_config{options = undefined} = Config) ->
+    plan(Config#store_config{options = #{}});
 plan(#store_config{} = Config) ->
-    plan(Config, engine(Config), settings(Config));
+    planned(Config, Config);
 plan(Store) when is_atom(Store) ->
-    case lists:keyfind(Store, 1, get_env(stores, [])) of
-        {Store, Options} -> plan(Store, maps:from_list(Options));
-        false -> {error, not_found}
+    maybe
+        {ok, Options} ?= named(Store),
+        plan(Store, Options)
     end.
 
 -doc "How to start a store with these options.".
@@ -104,17 +172,49 @@ plan(Store, Options) when is_atom(Store), is_map(Options) ->
     Config = config(Store, Options),
     %% The default of data_dir does not make a store durable, giving one does.
     Given = Config#store_config{data_dir = maps:get(data_dir, Options, undefined)},
-    plan(Config, engine(Given), settings(Config)).
+    warn_mode(Store, maps:get(mode, Options, single)),
+    planned(Config, Given).
 
--spec plan(store_config(), memory | ra | term(), {ok, map()} | {error, term()}) ->
-    {ok, plan()} | {error, term()}.
-plan(_Config, _Engine, {error, Reason}) ->
-    {error, Reason};
-plan(Config, Name, {ok, Settings}) ->
-    case engine_module(Name) of
-        {ok, Module} -> {ok, {Config, Module, Settings}};
-        {error, Reason} -> {error, Reason}
+%% `Given`: the same, without defaults that would choose an engine.
+-spec planned(store_config(), Given :: store_config()) -> {ok, plan()} | {error, term()}.
+planned(#store_config{store_id = Store} = Config, Given) ->
+    maybe
+        ok ?= check(Config),
+        {ok, Settings} ?= settings(Config),
+        {ok, Module} ?= engine_module(engine(Given)),
+        warn_unknown(Store, maps:keys(maps:without(?OPTIONS, Config#store_config.options))),
+        {ok, {Config, Module, Settings}}
     end.
+
+%% ---- what may be in a configuration
+
+-spec check(store_config()) -> ok | {error, invalid()}.
+check(#store_config{store_id = Store} = Config) ->
+    Fields = [
+        {data_dir, Config#store_config.data_dir, fun is_dir/1},
+        {mode, Config#store_config.mode, fun is_mode/1},
+        {timeout, Config#store_config.timeout, fun erl_esdb_store:is_timeout/1},
+        {writer_pool_size, Config#store_config.writer_pool_size, fun is_positive/1},
+        {reader_pool_size, Config#store_config.reader_pool_size, fun is_positive/1},
+        {gateway_pool_size, Config#store_config.gateway_pool_size, fun is_positive/1},
+        {options, Config#store_config.options, fun erlang:is_map/1}
+    ],
+    case {is_name(Store), [{Key, Value} || {Key, Value, May} <- Fields, not May(Value)]} of
+        {false, _} -> {error, {invalid_store, Store}};
+        {true, [{Key, Value} | _]} -> {error, {invalid_option, Key, Value}};
+        {true, []} -> ok
+    end.
+
+-spec is_dir(term()) -> boolean().
+is_dir(undefined) -> true;
+is_dir(Dir) when is_binary(Dir) -> Dir =/= <<>>;
+is_dir(Dir) -> Dir =/= [] andalso is_proper(Dir) andalso lists:all(fun is_character/1, Dir).
+
+-spec is_character(term()) -> boolean().
+is_character(C) -> is_integer(C) andalso C > 0 andalso C =< 16#10FFFF.
+
+-spec is_mode(term()) -> boolean().
+is_mode(Mode) -> Mode =:= single orelse Mode =:= cluster.
 
 -spec engine(store_config()) -> term().
 engine(#store_config{options = #{engine := Engine}}) -> Engine;
@@ -134,40 +234,31 @@ available(Name, Module) ->
         {error, _} -> {error, {engine_not_available, Name}}
     end.
 
--spec settings(store_config()) ->
-    {ok, erl_esdb_engine:settings()} | {error, {invalid_option, atom(), term()}}.
+-spec settings(store_config()) -> {ok, erl_esdb_engine:settings()} | {error, invalid()}.
 settings(#store_config{timeout = Timeout, options = Given}) ->
     Defaults = #{
         max_event_size => 16 * ?MIB, max_batch_size => 64 * ?MIB, max_batch_events => 100_000
     },
-    Settings = maps:merge(Defaults, maps:with(maps:keys(Defaults), options(Given))),
+    Settings = maps:merge(Defaults, maps:with(maps:keys(Defaults), Given)),
     case [{Key, Value} || Key := Value <- Settings, not is_positive(Value)] of
-        [] when Timeout =:= infinity -> {ok, Settings#{timeout => Timeout}};
-        [] when is_integer(Timeout), Timeout > 0 -> {ok, Settings#{timeout => Timeout}};
-        [] -> {error, {invalid_option, timeout, Timeout}};
+        [] -> {ok, Settings#{timeout => Timeout}};
         [{Key, Value} | _] -> {error, {invalid_option, Key, Value}}
     end.
-
--spec options(map() | undefined) -> map().
-options(undefined) -> #{};
-options(Options) -> Options.
 
 -spec is_positive(term()) -> boolean().
 is_positive(Value) -> is_integer(Value) andalso Value > 0.
 
 -spec config(atom(), map()) -> store_config().
 config(Store, Options) ->
-    Rest = maps:without(?FIELDS, Options),
-    warn_unknown(Store, maps:keys(maps:without(?OPTIONS, Rest))),
     #store_config{
         store_id = Store,
         data_dir = maps:get(data_dir, Options, default_dir(Store)),
-        mode = mode(Store, maps:get(mode, Options, single)),
+        mode = mode(maps:get(mode, Options, single)),
         timeout = maps:get(timeout, Options, get_env(default_timeout, ?DEFAULT_TIMEOUT)),
         writer_pool_size = pool(writer_pool_size, Options, ?DEFAULT_POOL_SIZE),
         reader_pool_size = pool(reader_pool_size, Options, ?DEFAULT_POOL_SIZE),
         gateway_pool_size = pool(gateway_pool_size, Options, ?DEFAULT_GATEWAY_POOL_SIZE),
-        options = Rest
+        options = maps:without(?FIELDS, Options)
     }.
 
 -spec default_dir(atom()) -> file:filename().
@@ -176,20 +267,38 @@ default_dir(Store) -> "/var/lib/erl_esdb/" ++ atom_to_list(Store).
 -spec pool(atom(), map(), pos_integer()) -> pos_integer().
 pool(Key, Options, Default) -> maps:get(Key, Options, get_env(Key, Default)).
 
--spec mode(atom(), term()) -> single | cluster.
-mode(_Store, Mode) when Mode =:= single; Mode =:= cluster -> Mode;
-mode(Store, Other) ->
-    ?LOG_WARNING("store ~ts: mode ~tp is not known, single is used", [Store, Other]),
-    single.
+-spec mode(term()) -> single | cluster.
+mode(cluster) -> cluster;
+mode(_) -> single.
+
+-spec warn_mode(atom(), term()) -> ok.
+warn_mode(Store, Mode) ->
+    case is_mode(Mode) of
+        true -> ok;
+        false -> ?LOG_WARNING("store ~tp: mode ~tp is not known, single is used", [Store, Mode])
+    end.
 
 -spec warn_unknown(atom(), [term()]) -> ok.
 warn_unknown(_Store, []) -> ok;
-warn_unknown(Store, Keys) -> ?LOG_WARNING("store ~ts: unknown options ~tp", [Store, Keys]).
+warn_unknown(Store, Keys) -> ?LOG_WARNING("store ~tp: unknown options ~tp", [Store, Keys]).
 
--doc "Whether the environment has known keys only.".
--spec check_environment() -> ok | {error, {unknown_config_key, atom()}}.
+-doc "Whether the environment has known keys only, and entries of stores that are such.".
+-spec check_environment() -> ok | {error, {unknown_config_key, atom()} | invalid()}.
 check_environment() ->
-    case [Key || {Key, _} <- application:get_all_env(?APP), not lists:member(Key, ?KEYS)] of
-        [] -> ok;
-        [Key | _] -> {error, {unknown_config_key, Key}}
+    maybe
+        ok ?= check_keys([Key || {Key, _} <- application:get_all_env(?APP)] -- ?KEYS),
+        ok ?= check_handlers(get_env(telemetry_handlers, [])),
+        {ok, Entries} ?= stores(),
+        hd([{error, Reason} || {error, Reason} <- Entries] ++ [ok])
+    end.
+
+-spec check_keys(Unknown :: [atom()]) -> ok | {error, {unknown_config_key, atom()}}.
+check_keys([]) -> ok;
+check_keys([Key | _]) -> {error, {unknown_config_key, Key}}.
+
+-spec check_handlers(term()) -> ok | {error, invalid()}.
+check_handlers(Handlers) ->
+    case is_proper(Handlers) of
+        true -> ok;
+        false -> {error, {invalid_option, telemetry_handlers, Handlers}}
     end.

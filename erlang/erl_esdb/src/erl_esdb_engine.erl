@@ -34,7 +34,12 @@ does not exit. `Options` of reads are checked already: `consistency` and `timeou
 
 -callback start_link(Store :: atom(), settings()) -> gen_server:start_ret().
 
--doc "Orders and applies a command. A timeout does not tell whether it was applied.".
+-doc """
+Orders and applies a command.
+
+A timeout does not tell whether it was applied; nor does `not_started` where the engine ended during
+the call. One that was not there when the call began has applied nothing.
+""".
 -callback command(handle(), erl_esdb_log:command(), timeout()) ->
     erl_esdb_log:reply() | {error, failure()}.
 

@@ -10,6 +10,11 @@ A reader goes from the head of a stream or the order of the log down to chunks a
 may be removed in between by a truncation or deletion; then it begins again with the new head.
 Nothing that a head names is ever missing otherwise, because a head is written after all it names
 and before anything it does not name any more is removed.
+
+The promise is that of memory: the process and its tables are the only copy. When the process
+crashes or is killed, its supervisor starts another, and the store is there again and empty: no
+streams, positions from 0. A subscriber to `[erl_esdb, store, started]` sees it happen. Who must not
+lose events takes an engine that writes to disk.
 """.
 
 -behaviour(erl_esdb_engine).
@@ -57,9 +62,23 @@ command(#handle{server = Server}, Command, Timeout) ->
         gen_server:call(Server, Command, Timeout)
     catch
         exit:{timeout, _} -> {error, timeout};
-        %% It was not there, or it went away before it answered.
-        exit:{_Reason, {gen_server, call, _}} -> {error, not_started}
+        exit:{Reason, {gen_server, call, _}} = Exit:Stack -> ended(Reason, Exit, Stack)
     end.
+
+%% It was not there (noproc), or it ended or crashed before it answered. Another reason is a mistake on
+%% this side, such as a time that no receive can wait (timeout_value): the command is sent by then, and
+%% "not started" would deny it.
+-spec ended(term(), term(), [tuple()]) -> {error, not_started}.
+ended(Reason, _, _) when Reason =:= noproc; Reason =:= normal; Reason =:= killed ->
+    {error, not_started};
+ended(shutdown, _, _) ->
+    {error, not_started};
+ended({shutdown, _}, _, _) ->
+    {error, not_started};
+ended({Crash, [_ | _]}, _, _) when Crash =/= timeout_value ->
+    {error, not_started};
+ended(_, Exit, Stack) ->
+    erlang:raise(exit, Exit, Stack).
 
 -doc false.
 -spec read(

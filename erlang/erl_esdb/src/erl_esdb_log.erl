@@ -21,7 +21,8 @@ finds everything it names, or finds that it was removed in between and looks aga
 
 -export([new/0, apply/3]).
 -export([read/5, read_log/4, stream/2, streams/1, next_position/1, document/2, documents/3]).
--export([rows/5, log_rows/6, describe/1, first/1, no/1, log_end/1, first_version/1]).
+-export([rows/5, log_rows/6, describe/1, first/1, no/1, log_end/1]).
+-export([first_version/1, after_span/1]).
 -export_type([state/0, command/0, reply/0, effect/0, index/0, head/0, expected/0, span/0]).
 -export_type([document_key/0, chunk_key/0, info/0]).
 
@@ -356,8 +357,9 @@ within(_Row, _Low, _High, Spans) ->
 Where the next `Count` events from a position on are, in the order of positions, without those
 removed.
 
-`Owner` tells for the number of a stream its name and the first version that is kept. `last` begins
-backward with the newest event.
+`Owner` tells for the number of a stream its name and the first version that is kept. It is asked
+once a stream: a stream that is cut in between is seen as it was, and whoever then misses a body
+looks again. `last` begins backward with the newest event.
 """.
 -spec log_rows(
     erl_esdb_chunks:seq(),
@@ -372,18 +374,33 @@ log_rows(_Order, _From, 0, _Direction, _Owner, _Fetch) ->
 log_rows(Order, last, Count, Direction, Owner, Fetch) ->
     log_rows(Order, max(0, log_end(Order) - 1), Count, Direction, Owner, Fetch);
 log_rows(Order, From, Count, Direction, Owner, Fetch) ->
-    Collect = fun(Row, {Left, Spans}) ->
-        {Low, High} = versions_from(From, Direction, Row),
-        case Owner(Row#row.stream) of
-            {Name, First} when First =< High ->
-                take(Name, {Row, max(Low, First), High}, Direction, Left, Spans);
-            _Removed ->
-                {next, {Left, Spans}}
-        end
+    Collect = fun(#row{stream = No} = Row, {Owners, Sum}) ->
+        Owners1 = asked(No, Owner, Owners),
+        {Next, Sum1} = log_row(Row, From, Direction, maps:get(No, Owners1), Sum),
+        {Next, {Owners1, Sum1}}
     end,
-    {_, Found} =
-        erl_esdb_chunks:fold(position, From, Direction, Collect, {Count, []}, Order, Fetch),
+    Start = {#{}, {Count, []}},
+    {_, {_, Found}} =
+        erl_esdb_chunks:fold(position, From, Direction, Collect, Start, Order, Fetch),
     lists:reverse(Found).
+
+-spec asked(pos_integer(), fun((pos_integer()) -> Owner), #{pos_integer() => Owner}) ->
+    #{pos_integer() => Owner}.
+asked(No, _Owner, Owners) when is_map_key(No, Owners) -> Owners;
+asked(No, Owner, Owners) -> Owners#{No => Owner(No)}.
+
+-spec log_row(
+    #row{}, non_neg_integer(), forward | backward, {binary(), non_neg_integer()} | gone, Sum
+) -> {next | stop, Sum} when
+    Sum :: {Left :: non_neg_integer() | infinity, [{binary(), span()}]}.
+log_row(Row, From, Direction, Owner, {Left, Spans}) ->
+    {Low, High} = versions_from(From, Direction, Row),
+    case Owner of
+        {Name, First} when First =< High ->
+            take(Name, {Row, max(Low, First), High}, Direction, Left, Spans);
+        _Removed ->
+            {next, {Left, Spans}}
+    end.
 
 %% The versions of a row that lie from the position on.
 -spec versions_from(non_neg_integer(), forward | backward, #row{}) ->
@@ -435,3 +452,7 @@ next(#head{seq = Seq}) ->
 -doc "The version of the first event of a row.".
 -spec first_version(#row{}) -> non_neg_integer().
 first_version(#row{version = Version}) -> Version.
+
+-doc "The position after the last event of a span.".
+-spec after_span(span()) -> pos_integer().
+after_span({#row{version = Version, position = Position}, _From, To}) -> Position + To - Version + 1.

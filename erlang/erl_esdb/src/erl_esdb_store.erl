@@ -4,19 +4,28 @@ Between the API and the engine of a store: checks what comes in, packs it once i
 caller, unpacks what goes out, and names failures.
 
 Every function answers `{error, {store_not_started | timeout | no_quorum | overloaded, Store}}`
-where the store cannot be reached, and `error(badarg)` for arguments of a wrong shape.
+where the store cannot be reached, and `error(badarg)` for arguments of a wrong shape. A timeout is
+`infinity` or 0 to 4,294,967,295 milliseconds. After `timeout`, and after `store_not_started` where
+the store ended during the call, it is not known whether a command was done.
 """.
 
--export([append/5, read/6, read_log/5, read_by_types/3, info/2, streams/1, next_position/1]).
+-export([check_append/5, append/5, read/6, read_log/5, read_by_types/3, info/2, streams/1, next_position/1]).
 -export([delete/2, truncate/3]).
 -export([put_document/3, get_document/2, delete_document/2, list_documents/3]).
--export([is_ready/1]).
+-export([is_ready/1, is_timeout/1]).
 -export_type([failure/0, count/0, read_options/0, append_options/0]).
 
 -include("erl_esdb.hrl").
 
-%% Events decoded at a time by a search through the whole log.
+%% Events whose places are looked up at a time by a search through the whole log; they are decoded
+%% one by one.
 -define(PAGE, 1000).
+%% Bytes of a stream's name: it is kept in RAM, in a key.
+-define(MAX_STREAM_ID, 65_536).
+%% Bytes of a document, packed.
+-define(MAX_DOCUMENT, 16_777_216).
+%% The longest time that `receive` takes.
+-define(MAX_TIMEOUT, 16#FFFFFFFF).
 
 -type failure() :: {store_not_started | timeout | no_quorum | overloaded, Store :: atom()}.
 -type count() :: non_neg_integer() | infinity.
@@ -35,20 +44,28 @@ is_ready(Store) ->
 
 %% ---- streams
 
+-doc "Raises `badarg` where arguments of `append/5` have a wrong shape.".
+-spec check_append(term(), term(), term(), term(), term()) -> ok.
+check_append(Store, Stream, Expected, Events, Options) ->
+    _ = expected(Expected),
+    ok = check(is_atom(Store) andalso is_binary(Stream) andalso is_map(Options)),
+    _ = timeout(Options, #{timeout => infinity}),
+    check(is_proper(Events)).
+
 -doc "See `erl_esdb_streams:append/5`.".
 -spec append(atom(), binary(), term(), [new_event() | event()], append_options()) ->
     {ok, append_result()} | {error, term()}.
 append(Store, Stream, Expected, Events, Options) ->
-    Wanted = expected(Expected),
-    ok = check(is_binary(Stream) andalso is_map(Options) andalso is_proper(Events)),
+    ok = check_append(Store, Stream, Expected, Events, Options),
     maybe
         {ok, Engine, Handle, Settings} ?= engine(Store),
-        Timeout = timeout(Options, Settings),
+        ok ?= limit(stream_id_too_long, byte_size(Stream), ?MAX_STREAM_ID),
         ok ?= limit(too_many_events, length(Events), max_batch_events, Settings),
         {ok, Bodies} ?= erl_esdb_event:bodies(Events),
         {ok, Packed} ?= pack(Bodies, Settings),
         Summary = #{count => length(Bodies), epoch_us => erlang:system_time(microsecond)},
-        Command = {append, Stream, Wanted, Packed, Summary},
+        Command = {append, Stream, expected(Expected), Packed, Summary},
+        Timeout = timeout(Options, Settings),
         {ok, {Version, Position, Count}} ?= command(Store, Engine, Handle, Command, Timeout),
         {ok, #append_result{version = Version, position = Position, count = Count}}
     end.
@@ -65,11 +82,12 @@ pack(Bodies, Settings) ->
 
 -spec limit(atom(), non_neg_integer(), atom(), erl_esdb_engine:settings()) ->
     ok | {error, {atom(), non_neg_integer(), pos_integer()}}.
-limit(Error, Size, Limit, Settings) ->
-    case Settings of
-        #{Limit := Max} when Size > Max -> {error, {Error, Size, Max}};
-        #{} -> ok
-    end.
+limit(Error, Size, Limit, Settings) -> limit(Error, Size, maps:get(Limit, Settings)).
+
+-spec limit(Error, non_neg_integer(), pos_integer()) ->
+    ok | {error, {Error, non_neg_integer(), pos_integer()}}.
+limit(Error, Size, Max) when Size > Max -> {error, {Error, Size, Max}};
+limit(_Error, _Size, _Max) -> ok.
 
 -spec expected(term()) -> erl_esdb_log:expected().
 expected(any) -> ?ANY_VERSION;
@@ -114,32 +132,66 @@ read_by_types(Store, Types, Count) ->
     ok = check(is_proper(Types) andalso lists:all(fun is_binary/1, Types)),
     ok = check(is_window(0, Count, forward)),
     Wanted = maps:from_keys(Types, true),
-    Keep = fun(#event{event_type = Type}) -> Types =:= [] orelse is_map_key(Type, Wanted) end,
-    search(Store, Keep, 0, Count, []).
-
--spec search(atom(), fun((event()) -> boolean()), non_neg_integer(), count(), [[event()]]) ->
-    {ok, [event()]} | {error, term()}.
-search(_Store, _Keep, _From, 0, Found) ->
-    {ok, lists:append(lists:reverse(Found))};
-search(Store, Keep, From, Count, Found) ->
-    case read_log(Store, From, ?PAGE, forward, #{}) of
-        {ok, []} ->
-            {ok, lists:append(lists:reverse(Found))};
-        {ok, Page} ->
-            Next = (lists:last(Page))#event.position + 1,
-            Kept = first(Count, lists:filter(Keep, Page)),
-            search(Store, Keep, Next, less(Count, length(Kept)), [Kept | Found]);
-        {error, Reason} ->
-            {error, Reason}
+    Keep = fun(Body) -> Types =:= [] orelse is_map_key(erl_esdb_event:type(Body), Wanted) end,
+    maybe
+        {ok, Engine, Handle, _} ?= engine(Store),
+        Page = fun(From) ->
+            named(Store, Engine:read_log(Handle, From, ?PAGE, forward, #{}))
+        end,
+        search(Page, Keep, 0, {Count, []})
     end.
 
--spec first(count(), [event()]) -> [event()].
-first(infinity, Events) -> Events;
-first(Count, Events) -> lists:sublist(Events, Count).
+-type found() :: {Left :: count(), [event()]}.
+-type page() :: fun(
+    (non_neg_integer()) -> {ok, [erl_esdb_engine:piece()]} | {error, failure()}
+).
 
--spec less(count(), non_neg_integer()) -> count().
-less(infinity, _) -> infinity;
-less(Count, Taken) when is_integer(Count) -> Count - Taken.
+%% A page is where events are; only one of them at a time is decoded, and kept or forgotten.
+-spec search(page(), fun((erl_esdb_event:body()) -> boolean()), non_neg_integer(), found()) ->
+    {ok, [event()]} | {error, term()}.
+search(_Page, _Keep, _From, {0, Found}) ->
+    {ok, lists:reverse(Found)};
+search(Page, Keep, From, {_, Found} = Sum) ->
+    maybe
+        {ok, [_ | _] = Pieces} ?= Page(From),
+        {ok, Sum1} ?= search_pieces(Pieces, Keep, Sum),
+        {_, Last, _} = lists:last(Pieces),
+        search(Page, Keep, erl_esdb_log:after_span(Last), Sum1)
+    else
+        {ok, []} -> {ok, lists:reverse(Found)};
+        {error, Reason} -> {error, Reason}
+    end.
+
+-spec search_pieces(
+    [erl_esdb_engine:piece()], fun((erl_esdb_event:body()) -> boolean()), found()
+) -> {ok, found()} | {error, term()}.
+search_pieces([Piece | Pieces], Keep, {Left, _} = Sum) when Left =/= 0 ->
+    case search_piece(Piece, Keep, Sum) of
+        {ok, Sum1} -> search_pieces(Pieces, Keep, Sum1);
+        {error, Reason} -> {error, Reason}
+    end;
+search_pieces(_, _Keep, Sum) ->
+    {ok, Sum}.
+
+-spec search_piece(erl_esdb_engine:piece(), fun((erl_esdb_event:body()) -> boolean()), found()) ->
+    {ok, found()} | {error, term()}.
+search_piece({Stream, {Row, From, To}, Packed}, Keep, Sum) ->
+    First = erl_esdb_log:first_version(Row),
+    Look = fun(Nth, Body, {Left, Found}) ->
+        case Keep(Body) of
+            true -> found(Left, [erl_esdb_event:event(Stream, Row, First + Nth, Body) | Found]);
+            false -> {next, {Left, Found}}
+        end
+    end,
+    case erl_esdb_batch:fold(Packed, From - First, To - First, Look, Sum) of
+        {ok, Sum1} -> {ok, Sum1};
+        {error, corrupt} -> {error, {corrupt_events, Stream, First}}
+    end.
+
+-spec found(count(), [event()]) -> {next | stop, found()}.
+found(infinity, Found) -> {next, {infinity, Found}};
+found(1, Found) -> {stop, {0, Found}};
+found(Left, Found) -> {next, {Left - 1, Found}}.
 
 -doc "What is known of a stream.".
 -spec info(atom(), binary()) ->
@@ -194,15 +246,15 @@ truncate(Store, Stream, Before) ->
 
 %% ---- documents
 
--doc "Keeps a term under a key. Answers how often that was done.".
+-doc "Keeps a term, of at most 16 MiB packed, under a key. Answers how often that was done.".
 -spec put_document(atom(), erl_esdb_log:document_key(), term()) ->
     {ok, pos_integer()} | {error, {document_too_large, pos_integer(), pos_integer()} | failure()}.
 put_document(Store, Key, Term) ->
     ok = check(is_tuple(Key)),
     maybe
-        {ok, Engine, Handle, #{timeout := Timeout} = Settings} ?= engine(Store),
+        {ok, Engine, Handle, #{timeout := Timeout}} ?= engine(Store),
         Body = erl_esdb_batch:pack([Term]),
-        ok ?= limit(document_too_large, byte_size(Body), max_event_size, Settings),
+        ok ?= limit(document_too_large, byte_size(Body), ?MAX_DOCUMENT),
         command(Store, Engine, Handle, {put_document, Key, Body}, Timeout)
     end.
 
@@ -328,7 +380,12 @@ check_options(_) ->
 
 -spec timeout(map(), #{timeout := timeout(), _ => _}) -> timeout().
 timeout(#{timeout := Timeout}, _) ->
-    ok = check(is_natural(Timeout) orelse Timeout =:= infinity),
+    ok = check(is_timeout(Timeout)),
     Timeout;
 timeout(#{}, #{timeout := Timeout}) ->
     Timeout.
+
+-doc "Whether this is a time that a call can wait: `infinity` or 0 to 4,294,967,295 milliseconds.".
+-spec is_timeout(term()) -> boolean().
+is_timeout(Timeout) ->
+    Timeout =:= infinity orelse (is_natural(Timeout) andalso Timeout =< ?MAX_TIMEOUT).

@@ -22,7 +22,8 @@ Every function answers `{error, R}` where the store cannot be reached, R one of
 `{store_not_started, S}`, `{timeout, S}`, `{no_quorum, S}`, `{overloaded, S}`; only
 `get_version/2` and `exists/2`, which have no room for it, raise `error({erl_esdb, R})` except
 that they answer -1 and false where the store does not run. After `{timeout, S}` it is not known
-whether an append was done. A read that finds damaged events answers `{error, {corrupt_events,
+whether an append was done; `{store_not_started, S}` says the same where the store ended during the
+call, and that nothing was done where it did not run. A read that finds damaged events answers `{error, {corrupt_events,
 Stream, Version}}`. Arguments of a wrong shape are `error(badarg)`.
 """.
 
@@ -51,7 +52,7 @@ Appends events to a stream: all or none. Answers the version of the last one.
 
 Without events nothing is written, the expectation is checked, and the answer is the stream's
 version (-1 where there is no stream). Options: `return => result` to get an `#append_result{}`,
-`timeout` in milliseconds; others are ignored.
+`timeout` in milliseconds (0 to 4,294,967,295 or `infinity`); others are ignored.
 
 All events of an append have the same time, never earlier than the one before in their stream.
 
@@ -62,6 +63,7 @@ All events of an append have the same time, never earlier than the one before in
 - `{duplicate_event_ids, [Id]}`: an id twice among these events
 - `{event_too_large, Size, Max}`, `{batch_too_large, Size, Max}`: bytes, encoded
 - `{too_many_events, Count, Max}`
+- `{stream_id_too_long, Size, Max}`: a name may have 65,536 bytes
 """.
 -spec append(
     Store :: atom(),
@@ -71,12 +73,14 @@ All events of an append have the same time, never earlier than the one before in
     erl_esdb_store:append_options()
 ) -> {ok, Version :: integer() | append_result()} | {error, term()}.
 append(Store, Stream, Expected, Events, Options) ->
+    %% Misuse raises before anything is told: each start has its stop or its error.
+    ok = erl_esdb_store:check_append(Store, Stream, Expected, Events, Options),
     Metadata = #{store_id => Store, stream_id => Stream},
     Begin = erlang:monotonic_time(),
     erl_esdb_telemetry:emit(
         ?STREAM_WRITE_START,
         #{system_time => erlang:system_time(millisecond)},
-        Metadata#{event_count => count(Events), expected_version => Expected}
+        Metadata#{event_count => length(Events), expected_version => Expected}
     ),
     Result = erl_esdb_store:append(Store, Stream, Expected, Events, Options),
     appended(Result, erlang:monotonic_time() - Begin, Metadata),
@@ -96,11 +100,6 @@ appended({error, Reason}, Duration, Metadata) ->
 returned({ok, Result}, #{return := result}) -> {ok, Result};
 returned({ok, #append_result{version = Version}}, _) -> {ok, Version};
 returned({error, Reason}, _) -> {error, Reason}.
-
-%% What is no list is refused a moment later.
--spec count(term()) -> non_neg_integer().
-count([_ | Rest]) -> 1 + count(Rest);
-count(_) -> 0.
 
 -doc "`append/4` without telemetry.".
 -spec do_append(atom(), binary(), expected(), [new_event() | event()]) ->

@@ -17,7 +17,7 @@ Starts a store that the environment names, or that a record describes.
 
 Errors: `not_found` (the environment does not name it), `{already_started, Pid}`,
 `{engine_not_available, Engine}`, `{unknown_engine, Engine}`, `{invalid_option, Key, Value}`,
-`{not_started, erl_esdb}` (the application does not run).
+`{invalid_store, Term}`, `{not_started, erl_esdb}` (the application does not run).
 """.
 -spec start_store(atom() | store_config()) -> {ok, pid()} | {error, term()}.
 start_store(Store) when is_atom(Store); is_record(Store, store_config) ->
@@ -37,9 +37,20 @@ start_plan({ok, {#store_config{store_id = Store}, _, _} = Plan}) ->
         shutdown => infinity,
         type => supervisor
     },
-    started(running(fun() -> supervisor:start_child(?MODULE, Child) end));
+    started(running(fun() -> start_child(Child) end));
 start_plan({error, Reason}) ->
     {error, Reason}.
+
+%% The specification of a store that is being stopped stays until its stopper has deleted it.
+-spec start_child(supervisor:child_spec()) -> supervisor:startchild_ret().
+start_child(#{id := Id} = Child) ->
+    case supervisor:start_child(?MODULE, Child) of
+        {error, already_present} ->
+            _ = supervisor:delete_child(?MODULE, Id),
+            start_child(Child);
+        Result ->
+            Result
+    end.
 
 -spec started(term()) -> {ok, pid()} | {error, term()}.
 started({ok, Pid}) -> {ok, Pid};

@@ -9,6 +9,7 @@
 all() ->
     [
         what_is_packed_is_unpacked,
+        a_fold_decodes_until_it_is_stopped,
         every_flipped_bit_is_found,
         every_cut_is_found,
         garbage,
@@ -31,6 +32,20 @@ what_is_packed_is_unpacked(_Config) ->
         end
     ),
     erl_esdb_test:property(500, Property).
+
+%% The third body is no term: a fold that stops before it does not meet it.
+a_fold_decodes_until_it_is_stopped(_Config) ->
+    Packed = erl_esdb_batch:pack_terms([term_to_binary(a), term_to_binary(b), <<"no term">>]),
+    Until = fun(Last) ->
+        fun
+            (Nth, Body, Acc) when Nth < Last -> {next, [{Nth, Body} | Acc]};
+            (Nth, Body, Acc) -> {stop, [{Nth, Body} | Acc]}
+        end
+    end,
+    Fold = fun(First, Last) -> erl_esdb_batch:fold(Packed, First, 2, Until(Last), []) end,
+    ?assertEqual({ok, [{1, b}, {0, a}]}, Fold(0, 1)),
+    ?assertEqual({ok, [{1, b}]}, Fold(1, 1)),
+    ?assertEqual({error, corrupt}, Fold(0, 2)).
 
 every_flipped_bit_is_found(_Config) ->
     Packed = erl_esdb_batch:pack([{<<"id">>, #{a => 1.5}}, [b], <<"three">>]),

@@ -4,6 +4,7 @@
 -compile([export_all, nowarn_export_all]).
 
 -include_lib("stdlib/include/assert.hrl").
+-include_lib("proper/include/proper.hrl").
 -include("../include/erl_esdb.hrl").
 -include("../include/erl_esdb_telemetry.hrl").
 
@@ -117,6 +118,147 @@ a_cfg_the_engine_follows_the_options(_Config) ->
     ?assertEqual({error, {invalid_option, max_event_size, 0}}, Engine(#{max_event_size => 0})),
     ?assertEqual({error, {invalid_option, timeout, soon}}, Engine(#{timeout => soon})).
 
+a_cfg_timeouts_that_no_call_can_wait(_Config) ->
+    Plan = fun(Timeout) -> erl_esdb_config:plan(a, #{timeout => Timeout}) end,
+    [?assertMatch({ok, _}, Plan(Timeout)) || Timeout <- [0, 1, 16#FFFFFFFF, infinity]],
+    [
+        ?assertEqual({error, {invalid_option, timeout, Timeout}}, Plan(Timeout))
+     || Timeout <- [-1, 16#100000000, 1 bsl 40, 1.0, never]
+    ],
+    {ok, _} = erl_esdb_app:start(),
+    ?assertMatch({error, {invalid_option, timeout, _}}, erl_esdb:start_store(a, #{timeout => -1})).
+
+a_cfg_options_may_be_a_map(_Config) ->
+    stores([{a, #{timeout => 7, max_batch_events => 1}}]),
+    ?assertMatch({ok, #store_config{timeout = 7}}, erl_esdb_config:get_store_config(a)),
+    {ok, _} = erl_esdb_app:start(),
+    ?assertEqual([a], erl_esdb:which_stores()).
+
+a_cfg_malformed_entries_are_refused_by_name(_Config) ->
+    [
+        begin
+            stores(Stores),
+            {error, {erl_esdb, {Reason, _}}} = erl_esdb_app:start(),
+            ?assertEqual(Expected, Reason)
+        end
+     || {Stores, Expected} <- [
+            {[{s, [debug]}], {invalid_store, {s, [debug]}}},
+            {[s], {invalid_store, s}},
+            {[{a, []}, {s, [{timeout, 1} | x]}], {invalid_store, {s, [{timeout, 1} | x]}}},
+            {[{<<"s">>, []}], {invalid_store, {<<"s">>, []}}},
+            {[{undefined, []}], {invalid_store, {undefined, []}}},
+            {s, {invalid_option, stores, s}},
+            {[{s, #{writer_pool_size => foo}}],
+                {store, s, {invalid_option, writer_pool_size, foo}}},
+            {[{s, [{data_dir, [a]}]}], {store, s, {invalid_option, data_dir, [a]}}}
+        ]
+    ],
+    stores([]),
+    application:set_env(erl_esdb, telemetry_handlers, logger),
+    {error, {erl_esdb, {{invalid_option, telemetry_handlers, logger}, _}}} = erl_esdb_app:start().
+
+a_cfg_malformed_records(_Config) ->
+    {ok, _} = erl_esdb_app:start(),
+    Record = record(a),
+    [
+        ?assertEqual({error, Expected}, erl_esdb:start_store(Given))
+     || {Given, Expected} <- [
+            {Record#store_config{options = []}, {invalid_option, options, []}},
+            {Record#store_config{store_id = <<"x">>}, {invalid_store, <<"x">>}},
+            {Record#store_config{store_id = undefined}, {invalid_store, undefined}},
+            {Record#store_config{writer_pool_size = foo}, {invalid_option, writer_pool_size, foo}},
+            {Record#store_config{mode = both}, {invalid_option, mode, both}}
+        ]
+    ],
+    ?assertEqual({error, {invalid_store, undefined}}, erl_esdb:start_store(undefined)),
+    ?assertEqual([], erl_esdb:which_stores()).
+
+%% Whatever stands in the environment or in a record: an answer of a documented form.
+a_cfg_any_configuration_is_answered(_Config) ->
+    erl_esdb_test:property(500, ?FORALL(Stores, hostile_stores(), is_answered(Stores))),
+    Record = ?LET(
+        [Id, Dir, Mode, Time, Pool, Options],
+        [oneof([a, any()]), hostile(), hostile(), hostile(), hostile(), oneof([options(), any()])],
+        #store_config{
+            store_id = Id,
+            data_dir = Dir,
+            mode = Mode,
+            timeout = Time,
+            writer_pool_size = Pool,
+            options = Options
+        }
+    ),
+    erl_esdb_test:property(500, ?FORALL(R, Record, is_plan(erl_esdb_config:plan(R)))).
+
+is_answered(Stores) ->
+    stores(Stores),
+    Checked = erl_esdb_config:check_environment(),
+    Names = [Name || is_list(Stores), Name <- names(Stores)],
+    Plans = [erl_esdb_config:plan(Name) || Name <- Names],
+    Configs = [erl_esdb_config:get_store_config(Name) || Name <- Names],
+    (Checked =:= ok orelse is_plan(Checked)) andalso
+        lists:all(fun is_plan/1, Plans) andalso
+        lists:all(fun({Kind, _}) -> Kind =:= ok orelse Checked =/= ok end, Configs) andalso
+        is_list(erl_esdb_config:get_all_store_configs()).
+
+names([{Name, _} | Rest]) when is_atom(Name) -> [Name | names(Rest)];
+names([_ | Rest]) -> names(Rest);
+names(_) -> [].
+
+is_plan({ok, {#store_config{}, erl_esdb_engine_memory, #{timeout := _}}}) -> true;
+is_plan({error, {invalid_option, Key, _}}) -> is_atom(Key);
+is_plan({error, {Why, _}}) ->
+    lists:member(Why, [invalid_store, engine_not_available, unknown_engine]);
+is_plan(_) -> false.
+
+hostile_stores() ->
+    Entry = frequency([
+        {6, {oneof([a, b, undefined, <<"s">>]), oneof([options(), ?LET(M, options(), to_list(M))])}},
+        {1, {a, any()}},
+        {1, any()}
+    ]),
+    frequency([{8, list(Entry)}, {1, any()}, {1, ?LET({E, T}, {Entry, any()}, [E | T])}]).
+
+to_list(Map) -> maps:to_list(Map).
+
+options() ->
+    Key = oneof([
+        engine, data_dir, mode, timeout, writer_pool_size, max_event_size, max_batch_events, other
+    ]),
+    map(Key, hostile()).
+
+hostile() ->
+    oneof([memory, ra, single, cluster, "/tmp/a", undefined, infinity, 1, 7, 1 bsl 32, any()]).
+
+a_cfg_unknown_options_are_told_once(_Config) ->
+    {ok, _} = erl_esdb_app:start(),
+    ok = logger:add_handler(?FUNCTION_NAME, ?MODULE, #{level => warning, config => self()}),
+    stores([{a, [{wirter_pool_size, 1}, {mode, both}]}]),
+    {ok, _} = erl_esdb:start_store(a),
+    {ok, _} = erl_esdb:start_store(b, #{unheard_of => 1}),
+    {ok, _} = erl_esdb:start_store((record(c))#store_config{options = #{rare => 1}}),
+    _ = erl_esdb_config:get_all_store_configs(),
+    ok = logger:remove_handler(?FUNCTION_NAME),
+    ?assertEqual(
+        [
+            "store a: mode both is not known, single is used",
+            "store a: unknown options [wirter_pool_size]",
+            "store b: unknown options [unheard_of]",
+            "store c: unknown options [rare]"
+        ],
+        lists:sort(warnings())
+    ).
+
+%% A handler of the logger: it runs in the process that logs.
+log(#{msg := {Format, Args}}, #{config := Pid}) ->
+    Pid ! {warning, lists:flatten(io_lib:format(Format, Args))}.
+
+warnings() ->
+    receive
+        {warning, Text} -> [Text | warnings()]
+    after 0 -> []
+    end.
+
 %% ---- life
 
 a_lif_01_application(_Config) ->
@@ -151,6 +293,20 @@ a_lif_05_stop_store(_Config) ->
     {ok, _} = erl_esdb_sup:start_store(record(a)),
     ?assertEqual(-1, erl_esdb_streams:get_version(a, <<"s">>)).
 
+a_lif_05_starts_and_stops_race(_Config) ->
+    {ok, _} = erl_esdb_app:start(),
+    Start = fun() -> [erl_esdb:start_store(a) || _ <- lists:seq(1, 1000)] end,
+    Stop = fun() -> [erl_esdb:stop_store(a) || _ <- lists:seq(1, 1000)] end,
+    Results = lists:append(erl_esdb_test:concurrently([Start, Stop, Start, Stop, Start, Stop])),
+    ?assertEqual([], [Result || Result <- Results, not is_outcome(Result)]),
+    _ = erl_esdb:stop_store(a),
+    ?assertMatch({ok, _}, erl_esdb:start_store(a)).
+
+is_outcome(ok) -> true;
+is_outcome({ok, Pid}) -> is_pid(Pid);
+is_outcome({error, {already_started, _}}) -> true;
+is_outcome(Result) -> Result =:= {error, not_found}.
+
 a_lif_05_stop_leaves_nothing_behind(_Config) ->
     {ok, _} = erl_esdb_app:start(),
     Tables = ets:all(),
@@ -180,7 +336,12 @@ a_lif_07_a_store_that_does_not_start(_Config) ->
     stores([{a, []}, {b, [{engine, tape}]}]),
     {error, {erl_esdb, {Reason, _}}} = erl_esdb_app:start(),
     ?assertEqual({store, b, {unknown_engine, tape}}, Reason),
-    ?assertEqual(undefined, whereis(erl_esdb_sup)).
+    ?assertEqual(undefined, whereis(erl_esdb_sup)),
+    %% Nothing stays: no handler either.
+    ?assertEqual({error, not_found}, erl_esdb_telemetry:detach_logger()),
+    stores([]),
+    {ok, _} = erl_esdb_app:start(),
+    ?assertEqual(ok, erl_esdb_telemetry:detach_logger()).
 
 a_lif_10_isolation(_Config) ->
     [{ok, _} = erl_esdb:start_store(S) || S <- [a, b]],
@@ -189,11 +350,14 @@ a_lif_10_isolation(_Config) ->
     ?assertEqual({ok, []}, erl_esdb_streams:read_all(b, 0, 9, forward)).
 
 a_lif_11_a_crash_restarts_the_store(_Config) ->
-    {ok, Sup} = erl_esdb:start_store(a),
+    {ok, _} = erl_esdb:start_store(a),
     {ok, 0} = writes(a),
-    [exit(Pid, kill) || {engine, Pid, _, _} <- supervisor:which_children(Sup)],
+    exit(erl_esdb_test:engine(a), kill),
     erl_esdb_test:await(fun() -> element(1, writes(a)) =:= ok end),
-    ?assertEqual([a], erl_esdb:which_stores()).
+    ?assertEqual([a], erl_esdb:which_stores()),
+    %% What was in memory is gone, as documented: this is the first event again, or one of few.
+    {ok, Events} = erl_esdb_streams:read(a, <<"s">>, 0, 10, forward),
+    ?assertMatch([#event{version = 0, position = 0}], Events).
 
 a_lif_14_is_ready(_Config) ->
     ?assertNot(erl_esdb_store:is_ready(a)),
@@ -224,7 +388,7 @@ both(Id) ->
      || _ <- [start, stop]
     ].
 
-a_lif_19_facade(_Config) ->
+a_start_store_with_options(_Config) ->
     {ok, _} = erl_esdb:start_store(a, #{engine => memory, max_event_size => 100}),
     {error, {event_too_large, _, 100}} =
         erl_esdb_streams:append(a, <<"s">>, any, [
@@ -235,8 +399,8 @@ a_lif_19_facade(_Config) ->
     ?assertError(badarg, erl_esdb:start_store("name", #{})).
 
 a_timeout_is_an_answer(_Config) ->
-    {ok, Sup} = erl_esdb:start_store(a),
-    [Engine] = [Pid || {engine, Pid, _, _} <- supervisor:which_children(Sup)],
+    {ok, _} = erl_esdb:start_store(a),
+    Engine = erl_esdb_test:engine(a),
     ok = sys:suspend(Engine),
     Append = fun() ->
         erl_esdb_streams:append(a, <<"s">>, any, erl_esdb_test:events(1), #{timeout => 20})
@@ -246,6 +410,34 @@ a_timeout_is_an_answer(_Config) ->
     %% The answer that came too late is nobody's message.
     {ok, _} = writes(a),
     ?assertEqual({messages, []}, process_info(self(), messages)).
+
+%% A call with a timeout that no receive takes has sent its command: no answer may deny it.
+a_mistake_is_no_end_of_the_store(_Config) ->
+    {ok, _} = erl_esdb:start_store(a),
+    {ok, Engine, Handle, _} = erl_esdb_engine:find(a),
+    Raised =
+        try
+            Engine:command(Handle, {put_document, {d, 1}, <<>>}, 1 bsl 40)
+        catch
+            Class:_ -> Class
+        end,
+    ?assertEqual(exit, Raised),
+    ?assertEqual({error, not_started}, Engine:command(Handle, nonsense, 5000)),
+    ?assertEqual({error, not_started}, Engine:command(Handle, {delete, <<"s">>}, 5000)).
+
+a_store_killed_during_a_call(_Config) ->
+    {ok, _} = erl_esdb:start_store(a),
+    Engine = erl_esdb_test:engine(a),
+    ok = sys:suspend(Engine),
+    Waiting = fun() -> element(2, process_info(Engine, message_queue_len)) =:= 1 end,
+    Kill = fun() -> erl_esdb_test:await(Waiting), exit(Engine, kill) end,
+    Results = erl_esdb_test:concurrently([fun() -> writes(a) end, Kill]),
+    ?assertEqual([{error, {store_not_started, a}}, true], Results).
+
+a_worker_that_crashes_fails_its_case(_Config) ->
+    Forever = fun() -> receive never -> ok end end,
+    Crashes = fun() -> exit(on_purpose) end,
+    ?assertError({worker, on_purpose}, erl_esdb_test:concurrently([Crashes, Forever])).
 
 a_headers_of_clients(_Config) ->
     Dir = code:lib_dir(erl_esdb_gater),

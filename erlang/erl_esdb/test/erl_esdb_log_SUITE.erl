@@ -19,8 +19,33 @@ all() ->
         a_refused_command_changes_nothing,
         effects_mirror_the_state,
         dead_once,
+        a_stream_cut_during_a_read_is_seen_as_it_was,
         many_appends_stay_small
     ].
+
+%% A reader of the order asks for the streams while they are cut: had it the first rows of a stream
+%% and, after a cut, only the last ones, it would report a stream with a hole.
+a_stream_cut_during_a_read_is_seen_as_it_was(_Config) ->
+    Append = fun(Index, {_, Log}) ->
+        Command = {append, <<"s">>, -2, <<>>, #{count => 1, epoch_us => 0}},
+        {{ok, _}, Effects, Log1} = erl_esdb_log:apply(Index, Command, Log),
+        {proplists:get_value(order, Effects), Log1}
+    end,
+    {Order, _} = lists:foldl(Append, {none, erl_esdb_log:new()}, lists:seq(1, 10)),
+    Cuts = counters:new(1, []),
+    Owner = fun(1) ->
+        First = counters:get(Cuts, 1),
+        ok = counters:add(Cuts, 1, 5),
+        {<<"s">>, First}
+    end,
+    Fetch = fun(Number) -> error({no_chunk, Number}) end,
+    Read = fun(From, Direction) ->
+        ok = counters:put(Cuts, 1, 0),
+        Spans = erl_esdb_log:log_rows(Order, From, infinity, Direction, Owner, Fetch),
+        [Version || {<<"s">>, {_, Version, Version}} <- Spans]
+    end,
+    ?assertEqual(lists:seq(0, 9), Read(0, forward)),
+    ?assertEqual(lists:seq(9, 0, -1), Read(last, backward)).
 
 %% ---- sequences
 

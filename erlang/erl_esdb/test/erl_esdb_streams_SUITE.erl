@@ -268,6 +268,22 @@ a_str_24_options(Config) ->
     ?assertError(badarg, append(Store, ?S, any, events(1), #{timeout => soon})),
     ?assertError(badarg, append(Store, ?S, any, events(1), no_map)).
 
+a_str_24_the_timeout_acts(Config) ->
+    Store = store(Config),
+    Append = fun(Timeout) -> append(Store, ?S, any, events(1), #{timeout => Timeout}) end,
+    Engine = erl_esdb_test:engine(Store),
+    ok = sys:suspend(Engine),
+    {Micros, Answer} = timer:tc(fun() -> Append(20) end),
+    ok = sys:resume(Engine),
+    ?assertEqual({error, {timeout, Store}}, Answer),
+    %% Not the five seconds of the store.
+    ?assert(Micros < 4_000_000),
+    {ok, _} = Append(16#FFFFFFFF),
+    {ok, Version} = Append(infinity),
+    %% What no receive can wait is refused before it is sent.
+    [?assertError(badarg, Append(T)) || T <- [-1, 16#100000000, 5_000_000_000, 1.0, soon]],
+    ?assertEqual(Version, erl_esdb_streams:get_version(Store, ?S)).
+
 a_str_25_no_store(Config) ->
     Stopped = store(Config),
     ok = erl_esdb:stop_store(Stopped),
@@ -311,6 +327,18 @@ a_str_27_telemetry_of_a_refused_append(Config) ->
     [{?STREAM_WRITE_START, _, _}, {?STREAM_WRITE_ERROR, #{duration := _}, Meta}] =
         erl_esdb_test:collected(?FUNCTION_NAME),
     ?assertEqual(#{store_id => Store, stream_id => ?S, reason => Reason}, Meta).
+
+%% Each start has its stop or its error: misuse tells nothing.
+a_str_27_misuse_tells_nothing(Config) ->
+    Store = store(Config),
+    ok = erl_esdb_test:collect(?FUNCTION_NAME, Store),
+    ?assertError(badarg, append(Store, ?S, -3, events(1))),
+    ?assertError(badarg, append(Store, "s", any, events(1))),
+    ?assertError(badarg, append(Store, ?S, any, [event(1) | event(2)])),
+    ?assertError(badarg, append(Store, ?S, any, events(1), #{timeout => -1})),
+    ?assertError(badarg, append(Store, ?S, any, events(1), [])),
+    ok = erl_esdb_test:release(?FUNCTION_NAME),
+    ?assertEqual([], erl_esdb_test:collected(?FUNCTION_NAME)).
 
 a_str_28_order_past_powers_of_ten(Config) ->
     Store = store(Config),
@@ -491,6 +519,31 @@ a_str_48_types_with_a_map(Config) ->
     {ok, Default} = read_by_event_types(store(Config), [<<"Counted">>], #{}),
     ?assertEqual(1000, length(Default)).
 
+%% One that is looked for costs one, and a thousand large ones that are not wanted are never in the
+%% heap at the same time: each takes 1.6 MB there, the process may have 64 MB.
+a_str_45_no_more_is_decoded_than_is_asked_for(Config) ->
+    Store = store(Config),
+    Large = #{event_type => <<"Large">>, data => #{n => lists:seq(1, 100_000)}},
+    {ok, 999} = append(Store, ?S, any, events(1000)),
+    [{ok, _} = append(Store, <<"large">>, any, [Large]) || _ <- lists:seq(1, 100)],
+    {ok, 0} = append(Store, <<"last">>, any, [event(1, <<"Last">>)]),
+    Decode = {erlang, binary_to_term, 1},
+    1 = erlang:trace_pattern(Decode, true, [call_count]),
+    {ok, [#event{position = 0}]} = read_by_event_types(Store, [<<"Counted">>], 1),
+    {call_count, Decoded} = erlang:trace_info(Decode, call_count),
+    1 = erlang:trace_pattern(Decode, false, [call_count]),
+    ?assert(Decoded > 0 andalso Decoded < 10),
+    Self = self(),
+    Search = fun() -> Self ! {found, read_by_event_types(Store, [<<"Last">>], 1)} end,
+    Limit = #{size => 8_000_000, kill => true, error_logger => false},
+    {_, Ref} = spawn_opt(Search, [monitor, {max_heap_size, Limit}]),
+    receive
+        {'DOWN', Ref, process, _, Reason} -> ?assertEqual(normal, Reason)
+    end,
+    receive
+        {found, Found} -> ?assertMatch({ok, [#event{position = 1100}]}, Found)
+    end.
+
 %% ---- get_version, exists, list_streams, delete
 
 a_str_49_version_of_an_absent_stream(Config) ->
@@ -598,13 +651,29 @@ b_limits(Config) ->
         append(Store, ?S, any, [Event(800), Event(800), Event(800)])
     ),
     ?assertEqual({error, {too_many_events, 101, 100}}, append(Store, ?S, any, events(101))),
-    ?assertMatch(
-        {error, {document_too_large, S, 1000}} when S > 1000,
-        erl_esdb_store:put_document(Store, {d, 1}, binary:copy(<<"x">>, 1000))
+    %% Documents have a limit of their own.
+    ?assertEqual(
+        {ok, 1}, erl_esdb_store:put_document(Store, {d, 1}, binary:copy(<<"x">>, 10_000))
     ),
+    ?assertMatch(
+        {error, {document_too_large, S, 16_777_216}} when S > 16_777_216,
+        erl_esdb_store:put_document(Store, {d, 2}, binary:copy(<<"x">>, 16_777_216))
+    ),
+    ?assertEqual({error, not_found}, erl_esdb_store:get_document(Store, {d, 2})),
     ?assertEqual(-1, erl_esdb_streams:get_version(Store, ?S)),
     ?assertEqual({ok, 1}, append(Store, ?S, any, [Event(800), Event(800)])),
     ok = erl_esdb:stop_store(Store).
+
+b_names_have_a_limit(Config) ->
+    Store = store(Config),
+    Longest = binary:copy(<<"n">>, 65_536),
+    TooLong = <<Longest/binary, "n">>,
+    Refused = {error, {stream_id_too_long, 65_537, 65_536}},
+    ?assertEqual(Refused, append(Store, TooLong, any, events(1))),
+    ?assertEqual(Refused, erl_esdb_streams:do_append(Store, TooLong, any, events(1))),
+    ?assertEqual({ok, 0}, append(Store, Longest, any, events(1))),
+    ?assertMatch({ok, [_]}, read(Store, Longest, 0, 10, forward)),
+    ?assertEqual({ok, [Longest]}, erl_esdb_streams:list_streams(Store)).
 
 b_misuse(Config) ->
     Store = store(Config),
@@ -732,8 +801,26 @@ is_dense({error, {stream_not_found, ?S}}) -> true;
 is_dense({ok, []}) -> true;
 is_dense({ok, Events}) ->
     Positions = [E#event.position || E <- Events],
-    Positions =:= lists:usort(Positions);
+    Runs = maps:groups_from_list(fun(E) -> E#event.stream_id end, Events),
+    Positions =:= lists:usort(Positions) andalso
+        lists:all(fun is_run/1, [versions(Run) || _ := Run <- Runs]);
 is_dense(_) -> false.
+
+is_run([First | _] = Versions) -> Versions =:= lists:seq(First, lists:last(Versions)).
+
+%% The check of the case before can fail: what it must not let through.
+b_a_part_of_a_stream_is_not_dense(_Config) ->
+    Read = fun(Versions) ->
+        {ok, [#event{stream_id = ?S, version = V, position = V} || V <- Versions]}
+    end,
+    ?assert(is_dense(Read([3, 4, 5]))),
+    [?assertNot(is_dense(Read(Versions))) || Versions <- [[0, 1, 5, 9], [0, 2], [1, 0], [1, 1]]],
+    Mixed = [{<<"a">>, 0}, {<<"b">>, 7}, {<<"a">>, 2}],
+    Events = [
+        #event{stream_id = Stream, version = V, position = P}
+     || {P, {Stream, V}} <- lists:enumerate(Mixed)
+    ],
+    ?assertNot(is_dense({ok, Events})).
 
 %% A store that stops while it is called: an answer, no exit, no process left behind.
 b_stop_in_the_middle(Config) ->

@@ -2,7 +2,7 @@
 -moduledoc "What the suites of the store share.".
 
 -export([start_store/1, stop_store/1, event/1, event/2, events/1, events/2, versions/1, ids/1]).
--export([concurrently/1, collect/2, collected/1, release/1, await/1, property/2]).
+-export([engine/1, concurrently/1, collect/2, collected/1, release/1, await/1, property/2]).
 
 -include_lib("proper/include/proper.hrl").
 -include("../include/erl_esdb.hrl").
@@ -16,6 +16,13 @@ start_store(Options) ->
 
 -spec stop_store(atom()) -> ok | {error, not_found}.
 stop_store(Store) -> erl_esdb:stop_store(Store).
+
+-doc "The process of a store's engine.".
+-spec engine(atom()) -> pid().
+engine(Store) ->
+    [Sup] = [Pid || {{store, S}, Pid, _, _} <- supervisor:which_children(erl_esdb_sup), S =:= Store],
+    [Engine] = [Pid || {engine, Pid, _, _} <- supervisor:which_children(Sup)],
+    Engine.
 
 -spec event(term()) -> new_event().
 event(N) -> event(N, <<"Counted">>).
@@ -35,12 +42,27 @@ versions(Events) -> [Event#event.version || Event <- Events].
 -spec ids([event()]) -> [binary()].
 ids(Events) -> [Event#event.event_id || Event <- Events].
 
--doc "Runs the funs in processes that start together, and gives their results in order.".
+-doc """
+Runs the funs in processes that start together, and gives their results in order.
+
+One that crashes is `error({worker, Reason})` here, and the others are ended.
+""".
 -spec concurrently([fun(() -> Result)]) -> [Result].
 concurrently(Funs) ->
     Workers = [spawn_monitor(fun() -> receive go -> exit({result, Fun()}) end end) || Fun <- Funs],
     lists:foreach(fun({Pid, _}) -> Pid ! go end, Workers),
-    [receive {'DOWN', Ref, process, _, {result, Result}} -> Result end || {_, Ref} <- Workers].
+    try
+        [result(Ref) || {_, Ref} <- Workers]
+    after
+        lists:foreach(fun({Pid, _}) -> exit(Pid, kill) end, Workers)
+    end.
+
+-spec result(reference()) -> term().
+result(Ref) ->
+    receive
+        {'DOWN', Ref, process, _, {result, Result}} -> Result;
+        {'DOWN', Ref, process, _, Reason} -> error({worker, Reason})
+    end.
 
 -doc "Attaches a handler that remembers the events whose metadata has this store.".
 -spec collect(term(), atom()) -> ok.
