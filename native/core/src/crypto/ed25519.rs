@@ -54,10 +54,7 @@ pub fn sign(message: &[u8], private_key: &[u8; 32]) -> [u8; 64] {
 /// Whether `signature` is a valid signature of `message` by `key`. Wrong lengths are not valid.
 #[must_use]
 pub fn verify(message: &[u8], signature: &[u8], key: &[u8]) -> bool {
-    Signature::parse(signature).is_some_and(|signature| {
-        PreparedKey::new(key)
-            .is_some_and(|key| signature.is(&key.candidate(&signature, message).compress()))
-    })
+    PreparedKey::new(key).is_some_and(|key| key.verify(message, signature))
 }
 
 /// A public key, decoded and found to be acceptable, for many signatures.
