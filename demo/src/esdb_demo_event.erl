@@ -13,9 +13,9 @@ back.
 
 In the store the metadata keys `causation_id`, `correlation_id` and `actor_id` are atoms, as the
 store's causation functions expect them; all other keys stay binaries, so no input makes an atom.
-The time of the commit is kept under the reserved key `<<"$epoch_us">>` of the metadata, because the
-store's own `epoch_us` is the time of the append; a line that has this key itself is refused. What is
-null stays null, and what is absent stays absent: an event comes back as it went in.
+The time of the commit is kept under the reserved key `<<"$epoch_us">>` of the metadata, because
+the store's own `epoch_us` is the time of the append; a line that has this key itself is refused.
+What is null stays null, and what is absent stays absent: an event comes back as it went in.
 """.
 
 -include_lib("erl_esdb_gater/include/esdb_gater_types.hrl").

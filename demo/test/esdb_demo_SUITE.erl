@@ -201,10 +201,8 @@ ndjson_malformed_lines_are_named_and_the_rest_goes_in(Config) ->
 import_of_large_lines_goes_in_by_parts(Config) ->
     [Event] = chained([~"id"]),
     Text = binary:copy(~"x", 100_000),
-    Lines = [
-        [encode(Event#{event_id := <<"e", (integer_to_binary(N))/binary>>, data := #{t => Text}}), $\n]
-     || N <- lists:seq(1, 800)
-    ],
+    Line = fun(N) -> encode(Event#{event_id := integer_to_binary(N), data := #{t => Text}}) end,
+    Lines = [[Line(N), $\n] || N <- lists:seq(1, 800)],
     Path = write(Config, "large.ndjson", Lines),
     {ok, Imported} = in_store(fun(Store) -> import({ndjson, Path}, Store) end),
     ?assertMatch(#{events := 800, problems := 0}, Imported).
@@ -227,7 +225,9 @@ import_names_the_places_of_many_problems(Config) ->
     Text = flat(esdb_demo_report:render(Shown, style(false, 80))),
     [
         ?assertNotEqual(nomatch, string:find(Text, Part), {Part, Text})
-     || Part <- ["303 items left out:\n    lines 1-6, 8, 10, 12,", " 404,", "and 98 more\n    line 1: "]
+     || Part <- [
+            "303 items left out:\n    lines 1-6, 8, 10, 12,", " 404,", "and 98 more\n    line 1: "
+        ]
     ],
     [?assert(string:length(L) =< 80, L) || L <- lines(Text)].
 
@@ -931,7 +931,9 @@ refusal(Config, Env) ->
     {Status, text(Errors)}.
 
 demo_whose_reader_is_gone_is_quiet(Config) ->
-    Env = [{"EVENTS", data_file(Config, "commits.ndjson.gz")}, {"OUT", fresh(Config, "head")}],
+    %% Long enough for the reader to be gone before the import is half done.
+    Path = write(Config, "long.ndjson", binary:copy(~"no event\n", 1_000_000)),
+    Env = [{"EVENTS", Path}, {"OUT", fresh(Config, "head")}],
     Shell = "{ \"$@\" 2>\"$0\" || echo $? >>\"$0\"; } | head -n 1",
     {0, Text, ""} = demo(Shell, Config, Env),
     ?assertMatch(["Importing" ++ _], lines(Text)).
@@ -941,7 +943,9 @@ demo_ends_at_an_interrupt(Config) ->
     Pipe = fresh(Config, "pipe"),
     ok = filelib:ensure_dir(Pipe),
     {ok, 0, _} = esdb_demo_program:run("mkfifo", [Pipe], 10_000),
-    Feed = "{ echo no event; exec sleep 60; } >\"$EVENTS\" 2>/dev/null & exec sh \"$0\"",
+    %% More than the demo reads at a time.
+    Lines = "yes no event | head -n 20000; exec sleep 120",
+    Feed = "{ " ++ Lines ++ "; } >\"$EVENTS\" 2>/dev/null & exec sh \"$0\"",
     Settings = [
         {args, ["-c", Feed, script(Config)]},
         {env, [{"EVENTS", Pipe}, {"REPO", ""}, {"ESDB_NIF", "off"}, {"ESDB_LIB", libraries()}]},

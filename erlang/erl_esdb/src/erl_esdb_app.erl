@@ -38,7 +38,7 @@ start(_Type, _Args) ->
         detach_unless(supervised())
     end.
 
-%% Handlers are attached first, so that they see the stores start, and leave with a start that fails.
+%% Handlers are attached first, so that they see the stores start; they leave when that fails.
 -spec detach_unless({ok, pid()} | {error, term()}) -> {ok, pid()} | {error, term()}.
 detach_unless({ok, Pid}) ->
     {ok, Pid};

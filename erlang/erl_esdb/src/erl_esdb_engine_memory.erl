@@ -65,9 +65,9 @@ command(#handle{server = Server}, Command, Timeout) ->
         exit:{Reason, {gen_server, call, _}} = Exit:Stack -> ended(Reason, Exit, Stack)
     end.
 
-%% It was not there (noproc), or it ended or crashed before it answered. Another reason is a mistake on
-%% this side, such as a time that no receive can wait (timeout_value): the command is sent by then, and
-%% "not started" would deny it.
+%% It was not there (noproc), or it ended or crashed before it answered. Another reason is a mistake
+%% on this side, such as a time that no receive can wait (timeout_value): then the command is sent,
+%% and "not started" would deny it.
 -spec ended(term(), term(), [tuple()]) -> {error, not_started}.
 ended(Reason, _, _) when Reason =:= noproc; Reason =:= normal; Reason =:= killed ->
     {error, not_started};

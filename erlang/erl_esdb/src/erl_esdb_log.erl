@@ -454,5 +454,8 @@ next(#head{seq = Seq}) ->
 first_version(#row{version = Version}) -> Version.
 
 -doc "The position after the last event of a span.".
--spec after_span(span()) -> pos_integer().
-after_span({#row{version = Version, position = Position}, _From, To}) -> Position + To - Version + 1.
+-spec after_span(span()) -> integer().
+after_span({#row{version = Version, position = Position}, _From, To}) when
+    is_integer(Version), is_integer(Position), is_integer(To)
+->
+    Position + To - Version + 1.

@@ -9,7 +9,8 @@ where the store cannot be reached, and `error(badarg)` for arguments of a wrong 
 the store ended during the call, it is not known whether a command was done.
 """.
 
--export([check_append/5, append/5, read/6, read_log/5, read_by_types/3, info/2, streams/1, next_position/1]).
+-export([check_append/5, append/5, read/6, read_log/5, read_by_types/3]).
+-export([info/2, streams/1, next_position/1]).
 -export([delete/2, truncate/3]).
 -export([put_document/3, get_document/2, delete_document/2, list_documents/3]).
 -export([is_ready/1, is_timeout/1]).

@@ -23,8 +23,8 @@ Every function answers `{error, R}` where the store cannot be reached, R one of
 `get_version/2` and `exists/2`, which have no room for it, raise `error({erl_esdb, R})` except
 that they answer -1 and false where the store does not run. After `{timeout, S}` it is not known
 whether an append was done; `{store_not_started, S}` says the same where the store ended during the
-call, and that nothing was done where it did not run. A read that finds damaged events answers `{error, {corrupt_events,
-Stream, Version}}`. Arguments of a wrong shape are `error(badarg)`.
+call, and that nothing was done where it did not run. A read that finds damaged events answers
+`{error, {corrupt_events, Stream, Version}}`. Arguments of a wrong shape are `error(badarg)`.
 """.
 
 -export([append/4, append/5]).

@@ -212,8 +212,9 @@ is_plan({error, {Why, _}}) ->
 is_plan(_) -> false.
 
 hostile_stores() ->
+    Pairs = ?LET(Map, options(), to_list(Map)),
     Entry = frequency([
-        {6, {oneof([a, b, undefined, <<"s">>]), oneof([options(), ?LET(M, options(), to_list(M))])}},
+        {6, {oneof([a, b, undefined, <<"s">>]), oneof([options(), Pairs])}},
         {1, {a, any()}},
         {1, any()}
     ]),

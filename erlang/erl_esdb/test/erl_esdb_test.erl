@@ -20,7 +20,8 @@ stop_store(Store) -> erl_esdb:stop_store(Store).
 -doc "The process of a store's engine.".
 -spec engine(atom()) -> pid().
 engine(Store) ->
-    [Sup] = [Pid || {{store, S}, Pid, _, _} <- supervisor:which_children(erl_esdb_sup), S =:= Store],
+    Stores = supervisor:which_children(erl_esdb_sup),
+    {_, Sup, _, _} = lists:keyfind({store, Store}, 1, Stores),
     [Engine] = [Pid || {engine, Pid, _, _} <- supervisor:which_children(Sup)],
     Engine.
 
