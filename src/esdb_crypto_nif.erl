@@ -106,6 +106,9 @@ Whether `Signature` is a valid signature of `Message` by `Key`, 32 bytes or a ha
 
 Whatever is malformed (a key, a signature or a message of another type or length) is not valid:
 `false`.
+
+Without the library OTP hashes the message in one go, about 2 ms for a megabyte, on a normal
+scheduler; with it long messages go to a dirty one.
 """.
 -spec verify_ed25519(Message, Signature, Key) -> boolean() when
     Message :: iodata() | term(),
@@ -148,6 +151,8 @@ verify_key(_) -> error(badarg).
 -doc """
 The signature (64 bytes) of `Message` with a private key: the 32 bytes that RFC 8032 calls the seed,
 and that `crypto:generate_key(eddsa, ed25519)` gives. Another length is `badarg`.
+
+Without the library OTP does it in one go on a normal scheduler, about 4 ms for a megabyte.
 """.
 -spec sign_ed25519(Message :: iodata(), PrivateKey :: <<_:256>>) -> <<_:512>>.
 sign_ed25519(Message, PrivateKey) when
