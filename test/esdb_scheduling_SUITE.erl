@@ -4,8 +4,9 @@ No call keeps a normal scheduler busy, however large its input.
 
 The runtime reports each stretch that a process spends on a scheduler without a pause of more than
 two milliseconds (`long_schedule`). A function that blocks is reported at every call; a machine
-that is busy with something else causes a report now and then. So a function is called many times,
-and fails when (all but one of) its calls were reported.
+that is busy with something else causes a report now and then, or often. So a function is called
+many times, and fails only if every single call was reported. In Erlang the calls are kept short,
+so that on a busy machine one of them finds a quiet moment.
 """.
 
 -compile(export_all).
@@ -14,10 +15,14 @@ and fails when (all but one of) its calls were reported.
 -include_lib("stdlib/include/assert.hrl").
 
 -define(LIMIT_MS, 2).
--define(TRIES, 10).
+%% A call in Erlang takes long, so on a busy machine every one is set aside by the operating system
+%% for some milliseconds; what OTP does in one go, which is what could block there, would take
+%% longer.
+-define(LIMIT_IN_ERLANG_MS, 20).
+-define(TRIES, 30).
 -define(LARGE, 64 * 1024 * 1024).
 %% The twins get less: with more, the garbage collections of their own heaps would be what is seen.
--define(LARGE_IN_ERLANG, 1024 * 1024).
+-define(LARGE_IN_ERLANG, 2 * 1024 * 1024).
 
 suite() -> [{timetrap, {minutes, 5}}].
 
@@ -53,8 +58,8 @@ data() -> persistent_term:get(?MODULE).
 %% Without this one the others could pass because nothing is ever reported.
 a_call_that_blocks_is_seen(_Config) ->
     Data = data(),
-    Blocks = fun() -> erlang:phash2(binary:copy(Data, max(1, ?LARGE div byte_size(Data)))) end,
-    ?assert(reported(Blocks) >= ?TRIES - 1).
+    Blocks = fun() -> erlang:phash2(binary:copy(Data, 4 * ?LARGE div byte_size(Data))) end,
+    ?assertEqual(none, first_clean(Blocks)).
 
 hash_functions_do_not_block(_Config) ->
     Data = data(),
@@ -141,7 +146,7 @@ many_short_calls_do_not_block(_Config) ->
     Signature = esdb_crypto_nif:sign_ed25519(Name, Private),
     Text = esdb_crypto_nif:base64_encode_urlsafe(Short),
     none_block([
-        {Call, fun() -> repeat(Fun, Times) end}
+        {Call, fun() -> repeat(Fun, times(Times)) end}
      || {Call, Times, Fun} <- [
             {xxhash3, 2000, fun() -> esdb_hash_nif:xxhash3(Short) end},
             {fnv1a, 100, fun() -> esdb_hash_nif:fnv1a(Short) end},
@@ -157,7 +162,13 @@ many_short_calls_do_not_block(_Config) ->
         ]
     ]).
 
-%% In Erlang some of these take a hundred times as long, and are interruptible anyway.
+%% In Erlang some of these take a hundred times as long.
+times(Times) ->
+    case esdb_hash_nif:implementation() of
+        nif -> Times;
+        erlang -> max(2, Times div 100)
+    end.
+
 repeat(_Fun, 0) ->
     ok;
 repeat(Fun, Times) ->
@@ -178,17 +189,31 @@ many_small_items_do_not_block(_Config) ->
     ]).
 
 none_block(Calls) ->
-    Counts = [{Name, reported(Call)} || {Name, Call} <- Calls],
-    ct:pal("calls of ~b that were reported: ~p", [?TRIES, Counts]),
-    ?assertEqual([], [Name || {Name, Count} <- Counts, Count >= ?TRIES - 1]).
+    Tries = [{Name, first_clean(Call)} || {Name, Call} <- Calls],
+    ct:log("the first of ~b calls that was not reported: ~p", [?TRIES, Tries]),
+    ?assertEqual([], [Name || {Name, none} <- Tries]).
 
-%% How many of the calls had a stretch that was too long.
-reported(Call) ->
-    Before = erlang:system_monitor(self(), [{long_schedule, ?LIMIT_MS}]),
+%% How many calls it takes until one has no stretch that was too long; `none` when all have.
+first_clean(Call) ->
+    Before = erlang:system_monitor(self(), [{long_schedule, limit()}]),
     try
-        length([reported || _ <- lists:seq(1, ?TRIES), was_reported(Call)])
+        first_clean(Call, 1)
     after
         erlang:system_monitor(Before)
+    end.
+
+limit() ->
+    case esdb_hash_nif:implementation() of
+        nif -> ?LIMIT_MS;
+        erlang -> ?LIMIT_IN_ERLANG_MS
+    end.
+
+first_clean(_Call, Try) when Try > ?TRIES ->
+    none;
+first_clean(Call, Try) ->
+    case was_reported(Call) of
+        true -> first_clean(Call, Try + 1);
+        false -> Try
     end.
 
 was_reported(Call) ->
