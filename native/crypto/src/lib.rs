@@ -22,6 +22,8 @@ fn implementation() -> Atom {
 const SIGNED_A_PERCENT: usize = 4_000;
 const SIGNATURE: usize = 5 * SIGNED_A_PERCENT;
 const TEXT_A_PERCENT: usize = 15_000;
+/// The same for Base58, whose work grows with the square of the length.
+const BASE58_A_PERCENT: usize = 100_000;
 
 #[nif]
 fn verify_n(env: Env, message: Binary, signature: Binary, key: Key) -> bool {
@@ -222,6 +224,7 @@ fn equal_dirty(left: Binary, right: Binary) -> bool {
 
 #[nif]
 fn base58_encode_n<'a>(env: Env<'a>, data: Binary<'a>) -> NifResult<Binary<'a>> {
+    esdb_boundary::charge(env, data.len() * data.len(), BASE58_A_PERCENT);
     encode_base58(env, &data)
 }
 
@@ -238,6 +241,7 @@ fn encode_base58<'a>(env: Env<'a>, data: &[u8]) -> NifResult<Binary<'a>> {
 
 #[nif]
 fn base58_decode_n<'a>(env: Env<'a>, text: Binary<'a>) -> Term<'a> {
+    esdb_boundary::charge(env, text.len() * text.len(), BASE58_A_PERCENT);
     decode_base58(env, &text)
 }
 
