@@ -5,8 +5,9 @@ No call keeps a normal scheduler busy, however large its input.
 The runtime reports each stretch that a process spends on a scheduler without a pause of more than
 two milliseconds (`long_schedule`). A function that blocks is reported at every call; a machine
 that is busy with something else causes a report now and then, or often. So a function is called
-many times, and fails only if every single call was reported. In Erlang the calls are kept short,
-so that on a busy machine one of them finds a quiet moment.
+many times, and fails only if every single call was reported. Where the machine is so busy that a
+loop in Erlang, which cannot block, is reported as often, the limit is doubled until the loop is
+not. In Erlang the calls are kept short, so that one of them finds a quiet moment.
 """.
 
 -compile(export_all).
@@ -19,6 +20,8 @@ so that on a busy machine one of them finds a quiet moment.
 %% for some milliseconds; what OTP does in one go, which is what could block there, would take
 %% longer.
 -define(LIMIT_IN_ERLANG_MS, 20).
+%% What blocks in the suite's own first case takes longer.
+-define(LIMIT_BUSY_MS, 20).
 -define(TRIES, 30).
 -define(REPORTED_MS, 50).
 -define(LARGE, 64 * 1024 * 1024).
@@ -112,19 +115,30 @@ compression_does_not_block(_Config) ->
 
 decompression_does_not_block(_Config) ->
     Data = data(),
-    %% zlib is OTP's in both modes, and its calls take long: a shorter one finds a quiet moment.
+    %% zlib is OTP's in both modes, and so is what joins the pieces of the content, `iolist_to_binary`. It
+    %% pauses after each quarter of a megabyte; where the operating system takes long for a page of new memory
+    %% (50 us on some virtual machines), the quarter itself takes 3 to 5 ms. So little is joined here, and the
+    %% decompression of much is watched as a stream, below.
     Short = binary:part(Data, 0, 1_000_000),
     none_block([
         decompression(Data, lz4), decompression(Data, zstd), decompression(Short, zlib)
     ]).
 
 decompression(Data, Algorithm) ->
-    {ok, Packed} = esdb_archive_nif:compress(Data, Algorithm),
+    Packed = packed(Data, Algorithm),
     {Algorithm, fun() -> {ok, _} = esdb_archive_nif:decompress(Packed, Algorithm) end}.
 
 streams_do_not_block(_Config) ->
     Data = stream_data(),
-    none_block([{Algorithm, fun() -> pump(Data, Algorithm) end} || Algorithm <- [zstd, zlib]]).
+    none_block([
+        {{Direction, Algorithm}, fun() -> pump(Content, Direction, Algorithm) end}
+     || Algorithm <- [zstd, zlib],
+        {Direction, Content} <- [{compress, Data}, {decompress, packed(Data, Algorithm)}]
+    ]).
+
+packed(Data, Algorithm) ->
+    {ok, Packed} = esdb_archive_nif:compress(Data, Algorithm),
+    Packed.
 
 %% On OTP 27 streams are written in Erlang in both modes, and take ten seconds for 64 MB.
 stream_data() ->
@@ -133,9 +147,12 @@ stream_data() ->
         {error, _} -> binary:part(data(), 0, min(?LARGE_IN_ERLANG, byte_size(data())))
     end.
 
-pump(Data, Algorithm) ->
-    {ok, Stream} = esdb_archive_nif:stream(compress, Algorithm, 1),
+pump(Data, Direction, Algorithm) ->
+    {ok, Stream} = opened(Direction, Algorithm),
     drain(esdb_archive_nif:stream_update(Stream, Data)).
+
+opened(compress, Algorithm) -> esdb_archive_nif:stream(compress, Algorithm, 1);
+opened(decompress, Algorithm) -> esdb_archive_nif:stream(decompress, Algorithm, #{}).
 
 drain({more, _, Stream}) -> drain(esdb_archive_nif:stream_update(Stream, <<>>));
 drain({ok, _, Stream}) -> last(esdb_archive_nif:stream_finish(Stream)).
@@ -200,10 +217,24 @@ none_block(Calls) ->
     ?assertEqual([], [Name || {Name, none} <- Tries]).
 
 %% How many calls it takes until one has no stretch that was too long; `none` when all have.
-first_clean(Call) ->
-    Before = erlang:system_monitor(self(), [{long_schedule, limit()}]),
+first_clean(Call) -> first_clean(Call, limit()).
+
+first_clean(Call, Limit) ->
+    case {first_clean_within(Call, Limit), 2 * Limit} of
+        {none, More} when More =< ?LIMIT_BUSY_MS ->
+            %% The call, or the machine?
+            case first_clean_within(fun cannot_block/0, Limit) of
+                none -> first_clean(Call, More);
+                _ -> none
+            end;
+        {Try, _} ->
+            Try
+    end.
+
+first_clean_within(Call, Limit) ->
+    Before = erlang:system_monitor(self(), [{long_schedule, Limit}]),
     try
-        first_clean(Call, 1)
+        first_clean_try(Call, 1)
     after
         erlang:system_monitor(Before)
     end.
@@ -214,11 +245,20 @@ limit() ->
         erlang -> ?LIMIT_IN_ERLANG_MS
     end.
 
-first_clean(_Call, Try) when Try > ?TRIES ->
+%% Busy for as long as the calls that are watched.
+cannot_block() -> count_until(erlang:monotonic_time(millisecond) + 50, 0).
+
+count_until(End, Count) ->
+    case erlang:monotonic_time(millisecond) >= End of
+        true -> Count;
+        false -> count_until(End, Count + 1)
+    end.
+
+first_clean_try(_Call, Try) when Try > ?TRIES ->
     none;
-first_clean(Call, Try) ->
+first_clean_try(Call, Try) ->
     case was_reported(Call) of
-        true -> first_clean(Call, Try + 1);
+        true -> first_clean_try(Call, Try + 1);
         false -> Try
     end.
 
