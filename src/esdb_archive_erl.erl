@@ -8,7 +8,7 @@
 -export([lz4_compress/1, lz4_decompress/2]).
 -export([zstd_compress/4, zstd_decompress/3, zstd_decompress/4]).
 -export([zlib_compress/2, zlib_decompress/2]).
--export([prepare_dictionary/1, train_dictionary/2, checked/2]).
+-export([prepare_dictionary/1, train_dictionary/2, prepared/3]).
 
 -type result() :: {ok, binary()} | {error, esdb_archive_nif:reason()}.
 -type dictionary() :: none | esdb_archive_options:dictionary().
@@ -28,8 +28,8 @@ lz4_decompress(Data, MaxSize) -> esdb_lz4_erl:decompress(Data, MaxSize).
 -spec zstd_compress(binary(), 1..22, Checksum :: boolean(), dictionary()) -> result().
 zstd_compress(Data, Level, Checksum, Dictionary) ->
     maybe
-        {ok, Bytes} ?= checked(Dictionary, Level),
-        {ok, (esdb_zstd_erl:codec()):compress(Data, Level, Checksum, Bytes)}
+        {ok, Prepared} ?= prepared(compress, Dictionary, Level),
+        {ok, (esdb_zstd_erl:codec()):compress(Data, Level, Checksum, Prepared)}
     end.
 
 -spec zstd_decompress(binary(), MaxSize :: non_neg_integer(), dictionary()) -> result().
@@ -44,36 +44,47 @@ zstd_decompress(Data, MaxSize, Dictionary) ->
     MaxSize :: non_neg_integer(), Short :: non_neg_integer() | infinity.
 zstd_decompress(Data, MaxSize, Dictionary, Short) ->
     maybe
-        {ok, Bytes} ?= checked(Dictionary, ?DEFAULT_LEVEL),
+        {ok, Prepared} ?= prepared(decompress, Dictionary, ?DEFAULT_LEVEL),
         Id = esdb_archive_options:dictionary_id(Dictionary),
         {ok, Most} ?= esdb_zstd_frame_erl:plan(Data, MaxSize, Id),
         true ?= Most =< Short orelse {ok, long},
-        (esdb_zstd_erl:codec()):decompress(Data, Most, MaxSize, Bytes)
+        (esdb_zstd_erl:codec()):decompress(Data, Most, MaxSize, Prepared)
     end.
 
-%% The bytes of a dictionary, where they are one.
--spec checked(dictionary(), 1..22) -> {ok, none | binary()} | {error, invalid_dictionary}.
-checked(none, _) ->
+%% What the codec uses a dictionary by: what its handle keeps, or the bytes, where they are one.
+-spec prepared(compress | decompress, dictionary(), 1..22) ->
+    {ok, none | binary() | Prepared :: term()} | {error, invalid_dictionary}.
+prepared(_, none, _) ->
     {ok, none};
-checked(Dictionary, Level) ->
-    case esdb_archive_options:dictionary_bytes(Dictionary) of
-        <<>> ->
-            {error, invalid_dictionary};
-        Bytes ->
-            maybe
-                ok ?= (esdb_zstd_erl:codec()):check_dictionary(Bytes, Level),
-                {ok, Bytes}
-            end
+prepared(Direction, {esdb_dictionary, Bytes, Ref}, Level) ->
+    case (esdb_zstd_erl:codec()):prepared(Direction, Bytes, Ref, Level) of
+        {ok, Prepared} -> {ok, Prepared};
+        none -> checked(Bytes, Level)
+    end;
+prepared(_, Bytes, Level) ->
+    checked(Bytes, Level).
+
+-spec checked(binary(), 1..22) -> {ok, binary()} | {error, invalid_dictionary}.
+checked(Bytes, Level) ->
+    maybe
+        {ok, _} ?= prepare(Bytes, Level),
+        {ok, Bytes}
     end.
 
-%% The bytes and the reference of a handle. The twin prepares nothing: the bytes stand for it.
+%% The bytes and the reference of a handle.
 -spec prepare_dictionary(binary()) ->
-    {ok, {binary(), prepared_by_none}} | {error, invalid_dictionary}.
+    {ok, {binary(), Ref :: term()}} | {error, invalid_dictionary}.
 prepare_dictionary(Bytes) ->
+    %% Not a part of something larger, all of which the handle would keep.
+    Own = binary:copy(Bytes),
     maybe
-        {ok, _} ?= checked(Bytes, ?DEFAULT_LEVEL),
-        {ok, {Bytes, prepared_by_none}}
+        {ok, Ref} ?= prepare(Own, ?DEFAULT_LEVEL),
+        {ok, {Own, Ref}}
     end.
+
+-spec prepare(binary(), 1..22) -> {ok, Ref :: term()} | {error, invalid_dictionary}.
+prepare(<<>>, _) -> {error, invalid_dictionary};
+prepare(Bytes, Level) -> (esdb_zstd_erl:codec()):prepare(Bytes, Level).
 
 -spec train_dictionary([binary()], pos_integer()) -> {ok, binary()}.
 train_dictionary(Samples, Size) -> {ok, esdb_dictionary_erl:train(Samples, Size)}.

@@ -75,12 +75,12 @@ compressor(zlib, #{level := Level}) ->
 compressor(zstd, #{level := Level, checksum := Checksum, dictionary := Dictionary}) ->
     Codec = esdb_zstd_erl:codec(),
     maybe
-        {ok, Bytes} ?= esdb_archive_erl:checked(Dictionary, Level),
+        {ok, Prepared} ?= esdb_archive_erl:prepared(compress, Dictionary, Level),
         case Codec of
             esdb_zstd_otp_erl ->
-                {ok, {zstd_compress, Codec:compressor(Level, Checksum, Bytes), <<>>}};
+                {ok, {zstd_compress, Codec:compressor(Level, Checksum, Prepared), <<>>}};
             esdb_zstd_erl ->
-                {ok, {own_compress, Codec:compressor(Checksum, Bytes), <<>>}}
+                {ok, {own_compress, Codec:compressor(Checksum, Prepared), <<>>}}
         end
     end.
 
@@ -95,12 +95,12 @@ decompressor(zlib, _) ->
 decompressor(zstd, #{max_size := MaxSize, dictionary := Dictionary}) ->
     Codec = esdb_zstd_erl:codec(),
     maybe
-        {ok, Bytes} ?= esdb_archive_erl:checked(Dictionary, 3),
+        {ok, Prepared} ?= esdb_archive_erl:prepared(decompress, Dictionary, 3),
         Id = esdb_archive_options:dictionary_id(Dictionary),
         Walk = esdb_zstd_frame_erl:new(MaxSize, Id, window),
         case Codec of
-            esdb_zstd_otp_erl -> {ok, {zstd_decompress, Codec:decompressor(Bytes), <<>>, Walk}};
-            esdb_zstd_erl -> {ok, {own_decompress, Codec:new(Bytes), Walk, Walk}}
+            esdb_zstd_otp_erl -> {ok, {zstd_decompress, Codec:decompressor(Prepared), <<>>, Walk}};
+            esdb_zstd_erl -> {ok, {own_decompress, Codec:new(Prepared), Walk, Walk}}
         end
     end.
 

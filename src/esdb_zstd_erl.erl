@@ -10,7 +10,7 @@
 %%                 (predefined, one symbol, table, the last table), tables, one stream
 
 -export([codec/0]).
--export([compress/4, decompress/4, check_dictionary/2]).
+-export([compress/4, decompress/4, prepare/2, prepared/4]).
 -export([new/1, decode/2, take/1, compressor/2]).
 -export_type([decoder/0]).
 
@@ -111,14 +111,18 @@ all(Walk, Decoder, Left, Pieces) ->
         {error, Reason} -> {error, Reason}
     end.
 
--spec check_dictionary(binary(), 1..22) -> ok | {error, invalid_dictionary}.
-check_dictionary(Bytes, _Level) ->
+%% Nothing is kept: the bytes stand for themselves.
+-spec prepare(binary(), 1..22) -> {ok, none} | {error, invalid_dictionary}.
+prepare(Bytes, _Level) ->
     case dictionary(Bytes) of
-        {ok, _} -> ok;
+        {ok, _} -> {ok, none};
         corrupt -> {error, invalid_dictionary}
     end.
 
-%% A dictionary that check_dictionary/2 took, or none.
+-spec prepared(compress | decompress, binary(), Ref :: term(), 1..22) -> none.
+prepared(_, _, _, _) -> none.
+
+%% A dictionary that prepare/2 took, or none.
 -spec new(none | binary()) -> decoder().
 new(none) ->
     #decoder{};

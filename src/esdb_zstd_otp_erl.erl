@@ -3,7 +3,7 @@
 %% The codec of Zstandard frames that OTP has from release 28 on, behind the walk over the frames:
 %% by itself OTP answers what there is of a truncated frame, and knows no limit.
 
--export([compress/4, decompress/4, check_dictionary/2]).
+-export([compress/4, decompress/4, prepare/2, prepared/4]).
 -export([compressor/3, decompressor/1, stream/2, finish/1]).
 
 -ignore_xref([
@@ -25,7 +25,10 @@
 %% Bytes of output that take as long as a reduction.
 -define(REDUCTION, 256).
 
--spec compress(binary(), 1..22, boolean(), none | binary()) -> binary().
+%% A dictionary: its bytes, or what zstd:dict/2,3 made of them.
+-type dictionary() :: binary() | term().
+
+-spec compress(binary(), 1..22, boolean(), none | dictionary()) -> binary().
 compress(Data, Level, Checksum, Dictionary) ->
     Options = #{compressionLevel => Level, checksumFlag => Checksum},
     iolist_to_binary(zstd:compress(slices(Data), dictionary(Dictionary, Options))).
@@ -36,12 +39,12 @@ compress(Data, Level, Checksum, Dictionary) ->
 slices(<<Slice:?SLICE/binary, Data/binary>>) -> [Slice | slices(Data)];
 slices(Data) -> [Data].
 
--spec dictionary(none | binary(), map()) -> map().
+-spec dictionary(none | dictionary(), map()) -> map().
 dictionary(none, Options) -> Options;
 dictionary(Dictionary, Options) -> Options#{dictionary => Dictionary}.
 
 %% The content of frames that were walked before. Most is at least what they can hold.
--spec decompress(binary(), Most, MaxSize, none | binary()) ->
+-spec decompress(binary(), Most, MaxSize, none | dictionary()) ->
     {ok, binary()} | {error, corrupt | checksum_mismatch | {too_large, non_neg_integer()}}
 when
     Most :: non_neg_integer(), MaxSize :: non_neg_integer().
@@ -76,13 +79,13 @@ together(<<>>, Pieces) -> Pieces;
 together(Piece, Pieces) -> [Piece | Pieces].
 
 %% A context for input of unknown length.
--spec compressor(1..22, boolean(), none | binary()) -> term().
+-spec compressor(1..22, boolean(), none | dictionary()) -> term().
 compressor(Level, Checksum, Dictionary) ->
     Options = #{compressionLevel => Level, checksumFlag => Checksum},
     {ok, Context} = zstd:context(compress, dictionary(Dictionary, Options)),
     Context.
 
--spec decompressor(none | binary()) -> term().
+-spec decompressor(none | dictionary()) -> term().
 decompressor(Dictionary) ->
     Options = dictionary(Dictionary, #{windowLogMax => ?WINDOW_LOG_MAX}),
     {ok, Context} = zstd:context(decompress, Options),
@@ -116,14 +119,37 @@ finish(Context) ->
 reason(<<"Restored data doesn't match checksum", _/binary>>) -> checksum_mismatch;
 reason(_) -> corrupt.
 
-%% Whether libzstd takes these bytes for a dictionary, in both directions. What dict/2,3 returns for
-%% bytes that it does not take can only be told by using it.
--spec check_dictionary(binary(), 1..22) -> ok | {error, invalid_dictionary}.
-check_dictionary(Dictionary, Level) ->
-    {ok, Decompress} = zstd:dict(decompress, Dictionary),
-    {ok, Compress} = zstd:dict(compress, Dictionary, #{compressionLevel => Level}),
-    try {zstd:get_dict_id(Decompress), zstd:get_dict_id(Compress)} of
-        {Id, Id} -> ok
+%% What a handle keeps, so that the dictionary is not digested at each call. What dict/2,3 returns for
+%% bytes that libzstd does not take can only be told by using it.
+-spec prepare(binary(), Level) -> {ok, Ref} | {error, invalid_dictionary} when
+    Level :: 1..22, Ref :: {prepared, binary(), Level, term(), term()}.
+prepare(Bytes, Level) ->
+    {ok, Compress} = zstd:dict(compress, Bytes, #{compressionLevel => Level}),
+    {ok, Decompress} = zstd:dict(decompress, Bytes),
+    case is_usable(Compress) andalso is_usable(Decompress) of
+        true -> {ok, {prepared, Bytes, Level, Compress, Decompress}};
+        false -> {error, invalid_dictionary}
+    end.
+
+%% The bytes decide. What stands beside them is foreign when the handle was made by another node or the
+%% native library, made of something else when somebody put a handle together, and prepared for one
+%% level.
+-spec prepared(compress | decompress, binary(), Ref :: term(), 1..22) -> {ok, term()} | none.
+prepared(compress, Bytes, {prepared, Bytes, Level, Compress, _}, Level) -> usable(Compress);
+prepared(decompress, Bytes, {prepared, Bytes, _, _, Decompress}, _) -> usable(Decompress);
+prepared(_, _, _, _) -> none.
+
+-spec usable(term()) -> {ok, term()} | none.
+usable(Dictionary) ->
+    case is_usable(Dictionary) of
+        true -> {ok, Dictionary};
+        false -> none
+    end.
+
+-spec is_usable(term()) -> boolean().
+is_usable(Dictionary) ->
+    try zstd:get_dict_id(Dictionary) of
+        _ -> true
     catch
-        error:_ -> {error, invalid_dictionary}
+        error:_ -> false
     end.

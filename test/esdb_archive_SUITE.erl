@@ -597,6 +597,39 @@ t_each_mode_reads_the_other_with_a_dictionary(_) ->
         Decompress <- both()
     ].
 
+%% Whoever made the handle, and whatever it keeps: its bytes decide.
+t_any_process_uses_any_handle(_) ->
+    [Dictionary, Other | _] = esdb_archive_gen:dictionaries(),
+    Data = event(7),
+    {esdb_dictionary, _, OthersRef} = ?M:dictionary(Other),
+    Peer = esdb_peer:start(off),
+    {value, Foreign} = esdb_peer:call(Peer, ?M, dictionary, [Dictionary]),
+    ok = esdb_peer:stop(Peer),
+    Handles = [
+        ?M:dictionary(Dictionary),
+        binary_to_term(term_to_binary(?M:dictionary(Dictionary))),
+        {esdb_dictionary, Dictionary, OthersRef},
+        Foreign
+    ],
+    [
+        ?assertEqual({ok, Data}, in_a_process(fun() -> there_and_back(Data, Handle, Level) end))
+     || Handle <- Handles, Level <- [1, 3, 19]
+    ].
+
+there_and_back(Data, Handle, Level) ->
+    Options = #{dictionary => Handle, level => Level},
+    {ok, Compressed} = ?M:compress(Data, zstd, Options),
+    ?assertEqual(
+        {error, {dictionary_mismatch, ?M:dictionary_id(Handle)}}, ?M:decompress(Compressed, zstd)
+    ),
+    ?M:decompress(Compressed, zstd, #{dictionary => Handle}).
+
+in_a_process(Fun) ->
+    {Pid, Monitor} = spawn_monitor(fun() -> exit({done, Fun()}) end),
+    receive
+        {'DOWN', Monitor, process, Pid, {done, Result}} -> Result
+    end.
+
 t_wrong_dictionary(_) ->
     [Trained | _] = esdb_archive_gen:dictionaries(),
     Id = ?M:dictionary_id(Trained),
@@ -608,7 +641,7 @@ t_wrong_dictionary(_) ->
     Invalid = {error, invalid_dictionary},
     ?assertEqual(Invalid, ?M:compress(~"a", zstd, #{dictionary => Broken})),
     ?assertEqual(Invalid, ?M:decompress(Compressed, zstd, #{dictionary => Broken})),
-    ?assertEqual(Invalid, esdb_zstd_erl:check_dictionary(Broken, 3)),
+    ?assertEqual(Invalid, esdb_zstd_erl:prepare(Broken, 3)),
     ?assertError(badarg, ?M:dictionary(Broken)).
 
 %% -------- streams
