@@ -344,7 +344,6 @@ git_user_configuration_changes_nothing(Config) ->
             {"diff.noprefix", "true"},
             {"log.showRoot", "false"},
             {"log.diffMerges", "first-parent"},
-            {"diff.relative", "true"},
             {"diff.renameLimit", "1"},
             {"diff.algorithm", "patience"},
             {"diff.submodule", "log"},
@@ -353,7 +352,6 @@ git_user_configuration_changes_nothing(Config) ->
         ]
     ],
     ?assertEqual({ok, Before}, fold_git(Repo)),
-    ?assertEqual({ok, Before}, fold_git(filename:join(Repo, "src"))),
     %% A hook runs with these set to its own repository.
     true = os:putenv("GIT_DIR", "/nowhere"),
     try
@@ -368,6 +366,10 @@ git_bare_shallow_and_single_commit(Config) ->
     Bare = fresh(Config, "bare.git"),
     git(".", ["clone", "-q", "--bare", Repo, Bare]),
     ?assertEqual({ok, All}, fold_git(Bare)),
+    ?assertEqual({ok, All}, fold_git(filename:join(Repo, ".git"))),
+    Tree = fresh(Config, "tree"),
+    git(Repo, ["worktree", "add", "-q", "--detach", Tree]),
+    ?assertEqual({ok, All}, fold_git(Tree)),
     Shallow = fresh(Config, "shallow"),
     git(".", ["clone", "-q", "--depth", "2", "file://" ++ Repo, Shallow]),
     {ok, Items} = fold_git(Shallow),
@@ -391,6 +393,21 @@ git_what_is_no_repository(Config) ->
     after
         os:unsetenv("GIT_CEILING_DIRECTORIES")
     end,
+    %% What is only inside a repository is none: its history is not this folder's.
+    Repo = history(Config, "around"),
+    Bare = fresh(Config, "around.git"),
+    git(".", ["clone", "-q", "--bare", Repo, Bare]),
+    Inside = filename:join(Repo, "of no interest"),
+    ok = filelib:ensure_path(Inside),
+    [
+        ?assertEqual({error, inside(Path, Enclosing)}, fold_git(Path))
+     || {Path, Enclosing} <- [
+            {Inside, Repo},
+            {filename:join(Repo, "src"), Repo},
+            {filename:join(Repo, ".git/refs"), filename:join(Repo, ".git")},
+            {filename:join(Bare, "refs"), Bare}
+        ]
+    ],
     Absent = fresh(Config, "absent"),
     ?assertEqual({error, text(["there is no folder ", Absent])}, fold_git(Absent)),
     Path = os:getenv("PATH"),
@@ -400,6 +417,9 @@ git_what_is_no_repository(Config) ->
     after
         os:putenv("PATH", Path)
     end.
+
+inside(Path, Enclosing) ->
+    text(["the folder ", Path, " is no git repository (it lies inside of ", Enclosing, ")"]).
 
 git_paths_are_never_commands(Config) ->
     Repo = repository(Config, "--help; touch $(echo gone) `x` 'y' \"z\""),
