@@ -16,7 +16,8 @@ all() ->
         ndjson_malformed_lines_are_named_and_the_rest_goes_in,
         import_of_large_lines_goes_in_by_parts,
         import_names_the_places_of_many_problems,
-        import_of_a_refused_batch_is_one_sentence,
+        import_names_what_the_store_refuses,
+        import_into_a_store_that_is_gone_is_one_sentence,
         ndjson_a_file_without_line_ends_is_one_problem,
         ndjson_files_that_cannot_be_read,
         git_merge_rename_binary_empty_and_names,
@@ -92,7 +93,7 @@ event_to_the_store_and_back(Config) ->
     Atoms = erlang:system_info(atom_count),
     with_store(fun(Store) ->
         Batches = [{S, [esdb_demo_event:to_new(E)]} || #{stream_id := S} = E <- Events],
-        {ok, _} = esdb_demo_steps:append(Store, Batches),
+        {ok, _, []} = esdb_demo_steps:append(Store, Batches),
         Read = esdb_demo_steps:fold(Store, fun(E, In) -> [E | In] end, []),
         Events = lists:reverse(Read),
         %% Null and absent are two things.
@@ -104,7 +105,7 @@ event_to_the_store_and_back(Config) ->
                 {~"x3", #{~"epoch_us" => ~"mine", ~"other" => null, ~"list" => [null, #{}]}}
             ]
         ],
-        {ok, _} = esdb_demo_steps:append(Store, [{~"odd", lists:map(fun to_new/1, Odds)}]),
+        {ok, _, []} = esdb_demo_steps:append(Store, [{~"odd", lists:map(fun to_new/1, Odds)}]),
         All = lists:reverse(esdb_demo_steps:fold(Store, fun(E, In) -> [E | In] end, [])),
         ?assertEqual([E#{stream_id := ~"odd"} || E <- Odds], lists:nthtail(300, All))
     end),
@@ -122,7 +123,7 @@ events_of_many_pages_are_folded_in_order(_) ->
     Events = chained([integer_to_binary(N) || N <- lists:seq(1, 2500)]),
     with_store(fun(Store) ->
         Batches = [{~"s", [esdb_demo_event:to_new(E)]} || E <- Events],
-        {ok, _} = esdb_demo_steps:append(Store, Batches),
+        {ok, _, []} = esdb_demo_steps:append(Store, Batches),
         Ids = esdb_demo_steps:fold(Store, fun(#{event_id := Id}, In) -> [Id | In] end, []),
         ?assertEqual([Id || #{event_id := Id} <- Events], lists:reverse(Ids))
     end).
@@ -231,16 +232,55 @@ import_names_the_places_of_many_problems(Config) ->
     ],
     [?assert(string:length(L) =< 80, L) || L <- lines(Text)].
 
-import_of_a_refused_batch_is_one_sentence(Config) ->
-    Path = data_file(Config, "commits.ndjson.gz"),
+%% What the store does not take is left out by itself: what stands beside it in the batch goes in.
+import_names_what_the_store_refuses(Config) ->
     {ok, _} = application:ensure_all_started(erl_esdb),
-    {ok, _} = erl_esdb:start_store(demo_test, #{max_batch_events => 1}),
+    {ok, _} = erl_esdb:start_store(demo_test, #{max_event_size => 2000, max_batch_events => 7}),
+    Names = [integer_to_binary(N) || N <- lists:seq(1, 40)],
+    Large = fun
+        (#{event_id := Id} = E) when Id =:= ~"9"; Id =:= ~"10"; Id =:= ~"40" ->
+            E#{data := #{~"x" => binary:copy(~"x", 2000)}};
+        (#{event_id := ~"20"} = E) ->
+            E#{stream_id := binary:copy(~"s", 70_000)};
+        (E) ->
+            E
+    end,
+    Lines = [encode(Large(E#{stream_id := ~"one"})) || E <- chained(Names)],
+    Odd = ["no event" | Lines] ++ [hd(Lines), lists:nth(9, Lines)],
+    Path = write(Config, "refused.ndjson", lists:join("\n", Odd)),
     try
-        {error, Why} = import({ndjson, Path}, demo_test),
-        ?assertMatch(<<"the store refused events of the stream area-", _/binary>>, Why)
+        {ok, Imported} = import({ndjson, Path}, demo_test),
+        ?assertMatch(#{events := 36, problems := 7}, Imported),
+        ?assertEqual(
+            [{1, 1}, {10, 11}, {21, 21}, {41, 43}], maps:get(problem_places, Imported)
+        ),
+        ?assertMatch(
+            [
+                {1, ~"not valid JSON"},
+                {10, <<"the event has 2,", _:3/binary, " bytes, the store takes 2,000">>},
+                {11, _},
+                {21, ~"the stream_id has 70,000 bytes, the store takes 65,536"},
+                {41, _}
+            ],
+            maps:get(first_problems, Imported)
+        ),
+        Ids = esdb_demo_steps:fold(demo_test, fun(#{event_id := Id}, In) -> [Id | In] end, []),
+        ?assertEqual(Names -- [~"9", ~"10", ~"20", ~"40"], lists:reverse(Ids))
     after
         erl_esdb:stop_store(demo_test)
     end.
+
+import_into_a_store_that_is_gone_is_one_sentence(Config) ->
+    [Event] = chained([~"a"]),
+    Long = Event#{stream_id := binary:copy(~"s", 60_000)},
+    Path = write(Config, "gone.ndjson", encode(Long)),
+    {error, Why} = import({ndjson, Path}, demo_test),
+    Expected = [
+        "the store does not take events of the stream ",
+        lists:duplicate(58, $s),
+        "..: {store_not_started,demo_test}"
+    ],
+    ?assertEqual(text(Expected), Why).
 
 ndjson_a_file_without_line_ends_is_one_problem(Config) ->
     Path = write(Config, "endless.gz", zlib:gzip(binary:copy(~"x", 50_000_000))),
@@ -659,7 +699,7 @@ samples_are_spread_evenly(_) ->
     Ids = [integer_to_binary(N) || N <- lists:seq(1, 8000)],
     with_store(fun(Store) ->
         Batches = [{~"s", [esdb_demo_event:to_new(E) || E <- chained(Ids)]}],
-        {ok, _} = esdb_demo_steps:append(Store, Batches),
+        {ok, _, []} = esdb_demo_steps:append(Store, Batches),
         #{parcel := #{lines := Lines}} = esdb_demo_steps:measure(Store, 1),
         Sampled = [binary_to_integer(maps:get(~"event_id", json:decode(L))) || L <- Lines],
         ?assertEqual(lists:seq(1, 399, 2), Sampled)
@@ -831,6 +871,15 @@ dot_is_valid_whatever_the_names(Config) ->
     %% The last 40, and the one before them as the parent of the first.
     #{nodes := Nodes, edges := Edges} = Selection,
     ?assertEqual({41, 40}, {length(Nodes), length(Edges)}),
+    %% Long names are not written as a whole, and stay different from each other.
+    Names = [binary:copy(<<C, "y">>, 50_000) || C <- "abc"],
+    #{nodes := Three} = Drawn = esdb_demo_dot:select(Names, fun(F, Acc) ->
+        lists:foldl(F, Acc, chained(Names))
+    end),
+    Short = esdb_demo_dot:text(Drawn),
+    ?assert(byte_size(Short) < 2000),
+    ?assert(is_dot(Short, length(Three), 2)),
+    ?assertEqual(3, length(lists:usort([H || [H] <- scan(Short, "^  (\"[0-9a-f]{64}\") \\[")]))),
     Out = fresh(Config, "drawing"),
     {ok, [_ | Svg]} = esdb_demo_dot:write(Out, Selection),
     {ok, Written} = file:read_file(filename:join(Out, "causation.dot")),
@@ -846,6 +895,10 @@ dot_is_valid_whatever_the_names(Config) ->
     File = write(Config, "in_the_way", ""),
     Expected = text(["cannot write ", File, "/causation.dot: file already exists"]),
     ?assertEqual({error, Expected}, esdb_demo_dot:write(File, Selection)).
+
+scan(Text, Pattern) ->
+    {match, Found} = re:run(Text, Pattern, [global, multiline, {capture, all_but_first, binary}]),
+    Found.
 
 chained(Names) ->
     lists:zipwith(
