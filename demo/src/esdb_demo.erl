@@ -157,9 +157,9 @@ open_stores(Lanes) ->
     end.
 
 -spec some(non_neg_integer(), esdb_demo_import:imported(), binary()) -> ok | {error, binary()}.
-some(0, #{first_problems := []}, Title) ->
+some(0, #{reasons := []}, Title) ->
     {error, <<"there are no events in ", Title/binary>>};
-some(0, #{first_problems := [{Where, Why} | _]}, Title) ->
+some(0, #{reasons := [{Where, Why, _} | _]}, Title) ->
     Found = [" (", esdb_demo_report:where(Where), ": ", Why, ")"],
     {error, esdb_demo_text:binary(["there are no events in ", Title | Found])};
 some(_, _, _) ->

@@ -5,12 +5,11 @@ they are large.
 
 Of each thousand the events of one stream go in as one batch, in their order. Items that are no
 event, events whose id was there before, and events that the store refuses are counted and named:
-the reasons of the first few, and the places of as many as can be read.
+each of the first few reasons once, and the places of as many as can be read.
 
 ```erlang
 1> esdb_demo_import:run({ndjson, "events.ndjson.gz"}, demo, [Lane], Style).
-{ok,#{events => 36053,problems => 0,first_problems => [],problem_places => [],
-      append_us => [402113]}}
+{ok,#{events => 36053,problems => 0,reasons => [],problem_places => [],append_us => [402113]}}
 ```
 """.
 
@@ -21,7 +20,7 @@ the reasons of the first few, and the places of as many as can be read.
 -define(CHUNK, 1000).
 %% Bytes of the events of a chunk as terms; a store takes 64 MiB in one batch.
 -define(CHUNK_BYTES, 16_777_216).
-%% Problems whose reason is kept, and places (one, or several in a row) that are.
+%% Reasons of problems that are kept, and places (one, or several in a row) that are.
 -define(NAMED, 5).
 -define(PLACES, 200).
 %% Characters of a name, or of a reason, from outside in a sentence.
@@ -32,7 +31,8 @@ the reasons of the first few, and the places of as many as can be read.
 -type imported() :: #{
     events := non_neg_integer(),
     problems := non_neg_integer(),
-    first_problems := [{Where :: where(), Why :: binary()}],
+    %% Of each of the first five reasons where it was met first, and how often in all.
+    reasons := [{First :: where(), Why :: binary(), Times :: pos_integer()}],
     %% First and last of each run of problems, in their order; at most 200 runs.
     problem_places := [{where(), where()}],
     %% One number a lane.
@@ -53,7 +53,7 @@ the reasons of the first few, and the places of as many as can be read.
     size = 0 :: non_neg_integer(),
     bytes = 0 :: non_neg_integer(),
     problems = 0 :: non_neg_integer(),
-    first_problems = [] :: [{where(), binary()}],
+    reasons = [] :: [{where(), binary(), pos_integer()}],
     places = [] :: [{where(), where()}],
     append_us :: [non_neg_integer()]
 }).
@@ -95,7 +95,7 @@ imported(Import) ->
     #{
         events => map_size(Import#import.seen) - Import#import.refused,
         problems => Import#import.problems,
-        first_problems => lists:reverse(Import#import.first_problems),
+        reasons => lists:reverse(Import#import.reasons),
         problem_places => lists:reverse(Import#import.places),
         append_us => Import#import.append_us
     }.
@@ -115,12 +115,20 @@ keep(Item, Bytes, #import{chunk = Chunk, size = Size, bytes = Before} = Import) 
     flush_full(Import#import{chunk = [Item | Chunk], size = Size + 1, bytes = Before + Bytes}).
 
 -spec problem(where(), binary(), #import{}) -> #import{}.
-problem(Where, Why, #import{problems = N, first_problems = First, places = Places} = Import) ->
+problem(Where, Why, #import{problems = N, reasons = Reasons, places = Places} = Import) ->
     Import#import{
-        problems = N + 1,
-        first_problems = [{Where, Why} || N < ?NAMED] ++ First,
-        places = place(Where, Places)
+        problems = N + 1, reasons = reason(Where, Why, Reasons), places = place(Where, Places)
     }.
+
+%% Newest first, as long as there is room.
+-spec reason(where(), Why, Reasons) -> Reasons when
+    Why :: binary(), Reasons :: [{where(), Why, pos_integer()}].
+reason(Where, Why, Reasons) ->
+    case lists:keyfind(Why, 2, Reasons) of
+        {First, Why, Times} -> lists:keyreplace(Why, 2, Reasons, {First, Why, Times + 1});
+        false when length(Reasons) < ?NAMED -> [{Where, Why, 1} | Reasons];
+        false -> Reasons
+    end.
 
 %% Newest first, as long as there is room.
 -spec place(where(), [{where(), where()}]) -> [{where(), where()}].

@@ -85,12 +85,18 @@ overview(#{title := Title, here := #{facts := Facts}, imported := Imported}, Sty
 -spec problems(esdb_demo_import:imported(), style()) -> unicode:chardata().
 problems(#{problems := 0}, _) ->
     [];
-problems(#{problems := N, first_problems := First} = Imported, Style) ->
+problems(#{problems := N, reasons := Reasons} = Imported, Style) ->
     [
         ["  ", esdb_demo_chart:alarm([counted(N, "item"), " left out:"], Style), "\n"],
         esdb_demo_chart:paragraph(places(Imported), Style),
-        [["    ", where(Where), ": ", Why, "\n"] || {Where, Why} <- First]
+        [esdb_demo_chart:paragraph(reason(Reason), Style) || Reason <- Reasons]
     ].
+
+%% The words of one reason; all but the first place are in the list above it.
+-spec reason({esdb_demo_import:where(), binary(), pos_integer()}) -> [unicode:chardata()].
+reason({Where, Why, Times}) ->
+    Often = [["(", esdb_demo_chart:number(Times), " times)"] || Times > 1],
+    [[where(Where), ":"] | binary:split(Why, ~" ", [global])] ++ Often.
 
 %% All of them by number, several in a row as one.
 -spec places(esdb_demo_import:imported()) -> [unicode:chardata()].
