@@ -121,17 +121,17 @@ close(Here, There) ->
 with_lanes(Source, Here, There, #{out := Out, style := Style}) ->
     Start = erlang:monotonic_time(microsecond),
     Lanes = [Here | [Lane || {ok, Lane} <- [There]]],
-    Title = esdb_demo_source:describe(Source),
     maybe
         ok ?= open_stores(Lanes),
         {ok, #{events := Events} = Imported} ?= esdb_demo_import:run(Source, ?STORE, Lanes, Style),
-        ok ?= some(Events, Imported, Title),
+        ok ?= some(Events, Imported, Source),
         MeasuredHere = measure(Here, measure, measured_here(There), Style),
         MeasuredThere = measure_there(There, Style),
         Chain = esdb_demo_chain:longest(maps:get(links, maps:get(facts, MeasuredHere))),
         {ok, Drawing} ?= esdb_demo_dot:write(Out, esdb_demo_dot:select(Chain, fun fold/2)),
         Result = #{
-            title => Title,
+            title => esdb_demo_source:describe(Source),
+            remarks => esdb_demo_source:remarks(Source),
             imported => Imported,
             implementation => esdb_demo_steps:implementation(),
             here => MeasuredHere,
@@ -156,12 +156,12 @@ open_stores(Lanes) ->
             {error, esdb_demo_text:binary(Text)}
     end.
 
--spec some(non_neg_integer(), esdb_demo_import:imported(), binary()) -> ok | {error, binary()}.
-some(0, #{reasons := []}, Title) ->
-    {error, <<"there are no events in ", Title/binary>>};
-some(0, #{reasons := [{Where, Why, _} | _]}, Title) ->
-    Found = [" (", esdb_demo_report:where(Where), ": ", Why, ")"],
-    {error, esdb_demo_text:binary(["there are no events in ", Title | Found])};
+-spec some(non_neg_integer(), esdb_demo_import:imported(), esdb_demo_source:source()) ->
+    ok | {error, binary()}.
+some(0, #{reasons := Reasons}, Source) ->
+    First = [[" (", esdb_demo_report:where(At), ": ", Why, ")"] || {At, Why, _} <- Reasons],
+    Place = esdb_demo_source:place(Source),
+    {error, esdb_demo_text:binary(["there are no events in ", Place | lists:sublist(First, 1)])};
 some(_, _, _) ->
     ok.
 

@@ -21,7 +21,7 @@ merge has no files, as `git log` shows none. Of a shallow clone the oldest commi
 ```
 """.
 
--export([fold/3]).
+-export([fold/3, is_shallow/1]).
 
 -define(MAX_TOKEN, 1_048_576).
 -define(WEEK_S, 604_800).
@@ -59,6 +59,11 @@ fold(Path, Handler, Acc) ->
         {ok, Total} ?= count(Path),
         log(Path, #log{total = Total, handler = Handler, acc = Acc})
     end.
+
+-doc "Whether the repository is a shallow clone, which lacks the older part of its history.".
+-spec is_shallow(file:filename()) -> boolean().
+is_shallow(Path) ->
+    git(Path, ["rev-parse", "--is-shallow-repository"]) =:= {ok, 0, ~"true\n"}.
 
 -spec check_folder(file:filename()) -> ok | {error, binary()}.
 check_folder(Path) ->

@@ -12,6 +12,8 @@ The report as text, made from what was measured and nothing else.
 
 -type result() :: #{
     title := binary(),
+    %% What one must know about the source.
+    remarks := [binary()],
     imported := esdb_demo_import:imported(),
     %% What this node runs on.
     implementation := nif | erlang,
@@ -67,12 +69,14 @@ measured(#{here := Here, there := There}) ->
 %% Events, streams, problems
 
 -spec overview(result(), style()) -> unicode:chardata().
-overview(#{title := Title, here := #{facts := Facts}, imported := Imported}, Style) ->
+overview(#{title := Title, remarks := Remarks, here := Here, imported := Imported}, Style) ->
+    #{facts := Facts} = Here,
     #{events := Events, streams := Streams, first := First, last := Last} = Facts,
     #{append_us := [AppendUs | _]} = Imported,
     Days = [esdb_demo_calendar:date(First), " to ", esdb_demo_calendar:date(Last)],
     [
         esdb_demo_chart:heading(Title, Style),
+        [esdb_demo_chart:note(Remark, Style) || Remark <- Remarks],
         io_lib:format("  ~ts in ~ts, ~ts~n", [
             counted(Events, "event"), counted(map_size(Streams), "stream"), Days
         ]),

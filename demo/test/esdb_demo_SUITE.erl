@@ -412,6 +412,7 @@ git_bare_shallow_and_single_commit(Config) ->
     ?assertEqual({ok, All}, fold_git(Tree)),
     Shallow = fresh(Config, "shallow"),
     git(".", ["clone", "-q", "--depth", "2", "file://" ++ Repo, Shallow]),
+    [true, false, false] = [esdb_demo_git:is_shallow(R) || R <- [Shallow, Repo, Bare]],
     {ok, Items} = fold_git(Shallow),
     Few = [E || {event, _, E} <- Items],
     ?assert(length(Few) < length(All)),
@@ -829,6 +830,7 @@ result(Config) ->
         Measured = esdb_demo_steps:measure(Store, 10_000_000),
         #{
             title => ~"a test",
+            remarks => [],
             imported => imported(),
             implementation => nif,
             here => Measured,
@@ -976,9 +978,15 @@ demo_of_a_repository(Config) ->
     {0, Text, ""} = demo(Config, [{"REPO", Repo}, {"OUT", Out}]),
     ?assertNotEqual(nomatch, string:find(Text, "5 events in 3 streams"), Text),
     ?assertNotEqual(nomatch, string:find(Text, "4 events, from "), Text),
+    ?assertEqual(nomatch, string:find(Text, "shallow"), Text),
     %% Our own programs run in the locale C: nothing but ASCII is printed there.
     ?assert(lists:all(fun(C) -> C < 128 end, Text), Text),
-    ?assertNotEqual(nomatch, string:find(Text, "  ? ? "), Text).
+    ?assertNotEqual(nomatch, string:find(Text, "  ? ? "), Text),
+    Shallow = fresh(Config, "shallow"),
+    git(".", ["clone", "-q", "--depth", "1", "file://" ++ Repo, Shallow]),
+    {0, Cut, ""} = demo(Config, [{"REPO", Shallow}, {"OUT", Out}]),
+    Remark = "\n  a shallow clone: its older commits are not in it (git fetch --unshallow)\n  1 event",
+    ?assertNotEqual(nomatch, string:find(Cut, Remark), Cut).
 
 demo_refuses_with_one_sentence(Config) ->
     Empty = repository(Config, "nothing"),
@@ -989,9 +997,9 @@ demo_refuses_with_one_sentence(Config) ->
         ?assertEqual({1, text(["demo: ", Sentence, "\n"])}, refusal(Config, Env))
      || {Env, Sentence} <- [
             {[{"EVENTS", Absent}], ["cannot read ", Absent, ": no such file or directory"]},
-            {[{"EVENTS", NoEvents}], ["there are no events in events of ", NoEvents]},
+            {[{"EVENTS", NoEvents}], ["there are no events in ", NoEvents]},
             {[{"EVENTS", NotEvents}], [
-                "there are no events in events of ", NotEvents, " (line 1: not valid JSON)"
+                "there are no events in ", NotEvents, " (line 1: not valid JSON)"
             ]},
             {[{"REPO", Absent}], ["there is no folder ", Absent]},
             {[{"REPO", Empty}], ["the repository ", Empty, " has no commits yet"]},
