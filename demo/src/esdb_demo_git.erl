@@ -24,6 +24,8 @@ merge has no files, as `git log` shows none. Of a shallow clone the oldest commi
 -export([fold/3, is_shallow/1]).
 
 -define(MAX_TOKEN, 1_048_576).
+%% The weeks of `correlation_id` are whole ones since the epoch, a Thursday; those of the report
+%% begin on Mondays.
 -define(WEEK_S, 604_800).
 -define(QUICK, 60_000).
 

@@ -146,32 +146,33 @@ types(#{here := #{facts := #{types := Types, events := Events}}}, Style) ->
     ].
 
 -spec timeline(result(), style()) -> unicode:chardata().
-timeline(#{here := #{facts := #{weeks := Weeks} = Facts}}, #{width := Width} = Style) ->
-    {Unit, Spans} = esdb_demo_calendar:spans(Weeks, ?TIME_ROWS),
-    All = esdb_demo_calendar:weeks(Weeks),
+timeline(#{here := #{facts := #{days := Days}}}, #{width := Width} = Style) ->
+    {Unit, Spans} = esdb_demo_calendar:spans(Days, ?TIME_ROWS),
+    Weeks = esdb_demo_calendar:weeks(Days),
+    Counts = [N || {_, N} <- Weeks],
     [
         esdb_demo_chart:heading(["Events by ", unit(Unit)], Style),
         esdb_demo_chart:bars([{Label, N, ""} || {Label, N} <- Spans], Style),
         [
             [
-                ["\n  ", esdb_demo_chart:sparkline(All, Width - 4, Style), "\n"],
-                esdb_demo_chart:note(sparkline_note(length(All), Width - 4), Style),
-                busiest_weeks(Facts, Style)
+                ["\n  ", esdb_demo_chart:sparkline(Counts, Width - 4, Style), "\n"],
+                esdb_demo_chart:note(sparkline_note(length(Weeks), Width - 4), Style),
+                busiest_weeks(#{Week => N || {Week, N} <- Weeks, N > 0}, Style)
             ]
          || Unit =/= week
         ]
     ].
 
 %% A long history has more weeks than anybody reads: those with the most events, each by its Monday.
--spec busiest_weeks(esdb_demo_facts:facts(), style()) -> unicode:chardata().
-busiest_weeks(#{mondays := Mondays}, Style) ->
-    Shown = lists:sublist(most_first(Mondays), ?WEEK_ROWS),
+-spec busiest_weeks(#{Monday :: integer() => pos_integer()}, style()) -> unicode:chardata().
+busiest_weeks(Weeks, Style) ->
+    Shown = lists:sublist(most_first(Weeks), ?WEEK_ROWS),
     [
         esdb_demo_chart:heading("Events by week, the busiest, from Monday", Style),
         esdb_demo_chart:bars(
             [{esdb_demo_calendar:day_name(Day), N, ""} || {Day, N} <- Shown], Style
         ),
-        more(map_size(Mondays) - length(Shown), "week", Style)
+        more(map_size(Weeks) - length(Shown), "week", Style)
     ].
 
 -spec sparkline_note(pos_integer(), pos_integer()) -> unicode:chardata().
@@ -414,6 +415,7 @@ more(0, _, _) -> [];
 more(N, Thing, Style) -> esdb_demo_chart:note(["and ", counted(N, Thing), " more"], Style).
 
 -spec unit(esdb_demo_calendar:unit()) -> string().
+unit(week) -> "week, from Monday";
 unit({years, N}) -> integer_to_list(N) ++ " years";
 unit(Unit) -> atom_to_list(Unit).
 

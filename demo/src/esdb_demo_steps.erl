@@ -83,8 +83,8 @@ append(Store, Batches) ->
         throw:{?MODULE, Failure} -> {error, Failure}
     end.
 
-%% The store takes a batch as a whole or not at all. Where it refuses one, each half is tried, down to
-%% the events that it does not take by themselves.
+%% The store takes a batch as a whole or not at all. Where it refuses one, each half is tried, down
+%% to the events that it does not take by themselves.
 -spec append_batch(atom(), binary(), [map()]) -> [refused()].
 append_batch(Store, Stream, Events) ->
     case erl_esdb_streams:append(Store, Stream, ?ANY_VERSION, Events) of
