@@ -12,7 +12,7 @@ around it the other parents of its merges and the commits that its commits cause
 """.
 
 -export([select/2, text/1, write/2]).
--export_type([selection/0]).
+-export_type([selection/0, written/0]).
 
 -type selection() :: #{
     %% The drawn end of the longest chain.
@@ -21,6 +21,8 @@ around it the other parents of its merges and the commits that its commits cause
     %% The first cause of an event (`cause`), or a further parent of a merge.
     edges := [{From :: binary(), To :: binary(), cause | parent}]
 }.
+%% Lines about the drawing, or why there is none.
+-type written() :: {ok, [unicode:chardata()]} | {error, Sentence :: binary()}.
 -type fold() :: fun((fun((esdb_demo_event:commit(), Acc) -> Acc), Acc) -> Acc).
 
 -define(CHAIN, 40).
@@ -143,8 +145,7 @@ about it for the report.
 ## Errors
 One sentence for people when the folder cannot be written to. No SVG is no error.
 """.
--spec write(file:filename(), selection()) ->
-    {ok, [unicode:chardata()]} | {error, Sentence :: binary()}.
+-spec write(file:filename(), selection()) -> written().
 write(Folder, #{chain := Chain, nodes := Nodes} = Selection) ->
     Path = filename:join(Folder, "causation.dot"),
     case write_file(Path, text(Selection)) of

@@ -23,7 +23,7 @@ The report as text, made from what was measured and nothing else.
     %% Codecs of which one node could not read what the other one wrote.
     unread := [esdb_demo_archive:codec()],
     chain := [binary()],
-    drawing := [unicode:chardata()],
+    drawing := esdb_demo_dot:written(),
     elapsed_us := non_neg_integer()
 }.
 
@@ -224,8 +224,12 @@ chain(#{chain := Chain, drawing := Drawing}, Style) ->
         io_lib:format("  ~ts, from ~ts to ~ts~n", [
             counted(length(Chain), "event"), short(hd(Chain)), short(lists:last(Chain))
         ]),
-        [["  ", Line, "\n"] || Line <- Drawing]
+        drawing(Drawing, Style)
     ].
+
+-spec drawing(esdb_demo_dot:written(), style()) -> unicode:chardata().
+drawing({ok, Lines}, _) -> [["  ", Line, "\n"] || Line <- Lines];
+drawing({error, Why}, Style) -> ["  ", esdb_demo_chart:alarm(["no drawing: ", Why], Style), "\n"].
 
 %% Archive
 

@@ -42,6 +42,7 @@ all() ->
         dot_is_valid_whatever_the_names,
         demo_of_a_file_in_each_mode,
         demo_of_a_repository,
+        demo_without_a_place_for_its_drawing,
         demo_refuses_with_one_sentence,
         demo_whose_reader_is_gone_is_quiet,
         demo_ends_at_an_interrupt
@@ -847,7 +848,7 @@ result(Config) ->
             there => {ok, maps:remove(facts, Measured)},
             unread => [],
             chain => esdb_demo_chain:longest(maps:get(links, maps:get(facts, Measured))),
-            drawing => ["a drawing"],
+            drawing => {ok, ["a drawing"]},
             elapsed_us => 1_000_000
         }
     end).
@@ -998,6 +999,27 @@ demo_of_a_repository(Config) ->
     Remark = "\n  a shallow clone: its older commits are not in it (git fetch --unshallow)\n",
     ?assertNotEqual(nomatch, string:find(Cut, Remark), Cut).
 
+%% The report is printed all the same. Files in the way, because permissions do not stop root.
+demo_without_a_place_for_its_drawing(Config) ->
+    Events = {"EVENTS", data_file(Config, "commits.ndjson.gz")},
+    Env = [Events, {"ESDB_NIF", "off"}],
+    Out = write(Config, "in_the_way", ""),
+    Why = ["cannot write ", Out, "/causation.dot: file already exists"],
+    {1, Asked, Errors} = demo(Config, [{"OUT", Out} | Env]),
+    ?assertEqual(flat(["demo: ", Why, "\n"]), Errors),
+    ?assertNotEqual(nomatch, string:find(Asked, flat(["  no drawing: ", Why])), Asked),
+    ?assertNotEqual(nomatch, string:find(Asked, "  Done in "), Asked),
+    %% A checkout of which only the folder of the drawing matters here.
+    Checkout = filename:dirname(write(Config, "here", "")),
+    Script = filename:join(Checkout, "scripts/demo.sh"),
+    ok = filelib:ensure_dir(Script),
+    {ok, _} = file:copy(script(Config), Script),
+    ok = filelib:ensure_path(filename:join(Checkout, "demo/causation.dot")),
+    {0, Unasked, ""} = demo("exec \"$@\" 2>\"$0\"", Script, Config, Env),
+    Directory = "  no drawing: cannot write demo/causation.dot: illegal operation on a directory",
+    ?assertNotEqual(nomatch, string:find(Unasked, Directory), Unasked),
+    ?assertNotEqual(nomatch, string:find(Unasked, "  Done in "), Unasked).
+
 demo_refuses_with_one_sentence(Config) ->
     Empty = repository(Config, "nothing"),
     NoEvents = write(Config, "nothing.ndjson", "\n\n"),
@@ -1062,11 +1084,14 @@ demo(Config, Env) ->
     demo("exec \"$@\" 2>\"$0\"", Config, Env).
 
 demo(Shell, Config, Env) ->
+    demo(Shell, script(Config), Config, Env).
+
+demo(Shell, Script, Config, Env) ->
     Errors = write(Config, "errors", ""),
     Libraries = {"ESDB_LIB", libraries()},
     Settings = [flat([Name, "=", Value]) || {Name, Value} <- [Libraries | Env]],
     Arguments = ["-c", Shell, Errors, "env", "REPO=", "EVENTS=", "NO_COLOR=1"],
-    All = Arguments ++ Settings ++ ["sh", script(Config)],
+    All = Arguments ++ Settings ++ ["sh", Script],
     {ok, Status, Output} = esdb_demo_program:run("sh", All, 240_000),
     {ok, Said} = file:read_file(Errors),
     {Status, flat(Output), flat(Said)}.
