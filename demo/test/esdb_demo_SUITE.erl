@@ -43,6 +43,7 @@ all() ->
         demo_of_a_file_in_each_mode,
         demo_of_a_repository,
         demo_without_a_place_for_its_drawing,
+        demo_gets_what_make_was_given,
         demo_refuses_with_one_sentence,
         demo_whose_reader_is_gone_is_quiet,
         demo_ends_at_an_interrupt
@@ -1019,6 +1020,19 @@ demo_without_a_place_for_its_drawing(Config) ->
     Directory = "  no drawing: cannot write demo/causation.dot: illegal operation on a directory",
     ?assertNotEqual(nomatch, string:find(Unasked, Directory), Unasked),
     ?assertNotEqual(nomatch, string:find(Unasked, "  Done in "), Unasked).
+
+demo_gets_what_make_was_given(Config) ->
+    Makefile = above(proplists:get_value(data_dir, Config), "Makefile"),
+    Gone = fresh(Config, "gone"),
+    ok = filelib:ensure_dir(Gone),
+    Values = ["/t/a$b/$(shell touch " ++ Gone ++ ")", "`touch " ++ Gone ++ "` $$ # 'x' \"y\"\nz"],
+    Show = "show: ; @printf '%s|' \"$$REPO\" \"$$OUT\" \"$${EVENTS-unset}\"",
+    Given = [N ++ "=" ++ V || {N, V} <- lists:zip(["REPO", "OUT"], Values)],
+    Clean = ["-u", "MAKEFLAGS", "-u", "EVENTS"],
+    Make = ["make", "-s", "-f", Makefile, "--eval", Show, "show" | Given],
+    {ok, 0, Shown} = esdb_demo_program:run("env", Clean ++ Make, 60_000),
+    ?assertEqual(text(lists:join("|", Values ++ ["unset", ""])), Shown),
+    ?assertNot(filelib:is_file(Gone)).
 
 demo_refuses_with_one_sentence(Config) ->
     Empty = repository(Config, "nothing"),
