@@ -100,7 +100,11 @@ fn written_by_others() {
 fn rfc8878() {
     for case in rows("archive_rfc8878", "frames") {
         let content = case["content"].as_str().unwrap().as_bytes().to_vec();
-        assert_eq!(decompress_zstd(&hex(&case["frame"]), None), Ok(content), "{case}");
+        assert_eq!(
+            decompress_zstd(&hex(&case["frame"]), None),
+            Ok(content),
+            "{case}"
+        );
     }
     for case in rows("archive_rfc8878", "broken") {
         let reason = match case["reason"].as_str().unwrap() {
@@ -152,7 +156,7 @@ fn content_of_another_size_than_planned_is_corrupt() {
     }
 }
 
-/// The default level takes a short cut for tiny inputs, which may cost a hundredth of the size.
+/// At the default level tiny inputs have an encoder of their own.
 #[test]
 fn tiny_inputs_become_as_small_as_others() {
     let event = |n: u32| {
