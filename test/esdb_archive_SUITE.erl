@@ -346,6 +346,61 @@ t_own_zstd_decodes_every_level(_) ->
      || Data <- samples(), Level <- [1, 2, 3, 5, 7, 9, 13, 16, 19, 22]
     ].
 
+%% The library has an encoder of its own for less than a kilobyte: each size around and below that.
+t_own_zstd_decodes_every_size(_) ->
+    Shapes = [
+        binary:copy(<<7>>, 1100),
+        rand:bytes(1100),
+        events(12),
+        binary:copy(rand:bytes(150), 8),
+        <<<<(rand:uniform(40))>> || _ <- lists:seq(1, 1100)>>,
+        <<<<(rand:uniform(rand:uniform(8)))>> || _ <- lists:seq(1, 1100)>>
+    ],
+    [
+        begin
+            Data = binary:part(Shape, 0, Size),
+            {ok, Compressed} = ?M:compress(Data, zstd, #{checksum => Size rem 2 =:= 0}),
+            ?assertEqual({ok, Data}, own(Compressed, none)),
+            ?assertEqual({ok, Data}, ?M:decompress(Compressed, zstd)),
+            ?assert(byte_size(Compressed) =< Size + 14)
+        end
+     || Shape <- Shapes, Size <- lists:seq(0, 1030)
+    ].
+
+t_own_zstd_decodes_tiny(_) ->
+    ?PROPERTY(
+        1000,
+        ?FORALL(Data, tiny(), begin
+            {ok, Compressed} = ?M:compress(Data, zstd),
+            {ok, Data} =:= own(Compressed, none)
+        end)
+    ).
+
+%% New bytes, runs, and what was there before.
+tiny() ->
+    Part = oneof([
+        {new, binary()},
+        {run, byte(), range(1, 40)},
+        {again, non_neg_integer(), range(3, 60)}
+    ]),
+    ?LET(
+        {Count, Parts},
+        {range(0, 40), vector(40, Part)},
+        tiny(lists:sublist(Parts, Count), <<>>)
+    ).
+
+tiny([{new, Bytes} | Parts], Data) ->
+    tiny(Parts, <<Data/binary, Bytes/binary>>);
+tiny([{run, Byte, Count} | Parts], Data) ->
+    tiny(Parts, <<Data/binary, (binary:copy(<<Byte>>, Count))/binary>>);
+tiny([{again, At, Count} | Parts], Data) when At < byte_size(Data) ->
+    Again = binary:part(Data, At, min(Count, byte_size(Data) - At)),
+    tiny(Parts, <<Data/binary, Again/binary>>);
+tiny([_ | Parts], Data) ->
+    tiny(Parts, Data);
+tiny([], Data) ->
+    Data.
+
 t_own_zstd_is_decoded(_) ->
     Dictionaries = [none | esdb_archive_gen:dictionaries()],
     [
