@@ -194,6 +194,9 @@ fn a_trained_dictionary_makes_events_smaller() {
     let trained = joined(&samples).train(2048).unwrap();
     let prepared = dictionary::prepared(&trained, 3).unwrap();
     assert_eq!(prepared.id(), dictionary::id(&trained));
+    // Two bytes in each frame: its descriptor says so.
+    assert!((0x8000..0x1_0000).contains(&prepared.id()));
+    assert_eq!(compress_zstd(b"a", 3, Some(&prepared))[4] & 3, 2);
     let data = event(5000);
     let small = compress_zstd(data.as_bytes(), 3, Some(&prepared));
     assert!(small.len() < compress_zstd(data.as_bytes(), 3, None).len());

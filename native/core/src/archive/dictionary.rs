@@ -2,7 +2,9 @@
 
 use super::Error;
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, OnceLock};
+use xxhash_rust::xxh3::xxh3_64;
 use zstd_safe::{CDict, DDict};
 
 /// The magic number in front of a trained dictionary; without it the bytes are raw content.
@@ -57,11 +59,29 @@ impl Samples {
     /// [`Error::InvalidDictionary`] when the trainer finds nothing to learn, [`Error::NoMemory`].
     pub fn train(&self, size: usize) -> Result<Vec<u8>, Error> {
         let mut dictionary = vec(size)?;
-        match zstd_safe::train_from_buffer(&mut dictionary, &self.joined, &self.sizes) {
-            Ok(_) => Ok(dictionary),
-            Err(_) => Err(Error::InvalidDictionary),
-        }
+        zstd_safe::train_from_buffer(&mut dictionary, &self.joined, &self.sizes)
+            .map_err(|_| Error::InvalidDictionary)?;
+        give_short_id(&mut dictionary);
+        Ok(dictionary)
     }
+}
+
+/// The ids that two bytes hold and that nobody registers (RFC 8878, 5).
+const SHORT_IDS: Range<u64> = 0x8000..0x1_0000;
+
+/// The trainer gives ids of four bytes. Each frame carries the id, and two bytes are two hundredths of a small
+/// event; which two they are follows from the content.
+fn give_short_id(dictionary: &mut [u8]) {
+    if let Some((head, content)) = dictionary.split_first_chunk_mut::<8>() {
+        let id = SHORT_IDS.start + xxh3_64(content) % (SHORT_IDS.end - SHORT_IDS.start);
+        let [low, high, ..] = id.to_le_bytes();
+        *head = magic_and_id(low, high);
+    }
+}
+
+fn magic_and_id(low: u8, high: u8) -> [u8; 8] {
+    let [a, b, c, d] = MAGIC.to_le_bytes();
+    [a, b, c, d, low, high, 0, 0]
 }
 
 /// An empty vector with room: where there is none that is an error, and not the end of the VM.
