@@ -98,6 +98,8 @@ checked(Packed) when byte_size(Packed) >= ?HEADER + ?SUM ->
     end;
 checked(Packed) when is_binary(Packed) ->
     {error, corrupt}.
+        %% Nothing lies behind the last body.
+        true ?= binary:decode_unsigned(binary_part(Ends, byte_size(Ends), -4)) =:= byte_size(Bodies),
 
 -spec fold(non_neg_integer(), non_neg_integer(), binary(), binary(), Fun, Acc) ->
     {ok, Acc} | {error, corrupt}
@@ -115,20 +117,29 @@ fold(Nth, Last, Ends, Bodies, Fun, Acc) ->
         {error, corrupt} -> {error, corrupt}
     end.
 
-%% The checksum is no proof against somebody who computes it: then a part or a term is badarg.
+%% The checksum is no proof against somebody who computes it. So ends may fall or lie outside, and
+%% what lies between them may be no term, or a term and more.
 -spec term(non_neg_integer(), binary(), binary()) -> {ok, term()} | {error, corrupt}.
 term(Nth, Ends, Bodies) ->
-    try
-        {ok, binary_to_term(body(Nth, Ends, Bodies))}
+    case limits(Nth, Ends) of
+        {Begin, End} when Begin =< End, End =< byte_size(Bodies) ->
+            decode(binary_part(Bodies, Begin, End - Begin));
+        _ ->
+            {error, corrupt}
+    end.
+
+-spec limits(non_neg_integer(), binary()) -> {non_neg_integer(), non_neg_integer()}.
+limits(0, <<End:32, _/binary>>) ->
+    {0, End};
+limits(Nth, Ends) ->
+    <<Begin:32, End:32>> = binary_part(Ends, (Nth - 1) * 4, 8),
+    {Begin, End}.
+
+-spec decode(binary()) -> {ok, term()} | {error, corrupt}.
+decode(Body) ->
+    try binary_to_term(Body, [used]) of
+        {Term, Used} when Used =:= byte_size(Body) -> {ok, Term};
+        {_, _} -> {error, corrupt}
     catch
         error:badarg -> {error, corrupt}
     end.
-
--spec body(non_neg_integer(), binary(), binary()) -> binary().
-body(0, Ends, Bodies) ->
-    <<End:32, _/binary>> = Ends,
-    binary_part(Bodies, 0, End);
-body(Nth, Ends, Bodies) ->
-    Skip = (Nth - 1) * 4,
-    <<_:Skip/binary, Begin:32, End:32, _/binary>> = Ends,
-    binary_part(Bodies, Begin, End - Begin).

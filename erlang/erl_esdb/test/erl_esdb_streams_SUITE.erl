@@ -527,11 +527,8 @@ a_str_45_no_more_is_decoded_than_is_asked_for(Config) ->
     {ok, 999} = append(Store, ?S, any, events(1000)),
     [{ok, _} = append(Store, <<"large">>, any, [Large]) || _ <- lists:seq(1, 100)],
     {ok, 0} = append(Store, <<"last">>, any, [event(1, <<"Last">>)]),
-    Decode = {erlang, binary_to_term, 1},
-    1 = erlang:trace_pattern(Decode, true, [call_count]),
-    {ok, [#event{position = 0}]} = read_by_event_types(Store, [<<"Counted">>], 1),
-    {call_count, Decoded} = erlang:trace_info(Decode, call_count),
-    1 = erlang:trace_pattern(Decode, false, [call_count]),
+    One = fun() -> read_by_event_types(Store, [<<"Counted">>], 1) end,
+    {{ok, [#event{position = 0}]}, Decoded} = counted({erlang, binary_to_term, 2}, One),
     ?assert(Decoded > 0 andalso Decoded < 10),
     Self = self(),
     Search = fun() -> Self ! {found, read_by_event_types(Store, [<<"Last">>], 1)} end,
@@ -848,3 +845,11 @@ filled(Config, Count) ->
 window(Config, Start, Count, Direction) ->
     {ok, Events} = read(store(Config), ?S, Start, Count, Direction),
     versions(Events).
+%% The answer of a fun, and how often it called a function of another module.
+counted(MFA, Fun) ->
+    1 = erlang:trace_pattern(MFA, true, [call_count]),
+    Result = Fun(),
+    {call_count, Count} = erlang:trace_info(MFA, call_count),
+    1 = erlang:trace_pattern(MFA, false, [call_count]),
+    {Result, Count}.
+
