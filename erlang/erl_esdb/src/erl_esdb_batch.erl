@@ -24,18 +24,20 @@ body is in the external term format (`minor_version` 2, deterministic).
 ```
 """.
 
--export([pack/1, pack_terms/1, unpack/3, fold/5, count/1]).
+-export([pack/1, pack_terms/1, term_size/1, packed_size/1, unpack/3, fold/5, count/1]).
 
 -define(MAGIC, "EB").
 -define(FORMAT, 1).
 %% Bytes before the table of ends, bytes of the checksum.
 -define(HEADER, 7).
 -define(SUM, 8).
+%% How a term is encoded, and measured.
+-define(MINOR, {minor_version, 2}).
 
 -doc "Packs terms.".
 -spec pack([term()]) -> binary().
 pack(Terms) ->
-    pack_terms([term_to_binary(Term, [deterministic, {minor_version, 2}]) || Term <- Terms]).
+    pack_terms([term_to_binary(Term, [deterministic, ?MINOR]) || Term <- Terms]).
 
 -doc "Packs terms that are in the external term format already.".
 -spec pack_terms([binary()]) -> binary().
@@ -48,6 +50,19 @@ pack_terms(Bodies) ->
 end_of(Body, Begin) ->
     End = Begin + byte_size(Body),
     {<<End:32>>, End}.
+
+-doc """
+The bytes that a term takes when it is packed, at most: counted, without encoding it.
+
+For what events are made of this is the size; OTP promises that it is never less.
+""".
+-spec term_size(term()) -> pos_integer().
+term_size(Term) -> erlang:external_size(Term, [?MINOR]).
+
+-doc "The bytes of `pack/1` of these terms, at most; see `term_size/1`.".
+-spec packed_size([term()]) -> pos_integer().
+packed_size(Terms) ->
+    ?HEADER + ?SUM + lists:sum([4 + term_size(Term) || Term <- Terms]).
 
 -doc "How many bodies there are. The checksum is not looked at.".
 -spec count(binary()) -> {ok, non_neg_integer()} | {error, corrupt}.
@@ -83,6 +98,8 @@ fold(Packed, First, Last, Fun, Acc) ->
         {ok, Count, Rest} ?= checked(Packed),
         true ?= First =< Last andalso Last < Count andalso Count * 4 =< byte_size(Rest),
         {Ends, Bodies} = split_binary(Rest, Count * 4),
+        %% Nothing lies behind the last body.
+        true ?= binary:decode_unsigned(binary_part(Ends, byte_size(Ends), -4)) =:= byte_size(Bodies),
         fold(First, Last, Ends, Bodies, Fun, Acc)
     else
         _ -> {error, corrupt}
@@ -98,8 +115,6 @@ checked(Packed) when byte_size(Packed) >= ?HEADER + ?SUM ->
     end;
 checked(Packed) when is_binary(Packed) ->
     {error, corrupt}.
-        %% Nothing lies behind the last body.
-        true ?= binary:decode_unsigned(binary_part(Ends, byte_size(Ends), -4)) =:= byte_size(Bodies),
 
 -spec fold(non_neg_integer(), non_neg_integer(), binary(), binary(), Fun, Acc) ->
     {ok, Acc} | {error, corrupt}

@@ -71,14 +71,15 @@ append(Store, Stream, Expected, Events, Options) ->
         {ok, #append_result{version = Version, position = Position, count = Count}}
     end.
 
+%% Sizes are counted before the first event is encoded: bodies that share a large binary take its size
+%% once, encoded they take it once each.
 -spec pack([erl_esdb_event:body()], erl_esdb_engine:settings()) -> {ok, binary()} | {error, term()}.
 pack(Bodies, Settings) ->
-    Terms = [term_to_binary(Body, [deterministic, {minor_version, 2}]) || Body <- Bodies],
-    Sizes = [byte_size(Term) || Term <- Terms],
+    Sizes = [erl_esdb_batch:term_size(Body) || Body <- Bodies],
     maybe
         ok ?= limit(event_too_large, lists:max([0 | Sizes]), max_event_size, Settings),
         ok ?= limit(batch_too_large, lists:sum(Sizes), max_batch_size, Settings),
-        {ok, erl_esdb_batch:pack_terms(Terms)}
+        {ok, erl_esdb_batch:pack(Bodies)}
     end.
 
 -spec limit(atom(), non_neg_integer(), atom(), erl_esdb_engine:settings()) ->
@@ -254,8 +255,8 @@ put_document(Store, Key, Term) ->
     ok = check(is_tuple(Key)),
     maybe
         {ok, Engine, Handle, #{timeout := Timeout}} ?= engine(Store),
+        ok ?= limit(document_too_large, erl_esdb_batch:packed_size([Term]), ?MAX_DOCUMENT),
         Body = erl_esdb_batch:pack([Term]),
-        ok ?= limit(document_too_large, byte_size(Body), ?MAX_DOCUMENT),
         command(Store, Engine, Handle, {put_document, Key, Body}, Timeout)
     end.
 

@@ -14,6 +14,7 @@ all() ->
         every_cut_is_found,
         garbage,
         forged_ends_and_bodies,
+        sizes_are_counted,
         the_format
     ].
 
@@ -104,6 +105,15 @@ forged_ends_and_bodies(_Config) ->
         {0, Forge([0], [])}
     ],
     [?assertEqual({error, corrupt}, erl_esdb_batch:unpack(Bin, Nth, Nth)) || {Nth, Bin} <- Forged].
+
+%% Never less than it takes; of what events are made of exactly that.
+sizes_are_counted(_Config) ->
+    Property = ?FORALL(
+        Terms,
+        list(any()),
+        byte_size(erl_esdb_batch:pack(Terms)) =:= erl_esdb_batch:packed_size(Terms)
+    ),
+    erl_esdb_test:property(500, Property).
 
 %% The bytes are on disks for ever.
 the_format(_Config) ->

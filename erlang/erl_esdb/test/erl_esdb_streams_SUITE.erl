@@ -661,6 +661,23 @@ b_limits(Config) ->
     ?assertEqual({ok, 1}, append(Store, ?S, any, [Event(800), Event(800)])),
     ok = erl_esdb:stop_store(Store).
 
+%% Events that share one binary are small until they are encoded: what will be refused never is.
+b_what_is_refused_is_not_encoded(Config) ->
+    Store = store(Config),
+    Encoded = fun(Events) ->
+        counted({erlang, term_to_binary, 2}, fun() -> append(Store, ?S, any, Events) end)
+    end,
+    Shared = binary:copy(<<"x">>, 10_000_000),
+    Event = #{event_type => <<"T">>, data => Shared},
+    {{error, {batch_too_large, Size, 67_108_864}}, 0} = Encoded(lists:duplicate(150, Event)),
+    ?assert(Size > 1_500_000_000),
+    Large = Event#{data => #{two => [Shared, Shared]}},
+    ?assertMatch({{error, {event_too_large, _, 16_777_216}}, 0}, Encoded([event(1), Large])),
+    Document = fun() -> erl_esdb_store:put_document(Store, {d, 1}, [Shared, Shared]) end,
+    Refused = counted({erlang, term_to_binary, 2}, Document),
+    ?assertMatch({{error, {document_too_large, _, _}}, 0}, Refused),
+    ?assertEqual({{ok, 1}, 2}, Encoded([Event, event(2)])).
+
 b_names_have_a_limit(Config) ->
     Store = store(Config),
     Longest = binary:copy(<<"n">>, 65_536),
@@ -842,9 +859,6 @@ filled(Config, Count) ->
     {ok, _} = append(store(Config), ?S, ?NO_STREAM, events(Count)),
     ok.
 
-window(Config, Start, Count, Direction) ->
-    {ok, Events} = read(store(Config), ?S, Start, Count, Direction),
-    versions(Events).
 %% The answer of a fun, and how often it called a function of another module.
 counted(MFA, Fun) ->
     1 = erlang:trace_pattern(MFA, true, [call_count]),
@@ -853,3 +867,6 @@ counted(MFA, Fun) ->
     1 = erlang:trace_pattern(MFA, false, [call_count]),
     {Result, Count}.
 
+window(Config, Start, Count, Direction) ->
+    {ok, Events} = read(store(Config), ?S, Start, Count, Direction),
+    versions(Events).
