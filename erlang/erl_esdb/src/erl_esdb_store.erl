@@ -9,7 +9,7 @@ where the store cannot be reached, and `error(badarg)` for arguments of a wrong 
 the store ended during the call, it is not known whether a command was done.
 """.
 
--export([check_append/5, append/5, read/6, read_log/5, read_by_types/3]).
+-export([check_append/5, append/5, read/6, read_log/5, read_log_end/3, read_by_types/3]).
 -export([info/2, streams/1, next_position/1]).
 -export([delete/2, truncate/3]).
 -export([put_document/3, get_document/2, delete_document/2, list_documents/3]).
@@ -51,6 +51,7 @@ check_append(Store, Stream, Expected, Events, Options) ->
     _ = expected(Expected),
     ok = check(is_atom(Store) andalso is_binary(Stream) andalso is_map(Options)),
     _ = timeout(Options, #{timeout => infinity}),
+    ok = check(lists:member(maps:get(return, Options, version), [version, result])),
     check(is_proper(Events)).
 
 -doc "See `erl_esdb_streams:append/5`.".
@@ -126,6 +127,17 @@ read_log(Store, From, Count, Direction, Options) ->
         {ok, Engine, Handle, _} ?= engine(Store),
         {ok, Pieces} ?= named(Store, Engine:read_log(Handle, From, Count, Direction, Options)),
         events(Pieces, Direction)
+    end.
+
+-doc "The newest `Count` events of all streams, the newest first, without the last `Skip` positions.".
+-spec read_log_end(atom(), Skip :: non_neg_integer(), count()) ->
+    {ok, [event()]} | {error, term()}.
+read_log_end(Store, Skip, Count) ->
+    ok = check(is_window(Skip, Count, backward)),
+    case next_position(Store) of
+        {ok, Next} when Skip < Next -> read_log(Store, Next - Skip - 1, Count, backward, #{});
+        {ok, _} -> {ok, []};
+        {error, Reason} -> {error, Reason}
     end.
 
 -doc "The first `Count` events of these types in the order of positions; no types means all.".

@@ -21,12 +21,16 @@ Errors: `not_found` (the environment does not name it), `{already_started, Pid}`
 """.
 -spec start_store(atom() | store_config()) -> {ok, pid()} | {error, term()}.
 start_store(Store) when is_atom(Store); is_record(Store, store_config) ->
-    start_plan(erl_esdb_config:plan(Store)).
+    start_plan(erl_esdb_config:plan(Store));
+start_store(_) ->
+    error(badarg).
 
 -doc "Starts a store with options; see `m:erl_esdb_config`. Errors as `start_store/1`.".
 -spec start_store(atom(), map()) -> {ok, pid()} | {error, term()}.
 start_store(Store, Options) when is_atom(Store), is_map(Options) ->
-    start_plan(erl_esdb_config:plan(Store, Options)).
+    start_plan(erl_esdb_config:plan(Store, Options));
+start_store(_, _) ->
+    error(badarg).
 
 -spec start_plan({ok, erl_esdb_config:plan()} | {error, term()}) -> {ok, pid()} | {error, term()}.
 start_plan({ok, {#store_config{store_id = Store}, _, _} = Plan}) ->
@@ -69,7 +73,9 @@ stop_store(Store) when is_atom(Store) ->
             ok;
         {error, _} ->
             {error, not_found}
-    end.
+    end;
+stop_store(_) ->
+    error(badarg).
 
 -doc "The stores that run, sorted.".
 -spec which_stores() -> [atom()].

@@ -399,6 +399,22 @@ a_start_store_with_options(_Config) ->
     ?assertEqual({error, {unknown_engine, tape}}, erl_esdb:start_store(c, #{engine => tape})),
     ?assertError(badarg, erl_esdb:start_store("name", #{})).
 
+a_misuse(_Config) ->
+    {ok, _} = erl_esdb_app:start(),
+    [
+        ?assertError(badarg, Misuse())
+     || Misuse <- [
+            fun() -> erl_esdb:start_store("x") end,
+            fun() -> erl_esdb:start_store(x, []) end,
+            fun() -> erl_esdb:stop_store("x") end,
+            fun() -> erl_esdb_sup:start_store("x") end,
+            fun() -> erl_esdb_sup:start_store("x", #{}) end,
+            fun() -> erl_esdb_sup:start_store(x, []) end,
+            fun() -> erl_esdb_sup:stop_store("x") end
+        ]
+    ],
+    ?assertEqual([], erl_esdb:which_stores()).
+
 a_timeout_is_an_answer(_Config) ->
     {ok, _} = erl_esdb:start_store(a),
     Engine = erl_esdb_test:engine(a),

@@ -155,7 +155,10 @@ concurrent_attaches(_Config) ->
 
 misuse(_Config) ->
     ?assertError(badarg, erl_esdb_telemetry:attach(id, fun() -> ok end, none)),
-    ?assertError(badarg, erl_esdb_telemetry:attach(id, no_fun, none)).
+    ?assertError(badarg, erl_esdb_telemetry:attach(id, no_fun, none)),
+    Names = [foo, [foo], [[]], [[foo, "bar"]], [[foo] | bar], [[foo | bar]], #{}],
+    [?assertError(badarg, erl_esdb_telemetry:attach_many(a, N, handler(), [])) || N <- Names],
+    ?assertEqual({error, not_found}, erl_esdb_telemetry:detach(a)).
 
 %% Handlers attached before the library came go on and can be detached.
 a_handler_survives_the_library(Config) ->
