@@ -22,8 +22,9 @@ lose events takes an engine that writes to disk.
 
 -export([start_link/2, command/3, read/6, read_log/5]).
 -export([stream/3, streams/2, next_position/2, document/3, documents/4]).
--export([init/1, handle_call/3, handle_cast/2, terminate/2]).
+-export([init/1, handle_call/3, handle_cast/2, handle_info/2, terminate/2]).
 
+-include_lib("kernel/include/logger.hrl").
 -include("erl_esdb_log.hrl").
 
 %% Everything a reader needs: the process, and its tables.
@@ -237,9 +238,17 @@ init({Store, Settings}) ->
 table(Type) -> ets:new(?MODULE, [Type, protected, {read_concurrency, true}]).
 
 -doc false.
--spec handle_call(erl_esdb_log:command(), gen_server:from(), #state{}) ->
-    {reply, erl_esdb_log:reply(), #state{}}.
-handle_call(Command, _From, #state{index = Before, log = Log, handle = Handle} = State) ->
+%% The tables are the only copy: no message that is none of ours may end the process.
+-spec handle_call(term(), gen_server:from(), #state{}) ->
+    {reply, erl_esdb_log:reply() | {error, unknown_request}, #state{}}.
+handle_call(Request, _From, State) ->
+    case erl_esdb_log:is_command(Request) of
+        true -> applied(Request, State);
+        false -> {reply, {error, unknown_request}, State}
+    end.
+
+-spec applied(erl_esdb_log:command(), #state{}) -> {reply, erl_esdb_log:reply(), #state{}}.
+applied(Command, #state{index = Before, log = Log, handle = Handle} = State) ->
     Index = Before + 1,
     {Reply, Effects, Log1} = erl_esdb_log:apply(Index, Command, Log),
     Body = brought(Command),
@@ -248,7 +257,16 @@ handle_call(Command, _From, #state{index = Before, log = Log, handle = Handle} =
 
 -doc false.
 -spec handle_cast(term(), #state{}) -> {noreply, #state{}}.
-handle_cast(_, State) -> {noreply, State}.
+handle_cast(Message, State) -> ignored(Message, State).
+
+-doc false.
+-spec handle_info(term(), #state{}) -> {noreply, #state{}}.
+handle_info(Message, State) -> ignored(Message, State).
+
+-spec ignored(term(), #state{}) -> {noreply, #state{}}.
+ignored(Message, #state{store = Store} = State) ->
+    ?LOG_DEBUG("store ~tp: ignored ~tP", [Store, Message, 20]),
+    {noreply, State}.
 
 -doc false.
 -spec terminate(term(), #state{}) -> ok.

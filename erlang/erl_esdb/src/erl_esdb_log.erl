@@ -19,7 +19,7 @@ finds everything it names, or finds that it was removed in between and looks aga
 `log_rows/6` work on either.
 """.
 
--export([new/0, apply/3]).
+-export([new/0, apply/3, is_command/1]).
 -export([read/5, read_log/4, stream/2, streams/1, next_position/1, document/2, documents/3]).
 -export([rows/5, log_rows/6, describe/1, first/1, no/1, log_end/1]).
 -export([first_version/1, after_span/1]).
@@ -126,6 +126,28 @@ apply(Index, {put_document, Key, _Body}, Log) ->
     put_document(Index, Key, Log);
 apply(_Index, {delete_document, Key}, Log) ->
     delete_document(Key, Log).
+
+-doc """
+Whether a term is a command. An engine asks before it applies what came from a process that it does
+not know: the machine has no clause for anything else.
+""".
+-spec is_command(term()) -> boolean().
+is_command({append, Stream, Expected, Packed, #{count := Count, epoch_us := Time}}) ->
+    is_binary(Stream) andalso is_integer(Expected) andalso is_binary(Packed) andalso
+        is_natural(Count) andalso is_integer(Time);
+is_command({truncate, Stream, Before}) ->
+    is_binary(Stream) andalso is_natural(Before);
+is_command({delete, Stream}) ->
+    is_binary(Stream);
+is_command({put_document, Key, Body}) ->
+    is_tuple(Key) andalso is_binary(Body);
+is_command({delete_document, Key}) ->
+    is_tuple(Key);
+is_command(_) ->
+    false.
+
+-spec is_natural(term()) -> boolean().
+is_natural(Value) -> is_integer(Value) andalso Value >= 0.
 
 %% ---- appends
 

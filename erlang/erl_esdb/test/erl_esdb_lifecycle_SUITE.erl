@@ -251,8 +251,10 @@ a_cfg_unknown_options_are_told_once(_Config) ->
     ).
 
 %% A handler of the logger: it runs in the process that logs.
-log(#{msg := {Format, Args}}, #{config := Pid}) ->
-    Pid ! {warning, lists:flatten(io_lib:format(Format, Args))}.
+log(#{msg := {Format, Args}}, #{config := Pid}) when is_list(Format), is_list(Args) ->
+    Pid ! {warning, lists:flatten(io_lib:format(Format, Args))};
+log(_, _) ->
+    ok.
 
 warnings() ->
     receive
@@ -438,9 +440,58 @@ a_mistake_is_no_end_of_the_store(_Config) ->
         catch
             Class:_ -> Class
         end,
-    ?assertEqual(exit, Raised),
-    ?assertEqual({error, not_started}, Engine:command(Handle, nonsense, 5000)),
-    ?assertEqual({error, not_started}, Engine:command(Handle, {delete, <<"s">>}, 5000)).
+    ?assertEqual(exit, Raised).
+
+%% Only its process has the events of a store: nothing that reaches it may end it.
+a_foreign_messages_leave_the_events(_Config) ->
+    {ok, _} = erl_esdb:start_store(a),
+    {ok, 0} = writes(a),
+    Engine = erl_esdb_test:engine(a),
+    #{level := Level} = logger:get_primary_config(),
+    ok = logger:set_primary_config(level, debug),
+    ok = logger:add_handler(?FUNCTION_NAME, ?MODULE, #{level => debug, config => self()}),
+    Property = ?FORALL(
+        Message,
+        foreign(),
+        begin
+            ok = gen_server:cast(Engine, Message),
+            Engine ! Message,
+            {error, unknown_request} =:= gen_server:call(Engine, Message)
+        end
+    ),
+    try
+        erl_esdb_test:property(300, Property),
+        Engine ! ?FUNCTION_NAME,
+        {error, unknown_request} = gen_server:call(Engine, last)
+    after
+        ok = logger:remove_handler(?FUNCTION_NAME),
+        ok = logger:set_primary_config(level, Level)
+    end,
+    ?assert(lists:member("store a: ignored " ++ atom_to_list(?FUNCTION_NAME), warnings())),
+    ?assertEqual(Engine, erl_esdb_test:engine(a)),
+    ?assertEqual({ok, 1}, writes(a)).
+
+%% Anything, and commands with a part that is wrong.
+foreign() ->
+    Summary = #{count => 1, epoch_us => 0},
+    oneof([
+        any(),
+        nonsense,
+        {append, <<"s">>, -2, <<>>, #{}},
+        {append, <<"s">>, -2, <<>>, #{count => -1, epoch_us => 0}},
+        {append, stream, -2, <<>>, Summary},
+        {append, <<"s">>, any, <<>>, Summary},
+        {append, <<"s">>, -2, [], Summary},
+        {append, <<"s">>, -2, <<>>, Summary#{epoch_us => now}},
+        {truncate, <<"s">>, -1},
+        {truncate, "s", 1},
+        {delete, s},
+        {put_document, key, <<>>},
+        {put_document, {key}, body},
+        {delete_document, key},
+        {'EXIT', self(), some_reason},
+        {make_ref(), late_answer}
+    ]).
 
 a_store_killed_during_a_call(_Config) ->
     {ok, _} = erl_esdb:start_store(a),
