@@ -13,8 +13,8 @@ and before anything it does not name any more is removed.
 
 The promise is that of memory: the process and its tables are the only copy. When the process
 crashes or is killed, its supervisor starts another, and the store is there again and empty: no
-streams, positions from 0. A subscriber to `[erl_esdb, store, started]` sees it happen. Who must not
-lose events takes an engine that writes to disk.
+streams, positions from 0. Handlers of `[erl_esdb, store, stopped]` and `started` see it happen. Who
+must not lose events takes an engine that writes to disk.
 """.
 
 -behaviour(erl_esdb_engine).
@@ -270,7 +270,7 @@ ignored(Message, #state{store = Store} = State) ->
 
 -doc false.
 -spec terminate(term(), #state{}) -> ok.
-terminate(_Reason, #state{store = Store}) -> erl_esdb_engine:gone(Store).
+terminate(Reason, #state{store = Store}) -> erl_esdb_engine:gone(Store, Reason).
 
 -spec brought(erl_esdb_log:command()) -> binary().
 brought({append, _, _, Packed, _}) -> Packed;

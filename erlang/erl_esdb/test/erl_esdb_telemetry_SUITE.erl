@@ -222,6 +222,7 @@ a_tel_07_every_macro(_Config) ->
         {?CLUSTER_LEADER_ELECTED, "cluster.leader.elected"},
         {?STORE_STARTED, "store.started"},
         {?STORE_STOPPED, "store.stopped"},
+        {?STORE_GAVE_UP, "store.gave_up"},
         {?EMITTER_BROADCAST, "emitter.broadcast"},
         {?EMITTER_POOL_CREATED, "emitter.pool.created"},
         {?TEMPORAL_READ_UNTIL, "temporal.read_until"},
