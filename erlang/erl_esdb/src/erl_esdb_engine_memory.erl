@@ -6,6 +6,8 @@ One process applies the commands; its state is the machine. What changed it writ
 tables, in the order the machine gives, before it answers. Reads look there, in the process of the
 caller, at the same time as each other and as appends.
 
+What a truncation or deletion leaves behind is erased a slice at a time, between the commands that come.
+
 A reader goes from the head of a stream or the order of the log down to chunks and bodies. These
 may be removed in between by a truncation or deletion; then it begins again with the new head.
 Nothing that a head names is ever missing otherwise, because a head is written after all it names
@@ -34,7 +36,7 @@ must not lose events takes an engine that writes to disk.
     streams :: ets:table(),
     %% {Number of a stream, Name, First version kept} and {order, Sequence}
     owners :: ets:table(),
-    %% {{Number of a stream or 0, Number}, Chunk}
+    %% {{Number of a stream or 0, Number}, Chunk or gap}
     chunks :: ets:table(),
     %% {Index, Packed events or body of a document}
     bodies :: ets:table(),
@@ -46,7 +48,9 @@ must not lose events takes an engine that writes to disk.
     store :: atom(),
     handle :: #handle{},
     index = 0 :: non_neg_integer(),
-    log = erl_esdb_log:new() :: erl_esdb_log:state()
+    log = erl_esdb_log:new() :: erl_esdb_log:state(),
+    %% whether a message is on its way that goes on with erasing
+    sweeping = false :: boolean()
 }).
 
 %% ---- engine, in the process of the caller
@@ -243,17 +247,33 @@ table(Type) -> ets:new(?MODULE, [Type, protected, {read_concurrency, true}]).
     {reply, erl_esdb_log:reply() | {error, unknown_request}, #state{}}.
 handle_call(Request, _From, State) ->
     case erl_esdb_log:is_command(Request) of
-        true -> applied(Request, State);
-        false -> {reply, {error, unknown_request}, State}
+        true ->
+            {Reply, State1} = applied(Request, State),
+            {reply, Reply, sweep_later(State1)};
+        false ->
+            {reply, {error, unknown_request}, State}
     end.
 
--spec applied(erl_esdb_log:command(), #state{}) -> {reply, erl_esdb_log:reply(), #state{}}.
+-spec applied(erl_esdb_log:command(), #state{}) -> {erl_esdb_log:reply(), #state{}}.
 applied(Command, #state{index = Before, log = Log, handle = Handle} = State) ->
     Index = Before + 1,
     {Reply, Effects, Log1} = erl_esdb_log:apply(Index, Command, Log),
     Body = brought(Command),
     lists:foreach(fun(Effect) -> mirror(Effect, Body, Handle) end, Effects),
-    {reply, Reply, State#state{index = Index, log = Log1}}.
+    {Reply, State#state{index = Index, log = Log1}}.
+
+%% Whatever came in the meantime has its turn before the next slice is erased.
+-spec sweep_later(#state{}) -> #state{}.
+sweep_later(#state{sweeping = false, log = Log} = State) ->
+    case erl_esdb_log:pending(Log) of
+        true ->
+            self() ! sweep,
+            State#state{sweeping = true};
+        false ->
+            State
+    end;
+sweep_later(State) ->
+    State.
 
 -doc false.
 -spec handle_cast(term(), #state{}) -> {noreply, #state{}}.
@@ -261,7 +281,11 @@ handle_cast(Message, State) -> ignored(Message, State).
 
 -doc false.
 -spec handle_info(term(), #state{}) -> {noreply, #state{}}.
-handle_info(Message, State) -> ignored(Message, State).
+handle_info(sweep, State) ->
+    {ok, State1} = applied(sweep, State),
+    {noreply, sweep_later(State1#state{sweeping = false})};
+handle_info(Message, State) ->
+    ignored(Message, State).
 
 -spec ignored(term(), #state{}) -> {noreply, #state{}}.
 ignored(Message, #state{store = Store} = State) ->

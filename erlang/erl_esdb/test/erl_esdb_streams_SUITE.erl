@@ -845,6 +845,86 @@ b_a_part_of_a_stream_is_not_dense(_Config) ->
     ],
     ?assertNot(is_dense({ok, Events})).
 
+%% A cut that removes much holds nobody up: a command that came after it has its turn before the rest
+%% is erased, and in the end everything is.
+b_removal_goes_on_between_commands(Config) ->
+    Store = store(Config),
+    {ok, 0} = append(Store, <<"other">>, any, events(1)),
+    [{ok, _} = append(Store, ?S, any, [event(N)]) || N <- lists:seq(1, 5000)],
+    Engine = erl_esdb_test:engine(Store),
+    ok = sys:suspend(Engine),
+    Cut = spawn_monitor(fun() -> exit(erl_esdb_store:truncate(Store, ?S, 4990)) end),
+    ok = erl_esdb_test:await(fun() -> queued(Engine) =:= 1 end),
+    Append = spawn_monitor(fun() -> exit(append(Store, <<"other">>, 0, events(1))) end),
+    ok = erl_esdb_test:await(fun() -> queued(Engine) =:= 2 end),
+    1 = erlang:trace(Engine, true, [send]),
+    ok = sys:resume(Engine),
+    ?assertEqual({ok, {0, 4990}}, ended(Cut)),
+    ?assertEqual({ok, 1}, ended(Append)),
+    %% One slice of 256 is erased with the cut, one each time the engine tells itself to go on, which it
+    %% does behind what has come: so each of these calls finds one less.
+    [{ok, -1} = append(Store, <<"none">>, any, []) || _ <- lists:seq(1, 4990 div 256)],
+    1 = erlang:trace(Engine, false, [send]),
+    Sent = sent(Engine),
+    %% To who resumed it, to itself, to who cut, to who appended: no other slice lies between.
+    ?assertMatch([answer, sweep, answer, answer | _], Sent),
+    ?assertEqual(4990 div 256, length([sweep || sweep <- Sent])),
+    {ok, Events} = read_all(Store, 0, infinity, forward),
+    ?assertEqual(12, length(Events)),
+    ?assertEqual(lists:seq(4990, 4999), [V || #event{stream_id = ?S, version = V} <- Events]).
+
+queued(Pid) -> element(2, process_info(Pid, message_queue_len)).
+
+ended({_, Ref}) ->
+    receive
+        {'DOWN', Ref, process, _, Result} -> Result
+    end.
+
+%% What a process has sent while it was traced.
+sent(Pid) ->
+    Ref = erlang:trace_delivered(Pid),
+    receive
+        {trace_delivered, Pid, Ref} -> sent_so_far()
+    end.
+
+sent_so_far() ->
+    receive
+        {trace, _, send, sweep, _} -> [sweep | sent_so_far()];
+        {trace, _, send, _, _} -> [answer | sent_so_far()]
+    after 0 -> []
+    end.
+
+%% Readers of all streams run while many rows are cut, in both directions: each sees the stream from one
+%% of the cuts on to the end.
+b_readers_race_a_large_removal(Config) ->
+    Store = store(Config),
+    Count = 3000,
+    Cuts = lists:seq(0, 2900, 100),
+    [{ok, _} = append(Store, ?S, any, [event(N)]) || N <- lists:seq(1, Count)],
+    Writer = fun() ->
+        [{ok, _} = erl_esdb_store:truncate(Store, ?S, Cut) || Cut <- Cuts],
+        {ok, _} = append(Store, <<"end">>, any, events(1)),
+        []
+    end,
+    Read = fun(From, Direction) ->
+        {ok, Events} = erl_esdb_streams:read_log(Store, From, infinity, Direction, #{}),
+        lists:sort([V || #event{stream_id = ?S, version = V} <- Events])
+    end,
+    Right = fun(Versions) ->
+        lists:member(hd(Versions), Cuts) andalso Versions =:= lists:seq(hd(Versions), Count - 1)
+    end,
+    Reader = fun Reader(From, Direction, Bad) ->
+        Wrong = [Versions || Versions <- [Read(From, Direction)], not Right(Versions)],
+        case erl_esdb_streams:exists(Store, <<"end">>) of
+            true -> Wrong ++ Bad;
+            false -> Reader(From, Direction, Wrong ++ Bad)
+        end
+    end,
+    [[] | Seen] = concurrently([
+        Writer, fun() -> Reader(0, forward, []) end, fun() -> Reader(last, backward, []) end
+    ]),
+    ?assertEqual([], lists:append(Seen)).
+
 %% A store that stops while it is called: an answer, no exit, no process left behind.
 b_stop_in_the_middle(Config) ->
     Store = store(Config),
