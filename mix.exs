@@ -45,7 +45,11 @@ defmodule Mix.Tasks.Compile.EsdbNative do
 
   @impl true
   def run(_arguments) do
-    if System.find_executable("sh"), do: build(), else: Mix.shell().info(@no_shell)
+    cond do
+      System.find_executable("sh") -> build()
+      System.get_env("ESDB_NIF_BUILD") == "require" -> Mix.raise(@no_shell)
+      true -> Mix.shell().info(@no_shell)
+    end
   end
 
   defp build do

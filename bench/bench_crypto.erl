@@ -8,6 +8,7 @@
 run() ->
     esdb_bench:title("Crypto"),
     signatures(),
+    long_messages(),
     digests(),
     lists:foreach(fun base64/1, [{"1 KiB", 1024, 4.0}, {"64 KiB", 65_536, 4.0}]),
     base58(rand:bytes(32)),
@@ -38,6 +39,33 @@ signatures() ->
         ours => {"sign_ed25519", fun() -> esdb_crypto_nif:sign_ed25519(Message, Private) end},
         rival => {"crypto:sign", fun() -> crypto:sign(eddsa, none, Message, [Private, ed25519]) end}
     }).
+
+%% What is long is done on another scheduler: OTP's is faster there, and blocks.
+-spec long_messages() -> ok.
+long_messages() ->
+    {Public, Private} = crypto:generate_key(eddsa, ed25519),
+    lists:foreach(
+        fun({Name, Size}) ->
+            Message = rand:bytes(Size),
+            Sign = fun() -> crypto:sign(eddsa, none, Message, [Private, ed25519]) end,
+            Signature = Sign(),
+            compare("Ed25519 verify, " ++ Name, none, #{
+                ours => {"verify_ed25519", fun() ->
+                    esdb_crypto_nif:verify_ed25519(Message, Signature, Public)
+                end},
+                rival => {"crypto:verify", fun() ->
+                    crypto:verify(eddsa, none, Message, Signature, [Public, ed25519])
+                end}
+            }),
+            compare("Ed25519 sign, " ++ Name, none, #{
+                ours => {"sign_ed25519", fun() ->
+                    esdb_crypto_nif:sign_ed25519(Message, Private)
+                end},
+                rival => {"crypto:sign", Sign}
+            })
+        end,
+        [{"64 KiB", 65_536}, {"1 MiB", 1_048_576}]
+    ).
 
 -spec digests() -> float().
 digests() ->

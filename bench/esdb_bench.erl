@@ -16,7 +16,7 @@ esdb_bench:compare("XXH3, 1 KiB", #{
 ```
 """.
 
--export([main/1, title/1, compare/2, note/2, report/0]).
+-export([main/2, title/1, compare/2, note/2]).
 -export_type([row/0]).
 
 -type row() :: #{
@@ -31,12 +31,48 @@ esdb_bench:compare("XXH3, 1 KiB", #{
 -define(ROUNDS, 15).
 -define(ROUND_NS, 20_000_000).
 
--doc "Runs `run/0` of each module named (all `bench_*` when none is), and prints the report.".
--spec main([string()]) -> ok.
-main(Names) ->
+-doc """
+Runs `run/0` of each module named (all `bench_*` when none is), and prints the report.
+
+With a file it is written there as well, as Markdown: the record, from which the tables of
+`doc/guides/performance.md` are taken.
+""".
+-spec main(none | file:filename(), [string()]) -> ok.
+main(File, Names) ->
     put(rows, []),
     lists:foreach(fun(Module) -> Module:run() end, modules(Names)),
-    report().
+    io:put_chars(["\n", report(), "\n"]),
+    record(File).
+
+-spec record(none | file:filename()) -> ok.
+record(none) -> ok;
+record(File) -> ok = file:write_file(File, unicode:characters_to_binary(markdown())).
+
+%% A heading for each group, its rows as a table, its remarks below.
+-spec markdown() -> iodata().
+markdown() ->
+    Groups = groups(lists:reverse(get(rows)), []),
+    ["# ", report(), "\n", [group(Group) || Group <- Groups]].
+
+-spec groups([tuple()], [[tuple()]]) -> [[tuple()]].
+groups([], Groups) ->
+    lists:reverse(Groups);
+groups([Title | Rows], Groups) ->
+    {Own, Rest} = lists:splitwith(fun(Row) -> element(1, Row) =/= title end, Rows),
+    groups(Rest, [[Title | Own] | Groups]).
+
+-spec group([tuple()]) -> iodata().
+group([{title, Title} | Rows]) ->
+    Notes = [["\n", Text, "\n"] || {note, Text} <- Rows],
+    Table = [line(Row) || {row, _, _, _, _, _, _, _} = Row <- Rows],
+    Head = "| | ours | rival | ratio | goal |\n|---|---|---|---|---|\n",
+    ["\n## ", Title, "\n\n", Head, Table, Notes].
+
+-spec line(tuple()) -> iodata().
+line({row, What, OursName, OursNs, RivalName, RivalNs, Ratio, Goal}) ->
+    io_lib:format("| ~ts | `~ts` ~ts | `~ts` ~ts | ~.2f | ~ts |\n", [
+        What, OursName, time(OursNs), RivalName, time(RivalNs), Ratio, goal(Ratio, Goal)
+    ]).
 
 -spec modules([string()]) -> [module()].
 modules([]) ->
@@ -124,11 +160,11 @@ add(Row) ->
     put(rows, [Row | Rows]),
     ok.
 
--doc "Prints what machine and which versions the rows belong to, and how many goals were met.".
--spec report() -> ok.
+-doc "What machine and which versions the rows belong to, and how many goals were met.".
+-spec report() -> iolist().
 report() ->
     Goals = [Ratio >= Goal || {row, _, _, _, _, _, Ratio, Goal} <- get(rows), Goal =/= none],
-    io:format("~n~b of ~b goals met; OTP ~s, ~s, ~s, ~s~n", [
+    io_lib:format("~b of ~b goals met; OTP ~s, ~s, ~s, ~s", [
         length([met || true <- Goals]),
         length(Goals),
         erlang:system_info(otp_release),

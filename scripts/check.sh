@@ -47,7 +47,9 @@ needs() {
 
 check "text format" scripts/check_format.sh
 needs "cargo fmt" "Rust format" cargo fmt --all --check
+needs "cargo fmt" "Rust format, fuzzing" cargo fmt --manifest-path native/fuzz/Cargo.toml --check
 needs "cargo clippy" "Rust lints" cargo clippy --quiet --locked --workspace --all-targets -- -D warnings
+needs "cargo clippy" "Rust lints, fuzzing" cargo clippy --quiet --locked --manifest-path native/fuzz/Cargo.toml --all-targets -- -D warnings
 needs "cargo" "Rust documentation" env RUSTDOCFLAGS=-Dwarnings cargo doc --quiet --locked --no-deps --package esdb_core --package esdb_boundary
 needs "mix" "Elixir format" mix format --check-formatted
 needs "shellcheck" "shell scripts" shellcheck --severity=warning native/build.sh scripts/*.sh test/consumers/run.sh .ci/run

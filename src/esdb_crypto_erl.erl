@@ -71,6 +71,7 @@ verify_key(_) ->
 %% x^2 = (y^2 - 1) / (D y^2 + 1) has a solution if numerator times denominator is a square (Euler).
 -spec is_on_curve(non_neg_integer()) -> boolean().
 is_on_curve(Y) ->
+    true = erlang:bump_reductions(?CHECK),
     YY = Y * Y rem ?P,
     Product = (YY - 1) * (?D * YY + 1) rem ?P,
     binary:decode_unsigned(crypto:mod_pow(Product, (?P - 1) div 2, ?P)) =:= 1.

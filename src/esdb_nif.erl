@@ -30,6 +30,8 @@ variable `ESDB_NIF`, or else by the application key `nif` of `erl_esdb_nifs`:
 -define(MODULES, [esdb_hash_nif, esdb_crypto_nif, esdb_archive_nif]).
 %% Holds the implementation that was reported in the log of this node.
 -define(REPORTED, {?MODULE, reported}).
+%% Not even a folder, and not below the working directory, where anybody may have put a file.
+-define(NO_FILE, "/dev/null/esdb_nif").
 
 -doc """
 The policy in force, the version, and for each module which implementation answers.
@@ -55,13 +57,15 @@ module_status(Module) ->
     end.
 
 -doc false.
-%% Where load_nif/2 shall look. With the policy `off` that is a name that no file has: load_nif/2
-%% can be called from the module itself only, so the way not to load a library is to offer none.
+%% Where load_nif/2 shall look. With the policy `off`, and where the application is not on the code
+%% path, that is a name that no file has: load_nif/2 can be called from the module itself only, so
+%% the way not to load a library is to offer none.
 -spec path(module()) -> string().
 path(Module) ->
-    case policy() of
-        off -> priv_dir() ++ "/off";
-        _ -> priv_dir() ++ "/" ++ atom_to_list(Module)
+    case {policy(), code:priv_dir(?APP)} of
+        {off, _} -> ?NO_FILE;
+        {_, {error, bad_name}} -> ?NO_FILE;
+        {_, Dir} -> Dir ++ "/" ++ atom_to_list(Module)
     end.
 
 -doc false.
@@ -106,7 +110,9 @@ report(Module, Implementation, Why) ->
 
 -spec log(atom(), implementation(), string()) -> ok.
 log(Who, nif, _) ->
-    logger:info("~s ~s: running on the native library (~ts)", [Who, version(), priv_dir()]);
+    logger:info("~s ~s: running on the native libraries in ~ts", [
+        Who, version(), filename:dirname(path(?MODULE))
+    ]);
 log(Who, erlang, Why) ->
     logger:notice("~s ~s: running in Erlang, without the native library: ~ts", [
         Who, version(), Why
@@ -127,19 +133,4 @@ configured_policy() ->
     case application:get_env(?APP, nif, auto) of
         Policy when Policy =:= auto; Policy =:= require; Policy =:= off -> Policy;
         Other -> error({badarg, {?APP, nif, Other}})
-    end.
-
--spec priv_dir() -> string().
-priv_dir() ->
-    case code:priv_dir(?APP) of
-        {error, bad_name} -> filename:dirname(filename:dirname(beam())) ++ "/priv";
-        Dir -> Dir
-    end.
-
-%% Where this module was loaded from, which is what is left when the application is not on the path.
--spec beam() -> string().
-beam() ->
-    case code:is_loaded(?MODULE) of
-        {file, File} when is_list(File) -> File;
-        _NoFile -> ""
     end.

@@ -119,8 +119,8 @@ finish(Context) ->
 reason(<<"Restored data doesn't match checksum", _/binary>>) -> checksum_mismatch;
 reason(_) -> corrupt.
 
-%% What a handle keeps, so that the dictionary is not digested at each call. What dict/2,3 returns for
-%% bytes that libzstd does not take can only be told by using it.
+%% What a handle keeps, so that the dictionary is not digested at each call. What dict/2,3 returns
+%% for bytes that libzstd does not take can only be told by using it.
 -spec prepare(binary(), Level) -> {ok, Ref} | {error, invalid_dictionary} when
     Level :: 1..22, Ref :: {prepared, binary(), Level, term(), term()}.
 prepare(Bytes, Level) ->
@@ -131,9 +131,9 @@ prepare(Bytes, Level) ->
         false -> {error, invalid_dictionary}
     end.
 
-%% The bytes decide. What stands beside them is foreign when the handle was made by another node or the
-%% native library, made of something else when somebody put a handle together, and prepared for one
-%% level.
+%% The bytes decide. What stands beside them is foreign when the handle was made by another node or
+%% the native library, made of something else when somebody put a handle together, and prepared for
+%% one level.
 -spec prepared(compress | decompress, binary(), Ref :: term(), 1..22) -> {ok, term()} | none.
 prepared(compress, Bytes, {prepared, Bytes, Level, Compress, _}, Level) -> usable(Compress);
 prepared(decompress, Bytes, {prepared, Bytes, _, _, Decompress}, _) -> usable(Decompress);

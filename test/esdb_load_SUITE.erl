@@ -41,6 +41,7 @@ with_library() ->
         a_nif_01_implementation_and_is_nif_loaded_agree,
         one_log_line_says_that_the_library_runs,
         off_leaves_a_library_alone,
+        code_without_its_application_runs_in_erlang,
         a_module_that_differs_is_named,
         library_of_another_module_is_refused,
         library_of_another_version_is_refused,
@@ -139,6 +140,36 @@ off_leaves_a_library_alone(Config) ->
         {value, Maps} = call(Peer, file, read_file, ["/proc/self/maps"]),
         mapped_files_are_known(Maps, Libraries)
     end).
+
+%% Nor does it look below the working directory, where anybody may have put a file.
+code_without_its_application_runs_in_erlang(Config) ->
+    App = ?config(app, Config),
+    on_node(auto, Config, fun(Peer) ->
+        {value, ok} = call(Peer, ?MODULE, load_from_memory, [App]),
+        ?assertMatch(#{version := ~"unknown"}, status(Peer)),
+        [?assertEqual(erlang, implementation(Peer, M)) || M <- ?MODULES]
+    end).
+
+load_from_memory(App) ->
+    Beams = [
+        {list_to_atom(filename:basename(File, ".beam")), File}
+     || File <- filelib:wildcard(filename:join([App, "ebin", "esdb_*.beam"]))
+    ],
+    Code = [{Module, "", read(File)} || {Module, File} <- Beams],
+    [code:purge(Module) || {Module, _} <- Beams, code:delete(Module)],
+    [true = code:del_path(Path) || Path <- code:get_path(), is_ours(Path)],
+    ok = file:set_cwd(App),
+    {First, [_ | _] = Others} = lists:partition(fun is_without_library/1, Code),
+    [{module, M} = code:load_binary(M, F, B) || {M, F, B} <- First ++ Others],
+    ok.
+
+is_ours(Path) -> string:find(Path, "erl_esdb_nifs") =/= nomatch.
+
+is_without_library({Module, _, _}) -> not lists:member(Module, ?MODULES).
+
+read(File) ->
+    {ok, Content} = file:read_file(File),
+    Content.
 
 %% Only where the system tells which files a process has mapped.
 mapped_files_are_known({ok, Maps}, Libraries) ->

@@ -4,10 +4,9 @@ No call keeps a normal scheduler busy, however large its input.
 
 The runtime reports each stretch that a process spends on a scheduler without a pause of more than
 two milliseconds (`long_schedule`). A function that blocks is reported at every call; a machine
-that is busy with something else causes a report now and then, or often. So a function is called
-many times, and fails only if every single call was reported. Where the machine is so busy that a
-loop in Erlang, which cannot block, is reported as often, the limit is doubled until the loop is
-not. In Erlang the calls are kept short, so that one of them finds a quiet moment.
+that is busy with something else causes a report now and then. So a function is called many times,
+and fails if more than half of the calls were reported. Where the machine is so busy that a loop in
+Erlang, which cannot block, is reported as often, the limit is doubled until the loop is not.
 """.
 
 -compile(export_all).
@@ -21,8 +20,8 @@ not. In Erlang the calls are kept short, so that one of them finds a quiet momen
 %% longer.
 -define(LIMIT_IN_ERLANG_MS, 20).
 %% What blocks in the suite's own first case takes longer.
--define(LIMIT_BUSY_MS, 20).
--define(TRIES, 30).
+-define(LIMIT_BUSY_MS, 40).
+-define(TRIES, 10).
 -define(REPORTED_MS, 50).
 -define(LARGE, 64 * 1024 * 1024).
 %% The twins get less: with more, the garbage collections of their own heaps would be what is seen.
@@ -39,6 +38,7 @@ all() ->
         decompression_does_not_block,
         streams_do_not_block,
         many_small_items_do_not_block,
+        dictionaries_do_not_block,
         many_short_calls_do_not_block
     ].
 
@@ -62,9 +62,9 @@ data() -> persistent_term:get(?MODULE).
 %% Without this one the others could pass because nothing is ever reported.
 a_call_that_blocks_is_seen(_Config) ->
     Data = data(),
-    Large = binary:copy(Data, ?LARGE div byte_size(Data)),
+    Large = binary:copy(Data, 4 * ?LARGE div byte_size(Data)),
     Blocks = fun() -> true = crypto:hash_equals(Large, Large) end,
-    ?assertEqual(none, first_clean(Blocks)).
+    ?assertMatch({blocks, _, _}, judge(Blocks)).
 
 hash_functions_do_not_block(_Config) ->
     Data = data(),
@@ -115,10 +115,11 @@ compression_does_not_block(_Config) ->
 
 decompression_does_not_block(_Config) ->
     Data = data(),
-    %% zlib is OTP's in both modes, and so is what joins the pieces of the content, `iolist_to_binary`. It
-    %% pauses after each quarter of a megabyte; where the operating system takes long for a page of new memory
-    %% (50 us on some virtual machines), the quarter itself takes 3 to 5 ms. So little is joined here, and the
-    %% decompression of much is watched as a stream, below.
+    %% zlib is OTP's in both modes, and so is what joins the pieces of the content,
+    %% `iolist_to_binary`. It pauses after each quarter of a megabyte; where the operating system
+    %% takes long for a page of new memory (50 us on some virtual machines), the quarter itself
+    %% takes 3 to 5 ms. So little is joined here, and the decompression of much is watched as a
+    %% stream, below.
     Short = binary:part(Data, 0, 1_000_000),
     none_block([
         decompression(Data, lz4), decompression(Data, zstd), decompression(Short, zlib)
@@ -164,6 +165,7 @@ last({ok, _}) -> ok.
 many_short_calls_do_not_block(_Config) ->
     Short = binary:part(data(), 0, 250_000),
     Name = binary:part(Short, 0, 1000),
+    Page = binary:part(Short, 0, 16_000),
     {Public, Private} = crypto:generate_key(eddsa, ed25519),
     {ok, Key} = esdb_crypto_nif:verify_key(Public),
     Signature = esdb_crypto_nif:sign_ed25519(Name, Private),
@@ -181,7 +183,8 @@ many_short_calls_do_not_block(_Config) ->
             {base64_decode, 300, fun() -> esdb_crypto_nif:base64_decode_urlsafe(Text) end},
             {base58, 300, fun() -> esdb_crypto_nif:base58_encode(Name) end},
             {secure_compare, 2000, fun() -> esdb_crypto_nif:secure_compare(Short, Short) end},
-            {compress, 1000, fun() -> esdb_archive_nif:compress(Name, zstd) end}
+            {compress, 1000, fun() -> esdb_archive_nif:compress(Name, zstd) end},
+            {level_9, 100, fun() -> esdb_archive_nif:compress(Page, zstd, 9) end}
         ]
     ]).
 
@@ -205,36 +208,58 @@ many_small_items_do_not_block(_Config) ->
         {Item, esdb_crypto_nif:sign_ed25519(Item, Private), Public}
      || Item <- lists:sublist(Items, 300)
     ],
+    {ok, Packed} = esdb_archive_nif:compress_batch(Items, zstd),
     none_block([
         {partition_hash_batch, fun() -> esdb_hash_nif:partition_hash_batch(Items, 16) end},
         {verify_ed25519_batch, fun() -> esdb_crypto_nif:verify_ed25519_batch(Signed) end},
-        {compress_batch, fun() -> {ok, _} = esdb_archive_nif:compress_batch(Items, zstd) end}
+        {compress_batch, fun() -> {ok, _} = esdb_archive_nif:compress_batch(Items, zstd) end},
+        {decompress_batch, fun() -> {ok, _} = esdb_archive_nif:decompress_batch(Packed, zstd) end}
     ]).
 
+dictionaries_do_not_block(_Config) ->
+    Samples = [<<N:32, "an event of a stream, with a field or two">> || N <- lists:seq(1, 20_000)],
+    {ok, Dictionary} = esdb_archive_nif:train_dictionary(Samples, 32_768),
+    Large = binary:part(data(), 0, 1_000_000),
+    Options = #{dictionary => esdb_archive_nif:dictionary(Dictionary), level => 9},
+    none_block([
+        {train, fun() -> {ok, _} = esdb_archive_nif:train_dictionary(Samples, 32_768) end},
+        {prepare, fun() -> repeat(fun() -> esdb_archive_nif:dictionary(Large) end, times(10)) end},
+        {as_bytes, fun() -> repeat(fun with_a_new_dictionary/0, times(100)) end},
+        {compress, fun() -> {ok, _} = esdb_archive_nif:compress(Large, zstd, Options) end}
+    ]).
+
+%% No cache can know it.
+with_a_new_dictionary() ->
+    Options = #{dictionary => rand:bytes(65_536)},
+    {ok, _} = esdb_archive_nif:compress(~"x", zstd, Options).
+
 none_block(Calls) ->
-    Tries = [{Name, first_clean(Call)} || {Name, Call} <- Calls],
-    ct:log("the first of ~b calls that was not reported: ~p", [?TRIES, Tries]),
-    ?assertEqual([], [Name || {Name, none} <- Tries]).
+    Judged = [{Name, judge(Call)} || {Name, Call} <- Calls],
+    ct:log("reported of ~b calls, at a limit in ms: ~p", [?TRIES, Judged]),
+    ?assertEqual([], [Name || {Name, {blocks, _, _}} <- Judged]).
 
-%% How many calls it takes until one has no stretch that was too long; `none` when all have.
-first_clean(Call) -> first_clean(Call, limit()).
+%% Whether most calls of many had a stretch that was too long.
+judge(Call) -> judge(Call, limit()).
 
-first_clean(Call, Limit) ->
-    case {first_clean_within(Call, Limit), 2 * Limit} of
-        {none, More} when More =< ?LIMIT_BUSY_MS ->
+judge(Call, Limit) ->
+    case reported(Call, Limit) of
+        Count when Count =< ?TRIES div 2 ->
+            {does_not_block, Count, Limit};
+        Count ->
             %% The call, or the machine?
-            case first_clean_within(fun cannot_block/0, Limit) of
-                none -> first_clean(Call, More);
-                _ -> none
-            end;
-        {Try, _} ->
-            Try
+            case 2 * Limit =< ?LIMIT_BUSY_MS andalso reported(fun cannot_block/0, Limit) of
+                OfTheLoop when is_integer(OfTheLoop), OfTheLoop > ?TRIES div 4 ->
+                    judge(Call, 2 * Limit);
+                _ ->
+                    {blocks, Count, Limit}
+            end
     end.
 
-first_clean_within(Call, Limit) ->
+%% How many of the tries were.
+reported(Call, Limit) ->
     Before = erlang:system_monitor(self(), [{long_schedule, Limit}]),
     try
-        first_clean_try(Call, 1)
+        length([reported || _ <- lists:seq(1, ?TRIES), was_reported(Call)])
     after
         erlang:system_monitor(Before)
     end.
@@ -252,14 +277,6 @@ count_until(End, Count) ->
     case erlang:monotonic_time(millisecond) >= End of
         true -> Count;
         false -> count_until(End, Count + 1)
-    end.
-
-first_clean_try(_Call, Try) when Try > ?TRIES ->
-    none;
-first_clean_try(Call, Try) ->
-    case was_reported(Call) of
-        true -> first_clean_try(Call, Try + 1);
-        false -> Try
     end.
 
 was_reported(Call) ->

@@ -6,6 +6,9 @@ use esdb_core::archive::{Error, dictionary, dictionary::Dictionary, lz4, zstd};
 use proptest::prelude::*;
 use serde_json::Value;
 use std::collections::HashMap;
+use vectors::{bytes as hex, rows};
+
+mod vectors;
 
 const MAX_SIZE: u64 = 1 << 24;
 
@@ -42,7 +45,7 @@ fn bytes(value: &Value) -> Vec<u8> {
 }
 
 #[test]
-fn vectors() {
+fn written_by_others() {
     let path = concat!(
         env!("CARGO_MANIFEST_DIR"),
         "/../../test/vectors/archive.json"
@@ -90,6 +93,23 @@ fn vectors() {
             Ok(&contents[case["content"].as_str().unwrap()]),
             "{case}"
         );
+    }
+}
+
+#[test]
+fn rfc8878() {
+    for case in rows("archive_rfc8878", "frames") {
+        let content = case["content"].as_str().unwrap().as_bytes().to_vec();
+        assert_eq!(decompress_zstd(&hex(&case["frame"]), None), Ok(content), "{case}");
+    }
+    for case in rows("archive_rfc8878", "broken") {
+        let reason = match case["reason"].as_str().unwrap() {
+            "truncated" => Error::Truncated,
+            "checksum_mismatch" => Error::ChecksumMismatch,
+            _ => Error::Corrupt,
+        };
+        let content = decompress_zstd(&hex(&case["frame"]), None);
+        assert_eq!(content, Err(reason), "{case}");
     }
 }
 

@@ -5,8 +5,7 @@ use esdb_core::crypto::{self, base58, ed25519};
 use esdb_core::hash;
 
 /// What a target says that is started without a fuzzer.
-pub const HOW_TO_RUN: &str =
-    "a fuzz target: cargo +nightly fuzz run TARGET, or cargo test for a replay";
+pub const HOW_TO_RUN: &str = "a fuzz target: see scripts/fuzz.sh; cargo test is a replay";
 
 /// A name, as in `corpus/`, and what to do with an input.
 pub type Target = (&'static str, fn(&[u8]));
@@ -79,7 +78,7 @@ fn agree(message: &[u8], signature: &[u8], key: &[u8]) {
             .is_some_and(|key| key.verify(message, signature)),
         plain
     );
-    // Four times, so that the batch prepares the key, and once with the key as it is.
+    // Four times by its bytes, which the batch decodes once, and once prepared.
     let item = |key| ed25519::Item {
         message,
         signature,
