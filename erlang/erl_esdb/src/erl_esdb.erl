@@ -36,8 +36,8 @@ start_store(Store) ->
 Starts a store with options; see `m:erl_esdb_config`.
 
 A store in memory is no more than its process: when that crashes, the store starts again by itself
-and is empty. `[erl_esdb, store, started]` tells of it. One that crashes more than five times in half
-a minute gives up (`[erl_esdb, store, gave_up]`): it can be started again with this function.
+and is empty. `[erl_esdb, store, started]` tells of it. One that crashes more than five times in
+half a minute gives up (`[erl_esdb, store, gave_up]`): this function starts it again.
 
 Errors: `{already_started, Pid}`, `{engine_not_available, Engine}`, `{unknown_engine, Engine}`,
 `{invalid_option, Key, Value}`, `{invalid_store, Term}` for what cannot be a store's name,

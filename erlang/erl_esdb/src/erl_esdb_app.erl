@@ -57,8 +57,8 @@ supervised() ->
     end.
 
 -doc false.
-%% From here on no store is started or stopped by a call, also not by a handler that is told of the end
-%% of one.
+%% From here on no store is started or stopped by a call, also not by a handler that is told of the
+%% end of one.
 -spec prep_stop(State) -> State.
 prep_stop(State) ->
     ok = erl_esdb_sup:close(),

@@ -61,8 +61,8 @@ term_size(Term) -> erlang:external_size(Term, [?MINOR]).
 
 -doc "The bytes of `pack/1` of these terms, at most; see `term_size/1`.".
 -spec packed_size([term()]) -> pos_integer().
-packed_size(Terms) ->
-    ?HEADER + ?SUM + lists:sum([4 + term_size(Term) || Term <- Terms]).
+packed_size([]) -> ?HEADER + ?SUM;
+packed_size([Term | Terms]) -> 4 + term_size(Term) + packed_size(Terms).
 
 -doc "How many bodies there are. The checksum is not looked at.".
 -spec count(binary()) -> {ok, non_neg_integer()} | {error, corrupt}.
@@ -99,7 +99,8 @@ fold(Packed, First, Last, Fun, Acc) ->
         true ?= First =< Last andalso Last < Count andalso Count * 4 =< byte_size(Rest),
         {Ends, Bodies} = split_binary(Rest, Count * 4),
         %% Nothing lies behind the last body.
-        true ?= binary:decode_unsigned(binary_part(Ends, byte_size(Ends), -4)) =:= byte_size(Bodies),
+        End = binary:decode_unsigned(binary_part(Ends, byte_size(Ends), -4)),
+        true ?= End =:= byte_size(Bodies),
         fold(First, Last, Ends, Bodies, Fun, Acc)
     else
         _ -> {error, corrupt}

@@ -22,11 +22,11 @@ the maps of the pure machine and on ETS tables that many processes read at once.
  varint: 7 bits a byte, the lowest first, the top bit set where more follow; zigzag: 0 -1 1 -2 2 ...
 ```
 
-A chunk all of whose rows are of no use any more shrinks to its first row, by which it is still found,
-and to how far one may go on from it, `{gap, FirstRow, Forward, Back}`. Gaps are joined as a buddy
-allocator joins free blocks (Knowlton 1965): two neighbours of 2^n chunks that together begin at a
-multiple of 2^(n+1) make one of that size, and its first and last chunk know. So a walk passes over any
-number of them in a number of steps that grows with its logarithm, from wherever it begins.
+A chunk all of whose rows are of no use any more shrinks to its first row, by which it is still
+found, and to how far one may go on from it, `{gap, FirstRow, Forward, Back}`. Gaps are joined as a
+buddy allocator joins free blocks (Knowlton 1965): two neighbours of 2^n chunks that together begin
+at a multiple of 2^(n+1) make one of that size, and its first and last chunk know. So a walk passes
+over any number of them in a number of steps that grows with its logarithm, wherever it begins.
 
 Within a stream the version is always as predicted, in the order of all events the position is, so
 neither costs a byte there. One append after the other to one stream takes three to five bytes.
@@ -195,7 +195,7 @@ rows_to(Field, From, Bytes, Before, Rows) ->
         false -> Rows
     end.
 
--doc "Lets go of the full chunks whose rows all end before `Key`: see `numbers/1` before and after.".
+-doc "Lets go of the full chunks whose rows all end before `Key`: `numbers/1` tells of which.".
 -spec drop_before(field(), non_neg_integer(), seq(), fetch()) -> seq().
 drop_before(Field, Key, Seq, Fetch) ->
     Seq#seq{first = find(Field, Key, Seq, Fetch)}.
@@ -207,8 +207,8 @@ rows() -> ?ROWS.
 -doc """
 The chunk that holds the event with this key, and the key from which on events are in later ones.
 
-It is looked for from a chunk on that begins at or before the key, in ever longer steps, so that near
-ones are found fast.
+It is looked for from a chunk on that begins at or before the key, in ever longer steps, so that
+near ones are found fast.
 """.
 -spec holder(field(), non_neg_integer(), From :: chunk_no(), seq(), fetch()) ->
     {chunk_no(), Until :: non_neg_integer() | infinity}.
@@ -219,8 +219,9 @@ holder(Field, Key, From, Seq, Fetch) ->
         _ -> {Number, key(Field, first_row(chunk(Number + 1, Seq, Fetch)))}
     end.
 
--spec gallop(field(), non_neg_integer(), chunk_no(), pos_integer(), seq(), fetch()) -> chunk_no().
-gallop(Field, Key, Low, Step, Seq, Fetch) ->
+-spec gallop(field(), non_neg_integer(), chunk_no(), pos_integer(), seq(), fetch()) ->
+    chunk_no().
+gallop(Field, Key, Low, Step, Seq, Fetch) when is_integer(Low), is_integer(Step) ->
     case last_number(Seq) of
         Last when Low + Step > Last ->
             bisect(Field, Key, Low, Last, Seq, Fetch);

@@ -24,15 +24,17 @@ does not exit. `Options` of reads are checked already: `consistency` and `timeou
 -doc "Packed events and which of them are meant.".
 -type piece() :: {Stream :: binary(), erl_esdb_log:span(), Packed :: binary()}.
 -doc """
-What the API needs to know of a store: limits in bytes and events, timeout in milliseconds. And, on the
-way through the engine to `ready/3`, what is told of it.
+What the API needs to know of a store: limits in bytes and events, timeout in milliseconds. And, on
+the way through the engine to `ready/3`, what is told of it.
 """.
 -type settings() :: #{
     max_event_size := pos_integer(),
     max_batch_size := pos_integer(),
     max_batch_events := pos_integer(),
     timeout := timeout(),
-    life => #{supervisor := pid(), mode := single | cluster, data_dir := file:filename() | undefined},
+    life => #{
+        supervisor := pid(), mode := single | cluster, data_dir := file:filename() | undefined
+    },
     _ => _
 }.
 
@@ -99,8 +101,8 @@ gone(Store, Reason) ->
     ok.
 
 -doc false.
-%% Forgets an engine that has ended, and answers why it did: what it said itself, or what is known from
-%% outside, where it was killed.
+%% Forgets an engine that has ended, and answers why it did: what it said itself, or what is known
+%% from outside, where it was killed.
 -spec ended(Store :: atom(), Engine :: pid(), Otherwise :: term()) -> Reason :: term().
 ended(Store, Engine, Otherwise) ->
     true = ets:match_delete(?MODULE, {Store, '_', Engine, '_'}),

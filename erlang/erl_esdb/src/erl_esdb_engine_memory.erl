@@ -6,7 +6,8 @@ One process applies the commands; its state is the machine. What changed it writ
 tables, in the order the machine gives, before it answers. Reads look there, in the process of the
 caller, at the same time as each other and as appends.
 
-What a truncation or deletion leaves behind is erased a slice at a time, between the commands that come.
+What a truncation or deletion leaves behind is erased a slice at a time, between the commands that
+come.
 
 A reader goes from the head of a stream or the order of the log down to chunks and bodies. These
 may be removed in between by a truncation or deletion; then it begins again with the new head.

@@ -101,15 +101,16 @@ last(Sup, Watched) ->
 
 -spec watched(atom(), life(), state()) -> state().
 watched(Store, #{supervisor := Sup, engine := Engine} = Life, State) ->
-    case State of
-        #{Sup := Before} -> settled(Sup, Before);
-        #{} -> monitor(process, Sup, [{tag, {supervisor, Sup}}])
-    end,
+    _ =
+        case State of
+            #{Sup := Before} -> settled(Sup, Before);
+            #{} -> monitor(process, Sup, [{tag, {supervisor, Sup}}])
+        end,
     Ref = monitor(process, Engine, [{tag, {engine, Sup}}]),
     State#{Sup => #watched{store = Store, life = Life, engine = Ref}}.
 
-%% An engine whose supervisor has started the next one, or has ended, has ended too: the news of it is
-%% on its way at least.
+%% An engine whose supervisor has started the next one, or has ended, has ended too: the news of it
+%% is on its way at least.
 -spec settled(pid(), #watched{}) -> #watched{}.
 settled(_Sup, #watched{engine = undefined} = Watched) ->
     Watched;
@@ -119,13 +120,14 @@ settled(Sup, #watched{engine = Ref} = Watched) ->
     end.
 
 -spec engine_down(term(), #watched{}) -> #watched{}.
-engine_down(Down, #watched{store = Store, life = #{engine := Engine, since := Since}} = Watched) ->
+engine_down(Down, #watched{store = Store, life = Life} = Watched) ->
+    #{engine := Engine, since := Since} = Life,
     Reason = erl_esdb_engine:ended(Store, Engine, Down),
     Uptime = erlang:monotonic_time(millisecond) - Since,
     tell(?STORE_STOPPED, #{uptime_ms => Uptime}, #{store_id => Store, reason => Reason}),
     Watched#watched{engine = undefined, reason = Reason}.
 
-%% A supervisor says `shutdown' when it was told to end and when it gave up: the engine knows better.
+%% A supervisor says `shutdown' when it was told to end and when it gave up: the engine knows which.
 -spec supervisor_down(#watched{}) -> ok.
 supervisor_down(#watched{reason = shutdown}) ->
     ok;

@@ -14,8 +14,8 @@ in it: the engine finds them by the index of the command that brought them.
 ```
 
 Removal is quick however much is removed: a stream is cut or forgotten at once, and what it leaves
-behind is erased in slices of at most 256 appends, the first with the command itself. While `pending/1`
-says that there is more, the engine gives the command `sweep` now and then, between others.
+behind is erased in slices of at most 256 appends, the first with the command itself. While
+`pending/1` says that there is more, the engine gives the command `sweep`, between others.
 
 An engine that answers reads from other processes than the one that applies commands mirrors the
 effects, in their order, into tables: whoever looks from the stream or the log downwards then

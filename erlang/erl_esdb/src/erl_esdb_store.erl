@@ -72,9 +72,10 @@ append(Store, Stream, Expected, Events, Options) ->
         {ok, #append_result{version = Version, position = Position, count = Count}}
     end.
 
-%% Sizes are counted before the first event is encoded: bodies that share a large binary take its size
-%% once, encoded they take it once each.
--spec pack([erl_esdb_event:body()], erl_esdb_engine:settings()) -> {ok, binary()} | {error, term()}.
+%% Sizes are counted before the first event is encoded: bodies that share a large binary take its
+%% size once, encoded they take it once each.
+-spec pack([erl_esdb_event:body()], erl_esdb_engine:settings()) ->
+    {ok, binary()} | {error, term()}.
 pack(Bodies, Settings) ->
     Sizes = [erl_esdb_batch:term_size(Body) || Body <- Bodies],
     maybe
@@ -129,7 +130,7 @@ read_log(Store, From, Count, Direction, Options) ->
         events(Pieces, Direction)
     end.
 
--doc "The newest `Count` events of all streams, the newest first, without the last `Skip` positions.".
+-doc "The newest `Count` events of all streams, downwards, without the last `Skip` positions.".
 -spec read_log_end(atom(), Skip :: non_neg_integer(), count()) ->
     {ok, [event()]} | {error, term()}.
 read_log_end(Store, Skip, Count) ->

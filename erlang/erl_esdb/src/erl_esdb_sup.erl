@@ -89,8 +89,8 @@ called(Fun) ->
     end.
 
 -doc false.
-%% Stores can be started and stopped, the application is about to end, or it does not run. Who asks the
-%% supervisor while it ends its children would wait for it, and it for him where he is one of them.
+%% Stores can be started and stopped, the application is about to end, or it does not run. Who asks
+%% the supervisor while it ends its children would wait for it, and it for him if he is one of them.
 -spec state() -> open | closed | down.
 state() ->
     case {persistent_term:get(?CLOSED, false), whereis(?MODULE)} of

@@ -474,8 +474,8 @@ dead_once(_Config) ->
     ),
     erl_esdb_test:property(200, Property).
 
-%% However much is removed: the command and each sweep erase at most 256 appends, and at the end nothing
-%% is left, neither of bodies nor of chunks, and the order is read in a few steps.
+%% However much is removed: the command and each sweep erase at most 256 appends, and at the end
+%% nothing is left, neither of bodies nor of chunks, and the order is read in a few steps.
 removal_takes_bounded_steps(_Config) ->
     Count = 20_000,
     Append = fun(N) ->

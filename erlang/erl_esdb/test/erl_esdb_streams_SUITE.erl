@@ -845,8 +845,8 @@ b_a_part_of_a_stream_is_not_dense(_Config) ->
     ],
     ?assertNot(is_dense({ok, Events})).
 
-%% A cut that removes much holds nobody up: a command that came after it has its turn before the rest
-%% is erased, and in the end everything is.
+%% A cut that removes much holds nobody up: a command that came after it has its turn before the
+%% rest is erased, and in the end everything is.
 b_removal_goes_on_between_commands(Config) ->
     Store = store(Config),
     {ok, 0} = append(Store, <<"other">>, any, events(1)),
@@ -861,8 +861,8 @@ b_removal_goes_on_between_commands(Config) ->
     ok = sys:resume(Engine),
     ?assertEqual({ok, {0, 4990}}, ended(Cut)),
     ?assertEqual({ok, 1}, ended(Append)),
-    %% One slice of 256 is erased with the cut, one each time the engine tells itself to go on, which it
-    %% does behind what has come: so each of these calls finds one less.
+    %% One slice of 256 is erased with the cut, one each time the engine tells itself to go on,
+    %% which it does behind what has come: so each of these calls finds one less.
     [{ok, -1} = append(Store, <<"none">>, any, []) || _ <- lists:seq(1, 4990 div 256)],
     1 = erlang:trace(Engine, false, [send]),
     Sent = sent(Engine),
@@ -894,8 +894,8 @@ sent_so_far() ->
     after 0 -> []
     end.
 
-%% Readers of all streams run while many rows are cut, in both directions: each sees the stream from one
-%% of the cuts on to the end.
+%% Readers of all streams run while many rows are cut, in both directions: each sees the stream from
+%% one of the cuts on to the end.
 b_readers_race_a_large_removal(Config) ->
     Store = store(Config),
     Count = 3000,

@@ -1,6 +1,7 @@
 -module(erl_esdb_streams_statem).
 -moduledoc """
-The streams API as a PropEr state machine: the model is what was written, with versions and positions.
+The streams API as a PropEr state machine: the model is what was written, with its versions and
+positions.
 
 Run one after the other every call is compared with the model, also those that are several reads (by
 pages, by types). Run in parallel, PropEr looks for an order of the calls that explains all answers;
@@ -87,12 +88,12 @@ pages(-1, _Size, backward) ->
 pages(From, Size, Direction) ->
     case read_log(From, Size, Direction) of
         {ok, []} -> [];
-        {ok, Page} -> Page ++ pages(beyond(element(1, lists:last(Page)), Direction), Size, Direction)
+        {ok, Page} -> Page ++ pages(beyond(lists:last(Page), Direction), Size, Direction)
     end.
 
--spec beyond(non_neg_integer(), direction()) -> integer().
-beyond(Position, forward) -> Position + 1;
-beyond(Position, backward) -> Position - 1.
+-spec beyond(place(), direction()) -> integer().
+beyond({Position, _, _, _, _}, forward) -> Position + 1;
+beyond({Position, _, _, _, _}, backward) -> Position - 1.
 
 -spec by_types([binary()], pos_integer() | map()) -> term().
 by_types(Types, Options) ->

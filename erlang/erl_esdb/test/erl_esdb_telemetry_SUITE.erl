@@ -1,8 +1,8 @@
 -module(erl_esdb_telemetry_SUITE).
 -moduledoc """
-Telemetry, with the handlers kept here and with an application named `telemetry`: a stand-in of a few
-lines that has the calls of the real one that the store makes, and like it does nothing before it is
-started.
+Telemetry, with the handlers kept here and with an application named `telemetry`: a stand-in of a
+few lines that has the calls of the real one that the store makes, and like it does nothing before
+it is started.
 """.
 
 -compile([export_all, nowarn_export_all]).

@@ -1,7 +1,8 @@
 -module(erl_esdb_test).
 -moduledoc "What the suites of the store share.".
 
--export([start_store/1, stop_store/1, told/0, event/1, event/2, events/1, events/2, versions/1, ids/1]).
+-export([event/1, event/2, events/1, events/2, versions/1, ids/1]).
+-export([start_store/1, stop_store/1, told/0]).
 -export([engine/1, concurrently/1, collect/2, collected/1, release/1, await/1, property/2]).
 
 -include_lib("proper/include/proper.hrl").
