@@ -20,6 +20,7 @@
 -define(CLUSTER_LEADER_ELECTED, [erl_esdb, cluster, leader, elected]).
 -define(STORE_STARTED, [erl_esdb, store, started]).
 -define(STORE_STOPPED, [erl_esdb, store, stopped]).
+-define(STORE_GAVE_UP, [erl_esdb, store, gave_up]).
 -define(EMITTER_BROADCAST, [erl_esdb, emitter, broadcast]).
 -define(EMITTER_POOL_CREATED, [erl_esdb, emitter, pool, created]).
 -define(TEMPORAL_READ_UNTIL, [erl_esdb, temporal, read_until]).

@@ -36,11 +36,12 @@ start_store(Store) ->
 Starts a store with options; see `m:erl_esdb_config`.
 
 A store in memory is no more than its process: when that crashes, the store starts again by itself
-and is empty. `[erl_esdb, store, started]` tells of it.
+and is empty. `[erl_esdb, store, started]` tells of it. One that crashes more than five times in
+half a minute gives up (`[erl_esdb, store, gave_up]`): this function starts it again.
 
 Errors: `{already_started, Pid}`, `{engine_not_available, Engine}`, `{unknown_engine, Engine}`,
-`{invalid_option, Key, Value}`, `{invalid_store, Term}` for what cannot be a store's name, or why
-the application does not start.
+`{invalid_option, Key, Value}`, `{invalid_store, Term}` for what cannot be a store's name,
+`{not_started, erl_esdb}` while the application ends, or why it does not start.
 """.
 -spec start_store(atom(), map()) -> {ok, pid()} | {error, term()}.
 start_store(Store, Options) when is_atom(Store), is_map(Options) ->
@@ -50,6 +51,14 @@ start_store(_, _) ->
 
 -spec with_application(fun(() -> Result)) -> Result | {error, term()}.
 with_application(Fun) ->
+    case erl_esdb_sup:state() of
+        down -> with_start(Fun);
+        _ -> Fun()
+    end.
+
+%% Only where it does not run: who asks OTP while it ends the application waits for that end.
+-spec with_start(fun(() -> Result)) -> Result | {error, term()}.
+with_start(Fun) ->
     case application:ensure_all_started(?MODULE) of
         {ok, _} -> Fun();
         {error, Reason} -> {error, Reason}

@@ -10,7 +10,7 @@ The application: its supervisor, the stores that the environment names, its tele
 -behaviour(application).
 
 -export([start/0, stop/0]).
--export([start/2, stop/1]).
+-export([start/2, prep_stop/1, stop/1]).
 
 -include_lib("kernel/include/logger.hrl").
 -include("erl_esdb_telemetry.hrl").
@@ -28,6 +28,7 @@ stop() -> application:stop(?APP).
 -doc false.
 -spec start(application:start_type(), term()) -> {ok, pid()} | {error, term()}.
 start(_Type, _Args) ->
+    erl_esdb_sup:open(),
     maybe
         ok ?= erl_esdb_config:check_environment(),
         %% From here on erl_esdb_telemetry sees the library where there is one.
@@ -56,11 +57,19 @@ supervised() ->
     end.
 
 -doc false.
+%% From here on no store is started or stopped by a call, also not by a handler that is told of the
+%% end of one.
+-spec prep_stop(State) -> State.
+prep_stop(State) ->
+    ok = erl_esdb_sup:close(),
+    State.
+
+-doc false.
 -spec stop(term()) -> ok.
 stop(_State) ->
     erl_esdb_telemetry:emit(?STORE_STOPPED, now_ms(), #{reason => normal}),
     _ = erl_esdb_telemetry:detach_logger(),
-    ok.
+    erl_esdb_sup:open().
 
 -spec emit_started() -> ok.
 emit_started() ->
@@ -84,7 +93,9 @@ start_stores([Store | Stores], Sup) ->
         {ok, _} ->
             start_stores(Stores, Sup);
         {error, Reason} ->
+            ok = erl_esdb_sup:close(),
             gen_server:stop(Sup, shutdown, infinity),
+            ok = erl_esdb_sup:open(),
             {error, {store, Store, Reason}}
     end;
 start_stores([], _Sup) ->

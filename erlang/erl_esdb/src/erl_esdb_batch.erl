@@ -24,18 +24,20 @@ body is in the external term format (`minor_version` 2, deterministic).
 ```
 """.
 
--export([pack/1, pack_terms/1, unpack/3, fold/5, count/1]).
+-export([pack/1, pack_terms/1, term_size/1, packed_size/1, unpack/3, fold/5, count/1]).
 
 -define(MAGIC, "EB").
 -define(FORMAT, 1).
 %% Bytes before the table of ends, bytes of the checksum.
 -define(HEADER, 7).
 -define(SUM, 8).
+%% How a term is encoded, and measured.
+-define(MINOR, {minor_version, 2}).
 
 -doc "Packs terms.".
 -spec pack([term()]) -> binary().
 pack(Terms) ->
-    pack_terms([term_to_binary(Term, [deterministic, {minor_version, 2}]) || Term <- Terms]).
+    pack_terms([term_to_binary(Term, [deterministic, ?MINOR]) || Term <- Terms]).
 
 -doc "Packs terms that are in the external term format already.".
 -spec pack_terms([binary()]) -> binary().
@@ -48,6 +50,19 @@ pack_terms(Bodies) ->
 end_of(Body, Begin) ->
     End = Begin + byte_size(Body),
     {<<End:32>>, End}.
+
+-doc """
+The bytes that a term takes when it is packed, at most: counted, without encoding it.
+
+For what events are made of this is the size; OTP promises that it is never less.
+""".
+-spec term_size(term()) -> pos_integer().
+term_size(Term) -> erlang:external_size(Term, [?MINOR]).
+
+-doc "The bytes of `pack/1` of these terms, at most; see `term_size/1`.".
+-spec packed_size([term()]) -> pos_integer().
+packed_size([]) -> ?HEADER + ?SUM;
+packed_size([Term | Terms]) -> 4 + term_size(Term) + packed_size(Terms).
 
 -doc "How many bodies there are. The checksum is not looked at.".
 -spec count(binary()) -> {ok, non_neg_integer()} | {error, corrupt}.
@@ -83,6 +98,9 @@ fold(Packed, First, Last, Fun, Acc) ->
         {ok, Count, Rest} ?= checked(Packed),
         true ?= First =< Last andalso Last < Count andalso Count * 4 =< byte_size(Rest),
         {Ends, Bodies} = split_binary(Rest, Count * 4),
+        %% Nothing lies behind the last body.
+        End = binary:decode_unsigned(binary_part(Ends, byte_size(Ends), -4)),
+        true ?= End =:= byte_size(Bodies),
         fold(First, Last, Ends, Bodies, Fun, Acc)
     else
         _ -> {error, corrupt}
@@ -115,20 +133,29 @@ fold(Nth, Last, Ends, Bodies, Fun, Acc) ->
         {error, corrupt} -> {error, corrupt}
     end.
 
-%% The checksum is no proof against somebody who computes it: then a part or a term is badarg.
+%% The checksum is no proof against somebody who computes it. So ends may fall or lie outside, and
+%% what lies between them may be no term, or a term and more.
 -spec term(non_neg_integer(), binary(), binary()) -> {ok, term()} | {error, corrupt}.
 term(Nth, Ends, Bodies) ->
-    try
-        {ok, binary_to_term(body(Nth, Ends, Bodies))}
+    case limits(Nth, Ends) of
+        {Begin, End} when Begin =< End, End =< byte_size(Bodies) ->
+            decode(binary_part(Bodies, Begin, End - Begin));
+        _ ->
+            {error, corrupt}
+    end.
+
+-spec limits(non_neg_integer(), binary()) -> {non_neg_integer(), non_neg_integer()}.
+limits(0, <<End:32, _/binary>>) ->
+    {0, End};
+limits(Nth, Ends) ->
+    <<Begin:32, End:32>> = binary_part(Ends, (Nth - 1) * 4, 8),
+    {Begin, End}.
+
+-spec decode(binary()) -> {ok, term()} | {error, corrupt}.
+decode(Body) ->
+    try binary_to_term(Body, [used]) of
+        {Term, Used} when Used =:= byte_size(Body) -> {ok, Term};
+        {_, _} -> {error, corrupt}
     catch
         error:badarg -> {error, corrupt}
     end.
-
--spec body(non_neg_integer(), binary(), binary()) -> binary().
-body(0, Ends, Bodies) ->
-    <<End:32, _/binary>> = Ends,
-    binary_part(Bodies, 0, End);
-body(Nth, Ends, Bodies) ->
-    Skip = (Nth - 1) * 4,
-    <<_:Skip/binary, Begin:32, End:32, _/binary>> = Ends,
-    binary_part(Bodies, Begin, End - Begin).

@@ -22,6 +22,12 @@ the maps of the pure machine and on ETS tables that many processes read at once.
  varint: 7 bits a byte, the lowest first, the top bit set where more follow; zigzag: 0 -1 1 -2 2 ...
 ```
 
+A chunk all of whose rows are of no use any more shrinks to its first row, by which it is still
+found, and to how far one may go on from it, `{gap, FirstRow, Forward, Back}`. Gaps are joined as a
+buddy allocator joins free blocks (Knowlton 1965): two neighbours of 2^n chunks that together begin
+at a multiple of 2^(n+1) make one of that size, and its first and last chunk know. So a walk passes
+over any number of them in a number of steps that grows with its logarithm, wherever it begins.
+
 Within a stream the version is always as predicted, in the order of all events the position is, so
 neither costs a byte there. One append after the other to one stream takes three to five bytes.
 
@@ -31,8 +37,9 @@ neither costs a byte there. One append after the other to one stream takes three
 ```
 """.
 
--export([new/0, add/2, last/1, fold/7, drop_before/4, numbers/1]).
--export_type([seq/0, fetch/0, field/0, chunk_no/0]).
+-export([new/0, add/2, last/1, fold/7, walk/7, drop_before/4, numbers/1]).
+-export([rows/0, holder/5, remove/3]).
+-export_type([seq/0, fetch/0, field/0, chunk_no/0, chunk/0]).
 
 -include("erl_esdb_log.hrl").
 
@@ -57,7 +64,10 @@ neither costs a byte there. One append after the other to one stream takes three
 -opaque seq() :: #seq{}.
 -type chunk_no() :: non_neg_integer().
 -doc "Gives a full chunk back by its number.".
--type fetch() :: fun((chunk_no()) -> binary()).
+-type fetch() :: fun((chunk_no()) -> chunk()).
+-doc "Rows, or a gap and how many chunks to go on from it: at least 1, which is itself.".
+-type chunk() ::
+    binary() | {gap, FirstRow :: binary(), Forward :: pos_integer(), Back :: pos_integer()}.
 -doc "What a sequence is searched by: both rise from row to row.".
 -type field() :: version | position.
 
@@ -99,43 +109,69 @@ backward with the last row that begins at or before it. The chunk is found by bi
 """.
 -spec fold(field(), non_neg_integer(), forward | backward, Fun, Acc, seq(), fetch()) -> Acc when
     Fun :: fun((#row{}, Acc) -> {next | stop, Acc}).
-fold(Field, From, forward, Fun, Acc, Seq, Fetch) ->
+fold(Field, From, Direction, Fun, Acc, Seq, Fetch) ->
+    {Result, _Passed} = walk(Field, From, Direction, Fun, Acc, Seq, Fetch),
+    Result.
+
+-doc "The same, and answers whether it passed over a gap.".
+-spec walk(field(), non_neg_integer(), forward | backward, Fun, Acc, seq(), fetch()) ->
+    {Acc, Passed :: boolean()}
+when
+    Fun :: fun((#row{}, Acc) -> {next | stop, Acc}).
+walk(Field, From, Direction, Fun, Acc, Seq, Fetch) ->
     Number = find(Field, From, Seq, Fetch),
-    Bytes = binary_to_list(chunk(Number, Seq, Fetch)),
-    {Before, Rest} = skip(Field, From, Bytes, ?ZERO),
-    forward(Rest, Before, Number, Fun, Acc, Seq, Fetch);
-fold(Field, From, backward, Fun, Acc, Seq, Fetch) ->
-    Number = find(Field, From, Seq, Fetch),
-    Rows = rows_to(Field, From, binary_to_list(chunk(Number, Seq, Fetch)), ?ZERO, []),
-    backward(Rows, Number, Fun, Acc, Seq, Fetch).
+    case {Direction, chunk(Number, Seq, Fetch)} of
+        {forward, Chunk} when is_binary(Chunk) ->
+            {Before, Rest} = skip(Field, From, binary_to_list(Chunk), ?ZERO),
+            forward(Rest, Before, Number, Fun, {Acc, false}, Seq, Fetch);
+        {backward, Chunk} when is_binary(Chunk) ->
+            Rows = rows_to(Field, From, binary_to_list(Chunk), ?ZERO, []),
+            backward(Rows, Number, Fun, {Acc, false}, Seq, Fetch);
+        {forward, {gap, _, Forward, _}} ->
+            forward([], ?ZERO, Number + Forward - 1, Fun, {Acc, true}, Seq, Fetch);
+        {backward, {gap, _, _, Back}} ->
+            backward([], Number - Back + 1, Fun, {Acc, true}, Seq, Fetch)
+    end.
 
 %% Decodes no row more than the fun asks for.
--spec forward([byte()], #row{}, chunk_no(), Fun, Acc, seq(), fetch()) -> Acc when
+-spec forward([byte()], #row{}, chunk_no(), Fun, {Acc, boolean()}, seq(), fetch()) ->
+    {Acc, boolean()}
+when
     Fun :: fun((#row{}, Acc) -> {next | stop, Acc}).
-forward([_ | _] = Bytes, Before, Number, Fun, Acc, Seq, Fetch) ->
+forward([_ | _] = Bytes, Before, Number, Fun, {Acc, Passed}, Seq, Fetch) ->
     {Row, Rest} = row(Bytes, Before),
     case Fun(Row, Acc) of
-        {next, Acc1} -> forward(Rest, Row, Number, Fun, Acc1, Seq, Fetch);
-        {stop, Acc1} -> Acc1
+        {next, Acc1} -> forward(Rest, Row, Number, Fun, {Acc1, Passed}, Seq, Fetch);
+        {stop, Acc1} -> {Acc1, Passed}
     end;
-forward([], _Before, Number, Fun, Acc, #seq{next = Next} = Seq, Fetch) when Number < Next ->
-    Bytes = binary_to_list(chunk(Number + 1, Seq, Fetch)),
-    forward(Bytes, ?ZERO, Number + 1, Fun, Acc, Seq, Fetch);
-forward([], _Before, _Number, _Fun, Acc, _Seq, _Fetch) ->
-    Acc.
+forward([], _Before, Number, Fun, {Acc, _} = Sum, #seq{next = Next} = Seq, Fetch) when
+    Number < Next
+->
+    case chunk(Number + 1, Seq, Fetch) of
+        {gap, _, Forward, _} ->
+            forward([], ?ZERO, Number + Forward, Fun, {Acc, true}, Seq, Fetch);
+        Chunk ->
+            forward(binary_to_list(Chunk), ?ZERO, Number + 1, Fun, Sum, Seq, Fetch)
+    end;
+forward([], _Before, _Number, _Fun, Sum, _Seq, _Fetch) ->
+    Sum.
 
--spec backward([#row{}], chunk_no(), Fun, Acc, seq(), fetch()) -> Acc when
+-spec backward([#row{}], chunk_no(), Fun, {Acc, boolean()}, seq(), fetch()) -> {Acc, boolean()} when
     Fun :: fun((#row{}, Acc) -> {next | stop, Acc}).
-backward([Row | Rows], Number, Fun, Acc, Seq, Fetch) ->
+backward([Row | Rows], Number, Fun, {Acc, Passed}, Seq, Fetch) ->
     case Fun(Row, Acc) of
-        {next, Acc1} -> backward(Rows, Number, Fun, Acc1, Seq, Fetch);
-        {stop, Acc1} -> Acc1
+        {next, Acc1} -> backward(Rows, Number, Fun, {Acc1, Passed}, Seq, Fetch);
+        {stop, Acc1} -> {Acc1, Passed}
     end;
-backward([], Number, Fun, Acc, #seq{first = First} = Seq, Fetch) when Number > First ->
-    Rows = lists:reverse(decode(chunk(Number - 1, Seq, Fetch))),
-    backward(Rows, Number - 1, Fun, Acc, Seq, Fetch);
-backward([], _Number, _Fun, Acc, _Seq, _Fetch) ->
-    Acc.
+backward([], Number, Fun, {Acc, _} = Sum, #seq{first = First} = Seq, Fetch) when Number > First ->
+    case chunk(Number - 1, Seq, Fetch) of
+        {gap, _, _, Back} ->
+            backward([], Number - Back, Fun, {Acc, true}, Seq, Fetch);
+        Chunk ->
+            backward(lists:reverse(decode(Chunk)), Number - 1, Fun, Sum, Seq, Fetch)
+    end;
+backward([], _Number, _Fun, Sum, _Seq, _Fetch) ->
+    Sum.
 
 %% The bytes from the row on that ends after the key, and the row before them.
 -spec skip(field(), non_neg_integer(), [byte()], #row{}) -> {#row{}, [byte()]}.
@@ -159,24 +195,85 @@ rows_to(Field, From, Bytes, Before, Rows) ->
         false -> Rows
     end.
 
+-doc "Lets go of the full chunks whose rows all end before `Key`: `numbers/1` tells of which.".
+-spec drop_before(field(), non_neg_integer(), seq(), fetch()) -> seq().
+drop_before(Field, Key, Seq, Fetch) ->
+    Seq#seq{first = find(Field, Key, Seq, Fetch)}.
+
+-doc "How many rows make a full chunk.".
+-spec rows() -> pos_integer().
+rows() -> ?ROWS.
+
 -doc """
-Lets go of the full chunks whose rows all end before `Key`. Answers their numbers, lowest first.
+The chunk that holds the event with this key, and the key from which on events are in later ones.
+
+It is looked for from a chunk on that begins at or before the key, in ever longer steps, so that
+near ones are found fast.
 """.
--spec drop_before(field(), non_neg_integer(), seq(), fetch()) -> {seq(), [chunk_no()]}.
-drop_before(Field, Key, #seq{first = First} = Seq, Fetch) ->
-    Keep = find(Field, Key, Seq, Fetch),
-    {Seq#seq{first = Keep}, lists:seq(First, Keep - 1)}.
+-spec holder(field(), non_neg_integer(), From :: chunk_no(), seq(), fetch()) ->
+    {chunk_no(), Until :: non_neg_integer() | infinity}.
+holder(Field, Key, From, Seq, Fetch) ->
+    Number = gallop(Field, Key, From, 1, Seq, Fetch),
+    case last_number(Seq) of
+        Number -> {Number, infinity};
+        _ -> {Number, key(Field, first_row(chunk(Number + 1, Seq, Fetch)))}
+    end.
+
+-spec gallop(field(), non_neg_integer(), chunk_no(), pos_integer(), seq(), fetch()) ->
+    chunk_no().
+gallop(Field, Key, Low, Step, Seq, Fetch) when is_integer(Low), is_integer(Step) ->
+    case last_number(Seq) of
+        Last when Low + Step > Last ->
+            bisect(Field, Key, Low, Last, Seq, Fetch);
+        _ ->
+            case key(Field, first_row(chunk(Low + Step, Seq, Fetch))) =< Key of
+                true -> gallop(Field, Key, Low + Step, 2 * Step, Seq, Fetch);
+                false -> bisect(Field, Key, Low, Low + Step - 1, Seq, Fetch)
+            end
+    end.
+
+-doc """
+Makes a gap of a full chunk: answers the chunks that change with it, to be kept in this order.
+
+Each is right whether the others are there already or not.
+""".
+-spec remove(chunk_no(), seq(), fetch()) -> [{chunk_no(), chunk()}].
+remove(Number, #seq{next = Next} = Seq, Fetch) when Number < Next ->
+    Gap = {gap, first_bytes(chunk(Number, Seq, Fetch)), 1, 1},
+    join(Number, 1, #{Number => Gap}, Seq, Fetch).
+
+%% A block of `Size` chunks is a gap: it and its buddy are one where the buddy is a gap too.
+-spec join(chunk_no(), pos_integer(), #{chunk_no() => chunk()}, seq(), fetch()) ->
+    [{chunk_no(), chunk()}].
+join(Begin, Size, Changed, #seq{first = First, next = Next} = Seq, Fetch) ->
+    Buddy = Begin bxor Size,
+    case Buddy >= First andalso Buddy + Size =< Next andalso Fetch(Buddy) of
+        {gap, _, Forward, _} when Forward >= Size ->
+            Begin1 = min(Begin, Buddy),
+            Look = fun(N) -> maps:get(N, Changed, Fetch(N)) end,
+            Changed1 = grown(Begin1, 2 * Size, Changed, Look),
+            join(Begin1, 2 * Size, Changed1, Seq, Fetch);
+        _ ->
+            lists:sort(maps:to_list(Changed))
+    end.
+
+-spec grown(chunk_no(), pos_integer(), #{chunk_no() => chunk()}, fun((chunk_no()) -> chunk())) ->
+    #{chunk_no() => chunk()}.
+grown(Begin, Size, Changed, Look) ->
+    End = Begin + Size - 1,
+    {gap, Bytes1, _, Back} = Look(Begin),
+    {gap, Bytes2, Forward, _} = Look(End),
+    Changed#{Begin => {gap, Bytes1, Size, Back}, End => {gap, Bytes2, Forward, Size}}.
 
 %% The last chunk that begins at or before the key, the first chunk where none does. The open
 %% chunk has the number that it will get.
 -spec find(field(), non_neg_integer(), seq(), fetch()) -> chunk_no().
-find(Field, Key, #seq{first = First, next = Next, size = Size} = Seq, Fetch) ->
-    Last =
-        case Size of
-            0 -> max(First, Next - 1);
-            _ -> Next
-        end,
-    bisect(Field, Key, First, Last, Seq, Fetch).
+find(Field, Key, #seq{first = First} = Seq, Fetch) ->
+    bisect(Field, Key, First, last_number(Seq), Seq, Fetch).
+
+-spec last_number(seq()) -> chunk_no().
+last_number(#seq{first = First, next = Next, size = 0}) -> max(First, Next - 1);
+last_number(#seq{next = Next}) -> Next.
 
 -spec bisect(field(), non_neg_integer(), chunk_no(), chunk_no(), seq(), fetch()) -> chunk_no().
 bisect(_Field, _Key, Low, Low, _Seq, _Fetch) ->
@@ -193,7 +290,7 @@ bisect(Field, Key, Low, High, Seq, Fetch) ->
 key(version, #row{version = Version}) -> Version;
 key(position, #row{position = Position}) -> Position.
 
--spec chunk(chunk_no(), seq(), fetch()) -> binary().
+-spec chunk(chunk_no(), seq(), fetch()) -> chunk().
 chunk(Next, #seq{next = Next, open = Open}, _Fetch) -> Open;
 chunk(Number, _Seq, Fetch) -> Fetch(Number).
 
@@ -229,11 +326,18 @@ zigzag(N) -> varint((-N bsl 1) - 1).
 varint(N) when N < 128 -> [N];
 varint(N) -> [N band 127 bor 128 | varint(N bsr 7)].
 
--spec first_row(binary()) -> #row{}.
+-spec first_row(chunk()) -> #row{}.
+first_row({gap, Bytes, _, _}) ->
+    {Row, []} = row(binary_to_list(Bytes), ?ZERO),
+    Row;
 first_row(Chunk) ->
     Start = binary_part(Chunk, 0, min(byte_size(Chunk), ?LONGEST)),
     {Row, _} = row(binary_to_list(Start), ?ZERO),
     Row.
+
+%% Encoded again: a part of the chunk would keep all of it.
+-spec first_bytes(binary()) -> binary().
+first_bytes(Chunk) -> iolist_to_binary(encode(first_row(Chunk), ?ZERO)).
 
 %% By way of a list of bytes: taking bytes off a binary one by one and handing on the rest makes a
 %% sub-binary each time, which costs five times as much.

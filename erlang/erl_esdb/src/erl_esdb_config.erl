@@ -183,8 +183,13 @@ planned(#store_config{store_id = Store} = Config, Given) ->
         {ok, Settings} ?= settings(Config),
         {ok, Module} ?= engine_module(engine(Given)),
         warn_unknown(Store, maps:keys(maps:without(?OPTIONS, Config#store_config.options))),
-        {ok, {Config, Module, Settings}}
+        {ok, {Config#store_config{data_dir = dir(Module, Config)}, Module, Settings}}
     end.
+
+%% Nothing is written for a store in memory.
+-spec dir(module(), store_config()) -> file:filename() | undefined.
+dir(erl_esdb_engine_memory, _Config) -> undefined;
+dir(_Module, #store_config{data_dir = Dir}) -> Dir.
 
 %% ---- what may be in a configuration
 

@@ -11,8 +11,8 @@ A callback that cannot reach the store answers `{error, t:failure/0}` within the
 does not exit. `Options` of reads are checked already: `consistency` and `timeout`.
 """.
 
--export([ready/3, gone/1, find/1]).
--export([create_registry/0]).
+-export([ready/3, gone/2, find/1, running/0]).
+-export([create_registry/0, lives/0, ended/3]).
 -export_type([handle/0, failure/0, options/0, piece/0, settings/0]).
 
 -doc "What the engine needs to find the store again, from any process of this node.".
@@ -23,12 +23,18 @@ does not exit. `Options` of reads are checked already: `consistency` and `timeou
 }.
 -doc "Packed events and which of them are meant.".
 -type piece() :: {Stream :: binary(), erl_esdb_log:span(), Packed :: binary()}.
--doc "What the API needs to know of a store: limits in bytes and events, timeout in milliseconds.".
+-doc """
+What the API needs to know of a store: limits in bytes and events, timeout in milliseconds. And, on
+the way through the engine to `ready/3`, what is told of it.
+""".
 -type settings() :: #{
     max_event_size := pos_integer(),
     max_batch_size := pos_integer(),
     max_batch_events := pos_integer(),
     timeout := timeout(),
+    life => #{
+        supervisor := pid(), mode := single | cluster, data_dir := file:filename() | undefined
+    },
     _ => _
 }.
 
@@ -79,28 +85,55 @@ the call. One that was not there when the call began has applied nothing.
     handle(), From :: erl_esdb_log:document_key(), To :: erl_esdb_log:document_key(), options()
 ) -> {ok, [{erl_esdb_log:document_key(), pos_integer()}]} | {error, failure()}.
 
--doc "The engine's word that its store can be used from now on.".
+-doc "The engine's word that its store can be used from now on, with the settings of its start.".
 -spec ready(Store :: atom(), module(), {handle(), settings()}) -> ok.
 ready(Store, Engine, {Handle, Settings}) ->
-    true = ets:insert(?MODULE, {Store, Engine, Handle, Settings}),
+    {Origin, Settings1} = maps:take(life, Settings),
+    Life = Origin#{engine => self(), since => erlang:monotonic_time(millisecond)},
+    true = ets:insert(?MODULE, {Store, {Engine, Handle, Settings1}, self(), Life}),
+    erl_esdb_lifecycle:watch(Store, Life).
+
+-doc "The engine's word that its store cannot be used any more, and why.".
+-spec gone(Store :: atom(), Reason :: term()) -> ok.
+gone(Store, Reason) ->
+    true = ets:match_delete(?MODULE, {Store, '_', self(), '_'}),
+    true = ets:insert(?MODULE, {{ended, self()}, Reason}),
     ok.
 
--doc "The engine's word that its store cannot be used any more.".
--spec gone(Store :: atom()) -> ok.
-gone(Store) ->
-    true = ets:delete(?MODULE, Store),
-    ok.
+-doc false.
+%% Forgets an engine that has ended, and answers why it did: what it said itself, or what is known
+%% from outside, where it was killed.
+-spec ended(Store :: atom(), Engine :: pid(), Otherwise :: term()) -> Reason :: term().
+ended(Store, Engine, Otherwise) ->
+    true = ets:match_delete(?MODULE, {Store, '_', Engine, '_'}),
+    case ets:take(?MODULE, {ended, Engine}) of
+        [{_, Reason}] -> Reason;
+        [] -> Otherwise
+    end.
 
 -doc "The engine of a running store.".
 -spec find(Store :: atom()) -> {ok, module(), handle(), settings()} | {error, not_started}.
 find(Store) ->
-    try ets:lookup(?MODULE, Store) of
-        [{_, Engine, Handle, Settings}] -> {ok, Engine, Handle, Settings};
-        [] -> {error, not_started}
+    try ets:lookup_element(?MODULE, Store, 2, none) of
+        {Engine, Handle, Settings} -> {ok, Engine, Handle, Settings};
+        none -> {error, not_started}
     catch
         %% The application does not run.
         error:badarg -> {error, not_started}
     end.
+
+-doc "The stores whose engines live, sorted.".
+-spec running() -> [atom()].
+running() ->
+    try ets:select(?MODULE, [{{'$1', '_', '$2', '_'}, [], [{{'$1', '$2'}}]}]) of
+        Found -> lists:sort([Store || {Store, Engine} <- Found, is_process_alive(Engine)])
+    catch
+        error:badarg -> []
+    end.
+
+-doc false.
+-spec lives() -> [{atom(), erl_esdb_lifecycle:life()}].
+lives() -> ets:select(?MODULE, [{{'$1', '_', '_', '$2'}, [], [{{'$1', '$2'}}]}]).
 
 -doc false.
 %% The table belongs to the top supervisor, so that it lives as long as the application.

@@ -6,6 +6,9 @@ One process applies the commands; its state is the machine. What changed it writ
 tables, in the order the machine gives, before it answers. Reads look there, in the process of the
 caller, at the same time as each other and as appends.
 
+What a truncation or deletion leaves behind is erased a slice at a time, between the commands that
+come.
+
 A reader goes from the head of a stream or the order of the log down to chunks and bodies. These
 may be removed in between by a truncation or deletion; then it begins again with the new head.
 Nothing that a head names is ever missing otherwise, because a head is written after all it names
@@ -13,8 +16,8 @@ and before anything it does not name any more is removed.
 
 The promise is that of memory: the process and its tables are the only copy. When the process
 crashes or is killed, its supervisor starts another, and the store is there again and empty: no
-streams, positions from 0. A subscriber to `[erl_esdb, store, started]` sees it happen. Who must not
-lose events takes an engine that writes to disk.
+streams, positions from 0. Handlers of `[erl_esdb, store, stopped]` and `started` see it happen. Who
+must not lose events takes an engine that writes to disk.
 """.
 
 -behaviour(erl_esdb_engine).
@@ -22,8 +25,9 @@ lose events takes an engine that writes to disk.
 
 -export([start_link/2, command/3, read/6, read_log/5]).
 -export([stream/3, streams/2, next_position/2, document/3, documents/4]).
--export([init/1, handle_call/3, handle_cast/2, terminate/2]).
+-export([init/1, handle_call/3, handle_cast/2, handle_info/2, terminate/2]).
 
+-include_lib("kernel/include/logger.hrl").
 -include("erl_esdb_log.hrl").
 
 %% Everything a reader needs: the process, and its tables.
@@ -33,7 +37,7 @@ lose events takes an engine that writes to disk.
     streams :: ets:table(),
     %% {Number of a stream, Name, First version kept} and {order, Sequence}
     owners :: ets:table(),
-    %% {{Number of a stream or 0, Number}, Chunk}
+    %% {{Number of a stream or 0, Number}, Chunk or gap}
     chunks :: ets:table(),
     %% {Index, Packed events or body of a document}
     bodies :: ets:table(),
@@ -45,7 +49,9 @@ lose events takes an engine that writes to disk.
     store :: atom(),
     handle :: #handle{},
     index = 0 :: non_neg_integer(),
-    log = erl_esdb_log:new() :: erl_esdb_log:state()
+    log = erl_esdb_log:new() :: erl_esdb_log:state(),
+    %% whether a message is on its way that goes on with erasing
+    sweeping = false :: boolean()
 }).
 
 %% ---- engine, in the process of the caller
@@ -237,22 +243,59 @@ init({Store, Settings}) ->
 table(Type) -> ets:new(?MODULE, [Type, protected, {read_concurrency, true}]).
 
 -doc false.
--spec handle_call(erl_esdb_log:command(), gen_server:from(), #state{}) ->
-    {reply, erl_esdb_log:reply(), #state{}}.
-handle_call(Command, _From, #state{index = Before, log = Log, handle = Handle} = State) ->
+%% The tables are the only copy: no message that is none of ours may end the process.
+-spec handle_call(term(), gen_server:from(), #state{}) ->
+    {reply, erl_esdb_log:reply() | {error, unknown_request}, #state{}}.
+handle_call(Request, _From, State) ->
+    case erl_esdb_log:is_command(Request) of
+        true ->
+            {Reply, State1} = applied(Request, State),
+            {reply, Reply, sweep_later(State1)};
+        false ->
+            {reply, {error, unknown_request}, State}
+    end.
+
+-spec applied(erl_esdb_log:command(), #state{}) -> {erl_esdb_log:reply(), #state{}}.
+applied(Command, #state{index = Before, log = Log, handle = Handle} = State) ->
     Index = Before + 1,
     {Reply, Effects, Log1} = erl_esdb_log:apply(Index, Command, Log),
     Body = brought(Command),
     lists:foreach(fun(Effect) -> mirror(Effect, Body, Handle) end, Effects),
-    {reply, Reply, State#state{index = Index, log = Log1}}.
+    {Reply, State#state{index = Index, log = Log1}}.
+
+%% Whatever came in the meantime has its turn before the next slice is erased.
+-spec sweep_later(#state{}) -> #state{}.
+sweep_later(#state{sweeping = false, log = Log} = State) ->
+    case erl_esdb_log:pending(Log) of
+        true ->
+            self() ! sweep,
+            State#state{sweeping = true};
+        false ->
+            State
+    end;
+sweep_later(State) ->
+    State.
 
 -doc false.
 -spec handle_cast(term(), #state{}) -> {noreply, #state{}}.
-handle_cast(_, State) -> {noreply, State}.
+handle_cast(Message, State) -> ignored(Message, State).
+
+-doc false.
+-spec handle_info(term(), #state{}) -> {noreply, #state{}}.
+handle_info(sweep, State) ->
+    {ok, State1} = applied(sweep, State),
+    {noreply, sweep_later(State1#state{sweeping = false})};
+handle_info(Message, State) ->
+    ignored(Message, State).
+
+-spec ignored(term(), #state{}) -> {noreply, #state{}}.
+ignored(Message, #state{store = Store} = State) ->
+    ?LOG_DEBUG("store ~tp: ignored ~tP", [Store, Message, 20]),
+    {noreply, State}.
 
 -doc false.
 -spec terminate(term(), #state{}) -> ok.
-terminate(_Reason, #state{store = Store}) -> erl_esdb_engine:gone(Store).
+terminate(Reason, #state{store = Store}) -> erl_esdb_engine:gone(Store, Reason).
 
 -spec brought(erl_esdb_log:command()) -> binary().
 brought({append, _, _, Packed, _}) -> Packed;

@@ -13,13 +13,17 @@ in it: the engine finds them by the index of the command that brought them.
        erl_esdb_log:apply(1, {append, <<"s">>, -1, Packed, #{count => 1, epoch_us => 5}}, Log0).
 ```
 
+Removal is quick however much is removed: a stream is cut or forgotten at once, and what it leaves
+behind is erased in slices of at most 256 appends, the first with the command itself. While
+`pending/1` says that there is more, the engine gives the command `sweep`, between others.
+
 An engine that answers reads from other processes than the one that applies commands mirrors the
 effects, in their order, into tables: whoever looks from the stream or the log downwards then
 finds everything it names, or finds that it was removed in between and looks again. `rows/5` and
 `log_rows/6` work on either.
 """.
 
--export([new/0, apply/3]).
+-export([new/0, apply/3, is_command/1, pending/1]).
 -export([read/5, read_log/4, stream/2, streams/1, next_position/1, document/2, documents/3]).
 -export([rows/5, log_rows/6, describe/1, first/1, no/1, log_end/1]).
 -export([first_version/1, after_span/1]).
@@ -27,6 +31,9 @@ finds everything it names, or finds that it was removed in between and looks aga
 -export_type([document_key/0, chunk_key/0, info/0]).
 
 -include("erl_esdb_log.hrl").
+
+%% Appends that are erased at a time: in the memory engine the work of a millisecond, at most a few.
+-define(SLICE, 256).
 
 -record(head, {
     %% number of the stream
@@ -36,12 +43,27 @@ finds everything it names, or finds that it was removed in between and looks aga
     seq :: erl_esdb_chunks:seq()
 }).
 
+%% What is still to be erased of a stream that was cut or forgotten.
+-record(removal, {
+    %% number of the stream, and its rows as they were
+    no :: pos_integer(),
+    seq :: erl_esdb_chunks:seq(),
+    %% versions from the first to before the second
+    from :: non_neg_integer(),
+    before :: non_neg_integer(),
+    %% the first chunk that stays
+    keep :: erl_esdb_chunks:chunk_no()
+}).
+
 -record(log, {
     streams = #{} :: #{binary() => head()},
     names = #{} :: #{pos_integer() => binary()},
-    chunks = #{} :: #{chunk_key() => binary()},
+    chunks = #{} :: #{chunk_key() => erl_esdb_chunks:chunk()},
     %% all appends in the order of positions
     order = erl_esdb_chunks:new() :: erl_esdb_chunks:seq(),
+    %% how many rows of a chunk of the order are erased, until all are
+    erased = #{} :: #{erl_esdb_chunks:chunk_no() => pos_integer()},
+    removals = queue:new() :: queue:queue(#removal{}),
     next_no = 1 :: pos_integer(),
     documents = gb_trees:empty() :: gb_trees:tree(document_key(), {pos_integer(), index()})
 }).
@@ -63,6 +85,7 @@ finds everything it names, or finds that it was removed in between and looks aga
     }}
     | {truncate, Stream :: binary(), Before :: non_neg_integer()}
     | {delete, Stream :: binary()}
+    | sweep
     | {put_document, document_key(), Body :: binary()}
     | {delete_document, document_key()}.
 -type appended() :: {
@@ -79,7 +102,7 @@ finds everything it names, or finds that it was removed in between and looks aga
     | {stream, binary(), head()}
     | {no_stream, binary(), head()}
     | {order, erl_esdb_chunks:seq()}
-    | {chunk, chunk_key(), binary()}
+    | {chunk, chunk_key(), erl_esdb_chunks:chunk()}
     | {no_chunk, chunk_key()}
     | {document, document_key(), {pos_integer(), index()}}
     | {no_document, document_key()}.
@@ -122,10 +145,39 @@ apply(_Index, {delete, Stream}, Log) ->
         #{Stream := Head} -> delete(Stream, Head, Log);
         #{} -> {ok, [], Log}
     end;
+apply(_Index, sweep, Log) ->
+    {Effects, Log1} = sweep(Log),
+    {ok, Effects, Log1};
 apply(Index, {put_document, Key, _Body}, Log) ->
     put_document(Index, Key, Log);
 apply(_Index, {delete_document, Key}, Log) ->
     delete_document(Key, Log).
+
+-doc """
+Whether a term is a command. An engine asks before it applies what came from a process that it does
+not know: the machine has no clause for anything else.
+""".
+-spec is_command(term()) -> boolean().
+is_command({append, Stream, Expected, Packed, #{count := Count, epoch_us := Time}}) ->
+    is_binary(Stream) andalso is_integer(Expected) andalso is_binary(Packed) andalso
+        is_natural(Count) andalso is_integer(Time);
+is_command({truncate, Stream, Before}) ->
+    is_binary(Stream) andalso is_natural(Before);
+is_command({delete, Stream}) ->
+    is_binary(Stream);
+is_command({put_document, Key, Body}) ->
+    is_tuple(Key) andalso is_binary(Body);
+is_command({delete_document, Key}) ->
+    is_tuple(Key);
+is_command(Other) ->
+    Other =:= sweep.
+
+-spec is_natural(term()) -> boolean().
+is_natural(Value) -> is_integer(Value) andalso Value >= 0.
+
+-doc "Whether there is something to erase for the command `sweep`.".
+-spec pending(state()) -> boolean().
+pending(#log{removals = Removals}) -> not queue:is_empty(Removals).
 
 %% ---- appends
 
@@ -182,38 +234,103 @@ truncate(Stream, #head{first = First} = Head, Before, Log) ->
 
 -spec truncated(binary(), head(), non_neg_integer(), state()) -> {reply(), [effect()], state()}.
 truncated(Stream, #head{no = No, first = First, seq = Seq} = Head, Cut, Log) ->
-    Fetch = fetch(No, Log),
-    Dead = indexes(Head, Cut, Fetch),
-    {Seq1, Numbers} = erl_esdb_chunks:drop_before(version, Cut, Seq, Fetch),
+    #log{streams = Streams} = Log,
+    Seq1 = erl_esdb_chunks:drop_before(version, Cut, Seq, fetch(No, Log)),
+    {Keep, _} = erl_esdb_chunks:numbers(Seq1),
     Head1 = Head#head{first = Cut, seq = Seq1},
-    Keys = [{No, Number} || Number <- Numbers],
-    #log{streams = Streams, chunks = Chunks} = Log,
-    Effects = [{stream, Stream, Head1}] ++ [{no_chunk, Key} || Key <- Keys] ++ [{dead, Dead}],
-    Log1 = Log#log{streams = Streams#{Stream => Head1}, chunks = maps:without(Keys, Chunks)},
-    {{ok, {First, Cut}}, Effects, Log1}.
+    Removal = #removal{no = No, seq = Seq, from = First, before = Cut, keep = Keep},
+    {Effects, Log1} = removed(Removal, Log#log{streams = Streams#{Stream => Head1}}),
+    {{ok, {First, Cut}}, [{stream, Stream, Head1} | Effects], Log1}.
 
 -spec delete(binary(), head(), state()) -> {reply(), [effect()], state()}.
-delete(Stream, #head{no = No, seq = Seq} = Head, Log) ->
-    Dead = indexes(Head, next(Head), fetch(No, Log)),
-    {From, Next} = erl_esdb_chunks:numbers(Seq),
-    Keys = [{No, Number} || Number <- lists:seq(From, Next - 1)],
-    #log{streams = Streams, names = Names, chunks = Chunks} = Log,
-    Effects = [{no_stream, Stream, Head}] ++ [{no_chunk, Key} || Key <- Keys] ++ [{dead, Dead}],
-    Log1 = Log#log{
-        streams = maps:remove(Stream, Streams),
-        names = maps:remove(No, Names),
-        chunks = maps:without(Keys, Chunks)
-    },
-    {ok, Effects, Log1}.
+delete(Stream, #head{no = No, first = First, seq = Seq} = Head, Log) ->
+    #log{streams = Streams, names = Names} = Log,
+    {_, Next} = erl_esdb_chunks:numbers(Seq),
+    Removal = #removal{no = No, seq = Seq, from = First, before = next(Head), keep = Next},
+    Log1 = Log#log{streams = maps:remove(Stream, Streams), names = maps:remove(No, Names)},
+    {Effects, Log2} = removed(Removal, Log1),
+    {ok, [{no_stream, Stream, Head} | Effects], Log2}.
 
-%% The commands all of whose events that are still kept lie before the version.
--spec indexes(head(), Before :: non_neg_integer(), erl_esdb_chunks:fetch()) -> [index()].
-indexes(#head{first = First, seq = Seq}, Before, Fetch) ->
+-spec removed(#removal{}, state()) -> {[effect()], state()}.
+removed(Removal, #log{removals = Removals} = Log) ->
+    sweep(Log#log{removals = queue:in(Removal, Removals)}).
+
+%% ---- erasing, a slice at a time, one removal after the other
+
+-spec sweep(state()) -> {[effect()], state()}.
+sweep(#log{removals = Removals} = Log) ->
+    case queue:out(Removals) of
+        {{value, Removal}, Rest} -> sweep(Removal, Rest, Log);
+        {empty, _} -> {[], Log}
+    end.
+
+-spec sweep(#removal{}, queue:queue(#removal{}), state()) -> {[effect()], state()}.
+sweep(#removal{no = No, seq = Seq} = Removal, Rest, #log{chunks = Chunks} = Log) ->
+    Fetch = fetch(No, Log),
+    {Rows, More} = slice(Removal, Fetch),
+    {Removals, Before} = left(More, Rows, Removal, Rest, Fetch),
+    {First, _} = erl_esdb_chunks:numbers(Seq),
+    Keys = [{No, Number} || Number <- lists:seq(First, Before - 1)],
+    Log1 = Log#log{chunks = maps:without(Keys, Chunks), removals = Removals},
+    {Gaps, Log2} = erased([Row#row.position || Row <- Rows], Log1),
+    Dead = [{dead, [Row#row.index || Row <- Rows]} || Rows =/= []],
+    %% Whoever meets a gap finds no body of what lay before it in its stream either.
+    {Dead ++ [{no_chunk, Key} || Key <- Keys] ++ Gaps, Log2}.
+
+%% The next appends all of whose events lie before the version, and whether there are more.
+-spec slice(#removal{}, erl_esdb_chunks:fetch()) -> {[#row{}], More :: boolean()}.
+slice(#removal{seq = Seq, from = From, before = Before}, Fetch) ->
     Collect = fun
-        (#row{version = V, count = C, index = I}, Acc) when V + C =< Before -> {next, [I | Acc]};
-        (_Row, Acc) -> {stop, Acc}
+        (#row{version = V, count = C}, Sum) when V + C > Before -> {stop, Sum};
+        (_Row, {?SLICE, Rows, _}) -> {stop, {?SLICE, Rows, true}};
+        (Row, {N, Rows, _}) -> {next, {N + 1, [Row | Rows], false}}
     end,
-    lists:reverse(erl_esdb_chunks:fold(version, First, forward, Collect, [], Seq, Fetch)).
+    Start = {0, [], false},
+    {_, Rows, More} =
+        erl_esdb_chunks:fold(version, From, forward, Collect, Start, Seq, Fetch),
+    {lists:reverse(Rows), More}.
+
+%% What is still to be erased after these rows, and the first chunk that is not erased with them.
+-spec left(boolean(), [#row{}], #removal{}, queue:queue(#removal{}), erl_esdb_chunks:fetch()) ->
+    {queue:queue(#removal{}), erl_esdb_chunks:chunk_no()}.
+left(false, _Rows, #removal{keep = Keep}, Rest, _Fetch) ->
+    {Rest, Keep};
+left(true, Rows, #removal{seq = Seq} = Removal, Rest, Fetch) ->
+    #row{version = Version, count = Count} = lists:last(Rows),
+    From = Version + Count,
+    Seq1 = erl_esdb_chunks:drop_before(version, From, Seq, Fetch),
+    {Before, _} = erl_esdb_chunks:numbers(Seq1),
+    {queue:in_r(Removal#removal{seq = Seq1, from = From}, Rest), Before}.
+
+%% Chunks of the order become gaps when the last of their rows is erased, so that a walk through the
+%% order passes over them.
+-spec erased([Position :: non_neg_integer()], state()) -> {[effect()], state()}.
+erased(Positions, #log{order = Order, erased = Erased} = Log) ->
+    Count = fun(Position, {Counts, Near}) ->
+        {Number, _} = Near1 = holder(Position, Near, Order, fetch(0, Log)),
+        {maps:update_with(Number, fun(N) -> N + 1 end, 1, Counts), Near1}
+    end,
+    {Counts, _} = lists:foldl(Count, {#{}, {0, 0}}, Positions),
+    Sums = maps:merge_with(fun(_, A, B) -> A + B end, maps:with(maps:keys(Counts), Erased), Counts),
+    Rows = erl_esdb_chunks:rows(),
+    Full = lists:sort([Number || Number := N <- Sums, N =:= Rows]),
+    Erased1 = maps:without(Full, maps:merge(Erased, Sums)),
+    lists:foldl(fun gap/2, {[], Log#log{erased = Erased1}}, Full).
+
+-spec holder(Position, {erl_esdb_chunks:chunk_no(), Position | infinity}, Order, Fetch) ->
+    {erl_esdb_chunks:chunk_no(), Position | infinity}
+when
+    Position :: non_neg_integer(), Order :: erl_esdb_chunks:seq(), Fetch :: erl_esdb_chunks:fetch().
+holder(Position, {_, Until} = Near, _Order, _Fetch) when Position < Until -> Near;
+holder(Position, {Near, _}, Order, Fetch) ->
+    erl_esdb_chunks:holder(position, Position, Near, Order, Fetch).
+
+-spec gap(erl_esdb_chunks:chunk_no(), {[effect()], state()}) -> {[effect()], state()}.
+gap(Number, {Effects, #log{order = Order, chunks = Chunks} = Log}) ->
+    Changed = erl_esdb_chunks:remove(Number, Order, fetch(0, Log)),
+    New = #{{0, N} => Chunk || {N, Chunk} <- Changed},
+    Effects1 = [{chunk, {0, N}, Chunk} || {N, Chunk} <- Changed],
+    {Effects ++ Effects1, Log#log{chunks = maps:merge(Chunks, New)}}.
 
 %% ---- documents
 
@@ -359,7 +476,9 @@ removed.
 
 `Owner` tells for the number of a stream its name and the first version that is kept. It is asked
 once a stream: a stream that is cut in between is seen as it was, and whoever then misses a body
-looks again. `last` begins backward with the newest event.
+looks again. Throws `removed`, as the caller's fun may that fetches, where a gap was passed and a
+stream has been cut in between: then the gap may hide what was there. `last` begins backward with
+the newest event.
 """.
 -spec log_rows(
     erl_esdb_chunks:seq(),
@@ -380,9 +499,15 @@ log_rows(Order, From, Count, Direction, Owner, Fetch) ->
         {Next, {Owners1, Sum1}}
     end,
     Start = {#{}, {Count, []}},
-    {_, {_, Found}} =
-        erl_esdb_chunks:fold(position, From, Direction, Collect, Start, Order, Fetch),
+    {{Owners, {_, Found}}, Passed} =
+        erl_esdb_chunks:walk(position, From, Direction, Collect, Start, Order, Fetch),
+    Passed andalso check_owners(Owners, Owner),
     lists:reverse(Found).
+
+-spec check_owners(#{pos_integer() => Is}, fun((pos_integer()) -> Is)) -> true.
+check_owners(Owners, Owner) ->
+    maps:foreach(fun(No, Was) -> Owner(No) =:= Was orelse throw(removed) end, Owners),
+    true.
 
 -spec asked(pos_integer(), fun((pos_integer()) -> Owner), #{pos_integer() => Owner}) ->
     #{pos_integer() => Owner}.

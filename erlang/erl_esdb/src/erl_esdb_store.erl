@@ -9,7 +9,7 @@ where the store cannot be reached, and `error(badarg)` for arguments of a wrong 
 the store ended during the call, it is not known whether a command was done.
 """.
 
--export([check_append/5, append/5, read/6, read_log/5, read_by_types/3]).
+-export([check_append/5, append/5, read/6, read_log/5, read_log_end/3, read_by_types/3]).
 -export([info/2, streams/1, next_position/1]).
 -export([delete/2, truncate/3]).
 -export([put_document/3, get_document/2, delete_document/2, list_documents/3]).
@@ -51,6 +51,7 @@ check_append(Store, Stream, Expected, Events, Options) ->
     _ = expected(Expected),
     ok = check(is_atom(Store) andalso is_binary(Stream) andalso is_map(Options)),
     _ = timeout(Options, #{timeout => infinity}),
+    ok = check(lists:member(maps:get(return, Options, version), [version, result])),
     check(is_proper(Events)).
 
 -doc "See `erl_esdb_streams:append/5`.".
@@ -71,14 +72,16 @@ append(Store, Stream, Expected, Events, Options) ->
         {ok, #append_result{version = Version, position = Position, count = Count}}
     end.
 
--spec pack([erl_esdb_event:body()], erl_esdb_engine:settings()) -> {ok, binary()} | {error, term()}.
+%% Sizes are counted before the first event is encoded: bodies that share a large binary take its
+%% size once, encoded they take it once each.
+-spec pack([erl_esdb_event:body()], erl_esdb_engine:settings()) ->
+    {ok, binary()} | {error, term()}.
 pack(Bodies, Settings) ->
-    Terms = [term_to_binary(Body, [deterministic, {minor_version, 2}]) || Body <- Bodies],
-    Sizes = [byte_size(Term) || Term <- Terms],
+    Sizes = [erl_esdb_batch:term_size(Body) || Body <- Bodies],
     maybe
         ok ?= limit(event_too_large, lists:max([0 | Sizes]), max_event_size, Settings),
         ok ?= limit(batch_too_large, lists:sum(Sizes), max_batch_size, Settings),
-        {ok, erl_esdb_batch:pack_terms(Terms)}
+        {ok, erl_esdb_batch:pack(Bodies)}
     end.
 
 -spec limit(atom(), non_neg_integer(), atom(), erl_esdb_engine:settings()) ->
@@ -125,6 +128,17 @@ read_log(Store, From, Count, Direction, Options) ->
         {ok, Engine, Handle, _} ?= engine(Store),
         {ok, Pieces} ?= named(Store, Engine:read_log(Handle, From, Count, Direction, Options)),
         events(Pieces, Direction)
+    end.
+
+-doc "The newest `Count` events of all streams, downwards, without the last `Skip` positions.".
+-spec read_log_end(atom(), Skip :: non_neg_integer(), count()) ->
+    {ok, [event()]} | {error, term()}.
+read_log_end(Store, Skip, Count) ->
+    ok = check(is_window(Skip, Count, backward)),
+    case next_position(Store) of
+        {ok, Next} when Skip < Next -> read_log(Store, Next - Skip - 1, Count, backward, #{});
+        {ok, _} -> {ok, []};
+        {error, Reason} -> {error, Reason}
     end.
 
 -doc "The first `Count` events of these types in the order of positions; no types means all.".
@@ -254,8 +268,8 @@ put_document(Store, Key, Term) ->
     ok = check(is_tuple(Key)),
     maybe
         {ok, Engine, Handle, #{timeout := Timeout}} ?= engine(Store),
+        ok ?= limit(document_too_large, erl_esdb_batch:packed_size([Term]), ?MAX_DOCUMENT),
         Body = erl_esdb_batch:pack([Term]),
-        ok ?= limit(document_too_large, byte_size(Body), ?MAX_DOCUMENT),
         command(Store, Engine, Handle, {put_document, Key, Body}, Timeout)
     end.
 

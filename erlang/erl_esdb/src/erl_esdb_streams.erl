@@ -51,8 +51,9 @@ append(Store, Stream, Expected, Events) ->
 Appends events to a stream: all or none. Answers the version of the last one.
 
 Without events nothing is written, the expectation is checked, and the answer is the stream's
-version (-1 where there is no stream). Options: `return => result` to get an `#append_result{}`,
-`timeout` in milliseconds (0 to 4,294,967,295 or `infinity`); others are ignored.
+version (-1 where there is no stream). Options: `return => result` to get an `#append_result{}`
+instead of the `version`, `timeout` in milliseconds (0 to 4,294,967,295 or `infinity`); others are
+ignored.
 
 All events of an append have the same time, never earlier than the one before in their stream.
 
@@ -185,11 +186,7 @@ read_all(Store, Stream, Count, backward) when is_binary(Stream) ->
 read_all(Store, Offset, Count, forward) ->
     read_log(Store, Offset, Count, forward, #{});
 read_all(Store, Offset, Count, backward) when is_integer(Offset), Offset >= 0 ->
-    case erl_esdb_store:next_position(Store) of
-        {ok, Next} when Offset < Next -> read_log(Store, Next - Offset - 1, Count, backward, #{});
-        {ok, _} -> {ok, []};
-        {error, Reason} -> {error, Reason}
-    end;
+    erl_esdb_store:read_log_end(Store, Offset, Count);
 read_all(_, _, _, _) ->
     error(badarg).
 

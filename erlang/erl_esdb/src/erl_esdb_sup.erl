@@ -1,12 +1,20 @@
 -module(erl_esdb_sup).
--moduledoc "The top supervisor: one subtree a store, which come and go independently.".
+-moduledoc """
+The top supervisor: one subtree a store, which come and go independently.
+
+A store that gives up is not started again and takes nothing with it: its subtree is temporary. The
+process that tells of stores is the first child, so that it is there before and after them.
+""".
 
 -behaviour(supervisor).
 
 -export([start_link/0, start_store/1, start_store/2, stop_store/1, which_stores/0]).
+-export([open/0, close/0, state/0]).
 -export([init/1]).
 
 -include("erl_esdb.hrl").
+
+-define(CLOSED, {?MODULE, closed}).
 
 -doc false.
 -spec start_link() -> supervisor:startlink_ret().
@@ -21,36 +29,29 @@ Errors: `not_found` (the environment does not name it), `{already_started, Pid}`
 """.
 -spec start_store(atom() | store_config()) -> {ok, pid()} | {error, term()}.
 start_store(Store) when is_atom(Store); is_record(Store, store_config) ->
-    start_plan(erl_esdb_config:plan(Store)).
+    start_plan(erl_esdb_config:plan(Store));
+start_store(_) ->
+    error(badarg).
 
 -doc "Starts a store with options; see `m:erl_esdb_config`. Errors as `start_store/1`.".
 -spec start_store(atom(), map()) -> {ok, pid()} | {error, term()}.
 start_store(Store, Options) when is_atom(Store), is_map(Options) ->
-    start_plan(erl_esdb_config:plan(Store, Options)).
+    start_plan(erl_esdb_config:plan(Store, Options));
+start_store(_, _) ->
+    error(badarg).
 
 -spec start_plan({ok, erl_esdb_config:plan()} | {error, term()}) -> {ok, pid()} | {error, term()}.
 start_plan({ok, {#store_config{store_id = Store}, _, _} = Plan}) ->
     Child = #{
         id => {store, Store},
         start => {erl_esdb_system_sup, start_link, [Plan]},
-        restart => permanent,
+        restart => temporary,
         shutdown => infinity,
         type => supervisor
     },
-    started(running(fun() -> start_child(Child) end));
+    started(running(fun() -> supervisor:start_child(?MODULE, Child) end));
 start_plan({error, Reason}) ->
     {error, Reason}.
-
-%% The specification of a store that is being stopped stays until its stopper has deleted it.
--spec start_child(supervisor:child_spec()) -> supervisor:startchild_ret().
-start_child(#{id := Id} = Child) ->
-    case supervisor:start_child(?MODULE, Child) of
-        {error, already_present} ->
-            _ = supervisor:delete_child(?MODULE, Id),
-            start_child(Child);
-        Result ->
-            Result
-    end.
 
 -spec started(term()) -> {ok, pid()} | {error, term()}.
 started({ok, Pid}) -> {ok, Pid};
@@ -61,26 +62,26 @@ started({error, Reason}) -> {error, Reason}.
 -doc "Stops a store. What a memory store held is gone.".
 -spec stop_store(atom()) -> ok | {error, not_found}.
 stop_store(Store) when is_atom(Store) ->
-    Id = {store, Store},
-    case running(fun() -> supervisor:terminate_child(?MODULE, Id) end) of
-        ok ->
-            %% Another caller may have been faster.
-            _ = supervisor:delete_child(?MODULE, Id),
-            ok;
-        {error, _} ->
-            {error, not_found}
-    end.
+    case running(fun() -> supervisor:terminate_child(?MODULE, {store, Store}) end) of
+        ok -> ok;
+        {error, _} -> {error, not_found}
+    end;
+stop_store(_) ->
+    error(badarg).
 
--doc "The stores that run, sorted.".
+-doc "The stores that run, sorted. Waits for no process.".
 -spec which_stores() -> [atom()].
-which_stores() ->
-    case running(fun() -> supervisor:which_children(?MODULE) end) of
-        {error, _} -> [];
-        Children -> lists:sort([Store || {{store, Store}, Pid, _, _} <- Children, is_pid(Pid)])
-    end.
+which_stores() -> erl_esdb_engine:running().
 
 -spec running(fun(() -> Result)) -> Result | {error, {not_started, erl_esdb}}.
 running(Fun) ->
+    case state() of
+        open -> called(Fun);
+        _ -> {error, {not_started, erl_esdb}}
+    end.
+
+-spec called(fun(() -> Result)) -> Result | {error, {not_started, erl_esdb}}.
+called(Fun) ->
     try
         Fun()
     catch
@@ -88,7 +89,29 @@ running(Fun) ->
     end.
 
 -doc false.
+%% Stores can be started and stopped, the application is about to end, or it does not run. Who asks
+%% the supervisor while it ends its children would wait for it, and it for him if he is one of them.
+-spec state() -> open | closed | down.
+state() ->
+    case {persistent_term:get(?CLOSED, false), whereis(?MODULE)} of
+        {true, _} -> closed;
+        {false, undefined} -> down;
+        {false, _} -> open
+    end.
+
+-doc false.
+-spec close() -> ok.
+close() -> persistent_term:put(?CLOSED, true).
+
+-doc false.
+-spec open() -> ok.
+open() ->
+    _ = persistent_term:erase(?CLOSED),
+    ok.
+
+-doc false.
 -spec init([]) -> {ok, {supervisor:sup_flags(), [supervisor:child_spec()]}}.
 init([]) ->
     ok = erl_esdb_engine:create_registry(),
-    {ok, {#{strategy => one_for_one, intensity => 10, period => 60}, []}}.
+    Lifecycle = #{id => lifecycle, start => {erl_esdb_lifecycle, start_link, []}},
+    {ok, {#{strategy => one_for_one, intensity => 10, period => 60}, [Lifecycle]}}.

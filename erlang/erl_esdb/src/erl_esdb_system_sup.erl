@@ -1,5 +1,10 @@
 -module(erl_esdb_system_sup).
--moduledoc "The processes of one store: its engine, and one that tells of its start and end.".
+-moduledoc """
+The processes of one store: for now its engine.
+
+An engine that ends is started again, up to five times in half a minute. Then the store gives up:
+it ends with its supervisor, and the other stores go on. `m:erl_esdb_lifecycle` tells of it.
+""".
 
 -behaviour(supervisor).
 
@@ -14,10 +19,9 @@ start_link(Plan) -> supervisor:start_link(?MODULE, Plan).
 
 -doc false.
 -spec init(erl_esdb_config:plan()) -> {ok, {supervisor:sup_flags(), [supervisor:child_spec()]}}.
-init({#store_config{store_id = Store} = Config, Engine, Settings}) ->
+init({Config, Engine, Settings}) ->
+    #store_config{store_id = Store, mode = Mode, data_dir = Dir} = Config,
+    Life = #{supervisor => self(), mode => Mode, data_dir => Dir},
+    Start = {Engine, start_link, [Store, Settings#{life => Life}]},
     Flags = #{strategy => rest_for_one, intensity => 5, period => 30},
-    Children = [
-        #{id => engine, start => {Engine, start_link, [Store, Settings]}, shutdown => 60_000},
-        #{id => lifecycle, start => {erl_esdb_lifecycle, start_link, [Config]}}
-    ],
-    {ok, {Flags, Children}}.
+    {ok, {Flags, [#{id => engine, start => Start, shutdown => 60_000}]}}.

@@ -74,12 +74,20 @@ attach(Id, Handler, Config) -> attach_many(Id, ?EVENTS, Handler, Config).
 -spec attach_many(Id :: term(), [event_name()], handler(), Config :: term()) ->
     ok | {error, already_exists}.
 attach_many(Id, Events, Handler, Config) when is_function(Handler, 4) ->
+    is_list_of(fun is_event_name/1, Events) orelse error(badarg),
     case library() of
         true -> telemetry_call(attach_many, [Id, Events, Handler, Config]);
         false -> locked(fun(Handlers) -> attach_own(Id, Events, Handler, Config, Handlers) end)
     end;
 attach_many(_, _, _, _) ->
     error(badarg).
+
+-spec is_event_name(term()) -> boolean().
+is_event_name(Name) -> Name =/= [] andalso is_list_of(fun erlang:is_atom/1, Name).
+
+-spec is_list_of(fun((term()) -> boolean()), term()) -> boolean().
+is_list_of(Is, [Head | Tail]) -> Is(Head) andalso is_list_of(Is, Tail);
+is_list_of(_Is, Tail) -> Tail =:= [].
 
 -doc "Detaches a handler.".
 -spec detach(Id :: term()) -> ok | {error, not_found}.

@@ -13,6 +13,8 @@ all() ->
         every_flipped_bit_is_found,
         every_cut_is_found,
         garbage,
+        forged_ends_and_bodies,
+        sizes_are_counted,
         the_format
     ].
 
@@ -77,6 +79,41 @@ garbage(_Config) ->
         end
     ),
     erl_esdb_test:property(1000, Property).
+
+%% Each with the checksum that fits: nothing is read twice or passed over in silence.
+forged_ends_and_bodies(_Config) ->
+    A = term_to_binary(a),
+    Size = byte_size(A),
+    Forge = fun(Ends, Bodies) ->
+        Table = [<<End:32>> || End <- Ends],
+        Front = iolist_to_binary([<<"EB", 1, (length(Ends)):32>>, Table, Bodies]),
+        <<Front/binary, (esdb_hash_nif:xxhash3(Front)):64>>
+    end,
+    Two = Forge([Size, 2 * Size], [A, A]),
+    ?assertEqual({ok, [a, a]}, erl_esdb_batch:unpack(Two, 0, 1)),
+    Forged = [
+        %% the second body is the first, read backwards
+        {1, Forge([Size, 0, 2 * Size], [A, A])},
+        {1, Forge([2 * Size, Size, 2 * Size], [A, A])},
+        %% something behind the last body, between bodies, or behind the term of a body
+        {0, Forge([Size], [A, "junk"])},
+        {0, Forge([Size + 4], [A, "junk"])},
+        {0, Forge([Size + 4, 2 * Size + 4], [A, "junk", A])},
+        %% an end outside
+        {0, Forge([3 * Size, 2 * Size], [A, A])},
+        {1, Forge([Size, 3 * Size], [A, A])},
+        {0, Forge([0], [])}
+    ],
+    [?assertEqual({error, corrupt}, erl_esdb_batch:unpack(Bin, Nth, Nth)) || {Nth, Bin} <- Forged].
+
+%% Never less than it takes; of what events are made of exactly that.
+sizes_are_counted(_Config) ->
+    Property = ?FORALL(
+        Terms,
+        list(any()),
+        byte_size(erl_esdb_batch:pack(Terms)) =:= erl_esdb_batch:packed_size(Terms)
+    ),
+    erl_esdb_test:property(500, Property).
 
 %% The bytes are on disks for ever.
 the_format(_Config) ->

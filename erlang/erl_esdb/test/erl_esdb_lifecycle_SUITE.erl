@@ -8,6 +8,8 @@
 -include("../include/erl_esdb.hrl").
 -include("../include/erl_esdb_telemetry.hrl").
 
+suite() -> [{timetrap, {minutes, 3}}].
+
 all() -> [F || {F, 1} <- ?MODULE:module_info(exports), lists:prefix("a_", atom_to_list(F))].
 
 init_per_testcase(_Case, Config) ->
@@ -251,8 +253,10 @@ a_cfg_unknown_options_are_told_once(_Config) ->
     ).
 
 %% A handler of the logger: it runs in the process that logs.
-log(#{msg := {Format, Args}}, #{config := Pid}) ->
-    Pid ! {warning, lists:flatten(io_lib:format(Format, Args))}.
+log(#{msg := {Format, Args}}, #{config := Pid}) when is_list(Format), is_list(Args) ->
+    Pid ! {warning, lists:flatten(io_lib:format(Format, Args))};
+log(_, _) ->
+    ok.
 
 warnings() ->
     receive
@@ -369,25 +373,135 @@ a_lif_14_is_ready(_Config) ->
 
 a_lif_18_telemetry(_Config) ->
     {ok, _} = erl_esdb_app:start(),
-    ok = erl_esdb_test:collect(?FUNCTION_NAME, a),
-    {ok, _} = erl_esdb:start_store(a),
+    ok = listen(fun(_, _) -> ok end),
+    {ok, _} = erl_esdb:start_store(a, #{engine => memory, data_dir => "/nowhere"}),
     ok = erl_esdb:stop_store(a),
-    ok = erl_esdb_test:release(?FUNCTION_NAME),
-    [{?STORE_STARTED, Start, Meta1}, {?STORE_STOPPED, Stop, Meta2}] = both(?FUNCTION_NAME),
+    {?STORE_STARTED, Start, Meta1} = heard(),
+    {?STORE_STOPPED, Stop, Meta2} = heard(),
+    ok = erl_esdb_telemetry:detach(?MODULE),
     ?assertMatch(#{system_time := _}, Start),
-    ?assertMatch(#{store_id := a, mode := single, data_dir := _}, Meta1),
+    %% Nothing is written anywhere.
+    ?assertEqual(#{store_id => a, mode => single, data_dir => undefined}, Meta1),
     ?assertMatch(#{system_time := _, uptime_ms := Up} when Up >= 0, Stop),
     ?assertEqual(#{store_id => a, reason => shutdown}, Meta2).
 
-%% Emitted by a process of the store, which has ended by now.
-both(Id) ->
+a_lif_18_a_handler_may_start_and_stop_stores(_Config) ->
+    {ok, _} = erl_esdb_app:start(),
+    ok = listen(fun
+        (?STORE_STARTED, a) ->
+            [a] = erl_esdb:which_stores(),
+            {ok, _} = erl_esdb:start_store(b),
+            [a, b] = erl_esdb:which_stores(),
+            ok = erl_esdb:stop_store(b);
+        (?STORE_STOPPED, a) ->
+            [] = erl_esdb:which_stores(),
+            {ok, _} = erl_esdb:start_store(c),
+            {error, not_found} = erl_esdb:stop_store(a);
+        (_, _) ->
+            ok
+    end),
+    {ok, _} = erl_esdb:start_store(a),
+    ?assertMatch({?STORE_STARTED, _, #{store_id := a}}, heard()),
+    ?assertMatch({?STORE_STARTED, _, #{store_id := b}}, heard()),
+    ?assertMatch({?STORE_STOPPED, _, #{store_id := b}}, heard()),
+    {Micros, ok} = timer:tc(fun() -> erl_esdb:stop_store(a) end),
+    ?assertMatch({?STORE_STOPPED, _, #{store_id := a}}, heard()),
+    ?assertMatch({?STORE_STARTED, _, #{store_id := c}}, heard()),
+    ok = erl_esdb_telemetry:detach(?MODULE),
+    ?assert(Micros < 4_000_000),
+    ?assertEqual([c], erl_esdb:which_stores()).
+
+%% The handlers are told of each store and of the application, and hold nothing up.
+a_lif_18_a_handler_may_call_while_the_application_ends(_Config) ->
+    stores([{a, []}, {b, []}]),
+    {ok, _} = erl_esdb_app:start(),
+    ok = erl_esdb_test:told(),
+    ok = listen(fun(_, _) ->
+        {error, {not_started, erl_esdb}} = erl_esdb:start_store(c),
+        {error, not_found} = erl_esdb:stop_store(c),
+        _ = erl_esdb:which_stores()
+    end),
+    {Micros, ok} = timer:tc(fun() -> erl_esdb_app:stop() end),
+    Told = [heard() || _ <- [a, b, application]],
+    ok = erl_esdb_telemetry:detach(?MODULE),
+    ?assertEqual([?STORE_STOPPED], lists:usort([Event || {Event, _, _} <- Told])),
+    Stores = [maps:get(store_id, Metadata, none) || {_, _, Metadata} <- Told],
+    ?assertEqual([a, b, none], lists:sort(lists:droplast(Stores)) ++ [lists:last(Stores)]),
+    ?assert(Micros < 4_000_000),
+    {ok, _} = erl_esdb:start_store(c),
+    ?assertEqual([a, b, c], erl_esdb:which_stores()).
+
+%% Nor does what tells of the stores belong to any of them.
+a_lif_18_the_teller_may_crash(_Config) ->
+    {ok, _} = erl_esdb:start_store(a),
+    {ok, 0} = writes(a),
+    ok = erl_esdb_test:told(),
+    Before = whereis(erl_esdb_lifecycle),
+    exit(Before, kill),
+    Again = fun() -> not lists:member(whereis(erl_esdb_lifecycle), [Before, undefined]) end,
+    ok = erl_esdb_test:await(Again),
+    ok = listen(fun(_, _) -> ok end),
+    {ok, 1} = writes(a),
+    ok = erl_esdb:stop_store(a),
+    ?assertMatch({?STORE_STOPPED, #{uptime_ms := _}, #{store_id := a}}, heard()),
+    ok = erl_esdb_telemetry:detach(?MODULE).
+
+%% More deaths than any supervisor takes, of one store after the other, beside one that stays.
+a_lif_11_a_store_that_gives_up_leaves_the_others(_Config) ->
+    {ok, _} = erl_esdb:start_store(healthy),
+    {ok, 0} = writes(healthy),
+    ok = erl_esdb_test:told(),
+    ok = listen(fun(_, _) -> ok end),
+    ok = logger:add_handler(?FUNCTION_NAME, ?MODULE, #{level => error, config => self()}),
+    Names = [list_to_atom("crashing_" ++ integer_to_list(N)) || N <- lists:seq(1, 12)],
+    [ok = give_up(Name) || Name <- Names],
+    ok = logger:remove_handler(?FUNCTION_NAME),
+    ok = erl_esdb_telemetry:detach(?MODULE),
+    Lines = [Line || "store crashing_1 ended too often" ++ _ = Line <- warnings()],
+    ?assertEqual(
+        ["store crashing_1 ended too often and is not started again; the last time: killed"], Lines
+    ),
+    ?assertEqual([healthy], erl_esdb:which_stores()),
+    ?assertEqual({ok, 1}, writes(healthy)),
+    %% It may be started again, and stopped as any other.
+    {ok, _} = erl_esdb:start_store(crashing_1),
+    {ok, 0} = writes(crashing_1),
+    ok = erl_esdb:stop_store(crashing_1).
+
+%% Started and ended six times, and given up.
+give_up(Store) ->
+    {ok, _} = erl_esdb:start_store(Store),
     [
-        receive
-            {Id, Event, Measurements, Metadata} -> {Event, Measurements, Metadata}
-        after 5000 -> error(missing)
+        begin
+            ?assertMatch({?STORE_STARTED, _, #{store_id := Store}}, heard()),
+            exit(erl_esdb_test:engine(Store), kill),
+            ?assertMatch({?STORE_STOPPED, _, #{store_id := Store, reason := killed}}, heard())
         end
-     || _ <- [start, stop]
-    ].
+     || _ <- lists:seq(1, 6)
+    ],
+    ?assertMatch(
+        {?STORE_GAVE_UP, #{system_time := _}, #{store_id := Store, reason := killed}}, heard()
+    ),
+    ?assertNot(lists:member(Store, erl_esdb:which_stores())),
+    ?assertEqual({error, {store_not_started, Store}}, writes(Store)),
+    ?assertEqual({error, not_found}, erl_esdb:stop_store(Store)),
+    ok.
+
+%% Has each event of stores sent here after the fun was run on it, in the process that tells.
+listen(Fun) ->
+    Self = self(),
+    Handler = fun(Event, Measurements, Metadata, _) ->
+        _ = Fun(Event, maps:get(store_id, Metadata, none)),
+        Self ! {heard, {Event, Measurements, Metadata}}
+    end,
+    Events = [?STORE_STARTED, ?STORE_STOPPED, ?STORE_GAVE_UP],
+    erl_esdb_telemetry:attach_many(?MODULE, Events, Handler, none).
+
+heard() ->
+    receive
+        {heard, Event} -> Event
+    after 20_000 -> error(nothing_heard)
+    end.
 
 a_start_store_with_options(_Config) ->
     {ok, _} = erl_esdb:start_store(a, #{engine => memory, max_event_size => 100}),
@@ -398,6 +512,22 @@ a_start_store_with_options(_Config) ->
     {ok, _} = erl_esdb:start_store(record(b)),
     ?assertEqual({error, {unknown_engine, tape}}, erl_esdb:start_store(c, #{engine => tape})),
     ?assertError(badarg, erl_esdb:start_store("name", #{})).
+
+a_misuse(_Config) ->
+    {ok, _} = erl_esdb_app:start(),
+    [
+        ?assertError(badarg, Misuse())
+     || Misuse <- [
+            fun() -> erl_esdb:start_store("x") end,
+            fun() -> erl_esdb:start_store(x, []) end,
+            fun() -> erl_esdb:stop_store("x") end,
+            fun() -> erl_esdb_sup:start_store("x") end,
+            fun() -> erl_esdb_sup:start_store("x", #{}) end,
+            fun() -> erl_esdb_sup:start_store(x, []) end,
+            fun() -> erl_esdb_sup:stop_store("x") end
+        ]
+    ],
+    ?assertEqual([], erl_esdb:which_stores()).
 
 a_timeout_is_an_answer(_Config) ->
     {ok, _} = erl_esdb:start_store(a),
@@ -422,9 +552,58 @@ a_mistake_is_no_end_of_the_store(_Config) ->
         catch
             Class:_ -> Class
         end,
-    ?assertEqual(exit, Raised),
-    ?assertEqual({error, not_started}, Engine:command(Handle, nonsense, 5000)),
-    ?assertEqual({error, not_started}, Engine:command(Handle, {delete, <<"s">>}, 5000)).
+    ?assertEqual(exit, Raised).
+
+%% Only its process has the events of a store: nothing that reaches it may end it.
+a_foreign_messages_leave_the_events(_Config) ->
+    {ok, _} = erl_esdb:start_store(a),
+    {ok, 0} = writes(a),
+    Engine = erl_esdb_test:engine(a),
+    #{level := Level} = logger:get_primary_config(),
+    ok = logger:set_primary_config(level, debug),
+    ok = logger:add_handler(?FUNCTION_NAME, ?MODULE, #{level => debug, config => self()}),
+    Property = ?FORALL(
+        Message,
+        foreign(),
+        begin
+            ok = gen_server:cast(Engine, Message),
+            Engine ! Message,
+            {error, unknown_request} =:= gen_server:call(Engine, Message)
+        end
+    ),
+    try
+        erl_esdb_test:property(300, Property),
+        Engine ! ?FUNCTION_NAME,
+        {error, unknown_request} = gen_server:call(Engine, last)
+    after
+        ok = logger:remove_handler(?FUNCTION_NAME),
+        ok = logger:set_primary_config(level, Level)
+    end,
+    ?assert(lists:member("store a: ignored " ++ atom_to_list(?FUNCTION_NAME), warnings())),
+    ?assertEqual(Engine, erl_esdb_test:engine(a)),
+    ?assertEqual({ok, 1}, writes(a)).
+
+%% Anything, and commands with a part that is wrong.
+foreign() ->
+    Summary = #{count => 1, epoch_us => 0},
+    oneof([
+        any(),
+        nonsense,
+        {append, <<"s">>, -2, <<>>, #{}},
+        {append, <<"s">>, -2, <<>>, #{count => -1, epoch_us => 0}},
+        {append, stream, -2, <<>>, Summary},
+        {append, <<"s">>, any, <<>>, Summary},
+        {append, <<"s">>, -2, [], Summary},
+        {append, <<"s">>, -2, <<>>, Summary#{epoch_us => now}},
+        {truncate, <<"s">>, -1},
+        {truncate, "s", 1},
+        {delete, s},
+        {put_document, key, <<>>},
+        {put_document, {key}, body},
+        {delete_document, key},
+        {'EXIT', self(), some_reason},
+        {make_ref(), late_answer}
+    ]).
 
 a_store_killed_during_a_call(_Config) ->
     {ok, _} = erl_esdb:start_store(a),

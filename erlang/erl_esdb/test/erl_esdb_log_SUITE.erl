@@ -13,12 +13,16 @@ all() ->
         rows_are_found,
         rows_are_dropped,
         rows_are_small,
+        gaps_are_passed_over,
+        a_gap_takes_few_steps,
         any_commands_against_a_model,
         the_same_commands_give_the_same_state,
         time_never_runs_backwards,
         a_refused_command_changes_nothing,
         effects_mirror_the_state,
         dead_once,
+        removal_takes_bounded_steps,
+        a_gap_met_during_a_cut_is_looked_at_again,
         a_stream_cut_during_a_read_is_seen_as_it_was,
         many_appends_stay_small
     ].
@@ -139,7 +143,10 @@ rows_are_dropped(_Config) ->
             {Seq, Chunks} = build(Rows),
             Cut = (lists:nth(1 + Some rem length(Rows), Rows))#row.version,
             Fetch = fun(No) -> maps:get(No, Chunks) end,
-            {Seq1, Gone} = erl_esdb_chunks:drop_before(version, Cut, Seq, Fetch),
+            Seq1 = erl_esdb_chunks:drop_before(version, Cut, Seq, Fetch),
+            {First, _} = erl_esdb_chunks:numbers(Seq),
+            {Keep, _} = erl_esdb_chunks:numbers(Seq1),
+            Gone = lists:seq(First, Keep - 1),
             Left = fold(version, 0, forward, {Seq1, maps:without(Gone, Chunks)}),
             Kept = [Row || Row <- Rows, Row#row.version >= Cut],
             %% All that is kept is there, in at most one chunk's company.
@@ -155,6 +162,72 @@ rows_are_small(_Config) ->
     {_, Chunks} = build(Rows),
     ?assert(byte_size(maps:get(5, Chunks)) =< 128 * 3 + 20).
 
+%% Whatever full chunks are removed, in whatever order: the others' rows are found from everywhere.
+gaps_are_passed_over(_Config) ->
+    Property = ?FORALL(
+        {Count, Picks, From},
+        {range(0, 6000), resize(60, list(range(0, 46))), range(0, 6200)},
+        begin
+            {Seq, Chunks} = build(plain(Count)),
+            {0, Next} = erl_esdb_chunks:numbers(Seq),
+            %% runs of chunks, so that gaps grow together
+            Runs = [lists:seq(N, min(N + N rem 7, Next - 1)) || N <- Picks, N < Next],
+            Removed = unique(lists:append(Runs), []),
+            Built = {Seq, lists:foldl(remover(Seq), Chunks, Removed)},
+            Kept = [R || R <- plain(Count), not lists:member(R#row.position div 128, Removed)],
+            Up = [R || #row{position = P} = R <- Kept, P >= From],
+            Down = lists:reverse([R || #row{position = P} = R <- Kept, P =< From]),
+            fold(position, From, forward, Built) =:= Up andalso
+                fold(position, From, backward, Built) =:= Down
+        end
+    ),
+    erl_esdb_test:property(300, Property).
+
+%% One event a row, so that the chunk of a position is known.
+plain(Count) ->
+    [#row{index = N + 1, count = 1, version = N, position = N} || N <- lists:seq(0, Count - 1)].
+
+unique([H | T], Seen) ->
+    case lists:member(H, Seen) of
+        true -> unique(T, Seen);
+        false -> unique(T, [H | Seen])
+    end;
+unique([], Seen) -> Seen.
+
+remover(Seq) ->
+    fun(Number, Chunks) ->
+        Fetch = fun(N) -> maps:get(N, Chunks) end,
+        maps:merge(Chunks, maps:from_list(erl_esdb_chunks:remove(Number, Seq, Fetch)))
+    end.
+
+%% 199,900 rows out of 200,000: by way of 1,561 chunks if it were not for the jumps.
+a_gap_takes_few_steps(_Config) ->
+    Count = 200_000,
+    {Seq, Chunks} = build(plain(Count)),
+    Gap = lists:foldl(remover(Seq), Chunks, lists:seq(1, 1561)),
+    Fetched = counters:new(1, []),
+    Fetch = fun(Number) ->
+        ok = counters:add(Fetched, 1, 1),
+        maps:get(Number, Gap)
+    end,
+    Second = fun
+        (Row, []) -> {next, [Row#row.position]};
+        (Row, [First]) -> {stop, [First, Row#row.position]}
+    end,
+    Walk = fun(From, Direction) ->
+        ok = counters:put(Fetched, 1, 0),
+        Found = erl_esdb_chunks:fold(position, From, Direction, Second, [], Seq, Fetch),
+        ?assert(counters:get(Fetched, 1) < 40),
+        Found
+    end,
+    ?assertEqual([127, 199_936], Walk(127, forward)),
+    ?assertEqual([199_936, 127], Walk(199_936, backward)),
+    [?assertEqual([199_936, 199_937], Walk(From, forward)) || From <- [128, 77_777, 199_935]],
+    [?assertEqual([127, 126], Walk(From, backward)) || From <- [128, 77_777, 199_935]],
+    %% Nor does it take the room of the rows.
+    Bytes = lists:sum([byte_size(Row) || {gap, Row, _, _} <- maps:values(Gap)]),
+    ?assert(Bytes < 1561 * 20).
+
 %% ---- the machine
 
 %% One stream name of few, so that commands meet.
@@ -165,6 +238,7 @@ command() ->
         {10, {append, stream(), expected(), <<"body">>, summary()}},
         {2, {truncate, stream(), nat()}},
         {1, {delete, stream()}},
+        {1, sweep},
         {1, {put_document, {doc, range(1, 3)}, <<"document">>}},
         {1, {delete_document, {doc, range(1, 3)}}}
     ]).
@@ -231,6 +305,8 @@ model_step({truncate, S, Before}, {Streams, Position, Replies}) ->
     end;
 model_step({delete, S}, {Streams, Position, Replies}) ->
     {maps:remove(S, Streams), Position, [ok | Replies]};
+model_step(sweep, {Streams, Position, Replies}) ->
+    {Streams, Position, [ok | Replies]};
 model_step({put_document, _, _}, {Streams, Position, Replies}) ->
     {Streams, Position, [document | Replies]};
 model_step({delete_document, _}, {Streams, Position, Replies}) ->
@@ -324,6 +400,8 @@ a_refused_command_changes_nothing(_Config) ->
             {Log, _} = run(Commands),
             case erl_esdb_log:apply(100_000, Command, Log) of
                 {{error, _}, Effects, Log1} -> Effects =:= [] andalso Log1 =:= Log;
+                %% A removal of less than an append waits for its turn, to find that it has no work.
+                {_, [], Log1} when Command =:= sweep, Log1 =/= Log -> erl_esdb_log:pending(Log);
                 {_, [], Log1} -> Log1 =:= Log;
                 {_, [_ | _], Log1} -> Log1 =/= Log
             end
@@ -337,8 +415,7 @@ effects_mirror_the_state(_Config) ->
         Commands,
         commands(),
         begin
-            Empty = {erl_esdb_log:new(), 1, #{}},
-            {Log, _, Mirror} = lists:foldl(fun mirror_step/2, Empty, Commands),
+            {Log, _, Mirror} = lists:foldl(fun mirror_step/2, new_mirror(), Commands),
             Heads = [{S, Head} || {stream, S} := Head <- Mirror],
             lists:sort([S || {S, _} <- Heads]) =:= erl_esdb_log:streams(Log) andalso
                 lists:all(fun({S, Head}) -> mirrored(S, Head, Mirror, Log) end, Heads)
@@ -355,6 +432,7 @@ effect({no_stream, Name, _}, M) -> maps:remove({stream, Name}, M);
 effect({chunk, Key, Chunk}, M) -> M#{{chunk, Key} => Chunk};
 effect({no_chunk, Key}, M) -> maps:remove({chunk, Key}, M);
 effect({live, Indexes}, M) -> maps:merge(M, #{{live, I} => true || I <- Indexes});
+effect({order, Order}, M) -> M#{order => Order};
 effect({dead, Indexes}, M) -> maps:without([{live, I} || I <- Indexes], M);
 effect(_, M) -> M.
 
@@ -376,8 +454,10 @@ dead_once(_Config) ->
                     {Log1, Index + 1, Acc ++ Effects}
                 end,
                 {erl_esdb_log:new(), 1, []},
-                Commands
+                %% Enough that nothing is left to be erased.
+                Commands ++ lists:duplicate(length(Commands), sweep)
             ),
+            false = erl_esdb_log:pending(Log),
             Live = [I || {live, Is} <- All, I <- Is],
             Dead = [I || {dead, Is} <- All, I <- Is],
             Kept = [
@@ -393,6 +473,71 @@ dead_once(_Config) ->
         end
     ),
     erl_esdb_test:property(200, Property).
+
+%% However much is removed: the command and each sweep erase at most 256 appends, and at the end
+%% nothing is left, neither of bodies nor of chunks, and the order is read in a few steps.
+removal_takes_bounded_steps(_Config) ->
+    Count = 20_000,
+    Append = fun(N) ->
+        Stream = <<"s", (N rem 3)>>,
+        {append, Stream, -2, <<>>, #{count => 1, epoch_us => N}}
+    end,
+    Full = lists:foldl(fun mirror_step/2, new_mirror(), [Append(N) || N <- lists:seq(1, Count)]),
+    Removals = [{truncate, <<"s", 0>>, 6_660}, {delete, <<"s", 1>>}, {truncate, <<"s", 2>>, 9_999}],
+    {Log, _, Mirror} = Swept = sweep(lists:foldl(fun erase_step/2, Full, Removals)),
+    Live = [I || {live, I} := _ <- Mirror],
+    %% Of the first stream the last six of 6,666 are left, of the others nothing.
+    ?assertEqual([Count - 2 - 3 * N || N <- [5, 4, 3, 2, 1, 0]], lists:sort(Live)),
+    ?assertEqual([], [Number || {chunk, {No, Number}} := _ <- Mirror, No =/= 0, Number < 51]),
+    {Positions, Fetched} = first_positions(Swept),
+    ?assertEqual([I - 1 || I <- lists:sort(Live)], Positions),
+    ?assert(Fetched < 40),
+    ?assertEqual(length(Live), length(erl_esdb_log:read_log(0, infinity, forward, Log))).
+
+new_mirror() -> {erl_esdb_log:new(), 1, #{}}.
+
+sweep({Log, _, _} = Mirror) ->
+    case erl_esdb_log:pending(Log) of
+        true -> sweep(erase_step(sweep, Mirror));
+        false -> Mirror
+    end.
+
+erase_step(Command, {Log, Index, Mirror}) ->
+    {_, Effects, Log1} = erl_esdb_log:apply(Index, Command, Log),
+    ?assert(length([I || {dead, Indexes} <- Effects, I <- Indexes]) =< 256),
+    ?assert(length(Effects) < 30),
+    {Log1, Index + 1, lists:foldl(fun effect/2, Mirror, Effects)}.
+
+%% As an engine reads the order, and how many chunks that took.
+first_positions({_, _, #{order := Order} = Mirror}) ->
+    Fetched = counters:new(1, []),
+    Fetch = fun(Number) ->
+        ok = counters:add(Fetched, 1, 1),
+        maps:get({chunk, {0, Number}}, Mirror)
+    end,
+    Owners = #{
+        erl_esdb_log:no(Head) => {S, erl_esdb_log:first(Head)}
+     || {stream, S} := Head <- Mirror
+    },
+    Owner = fun(No) -> maps:get(No, Owners, gone) end,
+    Spans = erl_esdb_log:log_rows(Order, 0, 20, forward, Owner, Fetch),
+    {[Row#row.position || {_, {Row, _, _}} <- Spans], counters:get(Fetched, 1)}.
+
+%% A reader that has asked for a stream, and then passes over what was erased since, looks again.
+a_gap_met_during_a_cut_is_looked_at_again(_Config) ->
+    Append = {append, <<"s">>, -2, <<>>, #{count => 1, epoch_us => 0}},
+    Full = lists:foldl(fun mirror_step/2, new_mirror(), lists:duplicate(1000, Append)),
+    {_, _, #{order := Order} = Mirror} = sweep(erase_step({truncate, <<"s">>, 900}, Full)),
+    Fetch = fun(Number) -> maps:get({chunk, {0, Number}}, Mirror) end,
+    Firsts = counters:new(1, []),
+    Owner = fun(1) ->
+        First = counters:get(Firsts, 1),
+        ok = counters:put(Firsts, 1, 900),
+        {<<"s">>, First}
+    end,
+    Read = fun() -> erl_esdb_log:log_rows(Order, last, infinity, backward, Owner, Fetch) end,
+    ?assertThrow(removed, Read()),
+    ?assertEqual(lists:seq(999, 900, -1), [V || {_, {_, V, V}} <- Read()]).
 
 %% Invariant 4: at most 20 bytes an append for streams and positions. A hundred streams in turn,
 %% batches of one to three, a quarter of a millisecond apart.

@@ -527,11 +527,8 @@ a_str_45_no_more_is_decoded_than_is_asked_for(Config) ->
     {ok, 999} = append(Store, ?S, any, events(1000)),
     [{ok, _} = append(Store, <<"large">>, any, [Large]) || _ <- lists:seq(1, 100)],
     {ok, 0} = append(Store, <<"last">>, any, [event(1, <<"Last">>)]),
-    Decode = {erlang, binary_to_term, 1},
-    1 = erlang:trace_pattern(Decode, true, [call_count]),
-    {ok, [#event{position = 0}]} = read_by_event_types(Store, [<<"Counted">>], 1),
-    {call_count, Decoded} = erlang:trace_info(Decode, call_count),
-    1 = erlang:trace_pattern(Decode, false, [call_count]),
+    One = fun() -> read_by_event_types(Store, [<<"Counted">>], 1) end,
+    {{ok, [#event{position = 0}]}, Decoded} = counted({erlang, binary_to_term, 2}, One),
     ?assert(Decoded > 0 andalso Decoded < 10),
     Self = self(),
     Search = fun() -> Self ! {found, read_by_event_types(Store, [<<"Last">>], 1)} end,
@@ -664,6 +661,23 @@ b_limits(Config) ->
     ?assertEqual({ok, 1}, append(Store, ?S, any, [Event(800), Event(800)])),
     ok = erl_esdb:stop_store(Store).
 
+%% Events that share one binary are small until they are encoded: what will be refused never is.
+b_what_is_refused_is_not_encoded(Config) ->
+    Store = store(Config),
+    Encoded = fun(Events) ->
+        counted({erlang, term_to_binary, 2}, fun() -> append(Store, ?S, any, Events) end)
+    end,
+    Shared = binary:copy(<<"x">>, 10_000_000),
+    Event = #{event_type => <<"T">>, data => Shared},
+    {{error, {batch_too_large, Size, 67_108_864}}, 0} = Encoded(lists:duplicate(150, Event)),
+    ?assert(Size > 1_500_000_000),
+    Large = Event#{data => #{two => [Shared, Shared]}},
+    ?assertMatch({{error, {event_too_large, _, 16_777_216}}, 0}, Encoded([event(1), Large])),
+    Document = fun() -> erl_esdb_store:put_document(Store, {d, 1}, [Shared, Shared]) end,
+    Refused = counted({erlang, term_to_binary, 2}, Document),
+    ?assertMatch({{error, {document_too_large, _, _}}, 0}, Refused),
+    ?assertEqual({{ok, 1}, 2}, Encoded([Event, event(2)])).
+
 b_names_have_a_limit(Config) ->
     Store = store(Config),
     Longest = binary:copy(<<"n">>, 65_536),
@@ -687,6 +701,7 @@ b_misuse(Config) ->
             fun() -> append(Store, ?S, whatever, []) end,
             fun() -> append(Store, ?S, any, #{}) end,
             fun() -> append(Store, ?S, any, [event(1) | event(2)]) end,
+            fun() -> append(Store, ?S, any, events(1), #{return => bogus}) end,
             fun() -> read(Store, stream, 0, 1, forward) end,
             fun() -> read(Store, ?S, -1, 1, forward) end,
             fun() -> read(Store, ?S, 0, -1, forward) end,
@@ -695,6 +710,14 @@ b_misuse(Config) ->
             fun() -> erl_esdb_streams:read(Store, ?S, 0, 1, forward, #{consistency => none}) end,
             fun() -> erl_esdb_streams:read(Store, ?S, 0, 1, forward, #{timeout => -1}) end,
             fun() -> read_all(Store, some, 1, forward) end,
+            fun() -> read_all(Store, some, 1, backward) end,
+            fun() -> read_all(Store, 0, foo, forward) end,
+            %% also where there is nothing to read
+            fun() -> read_all(Store, 100, foo, backward) end,
+            fun() -> read_all(Store, 100, -1, backward) end,
+            fun() -> read_all(Store, 0, 1, sideways) end,
+            fun() -> read_all(Store, ?S, foo, backward) end,
+            fun() -> read_all("store", 0, 1, backward) end,
             fun() -> read_by_event_types(Store, [type], 1) end,
             fun() -> read_by_event_types(Store, [], -1) end,
             fun() -> erl_esdb_streams:delete(Store, stream) end,
@@ -822,6 +845,86 @@ b_a_part_of_a_stream_is_not_dense(_Config) ->
     ],
     ?assertNot(is_dense({ok, Events})).
 
+%% A cut that removes much holds nobody up: a command that came after it has its turn before the
+%% rest is erased, and in the end everything is.
+b_removal_goes_on_between_commands(Config) ->
+    Store = store(Config),
+    {ok, 0} = append(Store, <<"other">>, any, events(1)),
+    [{ok, _} = append(Store, ?S, any, [event(N)]) || N <- lists:seq(1, 5000)],
+    Engine = erl_esdb_test:engine(Store),
+    ok = sys:suspend(Engine),
+    Cut = spawn_monitor(fun() -> exit(erl_esdb_store:truncate(Store, ?S, 4990)) end),
+    ok = erl_esdb_test:await(fun() -> queued(Engine) =:= 1 end),
+    Append = spawn_monitor(fun() -> exit(append(Store, <<"other">>, 0, events(1))) end),
+    ok = erl_esdb_test:await(fun() -> queued(Engine) =:= 2 end),
+    1 = erlang:trace(Engine, true, [send]),
+    ok = sys:resume(Engine),
+    ?assertEqual({ok, {0, 4990}}, ended(Cut)),
+    ?assertEqual({ok, 1}, ended(Append)),
+    %% One slice of 256 is erased with the cut, one each time the engine tells itself to go on,
+    %% which it does behind what has come: so each of these calls finds one less.
+    [{ok, -1} = append(Store, <<"none">>, any, []) || _ <- lists:seq(1, 4990 div 256)],
+    1 = erlang:trace(Engine, false, [send]),
+    Sent = sent(Engine),
+    %% To who resumed it, to itself, to who cut, to who appended: no other slice lies between.
+    ?assertMatch([answer, sweep, answer, answer | _], Sent),
+    ?assertEqual(4990 div 256, length([sweep || sweep <- Sent])),
+    {ok, Events} = read_all(Store, 0, infinity, forward),
+    ?assertEqual(12, length(Events)),
+    ?assertEqual(lists:seq(4990, 4999), [V || #event{stream_id = ?S, version = V} <- Events]).
+
+queued(Pid) -> element(2, process_info(Pid, message_queue_len)).
+
+ended({_, Ref}) ->
+    receive
+        {'DOWN', Ref, process, _, Result} -> Result
+    end.
+
+%% What a process has sent while it was traced.
+sent(Pid) ->
+    Ref = erlang:trace_delivered(Pid),
+    receive
+        {trace_delivered, Pid, Ref} -> sent_so_far()
+    end.
+
+sent_so_far() ->
+    receive
+        {trace, _, send, sweep, _} -> [sweep | sent_so_far()];
+        {trace, _, send, _, _} -> [answer | sent_so_far()]
+    after 0 -> []
+    end.
+
+%% Readers of all streams run while many rows are cut, in both directions: each sees the stream from
+%% one of the cuts on to the end.
+b_readers_race_a_large_removal(Config) ->
+    Store = store(Config),
+    Count = 3000,
+    Cuts = lists:seq(0, 2900, 100),
+    [{ok, _} = append(Store, ?S, any, [event(N)]) || N <- lists:seq(1, Count)],
+    Writer = fun() ->
+        [{ok, _} = erl_esdb_store:truncate(Store, ?S, Cut) || Cut <- Cuts],
+        {ok, _} = append(Store, <<"end">>, any, events(1)),
+        []
+    end,
+    Read = fun(From, Direction) ->
+        {ok, Events} = erl_esdb_streams:read_log(Store, From, infinity, Direction, #{}),
+        lists:sort([V || #event{stream_id = ?S, version = V} <- Events])
+    end,
+    Right = fun(Versions) ->
+        lists:member(hd(Versions), Cuts) andalso Versions =:= lists:seq(hd(Versions), Count - 1)
+    end,
+    Reader = fun Reader(From, Direction, Bad) ->
+        Wrong = [Versions || Versions <- [Read(From, Direction)], not Right(Versions)],
+        case erl_esdb_streams:exists(Store, <<"end">>) of
+            true -> Wrong ++ Bad;
+            false -> Reader(From, Direction, Wrong ++ Bad)
+        end
+    end,
+    [[] | Seen] = concurrently([
+        Writer, fun() -> Reader(0, forward, []) end, fun() -> Reader(last, backward, []) end
+    ]),
+    ?assertEqual([], lists:append(Seen)).
+
 %% A store that stops while it is called: an answer, no exit, no process left behind.
 b_stop_in_the_middle(Config) ->
     Store = store(Config),
@@ -844,6 +947,14 @@ append_until_stopped(Store) ->
 filled(Config, Count) ->
     {ok, _} = append(store(Config), ?S, ?NO_STREAM, events(Count)),
     ok.
+
+%% The answer of a fun, and how often it called a function of another module.
+counted(MFA, Fun) ->
+    1 = erlang:trace_pattern(MFA, true, [call_count]),
+    Result = Fun(),
+    {call_count, Count} = erlang:trace_info(MFA, call_count),
+    1 = erlang:trace_pattern(MFA, false, [call_count]),
+    {Result, Count}.
 
 window(Config, Start, Count, Direction) ->
     {ok, Events} = read(store(Config), ?S, Start, Count, Direction),

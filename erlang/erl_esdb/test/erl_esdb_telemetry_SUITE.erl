@@ -1,7 +1,8 @@
 -module(erl_esdb_telemetry_SUITE).
 -moduledoc """
-Telemetry, with the handlers kept here and with a library named `telemetry`: a stand-in of a few
-lines that has the calls of the real one that the store makes.
+Telemetry, with the handlers kept here and with an application named `telemetry`: a stand-in of a
+few lines that has the calls of the real one that the store makes, and like it does nothing before
+it is started.
 """.
 
 -compile([export_all, nowarn_export_all]).
@@ -15,7 +16,9 @@ all() ->
         {group, alone},
         {group, with_library},
         a_tel_07_every_macro,
-        a_handler_survives_the_library
+        a_handler_survives_the_library,
+        the_library_is_started_first,
+        the_store_starts_without_the_library
     ].
 
 groups() -> [{Group, [], cases()} || Group <- [alone, with_library]].
@@ -35,13 +38,14 @@ cases() ->
     ].
 
 init_per_group(with_library, Config) ->
-    load_stand_in(),
+    add_stand_in(Config),
+    ok = application:start(telemetry),
     Config;
 init_per_group(alone, Config) ->
     ?assertNot(erlang:function_exported(telemetry, execute, 3)),
     Config.
 
-end_per_group(with_library, _Config) -> unload_stand_in();
+end_per_group(with_library, Config) -> remove_stand_in(Config);
 end_per_group(alone, _Config) -> ok.
 
 a_tel_01_attach_default_handler(_Config) ->
@@ -151,12 +155,16 @@ concurrent_attaches(_Config) ->
 
 misuse(_Config) ->
     ?assertError(badarg, erl_esdb_telemetry:attach(id, fun() -> ok end, none)),
-    ?assertError(badarg, erl_esdb_telemetry:attach(id, no_fun, none)).
+    ?assertError(badarg, erl_esdb_telemetry:attach(id, no_fun, none)),
+    Names = [foo, [foo], [[]], [[foo, "bar"]], [[foo] | bar], [[foo | bar]], #{}],
+    [?assertError(badarg, erl_esdb_telemetry:attach_many(a, N, handler(), [])) || N <- Names],
+    ?assertEqual({error, not_found}, erl_esdb_telemetry:detach(a)).
 
 %% Handlers attached before the library came go on and can be detached.
-a_handler_survives_the_library(_Config) ->
+a_handler_survives_the_library(Config) ->
     ok = attach(early),
-    load_stand_in(),
+    add_stand_in(Config),
+    ok = application:start(telemetry),
     ok = attach(late),
     ok = erl_esdb_telemetry:emit(?STORE_STARTED, #{}, #{}),
     ?assertMatch([_, _], received()),
@@ -164,7 +172,37 @@ a_handler_survives_the_library(_Config) ->
     ?assertEqual(ok, erl_esdb_telemetry:detach(late)),
     ok = erl_esdb_telemetry:emit(?STORE_STARTED, #{}, #{}),
     ?assertEqual([], received()),
-    unload_stand_in().
+    remove_stand_in(Config).
+
+%% On the code path and neither loaded nor started: whoever starts the store gets both.
+the_library_is_started_first(Config) ->
+    fresh(),
+    add_stand_in(Config),
+    {ok, Started} = application:ensure_all_started(erl_esdb),
+    ?assertEqual([telemetry, erl_esdb], [A || A <- Started, A =:= telemetry orelse A =:= erl_esdb]),
+    ?assertEqual({error, already_exists}, telemetry:attach_many(logger_id(), [], handler(), none)),
+    ok = telemetry:attach_many(?FUNCTION_NAME, [?STREAM_WRITE_STOP], handler(), config),
+    {ok, _} = erl_esdb:start_store(?FUNCTION_NAME),
+    {ok, 0} = erl_esdb_streams:append(?FUNCTION_NAME, <<"s">>, any, erl_esdb_test:events(1)),
+    ?assertMatch([{?STREAM_WRITE_STOP, _, #{new_version := 0}, config}], received()),
+    fresh(),
+    remove_stand_in(Config).
+
+the_store_starts_without_the_library(_Config) ->
+    fresh(),
+    ?assertEqual(non_existing, code:which(telemetry)),
+    {ok, Started} = application:ensure_all_started(erl_esdb),
+    ?assert(lists:member(erl_esdb, Started)),
+    ?assertNot(lists:member(telemetry, Started)),
+    ?assertEqual({error, already_exists}, erl_esdb_telemetry:attach_logger()),
+    fresh().
+
+fresh() ->
+    [_ = application:stop(App) || App <- [erl_esdb, erl_esdb_gater]],
+    _ = application:unload(erl_esdb),
+    ok.
+
+logger_id() -> erl_esdb_logger_handler.
 
 a_tel_07_every_macro(_Config) ->
     Macros = [
@@ -184,6 +222,7 @@ a_tel_07_every_macro(_Config) ->
         {?CLUSTER_LEADER_ELECTED, "cluster.leader.elected"},
         {?STORE_STARTED, "store.started"},
         {?STORE_STOPPED, "store.stopped"},
+        {?STORE_GAVE_UP, "store.gave_up"},
         {?EMITTER_BROADCAST, "emitter.broadcast"},
         {?EMITTER_POOL_CREATED, "emitter.pool.created"},
         {?TEMPORAL_READ_UNTIL, "temporal.read_until"},
@@ -255,35 +294,47 @@ received() ->
     after 0 -> []
     end.
 
-%% What the library does with these calls, in as few words as possible; its table is a process'
-%% dictionary.
-load_stand_in() ->
-    Source = [
+%% What the library does with these calls, in as few words as possible: an application whose process
+%% keeps the handlers in a table. Before it is started there is no table, and each call fails.
+stand_in() ->
+    [
         "-module(telemetry).",
-        "-export([attach_many/4, detach/1, execute/3, loop/1]).",
-        "attach_many(I, Es, F, C) -> call({attach, I, Es, F, C}).",
-        "detach(I) -> call({detach, I}).",
+        "-behaviour(application).",
+        "-behaviour(gen_server).",
+        "-export([attach_many/4, detach/1, execute/3]).",
+        "-export([start/2, stop/1, init/1, handle_call/3, handle_cast/2]).",
+        "start(_, _) -> gen_server:start_link({local, telemetry}, telemetry, [], []).",
+        "stop(_) -> ok.",
+        "init([]) -> {ok, ets:new(telemetry, [named_table, ordered_set])}.",
+        "attach_many(I, Es, F, C) -> gen_server:call(telemetry, {attach, {I, Es, F, C}}).",
+        "detach(I) -> gen_server:call(telemetry, {detach, I}).",
         "execute(E, M, D) ->",
-        "  [run(H, E, M, D) || {_, Es, _, _} = H <- call(list), lists:member(E, Es)], ok.",
+        "  [run(H, E, M, D) || {_, Es, _, _} = H <- ets:tab2list(telemetry), lists:member(E, Es)],",
+        "  ok.",
         "run({I, _, F, C}, E, M, D) -> try F(E, M, D, C) catch _:_ -> detach(I) end.",
-        "call(R) -> case whereis(telemetry) of",
-        "    undefined -> P = spawn(telemetry, loop, [[]]), catch register(telemetry, P);",
-        "    _ -> ok end,",
-        "  telemetry ! {self(), R}, receive {telemetry, A} -> A end.",
-        "loop(L) -> receive",
-        "    {P, {attach, I, Es, F, C}} -> case lists:keymember(I, 1, L) of",
-        "        true -> P ! {telemetry, {error, already_exists}}, loop(L);",
-        "        false -> P ! {telemetry, ok}, loop(L ++ [{I, Es, F, C}]) end;",
-        "    {P, {detach, I}} -> case lists:keymember(I, 1, L) of",
-        "        true -> P ! {telemetry, ok}, loop(lists:keydelete(I, 1, L));",
-        "        false -> P ! {telemetry, {error, not_found}}, loop(L) end;",
-        "    {P, list} -> P ! {telemetry, L}, loop(L) end."
-    ],
-    {ok, telemetry, Code} = compile:forms(parse(Source), [binary]),
-    {module, telemetry} = code:load_binary(telemetry, "telemetry.erl", Code),
-    %% Here, so that two callers do not start it twice.
-    {error, not_found} = telemetry:detach(nobody),
-    ok.
+        "handle_call({attach, Handler}, _, T) -> case ets:insert_new(T, Handler) of",
+        "    true -> {reply, ok, T};",
+        "    false -> {reply, {error, already_exists}, T} end;",
+        "handle_call({detach, I}, _, T) -> case ets:take(T, I) of",
+        "    [_] -> {reply, ok, T};",
+        "    [] -> {reply, {error, not_found}, T} end.",
+        "handle_cast(_, T) -> {noreply, T}."
+    ].
+
+%% As a user has it: a folder on the code path.
+add_stand_in(Config) ->
+    Ebin = ebin(Config),
+    ok = filelib:ensure_path(Ebin),
+    {ok, telemetry, Code} = compile:forms(parse(stand_in()), [binary]),
+    ok = file:write_file(filename:join(Ebin, "telemetry.beam"), Code),
+    App =
+        {application, telemetry, [
+            {vsn, "1"}, {modules, [telemetry]}, {registered, []}, {mod, {telemetry, []}}
+        ]},
+    ok = file:write_file(filename:join(Ebin, "telemetry.app"), io_lib:format("~tp.~n", [App])),
+    true = code:add_patha(Ebin).
+
+ebin(Config) -> filename:join([proplists:get_value(priv_dir, Config), "telemetry", "ebin"]).
 
 parse(Lines) ->
     {ok, Tokens, _} = erl_scan:string(lists:flatten(lists:join("\n", Lines))),
@@ -293,11 +344,10 @@ forms([{dot, _} = Dot | Rest], Form) -> [lists:reverse([Dot | Form]) | forms(Res
 forms([Token | Rest], Form) -> forms(Rest, [Token | Form]);
 forms([], []) -> [].
 
-unload_stand_in() ->
-    case whereis(telemetry) of
-        undefined -> ok;
-        Pid -> exit(Pid, kill)
-    end,
+remove_stand_in(Config) ->
+    _ = application:stop(telemetry),
+    ok = application:unload(telemetry),
+    true = code:del_path(ebin(Config)),
     _ = code:purge(telemetry),
     true = code:delete(telemetry),
     _ = code:purge(telemetry),

@@ -1,7 +1,8 @@
 -module(erl_esdb_test).
 -moduledoc "What the suites of the store share.".
 
--export([start_store/1, stop_store/1, event/1, event/2, events/1, events/2, versions/1, ids/1]).
+-export([event/1, event/2, events/1, events/2, versions/1, ids/1]).
+-export([start_store/1, stop_store/1, told/0]).
 -export([engine/1, concurrently/1, collect/2, collected/1, release/1, await/1, property/2]).
 
 -include_lib("proper/include/proper.hrl").
@@ -12,7 +13,14 @@
 start_store(Options) ->
     Store = list_to_atom("store_" ++ integer_to_list(erlang:unique_integer([positive]))),
     {ok, _} = erl_esdb:start_store(Store, Options),
+    ok = told(),
     Store.
+
+-doc "Returns when the handlers have been told of all that happened to stores before.".
+-spec told() -> ok.
+told() ->
+    {error, unknown_request} = gen_server:call(erl_esdb_lifecycle, ?FUNCTION_NAME),
+    ok.
 
 -spec stop_store(atom()) -> ok | {error, not_found}.
 stop_store(Store) -> erl_esdb:stop_store(Store).
