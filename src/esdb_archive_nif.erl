@@ -182,11 +182,14 @@ decompress(Data, Algorithm) -> decompress(Data, Algorithm, #{}).
 -doc """
 Decompresses data, with options:
 
-- `max_size`: the largest content that is accepted, in bytes, default 1 GiB. Less memory is used
-  than that where the input cannot hold as much, whatever it says about itself.
+- `max_size`: the largest content that is accepted, in bytes, default 1 GiB. Memory is taken as the
+  content needs it, whatever the input says about itself.
 - `dictionary`: for `zstd`, the bytes of a dictionary or its handle (`dictionary/1`).
 
 All Zstandard frames of the input are read, and their contents joined; skippable frames are skipped.
+What is wrong with their structure is told first. Then their blocks are judged in order, and the first
+one that is corrupt (`corrupt`) or takes the content above `max_size` (`{too_large, MaxSize}`) decides;
+the checksum of a frame comes after all of its blocks.
 """.
 -spec decompress(Data :: iodata(), algorithm(), decompress_options()) ->
     {ok, binary()} | {error, reason()}.

@@ -135,14 +135,19 @@ fn zstd_decompress<'a>(
     plan: zstd::Plan,
     dictionary: Option<&dictionary::Dictionary>,
 ) -> Result<Found<'a>, Fail> {
-    let decompress = |output: &mut [u8]| zstd::decompress(data, output, plan, max_size, dictionary);
-    let capacity = usize::try_from(plan.most.min(max_size)).map_err(|_| Error::NoMemory)?;
-    if plan.least == plan.most {
+    if plan.most <= max_size && plan.most <= terms::SMALL as u64 {
+        let size = plan.most as usize;
+        let decompress =
+            |output: &mut [u8]| zstd::decompress(data, output, plan, max_size, dictionary);
         // A frame that holds another amount than it states is corrupt, so the size is exact.
-        terms::exactly(env, capacity, decompress)
-    } else {
-        terms::at_most(env, capacity, decompress)
+        return match plan.least == plan.most {
+            true => terms::exactly(env, size, decompress),
+            false => terms::at_most(env, size, decompress),
+        };
     }
+    terms::growing(env, |output| {
+        zstd::decompress(data, output, plan, max_size, dictionary)
+    })
 }
 
 /// The bytes and the reference of a handle. The bytes are those that the dictionary keeps, so that they need

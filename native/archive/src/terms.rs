@@ -4,6 +4,7 @@ use crate::Kept;
 use esdb_core::archive::{
     Error,
     dictionary::{self, Dictionary},
+    zstd,
 };
 use rustler::{
     Binary, Decoder, Encoder, Env, NewBinary, NifResult, OwnedBinary, ResourceArc, Term,
@@ -21,7 +22,7 @@ mod atoms {
 }
 
 /// Up to this size content goes through a buffer of the thread, and is copied into a binary that fits.
-const SMALL: usize = 64 << 10;
+pub const SMALL: usize = 64 << 10;
 /// That many bytes are counted as one hundredth of a timeslice (1 ms).
 const BYTES_A_PERCENT: usize = 2_048;
 
@@ -109,6 +110,30 @@ pub fn exactly<'a>(
     let mut binary = OwnedBinary::new(size).ok_or(Error::NoMemory)?;
     filled(size, fill(binary.as_mut_slice())?)?;
     Ok(Found::Content(binary.release(env)))
+}
+
+/// The content that `fill` writes into as much room as it asks for; it returns how much of it it used.
+pub fn growing<'a>(
+    env: Env<'a>,
+    fill: impl FnOnce(&mut Growing) -> Result<usize, Error>,
+) -> Result<Found<'a>, Fail> {
+    let mut growing = Growing(OwnedBinary::new(0).ok_or(Error::NoMemory)?);
+    let used = fill(&mut growing)?;
+    let mut binary = growing.0;
+    binary.realloc_or_copy(used);
+    Ok(Found::Content(binary.release(env)))
+}
+
+/// A binary that grows.
+pub struct Growing(OwnedBinary);
+
+impl zstd::Output for Growing {
+    fn room(&mut self, size: usize) -> Result<&mut [u8], Error> {
+        if size > self.0.len() && !self.0.realloc(size) {
+            return Err(Error::NoMemory);
+        }
+        Ok(self.0.as_mut_slice())
+    }
 }
 
 fn filled(size: usize, used: usize) -> Result<(), Error> {
