@@ -382,6 +382,11 @@ Any bytes are a dictionary of raw content, except none at all and those with the
 one that break its format (`badarg`). The handle is good on this node with this load of the library;
 elsewhere it is prepared again from the bytes it carries, which a small cache remembers. Raises
 `system_limit` when it finds no memory.
+
+Besides the bytes a handle keeps what libzstd makes of them: for 32 KB together about half a
+megabyte, for 1 MB about 4. When it is used to compress at another level than 3 it keeps that form
+too, for the last such level only: at level 9 about as much again, at level 22 a megabyte for 32 KB
+and 17 for 1 MB.
 """.
 -spec dictionary(Bytes :: binary()) -> dictionary().
 dictionary(Bytes) when is_binary(Bytes) ->

@@ -184,7 +184,9 @@ impl DictionaryArg<'_> {
     pub fn prepared(&self, level: i32) -> Result<Option<Arc<Dictionary>>, Error> {
         match self {
             Self::None => Ok(None),
-            Self::Bytes(bytes) => dictionary::prepared(bytes, level).map(Some),
+            Self::Bytes(bytes) => {
+                dictionary::prepared(bytes, level).map(|prepared| Some(prepared.dictionary))
+            }
             Self::Kept(kept) => Ok(Some(Arc::clone(&kept.0))),
         }
     }

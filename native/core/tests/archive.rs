@@ -199,7 +199,7 @@ fn a_trained_dictionary_makes_events_smaller() {
     };
     let samples: Vec<_> = (0..2000).map(event).collect();
     let trained = joined(&samples).train(2048).unwrap();
-    let prepared = dictionary::prepared(&trained, 3).unwrap();
+    let prepared = dictionary::prepared(&trained, 3).unwrap().dictionary;
     assert_eq!(prepared.id(), dictionary::id(&trained));
     let data = event(5000);
     let small = compress_zstd(data.as_bytes(), 3, Some(&prepared));

@@ -59,6 +59,7 @@ pub fn compress(
     let prepared = dictionary
         .map(|dictionary| dictionary.for_compression(level))
         .transpose()?;
+    let prepared = prepared.as_deref();
     let level = match level {
         DEFAULT_LEVEL if input.len() <= TINY && prepared.is_none() => DEFAULT_LEVEL - 1,
         _ => level,
