@@ -96,8 +96,9 @@ Misuse (data that is no iodata, an unknown option, an option of a wrong type) ra
 %% How many bytes of input (for compression) or output (for decompression) take less than 1 ms.
 -define(SHORT_LZ4, 262_144).
 -define(SHORT_ZSTD, 131_072).
-%% A dictionary given as bytes has to be compared, or prepared.
--define(SHORT_DICTIONARY, 65_536).
+%% A dictionary given as bytes has to be prepared. Those of a handle are, or compared, or prepared once.
+-define(SHORT_DICTIONARY, 4_096).
+-define(SHORT_HANDLE, 65_536).
 
 -define(MIN_DICTIONARY, 256).
 -define(MAX_DICTIONARY, 16_777_216).
@@ -172,7 +173,7 @@ is_short(Data, Level, Dictionary) ->
 
 -spec is_short_dictionary(none | esdb_archive_options:dictionary()) -> boolean().
 is_short_dictionary(Bytes) when is_binary(Bytes) -> byte_size(Bytes) =< ?SHORT_DICTIONARY;
-is_short_dictionary({esdb_dictionary, Bytes, _}) -> byte_size(Bytes) =< ?SHORT_DICTIONARY;
+is_short_dictionary({esdb_dictionary, Bytes, _}) -> byte_size(Bytes) =< ?SHORT_HANDLE;
 is_short_dictionary(none) -> true.
 
 -doc "The same as `decompress(Data, Algorithm, #{})`.".

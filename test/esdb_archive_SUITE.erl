@@ -783,13 +783,8 @@ t_twin_trains_on_many_tiny_samples(_) ->
 %% Many pieces and many epochs: the work must not grow with the product of both.
 t_twin_trains_in_linear_time(_) ->
     Samples = [rand:bytes(85_000) || _ <- lists:seq(1, 200)],
-    Work = fun(Size) ->
-        {reductions, Before} = process_info(self(), reductions),
-        {ok, _} = esdb_archive_erl:train_dictionary(Samples, Size),
-        {reductions, After} = process_info(self(), reductions),
-        After - Before
-    end,
-    {Few, Many} = {Work(8192), Work(1 bsl 24)},
+    Train = fun(Size) -> fun() -> {ok, _} = esdb_archive_erl:train_dictionary(Samples, Size) end end,
+    {Few, Many} = {reductions(Train(8192)), reductions(Train(1 bsl 24))},
     ct:log("~b and ~b reductions", [Few, Many]),
     ?assert(Many < 1.5 * Few).
 
@@ -813,6 +808,58 @@ t_the_bytes_of_a_handle_decide(_) ->
     ?assertEqual(
         {error, invalid_dictionary}, ?M:compress(Data, zstd, #{dictionary => Invalid})
     ).
+
+%% A dictionary given as bytes is prepared, which takes up to 1.5 ms for 64 KB: not on a normal
+%% scheduler. Where one has to be that came with a handle, and fails or not, the scheduler is told.
+t_preparing_a_dictionary_is_work(_) ->
+    Calls = [
+        fun(Dictionary) -> ?M:compress(~"x", zstd, #{dictionary => Dictionary}) end,
+        fun(Dictionary) -> ?M:decompress(~"x", zstd, #{dictionary => Dictionary}) end
+    ],
+    [
+        begin
+            ?assertEqual(native(["d"]), schedulers(fun() -> Call(rand:bytes(65_536)) end)),
+            ?assertEqual(native(["d"]), schedulers(fun() -> Call(rand:bytes(4_097)) end)),
+            ?assertEqual(native(["n"]), schedulers(fun() -> Call(rand:bytes(4_096)) end)),
+            Foreign = {esdb_dictionary, rand:bytes(60_000), make_ref()},
+            ?assertEqual(native(["n"]), schedulers(fun() -> Call(Foreign) end)),
+            [
+                %% A timeslice has 4,000 reductions.
+                ?assert(reductions(fun() -> Call(Dictionary) end) >= Least, Least)
+             || {Least, Dictionary} <- [
+                    {400, rand:bytes(4_096)},
+                    {400, <<16#EC30A437:32/little, (rand:bytes(4_088))/binary>>},
+                    {3_000, {esdb_dictionary, rand:bytes(60_000), make_ref()}}
+                ],
+                ?M:is_nif_loaded()
+            ]
+        end
+     || Call <- Calls
+    ].
+
+native(Schedulers) ->
+    case ?M:is_nif_loaded() of
+        true -> Schedulers;
+        false -> []
+    end.
+
+%% Of the native functions that Fun calls: normal or dirty. In Erlang they are all the same.
+schedulers(Fun) ->
+    Functions = [
+        {zstd_compress_n, 4}, {zstd_compress_d, 4}, {zstd_decompress_n, 4}, {zstd_decompress_d, 3}
+    ],
+    {Traces, _} = traced(Fun, [call], fun() ->
+        [erlang:trace_pattern({?M, F, A}, ?M:is_nif_loaded(), [local]) || {F, A} <- Functions]
+    end),
+    [lists:last(string:split(atom_to_list(F), "_", all)) || {trace, _, call, {?M, F, _}} <- Traces].
+
+%% No more can be counted at once than a timeslice has left.
+reductions(Fun) ->
+    true = erlang:yield(),
+    {reductions, Before} = process_info(self(), reductions),
+    _ = Fun(),
+    {reductions, After} = process_info(self(), reductions),
+    After - Before.
 
 t_each_mode_reads_the_other_with_a_dictionary(_) ->
     Data = event(7),

@@ -92,7 +92,7 @@ fn zstd_compress<'a>(
     checksum: bool,
     dictionary: &DictionaryArg,
 ) -> Result<Found<'a>, Fail> {
-    let dictionary = dictionary.prepared(level)?;
+    let dictionary = dictionary.prepared(env, level)?;
     terms::at_most(env, zstd::compress_bound(data.len()), |output| {
         zstd::compress(data, output, level, checksum, dictionary.as_deref())
     })
@@ -107,7 +107,7 @@ fn zstd_decompress_n<'a>(
     dictionary: DictionaryArg,
     short: u64,
 ) -> Result<Found<'a>, Fail> {
-    let dictionary = dictionary.prepared(zstd::DEFAULT_LEVEL)?;
+    let dictionary = dictionary.prepared(env, zstd::DEFAULT_LEVEL)?;
     let plan = zstd::plan(&data, max_size, dictionary.as_deref())?;
     if plan.most > short {
         return Ok(Found::Long);
@@ -123,7 +123,7 @@ fn zstd_decompress_dirty<'a>(
     max_size: u64,
     dictionary: DictionaryArg,
 ) -> Result<Found<'a>, Fail> {
-    let dictionary = dictionary.prepared(zstd::DEFAULT_LEVEL)?;
+    let dictionary = dictionary.prepared(env, zstd::DEFAULT_LEVEL)?;
     let plan = zstd::plan(&data, max_size, dictionary.as_deref())?;
     zstd_decompress(env, &data, max_size, plan, dictionary.as_deref())
 }

@@ -3,7 +3,7 @@
 use crate::Kept;
 use esdb_core::archive::{
     Error,
-    dictionary::{self, Dictionary},
+    dictionary::{self, Dictionary, Prepared},
     zstd,
 };
 use rustler::{
@@ -25,6 +25,9 @@ mod atoms {
 pub const SMALL: usize = 64 << 10;
 /// That many bytes are counted as one hundredth of a timeslice (1 ms).
 const BYTES_A_PERCENT: usize = 2_048;
+/// The same for a dictionary that is prepared, with what each of them takes.
+const PREPARED_A_PERCENT: usize = 512;
+const PREPARED_AT_LEAST: usize = 2_048;
 
 thread_local! {
     static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
@@ -180,14 +183,25 @@ impl<'a> Decoder<'a> for DictionaryArg<'a> {
 }
 
 impl DictionaryArg<'_> {
-    /// The dictionary prepared for use, at `level` where it has to be made.
-    pub fn prepared(&self, level: i32) -> Result<Option<Arc<Dictionary>>, Error> {
-        match self {
-            Self::None => Ok(None),
-            Self::Bytes(bytes) => {
-                dictionary::prepared(bytes, level).map(|prepared| Some(prepared.dictionary))
-            }
-            Self::Kept(kept) => Ok(Some(Arc::clone(&kept.0))),
+    /// The dictionary prepared for use, at `level` where it has to be made; the scheduler is told when it was,
+    /// and when that failed.
+    pub fn prepared(&self, env: Env, level: i32) -> Result<Option<Arc<Dictionary>>, Error> {
+        let bytes = match self {
+            Self::None => return Ok(None),
+            Self::Kept(kept) => return Ok(Some(Arc::clone(&kept.0))),
+            Self::Bytes(bytes) => bytes,
+        };
+        let prepared = dictionary::prepared(bytes, level);
+        if !matches!(
+            &prepared,
+            Ok(Prepared {
+                was_made: false,
+                ..
+            })
+        ) {
+            let work = PREPARED_AT_LEAST + bytes.len();
+            esdb_boundary::charge(env, work, PREPARED_A_PERCENT);
         }
+        prepared.map(|prepared| Some(prepared.dictionary))
     }
 }
