@@ -22,6 +22,8 @@
 
 %% Less than a millisecond of compression, or of decompression, at the lower levels.
 -define(SLICE, 32_768).
+%% What it takes to make a context and free it, in reductions.
+-define(CONTEXT, 100).
 %% Bytes of output that take as long as a reduction.
 -define(REDUCTION, 256).
 
@@ -48,7 +50,17 @@
 -spec compress(binary(), 1..22, boolean(), none | dictionary()) -> binary().
 compress(Data, Level, Checksum, Dictionary) ->
     Options = #{compressionLevel => Level, checksumFlag => Checksum},
-    iolist_to_binary(zstd:compress(slices(Data), dictionary(Dictionary, Options))).
+    Compressed = zstd:compress(slices(Data), dictionary(Dictionary, Options)),
+    %% OTP counts the input as work, whatever the level, and what a new context takes not at all.
+    true = erlang:bump_reductions(?CONTEXT + byte_size(Data) div compressed_in_a_reduction(Level)),
+    iolist_to_binary(Compressed).
+
+%% In bytes.
+-spec compressed_in_a_reduction(1..22) -> pos_integer().
+compressed_in_a_reduction(Level) when Level =< 3 -> 128;
+compressed_in_a_reduction(Level) when Level =< 9 -> 32;
+compressed_in_a_reduction(Level) when Level =< 15 -> 8;
+compressed_in_a_reduction(_) -> 1.
 
 %% OTP takes as much input in one call as it is given, and can be interrupted between two calls
 %% only.
