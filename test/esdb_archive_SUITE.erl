@@ -722,6 +722,10 @@ t_misuse_is_badarg(_) ->
         fun() -> ?M:train_dictionary([~"a"], 255) end,
         fun() -> ?M:stream(sideways, zstd, #{}) end,
         fun() -> ?M:stream_update(none, ~"a") end
+        | [
+            fun() -> ?M:stream_update(esdb_archive_gen:forged(compress, A, {Place, x}), ~"a") end
+         || A <- [zlib, zstd], Place <- [2, 3, 4, 5, 6]
+        ]
     ],
     [?assertError(badarg, Call()) || Call <- Calls].
 
@@ -808,6 +812,14 @@ t_the_bytes_of_a_handle_decide(_) ->
     ?assertEqual(
         {error, invalid_dictionary}, ?M:compress(Data, zstd, #{dictionary => Invalid})
     ).
+
+%% OTP counts the input as work, whatever the level.
+t_higher_levels_are_more_work(_) ->
+    Data = rand:bytes(16_384),
+    Codec = esdb_zstd_erl:codec(),
+    Work = fun(Level) -> reductions(fun() -> Codec:compress(Data, Level, true, none) end) end,
+    %% A timeslice has 4,000 reductions.
+    [?assert(Work(Level) >= Least) || {Level, Least} <- [{9, 1_300}, {19, 3_000}]].
 
 %% A dictionary given as bytes is prepared, which takes up to 1.5 ms for 64 KB: not on a normal
 %% scheduler. Where one has to be that came with a handle, and fails or not, the scheduler is told.
