@@ -1,4 +1,10 @@
 [
-  inputs: ["mix.exs", "doc/ex_doc.exs", ".formatter.exs", "test/consumers/mix_app/**/*.{ex,exs}"],
+  inputs: [
+    "mix.exs",
+    "doc/ex_doc.exs",
+    ".formatter.exs",
+    "erlang/*/mix.exs",
+    "test/consumers/*/**/*.{ex,exs}"
+  ],
   line_length: 100
 ]

@@ -6,8 +6,10 @@
 # The tools in use: the machine's own where new enough, else those that `setup` installed.
 TOOLS = eval "$$(scripts/toolchain.sh env)" &&
 
-# REPO=... and EVENTS=... of the command line reach the demo as they are, whatever is in them.
-export REPO EVENTS
+# What the command line sets (REPO, EVENTS, OUT, ...) reaches the scripts as it is: by itself make would expand
+# every $ in it, and run what a $(shell ...) says.
+$(foreach name,$(.VARIABLES),$(if $(filter command,$(origin $(name))),\
+    $(eval override $(name) := $$(value $(name)))$(eval export $(name))))
 
 # One folder for all that cargo builds.
 export CARGO_TARGET_DIR ?= $(CURDIR)/_build/cargo
@@ -38,7 +40,7 @@ check: setup-tests ## formats, lints, xref, dialyzer, docs, a short fuzzing
 	@$(TOOLS) scripts/check.sh
 
 bench: build ## measure against named rivals; BENCH="hash archive" for some, RECORD=1 keeps the table
-	@$(TOOLS) scripts/bench.sh $(BENCH)
+	@$(TOOLS) scripts/bench.sh $$BENCH
 
 docs: build ## the documentation as HTML, below _build/docs
 	@$(TOOLS) scripts/docs.sh

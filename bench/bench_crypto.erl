@@ -58,7 +58,9 @@ long_messages() ->
                 end}
             }),
             compare("Ed25519 sign, " ++ Name, none, #{
-                ours => {"sign_ed25519", fun() -> esdb_crypto_nif:sign_ed25519(Message, Private) end},
+                ours => {"sign_ed25519", fun() ->
+                    esdb_crypto_nif:sign_ed25519(Message, Private)
+                end},
                 rival => {"crypto:sign", Sign}
             })
         end,

@@ -1,6 +1,7 @@
 #!/bin/sh
 # Everything a contributor must see pass: the suites with the native libraries and without, the Rust
-# tests, and the two consumer projects. Goes on after a failure, and ends with the sums.
+# tests, and the consumer projects. Goes on after a failure, and ends with the runners' own summary lines and
+# the sums.
 #
 #   ESDB_PROP=N    N times as many random cases
 set -u
@@ -22,6 +23,14 @@ run() {
     echo "=== $title: $(($(date +%s) - started)) s"
     [ "$(cat "$work/status")" = 0 ] || broken="$broken
   $title"
+    { echo "$title:"; own_words || echo "(no summary: ended with status $(cat "$work/status"))"; } >>"$work/summary"
+}
+
+# The lines of the output in which Common Test, EUnit, cargo and mix sum up, without colours.
+own_words() {
+    sed "s/$(printf '\033')\[[0-9;]*m//g" "$work/output" | grep -E \
+        -e '^All [0-9]+ tests passed' -e '^(Failed|Skipped|Passed) [0-9]+ ' \
+        -e '^test result: ' -e '^Result: ' -e '^[0-9]+ (doctest|propert|test).* failures?'
 }
 
 # sum_of PATTERN: adds up the numbers that the sed pattern finds in the output
@@ -61,6 +70,8 @@ fi
 run "consumer projects" test/consumers/run.sh
 if [ "$(cat "$work/status")" = 0 ]; then count 1 0; else count 0 1; fi
 
+printf '\n=== The runners\n'
+cat "$work/summary"
 [ -z "$broken" ] || printf '\nFailed:%s\n' "$broken"
 printf '\n%s passed, %s failed\n' "$passed" "$failed"
 [ -z "$broken" ] && [ "$failed" = 0 ] && [ "$passed" -gt 0 ]

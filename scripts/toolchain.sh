@@ -9,7 +9,8 @@
 #
 # What the machine has is used. What it lacks is installed on Debian: from its own packages where they are
 # new enough (Debian 13), else into a folder of the user (Debian 12), without touching the system's package
-# sources. On other systems a list says what is missing. doc/guides/toolchain.md explains each step.
+# sources. A package that is too old is never installed. On other systems a list says what is missing.
+# doc/guides/toolchain.md explains each step.
 #
 #   ESDB_CACHE   that folder (default: ${XDG_CACHE_HOME:-$HOME/.cache}/erl_esdb)
 set -eu
@@ -18,8 +19,9 @@ MIN_OTP=27
 MIN_REBAR3=3.24
 MIN_ELIXIR=1.18
 root=$(cd "$(dirname "$0")/.." && pwd -P)
-cache=${ESDB_CACHE:-${XDG_CACHE_HOME:-${HOME:?}/.cache}/erl_esdb}
+cache=${ESDB_CACHE:-${XDG_CACHE_HOME:-${HOME:-}/.cache}/erl_esdb}
 log=$cache/setup.log
+looked_for=$cache/setup.done
 min_rust=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' "$root/Cargo.toml")
 
 # --- What is there ------------------------------------------------------------------------------------
@@ -112,6 +114,14 @@ debian_candidate() {
     apt-cache policy "$1" 2>/dev/null | sed -n 's/^ *Candidate: \([0-9]*:\)\?\([0-9.]*\).*/\2/p'
 }
 
+# debian_has PACKAGE VERSION: the machine's own sources have it that new, and we may install it.
+debian_has() { at_least "$(debian_candidate "$1")" "$2" && can_be_root; }
+
+# The same of what stands on Erlang. Beside our own build of Erlang/OTP it would bring Debian's along.
+debian_has_for_erlang() {
+    [ "$(command -v erl)" != "$cache/otp/bin/erl" ] && debian_has "$@"
+}
+
 # Old lists are better than none: what cannot be installed from them fails by itself.
 refresh_package_lists() {
     if can_be_root; then
@@ -157,13 +167,16 @@ EOF
 }
 
 # A mirror may lack a file that its index names: the next suite has another version of it. What is fetched
-# later comes from the same suite if it can, because compiled Erlang code belongs to one OTP release.
+# later comes from the same suite if it can, because compiled Erlang code belongs to one OTP release. So what
+# is fetched is tried as well: an Erlang/OTP of the user's may be too old for that of a suite.
 from_suites() {
     for suite in $(cat "$cache/suite" 2>/dev/null) testing unstable stable; do
         if (private_apt "$suite" && "$@"); then
             echo "$suite" >"$cache/suite"
             return 0
         fi
+        # Old lists may be the reason: the next attempt gets new ones.
+        rm -f "$cache/apt/$suite/updated"
     done
     return 1
 }
@@ -226,7 +239,7 @@ install_otp_from_source() {
 }
 
 install_erlang_on_debian() {
-    if at_least "$(debian_candidate erlang-base)" "$MIN_OTP" && can_be_root; then
+    if debian_has erlang-base "$MIN_OTP"; then
         step "Installing Debian's Erlang/OTP" apt_install erlang-dev erlang-crypto erlang-public-key \
             erlang-ssl erlang-tools erlang-common-test erlang-dialyzer erlang-eunit erlang-parsetools \
             erlang-syntax-tools erlang-xmerl erlang-inets erlang-os-mon erlang-runtime-tools erlang-reltool \
@@ -237,26 +250,42 @@ install_erlang_on_debian() {
 }
 
 install_rebar3_on_debian() {
-    if [ -x "$cache/otp/bin/erl" ]; then
-        step "Fetching rebar3" from_suites unpack_packages rebar3
-        mkdir -p "$cache/bin" && cp "$cache/debian/rebar3/usr/bin/rebar3" "$cache/bin/rebar3"
-    else
+    if debian_has_for_erlang rebar3 "$MIN_REBAR3"; then
         step "Installing Debian's rebar3" apt_install rebar3
+    else
+        step "Fetching rebar3" from_suites fetch_rebar3
     fi
+}
+
+fetch_rebar3() {
+    unpack_packages rebar3 || return 1
+    unpacked=$cache/debian/rebar3/usr/bin
+    (PATH=$unpacked:$PATH && have_rebar3) || return 1
+    mkdir -p "$cache/bin" && cp "$unpacked/rebar3" "$cache/bin/rebar3"
 }
 
 install_elixir_on_debian() {
-    if [ -x "$cache/otp/bin/erl" ]; then
-        step "Fetching Elixir" from_suites unpack_packages elixir
-        rm -rf "$cache/elixir" && cp -R "$cache/debian/elixir/usr/lib/elixir" "$cache/elixir"
-    else
+    if debian_has_for_erlang elixir "$MIN_ELIXIR"; then
         step "Installing Debian's Elixir" apt_install elixir
+    else
+        step "Fetching Elixir" from_suites fetch_elixir
     fi
 }
 
+fetch_elixir() {
+    unpack_packages elixir || return 1
+    unpacked=$cache/debian/elixir/usr/lib/elixir
+    (PATH=$unpacked/bin:$PATH && have_elixir) || return 1
+    rm -rf "$cache/elixir" && mv "$unpacked" "$cache/elixir"
+}
+
+# There is nothing else to get a new Rust from. Without a candidate the package lists are not there, so that
+# nothing is known yet.
 install_rust_on_debian() {
-    if can_be_root && at_least "$(debian_candidate cargo)" "$min_rust"; then
+    if debian_has cargo "$min_rust"; then
         step "Installing Debian's Rust" apt_install cargo
+    else
+        ! can_be_root || [ -n "$(debian_candidate cargo)" ]
     fi
 }
 
@@ -299,13 +328,16 @@ install_proper() {
     mkdir -p "$cache"
     from_registry && return
     is_debian || return 1
-    if [ -x "$cache/otp/bin/erl" ]; then
-        step "Fetching PropEr" from_suites unpack_packages erlang-proper erlang-proper-dev
-    else
+    # Its version tells nothing about the Erlang/OTP that it was compiled with.
+    if debian_has_for_erlang erlang-base "$MIN_OTP"; then
         step "Installing Debian's PropEr" apt_install erlang-proper erlang-proper-dev
+        check_out_proper
+    else
+        step "Fetching PropEr" from_suites fetch_proper
     fi
-    check_out_proper
 }
+
+fetch_proper() { unpack_packages erlang-proper erlang-proper-dev && check_out_proper; }
 
 # --- ExDoc --------------------------------------------------------------------------------------------
 
@@ -336,17 +368,32 @@ missing_tools() {
     have_rebar3 || echo "  rebar3 3.24 or newer     your system's packages, asdf or mise"
 }
 
-# Elixir and Rust are tried once: everything else works without them.
+# Everything works without Elixir and Rust, so they are looked for once, and again where that failed, as it
+# does without a network.
 install_on_debian() {
-    if have_erlang && have_rebar3; then
-        [ ! -e "$cache/setup.done" ] || return 0
-        can_be_root || return 0
+    if have_erlang && have_rebar3 && [ -e "$looked_for" ]; then
+        return
     fi
     refresh_package_lists
     have_erlang || { install_erlang_on_debian; use_toolchain; }
     have_rebar3 || { install_rebar3_on_debian; use_toolchain; }
-    have_elixir || { (install_elixir_on_debian) || true; use_toolchain; }
-    have_rust || (install_rust_on_debian) || true
+    failed=
+    have_elixir || { (install_elixir_on_debian) || failed=yes; use_toolchain; }
+    have_rust || (install_rust_on_debian) || failed=yes
+    mkdir -p "$cache"
+    if [ -z "$failed" ]; then touch "$looked_for"; else rm -f "$looked_for"; fi
+}
+
+left_out() {
+    have_elixir || say "no Elixir $MIN_ELIXIR or newer: what is written in Elixir is left out"
+    have_rust || say "no Rust $min_rust or newer: everything runs on the Erlang implementations, with the same results"
+    if is_debian && ! { have_elixir && have_rust; }; then
+        if [ -e "$looked_for" ]; then
+            say "to look for it again, remove $looked_for"
+        else
+            say "the next make looks for it again; to prevent that, create $looked_for"
+        fi
+    fi
 }
 
 setup() {
@@ -360,9 +407,7 @@ setup() {
 $missing"
         fi
     fi
-    have_elixir || say "no Elixir $MIN_ELIXIR or newer: what is written in Elixir is left out"
-    have_rust || say "no Rust $min_rust or newer: everything runs on the Erlang implementations, with the same results"
-    mkdir -p "$cache" && touch "$cache/setup.done"
+    left_out
 }
 
 setup_tests() {
@@ -375,6 +420,9 @@ print_env() {
     use_toolchain
     echo "export PATH='$(echo "$PATH" | sed "s/'/'\\\\''/g")'"
 }
+
+[ -n "${ESDB_CACHE:-}${XDG_CACHE_HOME:-}${HOME:-}" ] ||
+    fail "HOME is not set: set it, or ESDB_CACHE to the folder that tools may be installed into"
 
 case ${1:-} in
     setup) setup ;;

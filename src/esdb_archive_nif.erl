@@ -96,7 +96,8 @@ Misuse (data that is no iodata, an unknown option, an option of a wrong type) ra
 %% How many bytes of input (for compression) or output (for decompression) take less than 1 ms.
 -define(SHORT_LZ4, 262_144).
 -define(SHORT_ZSTD, 131_072).
-%% A dictionary given as bytes has to be prepared. Those of a handle are, or compared, or prepared once.
+%% A dictionary given as bytes has to be prepared. That of a handle is, or is compared, or prepared
+%% once.
 -define(SHORT_DICTIONARY, 4_096).
 -define(SHORT_HANDLE, 65_536).
 
@@ -188,9 +189,9 @@ Decompresses data, with options:
 - `dictionary`: for `zstd`, the bytes of a dictionary or its handle (`dictionary/1`).
 
 All Zstandard frames of the input are read, and their contents joined; skippable frames are skipped.
-What is wrong with their structure is told first. Then their blocks are judged in order, and the first
-one that is corrupt (`corrupt`) or takes the content above `max_size` (`{too_large, MaxSize}`) decides;
-the checksum of a frame comes after all of its blocks.
+What is wrong with their structure is told first. Then their blocks are judged in order, and the
+first one that is corrupt (`corrupt`) or takes the content above `max_size` (`{too_large, MaxSize}`)
+decides; the checksum of a frame comes after all of its blocks.
 """.
 -spec decompress(Data :: iodata(), algorithm(), decompress_options()) ->
     {ok, binary()} | {error, reason()}.

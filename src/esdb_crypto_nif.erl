@@ -125,10 +125,10 @@ verify_ed25519(Message, Signature, Key) ->
 -doc """
 `verify_ed25519/3` of each `{Message, Signature, Key}`, in their order.
 
-Each answer is that of the single call; what is no such tuple is `false`. With the native library each
-key is prepared once, so it gains most where few keys signed many messages. In Erlang each signature
-is one call of OTP's, which does not give way to other processes: a megabyte of message takes some
-milliseconds. Something else than a proper list is `badarg`.
+Each answer is that of the single call; what is no such tuple is `false`. With the native library
+each key is prepared once, so it gains most where few keys signed many messages. In Erlang each
+signature is one call of OTP's, which does not give way to other processes: a megabyte of message
+takes some milliseconds. Something else than a proper list is `badarg`.
 """.
 -spec verify_ed25519_batch(Items) -> [boolean()] when
     Items :: [{iodata(), binary(), binary() | key()} | term()].

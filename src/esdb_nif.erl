@@ -58,14 +58,14 @@ module_status(Module) ->
 
 -doc false.
 %% Where load_nif/2 shall look. With the policy `off`, and where the application is not on the code
-%% path, that is a name that no file has: load_nif/2 can be called from the module itself only, so the
-%% way not to load a library is to offer none.
+%% path, that is a name that no file has: load_nif/2 can be called from the module itself only, so
+%% the way not to load a library is to offer none.
 -spec path(module()) -> string().
 path(Module) ->
     case {policy(), code:priv_dir(?APP)} of
         {off, _} -> ?NO_FILE;
         {_, {error, bad_name}} -> ?NO_FILE;
-        {_, Dir} -> filename:join(Dir, Module)
+        {_, Dir} -> Dir ++ "/" ++ atom_to_list(Module)
     end.
 
 -doc false.

@@ -220,8 +220,8 @@ block(compressed, Bytes, _, #decoder{huffman = Huffman0, window = Window} = Deco
 -spec block_limit(esdb_zstd_frame_erl:header()) -> non_neg_integer().
 block_limit(#{window := Window}) -> min(Window, ?MAX_BLOCK).
 
-%% How far back the matches of the next block may reach. libzstd takes what its buffer holds, which is
-%% more than the window until the content has filled it.
+%% How far back the matches of the next block may reach. libzstd takes what its buffer holds, which
+%% is more than the window until the content has filled it.
 -spec reach(decoder()) -> pos_integer().
 reach(#decoder{header = #{window := Window, content_size := Stated} = Header} = Decoder) ->
     Limit = block_limit(Header),

@@ -108,9 +108,9 @@ all(Context, Data, #{most := Most}, MaxSize) ->
         max_size = MaxSize
     }).
 
-%% libzstd looks closer at the blocks of a stream than at those of a frame that it has as a whole. So
-%% the header of a frame is given by itself, and no piece ends within a block: for whatever frames,
-%% this does what native/core/src/archive/zstd.rs does.
+%% libzstd looks closer at the blocks of a stream than at those of a frame that it has as a whole.
+%% So the header of a frame is given by itself, and no piece ends within a block: for whatever
+%% frames, this does what native/core/src/archive/zstd.rs does.
 -spec frames(#reading{}) -> {ok, iolist()} | failure().
 frames(#reading{walk = Walk} = Reading) ->
     case esdb_zstd_frame_erl:next(Walk) of
@@ -244,8 +244,8 @@ reason(<<"Allocation error", _/binary>>) -> no_memory;
 reason(<<"Restored data doesn't match checksum", _/binary>>) -> checksum_mismatch;
 reason(_) -> corrupt.
 
-%% What a handle keeps, so that the dictionary is not digested at each call. What dict/2,3 returns for
-%% bytes that libzstd does not take can only be told by using it.
+%% What a handle keeps, so that the dictionary is not digested at each call. What dict/2,3 returns
+%% for bytes that libzstd does not take can only be told by using it.
 -spec prepare(binary(), Level) -> {ok, Ref} | {error, invalid_dictionary} when
     Level :: 1..22, Ref :: {prepared, binary(), Level, term(), term()}.
 prepare(Bytes, Level) ->
@@ -256,9 +256,9 @@ prepare(Bytes, Level) ->
         false -> {error, invalid_dictionary}
     end.
 
-%% The bytes decide. What stands beside them is foreign when the handle was made by another node or the
-%% native library, made of something else when somebody put a handle together, and prepared for one
-%% level.
+%% The bytes decide. What stands beside them is foreign when the handle was made by another node or
+%% the native library, made of something else when somebody put a handle together, and prepared for
+%% one level.
 -spec prepared(compress | decompress, binary(), Ref :: term(), 1..22) -> {ok, term()} | none.
 prepared(compress, Bytes, {prepared, Bytes, Level, Compress, _}, Level) -> usable(Compress);
 prepared(decompress, Bytes, {prepared, Bytes, _, _, Decompress}, _) -> usable(Decompress);

@@ -115,10 +115,11 @@ compression_does_not_block(_Config) ->
 
 decompression_does_not_block(_Config) ->
     Data = data(),
-    %% zlib is OTP's in both modes, and so is what joins the pieces of the content, `iolist_to_binary`. It
-    %% pauses after each quarter of a megabyte; where the operating system takes long for a page of new memory
-    %% (50 us on some virtual machines), the quarter itself takes 3 to 5 ms. So little is joined here, and the
-    %% decompression of much is watched as a stream, below.
+    %% zlib is OTP's in both modes, and so is what joins the pieces of the content,
+    %% `iolist_to_binary`. It pauses after each quarter of a megabyte; where the operating system
+    %% takes long for a page of new memory (50 us on some virtual machines), the quarter itself
+    %% takes 3 to 5 ms. So little is joined here, and the decompression of much is watched as a
+    %% stream, below.
     Short = binary:part(Data, 0, 1_000_000),
     none_block([
         decompression(Data, lz4), decompression(Data, zstd), decompression(Short, zlib)

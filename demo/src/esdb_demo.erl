@@ -15,7 +15,7 @@ It reads these environment variables:
 |---|---|
 | `REPO` | a git repository; without it, and without `EVENTS`, the folder that we are in |
 | `EVENTS` | a file of newline-delimited JSON, plain or gzipped |
-| `OUT` | the folder for `causation.dot` and `.svg`; default `demo` if there is one, else `.` |
+| `OUT` | the folder for `causation.dot` and `.svg`; without it `demo` if there is one, else `.` |
 | `ESDB_NIF` | `off`: only in Erlang |
 | `NO_COLOR`, `COLUMNS`, `LANG` | as usual |
 
@@ -28,6 +28,7 @@ The exit status is 0, or 1 after one sentence on standard error.
 -type options() :: #{
     repo := file:filename(),
     events := file:filename(),
+    %% "" where nobody asked for a folder.
     out := file:filename(),
     style := esdb_demo_terminal:style()
 }.
@@ -43,7 +44,7 @@ main() ->
     Options = #{
         repo => os:getenv("REPO", ""),
         events => os:getenv("EVENTS", ""),
-        out => out(os:getenv("OUT", "")),
+        out => os:getenv("OUT", ""),
         style => esdb_demo_terminal:style()
     },
     try run(Options) of
@@ -56,14 +57,14 @@ main() ->
             refuse(["a defect: ", erl_error:format_exception(Class, Reason, Stack)])
     end.
 
--spec out(file:filename()) -> file:filename().
-out("") ->
+-spec folder(file:filename()) -> file:filename().
+folder("") ->
     case filelib:is_dir("demo") of
         true -> "demo";
         false -> "."
     end;
-out(Folder) ->
-    Folder.
+folder(Out) ->
+    Out.
 
 -spec refuse(unicode:chardata()) -> no_return().
 refuse(Sentence) ->
@@ -74,8 +75,9 @@ refuse(Sentence) ->
 Runs the demo and prints its report.
 
 ## Errors
-One sentence for people: the source cannot be read or has no events, the drawing cannot be
-written, or the results are not what they must be.
+One sentence for people: the source cannot be read or has no events, the results are not what they
+must be, or the drawing cannot be written to the folder that was asked for. The report is printed in
+the latter two cases as well.
 """.
 -spec run(options()) -> ok | {error, Sentence :: binary()}.
 run(#{repo := Repo, events := Events} = Options) ->
@@ -121,17 +123,18 @@ close(Here, There) ->
 with_lanes(Source, Here, There, #{out := Out, style := Style}) ->
     Start = erlang:monotonic_time(microsecond),
     Lanes = [Here | [Lane || {ok, Lane} <- [There]]],
-    Title = esdb_demo_source:describe(Source),
     maybe
         ok ?= open_stores(Lanes),
         {ok, #{events := Events} = Imported} ?= esdb_demo_import:run(Source, ?STORE, Lanes, Style),
-        ok ?= some(Events, Imported, Title),
+        ok ?= some(Events, Imported, Source),
         MeasuredHere = measure(Here, measure, measured_here(There), Style),
         MeasuredThere = measure_there(There, Style),
         Chain = esdb_demo_chain:longest(maps:get(links, maps:get(facts, MeasuredHere))),
-        {ok, Drawing} ?= esdb_demo_dot:write(Out, esdb_demo_dot:select(Chain, fun fold/2)),
+        Selection = esdb_demo_dot:select(Chain, fun fold/2),
+        Drawing = esdb_demo_dot:write(folder(Out), Selection),
         Result = #{
-            title => Title,
+            title => esdb_demo_source:describe(Source),
+            remarks => esdb_demo_source:remarks(Source),
             imported => Imported,
             implementation => esdb_demo_steps:implementation(),
             here => MeasuredHere,
@@ -142,7 +145,7 @@ with_lanes(Source, Here, There, #{out := Out, style := Style}) ->
             elapsed_us => erlang:monotonic_time(microsecond) - Start
         },
         ok = esdb_demo_terminal:print(esdb_demo_report:render(Result, Style), Style),
-        verdict(esdb_demo_report:failures(Result))
+        verdict(esdb_demo_report:failures(Result), Out, Drawing)
     end.
 
 -spec open_stores([esdb_demo_lane:lane()]) -> ok | {error, binary()}.
@@ -156,12 +159,12 @@ open_stores(Lanes) ->
             {error, esdb_demo_text:binary(Text)}
     end.
 
--spec some(non_neg_integer(), esdb_demo_import:imported(), binary()) -> ok | {error, binary()}.
-some(0, #{first_problems := []}, Title) ->
-    {error, <<"there are no events in ", Title/binary>>};
-some(0, #{first_problems := [{Where, Why} | _]}, Title) ->
-    Found = [" (", esdb_demo_report:where(Where), ": ", Why, ")"],
-    {error, esdb_demo_text:binary(["there are no events in ", Title | Found])};
+-spec some(non_neg_integer(), esdb_demo_import:imported(), esdb_demo_source:source()) ->
+    ok | {error, binary()}.
+some(0, #{reasons := Reasons}, Source) ->
+    First = [[" (", esdb_demo_report:where(At), ": ", Why, ")"] || {At, Why, _} <- Reasons],
+    Place = esdb_demo_source:place(Source),
+    {error, esdb_demo_text:binary(["there are no events in ", Place | lists:sublist(First, 1)])};
 some(_, _, _) ->
     ok.
 
@@ -204,6 +207,9 @@ exchange(_, _, _, _) ->
 fold(Fun, Acc) ->
     esdb_demo_steps:fold(?STORE, Fun, Acc).
 
--spec verdict([binary()]) -> ok | {error, binary()}.
-verdict([]) -> ok;
-verdict([Failure | _]) -> {error, Failure}.
+%% Where nobody asked for the drawing, as in a checkout that is read only, the report says enough.
+-spec verdict([binary()], Out :: file:filename(), esdb_demo_dot:written()) ->
+    ok | {error, binary()}.
+verdict([Failure | _], _, _) -> {error, Failure};
+verdict([], [_ | _], {error, Sentence}) -> {error, Sentence};
+verdict([], _, _) -> ok.

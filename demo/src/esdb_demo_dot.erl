@@ -12,7 +12,7 @@ around it the other parents of its merges and the commits that its commits cause
 """.
 
 -export([select/2, text/1, write/2]).
--export_type([selection/0]).
+-export_type([selection/0, written/0]).
 
 -type selection() :: #{
     %% The drawn end of the longest chain.
@@ -21,11 +21,17 @@ around it the other parents of its merges and the commits that its commits cause
     %% The first cause of an event (`cause`), or a further parent of a merge.
     edges := [{From :: binary(), To :: binary(), cause | parent}]
 }.
+%% Lines about the drawing, or why there is none.
+-type written() :: {ok, [unicode:chardata()]} | {error, Sentence :: binary()}.
 -type fold() :: fun((fun((esdb_demo_event:commit(), Acc) -> Acc), Acc) -> Acc).
 
 -define(CHAIN, 40).
 -define(NEIGHBOURS, 60).
 -define(DOT_MS, 20_000).
+%% Characters of a stream's name in a box.
+-define(NAME, 40).
+%% Bytes of an id up to which it stands for itself in the drawing.
+-define(ID, 64).
 
 -doc """
 Chooses what to draw: the last 40 events of the chain and at most 60 neighbours.
@@ -96,10 +102,11 @@ text(#{chain := Chain, nodes := Nodes, edges := Edges}) ->
 
 -spec node_line(esdb_demo_event:commit(), #{binary() => []}) -> unicode:chardata().
 node_line(#{event_id := Id, stream_id := Stream, epoch_us := Time} = Event, Bold) ->
-    Lines = [string:slice(Id, 0, 10), Stream, esdb_demo_calendar:date(Time), changes(Event)],
+    Name = esdb_demo_chart:label(Stream, ?NAME),
+    Lines = [string:slice(Id, 0, 10), Name, esdb_demo_calendar:date(Time), changes(Event)],
     Label = lists:join("\\n", [escape(L) || L <- Lines]),
     Look = [", fillcolor=\"#cfe8ff\", color=\"#1f6fb2\"" || is_map_key(Id, Bold)],
-    ["  ", quote(Id), " [label=\"", Label, "\"", Look, "];\n"].
+    ["  ", node_name(Id), " [label=\"", Label, "\"", Look, "];\n"].
 
 -spec changes(esdb_demo_event:commit()) -> unicode:chardata().
 changes(#{data := #{~"insertions" := I, ~"deletions" := D}}) when is_integer(I), is_integer(D) ->
@@ -109,14 +116,16 @@ changes(_) ->
 
 -spec edge_line({binary(), binary(), cause | parent}, #{binary() => []}) -> unicode:chardata().
 edge_line({From, To, parent}, _) ->
-    ["  ", quote(From), " -> ", quote(To), " [style=dashed];\n"];
+    ["  ", node_name(From), " -> ", node_name(To), " [style=dashed];\n"];
 edge_line({From, To, cause}, Bold) when is_map_key(From, Bold), is_map_key(To, Bold) ->
-    ["  ", quote(From), " -> ", quote(To), " [color=\"#1f6fb2\", penwidth=2];\n"];
+    ["  ", node_name(From), " -> ", node_name(To), " [color=\"#1f6fb2\", penwidth=2];\n"];
 edge_line({From, To, cause}, _) ->
-    ["  ", quote(From), " -> ", quote(To), ";\n"].
+    ["  ", node_name(From), " -> ", node_name(To), ";\n"].
 
--spec quote(unicode:chardata()) -> unicode:chardata().
-quote(Text) -> ["\"", escape(Text), "\""].
+%% An id can be as long as a line of the source may be: the digest of a long one stands for it.
+-spec node_name(binary()) -> unicode:chardata().
+node_name(Id) when byte_size(Id) =< ?ID -> ["\"", escape(Id), "\""];
+node_name(Id) -> node_name(binary:encode_hex(crypto:hash(sha256, Id), lowercase)).
 
 %% In a quoted string of DOT only quotes and backslashes are special; control characters, a zero
 %% byte above all, do not belong into it.
@@ -136,8 +145,7 @@ about it for the report.
 ## Errors
 One sentence for people when the folder cannot be written to. No SVG is no error.
 """.
--spec write(file:filename(), selection()) ->
-    {ok, [unicode:chardata()]} | {error, Sentence :: binary()}.
+-spec write(file:filename(), selection()) -> written().
 write(Folder, #{chain := Chain, nodes := Nodes} = Selection) ->
     Path = filename:join(Folder, "causation.dot"),
     case write_file(Path, text(Selection)) of

@@ -6,9 +6,9 @@ back.
 ```erlang
 1> {ok, Event} = esdb_demo_event:parse(~'''
 {"event_id":"c0ffee","event_type":"CommitAuthored","stream_id":"area-src",
- "epoch_us":1294562768000000,"data":{"files":1,"insertions":3},"metadata":{}}
-'''), esdb_demo_event:week(Event).
-2140
+ "epoch_us":1294562768000000,"data":{"areas":{"src":{"insertions":3}}},"metadata":{}}
+'''), esdb_demo_event:insertions_by_area(Event).
+[{<<"src">>,3}]
 ```
 
 In the store the metadata keys `causation_id`, `correlation_id` and `actor_id` are atoms, as the
@@ -22,7 +22,7 @@ What is null stays null, and what is absent stays absent: an event comes back as
 
 -export([parse/1, check/1]).
 -export([to_new/1, from_stored/1, to_json/1]).
--export([week/1, insertions_by_area/1]).
+-export([insertions_by_area/1]).
 -export_type([commit/0]).
 
 -type commit() :: #{
@@ -36,7 +36,6 @@ What is null stays null, and what is absent stays absent: an event comes back as
 
 %% The last microsecond of the year 9999: later than this no calendar goes.
 -define(LAST_US, 253_402_300_799_999_999).
--define(WEEK_US, 604_800_000_000).
 %% An integer of more digits than this is no number of lines or microseconds, and the time that it
 %% takes to convert grows with the square of its length.
 -define(MAX_DIGITS, 30).
@@ -154,11 +153,6 @@ from_stored(#event{metadata = Stored} = E) ->
 -spec to_json(commit()) -> binary().
 to_json(Event) ->
     iolist_to_binary(json:encode(Event)).
-
--doc "The week of the commit, counted from the epoch as in `correlation_id`.".
--spec week(commit()) -> non_neg_integer().
-week(#{epoch_us := Time}) ->
-    Time div ?WEEK_US.
 
 -doc "Inserted lines by area, for areas of the expected form; anything else counts nothing.".
 -spec insertions_by_area(commit()) -> [{Area :: binary(), Insertions :: pos_integer()}].

@@ -21,9 +21,11 @@ merge has no files, as `git log` shows none. Of a shallow clone the oldest commi
 ```
 """.
 
--export([fold/3]).
+-export([fold/3, is_shallow/1]).
 
 -define(MAX_TOKEN, 1_048_576).
+%% The weeks of `correlation_id` are whole ones since the epoch, a Thursday; those of the report
+%% begin on Mondays.
 -define(WEEK_S, 604_800).
 -define(QUICK, 60_000).
 
@@ -47,8 +49,8 @@ merge has no files, as `git log` shows none. Of a shallow clone the oldest commi
 Folds over all commits that HEAD leads to, parents first; see `t:esdb_demo_source:item/0`.
 
 ## Errors
-One sentence for people: no git on the PATH, no such folder, no repository, no commits, or git's own
-last words.
+One sentence for people: no git on the PATH, no such folder, no repository or only a folder inside
+one, no commits, or git's own last words.
 """.
 -spec fold(file:filename(), fun((esdb_demo_source:item(), Acc) -> Acc), Acc) ->
     {ok, Acc} | {error, Sentence :: binary()}.
@@ -60,6 +62,11 @@ fold(Path, Handler, Acc) ->
         log(Path, #log{total = Total, handler = Handler, acc = Acc})
     end.
 
+-doc "Whether the repository is a shallow clone, which lacks the older part of its history.".
+-spec is_shallow(file:filename()) -> boolean().
+is_shallow(Path) ->
+    git(Path, ["rev-parse", "--is-shallow-repository"]) =:= {ok, 0, ~"true\n"}.
+
 -spec check_folder(file:filename()) -> ok | {error, binary()}.
 check_folder(Path) ->
     case filelib:is_dir(Path) of
@@ -67,17 +74,38 @@ check_folder(Path) ->
         false -> {error, esdb_demo_text:binary(["there is no folder ", Path])}
     end.
 
+%% git looks for a repository in all folders above too; what the user named must be one itself: the
+%% top of a work tree, or the folder that git keeps its files in, as a bare repository is.
 -spec check_repository(file:filename()) -> ok | {error, binary()}.
 check_repository(Path) ->
+    case git(Path, ["rev-parse", "--is-inside-work-tree", "--show-prefix"]) of
+        {ok, 0, ~"true\n\n"} -> ok;
+        {ok, 0, <<"true\n", _/binary>>} -> inside(Path, "--show-toplevel");
+        {ok, 0, _} -> check_git_dir(Path);
+        {ok, _, Output} -> {error, no_repository(Path, words(Output))};
+        {error, Reason} -> {error, no_answer(Reason)}
+    end.
+
+-spec check_git_dir(file:filename()) -> ok | {error, binary()}.
+check_git_dir(Path) ->
     case git(Path, ["rev-parse", "--git-dir"]) of
-        {ok, 0, _} ->
-            ok;
+        {ok, 0, ~".\n"} -> ok;
+        _ -> inside(Path, "--absolute-git-dir")
+    end.
+
+-spec inside(file:filename(), Enclosing :: string()) -> {error, binary()}.
+inside(Path, Enclosing) ->
+    case git(Path, ["rev-parse", Enclosing]) of
         {ok, _, Output} ->
-            Why = [" is no git repository (", words(Output), ")"],
-            {error, esdb_demo_text:binary(["the folder ", Path | Why])};
+            Repository = string:trim(esdb_demo_text:name(Output), trailing, "\n"),
+            {error, no_repository(Path, ["it lies inside of ", Repository])};
         {error, Reason} ->
             {error, no_answer(Reason)}
     end.
+
+-spec no_repository(file:filename(), unicode:chardata()) -> binary().
+no_repository(Path, Why) ->
+    esdb_demo_text:binary(["the folder ", Path, " is no git repository (", Why, ")"]).
 
 -spec count(file:filename()) -> {ok, pos_integer()} | {error, binary()}.
 count(Path) ->
@@ -112,7 +140,6 @@ log_arguments() ->
     Keys = [
         "log.showRoot=true",
         "log.diffMerges=separate",
-        "diff.relative=false",
         "diff.renameLimit=1000",
         "diff.algorithm=myers",
         "diff.submodule=short"

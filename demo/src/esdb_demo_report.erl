@@ -12,6 +12,8 @@ The report as text, made from what was measured and nothing else.
 
 -type result() :: #{
     title := binary(),
+    %% What one must know about the source.
+    remarks := [binary()],
     imported := esdb_demo_import:imported(),
     %% What this node runs on.
     implementation := nif | erlang,
@@ -21,7 +23,7 @@ The report as text, made from what was measured and nothing else.
     %% Codecs of which one node could not read what the other one wrote.
     unread := [esdb_demo_archive:codec()],
     chain := [binary()],
-    drawing := [unicode:chardata()],
+    drawing := esdb_demo_dot:written(),
     elapsed_us := non_neg_integer()
 }.
 
@@ -67,12 +69,14 @@ measured(#{here := Here, there := There}) ->
 %% Events, streams, problems
 
 -spec overview(result(), style()) -> unicode:chardata().
-overview(#{title := Title, here := #{facts := Facts}, imported := Imported}, Style) ->
+overview(#{title := Title, remarks := Remarks, here := Here, imported := Imported}, Style) ->
+    #{facts := Facts} = Here,
     #{events := Events, streams := Streams, first := First, last := Last} = Facts,
     #{append_us := [AppendUs | _]} = Imported,
     Days = [esdb_demo_calendar:date(First), " to ", esdb_demo_calendar:date(Last)],
     [
         esdb_demo_chart:heading(Title, Style),
+        [esdb_demo_chart:note(Remark, Style) || Remark <- Remarks],
         io_lib:format("  ~ts in ~ts, ~ts~n", [
             counted(Events, "event"), counted(map_size(Streams), "stream"), Days
         ]),
@@ -85,12 +89,18 @@ overview(#{title := Title, here := #{facts := Facts}, imported := Imported}, Sty
 -spec problems(esdb_demo_import:imported(), style()) -> unicode:chardata().
 problems(#{problems := 0}, _) ->
     [];
-problems(#{problems := N, first_problems := First} = Imported, Style) ->
+problems(#{problems := N, reasons := Reasons} = Imported, Style) ->
     [
         ["  ", esdb_demo_chart:alarm([counted(N, "item"), " left out:"], Style), "\n"],
         esdb_demo_chart:paragraph(places(Imported), Style),
-        [["    ", where(Where), ": ", Why, "\n"] || {Where, Why} <- First]
+        [esdb_demo_chart:paragraph(reason(Reason), Style) || Reason <- Reasons]
     ].
+
+%% The words of one reason; all but the first place are in the list above it.
+-spec reason({esdb_demo_import:where(), binary(), pos_integer()}) -> [unicode:chardata()].
+reason({Where, Why, Times}) ->
+    Often = [["(", esdb_demo_chart:number(Times), " times)"] || Times > 1],
+    [[where(Where), ":"] | binary:split(Why, ~" ", [global])] ++ Often.
 
 %% All of them by number, several in a row as one.
 -spec places(esdb_demo_import:imported()) -> [unicode:chardata()].
@@ -136,32 +146,33 @@ types(#{here := #{facts := #{types := Types, events := Events}}}, Style) ->
     ].
 
 -spec timeline(result(), style()) -> unicode:chardata().
-timeline(#{here := #{facts := #{weeks := Weeks} = Facts}}, #{width := Width} = Style) ->
-    {Unit, Spans} = esdb_demo_calendar:spans(Weeks, ?TIME_ROWS),
-    All = esdb_demo_calendar:weeks(Weeks),
+timeline(#{here := #{facts := #{days := Days}}}, #{width := Width} = Style) ->
+    {Unit, Spans} = esdb_demo_calendar:spans(Days, ?TIME_ROWS),
+    Weeks = esdb_demo_calendar:weeks(Days),
+    Counts = [N || {_, N} <- Weeks],
     [
         esdb_demo_chart:heading(["Events by ", unit(Unit)], Style),
         esdb_demo_chart:bars([{Label, N, ""} || {Label, N} <- Spans], Style),
         [
             [
-                ["\n  ", esdb_demo_chart:sparkline(All, Width - 4, Style), "\n"],
-                esdb_demo_chart:note(sparkline_note(length(All), Width - 4), Style),
-                busiest_weeks(Facts, Style)
+                ["\n  ", esdb_demo_chart:sparkline(Counts, Width - 4, Style), "\n"],
+                esdb_demo_chart:note(sparkline_note(length(Weeks), Width - 4), Style),
+                busiest_weeks(#{Week => N || {Week, N} <- Weeks, N > 0}, Style)
             ]
          || Unit =/= week
         ]
     ].
 
 %% A long history has more weeks than anybody reads: those with the most events, each by its Monday.
--spec busiest_weeks(esdb_demo_facts:facts(), style()) -> unicode:chardata().
-busiest_weeks(#{mondays := Mondays}, Style) ->
-    Shown = lists:sublist(most_first(Mondays), ?WEEK_ROWS),
+-spec busiest_weeks(#{Monday :: integer() => pos_integer()}, style()) -> unicode:chardata().
+busiest_weeks(Weeks, Style) ->
+    Shown = lists:sublist(most_first(Weeks), ?WEEK_ROWS),
     [
         esdb_demo_chart:heading("Events by week, the busiest, from Monday", Style),
         esdb_demo_chart:bars(
             [{esdb_demo_calendar:day_name(Day), N, ""} || {Day, N} <- Shown], Style
         ),
-        more(map_size(Mondays) - length(Shown), "week", Style)
+        more(map_size(Weeks) - length(Shown), "week", Style)
     ].
 
 -spec sparkline_note(pos_integer(), pos_integer()) -> unicode:chardata().
@@ -213,8 +224,12 @@ chain(#{chain := Chain, drawing := Drawing}, Style) ->
         io_lib:format("  ~ts, from ~ts to ~ts~n", [
             counted(length(Chain), "event"), short(hd(Chain)), short(lists:last(Chain))
         ]),
-        [["  ", Line, "\n"] || Line <- Drawing]
+        drawing(Drawing, Style)
     ].
+
+-spec drawing(esdb_demo_dot:written(), style()) -> unicode:chardata().
+drawing({ok, Lines}, _) -> [["  ", Line, "\n"] || Line <- Lines];
+drawing({error, Why}, Style) -> ["  ", esdb_demo_chart:alarm(["no drawing: ", Why], Style), "\n"].
 
 %% Archive
 
@@ -404,6 +419,7 @@ more(0, _, _) -> [];
 more(N, Thing, Style) -> esdb_demo_chart:note(["and ", counted(N, Thing), " more"], Style).
 
 -spec unit(esdb_demo_calendar:unit()) -> string().
+unit(week) -> "week, from Monday";
 unit({years, N}) -> integer_to_list(N) ++ " years";
 unit(Unit) -> atom_to_list(Unit).
 

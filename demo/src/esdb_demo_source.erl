@@ -8,7 +8,7 @@ Where the events come from: a git repository or a file of newline-delimited JSON
 ```
 """.
 
--export([choose/2, describe/1, fold/3]).
+-export([choose/2, describe/1, place/1, remarks/1, fold/3]).
 -export_type([source/0, item/0]).
 
 -type source() :: {git, file:filename()} | {ndjson, file:filename()}.
@@ -32,13 +32,26 @@ choose(_, _) -> {error, ~"give either REPO or EVENTS, not both"}.
 
 -doc "The source in a few words.".
 -spec describe(source()) -> binary().
-describe({git, "."}) ->
+describe({git, _} = Source) -> <<"git log of ", (place(Source))/binary>>;
+describe({ndjson, _} = Source) -> <<"events of ", (place(Source))/binary>>.
+
+-doc "The path of the source.".
+-spec place(source()) -> binary().
+place({git, "."}) ->
     {ok, Folder} = file:get_cwd(),
-    describe({git, Folder});
-describe({git, Path}) ->
-    esdb_demo_text:binary(["git log of ", Path]);
-describe({ndjson, Path}) ->
-    esdb_demo_text:binary(["events of ", Path]).
+    esdb_demo_text:binary(Folder);
+place({_, Path}) ->
+    esdb_demo_text:binary(Path).
+
+-doc "What a reader must know about the source to read the numbers right.".
+-spec remarks(source()) -> [binary()].
+remarks({git, Path}) ->
+    case esdb_demo_git:is_shallow(Path) of
+        true -> [~"a shallow clone: its older commits are not in it (git fetch --unshallow)"];
+        false -> []
+    end;
+remarks({ndjson, _}) ->
+    [].
 
 -doc """
 Folds over all items of the source, parents before their children where it is a repository.

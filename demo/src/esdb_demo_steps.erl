@@ -5,7 +5,7 @@ without, each on its own store.
 
 ```erlang
 1> ok = esdb_demo_steps:open(demo), esdb_demo_steps:append(demo, [{~"area-src", [Event]}]).
-{ok,1834}
+{ok,1834,[]}
 2> #{times := Times} = esdb_demo_steps:measure(demo, 3_000_000), Times.
 #{fold => 411230,spread => 3922,train => 812345}
 ```
@@ -15,7 +15,7 @@ without, each on its own store.
 
 -export([open/1, close/1, implementation/0]).
 -export([append/2, measure/2, measure_briefly/2, unlike/1, fold/3]).
--export_type([measured/0]).
+-export_type([measured/0, refused/0]).
 
 -type measured() :: #{
     facts => esdb_demo_facts:facts(),
@@ -26,6 +26,9 @@ without, each on its own store.
     times := #{fold | spread | train => non_neg_integer()}
 }.
 
+%% The id of an event that the store does not take, and why.
+-type refused() :: {EventId :: binary(), Reason :: term()}.
+
 %% One number a partition: streams, events in these streams, and event ids spread on their own.
 -type partitions() :: #{
     streams := [non_neg_integer()],
@@ -34,6 +37,8 @@ without, each on its own store.
 }.
 
 -define(PAGE, 1000).
+%% What a store answers where it is the store, and not the events, with which something is wrong.
+-define(FAILURES, [store_not_started, timeout, no_quorum, overloaded]).
 -define(PARTITIONS, 16).
 %% Events that a dictionary is trained on, at most, evenly from all.
 -define(SAMPLES, 4000).
@@ -63,24 +68,42 @@ implementation() ->
         _ -> erlang
     end.
 
--doc "Appends batches, one a stream, and says how many microseconds it took.".
+-doc """
+Appends batches, one a stream; says how many microseconds it took and which events were refused.
+
+## Errors
+The store does not run or does not answer.
+""".
 -spec append(Store :: atom(), [{Stream :: binary(), [map()]}]) ->
-    {ok, Micros :: non_neg_integer()} | {error, {Stream :: binary(), term()}}.
+    {ok, Micros :: non_neg_integer(), [refused()]} | {error, {Stream :: binary(), term()}}.
 append(Store, Batches) ->
-    {Micros, Result} = timer:tc(fun() -> append_all(Store, Batches) end),
-    case Result of
-        ok -> {ok, Micros};
-        Error -> Error
+    try timer:tc(fun() -> [append_batch(Store, S, Events) || {S, Events} <- Batches] end) of
+        {Micros, Refused} -> {ok, Micros, lists:append(Refused)}
+    catch
+        throw:{?MODULE, Failure} -> {error, Failure}
     end.
 
--spec append_all(atom(), [{binary(), [map()]}]) -> ok | {error, {binary(), term()}}.
-append_all(_, []) ->
-    ok;
-append_all(Store, [{Stream, Events} | Batches]) ->
+%% The store takes a batch as a whole or not at all. Where it refuses one, each half is tried, down
+%% to the events that it does not take by themselves.
+-spec append_batch(atom(), binary(), [map()]) -> [refused()].
+append_batch(Store, Stream, Events) ->
     case erl_esdb_streams:append(Store, Stream, ?ANY_VERSION, Events) of
-        {ok, _} -> append_all(Store, Batches);
-        {error, Reason} -> {error, {Stream, Reason}}
+        {ok, _} -> [];
+        {error, Reason} -> refused(is_failure(Reason, Store), Reason, Store, Stream, Events)
     end.
+
+-spec is_failure(term(), atom()) -> boolean().
+is_failure({Kind, Store}, Store) -> lists:member(Kind, ?FAILURES);
+is_failure(_, _) -> false.
+
+-spec refused(boolean(), term(), atom(), binary(), [map()]) -> [refused()].
+refused(true, Reason, _, Stream, _) ->
+    throw({?MODULE, {Stream, Reason}});
+refused(false, Reason, _, _, [#{event_id := Id}]) ->
+    [{Id, Reason}];
+refused(false, _, Store, Stream, Events) ->
+    {First, Second} = lists:split(length(Events) div 2, Events),
+    append_batch(Store, Stream, First) ++ append_batch(Store, Stream, Second).
 
 -doc "All measurements but the append; `Budget` in microseconds is what one codec may take.".
 -spec measure(Store :: atom(), Budget :: pos_integer()) -> measured().

@@ -16,7 +16,8 @@ all() ->
         ndjson_malformed_lines_are_named_and_the_rest_goes_in,
         import_of_large_lines_goes_in_by_parts,
         import_names_the_places_of_many_problems,
-        import_of_a_refused_batch_is_one_sentence,
+        import_names_what_the_store_refuses,
+        import_into_a_store_that_is_gone_is_one_sentence,
         ndjson_a_file_without_line_ends_is_one_problem,
         ndjson_files_that_cannot_be_read,
         git_merge_rename_binary_empty_and_names,
@@ -41,6 +42,8 @@ all() ->
         dot_is_valid_whatever_the_names,
         demo_of_a_file_in_each_mode,
         demo_of_a_repository,
+        demo_without_a_place_for_its_drawing,
+        demo_gets_what_make_was_given,
         demo_refuses_with_one_sentence,
         demo_whose_reader_is_gone_is_quiet,
         demo_ends_at_an_interrupt
@@ -92,7 +95,7 @@ event_to_the_store_and_back(Config) ->
     Atoms = erlang:system_info(atom_count),
     with_store(fun(Store) ->
         Batches = [{S, [esdb_demo_event:to_new(E)]} || #{stream_id := S} = E <- Events],
-        {ok, _} = esdb_demo_steps:append(Store, Batches),
+        {ok, _, []} = esdb_demo_steps:append(Store, Batches),
         Read = esdb_demo_steps:fold(Store, fun(E, In) -> [E | In] end, []),
         Events = lists:reverse(Read),
         %% Null and absent are two things.
@@ -104,7 +107,7 @@ event_to_the_store_and_back(Config) ->
                 {~"x3", #{~"epoch_us" => ~"mine", ~"other" => null, ~"list" => [null, #{}]}}
             ]
         ],
-        {ok, _} = esdb_demo_steps:append(Store, [{~"odd", lists:map(fun to_new/1, Odds)}]),
+        {ok, _, []} = esdb_demo_steps:append(Store, [{~"odd", lists:map(fun to_new/1, Odds)}]),
         All = lists:reverse(esdb_demo_steps:fold(Store, fun(E, In) -> [E | In] end, [])),
         ?assertEqual([E#{stream_id := ~"odd"} || E <- Odds], lists:nthtail(300, All))
     end),
@@ -122,7 +125,7 @@ events_of_many_pages_are_folded_in_order(_) ->
     Events = chained([integer_to_binary(N) || N <- lists:seq(1, 2500)]),
     with_store(fun(Store) ->
         Batches = [{~"s", [esdb_demo_event:to_new(E)]} || E <- Events],
-        {ok, _} = esdb_demo_steps:append(Store, Batches),
+        {ok, _, []} = esdb_demo_steps:append(Store, Batches),
         Ids = esdb_demo_steps:fold(Store, fun(#{event_id := Id}, In) -> [Id | In] end, []),
         ?assertEqual([Id || #{event_id := Id} <- Events], lists:reverse(Ids))
     end).
@@ -185,13 +188,13 @@ ndjson_malformed_lines_are_named_and_the_rest_goes_in(Config) ->
     ?assertMatch(#{events := 3, problems := 12}, Imported),
     ?assertEqual(
         [
-            {2, ~"not valid JSON"},
-            {3, ~"event_id is missing"},
-            {4, ~"epoch_us is not an integer between the years 1970 and 9999"},
-            {5, ~"epoch_us is not an integer between the years 1970 and 9999"},
-            {6, ~"data is not an object"}
+            {2, ~"not valid JSON", 2},
+            {3, ~"event_id is missing", 1},
+            {4, ~"epoch_us is not an integer between the years 1970 and 9999", 3},
+            {6, ~"data is not an object", 1},
+            {9, ~"not a JSON object", 1}
         ],
-        maps:get(first_problems, Imported)
+        maps:get(reasons, Imported)
     ),
     Problems = [Line || {problem, Line, _} <- items(Path)],
     %% The repeated id of line 11 is seen by the import, not by the reader.
@@ -218,29 +221,70 @@ import_names_the_places_of_many_problems(Config) ->
     ],
     Path = write(Config, "many.ndjson", Lines),
     {ok, Imported} = in_store(fun(Store) -> import({ndjson, Path}, Store) end),
-    #{problems := 303, problem_places := Places, first_problems := First} = Imported,
+    #{problems := 303, problem_places := Places, reasons := Reasons} = Imported,
     ?assertEqual([{1, 6} | [{N, N} || N <- lists:seq(8, 404, 2)]], Places),
-    ?assertEqual([1, 2, 3, 4, 5], [Line || {Line, _} <- First]),
+    ?assertEqual([{1, ~"not valid JSON", 303}], Reasons),
     Shown = (result(Config))#{imported := Imported#{append_us := [1]}, there := {none, ~"one"}},
     Text = flat(esdb_demo_report:render(Shown, style(false, 80))),
     [
         ?assertNotEqual(nomatch, string:find(Text, Part), {Part, Text})
      || Part <- [
-            "303 items left out:\n    lines 1-6, 8, 10, 12,", " 404,", "and 98 more\n    line 1: "
+            "303 items left out:\n    lines 1-6, 8, 10, 12,",
+            " 404,",
+            "and 98 more\n    line 1: not valid JSON (303 times)\n"
         ]
     ],
     [?assert(string:length(L) =< 80, L) || L <- lines(Text)].
 
-import_of_a_refused_batch_is_one_sentence(Config) ->
-    Path = data_file(Config, "commits.ndjson.gz"),
+%% What the store does not take is left out by itself: what stands beside it in the batch goes in.
+import_names_what_the_store_refuses(Config) ->
     {ok, _} = application:ensure_all_started(erl_esdb),
-    {ok, _} = erl_esdb:start_store(demo_test, #{max_batch_events => 1}),
+    {ok, _} = erl_esdb:start_store(demo_test, #{max_event_size => 2000, max_batch_events => 7}),
+    Names = [integer_to_binary(N) || N <- lists:seq(1, 40)],
+    Large = fun
+        (#{event_id := Id} = E) when Id =:= ~"9"; Id =:= ~"10"; Id =:= ~"40" ->
+            E#{data := #{~"x" => binary:copy(~"x", 2000)}};
+        (#{event_id := ~"20"} = E) ->
+            E#{stream_id := binary:copy(~"s", 70_000)};
+        (E) ->
+            E
+    end,
+    Lines = [encode(Large(E#{stream_id := ~"one"})) || E <- chained(Names)],
+    Odd = ["no event" | Lines] ++ [hd(Lines), lists:nth(9, Lines)],
+    Path = write(Config, "refused.ndjson", lists:join("\n", Odd)),
     try
-        {error, Why} = import({ndjson, Path}, demo_test),
-        ?assertMatch(<<"the store refused events of the stream area-", _/binary>>, Why)
+        {ok, Imported} = import({ndjson, Path}, demo_test),
+        ?assertMatch(#{events := 36, problems := 7}, Imported),
+        ?assertEqual(
+            [{1, 1}, {10, 11}, {21, 21}, {41, 43}], maps:get(problem_places, Imported)
+        ),
+        ?assertMatch(
+            [
+                {1, ~"not valid JSON", 1},
+                {10, <<"the event has 2,", _:3/binary, " bytes, the store takes 2,000">>, N},
+                {11, _, _},
+                {21, ~"the stream_id has 70,000 bytes, the store takes 65,536", 1},
+                {41, _, _}
+            ] when N < 3,
+            maps:get(reasons, Imported)
+        ),
+        Ids = esdb_demo_steps:fold(demo_test, fun(#{event_id := Id}, In) -> [Id | In] end, []),
+        ?assertEqual(Names -- [~"9", ~"10", ~"20", ~"40"], lists:reverse(Ids))
     after
         erl_esdb:stop_store(demo_test)
     end.
+
+import_into_a_store_that_is_gone_is_one_sentence(Config) ->
+    [Event] = chained([~"a"]),
+    Long = Event#{stream_id := binary:copy(~"s", 60_000)},
+    Path = write(Config, "gone.ndjson", encode(Long)),
+    {error, Why} = import({ndjson, Path}, demo_test),
+    Expected = [
+        "the store does not take events of the stream ",
+        lists:duplicate(58, $s),
+        "..: {store_not_started,demo_test}"
+    ],
+    ?assertEqual(text(Expected), Why).
 
 ndjson_a_file_without_line_ends_is_one_problem(Config) ->
     Path = write(Config, "endless.gz", zlib:gzip(binary:copy(~"x", 50_000_000))),
@@ -344,7 +388,6 @@ git_user_configuration_changes_nothing(Config) ->
             {"diff.noprefix", "true"},
             {"log.showRoot", "false"},
             {"log.diffMerges", "first-parent"},
-            {"diff.relative", "true"},
             {"diff.renameLimit", "1"},
             {"diff.algorithm", "patience"},
             {"diff.submodule", "log"},
@@ -353,7 +396,6 @@ git_user_configuration_changes_nothing(Config) ->
         ]
     ],
     ?assertEqual({ok, Before}, fold_git(Repo)),
-    ?assertEqual({ok, Before}, fold_git(filename:join(Repo, "src"))),
     %% A hook runs with these set to its own repository.
     true = os:putenv("GIT_DIR", "/nowhere"),
     try
@@ -368,8 +410,13 @@ git_bare_shallow_and_single_commit(Config) ->
     Bare = fresh(Config, "bare.git"),
     git(".", ["clone", "-q", "--bare", Repo, Bare]),
     ?assertEqual({ok, All}, fold_git(Bare)),
+    ?assertEqual({ok, All}, fold_git(filename:join(Repo, ".git"))),
+    Tree = fresh(Config, "tree"),
+    git(Repo, ["worktree", "add", "-q", "--detach", Tree]),
+    ?assertEqual({ok, All}, fold_git(Tree)),
     Shallow = fresh(Config, "shallow"),
     git(".", ["clone", "-q", "--depth", "2", "file://" ++ Repo, Shallow]),
+    [true, false, false] = [esdb_demo_git:is_shallow(R) || R <- [Shallow, Repo, Bare]],
     {ok, Items} = fold_git(Shallow),
     Few = [E || {event, _, E} <- Items],
     ?assert(length(Few) < length(All)),
@@ -391,6 +438,21 @@ git_what_is_no_repository(Config) ->
     after
         os:unsetenv("GIT_CEILING_DIRECTORIES")
     end,
+    %% What is only inside a repository is none: its history is not this folder's.
+    Repo = history(Config, "around"),
+    Bare = fresh(Config, "around.git"),
+    git(".", ["clone", "-q", "--bare", Repo, Bare]),
+    Inside = filename:join(Repo, "of no interest"),
+    ok = filelib:ensure_path(Inside),
+    [
+        ?assertEqual({error, inside(Path, Enclosing)}, fold_git(Path))
+     || {Path, Enclosing} <- [
+            {Inside, Repo},
+            {filename:join(Repo, "src"), Repo},
+            {filename:join(Repo, ".git/refs"), filename:join(Repo, ".git")},
+            {filename:join(Bare, "refs"), Bare}
+        ]
+    ],
     Absent = fresh(Config, "absent"),
     ?assertEqual({error, text(["there is no folder ", Absent])}, fold_git(Absent)),
     Path = os:getenv("PATH"),
@@ -400,6 +462,9 @@ git_what_is_no_repository(Config) ->
     after
         os:putenv("PATH", Path)
     end.
+
+inside(Path, Enclosing) ->
+    text(["the folder ", Path, " is no git repository (it lies inside of ", Enclosing, ")"]).
 
 git_paths_are_never_commands(Config) ->
     Repo = repository(Config, "--help; touch $(echo gone) `x` 'y' \"z\""),
@@ -502,14 +567,20 @@ facts_are_those_of_a_plain_count(Config) ->
     ?assertEqual(300, maps:get(events, Facts)),
     ?assertEqual(Count([maps:get(~"stream_id", J) || J <- Jsons]), maps:get(streams, Facts)),
     ?assertEqual(Count([maps:get(~"event_type", J) || J <- Jsons]), maps:get(types, Facts)),
-    Weeks = #{<<"week-", (integer_to_binary(W))/binary>> => N || W := N <- maps:get(weeks, Facts)},
-    ?assertEqual(Count([Id || #{~"metadata" := #{~"correlation_id" := Id}} <- Jsons]), Weeks),
-    Monday = fun(#{~"epoch_us" := Us}) ->
-        {Date, _} = calendar:system_time_to_universal_time(Us, microsecond),
-        Days = calendar:date_to_gregorian_days(Date) - calendar:day_of_the_week(Date) + 1,
-        Days - calendar:date_to_gregorian_days(1970, 1, 1)
-    end,
-    ?assertEqual(Count(lists:map(Monday, Jsons)), maps:get(mondays, Facts)),
+    Dates = [
+        element(1, calendar:system_time_to_universal_time(Us, microsecond))
+     || #{~"epoch_us" := Us} <- Jsons
+    ],
+    Epoch = calendar:date_to_gregorian_days(1970, 1, 1),
+    Day = fun(Date) -> calendar:date_to_gregorian_days(Date) - Epoch end,
+    #{days := Days} = Facts,
+    ?assertEqual(Count(lists:map(Day, Dates)), Days),
+    Monday = fun(Date) -> Day(Date) - calendar:day_of_the_week(Date) + 1 end,
+    Weeks = #{Week => N || {Week, N} <- esdb_demo_calendar:weeks(Days), N > 0},
+    ?assertEqual(Count(lists:map(Monday, Dates)), Weeks),
+    {month, Months} = esdb_demo_calendar:spans(Days, 5),
+    Month = fun({Y, M, _}) -> flat(io_lib:format("~4..0b-~2..0b", [Y, M])) end,
+    ?assertEqual(Count(lists:map(Month, Dates)), #{L => N || {L, N} <- Months, N > 0}),
     Insertions = [
         {Area, N}
      || #{~"data" := #{~"areas" := Areas}} <- Jsons, Area := #{~"insertions" := N} <- Areas
@@ -533,25 +604,26 @@ facts_are_those_of_a_plain_count(Config) ->
 
 calendar_spans(_) ->
     "2011-01-09" = esdb_demo_calendar:date(1294562768000000),
-    {week, [{"1970-01-01", 3}, {"1970-01-08", 0}, {"1970-01-15", 1}]} =
-        esdb_demo_calendar:spans(#{0 => 3, 2 => 1}, 20),
+    [0, 0, 1] = [esdb_demo_calendar:day(Us) || Us <- [0, 86_399_999_999, 86_400_000_000]],
+    %% The epoch was a Thursday: its first week ends with day 3.
+    Days = #{0 => 3, 3 => 2, 17 => 1, 18 => 7},
+    [{-3, 5}, {4, 0}, {11, 1}, {18, 7}] = esdb_demo_calendar:weeks(Days),
+    {week, [{"1969-12-29", 5}, {"1970-01-05", 0}, {"1970-01-12", 1}, {"1970-01-19", 7}]} =
+        esdb_demo_calendar:spans(Days, 4),
+    {month, [{"1970-01", 13}]} = esdb_demo_calendar:spans(Days, 3),
     {quarter, [{"2011 Q1", 3}, {"2011 Q2", 0}, {"2011 Q3", 0}, {"2011 Q4", 0}, {"2012 Q1", 5}]} =
-        esdb_demo_calendar:spans(#{2140 => 3, 2192 => 5}, 5),
+        esdb_demo_calendar:spans(#{14980 => 3, 15344 => 5}, 5),
     {week, []} = esdb_demo_calendar:spans(#{}, 20),
-    Day = 86_400_000_000,
-    ["1969-12-29", "1969-12-29", "1970-01-05", "2011-01-03", "2011-01-10"] = [
-        esdb_demo_calendar:day_name(esdb_demo_calendar:monday(Us))
-     || Us <- [0, 4 * Day - 1, 4 * Day, 1294562768000000, 1294646743000000]
-    ],
+    [] = esdb_demo_calendar:weeks(#{}),
     holds(
         ?FORALL(
-            {Weeks, Rows},
-            {map(range(0, 400_000), pos_integer()), range(9, 30)},
+            {Counted, Rows},
+            {map(range(0, 2_900_000), pos_integer()), range(9, 30)},
             begin
-                {_, Spans} = esdb_demo_calendar:spans(Weeks, Rows),
+                {_, Spans} = esdb_demo_calendar:spans(Counted, Rows),
                 Counts = [N || {_, N} <- Spans],
                 length(Spans) =< Rows andalso
-                    lists:sum(Counts) =:= lists:sum(maps:values(Weeks)) andalso
+                    lists:sum(Counts) =:= lists:sum(maps:values(Counted)) andalso
                     lists:sort([L || {L, _} <- Spans]) =:= [L || {L, _} <- Spans]
             end
         )
@@ -639,7 +711,7 @@ samples_are_spread_evenly(_) ->
     Ids = [integer_to_binary(N) || N <- lists:seq(1, 8000)],
     with_store(fun(Store) ->
         Batches = [{~"s", [esdb_demo_event:to_new(E) || E <- chained(Ids)]}],
-        {ok, _} = esdb_demo_steps:append(Store, Batches),
+        {ok, _, []} = esdb_demo_steps:append(Store, Batches),
         #{parcel := #{lines := Lines}} = esdb_demo_steps:measure(Store, 1),
         Sampled = [binary_to_integer(maps:get(~"event_id", json:decode(L))) || L <- Lines],
         ?assertEqual(lists:seq(1, 399, 2), Sampled)
@@ -719,7 +791,7 @@ report_says_what_was_measured(Config) ->
             "300 events in 5 streams, 2011-01-09 to ",
             "1,500 events a second into the store",
             "3 items left out:",
-            "    lines 5-7\n    line 5: not valid JSON",
+            "    lines 5-7\n    line 5: not valid JSON (2 times)\n    line 7: this event_id was ",
             "CommitAuthored",
             "299",
             "99.7 %",
@@ -740,8 +812,9 @@ report_says_what_was_measured(Config) ->
 
 report_of_a_long_history_has_its_busiest_weeks(Config) ->
     #{here := #{facts := Facts} = Here} = Result = result(Config),
-    Mondays = #{7 * N - 3 => N || N <- lists:seq(1, 14)},
-    Long = Facts#{weeks := #{1 => 50, 2000 => 55}, mondays := Mondays},
+    %% The last Sunday of each of 14 weeks, and a day long after them.
+    Days = #{7 * N + 3 => N || N <- lists:seq(1, 14)},
+    Long = Facts#{days := Days#{20_000 => 1}},
     Text = flat(esdb_demo_report:render(Result#{here := Here#{facts := Long}}, style(false, 80))),
     [_, Chart] = string:split(Text, "Events by week, the busiest, from Monday\n"),
     Rows = [string:lexemes(Line, " ") || Line <- lists:sublist(lines(Chart), 13)],
@@ -749,7 +822,7 @@ report_of_a_long_history_has_its_busiest_weeks(Config) ->
         [["1970-04-06", _, "14"], ["1970-03-30", _, "13"] | _],
         Rows
     ),
-    ?assertMatch([["1970-01-19", _, "3"], ["and", "2", "weeks", "more"]], lists:nthtail(11, Rows)).
+    ?assertMatch([["1970-01-19", _, "3"], ["and", "3", "weeks", "more"]], lists:nthtail(11, Rows)).
 
 report_alarms(Config) ->
     #{here := #{archive := [First | Rest]} = Here} = Result = result(Config),
@@ -769,13 +842,14 @@ result(Config) ->
         Measured = esdb_demo_steps:measure(Store, 10_000_000),
         #{
             title => ~"a test",
+            remarks => [],
             imported => imported(),
             implementation => nif,
             here => Measured,
             there => {ok, maps:remove(facts, Measured)},
             unread => [],
             chain => esdb_demo_chain:longest(maps:get(links, maps:get(facts, Measured))),
-            drawing => ["a drawing"],
+            drawing => {ok, ["a drawing"]},
             elapsed_us => 1_000_000
         }
     end).
@@ -784,7 +858,7 @@ imported() ->
     #{
         events => 300,
         problems => 3,
-        first_problems => [{5, ~"not valid JSON"}],
+        reasons => [{5, ~"not valid JSON", 2}, {7, ~"this event_id was there before", 1}],
         problem_places => [{5, 7}],
         append_us => [200_000, 400_000]
     }.
@@ -811,6 +885,15 @@ dot_is_valid_whatever_the_names(Config) ->
     %% The last 40, and the one before them as the parent of the first.
     #{nodes := Nodes, edges := Edges} = Selection,
     ?assertEqual({41, 40}, {length(Nodes), length(Edges)}),
+    %% Long names are not written as a whole, and stay different from each other.
+    Names = [binary:copy(<<C, "y">>, 50_000) || C <- "abc"],
+    #{nodes := Three} = Drawn = esdb_demo_dot:select(Names, fun(F, Acc) ->
+        lists:foldl(F, Acc, chained(Names))
+    end),
+    Short = esdb_demo_dot:text(Drawn),
+    ?assert(byte_size(Short) < 2000),
+    ?assert(is_dot(Short, length(Three), 2)),
+    ?assertEqual(3, length(lists:usort([H || [H] <- scan(Short, "^  (\"[0-9a-f]{64}\") \\[")]))),
     Out = fresh(Config, "drawing"),
     {ok, [_ | Svg]} = esdb_demo_dot:write(Out, Selection),
     {ok, Written} = file:read_file(filename:join(Out, "causation.dot")),
@@ -826,6 +909,10 @@ dot_is_valid_whatever_the_names(Config) ->
     File = write(Config, "in_the_way", ""),
     Expected = text(["cannot write ", File, "/causation.dot: file already exists"]),
     ?assertEqual({error, Expected}, esdb_demo_dot:write(File, Selection)).
+
+scan(Text, Pattern) ->
+    {match, Found} = re:run(Text, Pattern, [global, multiline, {capture, all_but_first, binary}]),
+    Found.
 
 chained(Names) ->
     lists:zipwith(
@@ -903,9 +990,49 @@ demo_of_a_repository(Config) ->
     {0, Text, ""} = demo(Config, [{"REPO", Repo}, {"OUT", Out}]),
     ?assertNotEqual(nomatch, string:find(Text, "5 events in 3 streams"), Text),
     ?assertNotEqual(nomatch, string:find(Text, "4 events, from "), Text),
+    ?assertEqual(nomatch, string:find(Text, "shallow"), Text),
     %% Our own programs run in the locale C: nothing but ASCII is printed there.
     ?assert(lists:all(fun(C) -> C < 128 end, Text), Text),
-    ?assertNotEqual(nomatch, string:find(Text, "  ? ? "), Text).
+    ?assertNotEqual(nomatch, string:find(Text, "  ? ? "), Text),
+    Shallow = fresh(Config, "shallow"),
+    git(".", ["clone", "-q", "--depth", "1", "file://" ++ Repo, Shallow]),
+    {0, Cut, ""} = demo(Config, [{"REPO", Shallow}, {"OUT", Out}]),
+    Remark = "\n  a shallow clone: its older commits are not in it (git fetch --unshallow)\n",
+    ?assertNotEqual(nomatch, string:find(Cut, Remark), Cut).
+
+%% The report is printed all the same. Files in the way, because permissions do not stop root.
+demo_without_a_place_for_its_drawing(Config) ->
+    Events = {"EVENTS", data_file(Config, "commits.ndjson.gz")},
+    Env = [Events, {"ESDB_NIF", "off"}],
+    Out = write(Config, "in_the_way", ""),
+    Why = ["cannot write ", Out, "/causation.dot: file already exists"],
+    {1, Asked, Errors} = demo(Config, [{"OUT", Out} | Env]),
+    ?assertEqual(flat(["demo: ", Why, "\n"]), Errors),
+    ?assertNotEqual(nomatch, string:find(Asked, flat(["  no drawing: ", Why])), Asked),
+    ?assertNotEqual(nomatch, string:find(Asked, "  Done in "), Asked),
+    %% A checkout of which only the folder of the drawing matters here.
+    Checkout = filename:dirname(write(Config, "here", "")),
+    Script = filename:join(Checkout, "scripts/demo.sh"),
+    ok = filelib:ensure_dir(Script),
+    {ok, _} = file:copy(script(Config), Script),
+    ok = filelib:ensure_path(filename:join(Checkout, "demo/causation.dot")),
+    {0, Unasked, ""} = demo("exec \"$@\" 2>\"$0\"", Script, Config, Env),
+    Directory = "  no drawing: cannot write demo/causation.dot: illegal operation on a directory",
+    ?assertNotEqual(nomatch, string:find(Unasked, Directory), Unasked),
+    ?assertNotEqual(nomatch, string:find(Unasked, "  Done in "), Unasked).
+
+demo_gets_what_make_was_given(Config) ->
+    Makefile = above(proplists:get_value(data_dir, Config), "Makefile"),
+    Gone = fresh(Config, "gone"),
+    ok = filelib:ensure_dir(Gone),
+    Values = ["/t/a$b/$(shell touch " ++ Gone ++ ")", "`touch " ++ Gone ++ "` $$ # 'x' \"y\"\nz"],
+    Show = "show: ; @printf '%s|' \"$$REPO\" \"$$OUT\" \"$${EVENTS-unset}\"",
+    Given = [N ++ "=" ++ V || {N, V} <- lists:zip(["REPO", "OUT"], Values)],
+    Clean = ["-u", "MAKEFLAGS", "-u", "EVENTS"],
+    Make = ["make", "-s", "-f", Makefile, "--eval", Show, "show" | Given],
+    {ok, 0, Shown} = esdb_demo_program:run("env", Clean ++ Make, 60_000),
+    ?assertEqual(text(lists:join("|", Values ++ ["unset", ""])), Shown),
+    ?assertNot(filelib:is_file(Gone)).
 
 demo_refuses_with_one_sentence(Config) ->
     Empty = repository(Config, "nothing"),
@@ -916,9 +1043,9 @@ demo_refuses_with_one_sentence(Config) ->
         ?assertEqual({1, text(["demo: ", Sentence, "\n"])}, refusal(Config, Env))
      || {Env, Sentence} <- [
             {[{"EVENTS", Absent}], ["cannot read ", Absent, ": no such file or directory"]},
-            {[{"EVENTS", NoEvents}], ["there are no events in events of ", NoEvents]},
+            {[{"EVENTS", NoEvents}], ["there are no events in ", NoEvents]},
             {[{"EVENTS", NotEvents}], [
-                "there are no events in events of ", NotEvents, " (line 1: not valid JSON)"
+                "there are no events in ", NotEvents, " (line 1: not valid JSON)"
             ]},
             {[{"REPO", Absent}], ["there is no folder ", Absent]},
             {[{"REPO", Empty}], ["the repository ", Empty, " has no commits yet"]},
@@ -956,26 +1083,34 @@ demo_ends_at_an_interrupt(Config) ->
     receive
         {Port, {data, "Importing" ++ _}} -> ok
     end,
-    {ok, 0, _} = esdb_demo_program:run("kill", ["-INT", integer_to_list(Pid)], 10_000),
+    send(Pid, "INT"),
     Status =
         receive
             {Port, {exit_status, Ended}} -> Ended
         after 20_000 ->
-            {ok, 0, _} = esdb_demo_program:run("kill", ["-KILL", integer_to_list(Pid)], 10_000),
+            send(Pid, "KILL"),
             hangs
         end,
     ?assertEqual(130, Status).
+
+%% The shell's own kill: a small system may have no other.
+send(Pid, Signal) ->
+    Kill = ["kill -", Signal, " ", integer_to_list(Pid)],
+    {ok, 0, _} = esdb_demo_program:run("sh", ["-c", flat(Kill)], 10_000).
 
 %% {Status, Output, Errors} of the demo in a system process of its own.
 demo(Config, Env) ->
     demo("exec \"$@\" 2>\"$0\"", Config, Env).
 
 demo(Shell, Config, Env) ->
+    demo(Shell, script(Config), Config, Env).
+
+demo(Shell, Script, Config, Env) ->
     Errors = write(Config, "errors", ""),
     Libraries = {"ESDB_LIB", libraries()},
     Settings = [flat([Name, "=", Value]) || {Name, Value} <- [Libraries | Env]],
     Arguments = ["-c", Shell, Errors, "env", "REPO=", "EVENTS=", "NO_COLOR=1"],
-    All = Arguments ++ Settings ++ ["sh", script(Config)],
+    All = Arguments ++ Settings ++ ["sh", Script],
     {ok, Status, Output} = esdb_demo_program:run("sh", All, 240_000),
     {ok, Said} = file:read_file(Errors),
     {Status, flat(Output), flat(Said)}.

@@ -1,8 +1,8 @@
 #!/bin/sh
-# Builds and tests two projects that depend on this checkout, with cargo on the PATH and without, offline,
-# from a source folder that cannot be written to.
+# Builds and tests projects that depend on this checkout, offline, from a source folder that cannot be written
+# to: two that use the library, with cargo on the PATH and without, and two that use the store, without.
 #
-#   test/consumers/run.sh [rebar3 | mix]...     (default: both; mix only where Elixir is)
+#   test/consumers/run.sh [rebar3 | mix | rebar3_store | mix_store]...     (default: all; mix where Elixir is)
 set -eu
 
 here=$(cd "$(dirname "$0")" && pwd -P)
@@ -65,6 +65,28 @@ export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$root/_build/cargo}"
 export ESDB_CARGO_PROFILE=quick
 unset ESDB_NIF ESDB_NIF_BUILD
 
+# What cargo needs of its registry is fetched once; after that nothing here may ask for the network.
+go_offline() {
+    ! has_rust || cargo fetch --quiet --locked --manifest-path "$root/Cargo.toml" || fail "cargo cannot fetch"
+    export CARGO_NET_OFFLINE=true HEX_OFFLINE=1
+}
+
+has_rust() { "$root/scripts/toolchain.sh" rust; }
+
+# dependency NAME [FOLDER]: as a user of rebar3 writes it
+dependency() {
+    if [ -z "${2:-}" ]; then
+        echo "{$1, {git, \"file://$work/source\", {branch, \"main\"}}}"
+    else
+        echo "{$1, {git_subdir, \"file://$work/source\", {branch, \"main\"}, \"$2\"}}"
+    fi
+}
+
+# quietly COMMAND...: its output only if it fails; git shows its progress to mix, too
+quietly() {
+    "$@" >"$work/output" 2>&1 || { tr '\r' '\n' <"$work/output" | tail -n 20; return 1; }
+}
+
 # consumer KIND NAME EXPECTED PATH: the project's own tests
 consumer() {
     kind=$1 name=$2 expected=$3 path=$4
@@ -74,8 +96,7 @@ consumer() {
     case $kind in
         rebar3)
             if [ "$name" = with-cargo ]; then
-                dependency="{git, \"file://$work/source\", {branch, \"main\"}}"
-                echo "{deps, [{erl_esdb_nifs, $dependency}]}." >"$project/rebar.config"
+                echo "{deps, [$(dependency erl_esdb_nifs)]}." >"$project/rebar.config"
             else
                 mkdir "$project/_checkouts"
                 ln -s "$work/source" "$project/_checkouts/erl_esdb_nifs"
@@ -85,6 +106,17 @@ consumer() {
         mix)
             (cd "$project" && PATH=$path EXPECTED_IMPLEMENTATION=$expected ERL_ESDB_NIFS=$work/source \
                 MIX_ENV=test mix test) || fail "$kind, $name: failed" ;;
+        rebar3_store)
+            echo "{deps, [$(dependency erl_esdb_nifs),
+                $(dependency erl_esdb_gater erlang/erl_esdb_gater), $(dependency erl_esdb erlang/erl_esdb)]}." \
+                >"$project/rebar.config"
+            (cd "$project" && PATH=$path EXPECTED_IMPLEMENTATION=$expected rebar3 eunit) ||
+                fail "$kind, $name: failed" ;;
+        mix_store)
+            (cd "$project" && export PATH="$path" ERL_ESDB="file://$work/source" MIX_ENV=test &&
+                quietly mix deps.get && EXPECTED_IMPLEMENTATION=$expected mix test) ||
+                fail "$kind, $name: failed" ;;
+        *) fail "$kind is none of rebar3, mix, rebar3_store, mix_store" ;;
     esac
 }
 
@@ -107,16 +139,17 @@ consumer_again() {
     esac
 }
 
-kinds=${*:-rebar3 mix}
+kinds=${*:-rebar3 mix rebar3_store mix_store}
+go_offline
 make_source
 without=$(path_without_cargo)
 for kind in $kinds; do
-    if [ "$kind" = mix ] && ! command -v mix >/dev/null; then
-        echo "consumers: mix: there is no Elixir here"
+    if [ "${kind#mix}" != "$kind" ] && ! command -v mix >/dev/null; then
+        echo "consumers: $kind: there is no Elixir here"
         continue
     fi
     consumer "$kind" without-cargo erlang "$without"
-    if "$root/scripts/toolchain.sh" rust; then
+    if [ "${kind%_store}" = "$kind" ] && has_rust; then
         consumer "$kind" with-cargo nif "$PATH"
         builds_once "$kind"
     fi

@@ -163,7 +163,7 @@ fn content_of_another_size_than_planned_is_corrupt() {
     }
 }
 
-/// The default level takes a short cut for tiny inputs, which may cost a hundredth of the size.
+/// At the default level tiny inputs have an encoder of their own.
 #[test]
 fn tiny_inputs_become_as_small_as_others() {
     let event = |n: u32| {

@@ -19,6 +19,7 @@ pub const TARGETS: &[Target] = &[
     ("lz4", lz4),
     ("zstd", zstd),
     ("zstd_dictionary", zstd_dictionary),
+    ("zstd_tiny", zstd_tiny),
 ];
 
 /// What decodes is encoded by the same text, and all data survives.
@@ -166,6 +167,20 @@ pub fn zstd_dictionary(input: &[u8]) {
         let content = zstd_content(&compressed, Some(&dictionary));
         assert_eq!(content.as_deref(), Some(frame));
     }
+}
+
+/// libzstd reads what the encoder for tiny inputs writes, which is no larger than the bytes in a raw block. The
+/// first byte says whether with a checksum.
+pub fn zstd_tiny(input: &[u8]) {
+    let Some((choice, data)) = input.split_first() else {
+        return;
+    };
+    let data = &data[..data.len().min(zstd::tiny::LARGEST)];
+    let mut compressed = vec![0; zstd::compress_bound(data.len())];
+    let written = zstd::tiny::compress(data, &mut compressed, choice & 1 == 1).expect("tiny");
+    assert!(written <= data.len() + 14);
+    compressed.truncate(written);
+    assert_eq!(zstd_content(&compressed, None).as_deref(), Some(data));
 }
 
 fn zstd_content(input: &[u8], dictionary: Option<&dictionary::Dictionary>) -> Option<Vec<u8>> {

@@ -1,4 +1,7 @@
-//! Zstandard frames (RFC 8878) by libzstd, with contexts that each thread keeps.
+//! Zstandard frames (RFC 8878) by libzstd, with contexts that each thread keeps; but [`tiny`] inputs are compressed
+//! by code of our own at the default level.
+
+pub mod tiny;
 
 use super::{Error, dictionary::Dictionary, frame};
 use std::cell::RefCell;
@@ -10,10 +13,6 @@ pub use frame::Plan;
 
 /// The level where none is given.
 pub const DEFAULT_LEVEL: i32 = 3;
-
-/// Up to this size the default level works as level 2 does: it looks for matches in one hash table and not in
-/// two, which is a tenth faster, and events become less than a hundredth larger (bench/).
-const TINY: usize = 1024;
 
 /// A thread gives a compression context back that has grown above this (high levels on large data need
 /// hundreds of megabytes).
@@ -60,10 +59,11 @@ pub fn compress(
         .map(|dictionary| dictionary.for_compression(level))
         .transpose()?;
     let prepared = prepared.as_deref();
-    let level = match level {
-        DEFAULT_LEVEL if input.len() <= TINY && prepared.is_none() => DEFAULT_LEVEL - 1,
-        _ => level,
-    };
+    if level == DEFAULT_LEVEL && prepared.is_none() {
+        if let Some(written) = tiny::compress(input, output, checksum) {
+            return Ok(written);
+        }
+    }
     COMPRESS.with_borrow_mut(|slot| {
         let mut context = match slot.take() {
             Some(context) => context,
