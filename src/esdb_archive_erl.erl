@@ -46,9 +46,9 @@ zstd_decompress(Data, MaxSize, Dictionary, Short) ->
     maybe
         {ok, Prepared} ?= prepared(decompress, Dictionary, ?DEFAULT_LEVEL),
         Id = esdb_archive_options:dictionary_id(Dictionary),
-        {ok, Most} ?= esdb_zstd_frame_erl:plan(Data, MaxSize, Id),
+        {ok, #{most := Most} = Plan} ?= esdb_zstd_frame_erl:plan(Data, MaxSize, Id),
         true ?= Most =< Short orelse {ok, long},
-        (esdb_zstd_erl:codec()):decompress(Data, Most, MaxSize, Prepared)
+        (esdb_zstd_erl:codec()):decompress(Data, Plan, MaxSize, Prepared)
     end.
 
 %% What the codec uses a dictionary by: what its handle keeps, or the bytes, where they are one.

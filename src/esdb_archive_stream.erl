@@ -136,7 +136,9 @@ finish(_) ->
 
 %% The codecs of OTP keep their state outside the term: only the latest term of the owner is good.
 -spec use(stream()) -> stream().
-use(#stream{owner = Owner, uses = Uses, use = Use} = Stream) when Owner =:= self() ->
+use(#stream{owner = Owner, uses = Uses, use = Use, left = Left, max_size = MaxSize} = Stream) when
+    Owner =:= self(), is_integer(Use), is_integer(Left), is_integer(MaxSize)
+->
     case atomics:compare_exchange(Uses, 1, Use, Use + 1) of
         ok -> Stream#stream{use = Use + 1};
         _ -> error(badarg)

@@ -357,7 +357,9 @@ new(Seed) ->
     #xxh3{seed = Seed, length = 0, lanes = first_lanes(), last = <<>>, tail = <<>>}.
 
 -spec update(state(), binary()) -> state().
-update(#xxh3{length = Length, tail = Tail} = State, Data) ->
+update(#xxh3{length = Length, tail = Tail} = State, Data) when
+    is_integer(Length), is_binary(Tail)
+->
     Next = State#xxh3{length = Length + byte_size(Data)},
     case <<Tail/binary, Data/binary>> of
         All when byte_size(All) =< ?BLOCK -> Next#xxh3{tail = All};
@@ -373,9 +375,13 @@ update_blocks(#xxh3{seed = Seed, lanes = Lanes0} = State, Data) ->
     State#xxh3{lanes = Lanes, last = binary:copy(Last), tail = binary:copy(Tail)}.
 
 -spec digest(state()) -> hash().
-digest(#xxh3{length = Length, seed = Seed, tail = Tail}) when Length =< 240 ->
+digest(#xxh3{length = Length, seed = Seed, tail = Tail}) when
+    is_integer(Length), Length =< 240, is_integer(Seed), is_binary(Tail)
+->
     xxhash3(Tail, Seed);
-digest(#xxh3{length = Length, seed = Seed, tail = Tail, last = Last, lanes = Lanes}) ->
+digest(#xxh3{length = Length, seed = Seed, tail = Tail, last = Last, lanes = Lanes}) when
+    is_integer(Length), is_integer(Seed), is_binary(Tail), is_binary(Last)
+->
     finish(Last, Tail, Length, secret(Seed), Lanes);
 digest(_) ->
     error(badarg).

@@ -9,7 +9,7 @@
 %%
 %% A byte is copied about as often as there are sizes, and a match looks at few chunks.
 
--export([new/1, new/2, append/2, copy/3, size/1, take/1]).
+-export([new/1, new/2, reaching/2, append/2, copy/3, size/1, take/1]).
 -export_type([window/0]).
 
 -record(window, {
@@ -37,6 +37,10 @@ new(Reach) -> #window{reach = Reach}.
 -spec new(Reach :: pos_integer(), Prefix :: binary()) -> window().
 new(Reach, <<>>) -> new(Reach);
 new(Reach, Prefix) -> #window{reach = Reach, chunks = [Prefix], held = byte_size(Prefix)}.
+
+%% The same window where matches reach that far from now on.
+-spec reaching(Reach :: pos_integer(), window()) -> window().
+reaching(Reach, Window) -> Window#window{reach = Reach}.
 
 -spec append(binary(), window()) -> window().
 append(Bytes, #window{young = Young, size = Size} = Window) ->
@@ -90,13 +94,13 @@ merge(Bytes, Chunks) ->
 
 -spec trim(window()) -> window().
 trim(#window{chunks = Chunks, reach = Reach} = Window) ->
-    Kept = reaching(Chunks, Reach),
+    Kept = newest(Chunks, Reach),
     Window#window{chunks = Kept, held = iolist_size(Kept)}.
 
--spec reaching([binary()], integer()) -> [binary()].
-reaching([Chunk | Chunks], Reach) when Reach > 0 ->
-    [Chunk | reaching(Chunks, Reach - byte_size(Chunk))];
-reaching(_, _) ->
+-spec newest([binary()], Size :: integer()) -> [binary()].
+newest([Chunk | Chunks], Size) when Size > 0 ->
+    [Chunk | newest(Chunks, Size - byte_size(Chunk))];
+newest(_, _) ->
     [].
 
 -spec slice(pos_integer(), pos_integer(), window()) -> binary().

@@ -43,6 +43,8 @@
 -opaque decoder() :: #decoder{}.
 
 -define(MAX_BLOCK, 131_072).
+%% Of libzstd's buffer for decompression, behind the window and two blocks.
+-define(BUFFER_EXTRA, 64).
 -define(DICTIONARY_MAGIC, 16#EC30A437).
 %% Offset codes above make offsets that no window holds.
 -define(MAX_OFFSET_CODE, 31).
@@ -79,14 +81,13 @@ content(Bytes) ->
     {ok, #{id := Id, content := Content}} = dictionary(Bytes),
     {Id, Content}.
 
-%% The content of frames that were walked before.
--spec decompress(binary(), Most, MaxSize, none | binary()) ->
+%% The content of frames that were planned with the same limit.
+-spec decompress(binary(), esdb_zstd_frame_erl:plan(), MaxSize, none | binary()) ->
     {ok, binary()} | {error, esdb_zstd_frame_erl:reason() | checksum_mismatch}
 when
-    Most :: non_neg_integer(), MaxSize :: non_neg_integer().
-decompress(Data, _Most, MaxSize, Dictionary) ->
-    Id = esdb_archive_options:dictionary_id(Dictionary),
-    Walk = esdb_zstd_frame_erl:add(Data, esdb_zstd_frame_erl:new(MaxSize, Id)),
+    MaxSize :: non_neg_integer().
+decompress(Data, _Plan, MaxSize, Dictionary) ->
+    Walk = esdb_zstd_frame_erl:add(Data, esdb_zstd_frame_erl:new(MaxSize, any)),
     case all(Walk, new(Dictionary), MaxSize, []) of
         {ok, Pieces} -> {ok, iolist_to_binary(Pieces)};
         {error, too_large} -> {error, {too_large, MaxSize}};
@@ -146,14 +147,14 @@ decode(Event, Decoder) ->
 -spec event(esdb_zstd_frame_erl:event(), decoder()) -> decoder() | corrupt | checksum_mismatch.
 event({frame, Header}, Decoder) ->
     start(Header, Decoder);
-event({block, raw, Bytes, _}, Decoder) ->
-    output(Decoder#decoder{window = esdb_window_erl:append(Bytes, Decoder#decoder.window)});
-event({block, repeated, Byte, Size}, Decoder) ->
-    Bytes = binary:copy(Byte, Size),
-    output(Decoder#decoder{window = esdb_window_erl:append(Bytes, Decoder#decoder.window)});
-event({block, compressed, Bytes, _}, Decoder) ->
-    case block(Bytes, Decoder) of
-        #decoder{} = Decoder1 -> output(Decoder1);
+event({block, Kind, Bytes, Size}, Decoder) ->
+    maybe
+        #decoder{window = Window, header = #{content_size := Stated}} = Decoder1 ?=
+            block(Kind, Bytes, Size, Decoder),
+        %% (Any number is less than an atom.)
+        true ?= esdb_window_erl:size(Window) =< Stated,
+        output(Decoder1)
+    else
         _ -> corrupt
     end;
 event({done, Checksum}, #decoder{header = Header, window = Window, hash = Hash} = Decoder) ->
@@ -200,14 +201,39 @@ output(#decoder{window = Window, hash = Hash, out = Out, header = Header} = Deco
         end,
     Decoder#decoder{window = Window1, hash = Hash1, out = [Out | Pieces]}.
 
--spec block(binary(), decoder()) -> decoder() | corrupt.
-block(Bytes, #decoder{huffman = Huffman0, header = #{window := Reach}} = Decoder) ->
-    Limit = min(Reach, ?MAX_BLOCK),
+-spec block(raw | repeated | compressed, binary(), Size :: non_neg_integer(), decoder()) ->
+    decoder() | corrupt.
+block(raw, Bytes, _, #decoder{window = Window} = Decoder) ->
+    Decoder#decoder{window = append(Bytes, Window)};
+block(repeated, Byte, Size, #decoder{window = Window} = Decoder) ->
+    Decoder#decoder{window = append(binary:copy(Byte, Size), Window)};
+block(compressed, Bytes, _, #decoder{huffman = Huffman0, window = Window} = Decoder) ->
+    Limit = block_limit(Decoder#decoder.header),
     maybe
         {Literals, Huffman, Rest} ?= literals(Bytes, Huffman0, Limit),
         true ?= byte_size(Literals) =< Limit orelse corrupt,
-        sequences(Rest, Literals, Limit, Decoder#decoder{huffman = Huffman})
+        sequences(Rest, Literals, Limit, Decoder#decoder{
+            huffman = Huffman, window = esdb_window_erl:reaching(reach(Decoder), Window)
+        })
     end.
+
+-spec block_limit(esdb_zstd_frame_erl:header()) -> non_neg_integer().
+block_limit(#{window := Window}) -> min(Window, ?MAX_BLOCK).
+
+%% How far back the matches of the next block may reach. libzstd takes what its buffer holds, which
+%% is more than the window until the content has filled it.
+-spec reach(decoder()) -> pos_integer().
+reach(#decoder{header = #{window := Window, content_size := Stated} = Header} = Decoder) ->
+    Limit = block_limit(Header),
+    Buffer = Window + 2 * Limit + ?BUFFER_EXTRA,
+    case esdb_window_erl:size(Decoder#decoder.window) + Limit of
+        Filled when Filled =< Buffer; Stated =< Buffer -> Buffer + prefix(Decoder);
+        _ -> max(1, Window)
+    end.
+
+-spec prefix(decoder()) -> non_neg_integer().
+prefix(#decoder{dictionary = none}) -> 0;
+prefix(#decoder{dictionary = #{content := Content}}) -> byte_size(Content).
 
 %% Literals: section 3.1.1.3.1.
 -spec literals(binary(), huffman(), Limit :: non_neg_integer()) ->

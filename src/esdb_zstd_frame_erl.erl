@@ -16,8 +16,8 @@
 %% block may be as short as three bytes, so a list of them would be a hundred times the input.
 
 -export([new/2, new/3, feed/2, finish/1, plan/3]).
--export([add/2, next/1]).
--export_type([walk/0, event/0, header/0, reason/0]).
+-export([add/2, next/1, left/1]).
+-export_type([walk/0, event/0, header/0, plan/0, reason/0]).
 
 -type header() :: #{
     window := non_neg_integer(),
@@ -37,6 +37,12 @@
     | {window_too_large, pos_integer()}
     | {dictionary_mismatch, pos_integer()}.
 
+%% What the content of all frames is at least and at most, and whether there is one frame, all of
+%% whose content fits into one block.
+-type plan() :: #{
+    least := non_neg_integer(), most := non_neg_integer(), is_short := boolean()
+}.
+
 -type state() ::
     start | boundary | {skip, non_neg_integer()} | {header, byte()} | block | checksum | ending.
 
@@ -50,7 +56,9 @@
     max_size :: non_neg_integer(),
     %% The limit for the window of a frame in one segment, which is its content.
     max_segment :: non_neg_integer() | infinity,
-    dictionary :: non_neg_integer(),
+    dictionary :: non_neg_integer() | any,
+    %% How many frames there were, skippable ones left out.
+    frames = 0 :: non_neg_integer(),
     %% What all frames so far hold at least, and at most; and the same of the current one's blocks.
     least = 0 :: non_neg_integer(),
     most = 0 :: non_neg_integer(),
@@ -68,17 +76,19 @@
 -define(SKIPPABLE, 16#184D2A5).
 -define(MAX_WINDOW, 134_217_728).
 -define(MAX_BLOCK, 131_072).
+%% Of a compressed block: the header of no literals, and the number of no sequences.
+-define(MIN_COMPRESSED, 2).
 
 %% The limit on the content of all frames, and the id of the dictionary at hand (0: none, or one
-%% without).
--spec new(MaxSize :: non_neg_integer(), Dictionary :: non_neg_integer()) -> walk().
+%% without; any: that was looked at before).
+-spec new(MaxSize :: non_neg_integer(), Dictionary :: non_neg_integer() | any) -> walk().
 new(MaxSize, Dictionary) -> new(MaxSize, Dictionary, infinity).
 
 %% The same, with a limit for the content of frames in one segment: a stream, which keeps what a
 %% match may reach, keeps no more of those than of others.
 -spec new(MaxSize, Dictionary, MaxSegment) -> walk() when
     MaxSize :: non_neg_integer(),
-    Dictionary :: non_neg_integer(),
+    Dictionary :: non_neg_integer() | any,
     MaxSegment :: window | infinity.
 new(MaxSize, Dictionary, window) ->
     #walk{max_size = MaxSize, dictionary = Dictionary, max_segment = ?MAX_WINDOW};
@@ -130,20 +140,30 @@ input(#walk{pending = Pending}) -> iolist_to_binary(lists:reverse(Pending)).
 keep(<<>>, Need, Walk) -> Walk#walk{pending = [], have = 0, need = Need};
 keep(Rest, Need, Walk) -> Walk#walk{pending = [Rest], have = byte_size(Rest), need = Need}.
 
+%% How much of the input has not been walked.
+-spec left(walk()) -> non_neg_integer().
+left(#walk{have = Have}) -> Have.
+
 %% Whether the input may end here.
 -spec finish(walk()) -> ok | {error, truncated}.
 finish(#walk{state = boundary, have = 0}) -> ok;
 finish(_) -> {error, truncated}.
 
-%% The whole input at once: how much its content can be at most.
+%% The whole input at once.
 -spec plan(binary(), MaxSize :: non_neg_integer(), Dictionary :: non_neg_integer()) ->
-    {ok, Most :: non_neg_integer()} | {error, reason()}.
+    {ok, plan()} | {error, reason()}.
 plan(Input, MaxSize, Dictionary) ->
     maybe
         {ok, Walk} ?= feed(Input, new(MaxSize, Dictionary)),
         ok ?= finish(Walk),
-        {ok, Walk#walk.most}
+        #walk{least = Least, most = Most} = Walk,
+        {ok, #{least => Least, most => Most, is_short => is_short(Walk)}}
     end.
+
+-spec is_short(walk()) -> boolean().
+is_short(#walk{frames = 0}) -> true;
+is_short(#walk{frames = 1, header = Header, most = Most}) -> Most =< block_limit(Header);
+is_short(_) -> false.
 
 -spec step(state(), binary(), walk()) -> step().
 step(start, <<_, _/binary>> = Input, Walk) ->
@@ -225,7 +245,9 @@ window(8, Byte, _) ->
 -spec header(header(), WindowBits :: 0 | 8, binary(), walk()) -> found().
 header(#{window := Window}, 8, _, _) when Window > ?MAX_WINDOW ->
     {error, {window_too_large, Window}};
-header(#{dictionary := Id}, _, _, #walk{dictionary = Given}) when Id =/= 0, Id =/= Given ->
+header(#{dictionary := Id}, _, _, #walk{dictionary = Given}) when
+    Id =/= 0, Id =/= Given, Given =/= any
+->
     {error, {dictionary_mismatch, Id}};
 header(#{content_size := Size}, _, _, #walk{least = Least, max_size = Max}) when
     is_integer(Size), Size > Max - Least
@@ -234,16 +256,19 @@ header(#{content_size := Size}, _, _, #walk{least = Least, max_size = Max}) when
 %% (Any number is less than an atom.)
 header(#{window := Window}, _, _, #walk{max_segment = Max}) when Window > Max ->
     {error, {window_too_large, Window}};
-header(Header, _, Rest, Walk) ->
-    Walk1 = Walk#walk{state = block, header = Header, block_least = 0, block_most = 0},
+header(Header, _, Rest, #walk{frames = Frames} = Walk) ->
+    Walk1 = Walk#walk{
+        state = block, header = Header, frames = Frames + 1, block_least = 0, block_most = 0
+    },
     {Rest, Walk1, {frame, Header}}.
 
 -spec block(Last :: 0..1, Type :: 0..3, Size :: non_neg_integer(), binary(), walk()) -> step().
-block(Last, Type, Size, Rest, #walk{header = #{window := Window}} = Walk) ->
-    Limit = min(Window, ?MAX_BLOCK),
+block(Last, Type, Size, Rest, #walk{header = Header} = Walk) ->
+    Limit = block_limit(Header),
     Length = block_length(Type, Size),
     if
         Size > Limit; Type =:= 3 -> {error, corrupt};
+        Type =:= 2, Size < ?MIN_COMPRESSED -> {error, corrupt};
         Length > byte_size(Rest) -> {need, Length + 3};
         true ->
             <<Bytes:Length/binary, Rest1/binary>> = Rest,
@@ -254,6 +279,10 @@ block(Last, Type, Size, Rest, #walk{header = #{window := Window}} = Walk) ->
             },
             after_block(Last, Rest1, Walk1, {block, Kind, Bytes, Size})
     end.
+
+%% What a block holds at most.
+-spec block_limit(header()) -> non_neg_integer().
+block_limit(#{window := Window}) -> min(Window, ?MAX_BLOCK).
 
 -spec block_length(0..3, non_neg_integer()) -> non_neg_integer().
 block_length(1, _) -> 1;

@@ -6,9 +6,10 @@
 -export_type([table/0]).
 
 %% For each string of MaxBits bits, the symbol that begins it and how many bits are its own.
--opaque table() :: {MaxBits :: 1..11, tuple()}.
+-opaque table() :: {MaxBits :: 1..12, tuple()}.
 
--define(MAX_BITS, 11).
+%% One more than the RFC allows, because libzstd does.
+-define(MAX_BITS, 12).
 -define(MAX_ACCURACY, 6).
 
 %% The description of a tree in front of the streams that use it.
@@ -63,10 +64,16 @@ table(Weights, Rest) ->
     MaxBits = log2(Sum) + 1,
     Left = (1 bsl MaxBits) - Sum,
     case Sum > 0 andalso MaxBits =< ?MAX_BITS andalso Left =:= 1 bsl log2(Left) of
-        true when length(Weights) =< 255 ->
-            {ok, {MaxBits, entries(Weights ++ [log2(Left) + 1], MaxBits)}, Rest};
-        _ ->
-            corrupt
+        true when length(Weights) =< 255 -> complete(Weights ++ [log2(Left) + 1], MaxBits, Rest);
+        _ -> corrupt
+    end.
+
+%% The longest codes are as long as the weights say.
+-spec complete([non_neg_integer()], 1..12, binary()) -> {ok, table(), binary()} | corrupt.
+complete(Weights, MaxBits, Rest) ->
+    case lists:member(1, Weights) of
+        true -> {ok, {MaxBits, entries(Weights, MaxBits)}, Rest};
+        false -> corrupt
     end.
 
 -spec log2(non_neg_integer()) -> non_neg_integer().
@@ -74,7 +81,7 @@ log2(Number) when Number < 2 -> 0;
 log2(Number) -> 1 + log2(Number bsr 1).
 
 %% The lightest symbols, which have the longest codes, come first.
--spec entries([non_neg_integer()], 1..11) -> tuple().
+-spec entries([non_neg_integer()], 1..12) -> tuple().
 entries(Weights, MaxBits) ->
     Sorted = lists:keysort(1, [{W, Symbol} || {Symbol, W} <- lists:enumerate(0, Weights), W > 0]),
     list_to_tuple(
@@ -93,7 +100,7 @@ decode(Stream, Count, {MaxBits, Entries}) ->
         symbols(<<Bits/bitstring, 0:MaxBits>>, Count, MaxBits, Entries, [])
     end.
 
--spec symbols(bitstring(), Count, MaxBits :: 1..11, Entries :: tuple(), [byte()]) ->
+-spec symbols(bitstring(), Count, MaxBits :: 1..12, Entries :: tuple(), [byte()]) ->
     {ok, binary()} | corrupt
 when
     Count :: non_neg_integer().

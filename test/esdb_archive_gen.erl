@@ -6,7 +6,7 @@ Arguments for every export of `m:esdb_archive_nif`, valid and hostile, for `esdb
 -include_lib("proper/include/proper.hrl").
 
 -export([args/2, cost/2, observe/3]).
--export([open/2, mixed_handle/2, dictionaries/0, vectors/0, vectors/1]).
+-export([open/2, fed/4, forged/3, mixed_handle/2, dictionaries/0, vectors/0, vectors/1]).
 -export([compression/0, content/0, text/0]).
 
 -define(M, esdb_archive_nif).
@@ -38,18 +38,8 @@ args(train_dictionary, 2) -> [samples(), dictionary_size()];
 args(dictionary, 1) -> [frequency([{9, dictionary_bytes()}, {1, not_data()}])];
 args(dictionary_id, 1) -> [frequency([{9, dictionary()}, {1, not_data()}])];
 args(stream, 3) -> ?LET({D, A}, {direction(), algorithm()}, [D, A, stream_options(D, A)]);
-args(stream_update, 2) ->
-    ?LET(
-        {D, A},
-        {oneof([compress, decompress]), oneof([zlib, zstd])},
-        [frequency([{20, {'$make', ?MODULE, open, [D, A]}}, {1, not_data()}]), stream_input(D, A)]
-    );
-args(stream_finish, 1) ->
-    ?LET(
-        {D, A},
-        {oneof([compress, decompress]), oneof([zlib, zstd])},
-        [frequency([{20, {'$make', ?MODULE, open, [D, A]}}, {1, not_data()}])]
-    ).
+args(stream_update, 2) -> ?LET({D, A}, streamed(), [stream(D, A), stream_input(D, A)]);
+args(stream_finish, 1) -> ?LET({D, A}, streamed(), [stream(D, A)]).
 
 %% These bytes with the reference of that handle.
 mixed_handle(Bytes, Other) ->
@@ -60,10 +50,60 @@ open(Direction, Algorithm) ->
     {ok, Stream} = ?M:stream(Direction, Algorithm, #{}),
     Stream.
 
+%% A stream that has taken these pieces; a new one where that failed. What came of it stays with the
+%% process, which also observes the result.
+fed(Direction, Algorithm, Options, Pieces) ->
+    {ok, Stream} = ?M:stream(Direction, Algorithm, Options),
+    case feed(Pieces, Stream, []) of
+        {ok, Output, Fed} ->
+            put(?MODULE, iolist_to_binary(Output)),
+            Fed;
+        {error, Reason, Output} ->
+            put(?MODULE, {Reason, iolist_to_binary(Output)}),
+            open(Direction, Algorithm)
+    end.
+
+feed([Piece | Pieces], Stream, Output) ->
+    case ?M:stream_update(Stream, Piece) of
+        {ok, More, Stream1} -> feed(Pieces, Stream1, [Output | More]);
+        {more, More, Stream1} -> feed([<<>> | Pieces], Stream1, [Output | More]);
+        {error, Reason} -> {error, Reason, Output}
+    end;
+feed([], Stream, Output) ->
+    {ok, Output, Stream}.
+
+%% A stream with another element.
+forged(Direction, Algorithm, {Place, Value}) ->
+    setelement(Place, open(Direction, Algorithm), Value).
+
 direction() -> frequency([{5, compress}, {5, decompress}, {1, sideways}]).
 
 stream_options(decompress, Algorithm) -> decompress_options(Algorithm);
 stream_options(_, Algorithm) -> compress_options(Algorithm).
+
+streamed() -> {oneof([compress, decompress]), oneof([zlib, zstd])}.
+
+stream(D, A) ->
+    frequency([
+        {8, {'$make', ?MODULE, open, [D, A]}},
+        {12, {'$make', ?MODULE, fed, [D, A, fed_options(D, A), fed_pieces(D, A)]}},
+        {1, {'$make', ?MODULE, forged, [D, A, {range(2, 6), oneof([an_atom, 1.5, <<>>])}]}},
+        {1, not_data()}
+    ]).
+
+fed_options(compress, A) -> some_options(A);
+fed_options(decompress, _) -> oneof([#{}, option(max_size, range(0, 10_000))]).
+
+fed_pieces(compress, _) -> list(content());
+fed_pieces(decompress, A) -> ?LET({E, Size}, {encoded(A), range(1, 300)}, in_pieces(E, Size)).
+
+in_pieces(Bytes, Size) when is_binary(Bytes), byte_size(Bytes) > Size ->
+    <<Piece:Size/binary, Rest/binary>> = Bytes,
+    [Piece | in_pieces(Rest, Size)];
+in_pieces(Bytes, _) when is_binary(Bytes) ->
+    [Bytes];
+in_pieces(_, _) ->
+    [].
 
 stream_input(decompress, Algorithm) -> encoded(Algorithm);
 stream_input(_, _) -> data().
@@ -296,12 +336,21 @@ observe(dictionary, _, {esdb_dictionary, Bytes, _}) ->
     Bytes;
 observe(stream, _, {ok, _}) ->
     {ok, stream};
-observe(stream_update, _, {State, Output, _}) when State =:= ok; State =:= more ->
-    {State, iolist_to_binary(Output)};
-observe(stream_finish, _, {ok, Output}) ->
-    {ok, iolist_to_binary(Output)};
+observe(Function, _, Result) when Function =:= stream_update; Function =:= stream_finish ->
+    {erase(?MODULE), streamed(Result)};
+%% On OTP 27 one mode decompresses with libzstd and the other with the own codec, which refuses some
+%% frames before it comes to their checksum: see doc/format.md.
+observe(_, _, {error, checksum_mismatch}) ->
+    case code:ensure_loaded(zstd) of
+        {module, zstd} -> {error, checksum_mismatch};
+        {error, _} -> {error, corrupt}
+    end;
 observe(_, _, Result) ->
     Result.
+
+streamed({ok, Output}) -> {ok, iolist_to_binary(Output)};
+streamed({State, Output, _}) -> {State, iolist_to_binary(Output)};
+streamed({error, Reason}) -> {error, Reason}.
 
 %% With the size of the data, so that results differ from each other.
 is_content(Data, Compressed, Algorithm, Options) ->

@@ -90,7 +90,9 @@ state() ->
     frequency([
         {6, ?LET({Seed, Data}, {integer(0, 99), bytes()}, call(update, [call(new, [Seed]), Data]))},
         {2, ?LET(Pieces, list(bytes()), lists:foldl(fun updated/2, call(new, []), Pieces))},
-        {1, oneof([make_ref(), {xxh3, 0}, ~"state", [], 0])}
+        {1, oneof([make_ref(), {xxh3, 0}, ~"state", [], 0])},
+        {1, oneof([{xxh3, 0, many, [], <<>>, <<>>}, {xxh3, 0, 0, [], <<>>, []}])},
+        {1, {xxh3, zero, 300, [], <<>>, <<>>}}
     ]).
 
 updated(Piece, State) -> call(update, [State, Piece]).

@@ -92,7 +92,7 @@ fn zstd_compress<'a>(
     checksum: bool,
     dictionary: &DictionaryArg,
 ) -> Result<Found<'a>, Fail> {
-    let dictionary = dictionary.prepared(level)?;
+    let dictionary = dictionary.prepared(env, level)?;
     terms::at_most(env, zstd::compress_bound(data.len()), |output| {
         zstd::compress(data, output, level, checksum, dictionary.as_deref())
     })
@@ -107,7 +107,7 @@ fn zstd_decompress_n<'a>(
     dictionary: DictionaryArg,
     short: u64,
 ) -> Result<Found<'a>, Fail> {
-    let dictionary = dictionary.prepared(zstd::DEFAULT_LEVEL)?;
+    let dictionary = dictionary.prepared(env, zstd::DEFAULT_LEVEL)?;
     let plan = zstd::plan(&data, max_size, dictionary.as_deref())?;
     if plan.most > short {
         return Ok(Found::Long);
@@ -123,7 +123,7 @@ fn zstd_decompress_dirty<'a>(
     max_size: u64,
     dictionary: DictionaryArg,
 ) -> Result<Found<'a>, Fail> {
-    let dictionary = dictionary.prepared(zstd::DEFAULT_LEVEL)?;
+    let dictionary = dictionary.prepared(env, zstd::DEFAULT_LEVEL)?;
     let plan = zstd::plan(&data, max_size, dictionary.as_deref())?;
     zstd_decompress(env, &data, max_size, plan, dictionary.as_deref())
 }
@@ -135,14 +135,19 @@ fn zstd_decompress<'a>(
     plan: zstd::Plan,
     dictionary: Option<&dictionary::Dictionary>,
 ) -> Result<Found<'a>, Fail> {
-    let decompress = |output: &mut [u8]| zstd::decompress(data, output, plan, max_size, dictionary);
-    let capacity = usize::try_from(plan.most.min(max_size)).map_err(|_| Error::NoMemory)?;
-    if plan.least == plan.most {
+    if plan.most <= max_size && plan.most <= terms::SMALL as u64 {
+        let size = plan.most as usize;
+        let decompress =
+            |output: &mut [u8]| zstd::decompress(data, output, plan, max_size, dictionary);
         // A frame that holds another amount than it states is corrupt, so the size is exact.
-        terms::exactly(env, capacity, decompress)
-    } else {
-        terms::at_most(env, capacity, decompress)
+        return match plan.least == plan.most {
+            true => terms::exactly(env, size, decompress),
+            false => terms::at_most(env, size, decompress),
+        };
     }
+    terms::growing(env, |output| {
+        zstd::decompress(data, output, plan, max_size, dictionary)
+    })
 }
 
 /// The bytes and the reference of a handle. The bytes are those that the dictionary keeps, so that they need

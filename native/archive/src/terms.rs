@@ -3,7 +3,8 @@
 use crate::Kept;
 use esdb_core::archive::{
     Error,
-    dictionary::{self, Dictionary},
+    dictionary::{self, Dictionary, Prepared},
+    zstd,
 };
 use rustler::{
     Binary, Decoder, Encoder, Env, NewBinary, NifResult, OwnedBinary, ResourceArc, Term,
@@ -21,9 +22,12 @@ mod atoms {
 }
 
 /// Up to this size content goes through a buffer of the thread, and is copied into a binary that fits.
-const SMALL: usize = 64 << 10;
+pub const SMALL: usize = 64 << 10;
 /// That many bytes are counted as one hundredth of a timeslice (1 ms).
 const BYTES_A_PERCENT: usize = 2_048;
+/// The same for a dictionary that is prepared, with what each of them takes.
+const PREPARED_A_PERCENT: usize = 512;
+const PREPARED_AT_LEAST: usize = 2_048;
 
 thread_local! {
     static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
@@ -111,6 +115,30 @@ pub fn exactly<'a>(
     Ok(Found::Content(binary.release(env)))
 }
 
+/// The content that `fill` writes into as much room as it asks for; it returns how much of it it used.
+pub fn growing<'a>(
+    env: Env<'a>,
+    fill: impl FnOnce(&mut Growing) -> Result<usize, Error>,
+) -> Result<Found<'a>, Fail> {
+    let mut growing = Growing(OwnedBinary::new(0).ok_or(Error::NoMemory)?);
+    let used = fill(&mut growing)?;
+    let mut binary = growing.0;
+    binary.realloc_or_copy(used);
+    Ok(Found::Content(binary.release(env)))
+}
+
+/// A binary that grows.
+pub struct Growing(OwnedBinary);
+
+impl zstd::Output for Growing {
+    fn room(&mut self, size: usize) -> Result<&mut [u8], Error> {
+        if size > self.0.len() && !self.0.realloc(size) {
+            return Err(Error::NoMemory);
+        }
+        Ok(self.0.as_mut_slice())
+    }
+}
+
 fn filled(size: usize, used: usize) -> Result<(), Error> {
     if used == size {
         Ok(())
@@ -155,12 +183,25 @@ impl<'a> Decoder<'a> for DictionaryArg<'a> {
 }
 
 impl DictionaryArg<'_> {
-    /// The dictionary prepared for use, at `level` where it has to be made.
-    pub fn prepared(&self, level: i32) -> Result<Option<Arc<Dictionary>>, Error> {
-        match self {
-            Self::None => Ok(None),
-            Self::Bytes(bytes) => dictionary::prepared(bytes, level).map(Some),
-            Self::Kept(kept) => Ok(Some(Arc::clone(&kept.0))),
+    /// The dictionary prepared for use, at `level` where it has to be made; the scheduler is told when it was,
+    /// and when that failed.
+    pub fn prepared(&self, env: Env, level: i32) -> Result<Option<Arc<Dictionary>>, Error> {
+        let bytes = match self {
+            Self::None => return Ok(None),
+            Self::Kept(kept) => return Ok(Some(Arc::clone(&kept.0))),
+            Self::Bytes(bytes) => bytes,
+        };
+        let prepared = dictionary::prepared(bytes, level);
+        if !matches!(
+            &prepared,
+            Ok(Prepared {
+                was_made: false,
+                ..
+            })
+        ) {
+            let work = PREPARED_AT_LEAST + bytes.len();
+            esdb_boundary::charge(env, work, PREPARED_A_PERCENT);
         }
+        prepared.map(|prepared| Some(prepared.dictionary))
     }
 }

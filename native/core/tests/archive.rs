@@ -34,7 +34,7 @@ fn compress_zstd(data: &[u8], level: i32, dictionary: Option<&Dictionary>) -> Ve
 
 fn decompress_zstd(data: &[u8], dictionary: Option<&Dictionary>) -> Result<Vec<u8>, Error> {
     let plan = zstd::plan(data, MAX_SIZE, dictionary)?;
-    let mut output = vec![0; plan.most.min(MAX_SIZE) as usize];
+    let mut output = Vec::new();
     let written = zstd::decompress(data, &mut output, plan, MAX_SIZE, dictionary)?;
     output.truncate(written);
     Ok(output)
@@ -147,12 +147,19 @@ fn a_dictionary_knows_the_bytes_it_was_made_of() {
 fn content_of_another_size_than_planned_is_corrupt() {
     let frame = compress_zstd(b"hello", 3, None);
     for (least, most) in [(10, 10), (6, 9), (0, 4)] {
-        let plan = zstd::Plan { least, most };
-        let mut output = [0; 10];
-        assert_eq!(
-            zstd::decompress(&frame, &mut output, plan, MAX_SIZE, None),
-            Err(Error::Corrupt)
-        );
+        for is_short in [true, false] {
+            let plan = zstd::Plan {
+                least,
+                most,
+                is_short,
+                window: None,
+            };
+            let mut output = [0; 10];
+            assert_eq!(
+                zstd::decompress(&frame, &mut output[..], plan, MAX_SIZE, None),
+                Err(Error::Corrupt)
+            );
+        }
     }
 }
 
@@ -192,7 +199,7 @@ fn a_trained_dictionary_makes_events_smaller() {
     };
     let samples: Vec<_> = (0..2000).map(event).collect();
     let trained = joined(&samples).train(2048).unwrap();
-    let prepared = dictionary::prepared(&trained, 3).unwrap();
+    let prepared = dictionary::prepared(&trained, 3).unwrap().dictionary;
     assert_eq!(prepared.id(), dictionary::id(&trained));
     // Two bytes in each frame: its descriptor says so.
     assert!((0x8000..0x1_0000).contains(&prepared.id()));

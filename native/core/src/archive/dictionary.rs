@@ -1,15 +1,15 @@
 //! Zstandard dictionaries, prepared once and used many times.
 
 use super::Error;
+use super::zstd::DEFAULT_LEVEL;
 use std::collections::VecDeque;
 use std::ops::Range;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex};
 use xxhash_rust::xxh3::xxh3_64;
 use zstd_safe::{CDict, DDict};
 
 /// The magic number in front of a trained dictionary; without it the bytes are raw content.
 const MAGIC: u32 = 0xEC30_A437;
-const MAX_LEVEL: usize = 22;
 
 /// The id of a dictionary, 0 for raw content.
 #[must_use]
@@ -92,17 +92,48 @@ fn vec<T>(capacity: usize) -> Result<Vec<T>, Error> {
     Ok(vec)
 }
 
-/// A dictionary in the forms that compression (one for each level) and decompression need.
+/// A dictionary in the forms that compression and decompression need.
+///
+/// Compression needs one for each level, of which the one for the default level and the last other one are kept.
 pub struct Dictionary {
     bytes: Vec<u8>,
     id: u32,
     decompress: DDict<'static>,
-    compress: [OnceLock<Option<CDict<'static>>>; MAX_LEVEL + 1],
+    compress: Mutex<Compress>,
+}
+
+#[derive(Default)]
+struct Compress {
+    default: Option<Arc<CDict<'static>>>,
+    other: Option<(i32, Arc<CDict<'static>>)>,
+}
+
+impl Compress {
+    fn get(&self, level: i32) -> Option<Arc<CDict<'static>>> {
+        match &self.other {
+            Some((other, prepared)) if *other == level => Some(Arc::clone(prepared)),
+            _ if level == DEFAULT_LEVEL => self.default.clone(),
+            _ => None,
+        }
+    }
+
+    fn put(&mut self, level: i32, prepared: &Arc<CDict<'static>>) {
+        match level {
+            DEFAULT_LEVEL => self.default = Some(Arc::clone(prepared)),
+            _ => self.other = Some((level, Arc::clone(prepared))),
+        }
+    }
+
+    fn size(&self) -> usize {
+        let other = self.other.as_ref().map(|(_, prepared)| prepared);
+        let kept = self.default.iter().chain(other);
+        kept.map(|prepared| prepared.sizeof()).sum()
+    }
 }
 
 impl Dictionary {
     /// Prepares a dictionary for decompression and for compression at `level`; other levels follow when they
-    /// are first asked for.
+    /// are asked for.
     ///
     /// # Errors
     /// [`Error::InvalidDictionary`], [`Error::NoMemory`].
@@ -116,7 +147,7 @@ impl Dictionary {
             bytes: own,
             id: id(bytes),
             decompress: DDict::try_create(bytes).ok_or(Error::InvalidDictionary)?,
-            compress: [const { OnceLock::new() }; MAX_LEVEL + 1],
+            compress: Mutex::default(),
         };
         dictionary.for_compression(level)?;
         Ok(dictionary)
@@ -134,6 +165,13 @@ impl Dictionary {
         &self.bytes
     }
 
+    /// How much memory it takes now, with all that has been prepared.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        let compress = self.compress.lock().map_or(0, |compress| compress.size());
+        size_of::<Self>() + self.bytes.capacity() + self.decompress.sizeof() + compress
+    }
+
     /// Whether it was made of these bytes, which takes no time where they are the very ones of
     /// [`bytes`](Self::bytes) in memory.
     #[must_use]
@@ -141,23 +179,27 @@ impl Dictionary {
         std::ptr::eq(self.bytes.as_slice(), bytes) || self.bytes == bytes
     }
 
+    /// Whether compression at this level can begin at once.
+    #[must_use]
+    pub fn is_prepared(&self, level: i32) -> bool {
+        let compress = self.compress.lock();
+        compress.is_ok_and(|compress| compress.get(level).is_some())
+    }
+
     pub(super) fn for_decompression(&self) -> &DDict<'static> {
         &self.decompress
     }
 
-    pub(super) fn for_compression(&self, level: i32) -> Result<&CDict<'static>, Error> {
-        self.slot(level)
-            .and_then(|slot| {
-                slot.get_or_init(|| CDict::try_create(&self.bytes, level))
-                    .as_ref()
-            })
-            .ok_or(Error::InvalidDictionary)
-    }
-
-    fn slot(&self, level: i32) -> Option<&OnceLock<Option<CDict<'static>>>> {
-        usize::try_from(level)
-            .ok()
-            .and_then(|index| self.compress.get(index))
+    pub(super) fn for_compression(&self, level: i32) -> Result<Arc<CDict<'static>>, Error> {
+        let lock = || self.compress.lock().map_err(|_| Error::NoMemory);
+        if let Some(prepared) = lock()?.get(level) {
+            return Ok(prepared);
+        }
+        // Made outside the lock; two threads may both make it once.
+        let made = CDict::try_create(&self.bytes, level).ok_or(Error::InvalidDictionary)?;
+        let made = Arc::new(made);
+        lock()?.put(level, &made);
+        Ok(made)
     }
 }
 
@@ -165,7 +207,8 @@ impl Dictionary {
 struct Recent(VecDeque<Arc<Dictionary>>);
 
 const RECENT_COUNT: usize = 16;
-const RECENT_BYTES: usize = 4 << 20;
+/// Of all that has been prepared.
+const RECENT_SIZE: usize = 32 << 20;
 /// Above this a dictionary is prepared for each call: to compare it would also be long work.
 const RECENT_LARGEST: usize = 1 << 20;
 
@@ -181,32 +224,114 @@ impl Recent {
 
     fn put(&mut self, dictionary: &Arc<Dictionary>) {
         self.0.push_front(Arc::clone(dictionary));
-        while self.0.len() > RECENT_COUNT || self.bytes() > RECENT_BYTES {
+        self.trim();
+    }
+
+    fn trim(&mut self) {
+        while self.0.len() > RECENT_COUNT || self.size() > RECENT_SIZE {
             self.0.pop_back();
         }
     }
 
-    fn bytes(&self) -> usize {
-        self.0.iter().map(|dictionary| dictionary.bytes.len()).sum()
+    fn size(&self) -> usize {
+        self.0.iter().map(|dictionary| dictionary.size()).sum()
     }
+}
+
+/// The prepared form of some bytes.
+pub struct Prepared {
+    /// Ready for decompression, and for compression at the level that was asked for.
+    pub dictionary: Arc<Dictionary>,
+    /// Whether something had to be made, which takes long.
+    pub was_made: bool,
 }
 
 /// The prepared form of these bytes, from a small cache where it was used lately.
 ///
 /// # Errors
-/// [`Error::InvalidDictionary`].
-pub fn prepared(bytes: &[u8], level: i32) -> Result<Arc<Dictionary>, Error> {
+/// [`Error::InvalidDictionary`], [`Error::NoMemory`].
+pub fn prepared(bytes: &[u8], level: i32) -> Result<Prepared, Error> {
+    prepared_in(&RECENT, bytes, level)
+}
+
+fn prepared_in(recent: &Mutex<Recent>, bytes: &[u8], level: i32) -> Result<Prepared, Error> {
     if bytes.len() > RECENT_LARGEST {
-        return Dictionary::new(bytes, level).map(Arc::new);
+        return made(bytes, level);
     }
-    let mut known = RECENT.lock().ok().and_then(|mut recent| recent.get(bytes));
-    if known.is_none() {
+    let lock = || recent.lock().map_err(|_| Error::NoMemory);
+    let known = lock()?.get(bytes);
+    let Some(dictionary) = known else {
         // Made outside the lock; two threads may both make it once.
-        let made = Arc::new(Dictionary::new(bytes, level)?);
-        if let Ok(mut recent) = RECENT.lock() {
-            recent.put(&made);
-        }
-        known = Some(made);
+        let made = made(bytes, level)?;
+        lock()?.put(&made.dictionary);
+        return Ok(made);
+    };
+    let was_made = !dictionary.is_prepared(level);
+    if was_made {
+        dictionary.for_compression(level)?;
+        lock()?.trim();
     }
-    known.ok_or(Error::InvalidDictionary)
+    Ok(Prepared {
+        dictionary,
+        was_made,
+    })
+}
+
+fn made(bytes: &[u8], level: i32) -> Result<Prepared, Error> {
+    Ok(Prepared {
+        dictionary: Arc::new(Dictionary::new(bytes, level)?),
+        was_made: true,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bytes(seed: u32, len: usize) -> Vec<u8> {
+        let mut state = seed;
+        let next = |_| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 24) as u8
+        };
+        (0..len).map(next).collect()
+    }
+
+    #[test]
+    fn two_levels_are_kept() -> Result<(), Error> {
+        let dictionary = Dictionary::new(&bytes(1, 1 << 16), DEFAULT_LEVEL)?;
+        let alone = dictionary.size();
+        assert!(alone > 3 << 16, "{alone}");
+        for level in 1..=22 {
+            dictionary.for_compression(level)?;
+        }
+        assert!((1..=22).all(|level| dictionary.is_prepared(level) == matches!(level, 3 | 22)));
+        let last = dictionary.for_compression(22)?.sizeof();
+        assert_eq!(dictionary.size(), alone + last);
+        Ok(())
+    }
+
+    #[test]
+    fn what_is_remembered_is_counted_with_all_that_was_prepared() -> Result<(), Error> {
+        let recent = Mutex::new(Recent(VecDeque::new()));
+        for level in [3, 9, 22, 3] {
+            for seed in 0..4 {
+                prepared_in(&recent, &bytes(seed, 950_000), level)?;
+                let recent = recent.lock().map_err(|_| Error::NoMemory)?;
+                assert!(recent.size() <= RECENT_SIZE, "{}", recent.size());
+            }
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn what_was_made_is_told() -> Result<(), Error> {
+        let recent = Mutex::new(Recent(VecDeque::new()));
+        let data = bytes(1, 5000);
+        let made = [3, 3, 5, 3, 5, 7, 5]
+            .map(|level| prepared_in(&recent, &data, level).map(|prepared| prepared.was_made));
+        let expected = [true, false, true, false, false, true, true];
+        assert_eq!(made, expected.map(Ok));
+        Ok(())
+    }
 }
