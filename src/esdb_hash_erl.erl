@@ -358,7 +358,7 @@ new(Seed) ->
 
 -spec update(state(), binary()) -> state().
 update(#xxh3{length = Length, tail = Tail} = State, Data) when
-    is_integer(Length), is_binary(Tail)
+    is_integer(State#xxh3.seed), is_integer(Length), is_binary(Tail)
 ->
     Next = State#xxh3{length = Length + byte_size(Data)},
     case <<Tail/binary, Data/binary>> of

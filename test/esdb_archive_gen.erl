@@ -47,8 +47,7 @@ mixed_handle(Bytes, Other) ->
     {esdb_dictionary, Bytes, Ref}.
 
 open(Direction, Algorithm) ->
-    {ok, Stream} = ?M:stream(Direction, Algorithm, #{}),
-    Stream.
+    fed(Direction, Algorithm, #{}, []).
 
 %% A stream that has taken these pieces; a new one where that failed. What came of it stays with the
 %% process, which also observes the result.
@@ -59,8 +58,9 @@ fed(Direction, Algorithm, Options, Pieces) ->
             put(?MODULE, iolist_to_binary(Output)),
             Fed;
         {error, Reason, Output} ->
+            New = open(Direction, Algorithm),
             put(?MODULE, {Reason, iolist_to_binary(Output)}),
-            open(Direction, Algorithm)
+            New
     end.
 
 feed([Piece | Pieces], Stream, Output) ->
