@@ -196,7 +196,7 @@ given(Context, Data, Limit, Size, Pieces) ->
 %% There may be millions of blocks without any content.
 -spec together(iolist(), binary()) -> iolist().
 together(Pieces, <<>>) -> Pieces;
-together(Pieces, Piece) -> [Pieces | Piece].
+together(Pieces, Piece) -> [Pieces, Piece].
 
 %% A context for input of unknown length.
 -spec compressor(1..22, boolean(), none | dictionary()) -> term().
