@@ -4,6 +4,8 @@
 //! input. The crates beside this one only carry terms in and out.
 #![forbid(unsafe_code)]
 
+pub mod aggregate;
 pub mod archive;
 pub mod crypto;
 pub mod hash;
+pub mod number;
