@@ -1,5 +1,7 @@
 //! What all NIF crates share at the border to Erlang.
 
+pub mod number;
+
 use rustler::{Atom, Decoder, Env, Term};
 
 /// Each call of a NIF allocates for its arguments; see `doc/adr/0020-mimalloc-on-glibc.md` for what that costs.

@@ -29,8 +29,9 @@ pub enum Number {
 #[derive(Clone, Debug)]
 pub struct Big(BigInt);
 
-/// The longest integer that an external term is read from or written to, in bytes of magnitude.
-pub const MAX_BYTES: usize = 524_288;
+/// The longest integer that the virtual machine has, in bytes of magnitude: 65,535 words, or 4,194,240 bits.
+/// Its arithmetic and its reader of external terms go no further (tried on OTP 29).
+pub const MAX_BYTES: usize = 524_280;
 
 /// The first floats that are no `i64` any more.
 const TWO_TO_63: f64 = 9_223_372_036_854_775_808.0;
@@ -109,6 +110,12 @@ impl Number {
 }
 
 impl Big {
+    /// How long its magnitude is, in bytes.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        usize::try_from(self.0.bits().div_ceil(8)).unwrap_or(usize::MAX)
+    }
+
     /// Whether it is below zero, and the magnitude in little-endian bytes without leading zeros.
     #[must_use]
     pub fn to_le_bytes(&self) -> (bool, Vec<u8>) {

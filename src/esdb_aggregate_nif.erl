@@ -1,0 +1,209 @@
+-module(esdb_aggregate_nif).
+-moduledoc """
+Sums, counts, groups and tagged folds over lists of events that are maps.
+
+The data of an event is the map under its key `data`, where there is one, else the event itself.
+Elements that are no maps are passed over. Integers stay exact at any size, floats are floats; a sum
+that no float holds is `badarith`.
+
+```erlang
+1> Events = [#{event_type => ~"deposited", data => #{account => ~"a", amount => {sum, 100}}},
+             #{event_type => ~"withdrawn", data => #{account => ~"a", amount => {sum, -30}}},
+             #{event_type => ~"deposited", data => #{account => ~"b", amount => {sum, 5}}}].
+2> esdb_aggregate_nif:sum_field(Events, amount).
+75
+3> esdb_aggregate_nif:group_by(Events, account, [count, {sum, amount}]).
+#{<<"a">> => [2,70],<<"b">> => [1,5]}
+4> esdb_aggregate_nif:aggregate_events(Events, #{}, true).
+#{account => <<"b">>,amount => 75}
+```
+
+Fields of events can be *tagged*: `{sum, Number}` is added to what the state has, `{overwrite, Value}`
+replaces it, and any other value does too. See `aggregate_events/3`.
+
+Looking at one field of each map, and folding maps into one, is as fast in Erlang as it can be made:
+these functions are the same Erlang in both modes. Grouping runs in the library.
+""".
+
+%% Folds of tagged fields
+-export([aggregate_events/3, merge_tagged_batch/2, finalize/1]).
+%% Questions
+-export([sum_field/2, count_where/3, group_by/3, aggregation_stats/1]).
+%% Implementation
+-export([implementation/0, is_nif_loaded/0]).
+-export_type([event/0, path/0, aggregate/0]).
+
+-nifs([implementation/0, grouped_n/3, grouped_d/3]).
+-on_load(init_nif/0).
+%% Dialyzer does not know that the library replaces implementation/0, and answers `long` then.
+-dialyzer({nowarn_function, [is_nif_loaded/0, grouped/3]}).
+
+-type event() :: map() | term().
+-type path() :: term() | [term(), ...].
+-type aggregate() :: count | {sum | min | max | avg, path()}.
+
+%% Fields of events that a normal scheduler looks at: 0.5 ms, measured.
+-define(SHORT, 10_000).
+%% A path that begins with one of these leads into the event, any other into its data.
+-define(IS_ENVELOPE(Key),
+    (Key =:= stream_id orelse Key =:= event_type orelse Key =:= version orelse
+        Key =:= metadata orelse Key =:= event_id orelse Key =:= epoch_us)
+).
+
+-spec init_nif() -> ok | {error, term()}.
+init_nif() ->
+    esdb_nif:loaded(?MODULE, erlang:load_nif(esdb_nif:path(?MODULE), esdb_nif:version())).
+
+-doc "Which implementation answers: `nif` when the library is loaded, else `erlang`.".
+-spec implementation() -> esdb_nif:implementation().
+implementation() -> erlang.
+
+-doc "Whether the native library is loaded.".
+-spec is_nif_loaded() -> boolean().
+is_nif_loaded() -> implementation() =:= nif.
+
+%% Folds of tagged fields
+
+-doc """
+The state after all events: each field of the data of each event, in the order of the events, is
+applied to the state `Init`.
+
+- `{sum, N}`, N a number, adds N to the field and leaves it `{sum, Sum}`. The state counts with its
+  number: of `{sum, M}` and `{overwrite, M}`, and a number itself; anything else counts 0.
+- `{overwrite, Value}` and any other value replace the field. They stay as they are.
+
+With `Finalize` the result is `finalize/1` of the state. A state that is no map, or a `Finalize` that
+is no boolean, is `badarg`.
+""".
+-spec aggregate_events(Events :: [event()], Init :: map(), Finalize :: boolean()) -> map().
+aggregate_events(Events, Init, true) when is_list(Events), is_map(Init) ->
+    esdb_aggregate_erl:finalize(esdb_aggregate_erl:fold(Events, Init));
+aggregate_events(Events, Init, false) when is_list(Events), is_map(Init) ->
+    esdb_aggregate_erl:fold(Events, Init);
+aggregate_events(_, _, _) ->
+    error(badarg).
+
+-doc "Applies fields, in their order, to a state; the rules are those of `aggregate_events/3`.".
+-spec merge_tagged_batch(Pairs :: [{Key :: term(), Value :: term()}], State :: map()) -> map().
+merge_tagged_batch(Pairs, State) when is_list(Pairs), is_map(State) ->
+    esdb_aggregate_erl:merge(Pairs, State);
+merge_tagged_batch(_, _) ->
+    error(badarg).
+
+-doc "The state with each `{sum, Value}` and `{overwrite, Value}` replaced by `Value`, one level deep.".
+-spec finalize(State :: map()) -> map().
+finalize(State) when is_map(State) -> esdb_aggregate_erl:finalize(State);
+finalize(_) -> error(badarg).
+
+%% Questions
+
+-doc """
+The sum of a field of the data of all events.
+
+A number counts, and so does `{sum, Number}`; any other value, or none, does not. Without numbers it
+is 0. Integers are added exactly, floats from left to right, and both to each other at the end.
+""".
+-spec sum_field(Events :: [event()], Field :: term()) -> number().
+sum_field(Events, Field) -> esdb_aggregate_erl:sum_field(Events, Field).
+
+-doc """
+How many events have exactly (`=:=`) this value in a field of their data.
+
+A field that is not there counts as `undefined`.
+""".
+-spec count_where(Events :: [event()], Field :: term(), Value :: term()) -> non_neg_integer().
+count_where(Events, Field, Value) -> esdb_aggregate_erl:count_where(Events, Field, Value).
+
+-doc """
+Groups events by the value at `Path` and answers `Aggregates` for each group: a value for one
+aggregate, a list for a list of them.
+
+A path is a key of the data, or a list of keys that leads further in. If it begins with `stream_id`,
+`event_type`, `version`, `metadata`, `event_id` or `epoch_us`, it leads into the event itself. Events
+that have no such field are the group `undefined`; values are one group if they are exactly equal
+(`=:=`).
+
+| aggregate | value |
+|---|---|
+| `count` | how many events |
+| `{sum, Path}` | the sum of the numbers there, as in `sum_field/2`; 0 without any |
+| `{min, Path}`, `{max, Path}` | the least or greatest number, the first of equals; `undefined` without any |
+| `{avg, Path}` | their sum by their count, a float; `undefined` without any |
+
+A path or an aggregate of another form is `badarg`.
+""".
+-spec group_by(Events :: [event()], path(), aggregate()) -> #{term() => number() | undefined};
+    (Events :: [event()], path(), [aggregate()]) -> #{term() => [number() | undefined]}.
+group_by(Events, Path, Aggregates) when is_list(Events), is_list(Aggregates) ->
+    grouped(Events, path(Path), questions(Aggregates));
+group_by(Events, Path, Aggregate) when is_list(Events) ->
+    #{Key => Value || Key := [Value] <- group_by(Events, Path, [Aggregate])};
+group_by(_, _, _) ->
+    error(badarg).
+
+-doc """
+How many events there are, how many of them have data that is not empty, and how many different
+fields all data has together.
+""".
+-spec aggregation_stats(Events :: [event()]) ->
+    #{
+        total_events := non_neg_integer(),
+        events_with_data := non_neg_integer(),
+        unique_fields := non_neg_integer()
+    }.
+aggregation_stats(Events) ->
+    {Total, WithData, Fields} = esdb_aggregate_erl:statistics(Events),
+    #{total_events => Total, events_with_data => WithData, unique_fields => Fields}.
+
+%% Arguments
+
+-spec path(path()) -> esdb_aggregate_erl:path().
+path([Key | _] = Keys) when ?IS_ENVELOPE(Key) -> {event, proper(Keys)};
+path([_ | _] = Keys) -> {data, proper(Keys)};
+path([]) -> error(badarg);
+path(Key) when ?IS_ENVELOPE(Key) -> {event, [Key]};
+path(Key) -> {data, [Key]}.
+
+-spec proper(nonempty_maybe_improper_list()) -> [term(), ...].
+proper(Keys) when length(Keys) > 0 -> Keys;
+proper(_) -> error(badarg).
+
+-spec questions([aggregate()] | term()) -> [esdb_aggregate_erl:question()].
+questions([Aggregate | Aggregates]) -> [question(Aggregate) | questions(Aggregates)];
+questions([]) -> [];
+questions(_) -> error(badarg).
+
+-spec question(aggregate() | term()) -> esdb_aggregate_erl:question().
+question(count) -> count;
+question({K, Path}) when K =:= sum; K =:= min; K =:= max; K =:= avg -> {K, path(Path)};
+question(_) -> error(badarg).
+
+-spec grouped([event()], esdb_aggregate_erl:path(), [esdb_aggregate_erl:question()]) ->
+    #{term() => [number() | undefined]}.
+grouped(Events, Path, Questions) ->
+    Fields = lists:sum([keys(Path) | [keys(Question) || Question <- Questions]]),
+    case is_short(Events, ?SHORT div Fields) andalso grouped_n(Events, Path, Questions) of
+        Groups when is_map(Groups) -> Groups;
+        %% Many events, or integers of kilobytes.
+        _ -> grouped_d(Events, Path, Questions)
+    end.
+
+-spec keys(esdb_aggregate_erl:path() | esdb_aggregate_erl:question()) -> pos_integer().
+keys(count) -> 1;
+keys({_, [_ | _] = Keys}) -> length(Keys);
+keys({_, Path}) -> keys(Path).
+
+%% Whether a list has at most so many elements; not more of them are looked at.
+-spec is_short(nonempty_maybe_improper_list() | [], integer()) -> boolean().
+is_short([_ | Events], Left) -> Left > 0 andalso is_short(Events, Left - 1);
+is_short(_, Left) -> Left >= 0.
+
+%% Replaced when the library is loaded: _n on the caller's scheduler, _d on a dirty one
+
+-spec grouped_n([event()], esdb_aggregate_erl:path(), [esdb_aggregate_erl:question()]) ->
+    #{term() => [number() | undefined]} | long.
+grouped_n(Events, Path, Questions) -> esdb_aggregate_erl:grouped(Events, Path, Questions).
+
+-spec grouped_d([event()], esdb_aggregate_erl:path(), [esdb_aggregate_erl:question()]) ->
+    #{term() => [number() | undefined]}.
+grouped_d(Events, Path, Questions) -> esdb_aggregate_erl:grouped(Events, Path, Questions).
