@@ -1,7 +1,7 @@
 -module(esdb_aggregate_erl).
 -moduledoc """
-Groups of events in Erlang, the twin of `esdb_aggregate_nif`, and the loops over maps that both modes
-share because no library is faster at them.
+Groups of events in Erlang, the twin of `esdb_aggregate_nif`, and the loops over maps that both
+modes share because no library is faster at them.
 
 Integers are summed apart from floats and come to them at the end, so integers stay exact at any
 size and the result does not depend on where the floats stand between them.
@@ -15,19 +15,31 @@ size and the result does not depend on where the floats stand between them.
 %% In the data of an event, or in the event itself.
 -type path() :: {data | event, [term(), ...]}.
 -type question() :: count | {sum | min | max | avg, path()}.
--type answer() ::
-    non_neg_integer() | sum() | {sum(), pos_integer()} | {number()} | undefined.
+%% Of events; or of numbers, `undefined` before the first that an extreme could be.
+-type answer() :: non_neg_integer() | undefined | of_numbers().
+-type of_numbers() :: sum() | {sum(), non_neg_integer()} | {number()}.
 %% Without floats as long as none came.
 -type sum() :: {sum, integer(), float() | none}.
 
+%% An integer beyond what the virtual machine takes is no other error than a float beyond what
+%% floats can be.
+-define(BOUNDED(Expression),
+    try
+        Expression
+    catch
+        error:system_limit -> error(badarith)
+    end
+).
+
 %% Groups
 
--doc "The groups of events, and the answers to the questions for each, in the order of the questions.".
+-doc "The groups of events, and the answers for each, in the order of the questions.".
 -spec grouped(Events :: [term()], path(), [question()]) -> #{term() => [number() | undefined]}.
 grouped(Events, Path, Questions) ->
-    bounded(fun() ->
-        #{Key => results(As, Questions) || Key := As <- groups(Events, Path, Questions, #{})}
-    end).
+    ?BOUNDED(#{
+        Key => results(Answers, Questions)
+     || Key := Answers <- groups(Events, Path, Questions, #{})
+    }).
 
 -spec groups([term()], path(), [question()], Groups) -> Groups when
     Groups :: #{term() => [answer()]}.
@@ -59,7 +71,7 @@ value_in([Key | Keys], Map) ->
         _ -> undefined
     end.
 
--spec nothing(question()) -> answer().
+-spec nothing(question()) -> 0 | {sum, 0, none} | {{sum, 0, none}, 0} | undefined.
 nothing(count) -> 0;
 nothing({sum, _}) -> {sum, 0, none};
 nothing({avg, _}) -> {{sum, 0, none}, 0};
@@ -78,13 +90,13 @@ asked([{Kind, Path} | Questions], [Answer | Answers], Event) ->
 asked([], [], _Event) ->
     [].
 
--spec more(sum | min | max | avg, answer(), number()) -> answer().
+-spec more(sum | min | max | avg, answer(), number()) -> of_numbers().
 more(sum, Sum, Number) -> add(Sum, Number);
 more(avg, {Sum, Count}, Number) -> {add(Sum, Number), Count + 1};
 more(_, undefined, Number) -> {Number};
 more(min, {Least}, Number) when Number < Least -> {Number};
 more(max, {Greatest}, Number) when Number > Greatest -> {Number};
-more(_, Kept, _Number) -> Kept.
+more(_, {_} = Kept, _Number) -> Kept.
 
 -spec results([answer()], [question()]) -> [number() | undefined].
 results(Answers, Questions) -> lists:zipwith(fun result/2, Answers, Questions).
@@ -116,7 +128,7 @@ number(_) -> none.
 
 -doc "The sum of one field.".
 -spec sum_field(Events :: [term()], Field :: term()) -> number().
-sum_field(Events, Field) -> bounded(fun() -> sum_field(Events, Field, 0, none) end).
+sum_field(Events, Field) -> ?BOUNDED(sum_field(Events, Field, 0, none)).
 
 -spec sum_field([term()], term(), integer(), float() | none) -> number().
 sum_field([Event | Events], Field, Ints, Floats) ->
@@ -142,7 +154,7 @@ sum_of(Number, Sum) -> add(Sum, Number).
 
 -doc "Applies the fields of all events to a state, one after the other.".
 -spec fold(Events :: [term()], State :: map()) -> map().
-fold(Events, State) -> bounded(fun() -> folded(Events, State) end).
+fold(Events, State) -> ?BOUNDED(folded(Events, State)).
 
 -spec folded([term()], map()) -> map().
 folded([Event | Events], State) ->
@@ -157,7 +169,7 @@ folded(_, _) ->
 
 -doc "Applies fields to a state in their order.".
 -spec merge([{Key :: term(), Value :: term()}], State :: map()) -> map().
-merge(Pairs, State) -> bounded(fun() -> merged(Pairs, State) end).
+merge(Pairs, State) -> ?BOUNDED(merged(Pairs, State)).
 
 -spec merged([{term(), term()}] | term(), map()) -> map().
 merged([{Key, Value} | Pairs], State) -> merged(Pairs, apply_field(Key, Value, State));
@@ -170,9 +182,9 @@ apply_field(Key, {sum, Number}, State) when is_number(Number) ->
 apply_field(Key, Value, State) ->
     State#{Key => Value}.
 
-%% What a value counts for a sum that is added to it. (A field that is not there counts 0 too, and is
-%% added to like the others: the compiler makes `Number` of a written `0 + Number`, which for -0.0 is
-%% not the same.)
+%% What a value counts for a sum that is added to it. (A field that is not there counts 0 too, and
+%% is added to like the others: the compiler makes `Number` of a written `0 + Number`, which for
+%% -0.0 is not the same.)
 -spec counted(term()) -> number().
 counted({sum, Number}) when is_number(Number) -> Number;
 counted({overwrite, Number}) when is_number(Number) -> Number;
@@ -230,13 +242,3 @@ statistics(_, _, _, _) ->
 data(#{data := #{} = Data}) -> Data;
 data(#{} = Event) -> Event;
 data(_) -> none.
-
-%% An integer beyond what the virtual machine takes is no other error than a float beyond what floats
-%% can be.
--spec bounded(fun(() -> Result)) -> Result.
-bounded(Fun) ->
-    try
-        Fun()
-    catch
-        error:system_limit -> error(badarith)
-    end.

@@ -18,8 +18,8 @@ that no float holds is `badarith`.
 #{account => <<"b">>,amount => 75}
 ```
 
-Fields of events can be *tagged*: `{sum, Number}` is added to what the state has, `{overwrite, Value}`
-replaces it, and any other value does too. See `aggregate_events/3`.
+Fields of events can be *tagged*: `{sum, Number}` is added to what the state has; what stands in
+`{overwrite, Value}` replaces it, and any other value does too. See `aggregate_events/3`.
 
 Looking at one field of each map, and folding maps into one, is as fast in Erlang as it can be made:
 these functions are the same Erlang in both modes. Grouping runs in the library.
@@ -36,7 +36,7 @@ these functions are the same Erlang in both modes. Grouping runs in the library.
 -nifs([implementation/0, grouped_n/3, grouped_d/3]).
 -on_load(init_nif/0).
 %% Dialyzer does not know that the library replaces implementation/0, and answers `long` then.
--dialyzer({nowarn_function, [is_nif_loaded/0, grouped/3]}).
+-dialyzer({nowarn_function, [is_nif_loaded/0, grouped/3, grouped_n/3]}).
 
 -type event() :: map() | term().
 -type path() :: term() | [term(), ...].
@@ -72,8 +72,8 @@ applied to the state `Init`.
   number: of `{sum, M}` and `{overwrite, M}`, and a number itself; anything else counts 0.
 - `{overwrite, Value}` and any other value replace the field. They stay as they are.
 
-With `Finalize` the result is `finalize/1` of the state. A state that is no map, or a `Finalize` that
-is no boolean, is `badarg`.
+With `Finalize` the result is `finalize/1` of the state. A state that is no map, or a `Finalize`
+that is no boolean, is `badarg`.
 """.
 -spec aggregate_events(Events :: [event()], Init :: map(), Finalize :: boolean()) -> map().
 aggregate_events(Events, Init, true) when is_list(Events), is_map(Init) ->
@@ -90,7 +90,7 @@ merge_tagged_batch(Pairs, State) when is_list(Pairs), is_map(State) ->
 merge_tagged_batch(_, _) ->
     error(badarg).
 
--doc "The state with each `{sum, Value}` and `{overwrite, Value}` replaced by `Value`, one level deep.".
+-doc "The state with `Value` for each `{sum, Value}` and `{overwrite, Value}`, one level deep.".
 -spec finalize(State :: map()) -> map().
 finalize(State) when is_map(State) -> esdb_aggregate_erl:finalize(State);
 finalize(_) -> error(badarg).
@@ -119,15 +119,15 @@ Groups events by the value at `Path` and answers `Aggregates` for each group: a 
 aggregate, a list for a list of them.
 
 A path is a key of the data, or a list of keys that leads further in. If it begins with `stream_id`,
-`event_type`, `version`, `metadata`, `event_id` or `epoch_us`, it leads into the event itself. Events
-that have no such field are the group `undefined`; values are one group if they are exactly equal
-(`=:=`).
+`event_type`, `version`, `metadata`, `event_id` or `epoch_us`, it leads into the event itself.
+Events that have no such field are the group `undefined`; values are one group if they are exactly
+equal (`=:=`).
 
 | aggregate | value |
 |---|---|
 | `count` | how many events |
 | `{sum, Path}` | the sum of the numbers there, as in `sum_field/2`; 0 without any |
-| `{min, Path}`, `{max, Path}` | the least or greatest number, the first of equals; `undefined` without any |
+| `{min, Path}`, `{max, Path}` | the least or greatest, of equals the first, or `undefined` |
 | `{avg, Path}` | their sum by their count, a float; `undefined` without any |
 
 A path or an aggregate of another form is `badarg`.

@@ -112,7 +112,9 @@ a_nag_05_merge_tagged_batch(_Config) ->
     ?assertEqual(#{c => 1}, esdb_aggregate_nif:merge_tagged_batch([], #{c => 1})).
 
 a_nag_06_finalize(_Config) ->
-    State = #{a => {sum, 5}, b => {overwrite, x}, c => 1, d => {sum, ~"t"}, e => {overwrite, {sum, 1}}},
+    State = #{
+        a => {sum, 5}, b => {overwrite, x}, c => 1, d => {sum, ~"t"}, e => {overwrite, {sum, 1}}
+    },
     ?assertEqual(
         #{a => 5, b => x, c => 1, d => ~"t", e => {sum, 1}},
         esdb_aggregate_nif:finalize(State)
@@ -229,7 +231,8 @@ group_by_answers_each_aggregate(_Config) ->
     ?assertEqual(#{}, group([none, 1], event_type, count)).
 
 group_by_tells_keys_apart_exactly(_Config) ->
-    Keys = [1, 1.0, 0.0, -0.0, a, ~"a", "a", [], {}, #{}, #{1 => 2}, #{1.0 => 2}, 1 bsl 70, undefined],
+    Numbers = [1, 1.0, 0.0, -0.0, 1 bsl 70],
+    Keys = Numbers ++ [a, ~"a", "a", [], {}, #{}, #{1 => 2}, #{1.0 => 2}, undefined],
     Events = [#{k => Key} || Key <- Keys ++ Keys],
     ?assertEqual(#{Key => 2 || Key <- Keys}, group(Events, k, count)),
     ?assertEqual(#{undefined => 2}, group([#{}, #{k => undefined}], k, count)).
@@ -296,12 +299,12 @@ folds_are_those_of_the_reference(_Config) ->
     ).
 
 groups_are_those_of_the_reference(_Config) ->
-    Kinds = [sum, min, max, avg],
+    All = fun(Field) -> [count | [{Kind, Field} || Kind <- [sum, min, max, avg]]] end,
     check(
         ?FORALL(
             {Events, Group, Field},
             {esdb_aggregate_gen:events(), esdb_aggregate_gen:path(), esdb_aggregate_gen:path()},
-            attempt(fun() -> group(Events, Group, [count | [{Kind, Field} || Kind <- Kinds]]) end) =:=
+            attempt(fun() -> group(Events, Group, All(Field)) end) =:=
                 attempt(fun() -> reference_groups(Events, as_list(Group), as_list(Field)) end)
         )
     ).

@@ -39,6 +39,7 @@ all() ->
         streams_do_not_block,
         many_small_items_do_not_block,
         dictionaries_do_not_block,
+        aggregates_do_not_block,
         many_short_calls_do_not_block
     ].
 
@@ -226,6 +227,23 @@ dictionaries_do_not_block(_Config) ->
         {prepare, fun() -> repeat(fun() -> esdb_archive_nif:dictionary(Large) end, times(10)) end},
         {as_bytes, fun() -> repeat(fun with_a_new_dictionary/0, times(100)) end},
         {compress, fun() -> {ok, _} = esdb_archive_nif:compress(Large, zstd, Options) end}
+    ]).
+
+aggregates_do_not_block(_Config) ->
+    Of = fun(Value, Count) ->
+        [#{data => #{group => N rem 7, value => Value + N}} || N <- lists:seq(1, Count)]
+    end,
+    Many = Of(0, min(300_000, byte_size(data()) div 200)),
+    %% Few events, and work for each.
+    Long = Of(1 bsl 4_000_000, 100),
+    Short = Of(1 bsl 70, 1000),
+    Groups = fun(Events) ->
+        esdb_aggregate_nif:group_by(Events, group, [count, {sum, value}, {max, value}])
+    end,
+    none_block([
+        {group_by, fun() -> Groups(Many) end},
+        {long_integers, fun() -> Groups(Long) end},
+        {short_calls, fun() -> repeat(fun() -> Groups(Short) end, times(200)) end}
     ]).
 
 %% No cache can know it.

@@ -20,8 +20,8 @@ number itself; anything else counts 0. Tags stay in the state until `finalize/1`
 #{name => <<"Alice">>,status => open,balance => 70}
 ```
 
-An event is an `#event{}` whose data is a map, a map with a map under `data`, or any other map, which
-is then the data itself. Anything else (an event whose data is a binary, say) is passed over.
+An event is an `#event{}` whose data is a map, a map with a map under `data`, or any other map,
+which is then the data itself. Anything else (an event whose data is a binary, say) is passed over.
 """.
 
 -export([foldl/1, foldl/2, foldr/1, foldr/2]).
@@ -55,7 +55,7 @@ foldr(Events) -> foldr(Events, #{}).
 -spec foldr(Events :: [element()], Initial :: tagged_map()) -> tagged_map().
 foldr(Events, Initial) -> fold(lists:reverse(maps_of(Events)), Initial, false).
 
--doc "The state with each `{sum, Value}` and `{overwrite, Value}` replaced by `Value`, one level deep.".
+-doc "The state with `Value` for each `{sum, Value}` and `{overwrite, Value}`, one level deep.".
 -spec finalize(State :: tagged_map()) -> map().
 finalize(State) -> esdb_aggregate_nif:finalize(State).
 

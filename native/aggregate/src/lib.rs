@@ -7,7 +7,7 @@ use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hash, Hasher};
 
 use esdb_boundary::number;
-use esdb_core::aggregate::{Accumulator, Groups, Kind};
+use esdb_core::aggregate::{Groups, Kind};
 use esdb_core::number::{Number, Overflow};
 use rustler::{Atom, Decoder, Encoder, Env, Error, NifResult, Term, TermType, nif, types::tuple};
 
@@ -86,6 +86,7 @@ impl From<Stop> for Error {
 }
 
 /// Where a field lies: `{data, Keys}` or `{event, Keys}`.
+#[derive(PartialEq)]
 struct Path<'a> {
     in_data: bool,
     keys: Vec<Term<'a>>,
@@ -210,6 +211,7 @@ fn grouped<'a>(
     let undefined = atoms::undefined().encode(env);
     let salt = salt();
     let mut groups = Found::new(questions.iter().map(|question| question.kind).collect());
+    let questions = with_repetitions(questions);
     let mut count = 0;
     let mut rest = events;
     while let Ok((event, next)) = rest.list_get_cell() {
@@ -222,8 +224,13 @@ fn grouped<'a>(
         let term = path.find(event, data).unwrap_or(undefined);
         let hash = term.hash_internal(salt);
         let group = groups.place(Key { term, hash });
-        for (answer, question) in groups.at(group).iter_mut().zip(questions) {
-            ask(answer, question, event, data, place)?;
+        let mut number = None;
+        for (answer, (question, again)) in groups.at(group).iter_mut().zip(&questions) {
+            if let (Some(path), false) = (&question.path, again) {
+                number = path.find(event, data).and_then(number_of);
+                refuse_long(number.as_ref(), place)?;
+            }
+            answer.add(number.as_ref())?;
         }
     }
     if rest.is_empty_list() {
@@ -242,25 +249,26 @@ fn data_of<'a>(event: Term<'a>, data_key: Term<'a>) -> Term<'a> {
     }
 }
 
-#[inline]
-fn ask<'a>(
-    answer: &mut Accumulator,
-    question: &Question<'a>,
-    event: Term<'a>,
-    data: Term<'a>,
-    place: Place,
-) -> Result<(), Stop> {
-    let Some(path) = &question.path else {
-        return Ok(answer.add(None)?);
-    };
-    let number = path.find(event, data).and_then(number_of);
-    if let Some(Number::Big(big)) = &number
-        && place == Place::Normal
-        && big.bytes() > LONG_BYTES
-    {
-        return Err(Stop::Long);
+/// Each question, and whether it is about the same field as the one before it.
+fn with_repetitions<'q, 'a>(questions: &'q [Question<'a>]) -> Vec<(&'q Question<'a>, bool)> {
+    let mut before = None;
+    let mut judged = Vec::with_capacity(questions.len());
+    for question in questions {
+        let path = question.path.as_ref();
+        judged.push((question, path.is_some() && path == before));
+        before = path;
     }
-    Ok(answer.add(number.as_ref())?)
+    judged
+}
+
+#[inline]
+fn refuse_long(number: Option<&Number>, place: Place) -> Result<(), Stop> {
+    match number {
+        Some(Number::Big(big)) if place == Place::Normal && big.bytes() > LONG_BYTES => {
+            Err(Stop::Long)
+        }
+        _ => Ok(()),
+    }
 }
 
 /// A number, or that of `{sum, Number}`.

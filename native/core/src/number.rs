@@ -403,8 +403,8 @@ mod tests {
         assert_eq!(large, big("9223372036854775808"));
         let small = large.add(&Number::Int(-1))?;
         assert!(matches!(small, Number::Int(i64::MAX)));
-        let zero = large.add(&big("-9223372036854775808"))?;
-        assert!(matches!(zero, Number::Int(0) | Number::Int(_)));
+        let zero = large.add(&Number::Int(i64::MIN))?;
+        assert!(matches!(zero, Number::Int(0)));
         Ok(())
     }
 
