@@ -3,9 +3,9 @@
 Patterns over texts, and predicates over events.
 
 Texts are binaries, and patterns match bytes. A wildcard matches a whole text: `*` is any run of
-bytes, `?` exactly one byte (of a character that takes three bytes in UTF-8 it takes three), everything
-else is itself. A regular expression matches anywhere in a text, in time that grows with the text and
-never explodes; its dialect is the table of `doc/guides/patterns.md`.
+bytes, `?` exactly one byte (a character of three bytes in UTF-8 takes three), everything else is
+itself. A regular expression matches anywhere in a text, in time that grows with the text and never
+explodes; its dialect is the table of `doc/guides/patterns.md`.
 
 ```erlang
 1> esdb_filter_nif:filter_by_wildcard([~"order-1", ~"user-1", ~"order-2"], ~"order-*").
@@ -14,7 +14,7 @@ never explodes; its dialect is the table of `doc/guides/patterns.md`.
 3> esdb_filter_nif:match_indices([~"order-1", ~"order-x", ~"user-7"], Number).
 [0,2]
 4> Events = [#{event_type => ~"paid", data => #{amount => N}} || N <- [5, 50, 500]].
-5> {ok, Large} = esdb_filter_nif:compile_predicate({'and', [{event_type, ~"paid"}, {gt, amount, 9}]}).
+5> {ok, Large} = esdb_filter_nif:compile_predicate({gt, amount, 9}).
 6> esdb_filter_nif:filter_count(Events, Large).
 2
 ```
@@ -35,16 +35,16 @@ predicate is one of
 | `{gt, Path, V}`, `gte`, `lt`, `lte` | both are numbers or both are binaries, and in that order |
 | `{between, Path, Low, High}` | `gte` Low and `lte` High |
 | `{in, Path, [V]}` | the field equals one of the values |
-| `{any_of, Path, [V]}` | the field is a list with a member that does; or not a list, and it does itself |
+| `{any_of, Path, [V]}` | of a list a member does, of anything else the field itself |
 | `{exists, Path}` | there is such a field |
 | `{prefix, Path, B}`, `{suffix, Path, B}` | the field is a binary that begins or ends so |
 | `{wildcard, Path, W}`, `{regex, Path, R}` | the field is a binary that matches |
 | a handle | its predicate is |
 
-A path is a key or a list of keys, into the data; or into the event itself, when its first key is the
-atom `stream_id`, `event_type`, `version`, `metadata`, `event_id` or `epoch_us`. Numbers are equal by
-value (1 and 1.0), everything else exactly, and numbers inside lists and maps exactly, too. A field
-that is missing satisfies nothing but what is around it with `not`.
+A path is a key or a list of keys, into the data; or into the event itself, when its first key is
+the atom `stream_id`, `event_type`, `version`, `metadata`, `event_id` or `epoch_us`. Numbers are
+equal by value (1 and 1.0), everything else exactly, and numbers inside lists and maps exactly, too.
+A field that is missing satisfies nothing but what is around it with `not`.
 """.
 
 %% Handles
@@ -126,8 +126,8 @@ The handle of a regular expression.
 
 ## Errors
 
-`{invalid_pattern, {Position, Reason}}`: the place in the pattern, in bytes from 0, and what is wrong
-there: see `t:esdb_regex_erl:reason/0`. What is no binary is `badarg`.
+`{invalid_pattern, {Position, Reason}}`: the place in the pattern, in bytes from 0, and what is
+wrong there: see `t:esdb_regex_erl:reason/0`. What is no binary is `badarg`.
 """.
 -spec compile_regex(Pattern :: regex()) ->
     {ok, regex()} | {error, {invalid_pattern, esdb_regex_erl:mistake()}}.
@@ -157,8 +157,8 @@ compile_predicate(Predicate) ->
 -doc """
 The handle of many patterns, to be asked at once: wildcards as text, or handles of either kind.
 
-Wildcards that are literals, `p*` or `*s` cost next to nothing however many there are: they are looked
-up. A list with anything else in it is `badarg`.
+Wildcards that are literals, `p*` or `*s` cost next to nothing however many there are: they are
+looked up. A list with anything else in it is `badarg`.
 """.
 -spec match_set(Patterns :: [pattern()] | match_set()) -> {ok, match_set()}.
 match_set({esdb_match_set, Canonical, _}) -> {ok, set_handle(set_patterns(Canonical))};
@@ -216,7 +216,7 @@ wildcard_to_regex(Pattern) -> esdb_wildcard_erl:to_regex(text_of(esdb_wildcard, 
 
 %% Lists of texts
 
--doc "The texts that match a wildcard, in their order. An improper list is `badarg`, here and below.".
+-doc "The texts that match a wildcard, in their order. An improper list is `badarg`.".
 -spec filter_by_wildcard(Items :: [binary()], Pattern :: wildcard()) -> [binary()].
 filter_by_wildcard(Items, Pattern) -> filter(Items, wildcard(Pattern)).
 
@@ -372,9 +372,14 @@ fresh(Answer, _, _) ->
 
 -spec match(binary(), handle()) -> boolean().
 match(Text, Handle) ->
-    case work(byte_size(Text), Handle) of
-        short -> fresh(match_n(Text, Handle), Handle, fun(H) -> match_n(Text, H) end);
-        long -> fresh(match_d(Text, Handle), Handle, fun(H) -> match_d(Text, H) end)
+    Answer =
+        case work(byte_size(Text), Handle) of
+            short -> match_n(Text, Handle);
+            long -> match_d(Text, Handle)
+        end,
+    case Answer of
+        stale -> fresh(stale, Handle, fun(Made) -> match(Text, Made) end);
+        _ -> Answer
     end.
 
 -spec filter([binary()], handle()) -> [binary()].

@@ -16,8 +16,8 @@ resolved: it parses to the same expression, and the `regex` crate of Rust, told 
 understands it alike.
 
 The automaton is Thompson's, made deterministic as the text is read (see Russ Cox, "Regular
-Expression Matching Can Be Simple And Fast", 2007): each byte is looked at once, and the states found
-so far are forgotten when they become too many. A state is the set of places that are reached, and
+Expression Matching Can Be Simple And Fast", 2007): each byte is looked at once, and the states
+found so far are forgotten when they become too many. A state is the set of places that are reached, and
 what the byte before was as far as `^`, `\b` and their like ask. Bytes that no class tells apart
 share their transitions.
 """.
@@ -499,8 +499,8 @@ rendering({esdb_parsed_regex, Ast}) ->
         false -> iolist_to_binary(render(Ast))
     end.
 
-%% `^` and `$` of a rendering are those of lines: no group is needed around them, which could make it
-%% deeper than the pattern was.
+%% `^` and `$` of a rendering are those of lines: no group is needed around them, which could make
+%% it deeper than the pattern was.
 -spec has_line_look(ast()) -> boolean().
 has_line_look({look, Look}) -> Look =:= line_start orelse Look =:= line_end;
 has_line_look({class, _}) -> false;
@@ -608,7 +608,8 @@ code({class, Ranges}, To, New, Code) ->
 code({look, Look}, To, New, Code) ->
     {New, New + 1, Code#{New => {look, Look, To}}};
 code({cat, Asts}, To, New, Code) ->
-    lists:foldr(fun(Ast, {To1, New1, Code1}) -> code(Ast, To1, New1, Code1) end, {To, New, Code}, Asts);
+    Each = fun(Ast, {To1, New1, Code1}) -> code(Ast, To1, New1, Code1) end,
+    lists:foldr(Each, {To, New, Code}, Asts);
 code({alt, [Ast]}, To, New, Code) ->
     code(Ast, To, New, Code);
 code({alt, [Ast | Asts]}, To, New, Code) ->
@@ -653,7 +654,10 @@ looks([], Looks) -> Looks.
 %% Numbers the intervals between all bytes at which some class, or what looks around, changes.
 -spec kinds([instruction()]) -> binary().
 kinds(Code) ->
-    Looked = [[{$\n, $\n} | ?WORD] || {look, Look, _} <- Code, Look =/= text_start, Look =/= text_end],
+    Looked = [
+        [{$\n, $\n} | ?WORD]
+     || {look, Look, _} <- Code, Look =/= text_start, Look =/= text_end
+    ],
     Ranges = [Ranges || {class, Ranges, _} <- Code] ++ Looked,
     Starts = #{Byte => [] || Range <- Ranges, {First, Last} <- Range, Byte <- [First, Last + 1]},
     {Kinds, _} = lists:mapfoldl(

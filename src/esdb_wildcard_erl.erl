@@ -9,9 +9,9 @@ Wildcards: `*` is any run of bytes, `?` is exactly one byte, everything else is 
 true
 ```
 
-A pattern is split at its stars. What stands before the first must begin the text, what stands behind
-the last must end it, and the pieces between are found from left to right, each at its first place: a
-later place would leave less for the next one.
+A pattern is split at its stars. What stands before the first must begin the text, what stands
+behind the last must end it, and the pieces between are found from left to right, each at its first
+place: a later place would leave less for the next one.
 """.
 
 -export([compile/1, is_match/2, to_regex/1]).

@@ -442,7 +442,8 @@ text(empty) -> ~"(?:)";
 text({set, Bytes}) -> <<$[, (list_to_binary(Bytes))/binary, $]>>;
 text({cat, A, B}) -> <<(text(A))/binary, (text(B))/binary>>;
 text({alt, A, B}) -> <<"(", (text(A))/binary, "|", (text(B))/binary, ")">>;
-text({repeat, A, Min, infinity}) -> iolist_to_binary(["(", text(A), io_lib:format("){~b,}", [Min])]);
+text({repeat, A, Min, infinity}) ->
+    iolist_to_binary(["(", text(A), io_lib:format("){~b,}", [Min])]);
 text({repeat, A, Min, Max}) ->
     iolist_to_binary(["(", text(A), io_lib:format("){~b,~b}", [Min, Max])]).
 

@@ -21,7 +21,7 @@ enum Shape {
     Equals(Box<[u8]>),
     Prefix(Box<[u8]>),
     Suffix(Box<[u8]>),
-    Infix(Finder<'static>),
+    Infix(Box<Finder<'static>>),
     /// No star, but question marks.
     Exactly(Box<[u8]>),
     Pieces(Pieces),
@@ -39,7 +39,7 @@ struct Pieces {
 /// What stands between two stars.
 #[derive(Debug)]
 enum Piece {
-    Plain(Finder<'static>),
+    Plain(Box<Finder<'static>>),
     Marked(Box<[u8]>),
 }
 
@@ -82,7 +82,7 @@ fn shape(first: &[u8], middle: &[&[u8]], last: &[u8]) -> Shape {
     match (first, middle, last) {
         (_, [], []) if !is_marked(first) => Shape::Prefix(first.into()),
         ([], [], _) if !is_marked(last) => Shape::Suffix(last.into()),
-        ([], [piece], []) if !is_marked(piece) => Shape::Infix(Finder::new(piece).into_owned()),
+        ([], [piece], []) if !is_marked(piece) => Shape::Infix(finder(piece)),
         _ => Shape::Pieces(Pieces {
             first: first.into(),
             middle: middle.iter().map(|piece| Piece::new(piece)).collect(),
@@ -114,7 +114,7 @@ impl Piece {
         if is_marked(piece) {
             Self::Marked(piece.into())
         } else {
-            Self::Plain(Finder::new(piece).into_owned())
+            Self::Plain(finder(piece))
         }
     }
 
@@ -129,6 +129,10 @@ impl Piece {
         };
         text.get(end..)
     }
+}
+
+fn finder(piece: &[u8]) -> Box<Finder<'static>> {
+    Box::new(Finder::new(piece).into_owned())
 }
 
 fn is_marked(piece: &[u8]) -> bool {
@@ -151,16 +155,34 @@ const SIZE_LIMIT: usize = 64 << 20;
 /// A group, what it repeats, its alternatives and their sequences: four levels for each of the 100 of the parser.
 const NEST_LIMIT: u32 = 500;
 
+/// With so many groups an expression is made on the stack of the caller.
+const SHALLOW: usize = 8;
+const STACK: usize = 16 << 20;
+
+fn engine(text: &str) -> Option<Engine> {
+    RegexBuilder::new(text)
+        .unicode(false)
+        .size_limit(SIZE_LIMIT)
+        .nest_limit(NEST_LIMIT)
+        .build()
+        .ok()
+}
+
 impl Regex {
     /// From the rendering of the parser; `None` for what is none.
     #[must_use]
     pub fn new(rendering: &[u8]) -> Option<Self> {
-        let engine = RegexBuilder::new(std::str::from_utf8(rendering).ok()?)
-            .unicode(false)
-            .size_limit(SIZE_LIMIT)
-            .nest_limit(NEST_LIMIT)
-            .build();
-        engine.ok().map(Self)
+        let text = std::str::from_utf8(rendering).ok()?;
+        let groups = rendering.iter().filter(|byte| **byte == b'(').count();
+        if groups <= SHALLOW {
+            return engine(text).map(Self);
+        }
+        // The crate's compiler calls itself for each level: more than the stack of a scheduler may have room for.
+        std::thread::scope(|scope| {
+            let builder = std::thread::Builder::new().stack_size(STACK);
+            let thread = builder.spawn_scoped(scope, || engine(text)).ok()?;
+            thread.join().ok().flatten().map(Self)
+        })
     }
 
     /// Whether some part of the text matches.
@@ -252,5 +274,62 @@ impl Set {
         places.extend(others.map(|(place, _)| *place));
         places.sort_unstable();
         places
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn naive(text: &[u8], pattern: &[u8]) -> bool {
+        match (text.split_first(), pattern.split_first()) {
+            (_, Some((b'*', rest))) => (0..=text.len())
+                .filter_map(|at| text.get(at..))
+                .any(|tail| naive(tail, rest)),
+            (Some((byte, tail)), Some((mark, rest))) => {
+                (byte == mark || *mark == b'?') && naive(tail, rest)
+            }
+            (None, None) => true,
+            _ => false,
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn wildcards_are_the_naive_ones(text in "[ab]{0,10}", pattern in "[ab*?]{0,8}") {
+            let (text, pattern) = (text.as_bytes(), pattern.as_bytes());
+            prop_assert_eq!(Wildcard::new(pattern).matches(text), naive(text, pattern));
+        }
+
+        #[test]
+        fn a_set_is_its_patterns(
+            text in "[ab]{0,6}",
+            patterns in proptest::collection::vec("[ab*?]{0,4}", 0..12),
+        ) {
+            let test = |pattern: &String| Test::Wildcard(Wildcard::new(pattern.as_bytes()));
+            let matching: Vec<u32> = (0..)
+                .zip(&patterns)
+                .filter(|(_, pattern)| naive(text.as_bytes(), pattern.as_bytes()))
+                .map(|(place, _)| place)
+                .collect();
+            let set = Set::new(patterns.iter().map(test));
+            prop_assert_eq!(set.matching(text.as_bytes()), matching);
+        }
+    }
+
+    #[test]
+    fn expressions_are_over_bytes() {
+        let regex = |text: &[u8]| Regex::new(text);
+        assert!(regex(b"\\A[\\x80-\\xFF]\\z").is_some_and(|regex| regex.matches(&[0xFF])));
+        assert!(regex(b"[^\\x00-\\xFF]").is_some_and(|regex| !regex.matches(b"a")));
+        assert!(regex(b"(").is_none() && regex(&[0xFF]).is_none());
+    }
+
+    #[test]
+    fn the_deepest_expression_is_made() {
+        let deep = format!("{}a{}", "(?:".repeat(100), "|b)+".repeat(100));
+        assert!(Regex::new(deep.as_bytes()).is_some_and(|regex| regex.matches(b"a")));
     }
 }
