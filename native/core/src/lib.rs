@@ -9,3 +9,4 @@ pub mod archive;
 pub mod crypto;
 pub mod hash;
 pub mod number;
+pub mod pattern;

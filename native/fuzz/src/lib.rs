@@ -3,6 +3,7 @@
 use esdb_core::archive::{dictionary, lz4, zstd};
 use esdb_core::crypto::{self, base58, ed25519};
 use esdb_core::hash;
+use esdb_core::pattern::{Regex, Set, Test, Wildcard};
 
 /// What a target says that is started without a fuzzer.
 pub const HOW_TO_RUN: &str = "a fuzz target: see scripts/fuzz.sh; cargo test is a replay";
@@ -17,6 +18,7 @@ pub const TARGETS: &[Target] = &[
     ("ed25519", ed25519),
     ("hash", hash),
     ("lz4", lz4),
+    ("pattern", pattern),
     ("zstd", zstd),
     ("zstd_dictionary", zstd_dictionary),
     ("zstd_tiny", zstd_tiny),
@@ -145,6 +147,24 @@ fn lz4_survives(data: &[u8]) {
     let mut content = vec![0; data.len()];
     assert_eq!(lz4::decompress(&compressed, &mut content), Ok(()));
     assert_eq!(content, data);
+}
+
+/// A pattern, a bar and a text: a set answers what its patterns answer, a text matches itself, and expressions
+/// come back. Counted repetitions are left out: how large they may be is the parser's business.
+pub fn pattern(input: &[u8]) {
+    let mut parts = input.rsplitn(2, |byte| *byte == b'|');
+    let text = parts.next().unwrap_or_default();
+    let pattern = parts.next().unwrap_or_default();
+    let alone = Wildcard::new(pattern).matches(text);
+    let set = Set::new([pattern, text, b"*"].map(|each| Test::Wildcard(Wildcard::new(each))));
+    let places = set.matching(text);
+    assert_eq!(places.contains(&0), alone);
+    assert!(places.ends_with(&[1, 2]));
+    if !pattern.contains(&b'{') {
+        if let Some(regex) = Regex::new(pattern) {
+            assert!(regex.matches(text) || !pattern.is_empty());
+        }
+    }
 }
 
 /// The walk over the frames bounds what the decoder writes.
