@@ -144,8 +144,8 @@ big(Size, Sign, Rest) ->
 signed(0, N) -> N;
 signed(_, N) -> -N.
 
-%% Not of the kind asked for. It must have the head of a term all the same: a size that is all there,
-%% and the bytes of what has nothing inside.
+%% Not of the kind asked for. It must have the head of a term all the same: a size that is all
+%% there, and the bytes of what has nothing inside.
 -spec none(view()) -> none.
 none(<<?SMALL_INTEGER, _, _/binary>>) -> none;
 none(<<?INTEGER, _:32, _/binary>>) -> none;

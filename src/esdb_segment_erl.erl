@@ -145,7 +145,8 @@ groups(I, Count, Columns, By, Asked, {Known, Order}) ->
 %% A column's value and a missing one are told from none by the encoding that a payload would have.
 -spec group_key(view()) -> {esdb_etf_erl:key(), 7..9}.
 group_key(missing) -> {esdb_etf_erl:key(undefined), 7};
-group_key({term, Section, View}) -> {guarded(Section, fun() -> esdb_etf_erl:slice(View) end), Section};
+group_key({term, Section, View}) ->
+    {guarded(Section, fun() -> esdb_etf_erl:slice(View) end), Section};
 group_key(Value) -> {esdb_etf_erl:key(Value), 7}.
 
 -spec merged([{Key, 7..9}], #{Key => [accumulated()]}, #{Key => [accumulated()]}, [{Key, 7..9}]) ->

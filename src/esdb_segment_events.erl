@@ -1,7 +1,7 @@
 -module(esdb_segment_events).
 -moduledoc false.
-%% Events to the columns of a segment and back, and segments from parts of segments. The same in both
-%% modes: terms are encoded and built by the virtual machine.
+%% Events to the columns of a segment and back, and segments from parts of segments. The same in
+%% both modes: terms are encoded and built by the virtual machine.
 
 -export([pack/2, select/4, all/1, gather/2, verify/1, field/3]).
 -export_type([options/0]).

@@ -396,7 +396,12 @@ code(Name, Numbers) ->
 -spec with_ends([none | binary()]) -> iodata().
 with_ends(Values) ->
     {Ends, _} = lists:mapfoldl(
-        fun(Value, End) -> {<<(End + size_of(Value)):32/little>>, End + size_of(Value)} end, 0, Values
+        fun(Value, Start) ->
+            End = Start + size_of(Value),
+            {<<End:32/little>>, End}
+        end,
+        0,
+        Values
     ),
     [Ends | [Value || Value <- Values, Value =/= none]].
 

@@ -14,12 +14,13 @@ Packed segments: many events in one binary, asked without building them.
 ```
 
 An event is a map. Its envelope keys `event_id`, `event_type`, `stream_id` (binaries), `version`,
-`position`, `epoch_us` (integers of 64 bits), `data` and `metadata` (any terms) have columns of their
-own; all other keys, and envelope keys with other values, are kept too. Terms of all kinds have their
-place but those that mean something on one node only: functions, pids, ports and references.
+`position`, `epoch_us` (integers of 64 bits), `data` and `metadata` (any terms) have columns of
+their own; all other keys, and envelope keys with other values, are kept too. Terms of all kinds
+have their place but those that mean something on one node only: functions, pids, ports and
+references.
 
-The format is drawn in `doc/format.md`. It is numbered, checked by a checksum a section, and meant to
-be stored and sent.
+The format is drawn in `doc/format.md`. It is numbered, has a checksum for each section, and is
+meant to be stored and sent.
 
 ## Questions
 
@@ -27,20 +28,23 @@ Every question takes a segment, one with its dictionary (`with_dictionary/2`) or
 which counts as one sequence of events. Predicates are those of `m:esdb_filter_nif`. A path is a key
 or a list of keys below each other, looked up in the data; a path that begins with `event_id`,
 `event_type`, `stream_id`, `version`, `epoch_us` or `metadata` in the event itself. Data is the map
-under `data` where there is one, else the event itself. Only those sections are decompressed, and only
-those values looked at, that an answer needs.
+under `data` where there is one, else the event itself. Only those sections are decompressed, and
+only those values looked at, that an answer needs.
 
 ## Errors
 
 | reason | meaning |
 |---|---|
 | `{corrupt, header}` | no segment, or one cut off or damaged at its head |
-| `{corrupt, Section}` | `versions`, `positions`, `epoch_us`, `event_ids`, `types`, `streams`, `data`, `metadata` or `others` is damaged, or has a term that is malformed, or an atom that does not exist here |
+| `{corrupt, Section}` | this section is damaged, or has a malformed term or an unknown atom |
 | `{unsupported_version, N}` | a segment of a later format |
 | `{dictionary_mismatch, Id}` | compressed with the dictionary of that id, which was not given |
-| `{unsupported_term, Index}` | the event of this index, from 0, has a function, pid, port or reference in it |
+| `{unsupported_term, Index}` | the event of this index, from 0, has a term without a place |
 | `too_large` | more than 16,777,216 events, or 1 GiB of sections |
 | `no_memory` | the content of a section finds no place |
+
+Sections are `versions`, `positions`, `epoch_us`, `event_ids`, `types`, `streams`, `data`,
+`metadata` and `others`.
 
 A segment is not trusted: a hostile one leads to one of these, never to a crash, nor to more memory
 than the 1 GiB that its sections may have. Checksums find damage, not malice. Atoms are only taken
@@ -151,8 +155,8 @@ Packs events, in their order.
 
 - `compress`: `none` (default) or `zstd`. A section that does not become smaller stays as it is.
 - `level`: that of `zstd`, 1 to 22, default 3.
-- `dictionary`: for `zstd`, the bytes of a dictionary or its handle (`esdb_archive_nif:dictionary/1`).
-  The segment does not hold it: it is read through `with_dictionary/2`.
+- `dictionary`: for `zstd`, its bytes or its handle (`esdb_archive_nif:dictionary/1`). The segment
+  does not hold it: it is read through `with_dictionary/2`.
 
 The same events make the same bytes where nothing is compressed. Terms are encoded by the virtual
 machine, on the caller's scheduler, which it yields.
@@ -187,9 +191,9 @@ with_dictionary(Segment, Dictionary) ->
     {esdb_segment, Bytes, dictionary(Dictionary)}.
 
 -doc """
-What a segment says of itself: how many events, from which version to which and from which time (both
-`undefined` where no event has one), its size in bytes and that of its sections decompressed, and for
-each section the same.
+What a segment says of itself: how many events, from which version to which and from which time to
+which (`undefined` where no event has one), its size in bytes and that with all sections
+decompressed, and for each section the same.
 """.
 -spec info(segment()) -> info() | {error, reason()}.
 info(Segment) ->
@@ -202,7 +206,7 @@ info(Segment) ->
             versions => range(1, Columns, Count),
             epoch_us => range(3, Columns, Count),
             size => byte_size(Bytes),
-            unpacked_size => byte_size(Bytes) + lists:sum([U - S || #{stored := S, size := U} <- Sections]),
+            unpacked_size => lists:foldl(fun unpacked/2, byte_size(Bytes), Sections),
             compressed => lists:any(fun(#{codec := Codec}) -> Codec =:= zstd end, Sections),
             sections => #{
                 esdb_segment_format:name(Id) => maps:with([codec, stored, size], Section)
@@ -210,6 +214,9 @@ info(Segment) ->
             }
         }
     end.
+
+-spec unpacked(esdb_segment_format:section(), pos_integer()) -> pos_integer().
+unpacked(#{stored := Stored, size := Size}, Sum) -> Sum - Stored + Size.
 
 -spec range(1 | 3, esdb_segment_format:columns(), non_neg_integer()) ->
     {integer(), integer()} | undefined.
@@ -253,9 +260,9 @@ The events of a segment, or those that are asked for; only these are built.
 - `types`: their `event_type` is one of these.
 - `limit`: so many at most, default `infinity`.
 - `direction`: `forward` (default) or `backward`, from the last to the first.
-- `atoms`: `existing` (default) or `create`. An atom that is not in the atom table of this node makes
-  the segment corrupt, or is made: `create` is for segments that come from a trusted place, since
-  atoms are never freed.
+- `atoms`: `existing` (default) or `create`. An atom that is not in the atom table of this node
+  makes the segment corrupt, or is made: `create` is for segments that come from a trusted place,
+  since atoms are never freed.
 """.
 -spec to_events(segment(), Options) -> [event()] | {error, reason()} when
     Options :: #{
@@ -326,7 +333,8 @@ A section is compressed where it is in one of them, with the first dictionary am
 concat(Segments) when is_list(Segments) ->
     Sources = sources(Segments),
     Dictionary = first_dictionary(Sources),
-    repacked(esdb_segment_events:gather([{Source, all} || Source <- Sources], Dictionary), Dictionary);
+    Parts = [{Source, all} || Source <- Sources],
+    repacked(esdb_segment_events:gather(Parts, Dictionary), Dictionary);
 concat(_) ->
     error(badarg).
 
@@ -341,7 +349,8 @@ slice(Segment, From, Count) when
     {Bytes, Dictionary} = Source = source(Segment),
     maybe
         {ok, #{count := All}} ?= esdb_segment_format:header(Bytes),
-        Indices = lists:seq(From, erlang:min(From + Count, All) - 1),
+        Start = erlang:min(From, All),
+        Indices = lists:seq(Start, erlang:min(From + Count, All) - 1),
         repacked(esdb_segment_events:gather([{Source, Indices}], Dictionary), Dictionary)
     end;
 slice(_, _, _) ->
@@ -384,7 +393,7 @@ filtered_each([{_, Dictionary} = Source | Sources], Predicate, Done) ->
 filtered_each([], _, Done) ->
     {ok, lists:reverse(Done)}.
 
--doc "The events that satisfy a predicate, in their order. Only these are built, with existing atoms.".
+-doc "The events that satisfy a predicate, in their order; only these are built.".
 -spec select(segments(), Predicate) -> [event()] | {error, reason()} when
     Predicate :: esdb_predicate_erl:predicate().
 select(Segments, Predicate) ->
@@ -455,11 +464,11 @@ segments in their order, and that of the integers at last.
 -spec sum(segments(), path()) -> number() | {error, reason()}.
 sum(Segments, Path) -> aggregated(Segments, Path, sum).
 
--doc "The smallest of a field's numbers, the first of equal ones; `undefined` where there are none.".
+-doc "The smallest of a field's numbers, the first of equal ones; `undefined` where there is none.".
 -spec min(segments(), path()) -> number() | undefined | {error, reason()}.
 min(Segments, Path) -> aggregated(Segments, Path, min).
 
--doc "The largest of a field's numbers, the first of equal ones; `undefined` where there are none.".
+-doc "The largest of a field's numbers, the first of equal ones; `undefined` where there is none.".
 -spec max(segments(), path()) -> number() | undefined | {error, reason()}.
 max(Segments, Path) -> aggregated(Segments, Path, max).
 
@@ -478,8 +487,8 @@ aggregated(Segments, Path, Kind) ->
 For each value of a field what the aggregate, or the list of aggregates, says of the events with it;
 events without the field are under `undefined`.
 
-`count` counts events, `{sum | min | max, Path}` are those of `sum/2` and so on, and `{avg, Path}` is
-the sum divided by the number of numbers, `undefined` where there are none. Values are told apart
+`count` counts events, `{sum | min | max, Path}` are those of `sum/2` and so on, and `{avg, Path}`
+is the sum divided by the number of numbers, `undefined` where there are none. Values are told apart
 exactly: 1 and 1.0 are two.
 """.
 -spec group_by(segments(), path(), aggregate() | [aggregate()]) ->
