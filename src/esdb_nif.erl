@@ -15,7 +15,8 @@ variable `ESDB_NIF`, or else by the application key `nif` of `erl_esdb_nifs`:
 ```erlang
 1> esdb_nif:status().
 #{policy => auto,version => <<"0.1.0">>,
-  modules => #{esdb_archive_nif => nif,esdb_crypto_nif => nif,esdb_hash_nif => nif}}
+  modules => #{esdb_archive_nif => nif,esdb_crypto_nif => nif,esdb_filter_nif => nif,
+               esdb_hash_nif => nif}}
 ```
 """.
 
@@ -27,7 +28,9 @@ variable `ESDB_NIF`, or else by the application key `nif` of `erl_esdb_nifs`:
 -type policy() :: auto | require | off.
 
 -define(APP, erl_esdb_nifs).
--define(MODULES, [esdb_hash_nif, esdb_crypto_nif, esdb_archive_nif, esdb_segment_nif]).
+-define(MODULES, [
+    esdb_hash_nif, esdb_crypto_nif, esdb_archive_nif, esdb_filter_nif, esdb_segment_nif
+]).
 %% Holds the implementation that was reported in the log of this node.
 -define(REPORTED, {?MODULE, reported}).
 %% Not even a folder, and not below the working directory, where anybody may have put a file.

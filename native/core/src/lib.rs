@@ -7,3 +7,4 @@
 pub mod archive;
 pub mod crypto;
 pub mod hash;
+pub mod pattern;

@@ -1,0 +1,250 @@
+//! NIFs of the Erlang module `esdb_filter_nif`: terms in, `esdb_core::pattern`, terms out.
+//!
+//! The Erlang wrappers have checked the arguments: a list is proper and has binaries only. A pattern comes as
+//! its handle, `{Kind, Bytes, {Cost, Reference}}`. The bytes decide: where the reference is none of this
+//! library, or is of other bytes, a wildcard is made anew; a regular expression is looked for among those that
+//! were made last, and when it is not there the answer is `stale`, and the parser has to judge it first.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+
+use esdb_core::pattern::{Regex, Set, Test, Wildcard};
+use rustler::{
+    Atom, Binary, Encoder, Env, Error, ListIterator, NifResult, Resource, ResourceArc, Term, nif,
+};
+
+mod atoms {
+    rustler::atoms! { esdb_wildcard, esdb_regex, stale }
+}
+
+#[nif]
+fn implementation() -> Atom {
+    esdb_boundary::implementation()
+}
+
+/// A pattern and the bytes that it was made from.
+struct Kept {
+    kind: Atom,
+    bytes: Vec<u8>,
+    test: Test,
+}
+
+struct Pattern(Arc<Kept>);
+
+#[rustler::resource_impl]
+impl Resource for Pattern {}
+
+struct Patterns {
+    canonical: Vec<u8>,
+    set: Set,
+}
+
+#[rustler::resource_impl]
+impl Resource for Patterns {}
+
+/// The expressions that were made last: a program that gives the text each time, or handles of another node,
+/// pays for the engine once.
+static LAST: Mutex<VecDeque<Arc<Kept>>> = Mutex::new(VecDeque::new());
+const LAST_ARE: usize = 16;
+
+fn among_last(bytes: &[u8]) -> Option<Arc<Kept>> {
+    let last = LAST.lock().ok()?;
+    last.iter().find(|kept| kept.bytes == bytes).cloned()
+}
+
+fn remember(kept: &Arc<Kept>) {
+    if let Ok(mut last) = LAST.lock() {
+        last.truncate(LAST_ARE - 1);
+        last.push_front(Arc::clone(kept));
+    }
+}
+
+fn make(kind: Atom, bytes: &[u8]) -> NifResult<Arc<Kept>> {
+    if kind != atoms::esdb_regex() {
+        return Ok(Arc::new(Kept {
+            kind,
+            bytes: bytes.to_vec(),
+            test: test(kind, bytes)?,
+        }));
+    }
+    if let Some(kept) = among_last(bytes) {
+        return Ok(kept);
+    }
+    let kept = Arc::new(Kept {
+        kind,
+        bytes: bytes.to_vec(),
+        test: test(kind, bytes)?,
+    });
+    remember(&kept);
+    Ok(kept)
+}
+
+fn test(kind: Atom, bytes: &[u8]) -> NifResult<Test> {
+    if kind == atoms::esdb_regex() {
+        Regex::new(bytes).map(Test::Regex).ok_or(Error::BadArg)
+    } else {
+        Ok(Test::Wildcard(Wildcard::new(bytes)))
+    }
+}
+
+#[nif]
+fn make_n(kind: Atom, bytes: Binary) -> NifResult<ResourceArc<Pattern>> {
+    Ok(ResourceArc::new(Pattern(make(kind, &bytes)?)))
+}
+
+#[nif(schedule = "DirtyCpu", name = "make_d")]
+fn make_dirty(kind: Atom, bytes: Binary) -> NifResult<ResourceArc<Pattern>> {
+    Ok(ResourceArc::new(Pattern(make(kind, &bytes)?)))
+}
+
+/// What `ask` says of the pattern of this handle, or `stale`.
+fn asked<'a, T: Encoder>(
+    env: Env<'a>,
+    handle: Term<'a>,
+    ask: impl FnOnce(&Test) -> NifResult<T>,
+) -> NifResult<Term<'a>> {
+    let (kind, bytes, compiled) = handle.decode::<(Atom, Binary, Term)>()?;
+    if let Ok((_, pattern)) = compiled.decode::<(Term, ResourceArc<Pattern>)>() {
+        if pattern.0.kind == kind && pattern.0.bytes == *bytes {
+            return Ok(ask(&pattern.0.test)?.encode(env));
+        }
+    }
+    if kind != atoms::esdb_regex() {
+        return Ok(ask(&test(kind, &bytes)?)?.encode(env));
+    }
+    match among_last(&bytes) {
+        Some(kept) => Ok(ask(&kept.test)?.encode(env)),
+        None => Ok(atoms::stale().encode(env)),
+    }
+}
+
+#[nif]
+fn match_n<'a>(env: Env<'a>, text: Binary, handle: Term<'a>) -> NifResult<Term<'a>> {
+    asked(env, handle, |test| Ok(test.matches(&text)))
+}
+
+#[nif(schedule = "DirtyCpu", name = "match_d")]
+fn match_dirty<'a>(env: Env<'a>, text: Binary, handle: Term<'a>) -> NifResult<Term<'a>> {
+    asked(env, handle, |test| Ok(test.matches(&text)))
+}
+
+#[nif]
+fn filter_n<'a>(env: Env<'a>, items: ListIterator<'a>, handle: Term<'a>) -> NifResult<Term<'a>> {
+    asked(env, handle, |test| matching(items, test))
+}
+
+#[nif(schedule = "DirtyCpu", name = "filter_d")]
+fn filter_dirty<'a>(
+    env: Env<'a>,
+    items: ListIterator<'a>,
+    handle: Term<'a>,
+) -> NifResult<Term<'a>> {
+    asked(env, handle, |test| matching(items, test))
+}
+
+#[nif]
+fn indices_n<'a>(env: Env<'a>, items: ListIterator<'a>, handle: Term<'a>) -> NifResult<Term<'a>> {
+    asked(env, handle, |test| indices(items, test))
+}
+
+#[nif(schedule = "DirtyCpu", name = "indices_d")]
+fn indices_dirty<'a>(
+    env: Env<'a>,
+    items: ListIterator<'a>,
+    handle: Term<'a>,
+) -> NifResult<Term<'a>> {
+    asked(env, handle, |test| indices(items, test))
+}
+
+#[nif]
+fn count_n<'a>(env: Env<'a>, items: ListIterator<'a>, handle: Term<'a>) -> NifResult<Term<'a>> {
+    asked(env, handle, |test| count(items, test))
+}
+
+#[nif(schedule = "DirtyCpu", name = "count_d")]
+fn count_dirty<'a>(env: Env<'a>, items: ListIterator<'a>, handle: Term<'a>) -> NifResult<Term<'a>> {
+    asked(env, handle, |test| count(items, test))
+}
+
+fn matching<'a>(items: ListIterator<'a>, test: &Test) -> NifResult<Vec<Term<'a>>> {
+    let mut found = Vec::new();
+    for item in items {
+        if test.matches(&item.decode::<Binary>()?) {
+            found.push(item);
+        }
+    }
+    Ok(found)
+}
+
+fn indices(items: ListIterator, test: &Test) -> NifResult<Vec<usize>> {
+    let mut found = Vec::new();
+    for (index, item) in items.enumerate() {
+        if test.matches(&item.decode::<Binary>()?) {
+            found.push(index);
+        }
+    }
+    Ok(found)
+}
+
+fn count(items: ListIterator, test: &Test) -> NifResult<usize> {
+    let mut found = 0;
+    for item in items {
+        found += usize::from(test.matches(&item.decode::<Binary>()?));
+    }
+    Ok(found)
+}
+
+fn make_set(canonical: Binary, patterns: ListIterator) -> NifResult<ResourceArc<Patterns>> {
+    let tests = patterns
+        .map(|pattern| {
+            let (kind, bytes) = pattern.decode::<(Atom, Binary)>()?;
+            test(kind, &bytes)
+        })
+        .collect::<NifResult<Vec<_>>>()?;
+    Ok(ResourceArc::new(Patterns {
+        canonical: canonical.to_vec(),
+        set: Set::new(tests),
+    }))
+}
+
+#[nif]
+fn make_set_n(canonical: Binary, patterns: ListIterator) -> NifResult<ResourceArc<Patterns>> {
+    make_set(canonical, patterns)
+}
+
+#[nif(schedule = "DirtyCpu", name = "make_set_d")]
+fn make_set_dirty(canonical: Binary, patterns: ListIterator) -> NifResult<ResourceArc<Patterns>> {
+    make_set(canonical, patterns)
+}
+
+#[nif]
+fn set_indices_n<'a>(env: Env<'a>, items: ListIterator, handle: Term<'a>) -> NifResult<Term<'a>> {
+    set_indices(env, items, handle)
+}
+
+#[nif(schedule = "DirtyCpu", name = "set_indices_d")]
+fn set_indices_dirty<'a>(
+    env: Env<'a>,
+    items: ListIterator,
+    handle: Term<'a>,
+) -> NifResult<Term<'a>> {
+    set_indices(env, items, handle)
+}
+
+fn set_indices<'a>(env: Env<'a>, items: ListIterator, handle: Term<'a>) -> NifResult<Term<'a>> {
+    let (_, canonical, compiled) = handle.decode::<(Atom, Binary, Term)>()?;
+    let patterns = match compiled.decode::<(Term, ResourceArc<Patterns>)>() {
+        Ok((_, patterns)) if patterns.canonical == *canonical => patterns,
+        _ => return Ok(atoms::stale().encode(env)),
+    };
+    let found = items
+        .map(|item| Ok(patterns.set.matching(&item.decode::<Binary>()?)))
+        .collect::<NifResult<Vec<_>>>()?;
+    Ok(found.encode(env))
+}
+
+fn load(_env: Env, info: Term) -> bool {
+    esdb_boundary::same_version(info)
+}
+
+rustler::init!("esdb_filter_nif", load = load);

@@ -1,0 +1,127 @@
+-module(esdb_filter_erl).
+-moduledoc """
+The Erlang twin of the library behind `esdb_filter_nif`: patterns over texts and lists of texts.
+
+```erlang
+1> Handle = {esdb_wildcard, ~"a*", {0, esdb_filter_erl:make(esdb_wildcard, ~"a*")}}.
+2> esdb_filter_erl:filter([~"ab", ~"ba"], Handle).
+[<<"ab">>]
+```
+
+A pattern is its handle `{Kind, Bytes, {Cost, Made}}`, and the bytes decide. Where `Made` does not
+belong to them, a wildcard is made anew, and of a regular expression the answer is `stale`: whoever
+asks has to give the bytes to the parser first.
+""".
+
+-export([make/2, match/2, filter/2, indices/2, count/2]).
+-export([make_set/2, set_indices/2]).
+-export([has_prefix/2, has_suffix/2]).
+-export_type([kind/0, made/0, pattern/0, made_set/0]).
+
+-type kind() :: esdb_wildcard | esdb_regex.
+-opaque made() :: {
+    made, binary(), {esdb_wildcard, esdb_wildcard_erl:wildcard()} | {esdb_regex, term()}
+}.
+-opaque made_set() :: {made_set, Canonical :: binary(), [made()]}.
+-type pattern() :: {kind(), binary(), term()}.
+
+-doc "What is kept of a pattern. The bytes of a regular expression are a rendering of the parser.".
+-spec make(kind(), binary()) -> made().
+make(esdb_wildcard, Bytes) ->
+    {made, Bytes, {esdb_wildcard, esdb_wildcard_erl:compile(Bytes)}};
+make(esdb_regex, Bytes) ->
+    {ok, Parsed} = esdb_regex_erl:parse(Bytes),
+    {made, Bytes, {esdb_regex, esdb_regex_erl:automaton(Parsed)}}.
+
+%% What was made of a handle, on this node and by this implementation.
+-spec made(pattern()) -> made() | stale.
+made({Kind, Bytes, {_, {made, Bytes, {Kind, _}} = Made}}) -> Made;
+made({esdb_wildcard, Bytes, _}) -> make(esdb_wildcard, Bytes);
+made({esdb_regex, _, _}) -> stale.
+
+-doc "Whether a text matches.".
+-spec match(binary(), pattern()) -> boolean() | stale.
+match(Text, Pattern) ->
+    case made(Pattern) of
+        stale -> stale;
+        Made -> element(1, ask(Text, Made))
+    end.
+
+-doc "The texts that match, in their order.".
+-spec filter([binary()], pattern()) -> [binary()] | stale.
+filter(Items, Pattern) ->
+    case made(Pattern) of
+        stale -> stale;
+        Made -> lists:reverse(fold(fun(Item, _, Found) -> [Item | Found] end, [], Items, Made))
+    end.
+
+-doc "The places of the texts that match, from 0, ascending.".
+-spec indices([binary()], pattern()) -> [non_neg_integer()] | stale.
+indices(Items, Pattern) ->
+    case made(Pattern) of
+        stale -> stale;
+        Made -> lists:reverse(fold(fun(_, Index, Found) -> [Index | Found] end, [], Items, Made))
+    end.
+
+-doc "How many texts match.".
+-spec count([binary()], pattern()) -> non_neg_integer() | stale.
+count(Items, Pattern) ->
+    case made(Pattern) of
+        stale -> stale;
+        Made -> fold(fun(_, _, Found) -> Found + 1 end, 0, Items, Made)
+    end.
+
+-spec fold(fun((binary(), non_neg_integer(), Acc) -> Acc), Acc, [binary()], made()) -> Acc.
+fold(Fun, Acc, Items, Made) -> fold(Fun, Acc, Items, 0, Made).
+
+-spec fold(fun((binary(), I, Acc) -> Acc), Acc, [binary()], I, made()) -> Acc when
+    I :: non_neg_integer().
+fold(_, Acc, [], _, _) ->
+    Acc;
+fold(Fun, Acc, [Item | Items], Index, Made) ->
+    case ask(Item, Made) of
+        {true, Made1} -> fold(Fun, Fun(Item, Index, Acc), Items, Index + 1, Made1);
+        {false, Made1} -> fold(Fun, Acc, Items, Index + 1, Made1)
+    end.
+
+%% The automaton learns from each text for the next.
+-spec ask(binary(), made()) -> {boolean(), made()}.
+ask(Text, {made, _, {esdb_wildcard, Wildcard}} = Made) ->
+    {esdb_wildcard_erl:is_match(Text, Wildcard), Made};
+ask(Text, {made, Bytes, {esdb_regex, Automaton}}) ->
+    {IsMatch, Automaton1} = esdb_regex_erl:match(Text, Automaton),
+    {IsMatch, {made, Bytes, {esdb_regex, Automaton1}}}.
+
+-doc "What is kept of a set of patterns.".
+-spec make_set(Canonical :: binary(), [{kind(), binary()}]) -> made_set().
+make_set(Canonical, Patterns) ->
+    {made_set, Canonical, [make(Kind, Bytes) || {Kind, Bytes} <- Patterns]}.
+
+-doc "For each text the places of the patterns that match it, from 0, ascending.".
+-spec set_indices([binary()], {esdb_match_set, binary(), term()}) ->
+    [[non_neg_integer()]] | stale.
+set_indices(Items, {esdb_match_set, Canonical, {_, {made_set, Canonical, Made}}}) ->
+    {Found, _} = lists:mapfoldl(fun each/2, Made, Items),
+    Found;
+set_indices(_, _) ->
+    stale.
+
+-spec each(binary(), [made()]) -> {[non_neg_integer()], [made()]}.
+each(Item, Made) ->
+    {Answers, Made1} = lists:unzip([ask(Item, One) || One <- Made]),
+    {[Index || {Index, true} <- lists:enumerate(0, Answers)], Made1}.
+
+-doc "Whether a text begins so.".
+-spec has_prefix(binary(), binary()) -> boolean().
+has_prefix(Text, Prefix) ->
+    Size = byte_size(Prefix),
+    case Text of
+        <<Prefix:Size/binary, _/binary>> -> true;
+        _ -> false
+    end.
+
+-doc "Whether a text ends so.".
+-spec has_suffix(binary(), binary()) -> boolean().
+has_suffix(Text, Suffix) ->
+    Skip = byte_size(Text) - byte_size(Suffix),
+    Skip >= 0 andalso binary_part(Text, Skip, byte_size(Suffix)) =:= Suffix.

@@ -1,0 +1,493 @@
+-module(esdb_filter_nif).
+-moduledoc """
+Patterns over texts, and predicates over events.
+
+Texts are binaries, and patterns match bytes. A wildcard matches a whole text: `*` is any run of
+bytes, `?` exactly one byte (of a character that takes three bytes in UTF-8 it takes three), everything
+else is itself. A regular expression matches anywhere in a text, in time that grows with the text and
+never explodes; its dialect is the table of `doc/guides/patterns.md`.
+
+```erlang
+1> esdb_filter_nif:filter_by_wildcard([~"order-1", ~"user-1", ~"order-2"], ~"order-*").
+[<<"order-1">>,<<"order-2">>]
+2> {ok, Number} = esdb_filter_nif:compile_regex(~"-[0-9]+$").
+3> esdb_filter_nif:match_indices([~"order-1", ~"order-x", ~"user-7"], Number).
+[0,2]
+4> Events = [#{event_type => ~"paid", data => #{amount => N}} || N <- [5, 50, 500]].
+5> {ok, Large} = esdb_filter_nif:compile_predicate({'and', [{event_type, ~"paid"}, {gt, amount, 9}]}).
+6> esdb_filter_nif:filter_count(Events, Large).
+2
+```
+
+Where a pattern is asked for, its text or a handle will do. A handle is made once and asked many
+times; it is a value of this node, not to be stored: on another node it works, but is made again in
+each call. A regular expression that is given as text is parsed in each call.
+
+An event is a map, and its data the map under `data`, or the event itself where there is none. A
+predicate is one of
+
+| predicate | satisfied when |
+|---|---|
+| `true`, `false` | always, never |
+| `{'and', [P]}`, `{'or', [P]}`, `{'not', P}` | all (also of none), one, it is not |
+| `{event_type, T}` | the event has the type T |
+| `{eq, Path, V}`, `{neq, Path, V}` | the field equals V, differs from V |
+| `{gt, Path, V}`, `gte`, `lt`, `lte` | both are numbers or both are binaries, and in that order |
+| `{between, Path, Low, High}` | `gte` Low and `lte` High |
+| `{in, Path, [V]}` | the field equals one of the values |
+| `{any_of, Path, [V]}` | the field is a list with a member that does; or not a list, and it does itself |
+| `{exists, Path}` | there is such a field |
+| `{prefix, Path, B}`, `{suffix, Path, B}` | the field is a binary that begins or ends so |
+| `{wildcard, Path, W}`, `{regex, Path, R}` | the field is a binary that matches |
+| a handle | its predicate is |
+
+A path is a key or a list of keys, into the data; or into the event itself, when its first key is the
+atom `stream_id`, `event_type`, `version`, `metadata`, `event_id` or `epoch_us`. Numbers are equal by
+value (1 and 1.0), everything else exactly, and numbers inside lists and maps exactly, too. A field
+that is missing satisfies nothing but what is around it with `not`.
+""".
+
+%% Handles
+-export([compile_wildcard/1, compile_regex/1, compile_predicate/1, match_set/1]).
+%% One text
+-export([wildcard_match/2, regex_match/2, has_prefix/2, has_suffix/2]).
+-export([is_valid_regex/1, wildcard_to_regex/1]).
+%% Lists of texts
+-export([filter_by_wildcard/2, filter_by_regex/2, filter_by_prefix/2, filter_by_suffix/2]).
+-export([match_indices/2, count_matches/2, match_set_indices/2]).
+%% Events
+-export([filter_events/2, filter_count/2, partition_events/2, first_match/2, find_all/2]).
+-export([any_match/2, all_match/2]).
+%% Implementation
+-export([implementation/0, is_nif_loaded/0]).
+-export_type([wildcard/0, regex/0, pattern/0, match_set/0, predicate/0, event/0]).
+
+-nifs([
+    implementation/0,
+    make_n/2,
+    make_d/2,
+    match_n/2,
+    match_d/2,
+    filter_n/2,
+    filter_d/2,
+    indices_n/2,
+    indices_d/2,
+    count_n/2,
+    count_d/2,
+    make_set_n/2,
+    make_set_d/2,
+    set_indices_n/2,
+    set_indices_d/2
+]).
+-on_load(init_nif/0).
+%% Dialyzer does not know that the library replaces functions, or what its handles hold.
+-dialyzer({nowarn_function, is_nif_loaded/0}).
+
+%% The pattern itself, and what this node made of it, with what it costs a byte.
+-type wildcard() :: binary() | {esdb_wildcard, binary(), term()}.
+-type regex() :: binary() | {esdb_regex, Rendering :: binary(), term()}.
+-type pattern() :: wildcard() | regex().
+-type match_set() :: {esdb_match_set, Canonical :: binary(), term()}.
+-type predicate() :: esdb_predicate_erl:predicate() | esdb_predicate_erl:handle().
+-type event() :: map().
+-type handle() :: {esdb_wildcard | esdb_regex, binary(), term()}.
+-type made() :: reference() | esdb_filter_erl:made().
+-type made_set() :: reference() | esdb_filter_erl:made_set().
+
+%% A step is about a nanosecond: what a normal scheduler takes is at most a millisecond.
+-define(SHORT, 1_000_000).
+%% What one item of a list costs besides its bytes.
+-define(ITEM, 50).
+%% Making an expression costs so much for each of its instructions; up to so many are made at once.
+-define(SHORT_SIZE, 200).
+
+-spec init_nif() -> ok | {error, term()}.
+init_nif() ->
+    esdb_nif:loaded(?MODULE, erlang:load_nif(esdb_nif:path(?MODULE), esdb_nif:version())).
+
+-doc "Which implementation answers: `nif` when the library is loaded, else `erlang`.".
+-spec implementation() -> esdb_nif:implementation().
+implementation() -> erlang.
+
+-doc "Whether the native library is loaded.".
+-spec is_nif_loaded() -> boolean().
+is_nif_loaded() -> implementation() =:= nif.
+
+%% Handles
+
+-doc "The handle of a wildcard. Every binary is a wildcard; anything else is `badarg`.".
+-spec compile_wildcard(Pattern :: wildcard()) -> {ok, wildcard()}.
+compile_wildcard(Pattern) ->
+    {esdb_wildcard, Bytes, _} = wildcard(Pattern),
+    {ok, {esdb_wildcard, Bytes, {cost(Bytes), make_n(esdb_wildcard, Bytes)}}}.
+
+-doc """
+The handle of a regular expression.
+
+## Errors
+
+`{invalid_pattern, {Position, Reason}}`: the place in the pattern, in bytes from 0, and what is wrong
+there: see `t:esdb_regex_erl:reason/0`. What is no binary is `badarg`.
+""".
+-spec compile_regex(Pattern :: regex()) ->
+    {ok, regex()} | {error, {invalid_pattern, esdb_regex_erl:mistake()}}.
+compile_regex(Pattern) ->
+    case esdb_regex_erl:parse(text_of(esdb_regex, Pattern)) of
+        {ok, Parsed} -> {ok, regex_handle(Parsed)};
+        {error, Mistake} -> {error, {invalid_pattern, Mistake}}
+    end.
+
+-doc """
+The handle of a predicate.
+
+## Errors
+
+`{invalid_predicate, {Position, Reason}}`: the way to the mistake, and what it is: see
+`t:esdb_predicate_erl:mistake/0`. Any term may be given.
+""".
+-spec compile_predicate(Predicate :: predicate() | term()) ->
+    {ok, esdb_predicate_erl:handle()}
+    | {error, {invalid_predicate, esdb_predicate_erl:mistake()}}.
+compile_predicate(Predicate) ->
+    case esdb_predicate_erl:normalise(Predicate) of
+        {ok, Normal} -> {ok, esdb_predicate_erl:made(Normal)};
+        {error, Mistake} -> {error, Mistake}
+    end.
+
+-doc """
+The handle of many patterns, to be asked at once: wildcards as text, or handles of either kind.
+
+Wildcards that are literals, `p*` or `*s` cost next to nothing however many there are: they are looked
+up. A list with anything else in it is `badarg`.
+""".
+-spec match_set(Patterns :: [pattern()] | match_set()) -> {ok, match_set()}.
+match_set({esdb_match_set, Canonical, _}) -> {ok, set_handle(set_patterns(Canonical))};
+match_set(Patterns) -> {ok, set_handle(each(fun set_pattern/1, Patterns))}.
+
+%% One text
+
+-doc "Whether the whole text matches a wildcard.".
+-spec wildcard_match(Text :: binary(), Pattern :: wildcard()) -> boolean().
+wildcard_match(Text, Pattern) when is_binary(Text) -> match(Text, wildcard(Pattern));
+wildcard_match(_, _) -> error(badarg).
+
+-doc "Whether some part of the text matches a regular expression; an invalid one matches nothing.".
+-spec regex_match(Text :: binary(), Pattern :: regex()) -> boolean().
+regex_match(Text, Pattern) when is_binary(Text) ->
+    case regex(Pattern) of
+        invalid -> false;
+        Handle -> match(Text, Handle)
+    end;
+regex_match(_, _) ->
+    error(badarg).
+
+-doc "Whether the text begins with `Prefix`.".
+-spec has_prefix(Text :: binary(), Prefix :: binary()) -> boolean().
+has_prefix(Text, Prefix) when is_binary(Text), is_binary(Prefix) ->
+    esdb_filter_erl:has_prefix(Text, Prefix);
+has_prefix(_, _) ->
+    error(badarg).
+
+-doc "Whether the text ends with `Suffix`.".
+-spec has_suffix(Text :: binary(), Suffix :: binary()) -> boolean().
+has_suffix(Text, Suffix) when is_binary(Text), is_binary(Suffix) ->
+    esdb_filter_erl:has_suffix(Text, Suffix);
+has_suffix(_, _) ->
+    error(badarg).
+
+-doc "Whether a pattern is a regular expression of the dialect, and not too large.".
+-spec is_valid_regex(Pattern :: regex()) -> boolean().
+is_valid_regex(Pattern) ->
+    case esdb_regex_erl:parse(text_of(esdb_regex, Pattern)) of
+        {ok, _} -> true;
+        {error, _} -> false
+    end.
+
+-doc """
+A wildcard as a regular expression, for people to read: nothing here matches with it.
+
+```erlang
+1> esdb_filter_nif:wildcard_to_regex(~"orders-*.v?").
+<<"^orders-.*\\.v.$">>
+```
+""".
+-spec wildcard_to_regex(Pattern :: wildcard()) -> binary().
+wildcard_to_regex(Pattern) -> esdb_wildcard_erl:to_regex(text_of(esdb_wildcard, Pattern)).
+
+%% Lists of texts
+
+-doc "The texts that match a wildcard, in their order. An improper list is `badarg`, here and below.".
+-spec filter_by_wildcard(Items :: [binary()], Pattern :: wildcard()) -> [binary()].
+filter_by_wildcard(Items, Pattern) -> filter(Items, wildcard(Pattern)).
+
+-doc "The texts that match a regular expression, in their order; of an invalid one, none.".
+-spec filter_by_regex(Items :: [binary()], Pattern :: regex()) -> [binary()].
+filter_by_regex(Items, Pattern) ->
+    case regex(Pattern) of
+        invalid ->
+            _ = weight(Items, 0),
+            [];
+        Handle ->
+            filter(Items, Handle)
+    end.
+
+-doc "The texts that begin with `Prefix`, in their order.".
+-spec filter_by_prefix(Items :: [binary()], Prefix :: binary()) -> [binary()].
+filter_by_prefix(Items, Prefix) when is_binary(Prefix) ->
+    _ = weight(Items, 0),
+    [Item || Item <- Items, esdb_filter_erl:has_prefix(Item, Prefix)];
+filter_by_prefix(_, _) ->
+    error(badarg).
+
+-doc "The texts that end with `Suffix`, in their order.".
+-spec filter_by_suffix(Items :: [binary()], Suffix :: binary()) -> [binary()].
+filter_by_suffix(Items, Suffix) when is_binary(Suffix) ->
+    _ = weight(Items, 0),
+    [Item || Item <- Items, esdb_filter_erl:has_suffix(Item, Suffix)];
+filter_by_suffix(_, _) ->
+    error(badarg).
+
+-doc "The places of the texts that match, from 0, ascending. A pattern as text is a wildcard.".
+-spec match_indices(Items :: [binary()], Pattern :: pattern()) -> [non_neg_integer()].
+match_indices(Items, Pattern) ->
+    Handle = pattern(Pattern),
+    case work(weight(Items, 0), Handle) of
+        short -> fresh(indices_n(Items, Handle), Handle, fun(H) -> indices_n(Items, H) end);
+        long -> fresh(indices_d(Items, Handle), Handle, fun(H) -> indices_d(Items, H) end)
+    end.
+
+-doc "How many texts match. A pattern as text is a wildcard.".
+-spec count_matches(Items :: [binary()], Pattern :: pattern()) -> non_neg_integer().
+count_matches(Items, Pattern) ->
+    Handle = pattern(Pattern),
+    case work(weight(Items, 0), Handle) of
+        short -> fresh(count_n(Items, Handle), Handle, fun(H) -> count_n(Items, H) end);
+        long -> fresh(count_d(Items, Handle), Handle, fun(H) -> count_d(Items, H) end)
+    end.
+
+-doc "For each text the places of the patterns that match it, from 0, ascending.".
+-spec match_set_indices(Items :: [binary()], Set :: match_set() | [pattern()]) ->
+    [[non_neg_integer()]].
+match_set_indices(Items, {esdb_match_set, _, _} = Set) ->
+    Weight = weight(Items, 0),
+    fresh(set_indices(Items, Weight, Set), Set, fun(S) -> set_indices(Items, Weight, S) end);
+match_set_indices(Items, Patterns) ->
+    {ok, Set} = match_set(Patterns),
+    match_set_indices(Items, Set).
+
+%% Events
+
+-doc "The events that satisfy a predicate, in their order. An event that is no map is `badarg`.".
+-spec filter_events(Events :: [event()], predicate()) -> [event()].
+filter_events(Events, Predicate) ->
+    Test = test(Predicate),
+    [Event || Event <- list(Events), Test(Event)].
+
+-doc "How many events satisfy a predicate.".
+-spec filter_count(Events :: [event()], predicate()) -> non_neg_integer().
+filter_count(Events, Predicate) -> length(filter_events(Events, Predicate)).
+
+-doc "The events that satisfy a predicate, and the others.".
+-spec partition_events(Events :: [event()], predicate()) -> {[event()], [event()]}.
+partition_events(Events, Predicate) -> lists:partition(test(Predicate), list(Events)).
+
+-doc "The first event that satisfies a predicate.".
+-spec first_match(Events :: [event()], predicate()) -> {ok, event()} | not_found.
+first_match(Events, Predicate) ->
+    case lists:search(test(Predicate), list(Events)) of
+        {value, Event} -> {ok, Event};
+        false -> not_found
+    end.
+
+-doc "The events that satisfy a predicate, each with its place from 0.".
+-spec find_all(Events :: [event()], predicate()) -> [{non_neg_integer(), event()}].
+find_all(Events, Predicate) ->
+    Test = test(Predicate),
+    [Found || {_, Event} = Found <- lists:enumerate(0, list(Events)), Test(Event)].
+
+-doc "Whether some event satisfies a predicate.".
+-spec any_match(Events :: [event()], predicate()) -> boolean().
+any_match(Events, Predicate) -> lists:any(test(Predicate), list(Events)).
+
+-doc "Whether all events satisfy a predicate; those of an empty list do.".
+-spec all_match(Events :: [event()], predicate()) -> boolean().
+all_match(Events, Predicate) -> lists:all(test(Predicate), list(Events)).
+
+-spec test(predicate()) -> fun((event()) -> boolean()).
+test(Predicate) ->
+    {esdb_predicate, _, {_, Compiled}} = esdb_predicate_erl:handle(Predicate),
+    fun(Event) -> esdb_predicate_erl:matches(Compiled, Event) end.
+
+%% A proper one, or badarg.
+-spec list([event()] | term()) -> [event()].
+list(Events) when length(Events) >= 0 -> Events;
+list(_) -> error(badarg).
+
+%% Patterns
+
+-spec text_of(esdb_wildcard | esdb_regex, pattern() | term()) -> binary().
+text_of(_, Bytes) when is_binary(Bytes) -> Bytes;
+text_of(Kind, {Kind, Bytes, _}) when is_binary(Bytes) -> Bytes;
+text_of(_, _) -> error(badarg).
+
+-spec wildcard(wildcard() | term()) -> handle().
+wildcard(Bytes) when is_binary(Bytes) -> {esdb_wildcard, Bytes, none};
+wildcard({esdb_wildcard, Bytes, _} = Handle) when is_binary(Bytes) -> Handle;
+wildcard(_) -> error(badarg).
+
+-spec regex(regex() | term()) -> handle() | invalid.
+regex({esdb_regex, Bytes, _} = Handle) when is_binary(Bytes) ->
+    Handle;
+regex(Pattern) ->
+    case esdb_regex_erl:parse(text_of(esdb_regex, Pattern)) of
+        {ok, Parsed} -> regex_handle(Parsed);
+        {error, _} -> invalid
+    end.
+
+-spec pattern(pattern() | term()) -> handle().
+pattern({esdb_regex, Bytes, _} = Handle) when is_binary(Bytes) -> Handle;
+pattern(Pattern) -> wildcard(Pattern).
+
+-spec regex_handle(esdb_regex_erl:parsed()) -> handle().
+regex_handle(Parsed) ->
+    Rendering = esdb_regex_erl:rendering(Parsed),
+    case esdb_regex_erl:size(Parsed) of
+        Size when Size =< ?SHORT_SIZE ->
+            {esdb_regex, Rendering, {Size, make_n(esdb_regex, Rendering)}};
+        Size ->
+            {esdb_regex, Rendering, {Size, make_d(esdb_regex, Rendering)}}
+    end.
+
+%% An answer, or the answer of what is made of a handle that is of another node, or of none.
+-spec fresh(X | stale, handle() | match_set(), fun((handle() | match_set()) -> X | stale)) -> X.
+fresh(stale, {esdb_match_set, Canonical, _}, Again) ->
+    Again(set_handle(set_patterns(Canonical)));
+fresh(stale, {esdb_regex, Bytes, _}, Again) ->
+    case esdb_regex_erl:parse(Bytes) of
+        {ok, Parsed} -> Again(regex_handle(Parsed));
+        {error, _} -> error(badarg)
+    end;
+fresh(Answer, _, _) ->
+    Answer.
+
+-spec match(binary(), handle()) -> boolean().
+match(Text, Handle) ->
+    case work(byte_size(Text), Handle) of
+        short -> fresh(match_n(Text, Handle), Handle, fun(H) -> match_n(Text, H) end);
+        long -> fresh(match_d(Text, Handle), Handle, fun(H) -> match_d(Text, H) end)
+    end.
+
+-spec filter([binary()], handle()) -> [binary()].
+filter(Items, Handle) ->
+    case work(weight(Items, 0), Handle) of
+        short -> fresh(filter_n(Items, Handle), Handle, fun(H) -> filter_n(Items, H) end);
+        long -> fresh(filter_d(Items, Handle), Handle, fun(H) -> filter_d(Items, H) end)
+    end.
+
+%% Sets
+
+-spec set_pattern(pattern() | term()) -> {esdb_filter_erl:kind(), binary()}.
+set_pattern({esdb_regex, Bytes, _}) when is_binary(Bytes) ->
+    case esdb_regex_erl:parse(Bytes) of
+        {ok, Parsed} -> {esdb_regex, esdb_regex_erl:rendering(Parsed)};
+        {error, _} -> error(badarg)
+    end;
+set_pattern(Pattern) ->
+    {esdb_wildcard, text_of(esdb_wildcard, Pattern)}.
+
+%% The patterns that the canonical bytes of a set name.
+-spec set_patterns(term()) -> [{esdb_filter_erl:kind(), binary()}].
+set_patterns(<<131, Tag, _/binary>> = Canonical) when Tag =/= $P ->
+    Written = fun
+        ({Kind, Bytes}) -> set_pattern({Kind, Bytes, none});
+        (_) -> error(badarg)
+    end,
+    each(Written, binary_to_term(Canonical, [safe]));
+set_patterns(_) ->
+    error(badarg).
+
+-spec set_handle([{esdb_filter_erl:kind(), binary()}]) -> match_set().
+set_handle(Patterns) ->
+    Canonical = term_to_binary(Patterns, [deterministic, {minor_version, 2}]),
+    Cost = lists:sum([cost(Bytes) || {_, Bytes} <- Patterns]) + length(Patterns),
+    IsShort = Cost =< ?SHORT_SIZE andalso lists:keyfind(esdb_regex, 1, Patterns) =:= false,
+    case IsShort of
+        true -> {esdb_match_set, Canonical, {Cost, make_set_n(Canonical, Patterns)}};
+        false -> {esdb_match_set, Canonical, {Cost, make_set_d(Canonical, Patterns)}}
+    end.
+
+-spec set_indices([binary()], non_neg_integer(), match_set()) -> [[non_neg_integer()]] | stale.
+set_indices(Items, Weight, Set) ->
+    case work(Weight, Set) of
+        short -> set_indices_n(Items, Set);
+        long -> set_indices_d(Items, Set)
+    end.
+
+-spec each(fun((term()) -> X), [term()] | term()) -> [X].
+each(Fun, [Item | Items]) -> [Fun(Item) | each(Fun, Items)];
+each(_, []) -> [];
+each(_, _) -> error(badarg).
+
+%% Work
+
+%% What a wildcard costs a byte: only a piece with question marks is compared at each place.
+-spec cost(binary()) -> pos_integer().
+cost(Bytes) ->
+    case binary:match(Bytes, ~"?") of
+        nomatch -> 1;
+        _ -> byte_size(Bytes)
+    end.
+
+-spec work(non_neg_integer(), handle() | match_set()) -> short | long.
+work(Weight, {_, _, {Cost, _}}) when is_integer(Cost), Weight * Cost =< ?SHORT -> short;
+work(Weight, {esdb_wildcard, Bytes, none}) when Weight * byte_size(Bytes) =< ?SHORT -> short;
+work(_, _) -> long.
+
+-spec weight([binary()] | term(), non_neg_integer()) -> non_neg_integer().
+weight([Item | Items], Sum) when is_binary(Item) -> weight(Items, Sum + byte_size(Item) + ?ITEM);
+weight([], Sum) -> Sum;
+weight(_, _) -> error(badarg).
+
+%% Replaced when the library is loaded: _n on the caller's scheduler, _d on a dirty one
+
+-spec make_n(esdb_filter_erl:kind(), binary()) -> made().
+make_n(Kind, Bytes) -> esdb_filter_erl:make(Kind, Bytes).
+
+-spec make_d(esdb_filter_erl:kind(), binary()) -> made().
+make_d(Kind, Bytes) -> esdb_filter_erl:make(Kind, Bytes).
+
+-spec match_n(binary(), handle()) -> boolean() | stale.
+match_n(Text, Handle) -> esdb_filter_erl:match(Text, Handle).
+
+-spec match_d(binary(), handle()) -> boolean() | stale.
+match_d(Text, Handle) -> esdb_filter_erl:match(Text, Handle).
+
+-spec filter_n([binary()], handle()) -> [binary()] | stale.
+filter_n(Items, Handle) -> esdb_filter_erl:filter(Items, Handle).
+
+-spec filter_d([binary()], handle()) -> [binary()] | stale.
+filter_d(Items, Handle) -> esdb_filter_erl:filter(Items, Handle).
+
+-spec indices_n([binary()], handle()) -> [non_neg_integer()] | stale.
+indices_n(Items, Handle) -> esdb_filter_erl:indices(Items, Handle).
+
+-spec indices_d([binary()], handle()) -> [non_neg_integer()] | stale.
+indices_d(Items, Handle) -> esdb_filter_erl:indices(Items, Handle).
+
+-spec count_n([binary()], handle()) -> non_neg_integer() | stale.
+count_n(Items, Handle) -> esdb_filter_erl:count(Items, Handle).
+
+-spec count_d([binary()], handle()) -> non_neg_integer() | stale.
+count_d(Items, Handle) -> esdb_filter_erl:count(Items, Handle).
+
+-spec make_set_n(binary(), [{esdb_filter_erl:kind(), binary()}]) -> made_set().
+make_set_n(Canonical, Patterns) -> esdb_filter_erl:make_set(Canonical, Patterns).
+
+-spec make_set_d(binary(), [{esdb_filter_erl:kind(), binary()}]) -> made_set().
+make_set_d(Canonical, Patterns) -> esdb_filter_erl:make_set(Canonical, Patterns).
+
+-spec set_indices_n([binary()], match_set()) -> [[non_neg_integer()]] | stale.
+set_indices_n(Items, Set) -> esdb_filter_erl:set_indices(Items, Set).
+
+-spec set_indices_d([binary()], match_set()) -> [[non_neg_integer()]] | stale.
+set_indices_d(Items, Set) -> esdb_filter_erl:set_indices(Items, Set).
