@@ -49,7 +49,7 @@ matching_each([], _, _) ->
 
 -spec left(non_neg_integer() | infinity, [non_neg_integer()]) -> non_neg_integer() | infinity.
 left(infinity, _) -> infinity;
-left(Limit, Found) -> Limit - length(Found).
+left(Limit, Found) when is_integer(Limit) -> Limit - length(Found).
 
 -spec indices(
     non_neg_integer(), non_neg_integer(), columns(), term(), non_neg_integer() | infinity

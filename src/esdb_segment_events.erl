@@ -218,7 +218,7 @@ selected(_, [], _, _, _) ->
 
 -spec less(pos_integer() | infinity) -> non_neg_integer() | infinity.
 less(infinity) -> infinity;
-less(Limit) -> Limit - 1.
+less(Limit) when is_integer(Limit) -> Limit - 1.
 
 -spec event(columns(), non_neg_integer(), existing | create) -> map().
 event(Columns, I, Atoms) ->

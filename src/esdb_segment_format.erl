@@ -351,7 +351,7 @@ encode(Id, Values) ->
         false -> {ok, iolist_to_binary(encoded(Id, Values))}
     end.
 
--spec encoded(id(), [value()]) -> iodata().
+-spec encoded(id(), [value()]) -> iolist().
 encoded(Id, Values) when ?IS_INTEGERS(Id) ->
     [<<(integer(Value)):64/little-signed>> || Value <- Values];
 encoded(4, Values) ->
@@ -368,10 +368,10 @@ integer(none) -> ?NO_INTEGER;
 integer(Integer) when Integer > ?NO_INTEGER, Integer =< ?MAX_INTEGER -> Integer.
 
 %% The first value is the lowest bit.
--spec bits([value()]) -> iodata().
+-spec bits([value()]) -> [byte()].
 bits([_ | _] = Values) ->
     {Eight, Rest} = lists:split(min(8, length_to(8, Values)), Values),
-    [lists:foldr(fun(Value, Byte) -> 2 * Byte + bit(Value) end, 0, Eight) | bits(Rest)];
+    [lists:foldr(fun(Value, Byte) -> Byte bsl 1 bor bit(Value) end, 0, Eight) | bits(Rest)];
 bits([]) ->
     [].
 
@@ -393,7 +393,7 @@ code(Name, Numbers) ->
         #{} -> {map_size(Numbers) + 1, Numbers#{Name => map_size(Numbers) + 1}}
     end.
 
--spec with_ends([none | binary()]) -> iodata().
+-spec with_ends([none | binary()]) -> iolist().
 with_ends(Values) ->
     {Ends, _} = lists:mapfoldl(
         fun(Value, Start) ->

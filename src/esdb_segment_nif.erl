@@ -89,6 +89,19 @@ leave the range of floats raise `badarith`.
 -compile({no_auto_import, [min/2, max/2]}).
 %% Dialyzer does not know that the library replaces implementation/0.
 -dialyzer({nowarn_function, is_nif_loaded/0}).
+%% Nor does it tell the results apart that opened/1 takes the values out of.
+-dialyzer(
+    {no_missing_return, [
+        pack/2,
+        to_events/2,
+        count_where/2,
+        sum/2,
+        aggregated/3,
+        group_by/3,
+        fold_tagged/2,
+        project/3
+    ]}
+).
 
 -type segment() ::
     binary() | {esdb_segment, binary(), binary() | esdb_archive_nif:dictionary()}.
@@ -183,7 +196,8 @@ A compressed segment with the dictionary that it was made with, for every functi
 
 It is a term of this node; what is stored is the binary alone.
 """.
--spec with_dictionary(segment(), binary() | esdb_archive_nif:dictionary()) -> segment().
+-spec with_dictionary(segment(), binary() | esdb_archive_nif:dictionary()) ->
+    {esdb_segment, binary(), binary() | esdb_archive_nif:dictionary()}.
 with_dictionary(Segment, Dictionary) when is_binary(Dictionary) ->
     with_dictionary(Segment, esdb_archive_nif:dictionary(Dictionary));
 with_dictionary(Segment, Dictionary) ->
@@ -216,7 +230,10 @@ info(Segment) ->
     end.
 
 -spec unpacked(esdb_segment_format:section(), pos_integer()) -> pos_integer().
-unpacked(#{stored := Stored, size := Size}, Sum) -> Sum - Stored + Size.
+unpacked(#{stored := Stored, size := Size}, Sum) when
+    is_integer(Stored), is_integer(Size), is_integer(Sum)
+->
+    Sum - Stored + Size.
 
 -spec range(1 | 3, esdb_segment_format:columns(), non_neg_integer()) ->
     {integer(), integer()} | undefined.

@@ -119,6 +119,8 @@ class({Class, Reason}) -> {Class, Reason}.
 %% Misuse is badarg; anything else that is raised is a bug, even if both sides raise it.
 is_expected({value, _}) -> true;
 is_expected({error, badarg}) -> true;
+%% Arithmetic that Erlang's own would not do either.
+is_expected({error, badarith}) -> true;
 is_expected(_) -> false.
 
 %% What is raised does not count.

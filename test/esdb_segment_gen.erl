@@ -169,7 +169,7 @@ dictionary() ->
     ]).
 
 number_of_events() ->
-    frequency([{12, range(0, 80)}, {1, oneof([-1, 1 bsl 70, 1.0, a])}]).
+    frequency([{12, range(0, 12)}, {1, oneof([-1, 1 bsl 70, 1.0, a])}]).
 
 to_events_options() ->
     frequency([
