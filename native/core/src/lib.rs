@@ -7,5 +7,9 @@
 pub mod aggregate;
 pub mod archive;
 pub mod crypto;
+pub mod etf;
 pub mod hash;
 pub mod number;
+pub mod predicate;
+pub mod query;
+pub mod segment;
