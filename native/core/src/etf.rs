@@ -552,7 +552,7 @@ fn small(is_negative: bool, magnitude: &[u8]) -> Option<i64> {
 
 /// Encodings of terms that questions and answers consist of.
 pub mod write {
-    use super::{BINARY, INTEGER, SMALL_ATOM_UTF8, SMALL_BIG, SMALL_INTEGER};
+    use super::{BINARY, INTEGER, LARGE_BIG, SMALL_ATOM_UTF8, SMALL_BIG, SMALL_INTEGER};
 
     /// An integer.
     pub fn integer(output: &mut Vec<u8>, value: i64) {
@@ -568,6 +568,19 @@ pub mod write {
             output.extend([SMALL_BIG, size as u8, u8::from(value < 0)]);
             output.extend(bytes.iter().take(size));
         }
+    }
+
+    /// An integer of any size by its sign and its absolute value, the lowest byte first.
+    pub fn big(output: &mut Vec<u8>, is_negative: bool, magnitude: &[u8]) {
+        match u8::try_from(magnitude.len()) {
+            Ok(size) => output.extend([SMALL_BIG, size]),
+            Err(_) => {
+                output.push(LARGE_BIG);
+                output.extend((magnitude.len() as u32).to_be_bytes());
+            }
+        }
+        output.push(u8::from(is_negative));
+        output.extend(magnitude);
     }
 
     /// A binary; one that is too large for the format is cut there, and sections are not as large.

@@ -121,12 +121,16 @@ struct Entry<'a> {
     checksum: u64,
 }
 
+/// The dictionary that a segment is asked with, if there is one; or why it is none, which is told once a section
+/// needs it.
+pub type Given<'a> = Result<Option<&'a Dictionary>, archive::Error>;
+
 /// A segment whose header is right.
 pub struct Segment<'a> {
     count: usize,
     size: usize,
     entries: [Option<Entry<'a>>; 9],
-    dictionary: Option<&'a Dictionary>,
+    dictionary: Given<'a>,
 }
 
 impl<'a> Segment<'a> {
@@ -134,7 +138,7 @@ impl<'a> Segment<'a> {
     ///
     /// # Errors
     /// [`Error::CorruptHeader`], [`Error::UnsupportedVersion`].
-    pub fn open(bytes: &'a [u8], dictionary: Option<&'a Dictionary>) -> Result<Self, Error> {
+    pub fn open(bytes: &'a [u8], dictionary: Given<'a>) -> Result<Self, Error> {
         if let Some(&version) = bytes.strip_prefix(MAGIC).and_then(<[u8]>::first) {
             if version != FORMAT {
                 return Err(Error::UnsupportedVersion(version));
@@ -230,15 +234,10 @@ impl<'a> Segment<'a> {
     }
 
     fn decompressed(&self, entry: &Entry) -> Result<Vec<u8>, archive::Error> {
-        let plan = zstd::plan(entry.stored, entry.size, self.dictionary)?;
+        let dictionary = self.dictionary?;
+        let plan = zstd::plan(entry.stored, entry.size, dictionary)?;
         let mut content = Vec::new();
-        let size = zstd::decompress(
-            entry.stored,
-            &mut content,
-            plan,
-            entry.size,
-            self.dictionary,
-        )?;
+        let size = zstd::decompress(entry.stored, &mut content, plan, entry.size, dictionary)?;
         content.truncate(size);
         match size as u64 == entry.size {
             true => Ok(content),

@@ -1,8 +1,8 @@
 //! Segments from some events of another one.
 
 use super::columns::{Cell, Events};
-use super::{CHECKSUM, Codec, ENTRY, Error, FORMAT, HEADER, MAGIC, NONE, Section, Segment};
-use crate::archive::{dictionary::Dictionary, zstd};
+use super::{CHECKSUM, Codec, ENTRY, Error, FORMAT, Given, HEADER, MAGIC, NONE, Section, Segment};
+use crate::archive::zstd;
 use crate::hash;
 use std::collections::HashMap;
 
@@ -118,14 +118,11 @@ fn names(output: &mut Vec<u8>, cells: &[Option<Cell>]) {
 }
 
 /// The bytes compressed, if they are to be and gain by it.
-fn compressed(
-    content: &[u8],
-    codec: Codec,
-    dictionary: Option<&Dictionary>,
-) -> Result<Option<Vec<u8>>, Error> {
+fn compressed(content: &[u8], codec: Codec, dictionary: Given) -> Result<Option<Vec<u8>>, Error> {
     if codec == Codec::Stored || content.len() < MIN_COMPRESSED {
         return Ok(None);
     }
+    let dictionary = dictionary.map_err(Error::Archive)?;
     let mut frame = vec![0; zstd::compress_bound(content.len())];
     let level = zstd::DEFAULT_LEVEL;
     let size =
