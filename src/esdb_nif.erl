@@ -32,9 +32,10 @@ variable `ESDB_NIF`, or else by the application key `nif` of `erl_esdb_nifs`:
     esdb_hash_nif,
     esdb_crypto_nif,
     esdb_archive_nif,
+    esdb_filter_nif,
     esdb_aggregate_nif,
-    esdb_filter_nif
-    esdb_hash_nif, esdb_crypto_nif, esdb_archive_nif, esdb_filter_nif, esdb_segment_nif
+    esdb_graph_nif,
+    esdb_segment_nif
 ]).
 %% Holds the implementation that was reported in the log of this node.
 -define(REPORTED, {?MODULE, reported}).

@@ -25,9 +25,10 @@ The suite walks the exports, so a function without a generator fails it. A gener
     esdb_hash_nif,
     esdb_crypto_nif,
     esdb_archive_nif,
+    esdb_filter_nif,
     esdb_aggregate_nif,
-    esdb_filter_nif
-    esdb_hash_nif, esdb_crypto_nif, esdb_archive_nif, esdb_filter_nif, esdb_segment_nif
+    esdb_graph_nif,
+    esdb_segment_nif
 ]).
 -define(NOT_COMPARED, [
     {module_info, 0}, {module_info, 1}, {implementation, 0}, {is_nif_loaded, 0}

@@ -17,9 +17,10 @@ file that the system's loader refuses is enough to prove what must happen withou
     esdb_hash_nif,
     esdb_crypto_nif,
     esdb_archive_nif,
+    esdb_filter_nif,
     esdb_aggregate_nif,
-    esdb_filter_nif
-    esdb_hash_nif, esdb_crypto_nif, esdb_archive_nif, esdb_filter_nif, esdb_segment_nif
+    esdb_graph_nif,
+    esdb_segment_nif
 ]).
 
 suite() -> [{timetrap, {minutes, 2}}].

@@ -7,6 +7,10 @@
 pub mod aggregate;
 pub mod archive;
 pub mod crypto;
+pub mod etf;
 pub mod hash;
 pub mod number;
 pub mod pattern;
+pub mod predicate;
+pub mod query;
+pub mod segment;

@@ -2,8 +2,13 @@
 
 use esdb_core::archive::{dictionary, lz4, zstd};
 use esdb_core::crypto::{self, base58, ed25519};
+use esdb_core::etf;
 use esdb_core::hash;
 use esdb_core::pattern::{Regex, Set, Test, Wildcard};
+use esdb_core::predicate::Predicate;
+use esdb_core::query::{self, Aggregate, Source};
+use esdb_core::segment::{Path, Sections, Segment};
+use std::num::NonZeroUsize;
 
 /// What a target says that is started without a fuzzer.
 pub const HOW_TO_RUN: &str = "a fuzz target: see scripts/fuzz.sh; cargo test is a replay";
@@ -19,6 +24,8 @@ pub const TARGETS: &[Target] = &[
     ("hash", hash),
     ("lz4", lz4),
     ("pattern", pattern),
+    ("predicate", predicate),
+    ("segment", segment),
     ("zstd", zstd),
     ("zstd_dictionary", zstd_dictionary),
     ("zstd_tiny", zstd_tiny),
@@ -211,4 +218,100 @@ fn zstd_content(input: &[u8], dictionary: Option<&dictionary::Dictionary>) -> Op
     assert!((plan.least..=plan.most).contains(&(written as u64)));
     content.truncate(written);
     Some(content)
+}
+
+/// `{data, [a]}` and `{event, [version]}`, behind their version bytes.
+const PATHS: [&[u8]; 2] = [
+    b"\x83h\x02w\x04datal\0\0\0\x01w\x01aj",
+    b"\x83h\x02w\x05eventl\0\0\0\x01w\x07versionj",
+];
+
+/// Two events to ask: `#{data => #{a => 1}}` and one with nothing.
+fn two_events() -> Vec<u8> {
+    let data = b"\x83t\0\0\0\x01w\x01a\x61\x01";
+    let size = (data.len() as u32).to_le_bytes();
+    sealed(2, 7, &[&size, &size, &data[..]].concat())
+}
+
+/// A segment of one stored section, with right checksums whatever is in it.
+fn sealed(count: u32, id: u8, section: &[u8]) -> Vec<u8> {
+    let mut bytes = b"ESDS\x01\0\x01\0".to_vec();
+    bytes.extend(count.to_le_bytes());
+    bytes.extend([0; 4]);
+    bytes.extend([id, 0, 0, 0, 0, 0, 0, 0]);
+    for number in [64, section.len() as u64, section.len() as u64] {
+        bytes.extend(number.to_le_bytes());
+    }
+    bytes.extend(hash::xxhash3(section).to_le_bytes());
+    bytes.extend(hash::xxhash3(&bytes).to_le_bytes());
+    bytes.extend(section);
+    bytes
+}
+
+/// What decodes as a predicate has an answer, and every answer says the same.
+pub fn predicate(input: &[u8]) {
+    let Some(predicate) = Predicate::decode(input) else {
+        return;
+    };
+    assert!(etf::Term::whole(input).is_ok());
+    agreed(&two_events(), &predicate);
+}
+
+/// The number of matches is that of the indices, and that of the events of the segment that is filtered, all of
+/// which match.
+fn agreed(bytes: &[u8], predicate: &Predicate) {
+    let source = source(bytes);
+    let one = NonZeroUsize::MIN;
+    let count = query::counted(&[source], predicate, one);
+    let found = query::matching(&[source], predicate, None, one);
+    assert_eq!(count, found.map(|found| found.iter().map(Vec::len).sum()));
+    if let (Ok(count), Ok(filtered)) = (count, query::filtered(source, predicate)) {
+        let segment = Segment::open(&filtered, Ok(None)).expect("just written");
+        assert_eq!(segment.count(), count);
+        assert!(segment.contents(Sections::ALL).is_ok());
+        let again = query::counted(&[self::source(&filtered)], predicate, one);
+        assert_eq!(again, Ok(count));
+    }
+}
+
+fn source(bytes: &[u8]) -> Source<'_> {
+    Source {
+        bytes,
+        dictionary: Ok(None),
+    }
+}
+
+/// As a whole segment, and as the content of each section with right checksums.
+pub fn segment(input: &[u8]) {
+    asked(input);
+    let Some((&[id, count], section)) = input.split_first_chunk() else {
+        return;
+    };
+    asked(&sealed(count.into(), id % 9 + 1, section));
+}
+
+fn asked(bytes: &[u8]) {
+    let sources = [source(bytes)];
+    let one = NonZeroUsize::MIN;
+    let paths = PATHS.map(|path| Path::decode(path).expect("a path"));
+    // `{exists, {data, [a]}}`.
+    let exists = [b"\x83h\x02w\x06exists", &PATHS[0][1..]].concat();
+    agreed(bytes, &Predicate::decode(&exists).expect("a predicate"));
+    let count = Aggregate::decode(b"\x83l\0\0\0\x01w\x05countj").expect("aggregates");
+    for path in &paths {
+        if let Ok(groups) = query::grouped(&sources, path, &count, one) {
+            let keys: std::collections::HashSet<_> =
+                groups.iter().map(|group| &group.key).collect();
+            assert_eq!(keys.len(), groups.len());
+        }
+    }
+    let mut values = 0;
+    let rows = query::projected(sources[0], &paths, |_, _| {
+        values += 1;
+        Ok::<_, esdb_core::segment::Error>(())
+    });
+    if let Ok(rows) = rows {
+        assert_eq!(values, rows * paths.len());
+    }
+    let _ = query::folded(&sources, []);
 }

@@ -1,0 +1,686 @@
+//! Questions to packed segments, one or many, answered on their bytes: no term is built.
+//!
+//! Segments answer each for itself and, above [`PARALLEL`] bytes, at the same time; their answers are put
+//! together in their order. So the result, and which error it is when there are several, does not depend on the
+//! number of threads.
+
+use crate::aggregate::{Accumulator, Fold, Groups, Kind, Tagged};
+use crate::etf::{Reader, Term, Terms, write};
+use crate::hash;
+use crate::number::{Number, Overflow};
+use crate::predicate::Predicate;
+use crate::segment::{
+    self, Cell, Contents, Events, Path, Section, Sections, Segment, Value, found,
+};
+use std::borrow::Cow;
+use std::hash::{BuildHasher, Hash, Hasher, RandomState};
+use std::num::NonZeroUsize;
+use std::sync::atomic::{self, AtomicUsize};
+use std::thread;
+
+/// Segments that are larger together are shared out among threads.
+pub const PARALLEL: usize = 1 << 20;
+
+/// Why there is no answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Error {
+    /// A segment cannot be read.
+    Segment(segment::Error),
+    /// A number that leaves the range of floats, or of integers: `badarith`.
+    Overflow,
+}
+
+impl From<segment::Error> for Error {
+    fn from(error: segment::Error) -> Self {
+        Self::Segment(error)
+    }
+}
+
+impl From<Overflow> for Error {
+    fn from(_: Overflow) -> Self {
+        Self::Overflow
+    }
+}
+
+/// A segment that is asked, with the dictionary it may need.
+#[derive(Clone, Copy)]
+pub struct Source<'a> {
+    /// All of it.
+    pub bytes: &'a [u8],
+    /// What it was compressed with.
+    pub dictionary: segment::Given<'a>,
+}
+
+impl<'a> Source<'a> {
+    fn open(self) -> Result<Segment<'a>, segment::Error> {
+        Segment::open(self.bytes, self.dictionary)
+    }
+
+    fn contents(self, sections: Sections) -> Result<Contents<'a>, segment::Error> {
+        self.open()?.contents(sections)
+    }
+}
+
+/// An answer of each segment, in their order.
+fn each<'a, T: Send>(
+    sources: &[Source<'a>],
+    threads: NonZeroUsize,
+    ask: impl Fn(Source<'a>) -> Result<T, Error> + Sync,
+) -> Vec<Result<T, Error>> {
+    let size: usize = sources.iter().map(|source| source.bytes.len()).sum();
+    let threads = threads.get().min(sources.len());
+    if threads < 2 || size < PARALLEL {
+        return sources.iter().map(|source| ask(*source)).collect();
+    }
+    let next = AtomicUsize::new(0);
+    let work = || {
+        let mut answers = Vec::new();
+        loop {
+            let place = next.fetch_add(1, atomic::Ordering::Relaxed);
+            match sources.get(place) {
+                Some(source) => answers.push((place, ask(*source))),
+                None => return answers,
+            }
+        }
+    };
+    let mut answers = thread::scope(|scope| {
+        let mut helpers = Vec::new();
+        for _ in 1..threads {
+            // Where no thread is to be had, this one does the work alone.
+            helpers.extend(thread::Builder::new().spawn_scoped(scope, work));
+        }
+        let mut answers = work();
+        for helper in helpers {
+            match helper.join() {
+                Ok(more) => answers.extend(more),
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        }
+        answers
+    });
+    answers.sort_by_key(|(place, _)| *place);
+    answers.into_iter().map(|(_, answer)| answer).collect()
+}
+
+/// The events of each segment that match, counted from 0.
+///
+/// With a limit there are no more of all segments together, and who comes behind is not asked.
+///
+/// # Errors
+/// [`Error::Segment`], of the first segment that has one.
+pub fn matching(
+    sources: &[Source],
+    predicate: &Predicate,
+    limit: Option<usize>,
+    threads: NonZeroUsize,
+) -> Result<Vec<Vec<u32>>, Error> {
+    let Some(mut left) = limit else {
+        let all = each(sources, threads, |source| {
+            matching_in(source, predicate, usize::MAX)
+        });
+        return all.into_iter().collect();
+    };
+    let mut all = Vec::new();
+    for source in sources {
+        let found = match left {
+            0 => Vec::new(),
+            _ => matching_in(*source, predicate, left)?,
+        };
+        left -= found.len();
+        all.push(found);
+    }
+    Ok(all)
+}
+
+fn matching_in(source: Source, predicate: &Predicate, limit: usize) -> Result<Vec<u32>, Error> {
+    let contents = source.contents(predicate.sections())?;
+    Ok(matching_of(&contents.events(), predicate, limit)?)
+}
+
+fn matching_of(
+    events: &Events,
+    predicate: &Predicate,
+    limit: usize,
+) -> Result<Vec<u32>, segment::Error> {
+    let mut found = Vec::new();
+    for event in 0..events.count() {
+        if found.len() == limit {
+            break;
+        }
+        if predicate.matches(events, event)? {
+            found.push(event as u32);
+        }
+    }
+    Ok(found)
+}
+
+/// A segment of the events that match.
+///
+/// # Errors
+/// [`Error::Segment`]; everything is checked, because everything is copied.
+pub fn filtered(source: Source, predicate: &Predicate) -> Result<Vec<u8>, Error> {
+    let segment = source.open()?;
+    let contents = segment.contents(Sections::ALL)?;
+    let events = contents.events();
+    let kept = matching_of(&events, predicate, usize::MAX)?;
+    Ok(segment::filtered(&segment, &events, &kept)?)
+}
+
+/// How many events match.
+///
+/// # Errors
+/// [`Error::Segment`].
+pub fn counted(
+    sources: &[Source],
+    predicate: &Predicate,
+    threads: NonZeroUsize,
+) -> Result<usize, Error> {
+    let counts = each(sources, threads, |source| {
+        let contents = source.contents(predicate.sections())?;
+        let events = contents.events();
+        let mut count = 0;
+        for event in 0..events.count() {
+            count += usize::from(predicate.matches(&events, event)?);
+        }
+        Ok(count)
+    });
+    counts.into_iter().sum()
+}
+
+/// What is asked about the events of a group.
+pub struct Aggregate {
+    kind: Kind,
+    /// Where the number is; none for the count.
+    path: Option<Path>,
+}
+
+impl Aggregate {
+    /// A question about the numbers of a field.
+    #[must_use]
+    pub fn new(kind: Kind, path: Path) -> Self {
+        Self {
+            kind,
+            path: Some(path),
+        }
+    }
+
+    /// A canonical list of `count` and `{sum | min | max | avg, Path}`; none if these bytes are none.
+    #[must_use]
+    pub fn decode(canonical: &[u8]) -> Option<Vec<Self>> {
+        let mut reader = Reader::new(canonical)?;
+        let length = reader.enter_list()?;
+        let mut aggregates = Vec::new();
+        for _ in 0..length {
+            aggregates.push(Self::read(&mut reader)?);
+        }
+        if length > 0 {
+            reader.end()?;
+        }
+        reader.is_at_end().then_some(aggregates)
+    }
+
+    fn read(reader: &mut Reader) -> Option<Self> {
+        if !reader.is_at_tuple() {
+            let is_count = reader.atom()? == b"count";
+            return is_count.then_some(Self {
+                kind: Kind::Count,
+                path: None,
+            });
+        }
+        let kind = match (reader.tuple()?, reader.atom()?) {
+            (2, b"sum") => Kind::Sum,
+            (2, b"min") => Kind::Min,
+            (2, b"max") => Kind::Max,
+            (2, b"avg") => Kind::Avg,
+            _ => return None,
+        };
+        Some(Self::new(kind, Path::read(reader)?))
+    }
+
+    fn sections(&self) -> Sections {
+        self.path
+            .as_ref()
+            .map_or_else(Sections::default, Path::sections)
+    }
+
+    #[inline]
+    fn add(
+        &self,
+        accumulator: &mut Accumulator,
+        events: &Events,
+        event: usize,
+    ) -> Result<(), Error> {
+        let number = match &self.path {
+            None => None,
+            Some(path) => match path.of(events, event)? {
+                None => None,
+                Some(value) => value.counted()?,
+            },
+        };
+        Ok(accumulator.add(number.as_ref())?)
+    }
+}
+
+/// The aggregate of all events; none is `undefined`.
+///
+/// # Errors
+/// [`Error`].
+pub fn aggregated(
+    sources: &[Source],
+    aggregate: &Aggregate,
+    threads: NonZeroUsize,
+) -> Result<Option<Number>, Error> {
+    let parts = each(sources, threads, |source| {
+        let contents = source.contents(aggregate.sections())?;
+        let events = contents.events();
+        let mut accumulator = Accumulator::new(aggregate.kind);
+        for event in 0..events.count() {
+            aggregate.add(&mut accumulator, &events, event)?;
+        }
+        Ok(accumulator)
+    });
+    let parts = parts.into_iter().collect::<Result<Vec<_>, _>>()?;
+    let mut all = Accumulator::new(aggregate.kind);
+    for part in parts {
+        all.merge(&part)?;
+    }
+    Ok(all.result()?)
+}
+
+/// A group of events.
+pub struct Group {
+    /// The encoding of what they have in common.
+    pub key: Vec<u8>,
+    /// The section in which it was found first.
+    pub section: Section,
+    /// The answers to the aggregates in their order.
+    pub answers: Vec<Accumulator>,
+}
+
+/// The encoding of `undefined`.
+const UNDEFINED: &[u8] = b"w\x09undefined";
+
+type Key = Cow<'static, [u8]>;
+
+/// Hashes short encodings three times as fast as the standard library's default, and with a seed that is chosen
+/// anew for each table: who writes events cannot choose keys that collide.
+#[derive(Clone)]
+struct Seeded(u64);
+
+impl Default for Seeded {
+    fn default() -> Self {
+        Self(RandomState::new().hash_one(0))
+    }
+}
+
+impl BuildHasher for Seeded {
+    type Hasher = SeededHasher;
+
+    fn build_hasher(&self) -> SeededHasher {
+        SeededHasher(self.0)
+    }
+}
+
+struct SeededHasher(u64);
+
+impl Hasher for SeededHasher {
+    #[inline]
+    fn write(&mut self, bytes: &[u8]) {
+        self.0 = hash::xxhash3_seeded(bytes, self.0);
+    }
+
+    /// The number of bytes that follow, which their hash counts by itself.
+    #[inline]
+    fn write_usize(&mut self, _: usize) {}
+
+    #[inline]
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
+/// Groups, and the sections of their keys in the same order.
+struct Grouped<K> {
+    groups: Groups<K, Seeded>,
+    sections: Vec<Section>,
+}
+
+impl<K: Eq + Hash + Clone> Grouped<K> {
+    fn new(aggregates: &[Aggregate]) -> Self {
+        let kinds = aggregates.iter().map(|aggregate| aggregate.kind).collect();
+        Self {
+            groups: Groups::new(kinds),
+            sections: Vec::new(),
+        }
+    }
+
+    #[inline]
+    fn place(&mut self, key: K, section: Section) -> usize {
+        let place = self.groups.place(key);
+        if place == self.sections.len() {
+            self.sections.push(section);
+        }
+        place
+    }
+}
+
+/// The events by the value of a field, told apart by its encoding, in the order of their first appearance.
+///
+/// # Errors
+/// [`Error`].
+pub fn grouped(
+    sources: &[Source],
+    by: &Path,
+    aggregates: &[Aggregate],
+    threads: NonZeroUsize,
+) -> Result<Vec<Group>, Error> {
+    let parts = each(sources, threads, |source| {
+        grouped_in(source, by, aggregates)
+    });
+    let mut all = Grouped::<Key>::new(aggregates);
+    for part in parts {
+        let part = part?;
+        for ((key, answers), section) in part.groups.iter().zip(&part.sections) {
+            let place = all.place(key.clone(), *section);
+            for (answer, more) in all.groups.at(place).iter_mut().zip(answers) {
+                answer.merge(more)?;
+            }
+        }
+    }
+    let groups = all.groups.iter().zip(&all.sections);
+    Ok(groups
+        .map(|((key, answers), section)| Group {
+            key: key.to_vec(),
+            section: *section,
+            answers: answers.to_vec(),
+        })
+        .collect())
+}
+
+fn grouped_in(source: Source, by: &Path, aggregates: &[Aggregate]) -> Result<Grouped<Key>, Error> {
+    let wanted = aggregates.iter().map(Aggregate::sections);
+    let contents = source.contents(wanted.fold(by.sections(), Sections::and))?;
+    let events = contents.events();
+    let mut grouped = Grouped::<Cow<[u8]>>::new(aggregates);
+    let names = by.names_section().and_then(|section| events.names(section));
+    let mut known = vec![None; names.map_or(0, |names| names.count())];
+    for event in 0..events.count() {
+        let code = names.and_then(|names| names.code(event));
+        let known = code.and_then(|code| known.get_mut(code));
+        let place = match known {
+            Some(Some(place)) => *place,
+            known => {
+                let (key, section) = group_key(by.of(&events, event)?)?;
+                let place = grouped.place(key, section);
+                if let Some(known) = known {
+                    *known = Some(place);
+                }
+                place
+            }
+        };
+        for (aggregate, answer) in aggregates.iter().zip(grouped.groups.at(place)) {
+            aggregate.add(answer, &events, event)?;
+        }
+    }
+    Ok(grouped.owned(aggregates)?)
+}
+
+impl Grouped<Cow<'_, [u8]>> {
+    /// The same without the bytes of the segment.
+    fn owned(self, aggregates: &[Aggregate]) -> Result<Grouped<Key>, Overflow> {
+        let mut owned = Grouped::new(aggregates);
+        for ((key, answers), section) in self.groups.iter().zip(&self.sections) {
+            let place = owned.place(Cow::Owned(key.to_vec()), *section);
+            for (answer, more) in owned.groups.at(place).iter_mut().zip(answers) {
+                *answer = more.clone();
+            }
+        }
+        Ok(owned)
+    }
+}
+
+/// The encoding of a value, and where it was found: what has no term of its own counts as data.
+fn group_key(value: Option<Value>) -> Result<(Cow<[u8]>, Section), segment::Error> {
+    Ok(match value {
+        None => (Cow::Borrowed(UNDEFINED), Section::Data),
+        Some(Value::Term(section, term)) => {
+            (Cow::Borrowed(found(term.encoded(), section)?), section)
+        }
+        Some(Value::Integer(value)) => (Cow::Owned(encoded(Cell::Integer(value))), Section::Data),
+        Some(Value::Binary(bytes)) => (Cow::Owned(encoded(Cell::Binary(bytes))), Section::Data),
+    })
+}
+
+fn encoded(cell: Cell) -> Vec<u8> {
+    let mut output = Vec::new();
+    match cell {
+        Cell::Integer(value) => write::integer(&mut output, value),
+        Cell::Binary(bytes) => write::binary(&mut output, bytes),
+        Cell::Payload(bytes) => output.extend(bytes.iter().skip(1)),
+    }
+    output
+}
+
+/// A value in the state of a fold that is no tagged sum.
+#[derive(Clone, Debug)]
+pub enum Held<'c> {
+    /// The field of the initial state with this number, and what it counts for a sum.
+    Initial(usize, Option<Number>),
+    /// A term by its encoding, and the section it was found in.
+    Found(Section, Cow<'c, [u8]>),
+}
+
+impl Held<'_> {
+    /// What it counts for a sum that is added to it.
+    fn counts(&self) -> Result<Option<Number>, Error> {
+        match self {
+            Self::Initial(_, number) => Ok(number.clone()),
+            Self::Found(section, encoded) => {
+                let term = Term::new(encoded);
+                let number = term.tagged_overwrite().unwrap_or(term).number();
+                Ok(found(number, *section)?)
+            }
+        }
+    }
+
+    fn owned(&self) -> Held<'static> {
+        match self {
+            Self::Initial(place, number) => Held::Initial(*place, number.clone()),
+            Self::Found(section, encoded) => Held::Found(*section, Cow::Owned(encoded.to_vec())),
+        }
+    }
+}
+
+/// A key by its encoding; where it was found does not tell it from the same one elsewhere.
+#[derive(Clone, Debug)]
+struct FieldKey<'c>(Cow<'c, [u8]>, Section);
+
+impl PartialEq for FieldKey<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        self.0 == other.0
+    }
+}
+
+impl Eq for FieldKey<'_> {}
+
+impl Hash for FieldKey<'_> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.hash(state);
+    }
+}
+
+/// A field of the state that a fold ends with.
+pub struct Field {
+    /// The encoding of its key.
+    pub key: Vec<u8>,
+    /// The section in which the key was found first.
+    pub section: Section,
+    /// Its value.
+    pub value: Tagged<Held<'static>>,
+}
+
+type State<'c> = Fold<FieldKey<'c>, Held<'c>, Seeded>;
+
+/// Folds the data of all events into a state, whose fields to begin with are given by the encodings of their
+/// keys.
+///
+/// # Errors
+/// [`Error`].
+pub fn folded(
+    sources: &[Source],
+    initial: impl IntoIterator<Item = (Vec<u8>, Tagged<Held<'static>>)>,
+) -> Result<Vec<Field>, Error> {
+    let mut state = State::default();
+    for (key, value) in initial {
+        state.set(FieldKey(Cow::Owned(key), Section::Data), value);
+    }
+    for source in sources {
+        state = folded_in(*source, state)?;
+    }
+    let fields = state.fields().iter();
+    Ok(fields
+        .map(|(key, value)| Field {
+            key: key.0.to_vec(),
+            section: key.1,
+            value: owned(value),
+        })
+        .collect())
+}
+
+fn owned(value: &Tagged<Held>) -> Tagged<Held<'static>> {
+    match value {
+        Tagged::Sum(sum) => Tagged::Sum(sum.clone()),
+        Tagged::Value(value) => Tagged::Value(value.owned()),
+    }
+}
+
+fn folded_in(source: Source, state: State<'static>) -> Result<State<'static>, Error> {
+    let segment = source.open()?;
+    let mut contents = segment.contents(Sections::default().with(Section::Data))?;
+    let events = contents.events();
+    let has_data = |event| {
+        let payload = events.payload(Section::Data, event);
+        payload.and_then(Term::versioned_map).is_some()
+    };
+    if !(0..events.count()).all(has_data) {
+        contents = segment.contents(Sections::ALL)?;
+    }
+    let events = contents.events();
+    let mut state: State = state;
+    for event in 0..events.count() {
+        fold_event(&mut state, &events, event)?;
+    }
+    let mut result = State::default();
+    for (FieldKey(key, section), value) in state.fields() {
+        let key = FieldKey(Cow::Owned(key.to_vec()), *section);
+        result.set(key, owned(value));
+    }
+    Ok(result)
+}
+
+fn fold_event<'c>(state: &mut State<'c>, events: &Events<'c>, event: usize) -> Result<(), Error> {
+    let data = events.payload(Section::Data, event);
+    if let Some(data) = data.and_then(Term::versioned_map) {
+        return fold_map(state, data, Section::Data);
+    }
+    if let Some(others) = events.payload(Section::Others, event) {
+        let others = found(Term::versioned(others), Section::Others)?;
+        fold_map(state, others, Section::Others)?;
+    }
+    for (key, section) in segment::columns() {
+        match events.cell(section, event) {
+            None => {}
+            Some(Cell::Payload(payload)) => {
+                let term = found(Term::versioned(payload), section)?;
+                fold_field(state, key, term, section)?;
+            }
+            Some(cell) => {
+                let key = FieldKey(Cow::Borrowed(key), Section::Data);
+                let value = Held::Found(Section::Data, Cow::Owned(encoded(cell)));
+                state.apply(key, Tagged::Value(value), Held::counts)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn fold_map<'c>(state: &mut State<'c>, map: Term<'c>, section: Section) -> Result<(), Error> {
+    let Some(mut terms) = found(map.pairs(), section)? else {
+        return Ok(());
+    };
+    while let Some(key) = next(&mut terms, section)? {
+        if let Some(value) = next(&mut terms, section)? {
+            fold_field(state, found(key.encoded(), section)?, value, section)?;
+        }
+    }
+    Ok(())
+}
+
+fn next<'c>(terms: &mut Terms<'c>, section: Section) -> Result<Option<Term<'c>>, segment::Error> {
+    found(terms.next_term(), section)
+}
+
+fn fold_field<'c>(
+    state: &mut State<'c>,
+    key: &'c [u8],
+    value: Term<'c>,
+    section: Section,
+) -> Result<(), Error> {
+    let bytes = found(value.encoded(), section)?;
+    let sum = match value.tagged_sum() {
+        Some(sum) => found(sum.number(), section)?,
+        None => {
+            // A value is looked at as far as its head, which must be well-formed.
+            if value.tagged_overwrite().is_none() {
+                found(value.kind(), section)?;
+            }
+            None
+        }
+    };
+    let value = match sum {
+        Some(sum) => Tagged::Sum(sum),
+        None => Tagged::Value(Held::Found(section, Cow::Borrowed(bytes))),
+    };
+    let key = FieldKey(Cow::Borrowed(key), section);
+    state.apply(key, value, Held::counts)
+}
+
+/// What a projection finds of one field of one event.
+pub enum Found<'c> {
+    /// A term by its encoding, and the section it lies in.
+    Term(Section, &'c [u8]),
+    /// An integer of a column.
+    Integer(i64),
+    /// A binary of a column.
+    Binary(&'c [u8]),
+    /// Nothing.
+    Missing,
+}
+
+/// Tells `visit` the fields of each event, event by event and in their order; then how many events there are.
+///
+/// # Errors
+/// [`Error`], or what `visit` says.
+pub fn projected<E: From<segment::Error>>(
+    source: Source,
+    paths: &[Path],
+    mut visit: impl FnMut(usize, Found) -> Result<(), E>,
+) -> Result<usize, E> {
+    let sections = paths.iter().map(Path::sections);
+    let contents = source.contents(sections.fold(Sections::default(), Sections::and))?;
+    let events = contents.events();
+    for event in 0..events.count() {
+        for path in paths {
+            let value = match path.of(&events, event)? {
+                None => Found::Missing,
+                Some(Value::Integer(value)) => Found::Integer(value),
+                Some(Value::Binary(bytes)) => Found::Binary(bytes),
+                Some(Value::Term(section, term)) => {
+                    Found::Term(section, found(term.encoded(), section)?)
+                }
+            };
+            visit(event, value)?;
+        }
+    }
+    Ok(events.count())
+}

@@ -1,0 +1,272 @@
+//! NIFs of the Erlang module `esdb_segment_nif`: terms in, `esdb_core::query`, terms out.
+//!
+//! The Erlang side has checked types, and chosen between a normal scheduler (`_n`) and a dirty one (`_d`), which
+//! alone takes help from other threads.
+
+mod terms;
+
+use esdb_core::query::{self, Error};
+use rustler::{Atom, Env, Term, nif};
+use std::num::NonZeroUsize;
+use std::thread;
+use terms::{
+    Asked, Atoms, Fail, Initial, Limit, Number, Packed, PathArg, PredicateArg, Question, Rows,
+    SourceArg, Terms,
+};
+
+/// That many bytes are counted as one hundredth of a timeslice (1 ms).
+const BYTES_A_PERCENT: usize = 8_192;
+/// A caller's own.
+const ONE: NonZeroUsize = NonZeroUsize::MIN;
+
+#[nif]
+fn implementation() -> Atom {
+    esdb_boundary::implementation()
+}
+
+/// Half of what the machine can run at the same time.
+fn half() -> NonZeroUsize {
+    let all = thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    NonZeroUsize::new(all / 2).unwrap_or(ONE)
+}
+
+fn charge(env: Env, sources: &[SourceArg]) {
+    let size: usize = sources.iter().map(SourceArg::size).sum();
+    esdb_boundary::charge(env, size.max(BYTES_A_PERCENT), BYTES_A_PERCENT);
+}
+
+#[nif]
+fn matching_n<'a>(
+    env: Env<'a>,
+    sources: Vec<SourceArg>,
+    predicate: PredicateArg,
+    limit: Limit,
+) -> Result<Vec<Packed<'a>>, Fail> {
+    charge(env, &sources);
+    matching(env, &sources, &predicate, &limit, ONE)
+}
+
+#[nif(schedule = "DirtyCpu", name = "matching_d")]
+fn matching_dirty<'a>(
+    env: Env<'a>,
+    sources: Vec<SourceArg>,
+    predicate: PredicateArg,
+    limit: Limit,
+) -> Result<Vec<Packed<'a>>, Fail> {
+    matching(env, &sources, &predicate, &limit, half())
+}
+
+fn matching<'a>(
+    env: Env<'a>,
+    sources: &[SourceArg],
+    predicate: &PredicateArg,
+    limit: &Limit,
+    threads: NonZeroUsize,
+) -> Result<Vec<Packed<'a>>, Fail> {
+    terms::with(sources, |sources| {
+        let found = query::matching(sources, &predicate.0, limit.0, threads)?;
+        let packed = found.iter().map(|indices| Packed::indices(env, indices));
+        packed.collect()
+    })
+}
+
+#[nif]
+fn filtered_n<'a>(
+    env: Env<'a>,
+    source: SourceArg,
+    predicate: PredicateArg,
+) -> Result<Packed<'a>, Fail> {
+    charge(env, std::slice::from_ref(&source));
+    filtered(env, &source, &predicate)
+}
+
+#[nif(schedule = "DirtyCpu", name = "filtered_d")]
+fn filtered_dirty<'a>(
+    env: Env<'a>,
+    source: SourceArg,
+    predicate: PredicateArg,
+) -> Result<Packed<'a>, Fail> {
+    filtered(env, &source, &predicate)
+}
+
+fn filtered<'a>(
+    env: Env<'a>,
+    source: &SourceArg,
+    predicate: &PredicateArg,
+) -> Result<Packed<'a>, Fail> {
+    source.with(|source| Packed::bytes(env, &query::filtered(source, &predicate.0)?))
+}
+
+#[nif]
+fn counted_n(env: Env, sources: Vec<SourceArg>, predicate: PredicateArg) -> Result<usize, Fail> {
+    charge(env, &sources);
+    counted(&sources, &predicate, ONE)
+}
+
+#[nif(schedule = "DirtyCpu", name = "counted_d")]
+fn counted_dirty(sources: Vec<SourceArg>, predicate: PredicateArg) -> Result<usize, Fail> {
+    counted(&sources, &predicate, half())
+}
+
+fn counted(
+    sources: &[SourceArg],
+    predicate: &PredicateArg,
+    threads: NonZeroUsize,
+) -> Result<usize, Fail> {
+    terms::with(sources, |sources| {
+        Ok(query::counted(sources, &predicate.0, threads)?)
+    })
+}
+
+#[nif]
+fn aggregated_n(
+    env: Env,
+    sources: Vec<SourceArg>,
+    path: PathArg,
+    question: Question,
+) -> Result<Number, Fail> {
+    charge(env, &sources);
+    aggregated(&sources, path, &question, ONE)
+}
+
+#[nif(schedule = "DirtyCpu", name = "aggregated_d")]
+fn aggregated_dirty(
+    sources: Vec<SourceArg>,
+    path: PathArg,
+    question: Question,
+) -> Result<Number, Fail> {
+    aggregated(&sources, path, &question, half())
+}
+
+fn aggregated(
+    sources: &[SourceArg],
+    path: PathArg,
+    question: &Question,
+    threads: NonZeroUsize,
+) -> Result<Number, Fail> {
+    let aggregate = query::Aggregate::new(question.0, path.0);
+    terms::with(sources, |sources| {
+        Ok(Number(query::aggregated(sources, &aggregate, threads)?))
+    })
+}
+
+#[nif]
+fn grouped_n<'a>(
+    env: Env<'a>,
+    sources: Vec<SourceArg>,
+    path: PathArg,
+    asked: Asked,
+) -> Result<Term<'a>, Fail> {
+    charge(env, &sources);
+    grouped(env, &sources, &path, &asked, ONE)
+}
+
+#[nif(schedule = "DirtyCpu", name = "grouped_d")]
+fn grouped_dirty<'a>(
+    env: Env<'a>,
+    sources: Vec<SourceArg>,
+    path: PathArg,
+    asked: Asked,
+) -> Result<Term<'a>, Fail> {
+    grouped(env, &sources, &path, &asked, half())
+}
+
+fn grouped<'a>(
+    env: Env<'a>,
+    sources: &[SourceArg],
+    path: &PathArg,
+    asked: &Asked,
+    threads: NonZeroUsize,
+) -> Result<Term<'a>, Fail> {
+    let groups = terms::with(sources, |sources| {
+        query::grouped(sources, &path.0, &asked.0, threads)
+    })?;
+    let mut map = Terms::new(env);
+    for group in groups {
+        map.put(&group.key, group.section, |terms| {
+            let answers = group.answers.iter().map(|answer| {
+                let number = answer.result().map_err(Error::from)?;
+                terms.number(number.as_ref())
+            });
+            terms.list(answers.collect::<Result<_, _>>()?)
+        })?;
+    }
+    Ok(map.finish())
+}
+
+#[nif]
+fn folded_n<'a>(
+    env: Env<'a>,
+    sources: Vec<SourceArg>,
+    initial: Vec<Initial<'a>>,
+) -> Result<Term<'a>, Fail> {
+    charge(env, &sources);
+    folded(env, &sources, &initial)
+}
+
+#[nif(schedule = "DirtyCpu", name = "folded_d")]
+fn folded_dirty<'a>(
+    env: Env<'a>,
+    sources: Vec<SourceArg>,
+    initial: Vec<Initial<'a>>,
+) -> Result<Term<'a>, Fail> {
+    folded(env, &sources, &initial)
+}
+
+fn folded<'a>(
+    env: Env<'a>,
+    sources: &[SourceArg],
+    initial: &[Initial<'a>],
+) -> Result<Term<'a>, Fail> {
+    let start = initial.iter().enumerate();
+    let start = start.map(|(place, field)| field.at(place));
+    let fields = terms::with(sources, |sources| query::folded(sources, start))?;
+    let mut map = Terms::new(env);
+    for field in fields {
+        map.put(&field.key, field.section, |terms| {
+            terms.field(&field.value, initial)
+        })?;
+    }
+    Ok(map.finish())
+}
+
+#[nif]
+fn projected_n<'a>(
+    env: Env<'a>,
+    source: SourceArg,
+    paths: Vec<PathArg>,
+    atoms: Atoms,
+) -> Result<Term<'a>, Fail> {
+    charge(env, std::slice::from_ref(&source));
+    projected(env, &source, paths, atoms)
+}
+
+#[nif(schedule = "DirtyCpu", name = "projected_d")]
+fn projected_dirty<'a>(
+    env: Env<'a>,
+    source: SourceArg,
+    paths: Vec<PathArg>,
+    atoms: Atoms,
+) -> Result<Term<'a>, Fail> {
+    projected(env, &source, paths, atoms)
+}
+
+fn projected<'a>(
+    env: Env<'a>,
+    source: &SourceArg,
+    paths: Vec<PathArg>,
+    atoms: Atoms,
+) -> Result<Term<'a>, Fail> {
+    let paths: Vec<_> = paths.into_iter().map(|path| path.0).collect();
+    let mut rows = Rows::new(env, atoms, paths.len());
+    source.with(|source| {
+        let count = query::projected(source, &paths, |_, found| rows.put(&found))?;
+        rows.finish(count)
+    })
+}
+
+fn load(_env: Env, info: Term) -> bool {
+    esdb_boundary::same_version(info)
+}
+
+rustler::init!("esdb_segment_nif", load = load);
