@@ -27,7 +27,7 @@ variable `ESDB_NIF`, or else by the application key `nif` of `erl_esdb_nifs`:
 -type policy() :: auto | require | off.
 
 -define(APP, erl_esdb_nifs).
--define(MODULES, [esdb_hash_nif, esdb_crypto_nif, esdb_archive_nif]).
+-define(MODULES, [esdb_hash_nif, esdb_crypto_nif, esdb_archive_nif, esdb_graph_nif]).
 %% Holds the implementation that was reported in the log of this node.
 -define(REPORTED, {?MODULE, reported}).
 %% Not even a folder, and not below the working directory, where anybody may have put a file.

@@ -13,7 +13,7 @@ file that the system's loader refuses is enough to prove what must happen withou
 -include_lib("common_test/include/ct.hrl").
 -include_lib("stdlib/include/assert.hrl").
 
--define(MODULES, [esdb_hash_nif, esdb_crypto_nif, esdb_archive_nif]).
+-define(MODULES, [esdb_hash_nif, esdb_crypto_nif, esdb_archive_nif, esdb_graph_nif]).
 
 suite() -> [{timetrap, {minutes, 2}}].
 

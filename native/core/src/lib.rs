@@ -6,4 +6,5 @@
 
 pub mod archive;
 pub mod crypto;
+pub mod graph;
 pub mod hash;
