@@ -261,8 +261,10 @@ impl Graph {
             let highest = below.map(|next| get(&height, next)).max();
             set(&mut height, node, highest.unwrap_or(0) + 1);
         }
-        let highest = height.iter().max()?;
-        let start = (0..).zip(&height).find(|(_, h)| *h == highest)?.0;
+        let highest = height.iter().max();
+        let Some((start, _)) = (0..).zip(&height).find(|(_, h)| Some(*h) == highest) else {
+            return Some(Vec::new());
+        };
         self.descent(start, &height, 1, &mut Budget(usize::MAX))
     }
 
