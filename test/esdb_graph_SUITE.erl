@@ -590,7 +590,7 @@ id() -> esdb_graph_gen:id().
 random() ->
     ?LET(
         Nodes,
-        list(oneof([a, b, c, d, e, f, g, 1, 1.0])),
+        list(oneof([a, b, c, d, e, f, g, 1, ~"1"])),
         {Nodes, list({oneof([x | Nodes]), oneof([x | Nodes])})}
     ).
 
