@@ -35,18 +35,19 @@ observe(F, _, Graph) when F =:= new; F =:= add ->
 observe(_, _, Result) ->
     Result.
 
-ids() -> list(id()).
+%% Often with all of the numbers that most edges are of.
+ids() -> ?LET({Some, Numbers}, {list(id()), oneof([[], lists:seq(0, 8)])}, Some ++ Numbers).
 
 edges() ->
     frequency([
         {3, list({id(), id()})},
         %% Without cycles.
-        {2, ?LET(Pairs, list({integer(0, 12), integer(1, 5)}), [{A, A + B} || {A, B} <- Pairs])}
+        {2, ?LET(Pairs, list({integer(0, 7), integer(1, 4)}), [{A, A + B} || {A, B} <- Pairs])}
     ]).
 
 id() ->
     frequency([
-        {12, integer(0, 16)},
+        {12, integer(0, 8)},
         {3, oneof([~"a", ~"b", a, b, "a", 1.0, 0.0, -0.0, {1, [x]}, #{k => 1}, undefined])},
         {1, oneof([<<255, 0>>, <<1:3>>, 1 bsl 80, ~"say \"no\"\\", ~"two\nlines", "", [1 | 2]])}
     ]).
@@ -72,7 +73,12 @@ hostile_list() -> oneof([a, 1, ~"nodes", {}, #{}, [a | b], [{1, 2} | {3, 4}], [{
 graph() ->
     frequency([
         {6, new()},
-        {4, ?LET({Graph, Steps}, {new(), list({ids(), edges()})}, lists:foldl(fun added/2, Graph, Steps))},
+        {4,
+            ?LET(
+                {Graph, Steps},
+                {new(), list({ids(), edges()})},
+                lists:foldl(fun added/2, Graph, Steps)
+            )},
         {2, ?LET(Graph, new(), {'$make', ?MODULE, forged, [Graph]})},
         {1, forged_terms()},
         {1, oneof([a, 1, {}, [], {esdb_graph, 1}, make_ref(), {esdb_dictionary, <<>>, none}])}
@@ -90,7 +96,9 @@ forged_terms() ->
         {Chunks, Pairs, Waiting, Compiled},
         {
             oneof([{}, {{a, b}}, {{a, a}}, {{}}, {a}, [], {{a}, {b}}, {{a, b}, {}}]),
-            oneof([<<>>, <<0:32, 0:32>>, <<0:32, 1:32/little>>, <<9:32, 0:32>>, <<1, 2, 3>>, <<1:9>>, x]),
+            oneof([
+                <<>>, <<0:64>>, <<0:32, 1:32/little>>, <<9:32, 0:32>>, <<1, 2, 3>>, <<1:9>>, x
+            ]),
             oneof([#{}, #{c => [{a, c}]}, #{c => x}, #{c => [x]}, []]),
             oneof([none, x, {graph, 2, 1, 2}])
         },

@@ -68,6 +68,11 @@ impl<'a> Ids<'a> {
         self.kept + self.fresh.len()
     }
 
+    /// Whether a handle of no ids brought these: one without chunks, which are never empty.
+    pub const fn has_no_chunks(&self) -> bool {
+        self.chunks.is_empty()
+    }
+
     /// Adds one.
     pub fn push(&mut self, id: Term<'a>) {
         self.fresh.push(id);

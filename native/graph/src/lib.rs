@@ -357,7 +357,7 @@ fn grow<'a>(
     nodes: Term<'a>,
     edges: Term<'a>,
 ) -> NifResult<Term<'a>> {
-    let is_new = ids.count() == 0 && known_edges == 0;
+    let is_new = ids.has_no_chunks() && known_edges == 0;
     let old = own(&ids, known_edges, compiled);
     if old.is_none() && !is_new {
         return Ok(atoms::foreign().encode(env));
