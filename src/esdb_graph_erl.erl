@@ -373,8 +373,8 @@ next_level(Level, Seen, Neighbours, Mark) ->
         fun(Node, Acc) -> unseen(neighbours(Node, Neighbours), Mark, Acc) end, {[], Seen}, Level
     ).
 
--spec unseen([number_of_node()], Mark, {[number_of_node()], Seen}) -> {[number_of_node()], Seen} when
-    Seen :: #{number_of_node() => Mark}.
+-spec unseen([number_of_node()], Mark, Acc) -> Acc when
+    Acc :: {[number_of_node()], #{number_of_node() => Mark}}.
 unseen([Node | Nodes], Mark, {_, Seen} = Acc) when is_map_key(Node, Seen) ->
     unseen(Nodes, Mark, Acc);
 unseen([Node | Nodes], Mark, {Next, Seen}) ->

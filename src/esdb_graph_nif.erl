@@ -164,7 +164,7 @@ It is 0 where there are no roots. The longest chain is another thing: see `longe
 -spec graph_stats(Nodes :: [id()], Edges :: [edge()]) -> stats().
 graph_stats(Nodes, Edges) -> once(stats, Nodes, Edges).
 
--doc "Whether the edges lead from one node to another. A node leads to itself, an unknown one does not.".
+-doc "Whether the edges lead from one node to another. A known node leads to itself.".
 -spec has_path(Nodes :: [id()], Edges :: [edge()], From :: id(), To :: id()) -> boolean().
 has_path(Nodes, Edges, From, To) -> once({has_path, From, To}, Nodes, Edges).
 
@@ -269,7 +269,7 @@ Of several it is the one whose first node comes first among the nodes, then the 
 -spec longest_path(graph()) -> {ok, [id()]} | {error, cycle_detected}.
 longest_path(Graph) -> whole(longest, Graph).
 
--doc "The parts that hang together, whichever way the edges point, in the order of their first nodes.".
+-doc "The parts that hang together, whichever way edges point, in the order of their first nodes.".
 -spec components(graph()) -> [[id()]].
 components(Graph) -> whole(components, Graph).
 
