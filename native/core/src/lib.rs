@@ -8,6 +8,7 @@ pub mod aggregate;
 pub mod archive;
 pub mod crypto;
 pub mod etf;
+pub mod graph;
 pub mod hash;
 pub mod number;
 pub mod pattern;

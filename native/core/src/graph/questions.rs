@@ -1,0 +1,390 @@
+//! What a graph is asked.
+
+use super::bits::{Bits, Queue};
+use super::{Graph, Stats, Way};
+
+/// The nodes that a walk came to, without the one it started from.
+#[derive(Debug)]
+pub struct Reached {
+    nodes: Bits,
+    count: usize,
+}
+
+impl Reached {
+    /// How many there are.
+    #[must_use]
+    pub const fn count(&self) -> usize {
+        self.count
+    }
+
+    /// The nodes, in node order.
+    pub fn iter(&self) -> impl Iterator<Item = u32> + '_ {
+        self.nodes.iter()
+    }
+}
+
+/// A bound on the steps of a question: `None` from a function that takes one means that it was not enough.
+#[derive(Clone, Copy, Debug)]
+pub struct Budget(usize);
+
+impl Budget {
+    /// Never too few.
+    pub const ENDLESS: Self = Self(usize::MAX);
+
+    /// So many edges.
+    #[must_use]
+    pub const fn edges(count: usize) -> Self {
+        Self(count)
+    }
+
+    #[inline]
+    fn spend(&mut self, steps: usize) -> Option<()> {
+        self.0 = self.0.checked_sub(steps)?;
+        Some(())
+    }
+}
+
+impl Graph {
+    /// The nodes that have no edge in this direction, in node order: `Against` gives the roots.
+    #[must_use]
+    pub fn ends(&self, way: Way) -> Vec<u32> {
+        if way == Way::Against {
+            return (0..)
+                .zip(self.in_degrees())
+                .filter(|(_, degree)| *degree == 0)
+                .map(|(n, _)| n)
+                .collect();
+        }
+        let all = 0..self.nodes;
+        all.filter(|node| self.degree(*node, way) == 0).collect()
+    }
+
+    /// All nodes, each after those that lead to it; of the nodes that are ready the first in node order comes
+    /// first. `None` if there is a cycle. (Kahn 1962.)
+    #[must_use]
+    pub fn topological(&self) -> Option<Vec<u32>> {
+        let mut waits = self.in_degrees();
+        let mut ready = Queue::new(self.nodes());
+        for (node, _) in (0..).zip(&waits).filter(|(_, count)| **count == 0) {
+            ready.push(node);
+        }
+        let mut order = Vec::with_capacity(self.nodes());
+        while let Some(node) = ready.pop() {
+            order.push(node);
+            for next in self.next(node, Way::Along) {
+                if is_last(&mut waits, next) {
+                    ready.push(next);
+                }
+            }
+        }
+        (order.len() == self.nodes()).then_some(order)
+    }
+
+    /// The nodes in some topological order, as far as they are not on or after a cycle, and for each node how
+    /// many edges still lead to it.
+    fn peeled(&self) -> (Vec<u32>, Vec<u32>) {
+        let mut waits = self.in_degrees();
+        let roots = (0..).zip(&waits).filter(|(_, count)| **count == 0);
+        let mut order: Vec<u32> = roots.map(|(node, _)| node).collect();
+        let mut at = 0;
+        while let Some(node) = order.get(at).copied() {
+            at += 1;
+            for next in self.next(node, Way::Along) {
+                if is_last(&mut waits, next) {
+                    order.push(next);
+                }
+            }
+        }
+        (order, waits)
+    }
+
+    /// Whether there is a cycle; an edge from a node to itself is one.
+    #[must_use]
+    pub fn has_cycle(&self) -> bool {
+        self.peeled().0.len() < self.nodes()
+    }
+
+    /// A cycle, from that of its nodes on which comes first in node order, along the edges.
+    ///
+    /// Nodes that nothing leads to are taken away until there are none; each node left has one left that leads
+    /// to it. From the first one left the walk goes back, always to the first in node order, until it comes to a
+    /// node for the second time.
+    #[must_use]
+    pub fn cycle(&self) -> Option<Vec<u32>> {
+        let (_, waits) = self.peeled();
+        let left = |node: &u32| waits.get(*node as usize).is_some_and(|count| *count > 0);
+        let mut seen = Bits::new(self.nodes());
+        let mut walk = Vec::new();
+        let mut node = (0..self.nodes).find(left)?;
+        while seen.insert(node) {
+            walk.push(node);
+            node = self.next(node, Way::Against).filter(left).min()?;
+        }
+        let mut cycle: Vec<u32> = walk
+            .into_iter()
+            .skip_while(|known| *known != node)
+            .collect();
+        cycle.reverse();
+        let first = cycle.iter().zip(0..).min().map_or(0, |(_, at)| at);
+        cycle.rotate_left(first);
+        Some(cycle)
+    }
+
+    /// Counts, and the depth: breadth first, from all roots at once.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        let roots = self.ends(Way::Against);
+        Stats {
+            nodes: self.nodes(),
+            edges: self.edges(),
+            roots: roots.len(),
+            leaves: self.ends(Way::Along).len(),
+            depth: self.depth(roots),
+        }
+    }
+
+    fn depth(&self, mut level: Vec<u32>) -> usize {
+        let mut seen = Bits::new(self.nodes());
+        let mut depth = 0;
+        // Roots are not marked: nothing leads to them.
+        loop {
+            let next = level.iter().flat_map(|node| self.next(*node, Way::Along));
+            let next: Vec<u32> = next.filter(|node| seen.insert(*node)).collect();
+            if next.is_empty() {
+                return depth;
+            }
+            depth += 1;
+            level = next;
+        }
+    }
+
+    /// All that can be reached from a node, without itself.
+    #[must_use]
+    pub fn reached(&self, start: u32, way: Way, mut budget: Budget) -> Option<Reached> {
+        let mut nodes = Bits::new(self.nodes());
+        let mut count = 0;
+        let mut open = vec![start];
+        nodes.insert(start);
+        while let Some(node) = open.pop() {
+            budget.spend(1 + self.degree(node, way))?;
+            for next in self.next(node, way) {
+                if nodes.insert(next) {
+                    count += 1;
+                    open.push(next);
+                }
+            }
+        }
+        nodes.remove(start);
+        Some(Reached { nodes, count })
+    }
+
+    /// What both nodes can be reached from, in node order.
+    #[must_use]
+    pub fn common(&self, one: u32, other: u32, way: Way, budget: Budget) -> Option<Vec<u32>> {
+        let mut both = self.reached(one, way, budget)?.nodes;
+        both.intersect(&self.reached(other, way, budget)?.nodes);
+        Some(both.iter().collect())
+    }
+
+    /// Whether the edges lead from one node to another; a node leads to itself.
+    ///
+    /// Searched from both sides, always the one with fewer nodes to go on from.
+    #[must_use]
+    pub fn has_path(&self, from: u32, to: u32, mut budget: Budget) -> Option<bool> {
+        if from == to {
+            return Some(true);
+        }
+        let mut sides = [
+            Side::new(self.nodes(), from, Way::Along),
+            Side::new(self.nodes(), to, Way::Against),
+        ];
+        loop {
+            let [one, other] = &mut sides;
+            let Some(node) = one.open.pop() else {
+                return Some(false);
+            };
+            budget.spend(1 + self.degree(node, one.way))?;
+            for next in self.next(node, one.way) {
+                if other.seen.contains(next) {
+                    return Some(true);
+                }
+                if one.seen.insert(next) {
+                    one.open.push(next);
+                }
+            }
+            if one.open.len() > other.open.len() {
+                sides.reverse();
+            }
+        }
+    }
+
+    /// A shortest path, both ends included; of the shortest ones the one whose second node is the first in node
+    /// order, then the third, and so on. `Some(None)` if there is no path.
+    #[must_use]
+    pub fn shortest(&self, from: u32, to: u32, mut budget: Budget) -> Option<Option<Vec<u32>>> {
+        // Distances to the end, + 1; searched from the end, so that the choice can be made from the start.
+        let mut far = vec![0_u32; self.nodes()];
+        let mut level = vec![to];
+        let mut distance = 1;
+        set(&mut far, to, distance);
+        while get(&far, from) == 0 {
+            let mut before = Vec::new();
+            distance += 1;
+            for node in level {
+                budget.spend(1 + self.degree(node, Way::Against))?;
+                for next in self.next(node, Way::Against) {
+                    if get(&far, next) == 0 {
+                        set(&mut far, next, distance);
+                        before.push(next);
+                    }
+                }
+            }
+            if before.is_empty() {
+                return Some(None);
+            }
+            level = before;
+        }
+        self.descent(from, &far, 1, &mut budget).map(Some)
+    }
+
+    /// The longest path, both ends included; of the longest ones the one whose first node is the first in node
+    /// order, then the second, and so on. `None` if there is a cycle.
+    #[must_use]
+    pub fn longest(&self) -> Option<Vec<u32>> {
+        let (order, _) = self.peeled();
+        if order.len() < self.nodes() {
+            return None;
+        }
+        let mut height = vec![0_u32; self.nodes()];
+        for node in order.into_iter().rev() {
+            let below = self.next(node, Way::Along);
+            let highest = below.map(|next| get(&height, next)).max();
+            set(&mut height, node, highest.unwrap_or(0) + 1);
+        }
+        let highest = height.iter().max();
+        let Some((start, _)) = (0..).zip(&height).find(|(_, h)| Some(*h) == highest) else {
+            return Some(Vec::new());
+        };
+        self.descent(start, &height, 1, &mut Budget(usize::MAX))
+    }
+
+    /// From a node down to the level `last`, each step one level down, to the first in node order.
+    fn descent(
+        &self,
+        start: u32,
+        levels: &[u32],
+        last: u32,
+        budget: &mut Budget,
+    ) -> Option<Vec<u32>> {
+        let mut path = vec![start];
+        let mut node = start;
+        let mut level = get(levels, start);
+        while level > last {
+            level -= 1;
+            budget.spend(1 + self.degree(node, Way::Along))?;
+            let below = self.next(node, Way::Along);
+            node = below.filter(|next| get(levels, *next) == level).min()?;
+            path.push(node);
+        }
+        Some(path)
+    }
+
+    /// The nodes that hang together, whichever way the edges point: each part in node order, the parts in the
+    /// order of their first nodes.
+    #[must_use]
+    pub fn components(&self) -> Vec<Vec<u32>> {
+        // parent[N] <= N, and N = parent[N] in the first node of each part.
+        let mut parent: Vec<u32> = (0..self.nodes).collect();
+        for from in 0..self.nodes {
+            for to in self.next(from, Way::Along) {
+                let (a, b) = (first(&mut parent, from), first(&mut parent, to));
+                set(&mut parent, a.max(b), a.min(b));
+            }
+        }
+        let mut parts: Vec<Vec<u32>> = Vec::new();
+        let mut part_of = vec![0_usize; self.nodes()];
+        for node in 0..self.nodes {
+            let top = first(&mut parent, node);
+            if top == node {
+                if let Some(part) = part_of.get_mut(node as usize) {
+                    *part = parts.len();
+                }
+                parts.push(vec![node]);
+            } else {
+                let part = part_of.get(top as usize).copied().unwrap_or(0);
+                if let Some(nodes) = parts.get_mut(part) {
+                    nodes.push(node);
+                }
+            }
+        }
+        parts
+    }
+
+    fn in_degrees(&self) -> Vec<u32> {
+        let mut degrees = vec![0_u32; self.nodes()];
+        let recent = self.recent_way(Way::Along).iter().map(|(_, to)| to);
+        for to in self.base.along.ends.iter().chain(recent) {
+            if let Some(degree) = degrees.get_mut(*to as usize) {
+                *degree += 1;
+            }
+        }
+        degrees
+    }
+}
+
+/// One of the two searches that look for each other.
+struct Side {
+    way: Way,
+    seen: Bits,
+    open: Vec<u32>,
+}
+
+impl Side {
+    fn new(nodes: usize, start: u32, way: Way) -> Self {
+        let mut seen = Bits::new(nodes);
+        seen.insert(start);
+        Self {
+            way,
+            seen,
+            open: vec![start],
+        }
+    }
+}
+
+/// Whether this was the last edge that a node waited for.
+#[inline]
+fn is_last(waits: &mut [u32], node: u32) -> bool {
+    match waits.get_mut(node as usize) {
+        Some(count) => {
+            *count = count.wrapping_sub(1);
+            *count == 0
+        }
+        None => false,
+    }
+}
+
+/// The first node of the part that a node belongs to, as known so far; shortens the way there by halves
+/// (Tarjan and van Leeuwen 1984).
+fn first(parent: &mut [u32], mut node: u32) -> u32 {
+    loop {
+        let above = get(parent, node);
+        if above == node {
+            return node;
+        }
+        let top = get(parent, above);
+        set(parent, node, top);
+        node = top;
+    }
+}
+
+#[inline]
+fn get(values: &[u32], node: u32) -> u32 {
+    values.get(node as usize).copied().unwrap_or(0)
+}
+
+#[inline]
+fn set(values: &mut [u32], node: u32, value: u32) {
+    if let Some(place) = values.get_mut(node as usize) {
+        *place = value;
+    }
+}

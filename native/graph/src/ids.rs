@@ -1,0 +1,154 @@
+//! The ids of a graph: terms of the caller, which stay on the caller's heap.
+
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher;
+use std::sync::OnceLock;
+
+use esdb_core::hash::xxhash3_seeded;
+use rustler::wrapper::{NIF_TERM, tuple};
+use rustler::{Binary, Encoder, Env, Error, NifResult, Term};
+
+/// How many ids a chunk of a handle has, all but the last; the same in `esdb_graph_erl`.
+pub const CHUNK: usize = 1024;
+
+/// The ids that a handle brings along, as a tuple of tuples, and those that come after them in this call.
+pub struct Ids<'a> {
+    env: Env<'a>,
+    chunks: &'a [NIF_TERM],
+    kept: usize,
+    fresh: Vec<Term<'a>>,
+}
+
+impl<'a> Ids<'a> {
+    /// No ids yet.
+    pub const fn none(env: Env<'a>) -> Self {
+        Self {
+            env,
+            chunks: &[],
+            kept: 0,
+            fresh: Vec::new(),
+        }
+    }
+
+    /// Those of a handle. Looks at the size of the last chunk alone: what is wrong with another one comes out
+    /// as `badarg` when it is used.
+    pub fn of_handle(chunks: Term<'a>) -> NifResult<Self> {
+        let env = chunks.get_env();
+        let chunks = elements(chunks)?;
+        let kept = match chunks {
+            [] => 0,
+            [full @ .., last] => full.len() * CHUNK + elements(term(env, *last))?.len(),
+        };
+        Ok(Self {
+            env,
+            chunks,
+            kept,
+            fresh: Vec::new(),
+        })
+    }
+
+    /// All ids of a handle that nobody vouches for.
+    pub fn of_unknown_handle(chunks: Term<'a>) -> NifResult<Vec<Term<'a>>> {
+        let env = chunks.get_env();
+        let chunks = elements(chunks)?;
+        let mut ids = Vec::with_capacity(chunks.len() * CHUNK);
+        for (chunk, left) in chunks.iter().zip((0..chunks.len()).rev()) {
+            let chunk = elements(term(env, *chunk))?;
+            let is_right = chunk.len() == CHUNK || (left == 0 && !chunk.is_empty());
+            if !is_right || chunk.len() > CHUNK {
+                return Err(Error::BadArg);
+            }
+            ids.extend(chunk.iter().map(|id| term(env, *id)));
+        }
+        Ok(ids)
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.kept + self.fresh.len()
+    }
+
+    /// Whether a handle of no ids brought these: one without chunks, which are never empty.
+    pub const fn has_no_chunks(&self) -> bool {
+        self.chunks.is_empty()
+    }
+
+    /// Adds one.
+    pub fn push(&mut self, id: Term<'a>) {
+        self.fresh.push(id);
+    }
+
+    /// Those that came after those of the handle.
+    pub fn fresh(&self) -> &[Term<'a>] {
+        &self.fresh
+    }
+
+    /// The id of this index.
+    #[inline]
+    pub fn get(&self, index: u32) -> Option<Term<'a>> {
+        let index = index as usize;
+        if index >= self.kept {
+            return self.fresh.get(index - self.kept).copied();
+        }
+        let chunk = elements(term(self.env, *self.chunks.get(index / CHUNK)?)).ok()?;
+        chunk.get(index % CHUNK).map(|id| term(self.env, *id))
+    }
+
+    /// Whether this is the id of this index, exactly (`=:=`).
+    #[inline]
+    pub fn is(&self, index: u32, id: Term<'a>) -> bool {
+        let known = self.get(index);
+        known.is_some_and(|known| known.as_c_arg() == id.as_c_arg() || known == id)
+    }
+
+    /// A list of the ids of these indices.
+    pub fn list(&self, indices: impl IntoIterator<Item = u32>) -> NifResult<Term<'a>> {
+        let ids = indices.into_iter().map(|index| self.get(index));
+        let ids: Option<Vec<Term>> = ids.collect();
+        Ok(ids.ok_or(Error::BadArg)?.encode(self.env))
+    }
+}
+
+/// The hash of an id: salted, so that nobody can choose ids of equal hashes. What ids mostly are is hashed
+/// here, which is quicker than the runtime's own hash.
+#[inline]
+pub fn hash(id: Term, salt: u32) -> u32 {
+    if let Ok(number) = id.decode::<i64>() {
+        let wide = u128::from(number as u64 ^ u64::from(salt)) * 0x9E37_79B9_7F4A_7C15;
+        return ((wide >> 64) as u64 ^ wide as u64) as u32;
+    }
+    match id.decode::<Binary>() {
+        Ok(bytes) => xxhash3_seeded(&bytes, u64::from(salt)) as u32,
+        Err(_) => id.hash_internal(salt),
+    }
+}
+
+/// The salt of this load of the library.
+pub fn salt() -> u32 {
+    static SALT: OnceLock<u32> = OnceLock::new();
+    *SALT.get_or_init(|| RandomState::new().hash_one(0_u8) as u32)
+}
+
+/// The two ends of an edge.
+#[inline]
+pub fn ends(edge: Term) -> NifResult<(Term, Term)> {
+    match elements(edge)? {
+        [from, to] => Ok((term(edge.get_env(), *from), term(edge.get_env(), *to))),
+        _ => Err(Error::BadArg),
+    }
+}
+
+#[inline]
+fn elements<'a>(term: Term<'a>) -> NifResult<&'a [NIF_TERM]> {
+    // SAFETY: `term` is a term of its environment. If it is a tuple its elements lie, unchanged, on the heap
+    // of the calling process as long as the environment of this call lives, and that is 'a.
+    let elements: Result<&'a [NIF_TERM], _> =
+        unsafe { tuple::get_tuple(term.get_env().as_c_arg(), term.as_c_arg()) };
+    elements.map_err(|_| Error::BadArg)
+}
+
+#[inline]
+fn term<'a>(env: Env<'a>, raw: NIF_TERM) -> Term<'a> {
+    // SAFETY: all callers took `raw` from a tuple that is a term of `env`.
+    unsafe { Term::new(env, raw) }
+}

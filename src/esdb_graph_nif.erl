@@ -1,0 +1,418 @@
+-module(esdb_graph_nif).
+-moduledoc """
+Questions about directed graphs: what led to what, in which order, and whether it goes in circles.
+
+Each question can be asked about lists, or about a handle that is built once and asked many times:
+
+```erlang
+1> Nodes = [~"placed", ~"paid", ~"shipped"],
+   Edges = esdb_graph_nif:build_edges([
+       {~"placed", undefined}, {~"paid", ~"placed"}, {~"shipped", ~"paid"}
+   ]).
+[{<<"placed">>,<<"paid">>},{<<"paid">>,<<"shipped">>}]
+2> esdb_graph_nif:topo_sort(Nodes, Edges).
+{ok,[<<"placed">>,<<"paid">>,<<"shipped">>]}
+3> Graph = esdb_graph_nif:new(Nodes, Edges),
+   esdb_graph_nif:get_ancestors(Graph, ~"shipped").
+[<<"placed">>,<<"paid">>]
+4> Larger = esdb_graph_nif:add(Graph, [~"returned"], [{~"shipped", ~"returned"}]),
+   esdb_graph_nif:shortest_path(Larger, ~"paid", ~"returned").
+{ok,[<<"paid">>,<<"shipped">>,<<"returned">>]}
+```
+
+## Rules
+
+- Ids are any terms, the same if `=:=` says so: `1` and `1.0` are two.
+- A node that is given twice counts once; its place is the first.
+- An edge with an end that is not among the nodes is ignored in every function. A handle remembers
+  it: `add/3` of the missing node makes it count.
+- An edge that is given twice counts twice in `edge_count`, and makes no other difference.
+- Results have no repeats and are in the order of the nodes. Where more than one answer is right,
+  that order decides which one it is; the order of the edges never matters.
+- Lists that are improper, and edges that are not pairs, are `badarg`.
+
+A graph may have 2^32 - 3 nodes and as many edges. Chains of a million nodes are fine: nothing
+recurses along them.
+
+## Handles
+
+A handle is a term: it never changes, can be sent and dies with its last user. It carries the ids
+(as they are, not copied) and the edges, and beside them what its implementation made of them. On
+another node, or after the library was loaded anew, it is rebuilt from the former for each question:
+`add(Graph, [], [])` gives one that is at home. Handles are not for storing; store nodes and edges.
+""".
+
+%% Edges from causes
+-export([build_edges/1]).
+%% About lists
+-export([find_roots/2, find_leaves/2, topo_sort/2, has_cycle/2, find_cycle/2, graph_stats/2]).
+-export([has_path/4, get_ancestors/3, get_descendants/3]).
+%% Handles
+-export([new/2, add/3]).
+-export([find_roots/1, find_leaves/1, topo_sort/1, has_cycle/1, find_cycle/1, graph_stats/1]).
+-export([has_path/3, get_ancestors/2, get_descendants/2]).
+-export([ancestors_count/2, descendants_count/2, common_ancestors/3]).
+-export([shortest_path/3, longest_path/1, components/1]).
+%% Text
+-export([to_dot/2, to_dot_simple/2]).
+%% Implementation
+-export([implementation/0, is_nif_loaded/0]).
+-export_type([graph/0, id/0, edge/0, stats/0]).
+
+-nifs([
+    implementation/0,
+    build_edges_n/1,
+    build_edges_d/1,
+    once_n/3,
+    once_d/3,
+    ask_n/4,
+    ask_d/4,
+    grow_n/5,
+    grow_d/5,
+    rebuilt_d/2
+]).
+-on_load(init_nif/0).
+%% What these see of the functions that the library replaces is not in their Erlang bodies.
+-dialyzer({nowarn_function, [is_nif_loaded/0, walk/2, grown/3]}).
+
+-record(esdb_graph, {
+    chunks = {} :: esdb_graph_erl:chunks(),
+    %% Both numbers of each edge, little-endian, 32 bits each.
+    pairs = <<>> :: binary(),
+    %% Edges with an unknown end, by that end.
+    waiting = #{} :: #{id() => [edge()]},
+    %% What the implementation that runs here made of the chunks and pairs.
+    compiled = none :: none | reference() | esdb_graph_erl:graph()
+}).
+
+-opaque graph() :: #esdb_graph{}.
+-type id() :: term().
+-type edge() :: {From :: id(), To :: id()}.
+-type stats() :: #{
+    node_count := non_neg_integer(),
+    edge_count := non_neg_integer(),
+    root_count := non_neg_integer(),
+    leaf_count := non_neg_integer(),
+    max_depth := non_neg_integer()
+}.
+
+%% Nodes and edges together that a normal scheduler takes: from lists, and of a handle.
+-define(SHORT, 4_000).
+-define(SHORT_KEPT, 20_000).
+
+-spec init_nif() -> ok | {error, term()}.
+init_nif() ->
+    esdb_nif:loaded(?MODULE, erlang:load_nif(esdb_nif:path(?MODULE), esdb_nif:version())).
+
+-doc "Which implementation answers: `nif` when the library is loaded, else `erlang`.".
+-spec implementation() -> esdb_nif:implementation().
+implementation() -> erlang.
+
+-doc "Whether the native library is loaded.".
+-spec is_nif_loaded() -> boolean().
+is_nif_loaded() -> implementation() =:= nif.
+
+%% Edges from causes
+
+-doc """
+An edge `{Cause, Id}` for each pair whose cause is the id of a pair of the list, in their order.
+
+An event with several causes stands in the list once for each. No edge comes twice.
+""".
+-spec build_edges([{Id :: id(), Cause :: id() | undefined}]) -> [edge()].
+build_edges(Pairs) when length(Pairs) =< ?SHORT -> build_edges_n(Pairs);
+build_edges(Pairs) when is_list(Pairs), length(Pairs) > ?SHORT -> build_edges_d(Pairs);
+build_edges(_) -> error(badarg).
+
+%% About lists
+
+-doc "The nodes that no edge leads to.".
+-spec find_roots(Nodes :: [id()], Edges :: [edge()]) -> [id()].
+find_roots(Nodes, Edges) -> once(roots, Nodes, Edges).
+
+-doc "The nodes that no edge leads away from.".
+-spec find_leaves(Nodes :: [id()], Edges :: [edge()]) -> [id()].
+find_leaves(Nodes, Edges) -> once(leaves, Nodes, Edges).
+
+-doc """
+All nodes, each behind those that lead to it; `{error, cycle_detected}` if that cannot be.
+
+Whenever more than one could come next, it is the one that comes first in `Nodes` (Kahn 1962).
+""".
+-spec topo_sort(Nodes :: [id()], Edges :: [edge()]) -> {ok, [id()]} | {error, cycle_detected}.
+topo_sort(Nodes, Edges) -> once(topological, Nodes, Edges).
+
+-doc "Whether the edges go in a circle somewhere; an edge from a node to itself does.".
+-spec has_cycle(Nodes :: [id()], Edges :: [edge()]) -> boolean().
+has_cycle(Nodes, Edges) -> once(has_cycle, Nodes, Edges).
+
+-doc """
+A cycle: its nodes along the edges, from the one that comes first in `Nodes`; the last leads to it.
+
+Which one, if there are more: nodes to which nothing leads are taken away until there are none. From
+the first node left one goes back against the edges, always to the first in `Nodes`, until one comes
+to a node again.
+""".
+-spec find_cycle(Nodes :: [id()], Edges :: [edge()]) -> {ok, [id()]} | none.
+find_cycle(Nodes, Edges) -> once(cycle, Nodes, Edges).
+
+-doc """
+Counts. `max_depth` is the largest distance, in edges, of a node from the root nearest to it.
+
+It is 0 where there are no roots. The longest chain is another thing: see `longest_path/1`.
+""".
+-spec graph_stats(Nodes :: [id()], Edges :: [edge()]) -> stats().
+graph_stats(Nodes, Edges) -> once(stats, Nodes, Edges).
+
+-doc "Whether the edges lead from one node to another. A known node leads to itself.".
+-spec has_path(Nodes :: [id()], Edges :: [edge()], From :: id(), To :: id()) -> boolean().
+has_path(Nodes, Edges, From, To) -> once({has_path, From, To}, Nodes, Edges).
+
+-doc "All that leads to a node, over any number of edges, without itself; `[]` for an unknown one.".
+-spec get_ancestors(Nodes :: [id()], Edges :: [edge()], Id :: id()) -> [id()].
+get_ancestors(Nodes, Edges, Id) -> once({ancestors, Id}, Nodes, Edges).
+
+-doc "All that a node leads to, over any number of edges, without itself; `[]` for an unknown one.".
+-spec get_descendants(Nodes :: [id()], Edges :: [edge()], Id :: id()) -> [id()].
+get_descendants(Nodes, Edges, Id) -> once({descendants, Id}, Nodes, Edges).
+
+%% Handles
+
+-doc "A handle of the graph of these nodes and edges.".
+-spec new(Nodes :: [id()], Edges :: [edge()]) -> graph().
+new(Nodes, Edges) -> add(#esdb_graph{}, Nodes, Edges).
+
+-doc """
+A larger graph; the old handle goes on answering as before.
+
+It answers as if all nodes had been given to `new/2`, the old ones first, and all edges, those too
+that were ignored because of an unknown end. The cost is that of what is added; now and then, as
+rarely as makes it cheap on average, the whole is built anew.
+""".
+-spec add(graph(), Nodes :: [id()], Edges :: [edge()]) -> graph().
+add(#esdb_graph{chunks = Chunks, pairs = Pairs, waiting = Waiting} = Graph, Nodes, Edges) when
+    is_tuple(Chunks), is_binary(Pairs), is_map(Waiting), length(Nodes) >= 0, length(Edges) >= 0
+->
+    {Awaited, Others} = awaited(Nodes, Waiting, []),
+    {Fresh, MorePairs, Missing, Compiled} = grown(Graph, Nodes, Awaited ++ Edges),
+    #esdb_graph{
+        chunks = esdb_graph_erl:chunked(Chunks, Fresh),
+        pairs = <<Pairs/binary, MorePairs/binary>>,
+        waiting = lists:foldl(fun wait/2, Others, Missing),
+        compiled = Compiled
+    };
+add(_, _, _) ->
+    error(badarg).
+
+-doc "`find_roots/2` of a handle.".
+-spec find_roots(graph()) -> [id()].
+find_roots(Graph) -> whole(roots, Graph).
+
+-doc "`find_leaves/2` of a handle.".
+-spec find_leaves(graph()) -> [id()].
+find_leaves(Graph) -> whole(leaves, Graph).
+
+-doc "`topo_sort/2` of a handle.".
+-spec topo_sort(graph()) -> {ok, [id()]} | {error, cycle_detected}.
+topo_sort(Graph) -> whole(topological, Graph).
+
+-doc "`has_cycle/2` of a handle.".
+-spec has_cycle(graph()) -> boolean().
+has_cycle(Graph) -> whole(has_cycle, Graph).
+
+-doc "`find_cycle/2` of a handle.".
+-spec find_cycle(graph()) -> {ok, [id()]} | none.
+find_cycle(Graph) -> whole(cycle, Graph).
+
+-doc "`graph_stats/2` of a handle.".
+-spec graph_stats(graph()) -> stats().
+graph_stats(Graph) -> whole(stats, Graph).
+
+-doc "`has_path/4` of a handle.".
+-spec has_path(graph(), From :: id(), To :: id()) -> boolean().
+has_path(Graph, From, To) -> walk({has_path, From, To}, Graph).
+
+-doc "`get_ancestors/3` of a handle.".
+-spec get_ancestors(graph(), Id :: id()) -> [id()].
+get_ancestors(Graph, Id) -> walk({ancestors, Id}, Graph).
+
+-doc "`get_descendants/3` of a handle.".
+-spec get_descendants(graph(), Id :: id()) -> [id()].
+get_descendants(Graph, Id) -> walk({descendants, Id}, Graph).
+
+-doc "How many `get_ancestors/2` has, without building the list.".
+-spec ancestors_count(graph(), Id :: id()) -> non_neg_integer().
+ancestors_count(Graph, Id) -> walk({ancestors_count, Id}, Graph).
+
+-doc "How many `get_descendants/2` has, without building the list.".
+-spec descendants_count(graph(), Id :: id()) -> non_neg_integer().
+descendants_count(Graph, Id) -> walk({descendants_count, Id}, Graph).
+
+-doc "What leads to both nodes: the ancestors of the one that are ancestors of the other too.".
+-spec common_ancestors(graph(), id(), id()) -> [id()].
+common_ancestors(Graph, One, Other) -> walk({common, One, Other}, Graph).
+
+-doc """
+A path with as few edges as possible, with both ends; `none` if there is none or an end is unknown.
+
+Of several it is the one whose second node comes first among the nodes, then the third, and so on.
+From a node to itself it is that node.
+""".
+-spec shortest_path(graph(), From :: id(), To :: id()) -> {ok, [id()]} | none.
+shortest_path(Graph, From, To) -> walk({shortest, From, To}, Graph).
+
+-doc """
+The path with the most edges, `{ok, []}` if there are no nodes; impossible where there is a cycle.
+
+Of several it is the one whose first node comes first among the nodes, then the second, and so on.
+""".
+-spec longest_path(graph()) -> {ok, [id()]} | {error, cycle_detected}.
+longest_path(Graph) -> whole(longest, Graph).
+
+-doc "The parts that hang together, whichever way edges point, in the order of their first nodes.".
+-spec components(graph()) -> [[id()]].
+components(Graph) -> whole(components, Graph).
+
+%% Text
+
+-doc """
+The graph as text for Graphviz: a box for each node, with type and label below each other.
+
+Id, type and label are any terms: binaries, atoms and strings show as they read, all others in
+Erlang's syntax. The text is valid for every id; bytes that are no UTF-8, and control characters,
+show as `\\xHH`. Ids that differ are different nodes, also where they read alike.
+""".
+-spec to_dot(Nodes :: [{id(), Type :: term(), Label :: term()}], Edges :: [edge()]) -> binary().
+to_dot(Nodes, Edges) when length(Nodes) >= 0, length(Edges) >= 0 ->
+    esdb_graph_dot:text([labelled(Node) || Node <- Nodes], Edges);
+to_dot(_, _) ->
+    error(badarg).
+
+-doc "The same with the type alone in the box.".
+-spec to_dot_simple(Nodes :: [{id(), Type :: term()}], Edges :: [edge()]) -> binary().
+to_dot_simple(Nodes, Edges) when length(Nodes) >= 0, length(Edges) >= 0 ->
+    esdb_graph_dot:text([typed(Node) || Node <- Nodes], Edges);
+to_dot_simple(_, _) ->
+    error(badarg).
+
+-spec labelled({id(), term(), term()} | term()) -> {id(), [term()]}.
+labelled({Id, Type, Label}) -> {Id, [Type, Label]};
+labelled(_) -> error(badarg).
+
+-spec typed({id(), term()} | term()) -> {id(), [term()]}.
+typed({Id, Type}) -> {Id, [Type]};
+typed(_) -> error(badarg).
+
+%% Where a question is answered
+
+-spec once(esdb_graph_erl:question(), [id()], [edge()]) -> term().
+once(Question, Nodes, Edges) ->
+    case length(Nodes) + length(Edges) of
+        Size when Size =< ?SHORT -> once_n(Question, Nodes, Edges);
+        _ -> once_d(Question, Nodes, Edges)
+    end.
+
+%% A question that looks at all nodes.
+-spec whole(esdb_graph_erl:question(), graph()) -> term().
+whole(Question, #esdb_graph{chunks = Chunks, pairs = Pairs, compiled = Compiled} = Graph) when
+    is_tuple(Chunks), is_binary(Pairs)
+->
+    Edges = byte_size(Pairs) div 8,
+    Answer =
+        case esdb_graph_erl:count(Chunks) + Edges of
+            Size when Size =< ?SHORT_KEPT -> ask_n(Question, Chunks, Edges, Compiled);
+            _ -> ask_d(Question, Chunks, Edges, Compiled)
+        end,
+    at_home(Answer, Question, Graph);
+whole(_, _) ->
+    error(badarg).
+
+%% A question that starts from a node: how far it goes shows on the way.
+-spec walk(esdb_graph_erl:question(), graph()) -> term().
+walk(Question, #esdb_graph{chunks = Chunks, pairs = Pairs, compiled = Compiled} = Graph) when
+    is_tuple(Chunks), is_binary(Pairs)
+->
+    Edges = byte_size(Pairs) div 8,
+    case ask_n(Question, Chunks, Edges, Compiled) of
+        long -> ask_d(Question, Chunks, Edges, Compiled);
+        Answer -> at_home(Answer, Question, Graph)
+    end;
+walk(_, _) ->
+    error(badarg).
+
+-spec at_home(term(), esdb_graph_erl:question(), graph()) -> term().
+at_home(foreign, Question, #esdb_graph{chunks = Chunks, pairs = Pairs}) ->
+    ask_d(Question, Chunks, byte_size(Pairs) div 8, rebuilt_d(Chunks, Pairs));
+at_home(Answer, _, _) ->
+    Answer.
+
+-spec grown(graph(), [id()], [edge()]) -> esdb_graph_erl:growth().
+grown(#esdb_graph{chunks = Chunks, pairs = Pairs, compiled = Compiled}, Nodes, Edges) ->
+    Known = byte_size(Pairs) div 8,
+    Answer =
+        case length(Nodes) + length(Edges) of
+            Size when Size =< ?SHORT -> grow_n(Chunks, Known, Compiled, Nodes, Edges);
+            _ -> long
+        end,
+    case Answer of
+        long -> grown_long(Chunks, Pairs, Compiled, Nodes, Edges);
+        foreign -> grow_d(Chunks, Known, rebuilt_d(Chunks, Pairs), Nodes, Edges);
+        _ -> Answer
+    end.
+
+-spec grown_long(tuple(), binary(), term(), [id()], [edge()]) -> esdb_graph_erl:growth().
+grown_long(Chunks, Pairs, Compiled, Nodes, Edges) ->
+    Known = byte_size(Pairs) div 8,
+    case grow_d(Chunks, Known, Compiled, Nodes, Edges) of
+        foreign -> grow_d(Chunks, Known, rebuilt_d(Chunks, Pairs), Nodes, Edges);
+        Growth -> Growth
+    end.
+
+%% The edges that waited for one of the nodes.
+-spec awaited([id()], Waiting, [edge()]) -> {[edge()], Waiting} when
+    Waiting :: #{id() => [edge()]}.
+awaited([Id | Ids], Waiting, Edges) when is_map_key(Id, Waiting) ->
+    {Awaited, Others} = maps:take(Id, Waiting),
+    awaited(Ids, Others, Awaited ++ Edges);
+awaited([_ | Ids], Waiting, Edges) when map_size(Waiting) > 0 ->
+    awaited(Ids, Waiting, Edges);
+awaited(_, Waiting, Edges) ->
+    {Edges, Waiting}.
+
+-spec wait({id(), edge()}, Waiting) -> Waiting when Waiting :: #{id() => [edge()]}.
+wait({Id, Edge}, Waiting) ->
+    Waiting#{Id => [Edge | maps:get(Id, Waiting, [])]}.
+
+%% Replaced when the library is loaded: _n on the caller's scheduler, _d on a dirty one
+
+-spec build_edges_n([{id(), id()}]) -> [edge()].
+build_edges_n(Pairs) -> esdb_graph_erl:build_edges(Pairs).
+
+-spec build_edges_d([{id(), id()}]) -> [edge()].
+build_edges_d(Pairs) -> esdb_graph_erl:build_edges(Pairs).
+
+-spec once_n(esdb_graph_erl:question(), [id()], [edge()]) -> term().
+once_n(Question, Nodes, Edges) -> esdb_graph_erl:once(Question, Nodes, Edges).
+
+-spec once_d(esdb_graph_erl:question(), [id()], [edge()]) -> term().
+once_d(Question, Nodes, Edges) -> esdb_graph_erl:once(Question, Nodes, Edges).
+
+%% The library may answer `long`: more than a normal scheduler should be kept busy with.
+-spec ask_n(esdb_graph_erl:question(), tuple(), non_neg_integer(), term()) -> term().
+ask_n(Question, Chunks, Edges, Compiled) -> esdb_graph_erl:ask(Question, Chunks, Edges, Compiled).
+
+-spec ask_d(esdb_graph_erl:question(), tuple(), non_neg_integer(), term()) -> term().
+ask_d(Question, Chunks, Edges, Compiled) -> esdb_graph_erl:ask(Question, Chunks, Edges, Compiled).
+
+-spec grow_n(tuple(), non_neg_integer(), term(), [id()], [edge()]) ->
+    esdb_graph_erl:growth() | foreign.
+grow_n(Chunks, Known, Compiled, Nodes, Edges) ->
+    esdb_graph_erl:grow(Chunks, Known, Compiled, Nodes, Edges).
+
+-spec grow_d(tuple(), non_neg_integer(), term(), [id()], [edge()]) ->
+    esdb_graph_erl:growth() | foreign.
+grow_d(Chunks, Known, Compiled, Nodes, Edges) ->
+    esdb_graph_erl:grow(Chunks, Known, Compiled, Nodes, Edges).
+
+-spec rebuilt_d(tuple(), binary()) -> term().
+rebuilt_d(Chunks, Pairs) -> esdb_graph_erl:rebuilt(Chunks, Pairs).
