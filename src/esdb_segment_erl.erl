@@ -5,11 +5,13 @@
 %% need is not looked at: so a malformed term disturbs only whoever asks for it.
 
 -export([matching/3, filtered/2, counted/2, aggregated/3, grouped/3, folded/2, projected/3]).
--export_type([source/0, reason/0]).
+-export_type([source/0, initial/0, reason/0]).
 
 -type source() :: {binary(), esdb_segment_format:dictionary()}.
 -type reason() :: esdb_segment_format:reason() | too_large | badarith.
 -type result(Value) :: {ok, Value} | {error, reason()}.
+%% The fields that a fold begins with, the keys by their encoding.
+-type initial() :: [{esdb_etf_erl:key(), Value :: term()}].
 -type columns() :: esdb_segment_format:columns().
 %% Where a field is looked up: in the data or in the event itself, which column has its first key,
 %% that key, the keys below it.
@@ -180,12 +182,11 @@ built({Known, Order}, Final) ->
     ).
 
 %% A tagged fold over the data of all events, one after the other.
--spec folded([source()], map()) -> result(map()).
+-spec folded([source()], initial()) -> result(map()).
 folded(Sources, Init) ->
     answer(fun() ->
-        Start = [{esdb_etf_erl:key(Key), Value} || Key := Value <- Init],
-        Fields = #{Key => {built, Value} || {Key, Value} <- Start},
-        Order = [{Key, 7} || {Key, _} <- lists:reverse(Start)],
+        Fields = #{Key => {built, Value} || {Key, Value} <- Init},
+        Order = [{Key, 7} || {Key, _} <- lists:reverse(Init)],
         built(lists:foldl(fun folded_source/2, {Fields, Order}, Sources), fun field_value/1)
     end).
 

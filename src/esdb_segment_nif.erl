@@ -533,10 +533,11 @@ replaces the one before it under its key, and `{sum, N}` adds to it. Tags stay.
 -spec fold_tagged(segments(), Init :: map()) -> map() | {error, reason()}.
 fold_tagged(Segments, Init) when is_map(Init) ->
     Sources = sources(Segments),
+    Fields = [{esdb_etf_erl:key(Key), Value} || Key := Value <- Init],
     opened(
         case map_size(Init) =< 1_000 andalso is_short(Sources, <<>>, ?SHORT_BUILT) of
-            true -> folded_n(Sources, Init);
-            false -> folded_d(Sources, Init)
+            true -> folded_n(Sources, Fields);
+            false -> folded_d(Sources, Fields)
         end
     );
 fold_tagged(_, _) ->
@@ -701,10 +702,10 @@ grouped_n(Sources, Path, Asked) -> esdb_segment_erl:grouped(Sources, Path, Asked
 -spec grouped_d([source()], binary(), binary()) -> result(#{term() => [term()]}).
 grouped_d(Sources, Path, Asked) -> esdb_segment_erl:grouped(Sources, Path, Asked).
 
--spec folded_n([source()], map()) -> result(map()).
+-spec folded_n([source()], esdb_segment_erl:initial()) -> result(map()).
 folded_n(Sources, Init) -> esdb_segment_erl:folded(Sources, Init).
 
--spec folded_d([source()], map()) -> result(map()).
+-spec folded_d([source()], esdb_segment_erl:initial()) -> result(map()).
 folded_d(Sources, Init) -> esdb_segment_erl:folded(Sources, Init).
 
 -spec projected_n(source(), [binary()], existing | create) -> result([[term()]]).
