@@ -1,6 +1,6 @@
 -module(esdb_demo_packed).
 -moduledoc """
-The questions of the demo, asked of packed events: nothing is unpacked but what an answer is made of.
+The questions of the demo, asked of packed events: only what an answer is made of is unpacked.
 
 `m:esdb_demo_plain` answers the same ones in plain Erlang.
 
