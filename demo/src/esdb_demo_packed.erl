@@ -27,7 +27,8 @@ The answer: `types`, `weeks`, `streams`, `areas`, `large` and `graph` of segment
 `{led_to, Id}` of the graph.
 """.
 -spec ask
-    (types | weeks | streams | areas | large | graph, [binary()]) -> esdb_demo_questions:answer();
+    (types | weeks | streams | areas | large, [binary()]) -> esdb_demo_questions:answer();
+    (graph, [binary()]) -> {esdb_graph_nif:graph(), Edges :: non_neg_integer()};
     (chain | {led_to, binary()}, esdb_graph_nif:graph()) -> esdb_demo_questions:answer().
 ask(types, Segments) ->
     esdb_segment_nif:group_by(Segments, event_type, count);

@@ -34,7 +34,8 @@ keep(Events) -> term_to_binary(Events).
 
 -doc "The answers of `esdb_demo_packed:ask/2`, of what `keep/1` made.".
 -spec ask
-    (types | weeks | streams | areas | large | graph, [binary()]) -> esdb_demo_questions:answer();
+    (types | weeks | streams | areas | large, [binary()]) -> esdb_demo_questions:answer();
+    (graph, [binary()]) -> {graph(), Edges :: non_neg_integer()};
     (chain | {led_to, binary()}, graph()) -> esdb_demo_questions:answer().
 ask(types, Pages) ->
     fold(fun(#{event_type := Type}, Types) -> count(Type, Types) end, #{}, Pages);

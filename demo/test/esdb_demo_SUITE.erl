@@ -641,7 +641,7 @@ questions_tell_a_difference(_) ->
     %% The pages of the one and the segments of the other.
     Asked = esdb_demo_questions:ask(setelement(3, One, element(3, Two))),
     ?assertEqual(
-        [{streams, #{~"a" => [1, 0]}}, {chain, {chain, [~"a"]}}],
+        [{streams, #{~"a" => [1, 0]}}, {chain, {chain, [~"a"]}}, {{led_to, ~"a"}, []}],
         [{Q, Answer} || #{question := Q, answer := Answer, same := false} <- Asked]
     ).
 
