@@ -170,16 +170,17 @@ impl Graph {
             return Self::new(nodes, &all).prepared();
         }
         let known = edges.iter().filter(|edge| edge.0 < nodes && edge.1 < nodes);
-        let mut next = Self {
+        let known: Vec<_> = known.copied().collect();
+        let [along, against] = &self.recent;
+        let reversed = known.iter().map(|(from, to)| (*to, *from));
+        Self {
             nodes,
-            ..self.clone()
-        };
-        let [along, against] = &mut next.recent;
-        for (from, to) in known {
-            insert(along, (*from, *to));
-            insert(against, (*to, *from));
+            base: Arc::clone(&self.base),
+            recent: [
+                merged(along, known.iter().copied()),
+                merged(against, reversed),
+            ],
         }
-        next
     }
 
     /// Whether all is in one piece, and nothing added since that was built.
@@ -243,7 +244,14 @@ impl Graph {
     }
 }
 
-fn insert(pairs: &mut Vec<(u32, u32)>, pair: (u32, u32)) {
-    let at = pairs.partition_point(|known| *known <= pair);
-    pairs.insert(at, pair);
+/// The sort sees that the most of it is sorted already.
+fn merged(
+    pairs: &[(u32, u32)],
+    more: impl ExactSizeIterator<Item = (u32, u32)>,
+) -> Vec<(u32, u32)> {
+    let mut all = Vec::with_capacity(pairs.len() + more.len());
+    all.extend_from_slice(pairs);
+    all.extend(more);
+    all.sort();
+    all
 }

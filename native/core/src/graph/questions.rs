@@ -1,25 +1,116 @@
 //! What a graph is asked.
 
 use super::bits::{Bits, Queue};
+use super::table::Table;
 use super::{Graph, Stats, Way};
 
 /// The nodes that a walk came to, without the one it started from.
 #[derive(Debug)]
 pub struct Reached {
-    nodes: Bits,
-    count: usize,
+    /// As the walk came to them.
+    found: Vec<u32>,
+    /// These and the start.
+    seen: Seen,
+    start: u32,
 }
 
 impl Reached {
     /// How many there are.
     #[must_use]
-    pub const fn count(&self) -> usize {
-        self.count
+    pub fn count(&self) -> usize {
+        self.found.len()
     }
 
     /// The nodes, in node order.
-    pub fn iter(&self) -> impl Iterator<Item = u32> + '_ {
-        self.nodes.iter()
+    #[must_use]
+    pub fn in_order(mut self) -> Vec<u32> {
+        match self.seen {
+            // To look through all bits takes less than to sort many, and more than to sort few.
+            Seen::Dense(mut bits) if self.found.len() >= bits.words() / 16 => {
+                bits.remove(self.start);
+                self.found.clear();
+                self.found.extend(bits.iter());
+            }
+            _ => self.found.sort_unstable(),
+        }
+        self.found
+    }
+
+    fn contains(&self, node: u32) -> bool {
+        node != self.start && self.seen.contains(node)
+    }
+}
+
+/// Nodes that a walk came to. A short walk through a very large graph pays for its own length only.
+#[derive(Debug)]
+enum Seen {
+    Dense(Bits),
+    Sparse(Table),
+}
+
+impl Seen {
+    /// 2^20 bits are cleared in some microseconds.
+    const DENSE: usize = 1 << 20;
+
+    fn new(nodes: usize, budget: Budget) -> Self {
+        if nodes > Self::DENSE && budget.is_short() {
+            Self::Sparse(Table::default())
+        } else {
+            Self::Dense(Bits::new(nodes))
+        }
+    }
+
+    #[inline]
+    fn insert(&mut self, node: u32) -> bool {
+        match self {
+            Self::Dense(bits) => bits.insert(node),
+            Self::Sparse(table) => table.find_or_insert(node, node, |_| true).is_none(),
+        }
+    }
+
+    #[inline]
+    fn contains(&self, node: u32) -> bool {
+        match self {
+            Self::Dense(bits) => bits.contains(node),
+            Self::Sparse(table) => table.find(node, |_| true).is_some(),
+        }
+    }
+}
+
+/// A number for each node, at first 0; of few nodes or of all, as with `Seen`.
+enum Levels {
+    Dense(Vec<u32>),
+    Sparse(Table),
+}
+
+impl Levels {
+    const DENSE: usize = 1 << 15;
+
+    fn new(nodes: usize, budget: Budget) -> Self {
+        if nodes > Self::DENSE && budget.is_short() {
+            Self::Sparse(Table::default())
+        } else {
+            Self::Dense(vec![0; nodes])
+        }
+    }
+
+    #[inline]
+    fn get(&self, node: u32) -> u32 {
+        match self {
+            Self::Dense(levels) => get(levels, node),
+            Self::Sparse(table) => table.find(node, |_| true).unwrap_or(0),
+        }
+    }
+
+    /// Only where it is 0.
+    #[inline]
+    fn set(&mut self, node: u32, level: u32) {
+        match self {
+            Self::Dense(levels) => set(levels, node, level),
+            Self::Sparse(table) => {
+                table.find_or_insert(node, level, |_| true);
+            }
+        }
     }
 }
 
@@ -35,6 +126,10 @@ impl Budget {
     #[must_use]
     pub const fn edges(count: usize) -> Self {
         Self(count)
+    }
+
+    const fn is_short(self) -> bool {
+        self.0 < usize::MAX
     }
 
     #[inline]
@@ -161,29 +256,26 @@ impl Graph {
     /// All that can be reached from a node, without itself.
     #[must_use]
     pub fn reached(&self, start: u32, way: Way, mut budget: Budget) -> Option<Reached> {
-        let mut nodes = Bits::new(self.nodes());
-        let mut count = 0;
-        let mut open = vec![start];
-        nodes.insert(start);
-        while let Some(node) = open.pop() {
+        let mut seen = Seen::new(self.nodes(), budget);
+        let mut found = vec![start];
+        let mut at = 0;
+        seen.insert(start);
+        while let Some(node) = found.get(at).copied() {
+            at += 1;
             budget.spend(1 + self.degree(node, way))?;
-            for next in self.next(node, way) {
-                if nodes.insert(next) {
-                    count += 1;
-                    open.push(next);
-                }
-            }
+            found.extend(self.next(node, way).filter(|next| seen.insert(*next)));
         }
-        nodes.remove(start);
-        Some(Reached { nodes, count })
+        found.swap_remove(0);
+        Some(Reached { found, seen, start })
     }
 
     /// What both nodes can be reached from, in node order.
     #[must_use]
     pub fn common(&self, one: u32, other: u32, way: Way, budget: Budget) -> Option<Vec<u32>> {
-        let mut both = self.reached(one, way, budget)?.nodes;
-        both.intersect(&self.reached(other, way, budget)?.nodes);
-        Some(both.iter().collect())
+        let one = self.reached(one, way, budget)?;
+        let mut both = self.reached(other, way, budget)?.in_order();
+        both.retain(|node| one.contains(*node));
+        Some(both)
     }
 
     /// Whether the edges lead from one node to another; a node leads to itself.
@@ -195,8 +287,8 @@ impl Graph {
             return Some(true);
         }
         let mut sides = [
-            Side::new(self.nodes(), from, Way::Along),
-            Side::new(self.nodes(), to, Way::Against),
+            Side::new(self.nodes(), budget, from, Way::Along),
+            Side::new(self.nodes(), budget, to, Way::Against),
         ];
         loop {
             let [one, other] = &mut sides;
@@ -223,18 +315,18 @@ impl Graph {
     #[must_use]
     pub fn shortest(&self, from: u32, to: u32, mut budget: Budget) -> Option<Option<Vec<u32>>> {
         // Distances to the end, + 1; searched from the end, so that the choice can be made from the start.
-        let mut far = vec![0_u32; self.nodes()];
+        let mut far = Levels::new(self.nodes(), budget);
         let mut level = vec![to];
         let mut distance = 1;
-        set(&mut far, to, distance);
-        while get(&far, from) == 0 {
+        far.set(to, distance);
+        while far.get(from) == 0 {
             let mut before = Vec::new();
             distance += 1;
             for node in level {
                 budget.spend(1 + self.degree(node, Way::Against))?;
                 for next in self.next(node, Way::Against) {
-                    if get(&far, next) == 0 {
-                        set(&mut far, next, distance);
+                    if far.get(next) == 0 {
+                        far.set(next, distance);
                         before.push(next);
                     }
                 }
@@ -244,7 +336,7 @@ impl Graph {
             }
             level = before;
         }
-        self.descent(from, &far, 1, &mut budget).map(Some)
+        self.descent(from, &far, &mut budget).map(Some)
     }
 
     /// The longest path, both ends included; of the longest ones the one whose first node is the first in node
@@ -265,25 +357,19 @@ impl Graph {
         let Some((start, _)) = (0..).zip(&height).find(|(_, h)| Some(*h) == highest) else {
             return Some(Vec::new());
         };
-        self.descent(start, &height, 1, &mut Budget(usize::MAX))
+        self.descent(start, &Levels::Dense(height), &mut Budget(usize::MAX))
     }
 
-    /// From a node down to the level `last`, each step one level down, to the first in node order.
-    fn descent(
-        &self,
-        start: u32,
-        levels: &[u32],
-        last: u32,
-        budget: &mut Budget,
-    ) -> Option<Vec<u32>> {
+    /// From a node down to level 1, each step one level down, to the first in node order.
+    fn descent(&self, start: u32, levels: &Levels, budget: &mut Budget) -> Option<Vec<u32>> {
         let mut path = vec![start];
         let mut node = start;
-        let mut level = get(levels, start);
-        while level > last {
+        let mut level = levels.get(start);
+        while level > 1 {
             level -= 1;
             budget.spend(1 + self.degree(node, Way::Along))?;
             let below = self.next(node, Way::Along);
-            node = below.filter(|next| get(levels, *next) == level).min()?;
+            node = below.filter(|next| levels.get(*next) == level).min()?;
             path.push(node);
         }
         Some(path)
@@ -335,13 +421,13 @@ impl Graph {
 /// One of the two searches that look for each other.
 struct Side {
     way: Way,
-    seen: Bits,
+    seen: Seen,
     open: Vec<u32>,
 }
 
 impl Side {
-    fn new(nodes: usize, start: u32, way: Way) -> Self {
-        let mut seen = Bits::new(nodes);
+    fn new(nodes: usize, budget: Budget, start: u32, way: Way) -> Self {
+        let mut seen = Seen::new(nodes, budget);
         seen.insert(start);
         Self {
             way,
