@@ -219,29 +219,61 @@ impl Graph {
         }
     }
 
-    /// The neighbours of a node, each as often as there is an edge.
     #[inline]
-    fn next(&self, node: u32, way: Way) -> impl Iterator<Item = u32> + '_ {
-        let recent = self.recent_of(node, way).iter().map(|(_, to)| *to);
-        self.base.way(way).of(node).iter().copied().chain(recent)
-    }
-
-    #[inline]
-    fn degree(&self, node: u32, way: Way) -> usize {
-        self.base.way(way).of(node).len() + self.recent_of(node, way).len()
-    }
-
-    #[inline]
-    fn recent_of(&self, node: u32, way: Way) -> &[(u32, u32)] {
-        let recent = self.recent_way(way);
-        if recent.is_empty() {
-            return &[];
+    fn rows(&self, way: Way) -> Rows<'_> {
+        Rows {
+            bulk: self.base.way(way),
+            recent: self.recent_way(way),
         }
-        let start = recent.partition_point(|pair| pair.0 < node);
-        let row = recent.get(start..).unwrap_or(&[]);
-        row.get(..row.partition_point(|pair| pair.0 == node))
-            .unwrap_or(&[])
     }
+}
+
+/// The neighbours of all nodes in one direction.
+#[derive(Clone, Copy)]
+struct Rows<'a> {
+    bulk: &'a Adjacency,
+    recent: &'a [(u32, u32)],
+}
+
+/// The neighbours of a node, each as often as there is an edge.
+#[derive(Clone, Copy)]
+struct Row<'a> {
+    bulk: &'a [u32],
+    recent: &'a [(u32, u32)],
+}
+
+impl<'a> Rows<'a> {
+    #[inline]
+    fn of(self, node: u32) -> Row<'a> {
+        Row {
+            bulk: self.bulk.of(node),
+            recent: match self.recent {
+                [] => &[],
+                recent => recent_of(recent, node),
+            },
+        }
+    }
+}
+
+impl<'a> Row<'a> {
+    #[inline]
+    const fn len(self) -> usize {
+        self.bulk.len() + self.recent.len()
+    }
+
+    /// Best consumed from inside (`for_each`, `filter`, `min`): that makes two plain loops.
+    #[inline]
+    fn iter(self) -> impl Iterator<Item = u32> + 'a {
+        let recent = self.recent.iter().map(|(_, to)| *to);
+        self.bulk.iter().copied().chain(recent)
+    }
+}
+
+fn recent_of(recent: &[(u32, u32)], node: u32) -> &[(u32, u32)] {
+    let start = recent.partition_point(|pair| pair.0 < node);
+    let row = recent.get(start..).unwrap_or(&[]);
+    row.get(..row.partition_point(|pair| pair.0 == node))
+        .unwrap_or(&[])
 }
 
 /// The sort sees that the most of it is sorted already.

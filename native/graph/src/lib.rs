@@ -34,8 +34,17 @@ mod atoms {
     }
 }
 
-/// Edges that a walk may follow on a normal scheduler: 0.1 to 0.3 ms.
+/// Steps that a walk may take on a normal scheduler: 0.1 to 0.3 ms in a graph that the processor's cache does not
+/// hold.
 const SHORT: usize = 10_000;
+
+/// Nodes and edges of a graph that it does hold: all of it takes 0.2 to 0.5 ms.
+const SMALL: usize = 100_000;
+
+/// Of walks, of questions about all nodes, and of nodes and edges from lists: what takes 10 us.
+const STEPS_A_PERCENT: usize = 1_500;
+const WHOLE_A_PERCENT: usize = 500;
+const TERMS_A_PERCENT: usize = 150;
 
 /// A handle's graph and the way from ids to indices. It never changes.
 struct Kept {
@@ -86,6 +95,30 @@ enum Question<'a> {
     Common(Term<'a>, Term<'a>),
 }
 
+impl Question<'_> {
+    /// Whether it starts from nodes that it names.
+    const fn is_walk(&self) -> bool {
+        matches!(
+            self,
+            Self::Ancestors(_)
+                | Self::Descendants(_)
+                | Self::AncestorsCount(_)
+                | Self::DescendantsCount(_)
+                | Self::HasPath(..)
+                | Self::Shortest(..)
+                | Self::Common(..)
+        )
+    }
+
+    /// A list of ids takes longer to make than the walk along them.
+    const fn fewer_if_listed(&self, steps: usize) -> usize {
+        match self {
+            Self::AncestorsCount(_) | Self::DescendantsCount(_) | Self::HasPath(..) => steps,
+            _ => steps / 3,
+        }
+    }
+}
+
 #[nif]
 fn once_n<'a>(
     env: Env<'a>,
@@ -93,7 +126,9 @@ fn once_n<'a>(
     nodes: Term<'a>,
     edges: Term<'a>,
 ) -> NifResult<Term<'a>> {
-    once(env, &Hasher::short(), question, nodes, edges)
+    let (size, answer) = once(env, &Hasher::short(), question, nodes, edges)?;
+    esdb_boundary::charge(env, size, TERMS_A_PERCENT);
+    Ok(answer)
 }
 
 #[nif(schedule = "DirtyCpu", name = "once_d")]
@@ -103,25 +138,29 @@ fn once_dirty<'a>(
     nodes: Term<'a>,
     edges: Term<'a>,
 ) -> NifResult<Term<'a>> {
-    once(env, &Hasher::endless(), question, nodes, edges)
+    let (_, answer) = once(env, &Hasher::endless(), question, nodes, edges)?;
+    Ok(answer)
 }
 
+/// The answer, and how many nodes and edges there are.
 fn once<'a>(
     env: Env<'a>,
     hasher: &Hasher,
     question: Question<'a>,
     nodes: Term<'a>,
     edges: Term<'a>,
-) -> NifResult<Term<'a>> {
+) -> NifResult<(usize, Term<'a>)> {
     let Some(grown) = Grown::new(None, Ids::none(env), hasher, nodes, edges)? else {
-        return Ok(atoms::long().encode(env));
+        return Ok((0, atoms::long().encode(env)));
     };
     let kept = Kept {
         graph: Graph::new(node_count(&grown.ids)?, &grown.pairs),
         base: Arc::new(grown.recent),
         recent: Table::default(),
     };
-    answer(env, hasher, question, &kept, &grown.ids, Budget::ENDLESS)
+    let budget = Budget::endless();
+    let answer = answer(env, hasher, question, &kept, &grown.ids, &budget)?;
+    Ok((kept.size(), answer))
 }
 
 #[nif]
@@ -132,8 +171,20 @@ fn ask_n<'a>(
     edges: usize,
     compiled: Term<'a>,
 ) -> NifResult<Term<'a>> {
-    let limits = (&Hasher::short(), Budget::edges(SHORT));
-    ask(env, question, chunks, edges, compiled, limits)
+    let ids = Ids::of_handle(chunks)?;
+    let size = ids.count().saturating_add(edges);
+    let budget = Budget::edges(match size {
+        ..=SMALL => question.fewer_if_listed(SMALL),
+        _ => SHORT,
+    });
+    let is_walk = question.is_walk();
+    let hasher = Hasher::short();
+    let answer = ask(env, &hasher, question, &ids, edges, compiled, &budget);
+    match is_walk {
+        true => esdb_boundary::charge(env, budget.spent(), STEPS_A_PERCENT),
+        false => esdb_boundary::charge(env, size, WHOLE_A_PERCENT),
+    }
+    answer
 }
 
 #[nif(schedule = "DirtyCpu", name = "ask_d")]
@@ -144,21 +195,22 @@ fn ask_dirty<'a>(
     edges: usize,
     compiled: Term<'a>,
 ) -> NifResult<Term<'a>> {
-    let limits = (&Hasher::endless(), Budget::ENDLESS);
-    ask(env, question, chunks, edges, compiled, limits)
+    let ids = Ids::of_handle(chunks)?;
+    let (hasher, budget) = (Hasher::endless(), Budget::endless());
+    ask(env, &hasher, question, &ids, edges, compiled, &budget)
 }
 
 fn ask<'a>(
     env: Env<'a>,
+    hasher: &Hasher,
     question: Question<'a>,
-    chunks: Term<'a>,
+    ids: &Ids<'a>,
     edges: usize,
     compiled: Term<'a>,
-    (hasher, budget): (&Hasher, Budget),
+    budget: &Budget,
 ) -> NifResult<Term<'a>> {
-    let ids = Ids::of_handle(chunks)?;
-    match own(&ids, edges, compiled) {
-        Some(kept) => answer(env, hasher, question, &kept, &ids, budget),
+    match own(ids, edges, compiled) {
+        Some(kept) => answer(env, hasher, question, &kept, ids, budget),
         None => Ok(atoms::foreign().encode(env)),
     }
 }
@@ -175,7 +227,7 @@ fn answer<'a>(
     question: Question<'a>,
     kept: &Kept,
     ids: &Ids<'a>,
-    budget: Budget,
+    budget: &Budget,
 ) -> NifResult<Term<'a>> {
     let graph = &kept.graph;
     let ok = |indices: Vec<u32>| Ok((atoms::ok(), ids.list(indices)?).encode(env));
@@ -296,7 +348,7 @@ impl<'a> Grown<'a> {
                 ids.push(id);
             }
         }
-        let mut pairs = Vec::with_capacity(edges.list_length()?);
+        let mut pairs = Vec::new();
         let mut missing = Vec::new();
         let find = |id, guess: &mut Guess| {
             let is_it = |index| ids.is(index, id);
@@ -346,24 +398,14 @@ fn grow_n<'a>(
     edges: Term<'a>,
 ) -> NifResult<Term<'a>> {
     let ids = Ids::of_handle(chunks)?;
-    if let Some(kept) = own(&ids, known_edges, compiled) {
-        // Now and then the whole is built anew: not here.
-        if kept
-            .graph
-            .is_full(nodes.list_length()? + edges.list_length()?)
-        {
-            return Ok(atoms::long().encode(env));
-        }
+    let more = nodes.list_length()? + edges.list_length()?;
+    // Now and then the whole is built anew: not here.
+    if own(&ids, known_edges, compiled).is_some_and(|kept| kept.graph.is_full(more)) {
+        return Ok(atoms::long().encode(env));
     }
-    grow(
-        env,
-        ids,
-        &Hasher::short(),
-        known_edges,
-        compiled,
-        nodes,
-        edges,
-    )
+    esdb_boundary::charge(env, more, TERMS_A_PERCENT);
+    let hasher = Hasher::short();
+    grow(env, ids, &hasher, known_edges, compiled, nodes, edges)
 }
 
 #[nif(schedule = "DirtyCpu", name = "grow_d")]
@@ -488,6 +530,7 @@ fn pairs_of(bytes: &[u8], nodes: u32) -> NifResult<Vec<(u32, u32)>> {
 
 #[nif]
 fn build_edges_n<'a>(env: Env<'a>, pairs: Term<'a>) -> NifResult<Term<'a>> {
+    esdb_boundary::charge(env, pairs.list_length()?, TERMS_A_PERCENT);
     build_edges(env, &Hasher::short(), pairs)
 }
 
