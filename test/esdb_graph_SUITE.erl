@@ -320,7 +320,7 @@ large(Nodes, Edges, Causes, {First, Last, Other}, Specific) ->
             Answer = in_time(fun() -> apply(?M, F, Arguments) end),
             ?assert(map_get(F, Expected) =:= Answer, {F, A})
         end
-     || {F, A} <- Asked
+     || {F, A} <- Asked, ?M:implementation() =:= nif orelse is_enough(F, A)
     ],
     ?assert(map_get(build_edges, Expected) =:= in_time(fun() -> ?M:build_edges(Causes) end)),
     Larger = in_time(fun() -> ?M:add(Graph, [more], [{First, more}]) end),
@@ -333,6 +333,12 @@ large(Nodes, Edges, Causes, {First, Last, Other}, Specific) ->
     Called = [{build_edges, 1}, {new, 2}, {add, 3}, {to_dot, 2}, {to_dot_simple, 2} | Asked],
     Others = [{module_info, 0}, {module_info, 1}, {implementation, 0}, {is_nif_loaded, 0}],
     ?assertEqual([], ?M:module_info(exports) -- (Called ++ Others)).
+
+%% In Erlang to make the graph of lists takes the most of the time, and is the same for each function.
+is_enough(topo_sort, _) -> true;
+is_enough(F, 2) -> lists:member(F, [get_ancestors, get_descendants, ancestors_count]);
+is_enough(F, 3) -> lists:member(F, [has_path, shortest_path, common_ancestors]);
+is_enough(_, A) -> A =:= 1.
 
 %% Seconds, in Erlang too; a minute is for machines that do much else.
 in_time(Call) ->
