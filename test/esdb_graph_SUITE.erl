@@ -334,7 +334,7 @@ large(Nodes, Edges, Causes, {First, Last, Other}, Specific) ->
     Others = [{module_info, 0}, {module_info, 1}, {implementation, 0}, {is_nif_loaded, 0}],
     ?assertEqual([], ?M:module_info(exports) -- (Called ++ Others)).
 
-%% In Erlang to make the graph of lists takes the most of the time, and is the same for each function.
+%% In Erlang it takes the most of the time to make the graph of lists, for each function the same.
 is_enough(topo_sort, _) -> true;
 is_enough(F, 2) -> lists:member(F, [get_ancestors, get_descendants, ancestors_count]);
 is_enough(F, 3) -> lists:member(F, [has_path, shortest_path, common_ancestors]);

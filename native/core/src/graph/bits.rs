@@ -42,7 +42,7 @@ impl Bits {
 
     /// How many words of 64 indices there are.
     #[must_use]
-    pub const fn words(&self) -> usize {
+    pub fn words(&self) -> usize {
         self.0.len()
     }
 
