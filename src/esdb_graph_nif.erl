@@ -38,7 +38,7 @@ recurses along them.
 
 A handle is a term: it never changes, can be sent and dies with its last user. It carries the ids
 (as they are, not copied) and the edges, and beside them what its implementation made of them. On
-another node, or after the library was loaded anew, it is rebuilt from the former for a question; the
+another node, or after the library was loaded anew, it is rebuilt from these for a question; the
 library keeps the last four, of a million nodes and edges together, for the next one, Erlang none.
 `add(Graph, [], [])` gives one that is at home. Handles are not for storing; store nodes and edges.
 """.
