@@ -68,6 +68,18 @@ free(Name, _, _) ->
 -spec escaped(term()) -> binary().
 escaped(Term) ->
     Text = as_text(Term),
+    case is_simple(Text) of
+        true -> Text;
+        false -> spelt(Text)
+    end.
+
+%% Most ids are: nothing in them needs to be written in another way.
+-spec is_simple(binary()) -> boolean().
+is_simple(<<C, Rest/binary>>) when C >= 32, C < 127, C =/= $", C =/= $\\ -> is_simple(Rest);
+is_simple(Rest) -> Rest =:= <<>>.
+
+-spec spelt(binary()) -> binary().
+spelt(Text) ->
     case unicode:characters_to_binary(Text) of
         Text -> << <<(in_text(C))/binary>> || <<C/utf8>> <= Text >>;
         _ -> << <<(in_bytes(C))/binary>> || <<C>> <= Text >>
