@@ -663,8 +663,7 @@ misuse_is_badarg(_Config) ->
             {match_indices, [~"a", ~"*"]},
             {match_indices, [[<<1:3>>], ~"*"]},
             {filter_events, [[#{} | a], true]},
-            {filter_events, [[a], true]},
-            {any_match, [~"segment", true]}
+            {filter_events, [[a], true]}
         ]
     ].
 

@@ -2,13 +2,13 @@
 //!
 //! The Erlang wrappers have checked the arguments: a list is proper and has binaries only. A pattern comes as
 //! its handle, `{Kind, Bytes, {Cost, Reference}}`. The bytes decide: where the reference is none of this
-//! library, or is of other bytes, a wildcard is made anew; a regular expression is looked for among those that
-//! were made last, and when it is not there the answer is `stale`, and the parser has to judge it first.
+//! library, or is of other bytes, a wildcard is made anew; a regular expression, and a set, is looked for among
+//! those that were made last, and when it is not there the answer is `stale`, and the parser has to judge it first.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 
-use esdb_core::pattern::{Regex, Set, Test, Wildcard};
+use esdb_core::pattern::{self, Regex, Set, Test, Wildcard};
 use rustler::{
     Atom, Binary, Encoder, Env, Error, ListIterator, NifResult, Resource, ResourceArc, Term, nif,
 };
@@ -34,29 +34,39 @@ struct Pattern(Arc<Kept>);
 #[rustler::resource_impl]
 impl Resource for Pattern {}
 
-struct Patterns {
+struct KeptSet {
     canonical: Vec<u8>,
     set: Set,
 }
 
+struct Patterns(Arc<KeptSet>);
+
 #[rustler::resource_impl]
 impl Resource for Patterns {}
 
-/// The expressions that were made last: a program that gives the text each time, or handles of another node,
-/// pays for the engine once.
-static LAST: Mutex<VecDeque<Arc<Kept>>> = Mutex::new(VecDeque::new());
+/// What was made last: a program that gives the text each time, or handles of another node, pays for it once.
+struct Last<T>(Mutex<VecDeque<Arc<T>>>);
+
+static LAST: Last<Kept> = Last(Mutex::new(VecDeque::new()));
+static LAST_SETS: Last<KeptSet> = Last(Mutex::new(VecDeque::new()));
 const LAST_ARE: usize = 16;
 
-fn among_last(bytes: &[u8]) -> Option<Arc<Kept>> {
-    let last = LAST.lock().ok()?;
-    last.iter().find(|kept| kept.bytes == bytes).cloned()
+impl<T> Last<T> {
+    fn find(&self, is_it: impl Fn(&T) -> bool) -> Option<Arc<T>> {
+        let last = self.0.lock().ok()?;
+        last.iter().find(|kept| is_it(kept)).cloned()
+    }
+
+    fn add(&self, kept: &Arc<T>) {
+        if let Ok(mut last) = self.0.lock() {
+            last.truncate(LAST_ARE - 1);
+            last.push_front(Arc::clone(kept));
+        }
+    }
 }
 
-fn remember(kept: &Arc<Kept>) {
-    if let Ok(mut last) = LAST.lock() {
-        last.truncate(LAST_ARE - 1);
-        last.push_front(Arc::clone(kept));
-    }
+fn among_last(bytes: &[u8]) -> Option<Arc<Kept>> {
+    LAST.find(|kept| kept.bytes == bytes)
 }
 
 fn make(kind: Atom, bytes: &[u8]) -> NifResult<Arc<Kept>> {
@@ -75,7 +85,7 @@ fn make(kind: Atom, bytes: &[u8]) -> NifResult<Arc<Kept>> {
         bytes: bytes.to_vec(),
         test: test(kind, bytes)?,
     });
-    remember(&kept);
+    LAST.add(&kept);
     Ok(kept)
 }
 
@@ -104,7 +114,7 @@ fn asked<'a, T: Encoder>(
     ask: impl FnOnce(&Test) -> NifResult<T>,
 ) -> NifResult<Term<'a>> {
     let (kind, bytes, compiled) = handle.decode::<(Atom, Binary, Term)>()?;
-    if let Ok((_, pattern)) = compiled.decode::<(Term, ResourceArc<Pattern>)>() {
+    if let Ok((_, pattern)) = compiled.decode::<(Term, &Pattern)>() {
         if pattern.0.kind == kind && pattern.0.bytes == *bytes {
             return Ok(ask(&pattern.0.test)?.encode(env));
         }
@@ -116,6 +126,17 @@ fn asked<'a, T: Encoder>(
         Some(kept) => Ok(ask(&kept.test)?.encode(env)),
         None => Ok(atoms::stale().encode(env)),
     }
+}
+
+/// One text and one wildcard: the bytes are the pattern, so nothing has to be kept.
+#[nif]
+fn wildcard_n(text: Binary, bytes: Binary, _handle: Term) -> bool {
+    pattern::wildcard_matches(&bytes, &text)
+}
+
+#[nif(schedule = "DirtyCpu", name = "wildcard_d")]
+fn wildcard_dirty(text: Binary, bytes: Binary, _handle: Term) -> bool {
+    pattern::wildcard_matches(&bytes, &text)
 }
 
 #[nif]
@@ -201,10 +222,12 @@ fn make_set(canonical: Binary, patterns: ListIterator) -> NifResult<ResourceArc<
             test(kind, &bytes)
         })
         .collect::<NifResult<Vec<_>>>()?;
-    Ok(ResourceArc::new(Patterns {
+    let kept = Arc::new(KeptSet {
         canonical: canonical.to_vec(),
         set: Set::new(tests),
-    }))
+    });
+    LAST_SETS.add(&kept);
+    Ok(ResourceArc::new(Patterns(kept)))
 }
 
 #[nif]
@@ -233,12 +256,15 @@ fn set_indices_dirty<'a>(
 
 fn set_indices<'a>(env: Env<'a>, items: ListIterator, handle: Term<'a>) -> NifResult<Term<'a>> {
     let (_, canonical, compiled) = handle.decode::<(Atom, Binary, Term)>()?;
-    let patterns = match compiled.decode::<(Term, ResourceArc<Patterns>)>() {
-        Ok((_, patterns)) if patterns.canonical == *canonical => patterns,
-        _ => return Ok(atoms::stale().encode(env)),
+    let of_handle = match compiled.decode::<(Term, &Patterns)>() {
+        Ok((_, patterns)) if patterns.0.canonical == *canonical => Some(Arc::clone(&patterns.0)),
+        _ => LAST_SETS.find(|kept| kept.canonical == *canonical),
+    };
+    let Some(kept) = of_handle else {
+        return Ok(atoms::stale().encode(env));
     };
     let found = items
-        .map(|item| Ok(patterns.set.matching(&item.decode::<Binary>()?)))
+        .map(|item| Ok(kept.set.matching(&item.decode::<Binary>()?)))
         .collect::<NifResult<Vec<_>>>()?;
     Ok(found.encode(env))
 }
