@@ -298,7 +298,7 @@ match_set_indices(Items, Patterns) ->
 filter_events(Events, Predicate) ->
     case esdb_events_erl:is_packed(Events) of
         true -> packed(esdb_segment_nif:select(Events, Predicate));
-        false -> selected(Events, esdb_predicate_erl:test(Predicate))
+        false -> selected(Events, esdb_predicate_erl:test(Predicate), [])
     end.
 
 -doc "How many events satisfy a predicate.".
@@ -368,15 +368,15 @@ test(Predicate) ->
     Test = esdb_predicate_erl:test(Predicate),
     fun(Event) -> esdb_predicate_erl:matches(Test, Event) end.
 
--spec selected([event()] | term(), esdb_predicate_erl:test()) -> [event()].
-selected([#{} = Event | Events], Test) ->
+-spec selected([event()] | term(), esdb_predicate_erl:test(), [event()]) -> [event()].
+selected([#{} = Event | Events], Test, Found) ->
     case Test(Event) of
-        true -> [Event | selected(Events, Test)];
-        false -> selected(Events, Test)
+        true -> selected(Events, Test, [Event | Found]);
+        false -> selected(Events, Test, Found)
     end;
-selected([], _) ->
-    [];
-selected(_, _) ->
+selected([], _, Found) ->
+    lists:reverse(Found);
+selected(_, _, _) ->
     error(badarg).
 
 -spec counted([event()] | term(), esdb_predicate_erl:test(), non_neg_integer()) ->

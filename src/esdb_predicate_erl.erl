@@ -256,9 +256,15 @@ written(_, _) -> throw(not_normal).
 %% Evaluation
 
 %% A test of the field at a path, called V. The fields that are asked for most, a key of the event or
-%% of its data, are matched in the head of the fun: that is what a fun of the caller would do.
+%% of its data, are matched in the head of the fun: that is what a fun of the caller would do. (A key
+%% that stands there as it is, and is in no variable, is found twice as fast.)
 -define(ON(Path, V, Test),
     case Path of
+        {event, [event_type]} ->
+            fun
+                (#{event_type := V}) -> Test;
+                (_) -> false
+            end;
         {event, [Key]} ->
             fun
                 (#{Key := V}) -> Test;
@@ -285,6 +291,12 @@ written(_, _) -> throw(not_normal).
 -spec compile(normal()) -> test().
 compile(Boolean) when is_boolean(Boolean) ->
     fun(_) -> Boolean end;
+compile({'and', [{eq, {event, [event_type]}, Type} | Normals]}) when not is_number(Type) ->
+    Test = compile({'and', Normals}),
+    fun
+        (#{event_type := V} = Event) when V =:= Type -> Test(Event);
+        (_) -> false
+    end;
 compile({'and', Normals}) ->
     all([compile(Normal) || Normal <- Normals]);
 compile({'or', Normals}) ->
@@ -314,7 +326,13 @@ compile({Op, Path, Bytes}) ->
 -spec all([test()]) -> test().
 all([]) -> compile(true);
 all([Test]) -> Test;
-all([A, B]) -> fun(Event) -> A(Event) andalso B(Event) end;
+all([A, B]) ->
+    fun(Event) ->
+        case A(Event) of
+            true -> B(Event);
+            false -> false
+        end
+    end;
 all([A | Tests]) -> all([A, all(Tests)]).
 
 -spec any([test()]) -> test().

@@ -8,6 +8,7 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 
+use esdb_boundary::term;
 use esdb_core::pattern::{self, Regex, Set, Test, Wildcard};
 use rustler::{
     Atom, Binary, Encoder, Env, Error, ListIterator, NifResult, Resource, ResourceArc, Term, nif,
@@ -150,68 +151,69 @@ fn match_dirty<'a>(env: Env<'a>, text: Binary, handle: Term<'a>) -> NifResult<Te
 }
 
 #[nif]
-fn filter_n<'a>(env: Env<'a>, items: ListIterator<'a>, handle: Term<'a>) -> NifResult<Term<'a>> {
+fn filter_n<'a>(env: Env<'a>, items: Term<'a>, handle: Term<'a>) -> NifResult<Term<'a>> {
     asked(env, handle, |test| matching(items, test))
 }
 
 #[nif(schedule = "DirtyCpu", name = "filter_d")]
-fn filter_dirty<'a>(
-    env: Env<'a>,
-    items: ListIterator<'a>,
-    handle: Term<'a>,
-) -> NifResult<Term<'a>> {
+fn filter_dirty<'a>(env: Env<'a>, items: Term<'a>, handle: Term<'a>) -> NifResult<Term<'a>> {
     asked(env, handle, |test| matching(items, test))
 }
 
 #[nif]
-fn indices_n<'a>(env: Env<'a>, items: ListIterator<'a>, handle: Term<'a>) -> NifResult<Term<'a>> {
+fn indices_n<'a>(env: Env<'a>, items: Term<'a>, handle: Term<'a>) -> NifResult<Term<'a>> {
     asked(env, handle, |test| indices(items, test))
 }
 
 #[nif(schedule = "DirtyCpu", name = "indices_d")]
-fn indices_dirty<'a>(
-    env: Env<'a>,
-    items: ListIterator<'a>,
-    handle: Term<'a>,
-) -> NifResult<Term<'a>> {
+fn indices_dirty<'a>(env: Env<'a>, items: Term<'a>, handle: Term<'a>) -> NifResult<Term<'a>> {
     asked(env, handle, |test| indices(items, test))
 }
 
 #[nif]
-fn count_n<'a>(env: Env<'a>, items: ListIterator<'a>, handle: Term<'a>) -> NifResult<Term<'a>> {
+fn count_n<'a>(env: Env<'a>, items: Term<'a>, handle: Term<'a>) -> NifResult<Term<'a>> {
     asked(env, handle, |test| count(items, test))
 }
 
 #[nif(schedule = "DirtyCpu", name = "count_d")]
-fn count_dirty<'a>(env: Env<'a>, items: ListIterator<'a>, handle: Term<'a>) -> NifResult<Term<'a>> {
+fn count_dirty<'a>(env: Env<'a>, items: Term<'a>, handle: Term<'a>) -> NifResult<Term<'a>> {
     asked(env, handle, |test| count(items, test))
 }
 
-fn matching<'a>(items: ListIterator<'a>, test: &Test) -> NifResult<Vec<Term<'a>>> {
+/// Each text of a list with its term.
+fn each<'a>(items: Term<'a>, mut visit: impl FnMut(Term<'a>, &'a [u8])) -> NifResult<()> {
+    let mut rest = items;
+    while let Some((item, next)) = term::cell(rest) {
+        visit(item, term::bytes(item).ok_or(Error::BadArg)?);
+        rest = next;
+    }
+    Ok(())
+}
+
+fn matching<'a>(items: Term<'a>, test: &Test) -> NifResult<Vec<Term<'a>>> {
     let mut found = Vec::new();
-    for item in items {
-        if test.matches(&item.decode::<Binary>()?) {
+    each(items, |item, text| {
+        if test.matches(text) {
             found.push(item);
         }
-    }
+    })?;
     Ok(found)
 }
 
-fn indices(items: ListIterator, test: &Test) -> NifResult<Vec<usize>> {
-    let mut found = Vec::new();
-    for (index, item) in items.enumerate() {
-        if test.matches(&item.decode::<Binary>()?) {
+fn indices(items: Term, test: &Test) -> NifResult<Vec<usize>> {
+    let (mut found, mut index) = (Vec::new(), 0);
+    each(items, |_, text| {
+        if test.matches(text) {
             found.push(index);
         }
-    }
+        index += 1;
+    })?;
     Ok(found)
 }
 
-fn count(items: ListIterator, test: &Test) -> NifResult<usize> {
+fn count(items: Term, test: &Test) -> NifResult<usize> {
     let mut found = 0;
-    for item in items {
-        found += usize::from(test.matches(&item.decode::<Binary>()?));
-    }
+    each(items, |_, text| found += usize::from(test.matches(text)))?;
     Ok(found)
 }
 
@@ -241,20 +243,16 @@ fn make_set_dirty(canonical: Binary, patterns: ListIterator) -> NifResult<Resour
 }
 
 #[nif]
-fn set_indices_n<'a>(env: Env<'a>, items: ListIterator, handle: Term<'a>) -> NifResult<Term<'a>> {
+fn set_indices_n<'a>(env: Env<'a>, items: Term<'a>, handle: Term<'a>) -> NifResult<Term<'a>> {
     set_indices(env, items, handle)
 }
 
 #[nif(schedule = "DirtyCpu", name = "set_indices_d")]
-fn set_indices_dirty<'a>(
-    env: Env<'a>,
-    items: ListIterator,
-    handle: Term<'a>,
-) -> NifResult<Term<'a>> {
+fn set_indices_dirty<'a>(env: Env<'a>, items: Term<'a>, handle: Term<'a>) -> NifResult<Term<'a>> {
     set_indices(env, items, handle)
 }
 
-fn set_indices<'a>(env: Env<'a>, items: ListIterator, handle: Term<'a>) -> NifResult<Term<'a>> {
+fn set_indices<'a>(env: Env<'a>, items: Term<'a>, handle: Term<'a>) -> NifResult<Term<'a>> {
     let (_, canonical, compiled) = handle.decode::<(Atom, Binary, Term)>()?;
     let of_handle = match compiled.decode::<(Term, &Patterns)>() {
         Ok((_, patterns)) if patterns.0.canonical == *canonical => Some(Arc::clone(&patterns.0)),
@@ -263,9 +261,8 @@ fn set_indices<'a>(env: Env<'a>, items: ListIterator, handle: Term<'a>) -> NifRe
     let Some(kept) = of_handle else {
         return Ok(atoms::stale().encode(env));
     };
-    let found = items
-        .map(|item| Ok(kept.set.matching(&item.decode::<Binary>()?)))
-        .collect::<NifResult<Vec<_>>>()?;
+    let mut found = Vec::new();
+    each(items, |_, text| found.push(kept.set.matching(text)))?;
     Ok(found.encode(env))
 }
 
