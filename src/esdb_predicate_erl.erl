@@ -199,7 +199,8 @@ bytes(_, At) -> throw({mistake, At, not_a_binary}).
 pattern(Kind, {Kind, Pattern, _}, At) -> bytes(Pattern, At);
 pattern(_, Pattern, At) -> bytes(Pattern, At).
 
--spec wildcard(normal_path(), binary()) -> normal().
+-spec wildcard(normal_path(), binary()) ->
+    {prefix | suffix | equals_bytes | infix | wildcard, normal_path(), binary()}.
 wildcard(Path, Pattern) ->
     case esdb_wildcard_erl:compile(Pattern) of
         {equals, Bytes} -> {equals_bytes, Path, Bytes};
@@ -239,7 +240,7 @@ checked(Term) ->
         throw:not_normal -> error
     end.
 
--spec written(term(), non_neg_integer()) -> predicate().
+-spec written(term(), non_neg_integer()) -> boolean() | tuple().
 written(_, Depth) when Depth > ?MAX_DEPTH -> throw(not_normal);
 written(Boolean, _) when is_boolean(Boolean) -> Boolean;
 written({Op, Normals}, Depth) when (Op =:= 'and' orelse Op =:= 'or') ->

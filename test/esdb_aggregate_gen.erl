@@ -28,7 +28,8 @@ list_of_events() ->
     frequency([
         {12, events()},
         {1, ?LET({Events, Tail}, {events(), hostile()}, Events ++ Tail)},
-        {1, hostile()}
+        {1, hostile()},
+        {8, esdb_filter_gen:segments(event())}
     ]).
 
 events() -> list(frequency([{10, event()}, {1, hostile()}])).
