@@ -124,9 +124,9 @@ add({sum, Ints, Floats}, Number) -> {sum, Ints, Floats + Number}.
 total({sum, Ints, none}) -> Ints;
 total({sum, Ints, Floats}) -> nearest(Ints) + Floats.
 
-%% The float next to a number, of two the even one. Erlang's own conversion is that since release 29
-%% only: before, integers of several words were rounded once for each of them. One word is rounded by
-%% the processor, with a bit that stands for all below it.
+%% The float next to a number, of two the even one. Erlang's own conversion is that in release 29;
+%% before, integers of several words were rounded once for each of them. One word is rounded by the
+%% processor, with a bit that stands for all below it.
 -spec nearest(number()) -> float().
 nearest(Float) when is_float(Float) -> Float;
 nearest(Int) when Int < 0 -> -nearest(-Int);
@@ -267,8 +267,8 @@ statistics(_, _, _, _) ->
     error(badarg).
 
 %% Packed events: a field is one of the data, whatever its name. In the questions to segments a path
-%% that begins with an envelope key leads into the event: for a field of such a name the twin is asked,
-%% which takes the path in its normal form.
+%% that begins with an envelope key leads into the event: for a field of such a name the twin is
+%% asked, which takes the path in its normal form.
 
 -type segments() :: esdb_segment_nif:segments().
 -type error() :: {error, esdb_segment_nif:reason()}.

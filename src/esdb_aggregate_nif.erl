@@ -19,10 +19,10 @@ that no float holds is `badarith`.
 ```
 
 In place of the list, events may be packed: a segment of `m:esdb_segment_nif`, one with its
-dictionary, or a list of these, which counts as one sequence. Then sums, counts, groups and folds are
-answered on their bytes, floats are added segment by segment, and a segment that cannot be read is
-`{error, Reason}`, with the reasons given there. A list is one of segments if its first element is
-one.
+dictionary, or a list of these, which counts as one sequence. Then sums, counts, groups and folds
+are answered on their bytes, floats are added segment by segment, and a segment that cannot be read
+is `{error, Reason}`, with the reasons given there. A list is one of segments if its first element
+is one; fields, values and paths have to be such as a segment can hold, or they are `badarg`.
 
 Fields of events can be *tagged*: `{sum, Number}` is added to what the state has; what stands in
 `{overwrite, Value}` replaces it, and any other value does too. See `aggregate_events/3`.

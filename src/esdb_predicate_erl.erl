@@ -256,9 +256,9 @@ written(_, _) -> throw(not_normal).
 
 %% Evaluation
 
-%% A test of the field at a path, called V. The fields that are asked for most, a key of the event or
-%% of its data, are matched in the head of the fun: that is what a fun of the caller would do. (A key
-%% that stands there as it is, and is in no variable, is found twice as fast.)
+%% A test of the field at a path, called V. The fields that are asked for most, a key of the event
+%% or of its data, are matched in the head of the fun: that is what a fun of the caller would do. (A
+%% key that stands there as it is, and is in no variable, is found twice as fast.)
 -define(ON(Path, V, Test),
     case Path of
         {event, [event_type]} ->

@@ -17,9 +17,9 @@ understands it alike.
 
 The automaton is Thompson's, made deterministic as the text is read (see Russ Cox, "Regular
 Expression Matching Can Be Simple And Fast", 2007): each byte is looked at once, and the states
-found so far are forgotten when they become too many. A state is the set of places that are reached, and
-what the byte before was as far as `^`, `\b` and their like ask. Bytes that no class tells apart
-share their transitions.
+found so far are forgotten when they become too many. A state is the set of places that are
+reached, and what the byte before was as far as `^`, `\b` and their like ask. Bytes that no class
+tells apart share their transitions.
 """.
 
 -export([parse/1, rendering/1, size/1]).

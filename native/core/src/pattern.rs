@@ -191,7 +191,7 @@ fn fits(text: &[u8], piece: &[u8]) -> bool {
 #[derive(Debug)]
 pub struct Regex {
     engine: Engine,
-    table: Option<Table>,
+    table: Option<Box<Table>>,
 }
 
 /// Far above what an expression needs that the parser lets through.
@@ -231,7 +231,7 @@ impl Regex {
 
     fn made(text: &str) -> Option<Self> {
         let engine = engine(text)?;
-        let table = Table::new(text);
+        let table = Table::new(text).map(Box::new);
         Some(Self { engine, table })
     }
 
