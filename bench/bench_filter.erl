@@ -145,7 +145,11 @@ predicates() ->
         ours => Ours,
         rival => {"a fun with fields known", fun() -> lists:filter(Known, Events) end}
     }),
-    Told = told(event_type, ~"paid", amount, 500),
+    %% Not known to the compiler.
+    [TypeKey, Type, Key, Least] = binary_to_term(
+        term_to_binary([event_type, ~"paid", amount, 500])
+    ),
+    Told = told(TypeKey, Type, Key, Least),
     _ = compare("a type and a number", none, #{
         ours => Ours,
         rival => {"a fun with fields told", fun() -> lists:filter(Told, Events) end}
