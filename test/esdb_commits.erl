@@ -1,7 +1,7 @@
 -module(esdb_commits).
 -moduledoc """
-Real events for tests: 500 commits of a history, made from `test/data/commits.json`, or all of a file
-of the demo when the environment variable `ESDB_EVENTS` names one.
+Real events for tests: 500 commits of a history, made from `test/data/commits.json`, or all of a
+file of the demo when the environment variable `ESDB_EVENTS` names one.
 """.
 
 -export([events/0]).
