@@ -1,5 +1,7 @@
 -module(bench_filter).
--moduledoc "Patterns over lists of names against `re` compiled once, and predicates over maps against funs.".
+-moduledoc """
+Patterns over lists of names against `re` compiled once, and predicates over maps against funs.
+""".
 
 -export([run/0]).
 
@@ -11,12 +13,13 @@ run() ->
     lists:foreach(fun(Row) -> list_row(Names, Row) end, [
         {"regex, a literal and digits", regex, ~"^order-[0-9]+5$", 8.0},
         {"regex, alternatives", regex, ~"(paid|sent)-.*7", 8.0},
-        {"regex, no literal", regex, ~"[a-z]+-[0-9]*[02468]-", none},
+        {"regex, no literal", regex, ~"[a-z]+-[0-9]*[02468]-", 8.0},
         {"wildcard p*", wildcard, ~"order-*", 6.0},
         {"wildcard p*s", wildcard, ~"order-*5", 6.0},
         {"wildcard *i*", wildcard, ~"*-paid-*", 6.0},
         {"wildcard with ?", wildcard, ~"*-pa?d-*7", 6.0}
     ]),
+    _ = kept_row(Names),
     one_text(),
     sets(Names),
     predicates().
@@ -47,6 +50,20 @@ list_row(Names, {What, Kind, Pattern, Goal}) ->
     compare(What, Goal, #{
         ours => {"match_indices", fun() -> esdb_filter_nif:match_indices(Names, Handle) end},
         rival => {"re, compiled once", fun() -> with_re(Names, Compiled) end}
+    }).
+
+%% The rival keeps what matches: that costs it less than places.
+-spec kept_row([binary()]) -> float().
+kept_row(Names) ->
+    Text = ~"(paid|sent)-.*7",
+    {ok, Handle} = esdb_filter_nif:compile_regex(Text),
+    {ok, Compiled} = re:compile(Text),
+    compare("regex, the texts that match", 8.0, #{
+        ours => {"filter_by_regex", fun() -> esdb_filter_nif:filter_by_regex(Names, Handle) end},
+        rival =>
+            {"re, compiled once", fun() ->
+                [Name || Name <- Names, re:run(Name, Compiled, [{capture, none}]) =:= match]
+            end}
     }).
 
 -spec handle(regex | wildcard, binary()) -> {esdb_filter_nif:pattern(), Text :: binary()}.
@@ -119,19 +136,56 @@ predicates() ->
     {ok, Handle} = esdb_filter_nif:compile_predicate(
         {'and', [{event_type, ~"paid"}, {gt, amount, 500}]}
     ),
-    Paid = fun
+    Ours = {"filter_events", fun() -> esdb_filter_nif:filter_events(Events, Handle) end},
+    Known = fun
         (#{event_type := ~"paid", data := #{amount := Amount}}) -> Amount > 500;
         (_) -> false
     end,
     _ = compare("a type and a number", none, #{
-        ours => {"filter_events", fun() -> esdb_filter_nif:filter_events(Events, Handle) end},
-        rival => {"lists:filter, a fun", fun() -> lists:filter(Paid, Events) end}
+        ours => Ours,
+        rival => {"a fun with fields known", fun() -> lists:filter(Known, Events) end}
     }),
+    %% Not known to the compiler.
+    [TypeKey, Type, Key, Least] = binary_to_term(
+        term_to_binary([event_type, ~"paid", amount, 500])
+    ),
+    Told = told(TypeKey, Type, Key, Least),
+    _ = compare("a type and a number", none, #{
+        ours => Ours,
+        rival => {"a fun with fields told", fun() -> lists:filter(Told, Events) end}
+    }),
+    packed(Events, Handle),
     esdb_bench:note(
-        "A predicate is a term that can be stored and sent, and is interpreted in Erlang in both "
-        "modes: a fun of the caller is compiled.",
+        "A predicate is a term that can be stored and sent. Over maps it is made into funs, in "
+        "both modes: it costs as much as a fun that is told its fields and values when the program "
+        "runs, and twice a fun in which they are written down.",
         []
     ).
+
+-spec told(term(), term(), term(), number()) -> fun((map()) -> boolean()).
+told(TypeKey, Type, Key, Least) ->
+    fun
+        (#{TypeKey := Known, data := #{Key := Value}}) when Known =:= Type -> Value > Least;
+        (_) -> false
+    end.
+
+-spec packed([map()], esdb_filter_nif:predicate()) -> float().
+packed(Events, Handle) ->
+    Segment = esdb_segment_nif:pack(Events),
+    Encoded = [term_to_binary(Event) || Event <- Events],
+    compare("how many, the events packed", none, #{
+        ours => {"filter_count", fun() -> esdb_filter_nif:filter_count(Segment, Handle) end},
+        rival =>
+            {"binary_to_term, fun", fun() ->
+                length([
+                    found
+                 || Event <- Encoded,
+                    #{event_type := ~"paid", data := #{amount := Amount}} <-
+                        [binary_to_term(Event)],
+                    Amount > 500
+                ])
+            end}
+    }).
 
 -spec compare(string(), float() | none, esdb_bench:row()) -> float().
 compare(What, none, Row) -> esdb_bench:compare(What, Row);

@@ -18,6 +18,12 @@ that no float holds is `badarith`.
 #{account => <<"b">>,amount => 75}
 ```
 
+In place of the list, events may be packed: a segment of `m:esdb_segment_nif`, one with its
+dictionary, or a list of these, which counts as one sequence. Then sums, counts, groups and folds
+are answered on their bytes, floats are added segment by segment, and a segment that cannot be read
+is `{error, Reason}`, with the reasons given there. A list is one of segments if its first element
+is one; fields, values and paths have to be such as a segment can hold, or they are `badarg`.
+
 Fields of events can be *tagged*: `{sum, Number}` is added to what the state has; what stands in
 `{overwrite, Value}` replaces it, and any other value does too. See `aggregate_events/3`.
 
@@ -31,7 +37,7 @@ these functions are the same Erlang in both modes. Grouping runs in the library.
 -export([sum_field/2, count_where/3, group_by/3, aggregation_stats/1]).
 %% Implementation
 -export([implementation/0, is_nif_loaded/0]).
--export_type([event/0, path/0, aggregate/0]).
+-export_type([event/0, events/0, path/0, aggregate/0]).
 
 -nifs([implementation/0, grouped_n/3, grouped_d/3]).
 -on_load(init_nif/0).
@@ -39,6 +45,8 @@ these functions are the same Erlang in both modes. Grouping runs in the library.
 -dialyzer({nowarn_function, [is_nif_loaded/0, grouped/3, grouped_n/3]}).
 
 -type event() :: map() | term().
+-type events() :: [event()] | esdb_segment_nif:segments().
+-type error() :: {error, esdb_segment_nif:reason()}.
 -type path() :: term() | [term(), ...].
 -type aggregate() :: count | {sum | min | max | avg, path()}.
 
@@ -75,13 +83,21 @@ applied to the state `Init`.
 With `Finalize` the result is `finalize/1` of the state. A state that is no map, or a `Finalize`
 that is no boolean, is `badarg`.
 """.
--spec aggregate_events(Events :: [event()], Init :: map(), Finalize :: boolean()) -> map().
-aggregate_events(Events, Init, true) when is_list(Events), is_map(Init) ->
-    esdb_aggregate_erl:finalize(esdb_aggregate_erl:fold(Events, Init));
-aggregate_events(Events, Init, false) when is_list(Events), is_map(Init) ->
-    esdb_aggregate_erl:fold(Events, Init);
+-spec aggregate_events(events(), Init :: map(), Finalize :: boolean()) -> map() | error().
+aggregate_events(Events, Init, Finalize) when is_map(Init), is_boolean(Finalize) ->
+    case {folded(Events, Init), Finalize} of
+        {State, true} when is_map(State) -> esdb_aggregate_erl:finalize(State);
+        {Result, _} -> Result
+    end;
 aggregate_events(_, _, _) ->
     error(badarg).
+
+-spec folded(events(), map()) -> map() | error().
+folded(Events, Init) ->
+    case esdb_events_erl:is_packed(Events) of
+        true -> esdb_segment_nif:fold_tagged(Events, Init);
+        false -> esdb_aggregate_erl:fold(Events, Init)
+    end.
 
 -doc "Applies fields, in their order, to a state; the rules are those of `aggregate_events/3`.".
 -spec merge_tagged_batch(Pairs :: [{Key :: term(), Value :: term()}], State :: map()) -> map().
@@ -103,16 +119,24 @@ The sum of a field of the data of all events.
 A number counts, and so does `{sum, Number}`; any other value, or none, does not. Without numbers it
 is 0. Integers are added exactly, floats from left to right, and both to each other at the end.
 """.
--spec sum_field(Events :: [event()], Field :: term()) -> number().
-sum_field(Events, Field) -> esdb_aggregate_erl:sum_field(Events, Field).
+-spec sum_field(events(), Field :: term()) -> number() | error().
+sum_field(Events, Field) ->
+    case esdb_events_erl:is_packed(Events) of
+        true -> esdb_aggregate_erl:packed_sum(Events, Field);
+        false -> esdb_aggregate_erl:sum_field(Events, Field)
+    end.
 
 -doc """
 How many events have exactly (`=:=`) this value in a field of their data.
 
 A field that is not there counts as `undefined`.
 """.
--spec count_where(Events :: [event()], Field :: term(), Value :: term()) -> non_neg_integer().
-count_where(Events, Field, Value) -> esdb_aggregate_erl:count_where(Events, Field, Value).
+-spec count_where(events(), Field :: term(), Value :: term()) -> non_neg_integer() | error().
+count_where(Events, Field, Value) ->
+    case esdb_events_erl:is_packed(Events) of
+        true -> esdb_aggregate_erl:packed_count(Events, Field, Value);
+        false -> esdb_aggregate_erl:count_where(Events, Field, Value)
+    end.
 
 -doc """
 Groups events by the value at `Path` and answers `Aggregates` for each group: a value for one
@@ -132,28 +156,45 @@ equal (`=:=`).
 
 A path or an aggregate of another form is `badarg`.
 """.
--spec group_by(Events :: [event()], path(), aggregate()) -> #{term() => number() | undefined};
-    (Events :: [event()], path(), [aggregate()]) -> #{term() => [number() | undefined]}.
-group_by(Events, Path, Aggregates) when is_list(Events), is_list(Aggregates) ->
+-spec group_by(events(), path(), aggregate()) -> #{term() => number() | undefined} | error();
+    (events(), path(), [aggregate()]) -> #{term() => [number() | undefined]} | error().
+group_by(Events, Path, Aggregates) ->
+    case esdb_events_erl:is_packed(Events) of
+        true -> esdb_segment_nif:group_by(Events, Path, Aggregates);
+        false -> grouped_maps(Events, Path, Aggregates)
+    end.
+
+-spec grouped_maps([event()], path(), aggregate() | [aggregate()]) -> #{term() => term()}.
+grouped_maps(Events, Path, Aggregates) when is_list(Events), is_list(Aggregates) ->
     grouped(Events, path(Path), questions(Aggregates));
-group_by(Events, Path, Aggregate) when is_list(Events) ->
-    #{Key => Value || Key := [Value] <- group_by(Events, Path, [Aggregate])};
-group_by(_, _, _) ->
+grouped_maps(Events, Path, Aggregate) when is_list(Events) ->
+    #{Key => Value || Key := [Value] <- grouped_maps(Events, Path, [Aggregate])};
+grouped_maps(_, _, _) ->
     error(badarg).
 
 -doc """
 How many events there are, how many of them have data that is not empty, and how many different
-fields all data has together.
+fields all data has together. Packed events are all built for this.
 """.
--spec aggregation_stats(Events :: [event()]) ->
+-spec aggregation_stats(events()) ->
     #{
         total_events := non_neg_integer(),
         events_with_data := non_neg_integer(),
         unique_fields := non_neg_integer()
-    }.
+    }
+    | error().
 aggregation_stats(Events) ->
-    {Total, WithData, Fields} = esdb_aggregate_erl:statistics(Events),
-    #{total_events => Total, events_with_data => WithData, unique_fields => Fields}.
+    Statistics =
+        case esdb_events_erl:is_packed(Events) of
+            true -> esdb_aggregate_erl:packed_statistics(Events);
+            false -> esdb_aggregate_erl:statistics(Events)
+        end,
+    case Statistics of
+        {error, Reason} ->
+            {error, Reason};
+        {Total, WithData, Fields} ->
+            #{total_events => Total, events_with_data => WithData, unique_fields => Fields}
+    end.
 
 %% Arguments
 

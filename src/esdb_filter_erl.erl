@@ -8,36 +8,75 @@ The Erlang twin of the library behind `esdb_filter_nif`: patterns over texts and
 [<<"ab">>]
 ```
 
-A pattern is its handle `{Kind, Bytes, {Cost, Made}}`, and the bytes decide. Where `Made` does not
-belong to them, a wildcard is made anew, and of a regular expression the answer is `stale`: whoever
-asks has to give the bytes to the parser first.
+A pattern is its handle `{Kind, Bytes, {Cost, Kept}}`, and the bytes decide. Where `Kept` was not
+made of them, a wildcard is made anew, and of a regular expression the answer is `stale`: whoever
+asks has to give the bytes to the parser first. What is kept is wrapped in a fun of this module, for
+nobody else can make one: so what is in a forged handle is never taken for it.
 """.
 
--export([make/2, match/2, filter/2, indices/2, count/2]).
+-export([make/2, match/2, wildcard/3, filter/2, indices/2, count/2]).
 -export([make_set/2, set_indices/2]).
 -export([has_prefix/2, has_suffix/2]).
--export_type([kind/0, made/0, pattern/0, made_set/0]).
+-export_type([kind/0, kept/0, pattern/0]).
+
+%% Dialyzer does not follow what is folded.
+-dialyzer({no_missing_return, count/2}).
 
 -type kind() :: esdb_wildcard | esdb_regex.
--opaque made() :: {
-    made, binary(), {esdb_wildcard, esdb_wildcard_erl:wildcard()} | {esdb_regex, term()}
-}.
--opaque made_set() :: {made_set, Canonical :: binary(), [made()]}.
+-type made() ::
+    {made, esdb_wildcard, binary(), esdb_wildcard_erl:wildcard()}
+    | {made, esdb_regex, binary(), esdb_regex_erl:automaton()}.
+-type made_set() :: {made_set, Canonical :: binary(), [made()]}.
+-type kept() :: fun(() -> made() | made_set()).
 -type pattern() :: {kind(), binary(), term()}.
 
 -doc "What is kept of a pattern. The bytes of a regular expression are a rendering of the parser.".
--spec make(kind(), binary()) -> made().
-make(esdb_wildcard, Bytes) ->
-    {made, Bytes, {esdb_wildcard, esdb_wildcard_erl:compile(Bytes)}};
-make(esdb_regex, Bytes) ->
+-spec make(kind(), binary()) -> kept().
+make(Kind, Bytes) -> kept(made(Kind, Bytes)).
+
+-spec made(kind(), binary()) -> made().
+made(esdb_wildcard, Bytes) ->
+    {made, esdb_wildcard, Bytes, esdb_wildcard_erl:compile(Bytes)};
+made(esdb_regex, Bytes) ->
     {ok, Parsed} = esdb_regex_erl:parse(Bytes),
-    {made, Bytes, {esdb_regex, esdb_regex_erl:automaton(Parsed)}}.
+    {made, esdb_regex, Bytes, esdb_regex_erl:automaton(Parsed)}.
+
+-spec kept(made() | made_set()) -> kept().
+kept(Made) -> fun() -> Made end.
+
+%% What this module has kept in a handle.
+-spec opened(term()) -> term().
+opened({_, Kept}) when is_function(Kept, 0) ->
+    case erlang:fun_info(Kept, module) of
+        {module, ?MODULE} -> called(Kept);
+        _ -> none
+    end;
+opened(_) ->
+    none.
+
+%% A fun of another version of this module is an error.
+-spec called(fun(() -> term())) -> term().
+called(Kept) ->
+    try
+        Kept()
+    catch
+        error:_ -> none
+    end.
 
 %% What was made of a handle, on this node and by this implementation.
 -spec made(pattern()) -> made() | stale.
-made({Kind, Bytes, {_, {made, Bytes, {Kind, _}} = Made}}) -> Made;
-made({esdb_wildcard, Bytes, _}) -> make(esdb_wildcard, Bytes);
-made({esdb_regex, _, _}) -> stale.
+made({Kind, Bytes, Compiled}) ->
+    case opened(Compiled) of
+        {made, Kind, Bytes, _} = Made -> Made;
+        _ when Kind =:= esdb_wildcard -> made(esdb_wildcard, Bytes);
+        _ -> stale
+    end.
+
+-doc "Whether a whole text matches a wildcard; what was kept of it saves making it.".
+-spec wildcard(binary(), binary(), Compiled :: term()) -> boolean().
+wildcard(Text, Bytes, Compiled) ->
+    {made, esdb_wildcard, _, Wildcard} = made({esdb_wildcard, Bytes, Compiled}),
+    esdb_wildcard_erl:is_match(Text, Wildcard).
 
 -doc "Whether a text matches.".
 -spec match(binary(), pattern()) -> boolean() | stale.
@@ -86,25 +125,28 @@ fold(Fun, Acc, [Item | Items], Index, Made) ->
 
 %% The automaton learns from each text for the next.
 -spec ask(binary(), made()) -> {boolean(), made()}.
-ask(Text, {made, _, {esdb_wildcard, Wildcard}} = Made) ->
+ask(Text, {made, esdb_wildcard, _, Wildcard} = Made) ->
     {esdb_wildcard_erl:is_match(Text, Wildcard), Made};
-ask(Text, {made, Bytes, {esdb_regex, Automaton}}) ->
+ask(Text, {made, esdb_regex, Bytes, Automaton}) ->
     {IsMatch, Automaton1} = esdb_regex_erl:match(Text, Automaton),
-    {IsMatch, {made, Bytes, {esdb_regex, Automaton1}}}.
+    {IsMatch, {made, esdb_regex, Bytes, Automaton1}}.
 
 -doc "What is kept of a set of patterns.".
--spec make_set(Canonical :: binary(), [{kind(), binary()}]) -> made_set().
+-spec make_set(Canonical :: binary(), [{kind(), binary()}]) -> kept().
 make_set(Canonical, Patterns) ->
-    {made_set, Canonical, [make(Kind, Bytes) || {Kind, Bytes} <- Patterns]}.
+    kept({made_set, Canonical, [made(Kind, Bytes) || {Kind, Bytes} <- Patterns]}).
 
 -doc "For each text the places of the patterns that match it, from 0, ascending.".
 -spec set_indices([binary()], {esdb_match_set, binary(), term()}) ->
     [[non_neg_integer()]] | stale.
-set_indices(Items, {esdb_match_set, Canonical, {_, {made_set, Canonical, Made}}}) ->
-    {Found, _} = lists:mapfoldl(fun each/2, Made, Items),
-    Found;
-set_indices(_, _) ->
-    stale.
+set_indices(Items, {esdb_match_set, Canonical, Compiled}) ->
+    case opened(Compiled) of
+        {made_set, Canonical, Made} ->
+            {Found, _} = lists:mapfoldl(fun each/2, Made, Items),
+            Found;
+        _ ->
+            stale
+    end.
 
 -spec each(binary(), [made()]) -> {[non_neg_integer()], [made()]}.
 each(Item, Made) ->

@@ -20,8 +20,15 @@ explodes; its dialect is the table of `doc/guides/patterns.md`.
 ```
 
 Where a pattern is asked for, its text or a handle will do. A handle is made once and asked many
-times; it is a value of this node, not to be stored: on another node it works, but is made again in
-each call. A regular expression that is given as text is parsed in each call.
+times; it is a value of this node, not to be stored: on another node it works, but may be made again
+in each call. A regular expression that is given as text is parsed in each call.
+
+## Predicates
+
+Functions over events take a list of maps, or events that are packed: a segment of
+`m:esdb_segment_nif`, one with its dictionary, or a list of these, which counts as one sequence. Of
+packed events those are built that are in the answer. A list is one of segments if its first element
+is one.
 
 An event is a map, and its data the map under `data`, or the event itself where there is none. A
 predicate is one of
@@ -45,6 +52,12 @@ A path is a key or a list of keys, into the data; or into the event itself, when
 the atom `stream_id`, `event_type`, `version`, `metadata`, `event_id` or `epoch_us`. Numbers are
 equal by value (1 and 1.0), everything else exactly, and numbers inside lists and maps exactly, too.
 A field that is missing satisfies nothing but what is around it with `not`.
+
+## Errors
+
+A predicate that is none, an event that is no map, a list without an end and what is neither events
+nor segments raise `badarg`. A segment that cannot be read is `{error, Reason}`, with the reasons of
+`m:esdb_segment_nif`.
 """.
 
 %% Handles
@@ -60,12 +73,14 @@ A field that is missing satisfies nothing but what is around it with `not`.
 -export([any_match/2, all_match/2]).
 %% Implementation
 -export([implementation/0, is_nif_loaded/0]).
--export_type([wildcard/0, regex/0, pattern/0, match_set/0, predicate/0, event/0]).
+-export_type([wildcard/0, regex/0, pattern/0, match_set/0, predicate/0, event/0, events/0]).
 
 -nifs([
     implementation/0,
     make_n/2,
     make_d/2,
+    wildcard_n/3,
+    wildcard_d/3,
     match_n/2,
     match_d/2,
     filter_n/2,
@@ -82,6 +97,9 @@ A field that is missing satisfies nothing but what is around it with `not`.
 -on_load(init_nif/0).
 %% Dialyzer does not know that the library replaces functions, or what its handles hold.
 -dialyzer({nowarn_function, is_nif_loaded/0}).
+%% Nor what it returns in their place; and results that go through a function for all kinds of them
+%% are one type to it.
+-dialyzer([no_missing_return, no_extra_return]).
 
 %% The pattern itself, and what this node made of it, with what it costs a byte.
 -type wildcard() :: binary() | {esdb_wildcard, binary(), term()}.
@@ -90,9 +108,10 @@ A field that is missing satisfies nothing but what is around it with `not`.
 -type match_set() :: {esdb_match_set, Canonical :: binary(), term()}.
 -type predicate() :: esdb_predicate_erl:predicate() | esdb_predicate_erl:handle().
 -type event() :: map().
+-type events() :: [event()] | esdb_segment_nif:segments().
+-type error() :: {error, esdb_segment_nif:reason()}.
 -type handle() :: {esdb_wildcard | esdb_regex, binary(), term()}.
--type made() :: reference() | esdb_filter_erl:made().
--type made_set() :: reference() | esdb_filter_erl:made_set().
+-type made() :: reference() | esdb_filter_erl:kept().
 
 %% A step is about a nanosecond: what a normal scheduler takes is at most a millisecond.
 -define(SHORT, 1_000_000).
@@ -277,46 +296,128 @@ match_set_indices(Items, Patterns) ->
 
 %% Events
 
--doc "The events that satisfy a predicate, in their order. An event that is no map is `badarg`.".
--spec filter_events(Events :: [event()], predicate()) -> [event()].
+-doc "The events that satisfy a predicate, in their order.".
+-spec filter_events(events(), predicate()) -> [event()] | error().
 filter_events(Events, Predicate) ->
-    Test = test(Predicate),
-    [Event || Event <- list(Events), Test(Event)].
+    case esdb_events_erl:is_packed(Events) of
+        true -> packed(esdb_segment_nif:select(Events, Predicate));
+        false -> selected(Events, esdb_predicate_erl:test(Predicate), [])
+    end.
 
 -doc "How many events satisfy a predicate.".
--spec filter_count(Events :: [event()], predicate()) -> non_neg_integer().
-filter_count(Events, Predicate) -> length(filter_events(Events, Predicate)).
+-spec filter_count(events(), predicate()) -> non_neg_integer() | error().
+filter_count(Events, Predicate) ->
+    case esdb_events_erl:is_packed(Events) of
+        true -> packed(esdb_segment_nif:count_where(Events, Predicate));
+        false -> counted(Events, esdb_predicate_erl:test(Predicate), 0)
+    end.
 
 -doc "The events that satisfy a predicate, and the others.".
--spec partition_events(Events :: [event()], predicate()) -> {[event()], [event()]}.
-partition_events(Events, Predicate) -> lists:partition(test(Predicate), list(Events)).
+-spec partition_events(events(), predicate()) -> {[event()], [event()]} | error().
+partition_events(Events, Predicate) ->
+    Test = test(Predicate),
+    over_maps(Events, fun(Maps) -> lists:partition(Test, Maps) end).
 
 -doc "The first event that satisfies a predicate.".
--spec first_match(Events :: [event()], predicate()) -> {ok, event()} | not_found.
+-spec first_match(events(), predicate()) -> {ok, event()} | not_found | error().
 first_match(Events, Predicate) ->
-    case lists:search(test(Predicate), list(Events)) of
+    case esdb_events_erl:is_packed(Events) of
+        true -> packed(esdb_segment_nif:first(Events, Predicate));
+        false -> searched(test(Predicate), list(Events))
+    end.
+
+-doc """
+The events that satisfy a predicate, each with its place from 0.
+
+All events of a segment are built for this: `filter_events/2` builds only those that it returns.
+""".
+-spec find_all(events(), predicate()) -> [{non_neg_integer(), event()}] | error().
+find_all(Events, Predicate) ->
+    Test = test(Predicate),
+    over_maps(Events, fun(Maps) ->
+        [Found || {_, Event} = Found <- lists:enumerate(0, Maps), Test(Event)]
+    end).
+
+-doc "Whether some event satisfies a predicate.".
+-spec any_match(events(), predicate()) -> boolean() | error().
+any_match(Events, Predicate) ->
+    case first_match(Events, Predicate) of
+        {ok, _} -> true;
+        not_found -> false;
+        {error, Reason} -> {error, Reason}
+    end.
+
+-doc "Whether all events satisfy a predicate; those of an empty list do.".
+-spec all_match(events(), predicate()) -> boolean() | error().
+all_match(Events, Predicate) ->
+    case esdb_events_erl:is_packed(Events) of
+        true -> all_of_packed(Events, filter_count(Events, Predicate));
+        false -> lists:all(test(Predicate), list(Events))
+    end.
+
+-spec all_of_packed(esdb_segment_nif:segments(), non_neg_integer() | error()) ->
+    boolean() | error().
+all_of_packed(_, {error, Reason}) ->
+    {error, Reason};
+all_of_packed(Segments, Count) when is_list(Segments) ->
+    %% Each can be read: that has just been done.
+    Count =:= lists:sum([esdb_segment_nif:count(Segment) || Segment <- Segments]);
+all_of_packed(Segment, Count) ->
+    Count =:= esdb_segment_nif:count(Segment).
+
+%% With what is no map refused.
+-spec test(predicate()) -> fun((event()) -> boolean()).
+test(Predicate) ->
+    Test = esdb_predicate_erl:test(Predicate),
+    fun(Event) -> esdb_predicate_erl:matches(Test, Event) end.
+
+-spec selected([event()] | term(), esdb_predicate_erl:test(), [event()]) -> [event()].
+selected([#{} = Event | Events], Test, Found) ->
+    case Test(Event) of
+        true -> selected(Events, Test, [Event | Found]);
+        false -> selected(Events, Test, Found)
+    end;
+selected([], _, Found) ->
+    lists:reverse(Found);
+selected(_, _, _) ->
+    error(badarg).
+
+-spec counted([event()] | term(), esdb_predicate_erl:test(), non_neg_integer()) ->
+    non_neg_integer().
+counted([#{} = Event | Events], Test, Count) ->
+    case Test(Event) of
+        true -> counted(Events, Test, Count + 1);
+        false -> counted(Events, Test, Count)
+    end;
+counted([], _, Count) ->
+    Count;
+counted(_, _, _) ->
+    error(badarg).
+
+-spec searched(fun((event()) -> boolean()), [event()]) -> {ok, event()} | not_found.
+searched(Test, Events) ->
+    case lists:search(Test, Events) of
         {value, Event} -> {ok, Event};
         false -> not_found
     end.
 
--doc "The events that satisfy a predicate, each with its place from 0.".
--spec find_all(Events :: [event()], predicate()) -> [{non_neg_integer(), event()}].
-find_all(Events, Predicate) ->
-    Test = test(Predicate),
-    [Found || {_, Event} = Found <- lists:enumerate(0, list(Events)), Test(Event)].
+%% Where all events have to be built anyway.
+-spec over_maps(events() | term(), fun(([event()]) -> X)) -> X | error().
+over_maps(Events, Fun) ->
+    case esdb_events_erl:is_packed(Events) of
+        false ->
+            Fun(list(Events));
+        true ->
+            case esdb_events_erl:built(Events) of
+                {ok, Built} -> Fun(lists:append(Built));
+                {error, Reason} -> {error, Reason}
+            end
+    end.
 
--doc "Whether some event satisfies a predicate.".
--spec any_match(Events :: [event()], predicate()) -> boolean().
-any_match(Events, Predicate) -> lists:any(test(Predicate), list(Events)).
-
--doc "Whether all events satisfy a predicate; those of an empty list do.".
--spec all_match(Events :: [event()], predicate()) -> boolean().
-all_match(Events, Predicate) -> lists:all(test(Predicate), list(Events)).
-
--spec test(predicate()) -> fun((event()) -> boolean()).
-test(Predicate) ->
-    {esdb_predicate, _, {_, Compiled}} = esdb_predicate_erl:handle(Predicate),
-    fun(Event) -> esdb_predicate_erl:matches(Compiled, Event) end.
+%% A predicate that is none is misuse here, whatever is asked.
+-spec packed(X | {error, esdb_segment_nif:reason()}) -> X | error().
+packed({error, {invalid_predicate, _}}) -> error(badarg);
+packed(Answer) -> Answer.
 
 %% A proper one, or badarg.
 -spec list([event()] | term()) -> [event()].
@@ -371,6 +472,11 @@ fresh(Answer, _, _) ->
     Answer.
 
 -spec match(binary(), handle()) -> boolean().
+match(Text, {esdb_wildcard, Bytes, Kept} = Handle) ->
+    case work(byte_size(Text), Handle) of
+        short -> wildcard_n(Text, Bytes, Kept);
+        long -> wildcard_d(Text, Bytes, Kept)
+    end;
 match(Text, Handle) ->
     Answer =
         case work(byte_size(Text), Handle) of
@@ -461,6 +567,13 @@ make_n(Kind, Bytes) -> esdb_filter_erl:make(Kind, Bytes).
 -spec make_d(esdb_filter_erl:kind(), binary()) -> made().
 make_d(Kind, Bytes) -> esdb_filter_erl:make(Kind, Bytes).
 
+%% The library needs the bytes only.
+-spec wildcard_n(binary(), binary(), term()) -> boolean().
+wildcard_n(Text, Bytes, Kept) -> esdb_filter_erl:wildcard(Text, Bytes, Kept).
+
+-spec wildcard_d(binary(), binary(), term()) -> boolean().
+wildcard_d(Text, Bytes, Kept) -> esdb_filter_erl:wildcard(Text, Bytes, Kept).
+
 -spec match_n(binary(), handle()) -> boolean() | stale.
 match_n(Text, Handle) -> esdb_filter_erl:match(Text, Handle).
 
@@ -485,10 +598,10 @@ count_n(Items, Handle) -> esdb_filter_erl:count(Items, Handle).
 -spec count_d([binary()], handle()) -> non_neg_integer() | stale.
 count_d(Items, Handle) -> esdb_filter_erl:count(Items, Handle).
 
--spec make_set_n(binary(), [{esdb_filter_erl:kind(), binary()}]) -> made_set().
+-spec make_set_n(binary(), [{esdb_filter_erl:kind(), binary()}]) -> made().
 make_set_n(Canonical, Patterns) -> esdb_filter_erl:make_set(Canonical, Patterns).
 
--spec make_set_d(binary(), [{esdb_filter_erl:kind(), binary()}]) -> made_set().
+-spec make_set_d(binary(), [{esdb_filter_erl:kind(), binary()}]) -> made().
 make_set_d(Canonical, Patterns) -> esdb_filter_erl:make_set(Canonical, Patterns).
 
 -spec set_indices_n([binary()], match_set()) -> [[non_neg_integer()]] | stale.

@@ -5,8 +5,8 @@ Predicates on events: their normal form, its bytes, and the evaluation on maps.
 ```erlang
 1> {ok, Normal} = esdb_predicate_erl:normalise({'and', [{event_type, ~"paid"}, {gt, amount, 10}]}).
 {ok,{'and',[{eq,{event,[event_type]},<<"paid">>},{gt,{data,[amount]},10}]}}
-2> Compiled = esdb_predicate_erl:compile(Normal).
-3> esdb_predicate_erl:matches(Compiled, #{event_type => ~"paid", data => #{amount => 11}}).
+2> Test = esdb_predicate_erl:compile(Normal).
+3> esdb_predicate_erl:matches(Test, #{event_type => ~"paid", data => #{amount => 11}}).
 true
 ```
 
@@ -27,8 +27,8 @@ and `epoch_us`. No key or value has a fun, pid, port or reference in it.
 
 -export([normalise/1, canonical/1, decode/1]).
 -export([compile/1, matches/2]).
--export([handle/1, made/1]).
--export_type([predicate/0, path/0, normal/0, normal_path/0, compiled/0, handle/0]).
+-export([made/1, test/1]).
+-export_type([predicate/0, path/0, normal/0, normal_path/0, test/0, handle/0]).
 -export_type([mistake/0, reason/0]).
 
 -type key() :: term().
@@ -55,9 +55,8 @@ and `epoch_us`. No key or value has a fun, pid, port or reference in it.
     | {in | any_of, normal_path(), [Value :: term()]}
     | {exists, normal_path()}
     | {prefix | suffix | equals_bytes | infix | wildcard | regex, normal_path(), binary()}.
-%% The normal form with patterns that are compiled, and lists as sets.
--opaque compiled() :: term().
--type handle() :: {esdb_predicate, Canonical :: binary(), Compiled :: term()}.
+-type test() :: fun((Event :: map()) -> boolean()).
+-type handle() :: {esdb_predicate, Canonical :: binary(), Kept :: term()}.
 
 -doc """
 Where the mistake is, and what it is.
@@ -200,7 +199,8 @@ bytes(_, At) -> throw({mistake, At, not_a_binary}).
 pattern(Kind, {Kind, Pattern, _}, At) -> bytes(Pattern, At);
 pattern(_, Pattern, At) -> bytes(Pattern, At).
 
--spec wildcard(normal_path(), binary()) -> normal().
+-spec wildcard(normal_path(), binary()) ->
+    {prefix | suffix | equals_bytes | infix | wildcard, normal_path(), binary()}.
 wildcard(Path, Pattern) ->
     case esdb_wildcard_erl:compile(Pattern) of
         {equals, Bytes} -> {equals_bytes, Path, Bytes};
@@ -240,7 +240,7 @@ checked(Term) ->
         throw:not_normal -> error
     end.
 
--spec written(term(), non_neg_integer()) -> predicate().
+-spec written(term(), non_neg_integer()) -> boolean() | tuple().
 written(_, Depth) when Depth > ?MAX_DEPTH -> throw(not_normal);
 written(Boolean, _) when is_boolean(Boolean) -> Boolean;
 written({Op, Normals}, Depth) when (Op =:= 'and' orelse Op =:= 'or') ->
@@ -256,101 +256,147 @@ written(_, _) -> throw(not_normal).
 
 %% Evaluation
 
--doc "A normal form made ready for `matches/2`.".
--spec compile(normal()) -> compiled().
-compile({Op, Normals}) when Op =:= 'and'; Op =:= 'or' ->
-    {Op, [compile(Normal) || Normal <- Normals]};
+%% A test of the field at a path, called V. The fields that are asked for most, a key of the event
+%% or of its data, are matched in the head of the fun: that is what a fun of the caller would do. (A
+%% key that stands there as it is, and is in no variable, is found twice as fast.)
+-define(ON(Path, V, Test),
+    case Path of
+        {event, [event_type]} ->
+            fun
+                (#{event_type := V}) -> Test;
+                (_) -> false
+            end;
+        {event, [Key]} ->
+            fun
+                (#{Key := V}) -> Test;
+                (_) -> false
+            end;
+        {data, [Key]} ->
+            fun
+                (#{data := #{Key := V}}) -> Test;
+                (#{data := #{}}) -> false;
+                (#{Key := V}) -> Test;
+                (_) -> false
+            end;
+        {Root, Keys} ->
+            fun(Event) ->
+                case field(Root, Keys, Event) of
+                    {value, V} -> Test;
+                    missing -> false
+                end
+            end
+    end
+).
+
+-doc "A normal form as a fun that takes an event, which must be a map.".
+-spec compile(normal()) -> test().
+compile(Boolean) when is_boolean(Boolean) ->
+    fun(_) -> Boolean end;
+compile({'and', [{eq, {event, [event_type]}, Type} | Normals]}) when not is_number(Type) ->
+    Test = compile({'and', Normals}),
+    fun
+        (#{event_type := V} = Event) when V =:= Type -> Test(Event);
+        (_) -> false
+    end;
+compile({'and', Normals}) ->
+    all([compile(Normal) || Normal <- Normals]);
+compile({'or', Normals}) ->
+    any([compile(Normal) || Normal <- Normals]);
 compile({'not', Normal}) ->
-    {'not', compile(Normal)};
+    Test = compile(Normal),
+    fun(Event) -> not Test(Event) end;
+compile({exists, Path}) ->
+    ?ON(Path, _, true);
+compile({Op, Path, Value}) when Op =:= eq; Op =:= neq ->
+    equal(Op, Path, Value);
+compile({Op, Path, Value}) when ?IS_COMPARISON(Op) ->
+    compared(Op, Path, Value);
+compile({between, Path, Low, High}) when
+    is_number(Low), is_number(High); is_binary(Low), is_binary(High)
+->
+    all([compared(gte, Path, Low), compared(lte, Path, High)]);
+compile({between, _, _, _}) ->
+    compile(false);
 compile({Op, Path, Values}) when Op =:= in; Op =:= any_of ->
-    {Op, Path, #{Value => [] || Value <- Values}, [N || N <- Values, is_number(N)]};
-compile({wildcard, Path, Pattern}) ->
+    member(Op, Path, #{Value => [] || Value <- Values}, [N || N <- Values, is_number(N)]);
+compile({equals_bytes, Path, Bytes}) ->
+    equal(eq, Path, Bytes);
+compile({Op, Path, Bytes}) ->
+    text(Op, Path, Bytes).
+
+-spec all([test()]) -> test().
+all([]) -> compile(true);
+all([Test]) -> Test;
+all([A, B]) ->
+    fun(Event) ->
+        case A(Event) of
+            true -> B(Event);
+            false -> false
+        end
+    end;
+all([A | Tests]) -> all([A, all(Tests)]).
+
+-spec any([test()]) -> test().
+any([]) -> compile(false);
+any([Test]) -> Test;
+any([A, B]) -> fun(Event) -> A(Event) orelse B(Event) end;
+any([A | Tests]) -> any([A, any(Tests)]).
+
+%% Nothing but a number is `==` to a number.
+-spec equal(eq | neq, normal_path(), term()) -> test().
+equal(eq, Path, Number) when is_number(Number) -> ?ON(Path, V, V == Number);
+equal(neq, Path, Number) when is_number(Number) -> ?ON(Path, V, V /= Number);
+equal(eq, Path, Value) -> ?ON(Path, V, V =:= Value);
+equal(neq, Path, Value) -> ?ON(Path, V, V =/= Value).
+
+%% Numbers with numbers, binaries with binaries; anything else is in no order.
+-spec compared(gt | gte | lt | lte, normal_path(), term()) -> test().
+compared(gt, Path, N) when is_number(N) -> ?ON(Path, V, is_number(V) andalso V > N);
+compared(gte, Path, N) when is_number(N) -> ?ON(Path, V, is_number(V) andalso V >= N);
+compared(lt, Path, N) when is_number(N) -> ?ON(Path, V, is_number(V) andalso V < N);
+compared(lte, Path, N) when is_number(N) -> ?ON(Path, V, is_number(V) andalso V =< N);
+compared(gt, Path, B) when is_binary(B) -> ?ON(Path, V, is_binary(V) andalso V > B);
+compared(gte, Path, B) when is_binary(B) -> ?ON(Path, V, is_binary(V) andalso V >= B);
+compared(lt, Path, B) when is_binary(B) -> ?ON(Path, V, is_binary(V) andalso V < B);
+compared(lte, Path, B) when is_binary(B) -> ?ON(Path, V, is_binary(V) andalso V =< B);
+compared(_, _, _) -> compile(false).
+
+-spec member(in | any_of, normal_path(), #{term() => []}, [number()]) -> test().
+member(in, Path, Set, []) -> ?ON(Path, V, is_map_key(V, Set));
+member(in, Path, Set, Numbers) -> ?ON(Path, V, is_in(V, Set, Numbers));
+member(any_of, Path, Set, Numbers) -> ?ON(Path, V, is_any_in(V, Set, Numbers)).
+
+-spec text(prefix | suffix | infix | wildcard | regex, normal_path(), binary()) -> test().
+text(prefix, Path, Prefix) ->
+    ?ON(Path, V, is_binary(V) andalso esdb_filter_erl:has_prefix(V, Prefix));
+text(suffix, Path, Suffix) ->
+    ?ON(Path, V, is_binary(V) andalso esdb_filter_erl:has_suffix(V, Suffix));
+text(infix, Path, Bytes) ->
+    text(wildcard, Path, <<$*, Bytes/binary, $*>>);
+text(wildcard, Path, Pattern) ->
     {ok, Handle} = esdb_filter_nif:compile_wildcard(Pattern),
-    {wildcard, Path, Handle};
-compile({infix, Path, Bytes}) ->
-    {ok, Handle} = esdb_filter_nif:compile_wildcard(<<$*, Bytes/binary, $*>>),
-    {wildcard, Path, Handle};
-compile({regex, Path, Rendering}) ->
+    ?ON(Path, V, is_binary(V) andalso esdb_filter_nif:wildcard_match(V, Handle));
+text(regex, Path, Rendering) ->
     {ok, Handle} = esdb_filter_nif:compile_regex(Rendering),
-    {regex, Path, Handle};
-compile(Normal) ->
-    Normal.
+    ?ON(Path, V, is_binary(V) andalso esdb_filter_nif:regex_match(V, Handle)).
 
 -doc """
 Whether an event satisfies a predicate. An event that is no map is `badarg`.
 
 Data is the map under `data` where there is one, else the event itself.
 """.
--spec matches(compiled(), Event :: map()) -> boolean().
-matches(Compiled, Event) when is_map(Event) -> holds(Compiled, Event);
+-spec matches(test(), Event :: map()) -> boolean().
+matches(Test, Event) when is_map(Event) -> Test(Event);
 matches(_, _) -> error(badarg).
 
--spec holds(term(), map()) -> boolean().
-holds(Boolean, _) when is_boolean(Boolean) ->
-    Boolean;
-holds({'and', Compiled}, Event) ->
-    lists:all(fun(One) -> holds(One, Event) end, Compiled);
-holds({'or', Compiled}, Event) ->
-    lists:any(fun(One) -> holds(One, Event) end, Compiled);
-holds({'not', Compiled}, Event) ->
-    not holds(Compiled, Event);
-holds({exists, Path}, Event) ->
-    field(Path, Event) =/= missing;
-holds({between, Path, Low, High}, Event) ->
-    case field(Path, Event) of
-        {value, Value} -> compares(gte, Value, Low) andalso compares(lte, Value, High);
-        missing -> false
-    end;
-holds({in, Path, Set, Numbers}, Event) ->
-    case field(Path, Event) of
-        {value, Value} -> is_in(Value, Set, Numbers);
-        missing -> false
-    end;
-holds({any_of, Path, Set, Numbers}, Event) ->
-    case field(Path, Event) of
-        {value, Values} when is_list(Values) -> is_any_in(Values, Set, Numbers);
-        {value, Value} -> is_in(Value, Set, Numbers);
-        missing -> false
-    end;
-holds({Op, Path, Operand}, Event) ->
-    case field(Path, Event) of
-        {value, Value} -> compares(Op, Value, Operand);
-        missing -> false
-    end;
-holds(_, _) ->
-    error(badarg).
+-spec field(data | event, [key(), ...], map()) -> {value, term()} | missing.
+field(data, Keys, #{data := #{} = Data}) -> lookup(Keys, Data);
+field(_, Keys, Event) -> lookup(Keys, Event).
 
--spec field(normal_path(), map()) -> {value, term()} | missing.
-field({data, Keys}, #{data := Data}) when is_map(Data) -> lookup(Keys, Data);
-field({_, Keys}, Event) -> lookup(Keys, Event).
-
--spec lookup([key()], term()) -> {value, term()} | missing.
+-spec lookup([key(), ...], term()) -> {value, term()} | missing.
 lookup([Key], Map) when is_map_key(Key, Map) -> {value, map_get(Key, Map)};
 lookup([Key | Keys], Map) when is_map_key(Key, Map) -> lookup(Keys, map_get(Key, Map));
 lookup(_, _) -> missing.
-
--spec compares(atom(), term(), term()) -> boolean().
-compares(eq, A, B) when is_number(A), is_number(B) -> A == B;
-compares(eq, A, B) -> A =:= B;
-compares(neq, A, B) -> not compares(eq, A, B);
-compares(prefix, Value, Prefix) ->
-    is_binary(Value) andalso esdb_filter_erl:has_prefix(Value, Prefix);
-compares(suffix, Value, Suffix) ->
-    is_binary(Value) andalso esdb_filter_erl:has_suffix(Value, Suffix);
-compares(equals_bytes, Value, Bytes) -> Value =:= Bytes;
-compares(wildcard, Value, Handle) ->
-    is_binary(Value) andalso esdb_filter_nif:wildcard_match(Value, Handle);
-compares(regex, Value, Handle) ->
-    is_binary(Value) andalso esdb_filter_nif:regex_match(Value, Handle);
-compares(Op, A, B) when is_number(A), is_number(B); is_binary(A), is_binary(B) ->
-    ordered(Op, A, B);
-compares(_, _, _) -> false.
-
--spec ordered(gt | gte | lt | lte, T, T) -> boolean().
-ordered(gt, A, B) -> A > B;
-ordered(gte, A, B) -> A >= B;
-ordered(lt, A, B) -> A < B;
-ordered(lte, A, B) -> A =< B.
 
 %% Exactly, and a number also by its value.
 -spec is_in(term(), #{term() => []}, [number()]) -> boolean().
@@ -359,31 +405,66 @@ is_in(Value, _, Numbers) when is_number(Value) -> lists:any(fun(N) -> N == Value
 is_in(_, _, _) -> false.
 
 %% Of an improper list the end is no member.
--spec is_any_in(maybe_improper_list(), #{term() => []}, [number()]) -> boolean().
+-spec is_any_in(term(), #{term() => []}, [number()]) -> boolean().
 is_any_in([Value | Values], Set, Numbers) ->
-    is_in(Value, Set, Numbers) orelse is_any_in(Values, Set, Numbers);
-is_any_in(_, _, _) ->
+    is_in(Value, Set, Numbers) orelse is_member_in(Values, Set, Numbers);
+is_any_in([], _, _) ->
+    false;
+is_any_in(Value, Set, Numbers) ->
+    is_in(Value, Set, Numbers).
+
+-spec is_member_in(term(), #{term() => []}, [number()]) -> boolean().
+is_member_in([Value | Values], Set, Numbers) ->
+    is_in(Value, Set, Numbers) orelse is_member_in(Values, Set, Numbers);
+is_member_in(_, _, _) ->
     false.
 
 %% Handles
-
--doc """
-The handle of a predicate, or a handle that is good on this node: for what takes either.
-
-Raises `badarg` when it is neither. The canonical bytes of a handle decide, unless what was made of
-them is known to come from them.
-""".
--spec handle(predicate() | term()) -> handle().
-handle({esdb_predicate, Canonical, {Canonical, _}} = Handle) when is_binary(Canonical) ->
-    Handle;
-handle(Predicate) ->
-    case normalise(Predicate) of
-        {ok, Normal} -> made(Normal);
-        {error, _} -> error(badarg)
-    end.
 
 -doc "The handle of a normal form.".
 -spec made(normal()) -> handle().
 made(Normal) ->
     Canonical = canonical(Normal),
-    {esdb_predicate, Canonical, {Canonical, compile(Normal)}}.
+    Test = compile(Normal),
+    {esdb_predicate, Canonical, fun() -> {Canonical, Test} end}.
+
+-doc """
+What a predicate, or its handle, asks of an event that is a map.
+
+Raises `badarg` when it is neither. The canonical bytes of a handle decide: what it carries besides
+counts only if this module made it of these bytes. It is a fun because nobody else can make one of
+this module's.
+""".
+-spec test(predicate() | term()) -> test().
+test({esdb_predicate, Canonical, Kept} = Handle) ->
+    case kept(Kept) of
+        {Canonical, Test} when is_function(Test, 1) -> Test;
+        _ -> test_anew(Handle)
+    end;
+test(Predicate) ->
+    test_anew(Predicate).
+
+-spec test_anew(predicate() | term()) -> test().
+test_anew(Predicate) ->
+    case normalise(Predicate) of
+        {ok, Normal} -> compile(Normal);
+        {error, _} -> error(badarg)
+    end.
+
+-spec kept(term()) -> {binary(), test()} | none.
+kept(Kept) when is_function(Kept, 0) ->
+    case erlang:fun_info(Kept, module) of
+        {module, ?MODULE} -> called(Kept);
+        _ -> none
+    end;
+kept(_) ->
+    none.
+
+%% A fun of another version of this module is an error.
+-spec called(fun(() -> term())) -> term().
+called(Kept) ->
+    try
+        Kept()
+    catch
+        error:_ -> none
+    end.

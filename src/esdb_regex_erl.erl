@@ -17,14 +17,17 @@ understands it alike.
 
 The automaton is Thompson's, made deterministic as the text is read (see Russ Cox, "Regular
 Expression Matching Can Be Simple And Fast", 2007): each byte is looked at once, and the states
-found so far are forgotten when they become too many. A state is the set of places that are reached, and
-what the byte before was as far as `^`, `\b` and their like ask. Bytes that no class tells apart
-share their transitions.
+found so far are forgotten when they become too many. A state is the set of places that are
+reached, and what the byte before was as far as `^`, `\b` and their like ask. Bytes that no class
+tells apart share their transitions.
 """.
 
 -export([parse/1, rendering/1, size/1]).
 -export([automaton/1, is_match/2, match/2]).
 -export_type([parsed/0, automaton/0, mistake/0, reason/0]).
+
+%% For dialyzer a sum is any number.
+-dialyzer({no_missing_return, measure/1}).
 
 -type byte_range() :: {byte(), byte()}.
 -type look() :: text_start | text_end | line_start | line_end | word | no_word.
@@ -196,7 +199,7 @@ atom(<<C, _/binary>> = Text, Context) when C =:= $*; C =:= $+; C =:= $?; C =:= $
 atom(<<C, Rest/binary>>, Context) ->
     {literal(C, Context), Rest}.
 
--spec literal(byte(), context()) -> ast().
+-spec literal(byte(), context()) -> {class, [byte_range()]}.
 literal(C, Context) -> {class, folded([{C, C}], Context)}.
 
 %% What stands between the parentheses; Text begins with the opening one.
@@ -534,11 +537,11 @@ render_count(Min, infinity) -> [${, integer_to_binary(Min), ~",}"];
 render_count(Min, Min) -> [${, integer_to_binary(Min), $}];
 render_count(Min, Max) -> [${, integer_to_binary(Min), $,, integer_to_binary(Max), $}].
 
--spec render_range(byte_range()) -> iodata().
+-spec render_range(byte_range()) -> iolist().
 render_range({C, C}) -> render_byte(C);
 render_range({First, Last}) -> [render_byte(First), $-, render_byte(Last)].
 
--spec render_byte(byte()) -> iodata().
+-spec render_byte(byte()) -> iolist().
 render_byte(C) when C >= $0, C =< $9; C >= $A, C =< $Z; C >= $a, C =< $z; C =:= $_ -> [C];
 render_byte(C) -> [~"\\x", binary:encode_hex(<<C>>)].
 
@@ -591,7 +594,7 @@ automaton({esdb_parsed_regex, Ast}) ->
     },
     fresh(Automaton).
 
--spec first_before(none | start | all) -> before().
+-spec first_before(none | start | all) -> text_start | other.
 first_before(none) -> other;
 first_before(_) -> text_start.
 
@@ -744,12 +747,12 @@ numbered(State, Key, Automaton) ->
             }}
     end.
 
--spec before(symbol(), none | start | all) -> before().
+-spec before(symbol(), none | start | all) -> newline | word | other.
 before($\n, all) -> newline;
 before(Byte, all) when is_integer(Byte) -> before_word(is_word(Byte));
 before(_, _) -> other.
 
--spec before_word(boolean()) -> before().
+-spec before_word(boolean()) -> word | other.
 before_word(true) -> word;
 before_word(false) -> other.
 

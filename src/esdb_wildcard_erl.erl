@@ -43,11 +43,12 @@ piece(Piece) ->
         _ -> {marked, Piece}
     end.
 
--spec whole(piece()) -> wildcard().
+-spec whole(piece()) -> {equals, binary()} | {exactly, piece()}.
 whole(Piece) when is_binary(Piece) -> {equals, Piece};
 whole(Piece) -> {exactly, Piece}.
 
--spec shape(piece(), [piece()], piece()) -> wildcard().
+-spec shape(piece(), [piece()], piece()) ->
+    {prefix | suffix | infix, binary()} | {pieces, piece(), [piece()], piece(), integer()}.
 shape(First, [], <<>>) when is_binary(First) -> {prefix, First};
 shape(<<>>, [], Last) when is_binary(Last) -> {suffix, Last};
 shape(<<>>, [Piece], <<>>) when is_binary(Piece) -> {infix, Piece};

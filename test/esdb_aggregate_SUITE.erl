@@ -36,7 +36,12 @@ all() ->
         sums_are_those_of_the_reference,
         folds_are_those_of_the_reference,
         groups_are_those_of_the_reference,
-        splitting_a_batch_changes_nothing
+        splitting_a_batch_changes_nothing,
+        integers_become_the_nearest_float,
+        packed_events_answer_as_maps,
+        packed_fields_are_those_of_the_data,
+        segments_that_cannot_be_read,
+        real_events
     ].
 
 a_nag_01_aggregate_events(_Config) ->
@@ -320,6 +325,134 @@ splitting_a_batch_changes_nothing(_Config) ->
                 attempt(fun() -> Merge(Second, Merge(First, #{})) end)
         )
     ).
+
+%% Of two floats that are equally near, the even one: on every release of Erlang, in both modes.
+integers_become_the_nearest_float(_Config) ->
+    Whole = 1 bsl 52,
+    [
+        begin
+            Integer = ((Whole + Odd) bsl Bits) + (1 bsl (Bits - 1)) + Rest,
+            Up = Rest > 0 orelse (Rest =:= 0 andalso Odd rem 2 =:= 1),
+            Mantissa = Whole + Odd + length([up || Up]),
+            %% Up to 2^53 and by a power of two: without any rounding.
+            Expected = float(Mantissa) * math:pow(2.0, Bits),
+            Events = [#{a => Integer}, #{a => 0.0}],
+            ?assertEqual(#{undefined => Expected}, group(Events, b, {sum, a})),
+            ?assertEqual(#{undefined => Expected}, group([#{a => Integer}], b, {avg, a})),
+            ?assertEqual(Expected, esdb_aggregate_nif:sum_field(Events, a)),
+            Below = [#{a => -Integer}, #{a => 0.0}],
+            ?assertEqual(-Expected, esdb_aggregate_nif:sum_field(Below, a))
+        end
+     || Bits <- [2, 11, 12, 13, 64, 65, 76, 128, 500, 960],
+        Odd <- [0, 1, 2, 3, 1234567],
+        Rest <- [-1, 0, 1]
+    ],
+    %% No sum of zeros is a zero below zero, as 0 + -0.0 is none.
+    ?assertEqual(0.0, esdb_aggregate_nif:sum_field([#{a => -0.0}], a)),
+    ?assertEqual(#{undefined => 0.0}, group([#{a => -0.0}], b, {sum, a})),
+    Packed = esdb_segment_nif:pack([#{a => -0.0}]),
+    ?assertEqual(0.0, esdb_aggregate_nif:sum_field(Packed, a)).
+
+%% One segment: with several, floats are added in another order.
+packed_events_answer_as_maps(_Config) ->
+    check(
+        ?FORALL(
+            {Events, Path, Field, Value, Init},
+            {
+                esdb_segment_gen:events(),
+                esdb_segment_gen:path(),
+                esdb_aggregate_gen:key(),
+                oneof([undefined, esdb_segment_gen:content()]),
+                esdb_segment_gen:init()
+            },
+            begin
+                Segment = esdb_segment_nif:pack(Events),
+                Same = fun(Function, Rest) ->
+                    Ask = fun(All) -> apply(esdb_aggregate_nif, Function, [All | Rest]) end,
+                    attempt(fun() -> Ask(Events) end) =:= attempt(fun() -> Ask(Segment) end)
+                end,
+                Same(sum_field, [Field]) andalso
+                    Same(count_where, [Field, Value]) andalso
+                    Same(group_by, [Path, [count, {sum, [Field]}, {max, Path}]]) andalso
+                    Same(aggregation_stats, []) andalso
+                    Same(aggregate_events, [Init, false]) andalso
+                    Same(aggregate_events, [Init, true])
+            end
+        )
+    ).
+
+packed_fields_are_those_of_the_data(_Config) ->
+    Event = #{version => 7, event_type => ~"t", data => #{version => 5, event_type => 1, a => 2}},
+    Segments = [esdb_segment_nif:pack([Event, Event]), esdb_segment_nif:pack([#{version => 1}])],
+    ?assertEqual(11, esdb_aggregate_nif:sum_field(Segments, version)),
+    ?assertEqual(4, esdb_aggregate_nif:sum_field(Segments, a)),
+    Count = fun(Field, Value) -> esdb_aggregate_nif:count_where(Segments, Field, Value) end,
+    ?assertEqual(2, Count(version, 5)),
+    ?assertEqual(0, Count(version, 5.0)),
+    ?assertEqual(2, Count(event_type, 1)),
+    ?assertEqual(1, Count(event_type, undefined)),
+    ?assertEqual(1, Count(a, undefined)),
+    ?assertEqual(2, Count(a, 2)),
+    ?assertEqual(0, Count(a, 2.0)),
+    ?assertEqual(#{5 => 1}, group([esdb_segment_nif:pack([#{version => 5}])], version, count)).
+
+segments_that_cannot_be_read(_Config) ->
+    Whole = esdb_segment_nif:pack([#{data => #{n => 1, version => 2}}]),
+    Cut = binary:part(Whole, 0, byte_size(Whole) - 1),
+    [
+        begin
+            Ask = fun(Events) -> apply(esdb_aggregate_nif, Function, [Events | Rest]) end,
+            ?assertEqual({error, {corrupt, header}}, Ask(~"segment")),
+            ?assertEqual({error, {corrupt, header}}, Ask([Whole, Cut])),
+            ?assertError(badarg, Ask([Whole, #{}])),
+            ?assertError(badarg, Ask([Whole | Whole])),
+            ?assertError(badarg, Ask({esdb_segment, Whole, no_dictionary}))
+        end
+     || {Function, Rest} <- [
+            {aggregate_events, [#{}, true]},
+            {sum_field, [n]},
+            {sum_field, [version]},
+            {count_where, [n, 1]},
+            {count_where, [n, ~"a"]},
+            {count_where, [version, 1]},
+            {group_by, [n, count]},
+            {aggregation_stats, []}
+        ]
+    ].
+
+real_events(_Config) ->
+    Events = esdb_commits:events(),
+    {First, Second} = lists:split(length(Events) div 3, Events),
+    Segments = [esdb_segment_nif:pack(First, #{compress => zstd}), esdb_segment_nif:pack(Second)],
+    Number = fun(Key) -> [N || #{data := #{Key := N}} <- Events] end,
+    Sum = lists:sum(Number(~"insertions")),
+    Grouped = maps:groups_from_list(
+        fun(#{stream_id := Area}) -> Area end, fun(#{data := Data}) -> Data end, Events
+    ),
+    Expected = #{
+        Area => begin
+            Inserted = [N || #{~"insertions" := N} <- Datas],
+            Deleted = [N || #{~"deletions" := N} <- Datas],
+            [length(Datas), lists:sum(Inserted), lists:max(Inserted), lists:min(Deleted)]
+        end
+     || Area := Datas <- Grouped
+    },
+    Asked = [count, {sum, ~"insertions"}, {max, ~"insertions"}, {min, ~"deletions"}],
+    Actors = lists:usort([Actor || #{metadata := #{~"actor_id" := Actor}} <- Events]),
+    [
+        begin
+            ?assertEqual(Sum, esdb_aggregate_nif:sum_field(From, ~"insertions")),
+            ?assertEqual(
+                length([1 || 3 <- Number(~"files")]),
+                esdb_aggregate_nif:count_where(From, ~"files", 3)
+            ),
+            ?assertEqual(Expected, group(From, stream_id, Asked)),
+            ByActor = group(From, [metadata, ~"actor_id"], count),
+            ?assertEqual(Actors, lists:sort(maps:keys(ByActor))),
+            ?assertEqual(length(Events), lists:sum(maps:values(ByActor)))
+        end
+     || From <- [Events, Segments]
+    ].
 
 %% The reference.
 

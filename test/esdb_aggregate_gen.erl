@@ -28,10 +28,18 @@ list_of_events() ->
     frequency([
         {12, events()},
         {1, ?LET({Events, Tail}, {events(), hostile()}, Events ++ Tail)},
-        {1, hostile()}
+        {1, hostile()},
+        {1, ?LET(Events, events(), [~"binary" | Events])},
+        {8, esdb_filter_gen:segments(event())}
     ]).
 
-events() -> list(frequency([{10, event()}, {1, hostile()}])).
+%% A list that begins with a binary is one of segments.
+events() ->
+    ?SUCHTHAT(
+        Events,
+        list(frequency([{10, event()}, {1, hostile()}])),
+        Events =:= [] orelse not is_binary(hd(Events))
+    ).
 
 event() ->
     frequency([

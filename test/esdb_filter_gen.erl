@@ -2,8 +2,11 @@
 -moduledoc "Arguments for the functions of `esdb_filter_nif`; see `esdb_equivalence_SUITE`.".
 
 -export([args/2, cost/2, observe/3]).
+-export([segments/1]).
 
 -include_lib("proper/include/proper.hrl").
+
+-define(DICTIONARY, ~"amount event_type data ab ba").
 
 args(compile_wildcard, 1) -> [wildcard()];
 args(compile_regex, 1) -> [regex()];
@@ -138,7 +141,13 @@ junk() ->
         {1, none},
         {1, make_ref()},
         {1 bsl 80, 1},
-        {'$make', erlang, element, [2, handle(compile_wildcard, ~"b")]},
+        {'$make', erlang, element, [3, handle(compile_wildcard, ~"b")]},
+        {'$make', erlang, element, [3, handle(compile_predicate, false)]},
+        {1, {made, esdb_wildcard, ~"a", garbage}},
+        {1, fun() -> {made, esdb_regex, ~"a", garbage} end},
+        {1, fun esdb_filter_erl:module_info/0},
+        fun() -> {~"a", fun(_) -> true end} end,
+        fun esdb_predicate_erl:module_info/0,
         []
     ]).
 
@@ -153,8 +162,44 @@ events() ->
         {10, list(event())},
         {1, list(oneof([event(), hostile()]))},
         {1, ?LET({Events, Tail}, {list(event()), hostile()}, Events ++ Tail)},
-        {1, hostile()}
+        {1, hostile()},
+        {10, segments(event())}
     ]).
+
+%% Packed events: whole and damaged, compressed, with a dictionary or with what is none; and lists.
+segments(Event) ->
+    frequency([
+        {6, segment(Event)},
+        {3, ?LET(Count, integer(1, 3), vector(Count, segment(Event)))},
+        {1, [segment(Event), oneof([a, #{}, {esdb_segment, a, b}])]},
+        {1, [segment(Event) | oneof([a, ~"ESDS"])]}
+    ]).
+
+segment(Event) ->
+    Packed = ?LET(
+        {Events, Options},
+        {list(Event), oneof([#{}, #{}, #{compress => zstd}])},
+        packed(Events, Options)
+    ),
+    frequency([
+        {8, Packed},
+        {5, ?LET(Segment, Packed, esdb_segment_gen:damaged(Segment))},
+        {2, ?LET(Segment, Packed, binary:part(Segment, 0, byte_size(Segment) div 2))},
+        {2, ?LET(Events, list(Event), with_dictionary(Events))},
+        {1, {esdb_segment, Packed, oneof([?DICTIONARY, ~"another", a])}},
+        {1, binary()}
+    ]).
+
+%% Not every term has a place in a segment.
+packed(Events, Options) ->
+    case esdb_segment_nif:pack([Event || Event <- Events, is_map(Event)], Options) of
+        {error, _} -> esdb_segment_nif:pack([]);
+        Segment -> Segment
+    end.
+
+with_dictionary(Events) ->
+    Segment = packed(Events, #{compress => zstd, dictionary => ?DICTIONARY}),
+    {'$make', esdb_segment_nif, with_dictionary, [Segment, ?DICTIONARY]}.
 
 event() ->
     ?LET(

@@ -6,8 +6,9 @@
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hash, Hasher};
 
-use esdb_boundary::number;
-use esdb_core::aggregate::{Groups, Kind};
+use esdb_boundary::{number, term};
+use esdb_core::aggregate::{Accumulator, Groups, Kind};
+use esdb_core::hash::xxhash3_seeded;
 use esdb_core::number::{Number, Overflow};
 use rustler::{Atom, Decoder, Encoder, Env, Error, NifResult, Term, TermType, nif, types::tuple};
 
@@ -109,9 +110,12 @@ impl<'a> Path<'a> {
     fn find(&self, event: Term<'a>, data: Term<'a>) -> Option<Term<'a>> {
         let origin = if self.in_data { data } else { event };
         // What is no map has no fields.
-        self.keys
-            .iter()
-            .try_fold(origin, |map, key| map.map_get(*key).ok())
+        match self.keys.as_slice() {
+            [key] => term::get(origin, *key),
+            keys => keys
+                .iter()
+                .try_fold(origin, |map, key| term::get(map, *key)),
+        }
     }
 }
 
@@ -144,16 +148,95 @@ impl<'a> Decoder<'a> for Question<'a> {
 }
 
 /// A term as the key of a group: the same where Erlang's `=:=` says so.
+///
+/// Most keys are binaries, and short. To hash and to compare these here costs less than to have the virtual
+/// machine do it.
 #[derive(Clone, Copy)]
 struct Key<'a> {
     term: Term<'a>,
-    hash: u32,
+    content: Content<'a>,
+    hash: u64,
+}
+
+#[derive(Clone, Copy)]
+enum Content<'a> {
+    /// A binary of at most 16 bytes: its beginning and its end, which may overlap, and its size.
+    Short(u64, u64, usize),
+    Long(&'a [u8]),
+    /// Any other term.
+    Other,
+}
+
+impl<'a> Content<'a> {
+    #[inline]
+    fn of(term: Term<'a>) -> Self {
+        match term::bytes(term) {
+            None => Self::Other,
+            Some(bytes) => Self::short(bytes).unwrap_or(Self::Long(bytes)),
+        }
+    }
+
+    #[inline]
+    fn short(bytes: &[u8]) -> Option<Self> {
+        let (first, last) = match bytes.len() {
+            8..=16 => (
+                u64::from_ne_bytes(*bytes.first_chunk()?),
+                u64::from_ne_bytes(*bytes.last_chunk()?),
+            ),
+            4..8 => (
+                u32::from_ne_bytes(*bytes.first_chunk()?).into(),
+                u32::from_ne_bytes(*bytes.last_chunk()?).into(),
+            ),
+            _ => return None,
+        };
+        Some(Self::Short(first, last, bytes.len()))
+    }
+}
+
+impl<'a> Key<'a> {
+    /// The salt is drawn anew for each call, so that nobody can choose keys that collide.
+    #[inline]
+    #[allow(clippy::cast_possible_truncation)] // where the rest is not wanted
+    fn new(term: Term<'a>, salt: (u64, u64)) -> Self {
+        let content = Content::of(term);
+        let hash = match content {
+            Content::Short(first, last, size) => folded(
+                first ^ salt.0,
+                last ^ salt.1 ^ (size as u64).rotate_left(56),
+            ),
+            Content::Long(bytes) => xxhash3_seeded(bytes, salt.0),
+            Content::Other => folded(term.hash_internal(salt.0 as u32).into(), GOLDEN),
+        };
+        Self {
+            term,
+            content,
+            hash,
+        }
+    }
+}
+
+/// 2^64 by the golden ratio: Knuth, The Art of Computer Programming, volume 3, section 6.4.
+const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
+
+/// Both halves of the product.
+#[inline]
+#[allow(clippy::cast_possible_truncation)]
+fn folded(left: u64, right: u64) -> u64 {
+    let product = u128::from(left) * u128::from(right);
+    product as u64 ^ (product >> 64) as u64
 }
 
 impl PartialEq for Key<'_> {
     #[inline]
     fn eq(&self, other: &Self) -> bool {
-        self.hash == other.hash && self.term == other.term
+        match (self.content, other.content) {
+            (Content::Short(a, b, size), Content::Short(c, d, others)) => {
+                a == c && b == d && size == others
+            }
+            (Content::Long(bytes), Content::Long(others)) => bytes == others,
+            (Content::Other, Content::Other) => self.hash == other.hash && self.term == other.term,
+            _ => false,
+        }
     }
 }
 
@@ -162,16 +245,15 @@ impl Eq for Key<'_> {}
 impl Hash for Key<'_> {
     #[inline]
     fn hash<H: Hasher>(&self, state: &mut H) {
-        state.write_u32(self.hash);
+        state.write_u64(self.hash);
     }
 }
 
-/// The virtual machine has hashed the key, with a salt that nobody can know; what is left is to spread the 32
-/// bits over the 64 of which the table uses both ends.
+/// A key is hashed when it is made: here nothing is left to do.
 #[derive(Clone, Copy, Default)]
-struct Spread(u64);
+struct Ready(u64);
 
-impl BuildHasher for Spread {
+impl BuildHasher for Ready {
     type Hasher = Self;
     #[inline]
     fn build_hasher(&self) -> Self {
@@ -179,16 +261,15 @@ impl BuildHasher for Spread {
     }
 }
 
-impl Hasher for Spread {
+impl Hasher for Ready {
     #[inline]
     fn write(&mut self, bytes: &[u8]) {
-        bytes.iter().for_each(|byte| self.write_u32((*byte).into()));
+        bytes.iter().for_each(|byte| self.write_u64((*byte).into()));
     }
 
     #[inline]
-    fn write_u32(&mut self, hash: u32) {
-        // 2^64 by the golden ratio: Knuth, The Art of Computer Programming, volume 3, section 6.4.
-        self.0 = (self.0 ^ u64::from(hash)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    fn write_u64(&mut self, hash: u64) {
+        self.0 ^= hash;
     }
 
     #[inline]
@@ -197,40 +278,48 @@ impl Hasher for Spread {
     }
 }
 
-type Found<'a> = Groups<Key<'a>, Spread>;
+type Found<'a> = Groups<Key<'a>, Ready>;
+
+fn salt() -> (u64, u64) {
+    let random = RandomState::new();
+    (random.hash_one(0_u8), random.hash_one(1_u8))
+}
 
 /// The groups, and how many events there were. What is no map is passed over.
 fn grouped<'a>(
     events: Term<'a>,
     path: &Path<'a>,
     questions: &[Question<'a>],
-    place: Place,
+    scheduler: Place,
 ) -> Result<(Found<'a>, usize), Stop> {
     let env = events.get_env();
     let data_key = atoms::data().encode(env);
     let undefined = atoms::undefined().encode(env);
+    let kinds = questions.iter().map(|question| question.kind);
+    let mut groups = Found::new(kinds.collect());
     let salt = salt();
-    let mut groups = Found::new(questions.iter().map(|question| question.kind).collect());
-    let questions = with_repetitions(questions);
+    let fields = fields(questions);
     let mut count = 0;
     let mut rest = events;
-    while let Ok((event, next)) = rest.list_get_cell() {
+    while let Some((event, next)) = term::cell(rest) {
         rest = next;
         count += 1;
-        if !event.is_map() {
+        let Some(data) = data_of(event, data_key) else {
             continue;
-        }
-        let data = data_of(event, data_key);
-        let term = path.find(event, data).unwrap_or(undefined);
-        let hash = term.hash_internal(salt);
-        let group = groups.place(Key { term, hash });
-        let mut number = None;
-        for (answer, (question, again)) in groups.at(group).iter_mut().zip(&questions) {
-            if let (Some(path), false) = (&question.path, again) {
-                number = path.find(event, data).and_then(number_of);
-                refuse_long(number.as_ref(), place)?;
+        };
+        let value = path.find(event, data).unwrap_or(undefined);
+        let group = groups.place(Key::new(value, salt));
+        let mut answers = groups.at(group);
+        for (path, width) in &fields {
+            let (of_field, others) = answers.split_at_mut_checked(*width).unwrap_or_default();
+            answers = others;
+            match path {
+                None => add(of_field, None)?,
+                Some(path) => match path.find(event, data) {
+                    None => {}
+                    Some(value) => add_value(of_field, value, scheduler)?,
+                },
             }
-            answer.add(number.as_ref())?;
         }
     }
     if rest.is_empty_list() {
@@ -240,25 +329,37 @@ fn grouped<'a>(
     }
 }
 
-/// The map under `data`, or else the event.
+/// The map under `data`, or else the event, if that is one.
 #[inline]
-fn data_of<'a>(event: Term<'a>, data_key: Term<'a>) -> Term<'a> {
-    match event.map_get(data_key) {
-        Ok(data) if data.is_map() => data,
-        _ => event,
+fn data_of<'a>(event: Term<'a>, data_key: Term<'a>) -> Option<Term<'a>> {
+    match term::get(event, data_key) {
+        Some(data) if data.is_map() => Some(data),
+        Some(_) => Some(event),
+        None => event.is_map().then_some(event),
     }
 }
 
-/// Each question, and whether it is about the same field as the one before it.
-fn with_repetitions<'q, 'a>(questions: &'q [Question<'a>]) -> Vec<(&'q Question<'a>, bool)> {
-    let mut before = None;
-    let mut judged = Vec::with_capacity(questions.len());
-    for question in questions {
-        let path = question.path.as_ref();
-        judged.push((question, path.is_some() && path == before));
-        before = path;
+/// The fields that are asked about, each with the number of questions in a row that are about it.
+fn fields<'q, 'a>(questions: &'q [Question<'a>]) -> Vec<(Option<&'q Path<'a>>, usize)> {
+    questions
+        .chunk_by(|one, next| one.path == next.path)
+        .filter_map(|same| Some((same.first()?.path.as_ref(), same.len())))
+        .collect()
+}
+
+#[inline]
+fn add(answers: &mut [Accumulator], number: Option<&Number>) -> Result<(), Overflow> {
+    answers.iter_mut().try_for_each(|answer| answer.add(number))
+}
+
+#[inline]
+fn add_value(answers: &mut [Accumulator], value: Term, scheduler: Place) -> Result<(), Stop> {
+    if let Some(int) = term::int(value) {
+        return Ok(add(answers, Some(&Number::Int(int)))?);
     }
-    judged
+    let number = number_of(value);
+    refuse_long(number.as_ref(), scheduler)?;
+    Ok(add(answers, number.as_ref())?)
 }
 
 #[inline]
@@ -299,12 +400,6 @@ fn answer<'a>(env: Env<'a>, groups: &Found<'a>) -> Result<Term<'a>, Stop> {
         values.push(terms.encode(env));
     }
     Term::map_from_term_arrays(env, &keys, &values).map_err(|_| Stop::BadArg)
-}
-
-/// Drawn anew for each call.
-#[allow(clippy::cast_possible_truncation)]
-fn salt() -> u32 {
-    RandomState::new().hash_one(0_u8) as u32
 }
 
 fn load(_env: Env, info: Term) -> bool {

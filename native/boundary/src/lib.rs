@@ -1,6 +1,7 @@
 //! What all NIF crates share at the border to Erlang.
 
 pub mod number;
+pub mod term;
 
 use rustler::{Atom, Decoder, Env, Term};
 

@@ -346,6 +346,34 @@ impl<K: Eq + Hash + Clone, V, S: BuildHasher + Default> Fold<K, V, S> {
         Ok(())
     }
 
+    /// As [`apply`](Self::apply), of a field that is likely to have come up at a place: the search is saved
+    /// where it did. The place that it has is returned.
+    ///
+    /// # Errors
+    /// See [`Tagged::apply`].
+    #[inline]
+    pub fn apply_near<E: From<Overflow>>(
+        &mut self,
+        guess: usize,
+        key: K,
+        next: Tagged<V>,
+        counts: impl FnOnce(&V) -> Result<Option<Number>, E>,
+    ) -> Result<usize, E> {
+        let is_there = self.fields.get(guess).is_some_and(|(at, _)| *at == key);
+        let place = if is_there {
+            Some(guess)
+        } else {
+            self.places.get(&key).copied()
+        };
+        let found = place.and_then(|place| Some((place, self.fields.get_mut(place)?)));
+        if let Some((place, (_, field))) = found {
+            field.apply(next, counts)?;
+            return Ok(place);
+        }
+        self.push(key, Tagged::first(next));
+        Ok(self.fields.len() - 1)
+    }
+
     /// The fields, in the order in which they came up.
     #[must_use]
     pub fn fields(&self) -> &[(K, Tagged<V>)] {

@@ -109,8 +109,7 @@ impl<'a> Term<'a> {
     /// [`Malformed`].
     #[inline]
     pub fn encoded(self) -> Result<&'a [u8], Malformed> {
-        let rest = after(self.0)?;
-        self.0.get(..self.0.len() - rest.len()).ok_or(Malformed)
+        split(self.0).map(|(term, _)| term)
     }
 
     /// What it is. Of what lies deeper only [`Terms`] tell.
@@ -210,6 +209,19 @@ impl<'a> Term<'a> {
     /// [`Malformed`].
     #[inline]
     pub fn number(self) -> Result<Option<Number>, Malformed> {
+        // Most are one of these.
+        match self.0 {
+            [SMALL_INTEGER, byte, ..] => Ok(Some(Number::Int((*byte).into()))),
+            [INTEGER, a, b, c, d, ..] => {
+                let value = i32::from_be_bytes([*a, *b, *c, *d]);
+                Ok(Some(Number::Int(value.into())))
+            }
+            _ => self.other_number(),
+        }
+    }
+
+    #[inline(never)]
+    fn other_number(self) -> Result<Option<Number>, Malformed> {
         Ok(match self.kind()? {
             Kind::Integer(value) => Some(Number::Int(value)),
             Kind::Float(value) => Some(Number::Float(value)),
@@ -227,6 +239,10 @@ impl<'a> Term<'a> {
     /// [`Malformed`].
     #[inline]
     pub fn binary(self) -> Result<Option<&'a [u8]>, Malformed> {
+        if let [BINARY, body @ ..] = self.0 {
+            let (size, body) = sized(body)?;
+            return first(body, size).map(Some);
+        }
         Ok(match self.kind()? {
             Kind::Binary(bytes) => Some(bytes),
             _ => None,
@@ -247,19 +263,18 @@ impl<'a> Term<'a> {
         self.0.strip_prefix(b"h\x02w\x09overwrite").map(Self)
     }
 
-    /// The value under a key, which is given by its encoding; a term that is no map has none.
+    /// The value under a key; a term that is no map has none.
     ///
     /// # Errors
     /// [`Malformed`], where that shows on the way to the key.
     #[inline]
-    pub fn get(self, key: &[u8]) -> Result<Option<Term<'a>>, Malformed> {
+    pub fn get(self, key: &Key) -> Result<Option<Term<'a>>, Malformed> {
         if !self.is_map() {
             return Ok(None);
         }
         let (size, mut rest) = sized(self.0.get(1..).ok_or(Malformed)?)?;
         for _ in 0..size {
-            // No encoding is the beginning of another one.
-            if let Some(value) = stripped(rest, key) {
+            if let Some(value) = key.behind(rest) {
                 return Ok(Some(Term(value)));
             }
             rest = after(after(rest)?)?;
@@ -268,12 +283,150 @@ impl<'a> Term<'a> {
     }
 }
 
-/// `bytes` behind `prefix`. A key mostly differs from another one in its size, which is its second byte.
-#[inline]
-fn stripped<'a>(bytes: &'a [u8], prefix: &[u8]) -> Option<&'a [u8]> {
-    match bytes.get(1) == prefix.get(1) {
-        true => bytes.strip_prefix(prefix),
-        false => None,
+/// The encoding of a key that is looked for, with its first and last bytes as numbers: most other keys differ
+/// from it there, and a key of up to 16 bytes is nothing else.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Key {
+    bytes: Box<[u8]>,
+    first: u64,
+    /// Those of the first 8 bytes that there are.
+    mask: u64,
+    last: u64,
+}
+
+/// As many bytes are compared at once.
+const WORD: usize = 8;
+
+impl Key {
+    /// A key by its encoding.
+    #[must_use]
+    pub fn new(encoded: &[u8]) -> Self {
+        let word = |bytes: &[u8]| {
+            let little = bytes.iter().rev();
+            little.fold(0, |word, byte| word << 8 | u64::from(*byte))
+        };
+        let ones = [0xFF; WORD];
+        let some = encoded.len().min(WORD);
+        let last = encoded.len().saturating_sub(WORD);
+        Self {
+            bytes: encoded.into(),
+            first: word(encoded.get(..some).unwrap_or_default()),
+            mask: word(ones.get(..some).unwrap_or_default()),
+            last: word(encoded.get(last..).unwrap_or_default()),
+        }
+    }
+
+    /// What follows the key, where `bytes` begin with it: then it is the term there, since no encoding is the
+    /// beginning of another one.
+    #[inline]
+    fn behind<'a>(&self, bytes: &'a [u8]) -> Option<&'a [u8]> {
+        let size = self.bytes.len();
+        let Some(first) = bytes.first_chunk::<WORD>() else {
+            return bytes.strip_prefix(&*self.bytes);
+        };
+        if u64::from_le_bytes(*first) & self.mask != self.first {
+            return None;
+        }
+        if size > 2 * WORD {
+            return bytes.strip_prefix(&*self.bytes);
+        }
+        if size > WORD {
+            let last = bytes.get(size - WORD..)?.first_chunk::<WORD>()?;
+            if u64::from_le_bytes(*last) != self.last {
+                return None;
+            }
+        }
+        bytes.get(size..)
+    }
+}
+
+/// One walk over a map for the values of several keys: it goes as far as it is asked to, and answers for each
+/// key as [`Term::get`] does, errors included.
+#[derive(Debug)]
+pub struct Walk<'a> {
+    /// The next key; or the value of the last one found, which nobody has had to skip yet.
+    rest: &'a [u8],
+    is_at_value: bool,
+    left: usize,
+    values: Vec<Option<Term<'a>>>,
+}
+
+impl<'a> Walk<'a> {
+    /// For so many keys, over a map without any.
+    #[must_use]
+    pub fn new(keys: usize) -> Self {
+        Self {
+            rest: &[],
+            is_at_value: false,
+            left: 0,
+            values: vec![None; keys],
+        }
+    }
+
+    /// Begins again with another map.
+    #[inline]
+    pub fn begin(&mut self, map: Term<'a>) {
+        self.is_at_value = false;
+        self.values.fill(None);
+        // Where not even the size is there, a pair is yet to come and has no bytes.
+        let head = map.0.get(1..).ok_or(Malformed).and_then(sized);
+        (self.left, self.rest) = head.unwrap_or((1, &[]));
+    }
+
+    /// The value under the key at this place of the keys, which are always the same ones.
+    ///
+    /// # Errors
+    /// [`Malformed`], where that shows on the way to the key.
+    #[inline]
+    pub fn get(&mut self, keys: &[Key], place: usize) -> Result<Option<Term<'a>>, Malformed> {
+        loop {
+            if let Some(Some(value)) = self.values.get(place) {
+                return Ok(Some(*value));
+            }
+            if self.is_at_value {
+                self.skip()?;
+                self.is_at_value = false;
+            }
+            if self.left == 0 {
+                return Ok(None);
+            }
+            let mut value = None;
+            for (key, known) in keys.iter().zip(&mut self.values) {
+                // The first one counts.
+                if known.is_none() {
+                    if let Some(behind) = key.behind(self.rest) {
+                        *known = Some(Term(behind));
+                        value = Some(behind);
+                    }
+                }
+            }
+            match value {
+                Some(value) => {
+                    self.rest = value;
+                    self.is_at_value = true;
+                }
+                None => {
+                    self.skip()?;
+                    self.skip()?;
+                }
+            }
+            self.left -= 1;
+        }
+    }
+
+    /// Where it fails there is nothing behind: whoever goes on fails again.
+    #[inline]
+    fn skip(&mut self) -> Result<(), Malformed> {
+        match after(self.rest) {
+            Ok(rest) => {
+                self.rest = rest;
+                Ok(())
+            }
+            Err(Malformed) => {
+                self.rest = &[];
+                Err(Malformed)
+            }
+        }
     }
 }
 
@@ -308,6 +461,22 @@ impl<'a> Terms<'a> {
         self.bytes = after(self.bytes)?;
         self.count -= 1;
         Ok(Some(term))
+    }
+
+    /// The next two, as the encodings that they are: a key and its value. None at the end.
+    ///
+    /// # Errors
+    /// [`Malformed`].
+    #[inline]
+    pub fn next_pair(&mut self) -> Result<Option<[&'a [u8]; 2]>, Malformed> {
+        if self.count < 2 {
+            return Ok(None);
+        }
+        let (key, rest) = split(self.bytes)?;
+        let (value, rest) = split(rest)?;
+        self.bytes = rest;
+        self.count -= 2;
+        Ok(Some([key, value]))
     }
 
     /// The bytes behind all of them, where the tail of a list is.
@@ -428,6 +597,14 @@ impl<'a> Reader<'a> {
     }
 }
 
+/// The term at the beginning of these bytes, and what is behind it.
+#[inline]
+fn split(bytes: &[u8]) -> Result<(&[u8], &[u8]), Malformed> {
+    let rest = after(bytes)?;
+    let size = bytes.len() - rest.len();
+    bytes.split_at_checked(size).ok_or(Malformed)
+}
+
 /// The bytes behind the term at the beginning of these.
 #[inline]
 fn after(bytes: &[u8]) -> Result<&[u8], Malformed> {
@@ -451,7 +628,7 @@ fn after_all(mut rest: &[u8], mut pending: u64) -> Result<&[u8], Malformed> {
 }
 
 /// How many bytes a term takes by itself, and how many terms inside of it follow them.
-#[inline]
+#[inline(always)]
 fn extent(bytes: &[u8]) -> Result<(usize, u64), Malformed> {
     let (&tag, body) = bytes.split_first().ok_or(Malformed)?;
     let byte = || body.first().map(|&n| usize::from(n)).ok_or(Malformed);
@@ -611,10 +788,12 @@ mod tests {
     fn values_are_found_and_skipped() -> Result<(), Malformed> {
         let map = Term::new(PAIRS);
         assert_eq!(Some(map.encoded()?), PAIRS.strip_suffix(b"behind"));
-        let sum = map.get(b"w\x01a")?.and_then(Term::tagged_sum);
+        let sum = map.get(&Key::new(b"w\x01a"))?.and_then(Term::tagged_sum);
         let number = sum.map_or(Ok(None), Term::number)?;
         assert_eq!(number, Some(Number::Int(-1)));
-        let Some(Kind::List(mut members)) = map.get(b"w\x01b")?.map(Term::kind).transpose()? else {
+        let Some(Kind::List(mut members)) =
+            map.get(&Key::new(b"w\x01b"))?.map(Term::kind).transpose()?
+        else {
             return Err(Malformed);
         };
         assert_eq!(members.behind()?.kind()?, Kind::Atom(b"x"));
@@ -627,7 +806,7 @@ mod tests {
             Some(Ok(Kind::Float(2.5)))
         );
         assert!(members.next_term()?.is_none());
-        assert!(map.get(b"w\x01c")?.is_none());
+        assert!(map.get(&Key::new(b"w\x01c"))?.is_none());
         Ok(())
     }
 

@@ -11,6 +11,10 @@ use std::collections::{BTreeMap, HashMap};
 
 use memchr::memmem::Finder;
 use regex::bytes::{Regex as Engine, RegexBuilder};
+use regex_automata::Anchored;
+use regex_automata::dfa::{Automaton, StartKind, dense};
+use regex_automata::nfa::thompson;
+use regex_automata::util::{primitives::StateID, start, syntax};
 
 /// A wildcard, made ready.
 #[derive(Debug)]
@@ -68,6 +72,43 @@ impl Wildcard {
             Shape::Pieces(pieces) => pieces.matches(text).is_some(),
         }
     }
+}
+
+/// A text and a pattern so long together are compared as they stand: making the pattern ready would cost more.
+const AT_ONCE: usize = 4096;
+
+/// Whether the whole text matches the wildcard that is `pattern`, of which nothing is kept.
+#[must_use]
+pub fn wildcard_matches(pattern: &[u8], text: &[u8]) -> bool {
+    if pattern.len().saturating_mul(text.len()) > AT_ONCE {
+        return Wildcard::new(pattern).matches(text);
+    }
+    matches_at_once(pattern, text)
+}
+
+/// Byte by byte; where that fails, the last star takes one byte more. A star before it never has to: what stands
+/// between the two was found at its first place.
+fn matches_at_once(pattern: &[u8], text: &[u8]) -> bool {
+    let (mut pattern, mut text) = (pattern, text);
+    let mut star: Option<(&[u8], &[u8])> = None;
+    while let Some((byte, tail)) = text.split_first() {
+        match pattern.split_first() {
+            Some((b'*', [])) => return true,
+            Some((b'*', rest)) => {
+                star = Some((rest, text));
+                pattern = rest;
+            }
+            Some((mark, rest)) if mark == byte || *mark == b'?' => (pattern, text) = (rest, tail),
+            _ => {
+                let Some((behind, [_, from @ ..])) = star else {
+                    return false;
+                };
+                star = Some((behind, from));
+                (pattern, text) = (behind, from);
+            }
+        }
+    }
+    pattern.iter().all(|mark| *mark == b'*')
 }
 
 fn whole(piece: &[u8]) -> Shape {
@@ -148,7 +189,10 @@ fn fits(text: &[u8], piece: &[u8]) -> bool {
 
 /// A regular expression, made ready.
 #[derive(Debug)]
-pub struct Regex(Engine);
+pub struct Regex {
+    engine: Engine,
+    table: Option<Box<Table>>,
+}
 
 /// Far above what an expression needs that the parser lets through.
 const SIZE_LIMIT: usize = 64 << 20;
@@ -175,20 +219,90 @@ impl Regex {
         let text = std::str::from_utf8(rendering).ok()?;
         let groups = rendering.iter().filter(|byte| **byte == b'(').count();
         if groups <= SHALLOW {
-            return engine(text).map(Self);
+            return Self::made(text);
         }
         // The crate's compiler calls itself for each level: more than the stack of a scheduler may have room for.
         std::thread::scope(|scope| {
             let builder = std::thread::Builder::new().stack_size(STACK);
-            let thread = builder.spawn_scoped(scope, || engine(text)).ok()?;
-            thread.join().ok().flatten().map(Self)
+            let thread = builder.spawn_scoped(scope, || Self::made(text)).ok()?;
+            thread.join().ok().flatten()
         })
     }
 
+    fn made(text: &str) -> Option<Self> {
+        let engine = engine(text)?;
+        let table = Table::new(text).map(Box::new);
+        Some(Self { engine, table })
+    }
+
     /// Whether some part of the text matches.
+    #[inline]
     #[must_use]
     pub fn matches(&self, text: &[u8]) -> bool {
-        self.0.is_match(text)
+        match &self.table {
+            Some(table) if text.len() <= SHORT_TEXT => table.matches(text),
+            _ => self.engine.is_match(text),
+        }
+    }
+}
+
+/// In longer texts the engine skips to where a match may be, which makes up for what it costs to start it.
+const SHORT_TEXT: usize = 96;
+/// Expressions with so long a rendering, and so large a table, have one: it is made in a fraction of a millisecond.
+const SHORT_RENDERING: usize = 256;
+const TABLE_LIMIT: usize = 32 << 10;
+
+/// The whole automaton of a small expression: a step for each byte, and no state of the search to fetch and to
+/// give back, which for a name of a stream is most of what the engine does.
+#[derive(Debug)]
+struct Table {
+    automaton: dense::DFA<Vec<u32>>,
+    first: StateID,
+}
+
+impl Table {
+    fn new(text: &str) -> Option<Self> {
+        if text.len() > SHORT_RENDERING {
+            return None;
+        }
+        let limits = dense::Config::new()
+            .start_kind(StartKind::Unanchored)
+            .accelerate(false)
+            .dfa_size_limit(Some(TABLE_LIMIT))
+            .determinize_size_limit(Some(4 * TABLE_LIMIT));
+        let syntax = syntax::Config::new().unicode(false).utf8(false);
+        let nfa = thompson::Config::new().utf8(false);
+        let automaton = dense::Builder::new()
+            .configure(limits)
+            .syntax(syntax.nest_limit(NEST_LIMIT))
+            .thompson(nfa.nfa_size_limit(Some(TABLE_LIMIT)))
+            .build(text)
+            .ok()?;
+        let first = start::Config::new().anchored(Anchored::No);
+        let first = automaton.start_state(&first).ok()?;
+        Some(Self { automaton, first })
+    }
+
+    /// A state tells of a match one byte late.
+    ///
+    /// Not inlined: in the larger loops around it the compiler has no registers left for this one, and it takes
+    /// half as long again.
+    #[inline(never)]
+    fn matches(&self, text: &[u8]) -> bool {
+        let mut state = self.first;
+        for byte in text {
+            state = self.automaton.next_state(state, *byte);
+            if self.automaton.is_special_state(state) {
+                if self.automaton.is_match_state(state) {
+                    return true;
+                }
+                if self.automaton.is_dead_state(state) {
+                    return false;
+                }
+            }
+        }
+        self.automaton
+            .is_match_state(self.automaton.next_eoi_state(state))
     }
 }
 
@@ -296,11 +410,39 @@ mod tests {
         }
     }
 
+    fn expression() -> impl Strategy<Value = String> {
+        let one = prop::sample::select(vec![
+            "a", "b", "ab", ".", "[^a]", "\\n", "^", "\\A", "$", "\\z", "\\b", "\\B", "(?m:^)",
+            "(?m:$)",
+        ]);
+        one.prop_map(String::from).prop_recursive(3, 8, 3, |part| {
+            let counts = prop::sample::select(vec!["*", "+", "?", "{2}", "{1,3}"]);
+            prop_oneof![
+                (part.clone(), part.clone()).prop_map(|(left, right)| left + &right),
+                (part.clone(), part.clone())
+                    .prop_map(|(left, right)| format!("(?:{left}|{right})")),
+                (part, counts).prop_map(|(part, count)| format!("(?:{part}){count}")),
+            ]
+        })
+    }
+
     proptest! {
         #[test]
         fn wildcards_are_the_naive_ones(text in "[ab]{0,10}", pattern in "[ab*?]{0,8}") {
             let (text, pattern) = (text.as_bytes(), pattern.as_bytes());
-            prop_assert_eq!(Wildcard::new(pattern).matches(text), naive(text, pattern));
+            let expected = naive(text, pattern);
+            prop_assert_eq!(Wildcard::new(pattern).matches(text), expected);
+            prop_assert_eq!(wildcard_matches(pattern, text), expected);
+        }
+
+        #[test]
+        fn a_table_is_its_engine(text in "[ab\n]{0,12}", pattern in expression()) {
+            let regex = Regex::new(pattern.as_bytes());
+            let answers = regex.map(|regex| {
+                let by_table = regex.table.as_ref().map(|table| table.matches(text.as_bytes()));
+                (by_table, regex.engine.is_match(text.as_bytes()))
+            });
+            prop_assert!(answers.is_some_and(|(table, engine)| table == Some(engine)));
         }
 
         #[test]

@@ -6,7 +6,8 @@
 
 use crate::etf::{Kind, Reader, Term};
 use crate::number::Number;
-use crate::segment::{Error, Events, Path, Sections, Value, found};
+use crate::pattern::{Regex, Wildcard};
+use crate::segment::{Error, Events, Fields, Path, Paths, Section, Sections, Value, found};
 use std::cmp::Ordering;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
@@ -14,7 +15,7 @@ use std::sync::{Arc, Mutex};
 /// A predicate, ready to be asked.
 pub struct Predicate {
     steps: Vec<Step>,
-    sections: Sections,
+    paths: Paths,
 }
 
 struct Step {
@@ -29,7 +30,8 @@ const YES: usize = usize::MAX;
 
 enum Test {
     Constant(bool),
-    Field(Path, Question),
+    /// Of the field at the path of this place.
+    Field(usize, Question),
 }
 
 enum Question {
@@ -45,8 +47,8 @@ enum Question {
     Suffix(Vec<u8>),
     Whole(Vec<u8>),
     Infix(Vec<u8>),
-    Wildcard(Vec<u8>),
-    Regex(regex::bytes::Regex),
+    Wildcard(Wildcard),
+    Regex(Regex),
 }
 
 enum Literal {
@@ -79,7 +81,46 @@ impl Predicate {
     /// The sections that an answer may need.
     #[must_use]
     pub fn sections(&self) -> Sections {
-        self.sections
+        self.paths.sections()
+    }
+
+    /// The column of names that is all that a step looks at.
+    fn names_section(&self, step: &Step) -> Option<Section> {
+        match step.test {
+            Test::Constant(_) => None,
+            Test::Field(place, _) => self.paths.get(place)?.names_section(),
+        }
+    }
+}
+
+/// A test says the same of all events with the same name. So many answers are remembered, and no more.
+const MEMORY: usize = 1 << 16;
+
+/// A predicate that is asked of the events of a segment.
+pub struct Asked<'p, 'c> {
+    predicate: &'p Predicate,
+    fields: Fields<'p, 'c>,
+    /// For each step what it says of each name, where that is all that it looks at.
+    answers: Vec<Vec<Option<bool>>>,
+}
+
+impl<'p, 'c> Asked<'p, 'c> {
+    /// Of these events.
+    #[must_use]
+    pub fn new(predicate: &'p Predicate, events: Events<'c>) -> Self {
+        let mut left = MEMORY;
+        let answers = predicate.steps.iter().map(|step| {
+            let section = predicate.names_section(step);
+            let names = section.and_then(|section| events.names(section));
+            let count = names.map_or(0, |names| names.count().min(events.count()).min(left));
+            left -= count;
+            vec![None; count]
+        });
+        Self {
+            predicate,
+            answers: answers.collect(),
+            fields: Fields::new(&predicate.paths, events),
+        }
     }
 
     /// Whether an event satisfies it.
@@ -87,16 +128,53 @@ impl Predicate {
     /// # Errors
     /// [`Error::Corrupt`] where a payload is malformed on the way to the answer.
     #[inline]
-    pub fn matches(&self, events: &Events, event: usize) -> Result<bool, Error> {
+    pub fn matches(&mut self, event: usize) -> Result<bool, Error> {
+        self.fields.go_to(event);
         let mut place = 0;
-        while let Some(step) = self.steps.get(place) {
+        while let Some(step) = self.predicate.steps.get(place) {
             let [fails, holds] = step.targets;
-            place = match step.test.holds(events, event)? {
+            place = match self.holds(place, step, event)? {
                 true => holds,
                 false => fails,
             };
         }
         Ok(place == YES)
+    }
+
+    #[inline]
+    fn holds(&mut self, place: usize, step: &'p Step, event: usize) -> Result<bool, Error> {
+        let (path, question) = match &step.test {
+            Test::Constant(is_true) => return Ok(*is_true),
+            Test::Field(path, question) => (*path, question),
+        };
+        let Some(known) = self
+            .answers
+            .get_mut(place)
+            .filter(|known| !known.is_empty())
+        else {
+            return holds(question, self.fields.get(path)?);
+        };
+        let section = self.predicate.names_section(step);
+        let names = section.and_then(|section| self.fields.events().names(section));
+        let code = names.and_then(|names| names.code(event));
+        match code.and_then(|code| known.get_mut(code)) {
+            Some(Some(known)) => Ok(*known),
+            Some(unknown) => {
+                let answer = holds(question, self.fields.get(path)?)?;
+                *unknown = Some(answer);
+                Ok(answer)
+            }
+            None => holds(question, self.fields.get(path)?),
+        }
+    }
+}
+
+/// What is missing satisfies nothing.
+#[inline]
+fn holds(question: &Question, value: Option<Value>) -> Result<bool, Error> {
+    match value {
+        Some(value) => question.holds(&value),
+        None => Ok(false),
     }
 }
 
@@ -104,7 +182,7 @@ impl Predicate {
 #[derive(Default)]
 struct Decoder {
     steps: Vec<Step>,
-    sections: Sections,
+    paths: Paths,
     /// Where the labels are, once that is known.
     labels: Vec<usize>,
     open: Vec<Junction>,
@@ -166,10 +244,10 @@ impl Decoder {
                     return self.junction(name == b"and", reader, targets);
                 }
                 (_, name) => {
-                    let path = Path::read(reader)?;
-                    self.sections = self.sections.and(path.sections());
+                    let place = self.paths.count();
+                    self.paths.push(Path::read(reader)?);
                     let question = Question::read(arity, name, reader)?;
-                    return self.push(Test::Field(path, question), targets);
+                    return self.push(Test::Field(place, question), targets);
                 }
             }
         }
@@ -203,7 +281,7 @@ impl Decoder {
         }
         Predicate {
             steps: self.steps,
-            sections: self.sections,
+            paths: self.paths,
         }
     }
 }
@@ -227,8 +305,8 @@ impl Question {
             (3, b"suffix") => bytes(reader).map(Self::Suffix),
             (3, b"equals_bytes") => bytes(reader).map(Self::Whole),
             (3, b"infix") => bytes(reader).map(Self::Infix),
-            (3, b"wildcard") => bytes(reader).map(Self::Wildcard),
-            (3, b"regex") => regex(reader.binary()?).map(Self::Regex),
+            (3, b"wildcard") => reader.binary().map(Wildcard::new).map(Self::Wildcard),
+            (3, b"regex") => Regex::new(reader.binary()?).map(Self::Regex),
             _ => None,
         }
     }
@@ -254,21 +332,8 @@ impl Question {
             Self::Suffix(suffix) => text(value, |text| text.ends_with(suffix)),
             Self::Whole(whole) => text(value, |text| text == whole),
             Self::Infix(infix) => text(value, |text| contains(text, infix)),
-            Self::Wildcard(pattern) => text(value, |text| is_like(text, pattern)),
-            Self::Regex(regex) => text(value, |text| regex.is_match(text)),
-        }
-    }
-}
-
-impl Test {
-    #[inline]
-    fn holds(&self, events: &Events, event: usize) -> Result<bool, Error> {
-        match self {
-            Self::Constant(is_true) => Ok(*is_true),
-            Self::Field(path, question) => match path.of(events, event)? {
-                Some(value) => question.holds(&value),
-                None => Ok(false),
-            },
+            Self::Wildcard(wildcard) => text(value, |text| wildcard.matches(text)),
+            Self::Regex(regex) => text(value, |text| regex.matches(text)),
         }
     }
 }
@@ -369,44 +434,6 @@ fn text(value: &Value, test: impl FnOnce(&[u8]) -> bool) -> Result<bool, Error> 
 
 fn contains(text: &[u8], infix: &[u8]) -> bool {
     memchr::memmem::find(text, infix).is_some()
-}
-
-/// Wildcards: `*` is any bytes, `?` one. Only the last `*` need ever take more, so nothing is tried twice but
-/// what follows that.
-fn is_like(text: &[u8], pattern: &[u8]) -> bool {
-    let (mut text_at, mut pattern_at) = (0, 0);
-    let mut last_star = None;
-    while let Some(byte) = text.get(text_at) {
-        match pattern.get(pattern_at) {
-            Some(b'*') => {
-                last_star = Some((pattern_at + 1, text_at));
-                pattern_at += 1;
-            }
-            Some(wanted) if *wanted == b'?' || wanted == byte => {
-                text_at += 1;
-                pattern_at += 1;
-            }
-            _ => match &mut last_star {
-                Some((behind, taken)) => {
-                    *taken += 1;
-                    (pattern_at, text_at) = (*behind, *taken);
-                }
-                None => return false,
-            },
-        }
-    }
-    pattern
-        .get(pattern_at..)
-        .is_some_and(|rest| rest.iter().all(|byte| *byte == b'*'))
-}
-
-/// The parser in Erlang has bounded the size of what it renders.
-fn regex(rendering: &[u8]) -> Option<regex::bytes::Regex> {
-    let rendering = std::str::from_utf8(rendering).ok()?;
-    regex::bytes::RegexBuilder::new(rendering)
-        .unicode(false)
-        .build()
-        .ok()
 }
 
 /// Predicates asked lately, by their canonical form.

@@ -5,12 +5,12 @@
 //! number of threads.
 
 use crate::aggregate::{Accumulator, Fold, Groups, Kind, Tagged};
-use crate::etf::{Reader, Term, Terms, write};
+use crate::etf::{Reader, Term, write};
 use crate::hash;
 use crate::number::{Number, Overflow};
-use crate::predicate::Predicate;
+use crate::predicate::{Asked, Predicate};
 use crate::segment::{
-    self, Cell, Contents, Events, Path, Section, Sections, Segment, Value, found,
+    self, Cell, Contents, Events, Fields, Path, Paths, Section, Sections, Segment, Value, found,
 };
 use std::borrow::Cow;
 use std::hash::{BuildHasher, Hash, Hasher, RandomState};
@@ -142,12 +142,13 @@ fn matching_of(
     predicate: &Predicate,
     limit: usize,
 ) -> Result<Vec<u32>, segment::Error> {
+    let mut asked = Asked::new(predicate, *events);
     let mut found = Vec::new();
     for event in 0..events.count() {
         if found.len() == limit {
             break;
         }
-        if predicate.matches(events, event)? {
+        if asked.matches(event)? {
             found.push(event as u32);
         }
     }
@@ -178,9 +179,10 @@ pub fn counted(
     let counts = each(sources, threads, |source| {
         let contents = source.contents(predicate.sections())?;
         let events = contents.events();
+        let mut asked = Asked::new(predicate, events);
         let mut count = 0;
         for event in 0..events.count() {
-            count += usize::from(predicate.matches(&events, event)?);
+            count += usize::from(asked.matches(event)?);
         }
         Ok(count)
     });
@@ -236,29 +238,23 @@ impl Aggregate {
         };
         Some(Self::new(kind, Path::read(reader)?))
     }
+}
 
-    fn sections(&self) -> Sections {
-        self.path
-            .as_ref()
-            .map_or_else(Sections::default, Path::sections)
-    }
-
-    #[inline]
-    fn add(
-        &self,
-        accumulator: &mut Accumulator,
-        events: &Events,
-        event: usize,
-    ) -> Result<(), Error> {
-        let number = match &self.path {
+/// Counts the event, and the number of its field at a place of the paths, if there is one.
+#[inline]
+fn add(
+    accumulator: &mut Accumulator,
+    place: Option<usize>,
+    fields: &mut Fields,
+) -> Result<(), Error> {
+    let number = match place {
+        None => None,
+        Some(place) => match fields.get(place)? {
             None => None,
-            Some(path) => match path.of(events, event)? {
-                None => None,
-                Some(value) => value.counted()?,
-            },
-        };
-        Ok(accumulator.add(number.as_ref())?)
-    }
+            Some(value) => value.counted()?,
+        },
+    };
+    Ok(accumulator.add(number.as_ref())?)
 }
 
 /// The aggregate of all events; none is `undefined`.
@@ -270,12 +266,16 @@ pub fn aggregated(
     aggregate: &Aggregate,
     threads: NonZeroUsize,
 ) -> Result<Option<Number>, Error> {
+    let paths: Paths = aggregate.path.iter().cloned().collect();
+    let place = aggregate.path.is_some().then_some(0);
     let parts = each(sources, threads, |source| {
-        let contents = source.contents(aggregate.sections())?;
+        let contents = source.contents(paths.sections())?;
         let events = contents.events();
+        let mut fields = Fields::new(&paths, events);
         let mut accumulator = Accumulator::new(aggregate.kind);
         for event in 0..events.count() {
-            aggregate.add(&mut accumulator, &events, event)?;
+            fields.go_to(event);
+            add(&mut accumulator, place, &mut fields)?;
         }
         Ok(accumulator)
     });
@@ -374,8 +374,9 @@ pub fn grouped(
     aggregates: &[Aggregate],
     threads: NonZeroUsize,
 ) -> Result<Vec<Group>, Error> {
+    let question = Question::new(by, aggregates);
     let parts = each(sources, threads, |source| {
-        grouped_in(source, by, aggregates)
+        grouped_in(source, &question, aggregates)
     });
     let mut all = Grouped::<Key>::new(aggregates);
     for part in parts {
@@ -397,32 +398,102 @@ pub fn grouped(
         .collect())
 }
 
-fn grouped_in(source: Source, by: &Path, aggregates: &[Aggregate]) -> Result<Grouped<Key>, Error> {
-    let wanted = aggregates.iter().map(Aggregate::sections);
-    let contents = source.contents(wanted.fold(by.sections(), Sections::and))?;
+/// What is looked up of each event: the field to group by, and those of the aggregates.
+struct Question {
+    paths: Paths,
+    names: Option<Section>,
+    /// For each aggregate the place of its path.
+    places: Vec<Option<usize>>,
+}
+
+impl Question {
+    fn new(by: &Path, aggregates: &[Aggregate]) -> Self {
+        let mut paths = Paths::default();
+        paths.push(by.clone());
+        let places = aggregates.iter().map(|aggregate| {
+            let path = aggregate.path.as_ref()?;
+            let place = paths.count();
+            paths.push(path.clone());
+            Some(place)
+        });
+        Self {
+            names: by.names_section(),
+            places: places.collect(),
+            paths,
+        }
+    }
+}
+
+fn grouped_in(
+    source: Source,
+    question: &Question,
+    aggregates: &[Aggregate],
+) -> Result<Grouped<Key>, Error> {
+    let contents = source.contents(question.paths.sections())?;
     let events = contents.events();
+    let mut fields = Fields::new(&question.paths, events);
     let mut grouped = Grouped::<Cow<[u8]>>::new(aggregates);
-    let names = by.names_section().and_then(|section| events.names(section));
+    let mut lately = Lately::default();
+    let names = question.names.and_then(|section| events.names(section));
     let mut known = vec![None; names.map_or(0, |names| names.count())];
     for event in 0..events.count() {
+        fields.go_to(event);
         let code = names.and_then(|names| names.code(event));
         let known = code.and_then(|code| known.get_mut(code));
         let place = match known {
             Some(Some(place)) => *place,
             known => {
-                let (key, section) = group_key(by.of(&events, event)?)?;
-                let place = grouped.place(key, section);
+                let (key, section) = group_key(fields.get(0)?)?;
+                let place = lately.place(key, |key| grouped.place(key, section));
                 if let Some(known) = known {
                     *known = Some(place);
                 }
                 place
             }
         };
-        for (aggregate, answer) in aggregates.iter().zip(grouped.groups.at(place)) {
-            aggregate.add(answer, &events, event)?;
+        for (path, answer) in question.places.iter().zip(grouped.groups.at(place)) {
+            add(answer, *path, &mut fields)?;
         }
     }
     Ok(grouped.owned(aggregates)?)
+}
+
+/// Keys that came up lately, at places by their last bytes: most events are of few groups.
+struct Lately<'c>([Option<(&'c [u8], usize)>; LATELY]);
+
+const LATELY: usize = 64;
+
+impl Default for Lately<'_> {
+    fn default() -> Self {
+        Self([None; LATELY])
+    }
+}
+
+impl<'c> Lately<'c> {
+    #[inline]
+    fn place(&mut self, key: Cow<'c, [u8]>, find: impl FnOnce(Cow<'c, [u8]>) -> usize) -> usize {
+        let Cow::Borrowed(bytes) = key else {
+            return find(key);
+        };
+        let word = match bytes.last_chunk() {
+            Some(last) => u64::from_le_bytes(*last),
+            None => bytes
+                .iter()
+                .fold(0, |word, byte| word << 8 | u64::from(*byte)),
+        };
+        // Fibonacci hashing: six bits of the product with 2^64 by the golden ratio.
+        let at = (word.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 58) as usize;
+        match self.0.get_mut(at) {
+            Some(Some((known, place))) if *known == bytes => *place,
+            other => {
+                let place = find(key);
+                if let Some(other) = other {
+                    *other = Some((bytes, place));
+                }
+                place
+            }
+        }
+    }
 }
 
 impl Grouped<Cow<'_, [u8]>> {
@@ -592,7 +663,8 @@ fn fold_event<'c>(state: &mut State<'c>, events: &Events<'c>, event: usize) -> R
             None => {}
             Some(Cell::Payload(payload)) => {
                 let term = found(Term::versioned(payload), section)?;
-                fold_field(state, key, term, section)?;
+                let value = found(term.encoded(), section)?;
+                fold_field(state, 0, key, value, section)?;
             }
             Some(cell) => {
                 let key = FieldKey(Cow::Borrowed(key), Section::Data);
@@ -605,28 +677,26 @@ fn fold_event<'c>(state: &mut State<'c>, events: &Events<'c>, event: usize) -> R
 }
 
 fn fold_map<'c>(state: &mut State<'c>, map: Term<'c>, section: Section) -> Result<(), Error> {
-    let Some(mut terms) = found(map.pairs(), section)? else {
+    let Some(mut pairs) = found(map.pairs(), section)? else {
         return Ok(());
     };
-    while let Some(key) = next(&mut terms, section)? {
-        if let Some(value) = next(&mut terms, section)? {
-            fold_field(state, found(key.encoded(), section)?, value, section)?;
-        }
+    let mut guess = 0;
+    while let Some([key, value]) = found(pairs.next_pair(), section)? {
+        guess = fold_field(state, guess, key, value, section)? + 1;
     }
     Ok(())
 }
 
-fn next<'c>(terms: &mut Terms<'c>, section: Section) -> Result<Option<Term<'c>>, segment::Error> {
-    found(terms.next_term(), section)
-}
-
+/// Events of one kind have the same fields in the same order, so the field behind that of the last key is a good
+/// guess. The place of this one is returned.
 fn fold_field<'c>(
     state: &mut State<'c>,
+    guess: usize,
     key: &'c [u8],
-    value: Term<'c>,
+    bytes: &'c [u8],
     section: Section,
-) -> Result<(), Error> {
-    let bytes = found(value.encoded(), section)?;
+) -> Result<usize, Error> {
+    let value = Term::new(bytes);
     let sum = match value.tagged_sum() {
         Some(sum) => found(sum.number(), section)?,
         None => {
@@ -642,7 +712,7 @@ fn fold_field<'c>(
         None => Tagged::Value(Held::Found(section, Cow::Borrowed(bytes))),
     };
     let key = FieldKey(Cow::Borrowed(key), section);
-    state.apply(key, value, Held::counts)
+    state.apply_near(guess, key, value, Held::counts)
 }
 
 /// What a projection finds of one field of one event.
@@ -666,12 +736,14 @@ pub fn projected<E: From<segment::Error>>(
     paths: &[Path],
     mut visit: impl FnMut(usize, Found) -> Result<(), E>,
 ) -> Result<usize, E> {
-    let sections = paths.iter().map(Path::sections);
-    let contents = source.contents(sections.fold(Sections::default(), Sections::and))?;
-    let events = contents.events();
-    for event in 0..events.count() {
-        for path in paths {
-            let value = match path.of(&events, event)? {
+    let paths: Paths = paths.iter().cloned().collect();
+    let contents = source.contents(paths.sections())?;
+    let mut fields = Fields::new(&paths, contents.events());
+    let count = fields.events().count();
+    for event in 0..count {
+        fields.go_to(event);
+        for place in 0..paths.count() {
+            let value = match fields.get(place)? {
                 None => Found::Missing,
                 Some(Value::Integer(value)) => Found::Integer(value),
                 Some(Value::Binary(bytes)) => Found::Binary(bytes),
@@ -682,5 +754,5 @@ pub fn projected<E: From<segment::Error>>(
             visit(event, value)?;
         }
     }
-    Ok(events.count())
+    Ok(count)
 }

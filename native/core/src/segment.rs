@@ -12,7 +12,7 @@ use crate::hash;
 use std::borrow::Cow;
 
 pub use columns::{Cell, Contents, Events, Names};
-pub use path::{Path, Value, columns, found};
+pub use path::{Fields, Path, Paths, Value, columns, found};
 pub use write::filtered;
 
 const MAGIC: &[u8; 4] = b"ESDS";

@@ -4,10 +4,11 @@ use esdb_core::archive::{dictionary, lz4, zstd};
 use esdb_core::crypto::{self, base58, ed25519};
 use esdb_core::etf;
 use esdb_core::hash;
-use esdb_core::pattern::{Regex, Set, Test, Wildcard};
+use esdb_core::pattern::{Regex, Set, Test, Wildcard, wildcard_matches};
 use esdb_core::predicate::Predicate;
 use esdb_core::query::{self, Aggregate, Source};
 use esdb_core::segment::{Path, Sections, Segment};
+use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
 
 /// What a target says that is started without a fuzzer.
@@ -156,21 +157,170 @@ fn lz4_survives(data: &[u8]) {
     assert_eq!(content, data);
 }
 
-/// A pattern, a bar and a text: a set answers what its patterns answer, a text matches itself, and expressions
-/// come back. Counted repetitions are left out: how large they may be is the parser's business.
+/// Patterns with newlines between them, a bar and a text: wildcards and a set of them answer what comparing each
+/// place with each answers; what renders an expression is one, and says what its tree says; no other text of an
+/// expression does harm. Counted repetitions of those are left out: how large they may be is the parser's business.
 pub fn pattern(input: &[u8]) {
     let mut parts = input.rsplitn(2, |byte| *byte == b'|');
     let text = parts.next().unwrap_or_default();
+    let text = &text[..text.len().min(200)];
     let pattern = parts.next().unwrap_or_default();
-    let alone = Wildcard::new(pattern).matches(text);
-    let set = Set::new([pattern, text, b"*"].map(|each| Test::Wildcard(Wildcard::new(each))));
-    let places = set.matching(text);
-    assert_eq!(places.contains(&0), alone);
-    assert!(places.ends_with(&[1, 2]));
+    let patterns: Vec<&[u8]> = pattern.split(|byte| *byte == b'\n').take(16).collect();
+    let mut matching = Vec::new();
+    for (place, each) in (0..).zip(&patterns) {
+        let expected = wildcard_naively(each, text);
+        assert_eq!(Wildcard::new(each).matches(text), expected);
+        assert_eq!(wildcard_matches(each, text), expected);
+        matching.extend(expected.then_some(place));
+    }
+    let tests = patterns
+        .iter()
+        .map(|each| Test::Wildcard(Wildcard::new(each)));
+    assert_eq!(Set::new(tests).matching(text), matching);
+    assert!(wildcard_matches(&[text, b"*"].concat(), text));
+
+    let tree = Tree::read(&mut pattern.iter().copied(), 3);
+    let mut rendering = String::new();
+    tree.render(&mut rendering);
+    let regex = Regex::new(rendering.as_bytes()).expect("a rendering");
+    let expected = (0..=text.len()).any(|from| !tree.ends(from, text).is_empty());
+    assert_eq!(regex.matches(text), expected, "{rendering}");
     if !pattern.contains(&b'{') {
         if let Some(regex) = Regex::new(pattern) {
             assert!(regex.matches(text) || !pattern.is_empty());
         }
+    }
+}
+
+/// Which beginnings of the text the pattern matches, byte by byte of the pattern.
+fn wildcard_naively(pattern: &[u8], text: &[u8]) -> bool {
+    let mut matched = vec![false; text.len() + 1];
+    matched[0] = true;
+    for mark in pattern {
+        if *mark == b'*' {
+            let first = matched.iter().position(|matched| *matched);
+            (first.unwrap_or(matched.len())..matched.len()).for_each(|at| matched[at] = true);
+        } else {
+            for at in (0..text.len()).rev() {
+                matched[at + 1] = matched[at] && (*mark == b'?' || *mark == text[at]);
+            }
+            matched[0] = false;
+        }
+    }
+    matched[text.len()]
+}
+
+/// An expression, as the parser in Erlang would have read it.
+enum Tree {
+    Class(u8, u8),
+    Start,
+    End,
+    Word(bool),
+    Both(Box<Tree>, Box<Tree>),
+    Either(Box<Tree>, Box<Tree>),
+    Repeated(Box<Tree>, usize, Option<usize>),
+}
+
+impl Tree {
+    fn read(bytes: &mut impl Iterator<Item = u8>, depth: usize) -> Self {
+        let mut next = |limit: u8| bytes.next().unwrap_or_default() % limit;
+        match next(if depth == 0 { 5 } else { 9 }) {
+            0 | 1 => {
+                let first = bytes.next().unwrap_or(b'a');
+                Self::Class(first, first)
+            }
+            2 => {
+                let (one, other) = (bytes.next().unwrap_or(b'a'), bytes.next().unwrap_or(b'z'));
+                Self::Class(one.min(other), one.max(other))
+            }
+            3 => [Self::Start, Self::End]
+                .into_iter()
+                .nth(next(2).into())
+                .expect("two"),
+            4 => Self::Word(next(2) == 0),
+            5 | 6 => {
+                let left = Self::read(bytes, depth - 1);
+                Self::Both(Box::new(left), Box::new(Self::read(bytes, depth - 1)))
+            }
+            7 => {
+                let left = Self::read(bytes, depth - 1);
+                Self::Either(Box::new(left), Box::new(Self::read(bytes, depth - 1)))
+            }
+            _ => {
+                let least = next(3).into();
+                let most = Some(least + usize::from(next(3))).filter(|most| *most > 0);
+                Self::Repeated(Box::new(Self::read(bytes, depth - 1)), least, most)
+            }
+        }
+    }
+
+    fn render(&self, out: &mut String) {
+        match self {
+            Self::Class(first, last) => *out += &format!("[\\x{first:02X}-\\x{last:02X}]"),
+            Self::Start => *out += "\\A",
+            Self::End => *out += "\\z",
+            Self::Word(true) => *out += "\\b",
+            Self::Word(false) => *out += "\\B",
+            Self::Both(left, right) => {
+                left.render(out);
+                right.render(out);
+            }
+            Self::Either(left, right) => {
+                *out += "(?:";
+                left.render(out);
+                *out += "|";
+                right.render(out);
+                *out += ")";
+            }
+            Self::Repeated(tree, least, most) => {
+                *out += "(?:";
+                tree.render(out);
+                match most {
+                    Some(most) => *out += &format!("){{{least},{most}}}"),
+                    None => *out += &format!("){{{least},}}"),
+                }
+            }
+        }
+    }
+
+    /// Where a match that begins here can end.
+    fn ends(&self, at: usize, text: &[u8]) -> BTreeSet<usize> {
+        let is_word = |byte: Option<&u8>| {
+            byte.is_some_and(|byte| byte.is_ascii_alphanumeric() || *byte == b'_')
+        };
+        let here = |is_so: bool| is_so.then_some(at).into_iter().collect();
+        match self {
+            Self::Class(first, last) => {
+                let fits = text
+                    .get(at)
+                    .is_some_and(|byte| (first..=last).contains(&byte));
+                fits.then_some(at + 1).into_iter().collect()
+            }
+            Self::Start => here(at == 0),
+            Self::End => here(at == text.len()),
+            Self::Word(asked) => {
+                let before = at.checked_sub(1).and_then(|before| text.get(before));
+                here((is_word(before) != is_word(text.get(at))) == *asked)
+            }
+            Self::Both(left, right) => right.from_each(&left.ends(at, text), text),
+            Self::Either(left, right) => &left.ends(at, text) | &right.ends(at, text),
+            Self::Repeated(tree, least, most) => {
+                let mut places = BTreeSet::from([at]);
+                let mut ends = BTreeSet::new();
+                // More rounds than the text is long bring nothing new.
+                for round in 0..=most.unwrap_or(least + text.len()) {
+                    if round >= *least {
+                        ends.extend(&places);
+                    }
+                    places = tree.from_each(&places, text);
+                }
+                ends
+            }
+        }
+    }
+
+    fn from_each(&self, places: &BTreeSet<usize>, text: &[u8]) -> BTreeSet<usize> {
+        places.iter().flat_map(|at| self.ends(*at, text)).collect()
     }
 }
 

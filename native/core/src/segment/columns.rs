@@ -2,6 +2,7 @@
 
 use super::{Error, NONE, Section, Sections, Segment};
 use std::borrow::Cow;
+use std::ops::Range;
 
 const END: usize = 4;
 const INTEGER: usize = 8;
@@ -45,7 +46,7 @@ impl Contents<'_> {
         let bytes = |section: Section| self.sections.get(section.index())?.as_deref();
         let integers = |section| bytes(section).map(Integers);
         let names = |section| Names::split(bytes(section)?, self.count);
-        let payloads = |section| Payloads::split(bytes(section)?, self.count);
+        let payloads = |section| Pieces::split(bytes(section)?, self.count);
         Events {
             count: self.count,
             integers: [
@@ -71,7 +72,7 @@ pub struct Events<'c> {
     integers: [Option<Integers<'c>>; 3],
     ids: Option<Ids<'c>>,
     names: [Option<Names<'c>>; 2],
-    payloads: [Option<Payloads<'c>>; 3],
+    payloads: [Option<Pieces<'c>>; 3],
 }
 
 /// A value of a column.
@@ -81,7 +82,7 @@ pub enum Cell<'c> {
     Integer(i64),
     /// Of [`Ids`] and [`Names`].
     Binary(&'c [u8]),
-    /// Of [`Payloads`], with its version byte, if it has one; it is not empty.
+    /// Of data, metadata and others, with its version byte, if it has one; it is not empty.
     Payload(&'c [u8]),
 }
 
@@ -125,6 +126,33 @@ impl<'c> Events<'c> {
         (!payload.is_empty()).then_some(payload)
     }
 
+    /// The column of versions, positions or times.
+    pub(super) fn integers(&self, section: Section) -> Option<Integers<'c>> {
+        let [versions, positions, epoch_us] = self.integers;
+        match section {
+            Section::Versions => versions,
+            Section::Positions => positions,
+            Section::EpochUs => epoch_us,
+            _ => None,
+        }
+    }
+
+    /// The column of ids.
+    pub(super) fn ids(&self) -> Option<Ids<'c>> {
+        self.ids
+    }
+
+    /// The column of data, metadata or others.
+    pub(super) fn payloads(&self, section: Section) -> Option<Pieces<'c>> {
+        let [data, metadata, others] = self.payloads;
+        match section {
+            Section::Data => data,
+            Section::Metadata => metadata,
+            Section::Others => others,
+            _ => None,
+        }
+    }
+
     /// The column of types or streams.
     #[must_use]
     pub fn names(&self, section: Section) -> Option<&Names<'c>> {
@@ -144,11 +172,17 @@ fn integer<'c>(column: Option<&Integers>, event: usize) -> Option<Cell<'c>> {
 
 /// An integer for each event.
 #[derive(Clone, Copy)]
-struct Integers<'c>(&'c [u8]);
+pub(super) struct Integers<'c>(&'c [u8]);
 
 impl Integers<'_> {
+    /// The bytes of the values of these events.
+    pub(super) fn bytes(&self, events: Range<usize>) -> &[u8] {
+        let range = INTEGER * events.start..INTEGER * events.end;
+        self.0.get(range).unwrap_or_default()
+    }
+
     #[inline]
-    fn get(self, event: usize) -> Option<i64> {
+    pub(super) fn get(self, event: usize) -> Option<i64> {
         let bytes = self.0.get(INTEGER * event..)?.first_chunk()?;
         Some(i64::from_le_bytes(*bytes)).filter(|value| *value != NONE)
     }
@@ -156,7 +190,7 @@ impl Integers<'_> {
 
 /// Pieces of bytes by their ends.
 #[derive(Clone, Copy)]
-struct Pieces<'c> {
+pub(super) struct Pieces<'c> {
     ends: &'c [u8],
     bytes: &'c [u8],
 }
@@ -169,22 +203,29 @@ impl<'c> Pieces<'c> {
 
     /// Ascending, and the last one at the end of the bytes.
     fn are_right(self) -> bool {
-        let mut last = 0;
-        let mut ascend = true;
-        for end in ends(self.ends) {
-            ascend &= end >= last;
-            last = end;
-        }
+        let last = self
+            .ends
+            .last_chunk()
+            .map_or(0, |end| u32::from_le_bytes(*end));
+        let next = ends(self.ends.get(END..).unwrap_or_default());
+        // No early exit: so several are compared at once.
+        let ascend = ends(self.ends)
+            .zip(next)
+            .fold(true, |ascend, (end, next)| ascend & (end <= next));
         ascend && last as usize == self.bytes.len()
     }
 
     #[inline]
-    fn get(self, place: usize) -> Option<&'c [u8]> {
-        let start = match place {
-            0 => 0,
-            _ => number(self.ends, place - 1)?,
-        };
-        self.bytes.get(start..number(self.ends, place)?)
+    pub(super) fn get(self, place: usize) -> Option<&'c [u8]> {
+        self.together(place..place + 1)
+    }
+
+    /// Pieces one behind the other.
+    #[inline]
+    pub(super) fn together(self, places: Range<usize>) -> Option<&'c [u8]> {
+        let end = |place: usize| number(self.ends, place);
+        let start = places.start.checked_sub(1).map_or(Some(0), end)?;
+        self.bytes.get(start..end(places.end.checked_sub(1)?)?)
     }
 }
 
@@ -195,15 +236,17 @@ fn number(bytes: &[u8], place: usize) -> Option<usize> {
 }
 
 fn ends(bytes: &[u8]) -> impl Iterator<Item = u32> + '_ {
-    let ends = bytes.chunks_exact(END);
-    ends.filter_map(|end| end.first_chunk().copied().map(u32::from_le_bytes))
+    bytes.chunks_exact(END).map(|end| match end {
+        [a, b, c, d] => u32::from_le_bytes([*a, *b, *c, *d]),
+        _ => 0,
+    })
 }
 
 /// An id for each event that has one.
 #[derive(Clone, Copy)]
-struct Ids<'c> {
+pub(super) struct Ids<'c> {
     present: &'c [u8],
-    ids: Pieces<'c>,
+    pub(super) ids: Pieces<'c>,
 }
 
 impl<'c> Ids<'c> {
@@ -222,7 +265,7 @@ impl<'c> Ids<'c> {
     }
 
     #[inline]
-    fn has(self, event: usize) -> bool {
+    pub(super) fn has(self, event: usize) -> bool {
         let byte = self.present.get(event / 8);
         byte.is_some_and(|byte| byte >> (event % 8) & 1 == 1)
     }
@@ -265,6 +308,11 @@ impl<'c> Names<'c> {
         number(self.codes, event)?.checked_sub(1)
     }
 
+    /// How many bytes the names take with their ends.
+    pub(super) fn size(&self) -> usize {
+        self.names.ends.len() + self.names.bytes.len()
+    }
+
     /// How many names there are; a forged segment repeats some.
     #[must_use]
     pub fn count(&self) -> usize {
@@ -279,21 +327,6 @@ impl<'c> Names<'c> {
     }
 }
 
-/// External terms.
-#[derive(Clone, Copy)]
-struct Payloads<'c>(Pieces<'c>);
-
-impl<'c> Payloads<'c> {
-    fn split(bytes: &'c [u8], count: usize) -> Option<Self> {
-        Pieces::split(bytes, count).map(Self)
-    }
-
-    #[inline]
-    fn get(self, event: usize) -> Option<&'c [u8]> {
-        self.0.get(event)
-    }
-}
-
 /// Whether these are the bytes of such a section.
 fn is_right(section: Section, count: usize, bytes: &[u8]) -> bool {
     match section {
@@ -303,7 +336,7 @@ fn is_right(section: Section, count: usize, bytes: &[u8]) -> bool {
             Names::split(bytes, count).is_some_and(Names::are_right)
         }
         Section::Data | Section::Metadata | Section::Others => {
-            Payloads::split(bytes, count).is_some_and(|payloads| payloads.0.are_right())
+            Pieces::split(bytes, count).is_some_and(Pieces::are_right)
         }
     }
 }

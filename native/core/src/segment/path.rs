@@ -2,7 +2,7 @@
 
 use super::columns::{Cell, Events};
 use super::{Error, Section, Sections};
-use crate::etf::{Malformed, Reader, Term};
+use crate::etf::{Key, Malformed, Reader, Term, Walk};
 use crate::number::Number;
 
 /// The envelope keys that have a column, by their encodings.
@@ -28,9 +28,8 @@ pub struct Path {
     is_in_data: bool,
     /// The column that the first key has.
     column: Option<Section>,
-    /// By their encodings.
-    first: Box<[u8]>,
-    rest: Vec<Box<[u8]>>,
+    first: Key,
+    rest: Vec<Key>,
 }
 
 /// The value of a field, where it lies.
@@ -62,8 +61,8 @@ impl Path {
         Some(Self {
             is_in_data,
             column: column.map(|(_, section)| *section),
-            first,
-            rest: keys.collect(),
+            first: Key::new(&first),
+            rest: keys.map(|key| Key::new(&key)).collect(),
         })
     }
 
@@ -96,24 +95,6 @@ impl Path {
             .column
             .filter(|_| !self.is_in_data && self.rest.is_empty())?;
         matches!(column, Section::Types | Section::Streams).then_some(column)
-    }
-
-    /// The field of an event.
-    ///
-    /// # Errors
-    /// [`Error::Corrupt`] for a payload that is malformed on the way.
-    #[inline]
-    pub fn of<'c>(&self, events: &Events<'c>, event: usize) -> Result<Option<Value<'c>>, Error> {
-        if self.is_in_data {
-            if let Some(payload) = events.payload(Section::Data, event) {
-                if let Some(data) = Term::versioned_map(payload) {
-                    let section = Section::Data;
-                    let found = found(data.get(&self.first), section)?;
-                    return self.below(found.map(|term| Value::Term(section, term)));
-                }
-            }
-        }
-        self.below(self.in_event(events, event)?)
     }
 
     fn in_event<'c>(&self, events: &Events<'c>, event: usize) -> Result<Option<Value<'c>>, Error> {
@@ -151,6 +132,152 @@ impl Path {
             };
         }
         Ok(value)
+    }
+}
+
+/// On one walk no more keys are looked for, since each is compared with each.
+const TOGETHER: usize = 16;
+
+/// Paths of one question: the data of an event is walked once for the first keys of all of them, if these are not
+/// too many.
+#[derive(Debug, Default)]
+pub struct Paths {
+    /// Those in data with the place of their first key among the keys.
+    paths: Vec<(Path, Option<usize>)>,
+    keys: Vec<Key>,
+}
+
+impl Paths {
+    /// One path more; its place is the number of those before it.
+    pub fn push(&mut self, path: Path) {
+        let mut place = None;
+        if path.is_in_data {
+            place = self.keys.iter().position(|key| *key == path.first);
+            if place.is_none() && self.keys.len() < TOGETHER {
+                place = Some(self.keys.len());
+                self.keys.push(path.first.clone());
+            }
+        }
+        self.paths.push((path, place));
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.paths.len()
+    }
+
+    /// The sections in which their fields can be.
+    #[must_use]
+    pub fn sections(&self) -> Sections {
+        let sections = self.paths.iter().map(|(path, _)| path.sections());
+        sections.fold(Sections::default(), Sections::and)
+    }
+
+    /// The path at a place.
+    #[must_use]
+    pub fn get(&self, place: usize) -> Option<&Path> {
+        self.paths.get(place).map(|(path, _)| path)
+    }
+}
+
+impl FromIterator<Path> for Paths {
+    fn from_iter<I: IntoIterator<Item = Path>>(paths: I) -> Self {
+        let mut all = Self::default();
+        paths.into_iter().for_each(|path| all.push(path));
+        all
+    }
+}
+
+/// The fields of one event after the other. Each is looked up when it is asked for, and what its payload has of
+/// malformed only tells whoever comes to it.
+pub struct Fields<'q, 'c> {
+    paths: &'q Paths,
+    events: Events<'c>,
+    event: usize,
+    data: Data<'c>,
+    walk: Walk<'c>,
+}
+
+/// What is known of an event's data.
+#[derive(Clone, Copy)]
+enum Data<'c> {
+    Unseen,
+    Map(Term<'c>),
+    /// The event itself stands for it.
+    None,
+}
+
+impl<'q, 'c> Fields<'q, 'c> {
+    /// At the first event.
+    #[must_use]
+    pub fn new(paths: &'q Paths, events: Events<'c>) -> Self {
+        Self {
+            paths,
+            events,
+            event: 0,
+            data: Data::Unseen,
+            walk: Walk::new(paths.keys.len()),
+        }
+    }
+
+    /// The events.
+    #[must_use]
+    pub fn events(&self) -> &Events<'c> {
+        &self.events
+    }
+
+    /// Goes to another event.
+    #[inline]
+    pub fn go_to(&mut self, event: usize) {
+        self.event = event;
+        self.data = Data::Unseen;
+    }
+
+    /// The field at the path of this place.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] for a payload that is malformed on the way.
+    #[inline(always)]
+    pub fn get(&mut self, place: usize) -> Result<Option<Value<'c>>, Error> {
+        let paths = self.paths;
+        let Some((path, key)) = paths.paths.get(place) else {
+            return Ok(None);
+        };
+        let section = Section::Data;
+        let value = match self.data(path) {
+            Data::Map(map) => {
+                let term = match key {
+                    Some(key) if paths.paths.len() > 1 => self.walk.get(&paths.keys, *key),
+                    _ => map.get(&path.first),
+                };
+                found(term, section)?.map(|term| Value::Term(section, term))
+            }
+            _ => path.in_event(&self.events, self.event)?,
+        };
+        path.below(value)
+    }
+
+    /// The data, where the path begins there.
+    #[inline]
+    fn data(&mut self, path: &Path) -> Data<'c> {
+        match self.data {
+            _ if !path.is_in_data => Data::None,
+            Data::Unseen => {
+                let payload = self.events.payload(Section::Data, self.event);
+                self.data = match payload.and_then(Term::versioned_map) {
+                    Some(map) => {
+                        if self.paths.count() > 1 {
+                            self.walk.begin(map);
+                        }
+                        Data::Map(map)
+                    }
+                    None => Data::None,
+                };
+                self.data
+            }
+            known => known,
+        }
     }
 }
 

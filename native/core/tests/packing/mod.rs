@@ -1,6 +1,7 @@
 //! Terms and segments for tests, written by the book (`doc/format.md`) and as simply as can be.
 #![allow(dead_code)]
 
+use esdb_core::archive::{dictionary::Dictionary, zstd};
 use esdb_core::hash::xxhash3;
 
 /// A term.
@@ -13,6 +14,8 @@ pub enum T {
     Tuple(Vec<T>),
     List(Vec<T>),
     Map(Vec<(T, T)>),
+    /// These bytes, whatever they are.
+    Raw(Vec<u8>),
 }
 
 pub fn bin(text: &str) -> T {
@@ -80,6 +83,7 @@ pub fn encoding(term: &T) -> Vec<u8> {
                 .collect();
             all(long(116, pairs.len()), &flat)
         }
+        T::Raw(bytes) => bytes.clone(),
     }
 }
 
@@ -92,9 +96,13 @@ pub fn external(term: &T) -> Vec<u8> {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Event {
     pub version: Option<i64>,
+    pub position: Option<i64>,
+    pub epoch_us: Option<i64>,
     pub id: Option<Vec<u8>>,
     pub kind: Option<Vec<u8>>,
+    pub stream: Option<Vec<u8>>,
     pub data: Option<T>,
+    pub metadata: Option<T>,
     pub others: Option<T>,
 }
 
@@ -119,11 +127,15 @@ fn payloads(terms: Vec<Option<&T>>) -> Option<Vec<u8>> {
 
 /// The segment of these events, nothing compressed.
 pub fn pack(events: &[Event]) -> Vec<u8> {
+    segment(events.len(), &sections(events))
+}
+
+/// The sections that these events have something in.
+pub fn sections(events: &[Event]) -> Vec<(u8, Vec<u8>)> {
     let mut sections = Vec::new();
-    if events.iter().any(|e| e.version.is_some()) {
-        let versions = events.iter().map(|e| e.version.unwrap_or(i64::MIN));
-        sections.push((1, versions.flat_map(i64::to_le_bytes).collect()));
-    }
+    sections.extend(integers(1, events.iter().map(|e| e.version)));
+    sections.extend(integers(2, events.iter().map(|e| e.position)));
+    sections.extend(integers(3, events.iter().map(|e| e.epoch_us)));
     if events.iter().any(|e| e.id.is_some()) {
         let mut present = vec![0_u8; events.len().div_ceil(8)];
         for (place, event) in events.iter().enumerate() {
@@ -134,46 +146,82 @@ pub fn pack(events: &[Event]) -> Vec<u8> {
         let ids = ends(events.iter().map(|e| e.id.as_deref().unwrap_or_default()));
         sections.push((4, [present, ids].concat()));
     }
-    if events.iter().any(|e| e.kind.is_some()) {
-        let mut names: Vec<&[u8]> = Vec::new();
-        let mut codes = Vec::new();
-        for event in events {
-            let code = event.kind.as_deref().map_or(0, |kind| {
-                let known = names.iter().position(|name| *name == kind);
-                known.unwrap_or_else(|| {
-                    names.push(kind);
-                    names.len() - 1
-                }) + 1
-            });
-            codes.extend((code as u32).to_le_bytes());
-        }
-        codes.extend((names.len() as u32).to_le_bytes());
-        sections.push((5, [codes, ends(names.into_iter())].concat()));
+    sections.extend(names(5, events.iter().map(|e| e.kind.as_deref())));
+    sections.extend(names(6, events.iter().map(|e| e.stream.as_deref())));
+    for (id, terms) in [
+        (7, events.iter().map(|e| e.data.as_ref()).collect()),
+        (8, events.iter().map(|e| e.metadata.as_ref()).collect()),
+        (9, events.iter().map(|e| e.others.as_ref()).collect()),
+    ] {
+        sections.extend(payloads(terms).map(|bytes| (id, bytes)));
     }
-    sections.extend(payloads(events.iter().map(|e| e.data.as_ref()).collect()).map(|p| (7, p)));
-    sections.extend(payloads(events.iter().map(|e| e.others.as_ref()).collect()).map(|p| (9, p)));
     if sections.is_empty() && !events.is_empty() {
         sections.push((9, vec![0; 4 * events.len()]));
     }
-    segment(events.len(), &sections)
+    sections
+}
+
+fn integers(id: u8, values: impl Iterator<Item = Option<i64>> + Clone) -> Option<(u8, Vec<u8>)> {
+    let bytes = values.clone().map(|value| value.unwrap_or(i64::MIN));
+    let is_there = values.clone().any(|value| value.is_some());
+    is_there.then(|| (id, bytes.flat_map(i64::to_le_bytes).collect()))
+}
+
+fn names<'a>(id: u8, values: impl Iterator<Item = Option<&'a [u8]>>) -> Option<(u8, Vec<u8>)> {
+    let mut names: Vec<&[u8]> = Vec::new();
+    let mut codes = Vec::new();
+    for value in values {
+        let code = value.map_or(0, |value| {
+            let known = names.iter().position(|name| *name == value);
+            known.unwrap_or_else(|| {
+                names.push(value);
+                names.len() - 1
+            }) + 1
+        });
+        codes.extend((code as u32).to_le_bytes());
+    }
+    codes.extend((names.len() as u32).to_le_bytes());
+    let is_there = !names.is_empty();
+    is_there.then(|| (id, [codes, ends(names.into_iter())].concat()))
 }
 
 /// A segment of these sections, stored.
 pub fn segment(count: usize, sections: &[(u8, Vec<u8>)]) -> Vec<u8> {
+    let as_they_are = |(id, bytes): &(u8, Vec<u8>)| (*id, 0, bytes.len(), bytes.clone());
+    written(count, &sections.iter().map(as_they_are).collect::<Vec<_>>())
+}
+
+/// A segment of these sections, each in a frame.
+pub fn compressed(
+    count: usize,
+    sections: &[(u8, Vec<u8>)],
+    dictionary: Option<&Dictionary>,
+) -> Vec<u8> {
+    let in_a_frame = |(id, bytes): &(u8, Vec<u8>)| {
+        let mut frame = vec![0; zstd::compress_bound(bytes.len())];
+        let size = zstd::compress(bytes, &mut frame, 3, true, dictionary).unwrap_or_default();
+        frame.truncate(size);
+        (*id, 1, bytes.len(), frame)
+    };
+    written(count, &sections.iter().map(in_a_frame).collect::<Vec<_>>())
+}
+
+/// Of sections by their ids, codecs, sizes and bytes as they are stored.
+fn written(count: usize, sections: &[(u8, u8, usize, Vec<u8>)]) -> Vec<u8> {
     let mut output = b"ESDS\x01\0".to_vec();
     output.extend((sections.len() as u16).to_le_bytes());
     output.extend((count as u32).to_le_bytes());
     output.extend([0; 4]);
     let mut offset = 16 + 40 * sections.len() + 8;
-    for (id, bytes) in sections {
-        output.extend([*id, 0, 0, 0, 0, 0, 0, 0]);
-        for number in [offset, bytes.len(), bytes.len()] {
+    for (id, codec, size, bytes) in sections {
+        output.extend([*id, *codec, 0, 0, 0, 0, 0, 0]);
+        for number in [offset, bytes.len(), *size] {
             output.extend((number as u64).to_le_bytes());
         }
         output.extend(xxhash3(bytes).to_le_bytes());
         offset += bytes.len();
     }
     output.extend(xxhash3(&output).to_le_bytes());
-    sections.iter().for_each(|(_, bytes)| output.extend(bytes));
+    sections.iter().for_each(|(.., bytes)| output.extend(bytes));
     output
 }
