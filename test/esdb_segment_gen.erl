@@ -357,32 +357,37 @@ entry(Entry, Segment) ->
 
 %% -------- what must be equal
 
-observe(Function, _, Segment) when
+observe(Function, Arguments, Segment) when
     Function =:= pack;
     Function =:= filter;
     Function =:= slice;
     Function =:= concat;
     Function =:= with_dictionary
 ->
-    observed(Segment);
+    observed(Segment, is_compressing(Arguments));
 observe(_, _, Result) ->
     Result.
 
-%% Compressed bytes are those of a compressor; all others are told by the format.
-observed({esdb_segment, Bytes, {esdb_dictionary, Dictionary, _}} = Segment) ->
-    {Dictionary, seen(Bytes, Segment)};
-observed(Bytes) when is_binary(Bytes) ->
-    seen(Bytes, Bytes);
-observed(Other) ->
+observed({esdb_segment, Bytes, {esdb_dictionary, Dictionary, _}} = Segment, Compressing) ->
+    {Dictionary, seen(Bytes, Segment, Compressing)};
+observed(Bytes, Compressing) when is_binary(Bytes) ->
+    seen(Bytes, Bytes, Compressing);
+observed(Other, _) ->
     Other.
 
-seen(Bytes, Segment) ->
+%% Compressed bytes, and whether they are the smaller ones, are up to the compressor; all others are
+%% told by the format.
+seen(Bytes, _, false) -> Bytes;
+seen(_, Segment, true) -> {?M:count(Segment), ?M:to_events(Segment)}.
+
+is_compressing(#{compress := Codec}) -> Codec =:= zstd;
+is_compressing({esdb_segment, Bytes, _}) -> is_compressing(Bytes);
+is_compressing([Argument | Arguments]) ->
+    is_compressing(Argument) orelse is_compressing(Arguments);
+is_compressing(Bytes) when is_binary(Bytes) ->
     case esdb_segment_format:header(Bytes) of
-        {ok, #{sections := Sections}} ->
-            case [zstd || #{codec := zstd} <- Sections] of
-                [] -> Bytes;
-                _ -> {?M:count(Segment), ?M:to_events(Segment)}
-            end;
-        {error, Reason} ->
-            {error, Reason}
-    end.
+        {ok, #{sections := Sections}} -> [zstd || #{codec := zstd} <- Sections] =/= [];
+        {error, _} -> false
+    end;
+is_compressing(_) ->
+    false.
