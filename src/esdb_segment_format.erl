@@ -113,16 +113,16 @@ name(9) -> others.
 weight(<<?MAGIC, _, _, K:16/little, N:32/little, _:32, Rest/binary>> = Segment) when
     K =< ?MAX_SECTIONS
 ->
-    {N, byte_size(Segment), unpacked(K, Rest, 0)};
+    {N, byte_size(Segment), become(K, Rest, 0)};
 weight(Segment) ->
     {0, byte_size(Segment), 0}.
 
--spec unpacked(non_neg_integer(), binary(), non_neg_integer()) -> non_neg_integer().
-unpacked(K, <<_, 1, _:22/binary, Size:64/little, _:64, Rest/binary>>, Sum) when K > 0 ->
-    unpacked(K - 1, Rest, Sum + Size);
-unpacked(K, <<_:?ENTRY/binary, Rest/binary>>, Sum) when K > 0 ->
-    unpacked(K - 1, Rest, Sum);
-unpacked(_, _, Sum) ->
+-spec become(non_neg_integer(), binary(), non_neg_integer()) -> non_neg_integer().
+become(K, <<_, 1, _:22/binary, Size:64/little, _:64, Rest/binary>>, Sum) when K > 0 ->
+    become(K - 1, Rest, Sum + Size);
+become(K, <<_:?ENTRY/binary, Rest/binary>>, Sum) when K > 0 ->
+    become(K - 1, Rest, Sum);
+become(_, _, Sum) ->
     Sum.
 
 %% The header and the table, checked against their checksum and against each other.
