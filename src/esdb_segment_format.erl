@@ -106,8 +106,8 @@ name(9) -> others.
 
 %% Reading
 
-%% How many events there are, how many bytes, and how many bytes its compressed sections become, by a
-%% table that nobody has checked: it only decides about the scheduler.
+%% How many events there are, how many bytes, and how many bytes its compressed sections become, by
+%% a table that nobody has checked: it only decides about the scheduler.
 -spec weight(binary()) ->
     {Events :: non_neg_integer(), Bytes :: non_neg_integer(), Unpacked :: non_neg_integer()}.
 weight(<<?MAGIC, _, _, K:16/little, N:32/little, _:32, Rest/binary>> = Segment) when
