@@ -31,6 +31,16 @@ or a list of keys below each other, looked up in the data; a path that begins wi
 under `data` where there is one, else the event itself. Only those sections are decompressed, and
 only those values looked at, that an answer needs.
 
+## Scheduling
+
+With the library a question that is measured to stay well below a millisecond runs on the caller's
+scheduler: about 2,000 events for a sum, 1,000 for a predicate, 800 for groups, some hundred for a
+fold or a projection, fewer where they are large or compressed. All others, and all predicates with
+a regular expression or a wildcard of more than one piece, run on a dirty one. There the segments
+of a list that has more than 1 MiB together are shared out among threads, at most half as many as
+the machine has cores; answers and errors do not depend on that. What makes or takes events
+(`pack/2`, `to_events/2`, `info/1`, `verify/1`, `concat/1`, `slice/3`) runs in Erlang in both modes.
+
 ## Errors
 
 | reason | meaning |
