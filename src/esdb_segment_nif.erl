@@ -99,6 +99,8 @@ leave the range of floats raise `badarith`.
 -compile({no_auto_import, [min/2, max/2]}).
 %% Dialyzer does not know that the library replaces implementation/0.
 -dialyzer({nowarn_function, is_nif_loaded/0}).
+%% Nor that the library may stop where Erlang goes on.
+-dialyzer({no_match, unless_long/2}).
 %% Nor does it tell the results apart that opened/1 takes the values out of.
 -dialyzer(
     {no_missing_return, [
