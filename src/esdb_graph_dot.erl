@@ -21,7 +21,7 @@ text(Nodes, Edges) ->
         "}\n"
     ]).
 
--spec node_line(binary(), [term()]) -> iodata().
+-spec node_line(binary(), [term()]) -> iolist().
 node_line(Name, Lines) ->
     Label = lists:join("\\n", [label(Line) || Line <- Lines]),
     ["  \"", Name, "\" [label=\"", Label, "\"];\n"].
@@ -31,7 +31,7 @@ node_line(Name, Lines) ->
 label(Line) -> binary:replace(escaped(Line), ~"&", ~"&amp;", [global]).
 
 %% Each edge once, and only between nodes that are there.
--spec edge_lines([{term(), term()}], #{term() => binary()}, #{{term(), term()} => []}) -> iodata().
+-spec edge_lines([{term(), term()}], #{term() => binary()}, #{{term(), term()} => []}) -> iolist().
 edge_lines([{From, To} = Edge | Edges], Names, Seen) ->
     case Names of
         #{From := A, To := B} when not is_map_key(Edge, Seen) ->
@@ -68,6 +68,18 @@ free(Name, _, _) ->
 -spec escaped(term()) -> binary().
 escaped(Term) ->
     Text = as_text(Term),
+    case is_simple(Text) of
+        true -> Text;
+        false -> spelt(Text)
+    end.
+
+%% Most ids are: nothing in them needs to be written in another way.
+-spec is_simple(binary()) -> boolean().
+is_simple(<<C, Rest/binary>>) when C >= 32, C < 127, C =/= $", C =/= $\\ -> is_simple(Rest);
+is_simple(Rest) -> Rest =:= <<>>.
+
+-spec spelt(binary()) -> binary().
+spelt(Text) ->
     case unicode:characters_to_binary(Text) of
         Text -> << <<(in_text(C))/binary>> || <<C/utf8>> <= Text >>;
         _ -> << <<(in_bytes(C))/binary>> || <<C>> <= Text >>
@@ -95,11 +107,11 @@ as_text(Term) when is_atom(Term) -> atom_to_binary(Term);
 as_text(Term) when is_integer(Term) -> integer_to_binary(Term);
 as_text([_ | _] = Term) ->
     case io_lib:printable_unicode_list(Term) of
-        true -> unicode:characters_to_binary(Term);
+        true -> <<<<C/utf8>> || C <- Term>>;
         false -> as_syntax(Term)
     end;
 as_text(Term) -> as_syntax(Term).
 
 %% Keys of maps in order: the same text on every node.
 -spec as_syntax(term()) -> binary().
-as_syntax(Term) -> unicode:characters_to_binary(io_lib:format("~0tkp", [Term])).
+as_syntax(Term) -> <<<<C/utf8>> || C <- lists:flatten(io_lib:format("~0tkp", [Term]))>>.

@@ -15,10 +15,12 @@ only, never at the order of the edges.
 
 -export([once/3, ask/4, grow/5, rebuilt/2, build_edges/1]).
 %% For both implementations
--export([chunked/2, count/1]).
+-export([chunked/2, count/1, version/1]).
 -export_type([graph/0, question/0, id/0, edge/0, chunks/0, growth/0]).
 
 -record(graph, {
+    %% Of each graph another, so that a node where it is foreign knows it again.
+    version :: reference(),
     nodes = 0 :: non_neg_integer(),
     edges = 0 :: non_neg_integer(),
     index = #{} :: #{id() => number_of_node()},
@@ -54,7 +56,7 @@ only, never at the order of the edges.
 -doc "The answer about a graph that is built for this question alone.".
 -spec once(question(), [id()], [edge()]) -> term().
 once(Question, Nodes, Edges) ->
-    {Fresh, _, _, Graph} = grown(#graph{}, Nodes, Edges),
+    {Fresh, _, _, Graph} = grown(empty(), Nodes, Edges),
     answer(Question, Graph, chunked({}, Fresh)).
 
 -doc "The answer about the graph of a handle; `foreign` if that was not made by this module.".
@@ -71,7 +73,7 @@ ask(Question, Chunks, Edges, Compiled) ->
 grow(Chunks, Known, Compiled, Nodes, Edges) ->
     case is_own(Chunks, Known, Compiled) of
         true -> grown(Compiled, Nodes, Edges);
-        false when Chunks =:= {}, Known =:= 0 -> grown(#graph{}, Nodes, Edges);
+        false when Chunks =:= {}, Known =:= 0 -> grown(empty(), Nodes, Edges);
         false -> foreign
     end.
 
@@ -79,7 +81,7 @@ grow(Chunks, Known, Compiled, Nodes, Edges) ->
 -spec rebuilt(chunks(), Pairs :: binary()) -> graph().
 rebuilt(Chunks, Pairs) ->
     Ids = lists:append([tuple_to_list(Chunk) || Chunk <- tuple_to_list(Chunks)]),
-    {Fresh, _, _, Graph} = grown(#graph{}, Ids, []),
+    {Fresh, _, _, Graph} = grown(empty(), Ids, []),
     Numbers = [{From, To} || <<From:32/little, To:32/little>> <= Pairs],
     Last = length(Ids) - 1,
     Known = [Pair || {From, To} = Pair <- Numbers, From =< Last, To =< Last],
@@ -95,6 +97,15 @@ is_own(Chunks, Edges, Compiled) ->
         #graph{nodes = Nodes, edges = Edges, index = #{}, along = #{}, against = #{}} -> true;
         _ -> false
     end.
+
+-doc "What tells a graph that was made elsewhere from all others, if anything does.".
+-spec version(Compiled :: term()) -> reference() | none.
+version(#graph{version = Version}) when is_reference(Version) -> Version;
+version(Resource) when is_reference(Resource) -> Resource;
+version(_) -> none.
+
+-spec empty() -> #graph{}.
+empty() -> #graph{version = make_ref()}.
 
 -doc "An edge from each cause to what it led to; see `esdb_graph_nif:build_edges/1`.".
 -spec build_edges([{id(), Cause :: id() | undefined}]) -> [edge()].
@@ -123,6 +134,15 @@ chunked(Chunks, []) ->
     Chunks;
 chunked({}, Ids) ->
     list_to_tuple(pieces(Ids, length(Ids)));
+%% So it mostly is: events arrive one by one.
+chunked(Chunks, [Id]) ->
+    Size = tuple_size(Chunks),
+    case element(Size, Chunks) of
+        Last when tuple_size(Last) < ?CHUNK ->
+            setelement(Size, Chunks, erlang:append_element(Last, Id));
+        _ ->
+            erlang:append_element(Chunks, {Id})
+    end;
 chunked(Chunks, Ids) ->
     {Full, [Last]} = lists:split(tuple_size(Chunks) - 1, tuple_to_list(Chunks)),
     Open = tuple_to_list(Last) ++ Ids,
@@ -156,7 +176,7 @@ ids(Nodes, Chunks) -> [id(Node, Chunks) || Node <- Nodes].
 grown(Graph, Nodes, Edges) ->
     {Fresh, Index} = numbered(Nodes, Graph#graph.nodes, Graph#graph.index, []),
     {Pairs, Missing} = known(Edges, Index, [], []),
-    Next = Graph#graph{index = Index, nodes = map_size(Index)},
+    Next = Graph#graph{version = make_ref(), index = Index, nodes = map_size(Index)},
     Bytes = <<<<From:32/little, To:32/little>> || {From, To} <- Pairs>>,
     {Fresh, Bytes, Missing, connected(Next, Pairs)}.
 

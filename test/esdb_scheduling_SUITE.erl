@@ -42,6 +42,7 @@ all() ->
         aggregates_do_not_block,
         questions_to_segments_do_not_block,
         questions_to_short_segments_do_not_block,
+        graphs_do_not_block,
         many_short_calls_do_not_block
     ].
 
@@ -314,6 +315,31 @@ sold(Count) ->
         }
      || N <- lists:seq(1, Count)
     ].
+
+graphs_do_not_block(_Config) ->
+    Count = min(200_000, byte_size(data()) div 200),
+    Nodes = lists:seq(1, Count),
+    Edges = [{N div 2, N} || N <- tl(Nodes)],
+    Graph = esdb_graph_nif:new(Nodes, Edges),
+    Small = esdb_graph_nif:new(lists:seq(1, 9_000), lists:sublist(Edges, 8_999)),
+    %% Few ids, and long.
+    Long = [<<N, (binary:copy(<<N>>, byte_size(data()) div 20))/binary>> || N <- lists:seq(1, 9)],
+    none_block([
+        {new, fun() -> esdb_graph_nif:new(Nodes, Edges) end},
+        {add, fun() -> esdb_graph_nif:add(Graph, [0], [{0, 1}]) end},
+        {topo_sort, fun() -> {ok, _} = esdb_graph_nif:topo_sort(Nodes, Edges) end},
+        {kept_sort, fun() -> {ok, _} = esdb_graph_nif:topo_sort(Graph) end},
+        {longest_path, fun() -> {ok, _} = esdb_graph_nif:longest_path(Graph) end},
+        {components, fun() -> [_] = esdb_graph_nif:components(Graph) end},
+        {get_descendants, fun() -> esdb_graph_nif:get_descendants(Graph, 1) end},
+        {has_path, fun() -> true = esdb_graph_nif:has_path(Graph, 1, Count) end},
+        {build_edges, fun() -> esdb_graph_nif:build_edges([{N, N div 2} || N <- Nodes]) end},
+        {long_ids, fun() -> {ok, _} = esdb_graph_nif:topo_sort(Long, []) end},
+        {short_calls, fun() ->
+            repeat(fun() -> esdb_graph_nif:descendants_count(Small, 1) end, times(2_000))
+        end},
+        {short_sorts, fun() -> repeat(fun() -> esdb_graph_nif:topo_sort(Small) end, times(200)) end}
+    ]).
 
 %% No cache can know it.
 with_a_new_dictionary() ->

@@ -129,7 +129,7 @@ with_lanes(Source, Here, There, #{out := Out, style := Style}) ->
         ok ?= some(Events, Imported, Source),
         MeasuredHere = measure(Here, measure, measured_here(There), Style),
         MeasuredThere = measure_there(There, Style),
-        Chain = esdb_demo_chain:longest(maps:get(links, maps:get(facts, MeasuredHere))),
+        {_, Chain} = esdb_demo_questions:answer(chain, maps:get(asked, MeasuredHere)),
         Selection = esdb_demo_dot:select(Chain, fun fold/2),
         Drawing = esdb_demo_dot:write(folder(Out), Selection),
         Result = #{
@@ -140,7 +140,6 @@ with_lanes(Source, Here, There, #{out := Out, style := Style}) ->
             here => MeasuredHere,
             there => MeasuredThere,
             unread => exchange(Here, MeasuredHere, There, MeasuredThere),
-            chain => Chain,
             drawing => Drawing,
             elapsed_us => erlang:monotonic_time(microsecond) - Start
         },

@@ -7,8 +7,8 @@ back.
 1> {ok, Event} = esdb_demo_event:parse(~'''
 {"event_id":"c0ffee","event_type":"CommitAuthored","stream_id":"area-src",
  "epoch_us":1294562768000000,"data":{"areas":{"src":{"insertions":3}}},"metadata":{}}
-'''), esdb_demo_event:insertions_by_area(Event).
-[{<<"src">>,3}]
+'''), #{data := #{~"areas" := Areas}} = Event, esdb_demo_event:add_insertions(Areas, #{}).
+#{<<"src">> => 3}
 ```
 
 In the store the metadata keys `causation_id`, `correlation_id` and `actor_id` are atoms, as the
@@ -22,7 +22,7 @@ What is null stays null, and what is absent stays absent: an event comes back as
 
 -export([parse/1, check/1]).
 -export([to_new/1, from_stored/1, to_json/1]).
--export([insertions_by_area/1]).
+-export([add_insertions/2]).
 -export_type([commit/0]).
 
 -type commit() :: #{
@@ -154,9 +154,18 @@ from_stored(#event{metadata = Stored} = E) ->
 to_json(Event) ->
     iolist_to_binary(json:encode(Event)).
 
--doc "Inserted lines by area, for areas of the expected form; anything else counts nothing.".
--spec insertions_by_area(commit()) -> [{Area :: binary(), Insertions :: pos_integer()}].
-insertions_by_area(#{data := #{~"areas" := #{} = Areas}}) ->
-    [{Area, N} || Area := #{~"insertions" := N} <- Areas, is_integer(N), N > 0];
-insertions_by_area(_) ->
-    [].
+-doc """
+The inserted lines of each area with those of one more event, given the value of `areas` in its
+data; what is of another form counts nothing.
+""".
+-spec add_insertions(Areas :: term(), Counts) -> Counts when Counts :: #{binary() => pos_integer()}.
+add_insertions(#{} = Areas, Counts) ->
+    Add = fun
+        (Area, #{~"insertions" := N}, In) when is_integer(N), N > 0 ->
+            In#{Area => maps:get(Area, In, 0) + N};
+        (_, _, In) ->
+            In
+    end,
+    maps:fold(Add, Counts, Areas);
+add_insertions(_, Counts) ->
+    Counts.

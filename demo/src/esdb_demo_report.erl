@@ -22,7 +22,6 @@ The report as text, made from what was measured and nothing else.
     there := {ok, esdb_demo_steps:measured()} | {none, Why :: binary()},
     %% Codecs of which one node could not read what the other one wrote.
     unread := [esdb_demo_archive:codec()],
-    chain := [binary()],
     drawing := esdb_demo_dot:written(),
     elapsed_us := non_neg_integer()
 }.
@@ -32,6 +31,8 @@ The report as text, made from what was measured and nothing else.
 -define(TIME_ROWS, 20).
 -define(WEEK_ROWS, 12).
 -define(NARROW, 12).
+%% Characters of a name from outside in an answer.
+-define(ANSWER, 14).
 
 -doc "The whole report.".
 -spec render(result(), style()) -> unicode:chardata().
@@ -41,8 +42,9 @@ render(Result, Style) ->
         types(Result, Style),
         timeline(Result, Style),
         areas(Result, Style),
-        partitions(Result, Style),
         chain(Result, Style),
+        questions(Result, Style),
+        partitions(Result, Style),
         archive(Result, Style),
         times(Result, Style),
         ending(Result, Style)
@@ -53,11 +55,13 @@ render(Result, Style) ->
 failures(#{unread := Unread} = Result) ->
     Measured = measured(Result),
     Unlike = lists:usort([C || #{archive := Rs} <- Measured, #{same := false, codec := C} <- Rs]),
+    Wrong = lists:usort(lists:append([W || #{wrong := W} <- Measured])),
     Digests = lists:usort([D || #{digest := D} <- Measured]),
     Texts = lists:append([
         [["the archive did not read back identically: ", codec_name(C)] || C <- Unlike],
         [["one node cannot read the other's archive: ", codec_name(C)] || C <- Unread],
-        ["Rust and Erlang did not agree on the facts or the partitions" || length(Digests) > 1]
+        [["the library and plain Erlang answer differently: ", atom_to_binary(W)] || W <- Wrong],
+        ["Rust and Erlang did not agree on what they found" || length(Digests) > 1]
     ]),
     [esdb_demo_text:binary(Text) || Text <- Texts].
 
@@ -135,7 +139,8 @@ where(Commit) -> ["commit ", short(Commit)].
 %% Charts
 
 -spec types(result(), style()) -> unicode:chardata().
-types(#{here := #{facts := #{types := Types, events := Events}}}, Style) ->
+types(#{here := #{facts := #{events := Events}}} = Result, Style) ->
+    Types = answer(types, Result),
     Shown = lists:sublist(most_first(Types), 10),
     [
         esdb_demo_chart:heading("Events by type", Style),
@@ -181,11 +186,12 @@ sparkline_note(Weeks, Cells) ->
     io_lib:format("the same week by week: ~ts, ~b in a column", [counted(Weeks, "week"), Per]).
 
 -spec areas(result(), style()) -> unicode:chardata().
-areas(#{here := #{facts := #{areas := Areas} = Facts}}, Style) ->
+areas(Result, Style) ->
+    Areas = answer(areas, Result),
     Sum = lists:sum(maps:values(Areas)),
     Rows = [
         {Area, N, esdb_demo_chart:percent(N, Sum)}
-     || {Area, N} <- esdb_demo_facts:top_areas(Facts, 5)
+     || {Area, N} <- lists:sublist(most_first(Areas), 5)
     ],
     [
         esdb_demo_chart:heading("Areas with the most inserted lines", Style),
@@ -218,9 +224,15 @@ evenness(Ids) ->
     ]).
 
 -spec chain(result(), style()) -> unicode:chardata().
-chain(#{chain := Chain, drawing := Drawing}, Style) ->
+chain(#{drawing := Drawing} = Result, Style) ->
+    {Kind, Chain} = answer(chain, Result),
+    Heading =
+        case Kind of
+            chain -> "Longest chain of causes";
+            circle -> "Causes go in a circle"
+        end,
     [
-        esdb_demo_chart:heading("Longest chain of causes", Style),
+        esdb_demo_chart:heading(Heading, Style),
         io_lib:format("  ~ts, from ~ts to ~ts~n", [
             counted(length(Chain), "event"), short(hd(Chain)), short(lists:last(Chain))
         ]),
@@ -230,6 +242,85 @@ chain(#{chain := Chain, drawing := Drawing}, Style) ->
 -spec drawing(esdb_demo_dot:written(), style()) -> unicode:chardata().
 drawing({ok, Lines}, _) -> [["  ", Line, "\n"] || Line <- Lines];
 drawing({error, Why}, Style) -> ["  ", esdb_demo_chart:alarm(["no drawing: ", Why], Style), "\n"].
+
+%% Questions
+
+-spec questions(result(), style()) -> unicode:chardata().
+questions(#{here := #{asked := Asked, storage := Storage}} = Result, Style) ->
+    Head = ["", "", library(Result), "plain", "faster"],
+    Rows = [kept_row(Storage) | [question_row(One) || One <- Asked]],
+    [
+        esdb_demo_chart:heading("Questions to the packed events", Style),
+        esdb_demo_chart:table([Head | Rows], Style),
+        esdb_demo_chart:note([ran(Result), ", on packed segments. plain: without it,"], Style),
+        esdb_demo_chart:note("by binary_to_term of the same events, and maps", Style),
+        [esdb_demo_chart:note("each answer was the same both ways", Style) || all_same(Asked)]
+    ].
+
+-spec all_same([esdb_demo_questions:asked()]) -> boolean().
+all_same(Asked) -> lists:all(fun(#{same := Same}) -> Same end, Asked).
+
+-spec library(result()) -> string().
+library(#{implementation := nif}) -> "Rust";
+library(_) -> "twin".
+
+-spec ran(result()) -> string().
+ran(#{implementation := nif}) -> "Rust: the library";
+ran(_) -> "twin: the library's own Erlang".
+
+-spec kept_row(esdb_demo_questions:storage()) -> [unicode:chardata()].
+kept_row(#{segments := N, packed_size := Size} = Storage) ->
+    Answer = [esdb_demo_chart:bytes(Size), " in ", counted(N, "segment")],
+    ["pack them, once", Answer | both_times(Storage)].
+
+-spec question_row(esdb_demo_questions:asked()) -> [unicode:chardata()].
+question_row(#{question := Question, answer := Answer, same := Same} = Asked) ->
+    {What, Found} = found(Question, Answer),
+    [What, [Found, [" (NOT THE SAME)" || not Same]] | both_times(Asked)].
+
+-spec both_times(#{packed_us := non_neg_integer(), plain_us := non_neg_integer(), _ => _}) ->
+    [unicode:chardata()].
+both_times(#{packed_us := Packed, plain_us := Plain}) ->
+    [
+        esdb_demo_chart:duration(Packed),
+        esdb_demo_chart:duration(Plain),
+        esdb_demo_chart:ratio(Plain / max(1, Packed))
+    ].
+
+-spec found(esdb_demo_questions:question(), esdb_demo_questions:answer()) ->
+    {unicode:chardata(), unicode:chardata()}.
+found(types, Types) -> {["commonest of ", counted(map_size(Types), "type")], most(Types)};
+found(weeks, Weeks) -> {["busiest of ", counted(map_size(Weeks), "week")], most(Weeks)};
+found(streams, out_of_range) -> {"stream with most lines", "no float holds it"};
+found(streams, Streams) -> {"stream with most lines", most(#{S => N || S := [_, N] <- Streams})};
+found(areas, Areas) -> {"area with most lines", most(Areas)};
+found(large, N) -> {["above ", large(), " lines"], counted(N, "event")};
+found(graph, Edges) -> {"graph of causes, built", counted(Edges, "edge")};
+found(chain, {chain, Chain}) -> {"longest chain", events(Chain)};
+found(chain, {circle, Circle}) -> {"longest chain", ["a circle of ", events(Circle)]};
+found({led_to, Id}, Led) -> {[short(Id), " led to"], events(Led)}.
+
+-spec events([binary()]) -> string().
+events(Ids) -> counted(length(Ids), "event").
+
+-spec large() -> string().
+large() -> esdb_demo_chart:number(esdb_demo_questions:large()).
+
+-spec most(#{term() => number()}) -> unicode:chardata().
+most(Counts) when map_size(Counts) =:= 0 ->
+    "none";
+most(Counts) ->
+    [{Key, N} | _] = most_first(Counts),
+    [esdb_demo_chart:label(key(Key), ?ANSWER), ": ", amount(N)].
+
+-spec key(term()) -> unicode:chardata().
+key(Key) when is_binary(Key) -> Key;
+key(undefined) -> "none";
+key(Key) -> io_lib:format("~0tp", [Key]).
+
+-spec amount(number()) -> unicode:chardata().
+amount(N) when is_integer(N) -> esdb_demo_chart:number(N);
+amount(N) -> io_lib:format("~.6g", [N]).
 
 %% Archive
 
@@ -359,12 +450,14 @@ times_head(#{there := {ok, _}}) -> ["", "Rust", "Erlang", "faster"];
 times_head(#{implementation := nif}) -> ["", "Rust"];
 times_head(_) -> ["", "Erlang"].
 
--spec steps() -> [{append | fold | spread | train, string()}].
+-spec steps() -> [{append | fold | spread | keep | ask | train, string()}].
 steps() ->
     [
         {append, "append to the store"},
         {fold, "read all back and fold"},
         {spread, "XXH3 of ids and streams"},
+        {keep, "pack into segments"},
+        {ask, "ask all questions"},
         {train, "train the dictionary"}
     ].
 
@@ -410,7 +503,11 @@ per_second(Events, Us) ->
 counted(1, Thing) -> "1 " ++ Thing;
 counted(N, Thing) -> esdb_demo_chart:number(N) ++ " " ++ Thing ++ "s".
 
--spec most_first(#{Key => non_neg_integer()}) -> [{Key, non_neg_integer()}].
+-spec answer(types | areas | chain, result()) -> esdb_demo_questions:answer().
+answer(Question, #{here := #{asked := Asked}}) ->
+    esdb_demo_questions:answer(Question, Asked).
+
+-spec most_first(#{Key => number()}) -> [{Key, number()}].
 most_first(Counts) ->
     [{Key, -N} || {N, Key} <- lists:sort([{-N, Key} || Key := N <- Counts])].
 

@@ -7,7 +7,7 @@ without, each on its own store.
 1> ok = esdb_demo_steps:open(demo), esdb_demo_steps:append(demo, [{~"area-src", [Event]}]).
 {ok,1834,[]}
 2> #{times := Times} = esdb_demo_steps:measure(demo, 3_000_000), Times.
-#{fold => 411230,spread => 3922,train => 812345}
+#{fold => 411230,spread => 3922,keep => 201200,ask => 31021,train => 812345}
 ```
 """.
 
@@ -21,9 +21,13 @@ without, each on its own store.
     facts => esdb_demo_facts:facts(),
     digest := binary(),
     partitions := partitions(),
+    asked => [esdb_demo_questions:asked()],
+    storage := esdb_demo_questions:storage(),
+    %% The questions whose answers differ from those of plain Erlang.
+    wrong := [atom()],
     archive := [esdb_demo_archive:result()],
     parcel := esdb_demo_archive:parcel(),
-    times := #{fold | spread | train => non_neg_integer()}
+    times := #{fold | spread | keep | ask | train => non_neg_integer()}
 }.
 
 %% The id of an event that the store does not take, and why.
@@ -62,7 +66,7 @@ close(Store) ->
 -doc "What the libraries that the steps use run on.".
 -spec implementation() -> nif | erlang.
 implementation() ->
-    Modules = [esdb_hash_nif, esdb_archive_nif],
+    Modules = [esdb_hash_nif, esdb_archive_nif, esdb_segment_nif, esdb_graph_nif],
     case [M || M <- Modules, M:implementation() =/= nif] of
         [] -> nif;
         _ -> erlang
@@ -110,22 +114,33 @@ refused(false, _, Store, Stream, Events) ->
 measure(Store, Budget) ->
     {FoldUs, Facts} = timer:tc(fun() -> facts(Store) end),
     {SpreadUs, Partitions} = timer:tc(fun() -> partitions(Store, Facts) end),
+    {Storage, Asked} = questions(Store),
     Samples = samples(Store, Facts),
     {TrainUs, Trained} = esdb_demo_archive:train(Samples),
     Archive = archive(Store, esdb_demo_archive:new(Trained, Budget)),
+    Found = {Facts, Partitions, [maps:with([question, answer], A) || A <- Asked]},
     #{
         facts => Facts,
-        digest => crypto:hash(sha256, term_to_binary({Facts, Partitions}, [deterministic])),
+        digest => crypto:hash(sha256, term_to_binary(Found, [deterministic])),
         partitions => Partitions,
+        asked => Asked,
+        storage => Storage,
+        wrong => [esdb_demo_questions:name(Q) || #{question := Q, same := false} <- Asked],
         archive => esdb_demo_archive:results(Archive),
         parcel => esdb_demo_archive:parcel(lists:sublist(Samples, ?PARCEL), Trained),
-        times => #{fold => FoldUs, spread => SpreadUs, train => TrainUs}
+        times => #{
+            fold => FoldUs,
+            spread => SpreadUs,
+            keep => maps:get(packed_us, Storage),
+            ask => lists:sum([Us || #{packed_us := Us} <- Asked]),
+            train => TrainUs
+        }
     }.
 
--doc "The same without the facts, which a digest stands for: they would be long on the way.".
+-doc "The same without facts and answers, which are long: the digest stands for them.".
 -spec measure_briefly(Store :: atom(), Budget :: pos_integer()) -> measured().
 measure_briefly(Store, Budget) ->
-    maps:remove(facts, measure(Store, Budget)).
+    maps:without([facts, asked], measure(Store, Budget)).
 
 -doc "The codecs of a parcel from another node that do not read here as they should.".
 -spec unlike(esdb_demo_archive:parcel()) -> [esdb_demo_archive:codec()].
@@ -135,6 +150,11 @@ unlike(Parcel) ->
 -spec facts(atom()) -> esdb_demo_facts:facts().
 facts(Store) ->
     fold(Store, fun esdb_demo_facts:add/2, esdb_demo_facts:new()).
+
+-spec questions(atom()) -> {esdb_demo_questions:storage(), [esdb_demo_questions:asked()]}.
+questions(Store) ->
+    Kept = fold_pages(Store, 0, fun esdb_demo_questions:add/2, esdb_demo_questions:new()),
+    {esdb_demo_questions:storage(Kept), esdb_demo_questions:ask(Kept)}.
 
 -doc "Folds over all events of the store in the order of their positions, a page at a time.".
 -spec fold(Store :: atom(), fun((esdb_demo_event:commit(), Acc) -> Acc), Acc) -> Acc.
@@ -155,17 +175,17 @@ fold_pages(Store, Position, Fun, Acc) ->
 
 %% Where a store of 16 partitions would put each stream, and each event if events were spread alone.
 -spec partitions(atom(), esdb_demo_facts:facts()) -> partitions().
-partitions(Store, #{streams := Streams, links := Links}) ->
+partitions(Store, #{streams := Streams, ids := Ids}) ->
     Name = atom_to_binary(Store),
     Placed = [
         {esdb_hash_nif:stream_partition(Name, Stream, ?PARTITIONS), Events}
      || Stream := Events <- Streams
     ],
-    Ids = esdb_hash_nif:partition_hash_batch(maps:keys(Links), ?PARTITIONS),
+    Spread = esdb_hash_nif:partition_hash_batch(Ids, ?PARTITIONS),
     #{
         streams => tally([{P, 1} || {P, _} <- Placed]),
         stream_events => tally(Placed),
-        ids => tally([{P, 1} || P <- Ids])
+        ids => tally([{P, 1} || P <- Spread])
     }.
 
 -spec tally([{non_neg_integer(), non_neg_integer()}]) -> [non_neg_integer()].

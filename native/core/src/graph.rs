@@ -170,16 +170,17 @@ impl Graph {
             return Self::new(nodes, &all).prepared();
         }
         let known = edges.iter().filter(|edge| edge.0 < nodes && edge.1 < nodes);
-        let mut next = Self {
+        let known: Vec<_> = known.copied().collect();
+        let [along, against] = &self.recent;
+        let reversed = known.iter().map(|(from, to)| (*to, *from));
+        Self {
             nodes,
-            ..self.clone()
-        };
-        let [along, against] = &mut next.recent;
-        for (from, to) in known {
-            insert(along, (*from, *to));
-            insert(against, (*to, *from));
+            base: Arc::clone(&self.base),
+            recent: [
+                merged(along, known.iter().copied()),
+                merged(against, reversed),
+            ],
         }
-        next
     }
 
     /// Whether all is in one piece, and nothing added since that was built.
@@ -218,32 +219,71 @@ impl Graph {
         }
     }
 
-    /// The neighbours of a node, each as often as there is an edge.
     #[inline]
-    fn next(&self, node: u32, way: Way) -> impl Iterator<Item = u32> + '_ {
-        let recent = self.recent_of(node, way).iter().map(|(_, to)| *to);
-        self.base.way(way).of(node).iter().copied().chain(recent)
-    }
-
-    #[inline]
-    fn degree(&self, node: u32, way: Way) -> usize {
-        self.base.way(way).of(node).len() + self.recent_of(node, way).len()
-    }
-
-    #[inline]
-    fn recent_of(&self, node: u32, way: Way) -> &[(u32, u32)] {
-        let recent = self.recent_way(way);
-        if recent.is_empty() {
-            return &[];
+    fn rows(&self, way: Way) -> Rows<'_> {
+        Rows {
+            bulk: self.base.way(way),
+            recent: self.recent_way(way),
         }
-        let start = recent.partition_point(|pair| pair.0 < node);
-        let row = recent.get(start..).unwrap_or(&[]);
-        row.get(..row.partition_point(|pair| pair.0 == node))
-            .unwrap_or(&[])
     }
 }
 
-fn insert(pairs: &mut Vec<(u32, u32)>, pair: (u32, u32)) {
-    let at = pairs.partition_point(|known| *known <= pair);
-    pairs.insert(at, pair);
+/// The neighbours of all nodes in one direction.
+#[derive(Clone, Copy)]
+struct Rows<'a> {
+    bulk: &'a Adjacency,
+    recent: &'a [(u32, u32)],
+}
+
+/// The neighbours of a node, each as often as there is an edge.
+#[derive(Clone, Copy)]
+struct Row<'a> {
+    bulk: &'a [u32],
+    recent: &'a [(u32, u32)],
+}
+
+impl<'a> Rows<'a> {
+    #[inline]
+    fn of(self, node: u32) -> Row<'a> {
+        Row {
+            bulk: self.bulk.of(node),
+            recent: match self.recent {
+                [] => &[],
+                recent => recent_of(recent, node),
+            },
+        }
+    }
+}
+
+impl<'a> Row<'a> {
+    #[inline]
+    const fn len(self) -> usize {
+        self.bulk.len() + self.recent.len()
+    }
+
+    /// Best consumed from inside (`for_each`, `filter`, `min`): that makes two plain loops.
+    #[inline]
+    fn iter(self) -> impl Iterator<Item = u32> + 'a {
+        let recent = self.recent.iter().map(|(_, to)| *to);
+        self.bulk.iter().copied().chain(recent)
+    }
+}
+
+fn recent_of(recent: &[(u32, u32)], node: u32) -> &[(u32, u32)] {
+    let start = recent.partition_point(|pair| pair.0 < node);
+    let row = recent.get(start..).unwrap_or(&[]);
+    row.get(..row.partition_point(|pair| pair.0 == node))
+        .unwrap_or(&[])
+}
+
+/// The sort sees that the most of it is sorted already.
+fn merged(
+    pairs: &[(u32, u32)],
+    more: impl ExactSizeIterator<Item = (u32, u32)>,
+) -> Vec<(u32, u32)> {
+    let mut all = Vec::with_capacity(pairs.len() + more.len());
+    all.extend_from_slice(pairs);
+    all.extend(more);
+    all.sort();
+    all
 }

@@ -2,7 +2,7 @@
 
 use esdb_core::graph::bits::{Bits, Queue};
 use esdb_core::graph::table::Table;
-use esdb_core::graph::{Budget, Graph, Way};
+use esdb_core::graph::{Budget, Graph, Reached, Way};
 use proptest::prelude::*;
 use std::collections::BTreeSet;
 
@@ -48,15 +48,15 @@ fn agrees(graph: &Graph, nodes: u32, edges: &Edges) {
         );
     }
     for from in 0..nodes {
-        let reached = graph.reached(from, Way::Along, Budget::ENDLESS);
+        let reached = graph.reached(from, Way::Along, &Budget::endless());
         let expected: Vec<u32> = (0..nodes)
             .filter(|to| *to != from && leads(from, *to))
             .collect();
-        assert_eq!(reached.as_ref().map(|r| r.iter().collect()), Some(expected));
+        assert_eq!(reached.map(Reached::in_order), Some(expected));
         for to in 0..nodes {
             let has_path = from == to || leads(from, to);
-            assert_eq!(graph.has_path(from, to, Budget::ENDLESS), Some(has_path));
-            let path = graph.shortest(from, to, Budget::ENDLESS);
+            assert_eq!(graph.has_path(from, to, &Budget::endless()), Some(has_path));
+            let path = graph.shortest(from, to, &Budget::endless());
             assert_eq!(path.map(|path| path.is_some()), Some(has_path));
         }
     }
@@ -134,13 +134,40 @@ fn a_graph_that_grows_node_by_node_is_the_one_built_at_once() {
 fn a_budget_that_is_too_small_is_told() {
     let edges: Edges = (1..1_000).map(|node| (node - 1, node)).collect();
     let graph = Graph::new(1_000, &edges);
-    assert!(graph.reached(0, Way::Along, Budget::edges(100)).is_none());
-    assert!(graph.has_path(0, 999, Budget::edges(100)).is_none());
-    assert!(graph.shortest(0, 999, Budget::edges(100)).is_none());
+    assert!(graph.reached(0, Way::Along, &Budget::edges(100)).is_none());
+    assert!(graph.has_path(0, 999, &Budget::edges(100)).is_none());
+    assert!(graph.shortest(0, 999, &Budget::edges(100)).is_none());
     assert!(
         graph
-            .common(999, 998, Way::Against, Budget::edges(100))
+            .common(999, 998, Way::Against, &Budget::edges(100))
             .is_none()
     );
-    assert_eq!(graph.has_path(3, 5, Budget::edges(100)), Some(true));
+    assert_eq!(graph.has_path(3, 5, &Budget::edges(100)), Some(true));
+}
+
+#[test]
+fn a_short_walk_through_a_very_large_graph_is_the_same() {
+    // Larger than what is walked with a bit for each node.
+    let nodes = (1 << 20) + 100;
+    let edges: Edges = (0..2_000)
+        .map(|n| (n * 7 % 900, n * 11 % 1_000 + nodes - 1_000))
+        .chain((0..900).map(|n| (n + nodes - 1_000, n + 1)))
+        .collect();
+    let graph = Graph::new(nodes, &edges);
+    let short = &Budget::edges(usize::MAX - 1);
+    let list = |reached: Option<Reached>| reached.map(Reached::in_order);
+    for from in (0..900).step_by(17) {
+        for way in [Way::Along, Way::Against] {
+            let expected = list(graph.reached(from, way, &Budget::endless()));
+            assert_eq!(list(graph.reached(from, way, short)), expected);
+        }
+        for to in (nodes - 1_000..nodes).step_by(91) {
+            let expected = graph.has_path(from, to, &Budget::endless());
+            assert_eq!(graph.has_path(from, to, short), expected);
+            let expected = graph.shortest(from, to, &Budget::endless());
+            assert_eq!(graph.shortest(from, to, short), expected);
+            let expected = graph.common(from, to, Way::Against, &Budget::endless());
+            assert_eq!(graph.common(from, to, Way::Against, short), expected);
+        }
+    }
 }

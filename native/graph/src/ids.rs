@@ -1,12 +1,13 @@
 //! The ids of a graph: terms of the caller, which stay on the caller's heap.
 
+use std::cell::Cell;
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 use std::sync::OnceLock;
 
 use esdb_core::hash::xxhash3_seeded;
-use rustler::wrapper::{NIF_TERM, tuple};
-use rustler::{Binary, Encoder, Env, Error, NifResult, Term};
+use rustler::wrapper::{NIF_TERM, list, tuple};
+use rustler::{Binary, Env, Error, NifResult, Term};
 
 /// How many ids a chunk of a handle has, all but the last; the same in `esdb_graph_erl`.
 pub const CHUNK: usize = 1024;
@@ -104,27 +105,135 @@ impl<'a> Ids<'a> {
     /// A list of the ids of these indices.
     pub fn list(&self, indices: impl IntoIterator<Item = u32>) -> NifResult<Term<'a>> {
         let ids = indices.into_iter().map(|index| self.get(index));
-        let ids: Option<Vec<Term>> = ids.collect();
-        Ok(ids.ok_or(Error::BadArg)?.encode(self.env))
+        let ids: Option<Vec<NIF_TERM>> = ids.map(|id| id.map(|id| id.as_c_arg())).collect();
+        let ids = ids.ok_or(Error::BadArg)?;
+        // SAFETY: all of them are terms of this environment, and what is made of them is one too.
+        Ok(unsafe { Term::new(self.env, list::make_list(self.env.as_c_arg(), &ids)) })
     }
 }
 
-/// The hash of an id: salted, so that nobody can choose ids of equal hashes. What ids mostly are is hashed
-/// here, which is quicker than the runtime's own hash.
-#[inline]
-pub fn hash(id: Term, salt: u32) -> u32 {
-    if let Ok(number) = id.decode::<i64>() {
-        let wide = u128::from(number as u64 ^ u64::from(salt)) * 0x9E37_79B9_7F4A_7C15;
-        return ((wide >> 64) as u64 ^ wide as u64) as u32;
+/// Hashes ids: salted, so that nobody can choose ids of equal hashes. What ids mostly are is hashed here, which
+/// is quicker than the runtime's own hash.
+pub struct Hasher {
+    salt: u32,
+    /// What the last id was is what the next one is tried as first.
+    in_binaries: Cell<bool>,
+    /// Bytes of binaries that may be read.
+    left: Cell<usize>,
+}
+
+/// Bytes of ids that are read on a normal scheduler: some 0.1 ms.
+const SHORT: usize = 1 << 20;
+
+impl Hasher {
+    /// One that reads as much as there is.
+    pub fn endless() -> Self {
+        Self::new(usize::MAX)
     }
-    match id.decode::<Binary>() {
-        Ok(bytes) => xxhash3_seeded(&bytes, u64::from(salt)) as u32,
-        Err(_) => id.hash_internal(salt),
+
+    /// One that stops when a normal scheduler should not be kept busy any longer.
+    pub fn short() -> Self {
+        Self::new(SHORT)
+    }
+
+    fn new(left: usize) -> Self {
+        Self {
+            salt: salt(),
+            in_binaries: Cell::new(true),
+            left: Cell::new(left),
+        }
+    }
+
+    /// Whether it has stopped: what it answered last means nothing.
+    pub fn has_stopped(&self) -> bool {
+        self.left.get() == 0
+    }
+
+    /// The hash of an id.
+    #[inline]
+    pub fn hash(&self, id: Term) -> u32 {
+        if !self.in_binaries.get() {
+            if let Ok(number) = id.decode() {
+                return self.of_number(number);
+            }
+        }
+        if let Ok(bytes) = id.decode::<Binary>() {
+            self.in_binaries.set(true);
+            return self.of_bytes(&bytes);
+        }
+        if let Ok(number) = id.decode() {
+            self.in_binaries.set(false);
+            return self.of_number(number);
+        }
+        id.hash_internal(self.salt)
+    }
+
+    #[inline]
+    fn of_number(&self, number: i64) -> u32 {
+        let wide = u128::from(number as u64 ^ u64::from(self.salt)) * 0x9E37_79B9_7F4A_7C15;
+        ((wide >> 64) as u64 ^ wide as u64) as u32
+    }
+
+    #[inline]
+    fn of_bytes(&self, bytes: &[u8]) -> u32 {
+        let left = self.left.get().saturating_sub(bytes.len());
+        self.left.set(left);
+        match left {
+            0 => 0,
+            _ => xxhash3_seeded(bytes, u64::from(self.salt)) as u32,
+        }
+    }
+}
+
+/// Where the next end of an edge may be found: edges mostly follow the nodes, one edge or some for each.
+///
+/// Two ids are compared faster than one is hashed and looked for. Where guesses fail, no more are made.
+pub struct Guess {
+    last: u32,
+    /// By how much the last right guess was ahead of the one before.
+    step: u32,
+    credit: i32,
+}
+
+impl Guess {
+    pub const fn new() -> Self {
+        Self {
+            last: 0,
+            step: 1,
+            credit: 16,
+        }
+    }
+
+    /// The index of which `is_it` is true, if it is one that was guessed, or else what `find` gives.
+    #[inline]
+    pub fn or(
+        &mut self,
+        is_it: impl Fn(u32) -> bool,
+        find: impl FnOnce() -> Option<u32>,
+    ) -> Option<u32> {
+        if self.credit <= 0 {
+            return find();
+        }
+        for step in [self.step, 1 - self.step] {
+            let guess = self.last + step;
+            if is_it(guess) {
+                *self = Self {
+                    last: guess,
+                    step,
+                    credit: (self.credit + 1).min(64),
+                };
+                return Some(guess);
+            }
+        }
+        self.credit -= 4;
+        let found = find();
+        self.last = found.unwrap_or(self.last);
+        found
     }
 }
 
 /// The salt of this load of the library.
-pub fn salt() -> u32 {
+fn salt() -> u32 {
     static SALT: OnceLock<u32> = OnceLock::new();
     *SALT.get_or_init(|| RandomState::new().hash_one(0_u8) as u32)
 }

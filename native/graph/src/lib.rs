@@ -4,13 +4,14 @@
 //! heap of the caller, and given back from there: no term is copied.
 
 mod ids;
+mod last;
 
 use std::collections::HashSet;
 use std::sync::Arc;
 
 use esdb_core::graph::table::Table;
 use esdb_core::graph::{Budget, Graph, MOST, Way};
-use ids::Ids;
+use ids::{Guess, Hasher, Ids};
 use rustler::{
     Atom, Binary, Encoder, Env, Error, ListIterator, NewBinary, NifResult, NifTaggedEnum, Resource,
     ResourceArc, Term, nif,
@@ -33,8 +34,17 @@ mod atoms {
     }
 }
 
-/// Edges that a walk may follow on a normal scheduler: 0.1 to 0.3 ms.
+/// Steps that a walk may take on a normal scheduler: 0.1 to 0.3 ms in a graph that the processor's cache does not
+/// hold.
 const SHORT: usize = 10_000;
+
+/// Nodes and edges of a graph that it does hold: all of it takes 0.2 to 0.5 ms.
+const SMALL: usize = 100_000;
+
+/// Of walks, of questions about all nodes, and of nodes and edges from lists: what takes 10 us.
+const STEPS_A_PERCENT: usize = 1_500;
+const WHOLE_A_PERCENT: usize = 500;
+const TERMS_A_PERCENT: usize = 150;
 
 /// A handle's graph and the way from ids to indices. It never changes.
 struct Kept {
@@ -48,8 +58,12 @@ struct Kept {
 impl Resource for Kept {}
 
 impl Kept {
-    fn find<'a>(&self, ids: &Ids<'a>, id: Term<'a>) -> Option<u32> {
-        let hash = ids::hash(id, ids::salt());
+    fn size(&self) -> usize {
+        self.graph.nodes() + self.graph.edges()
+    }
+
+    fn find<'a>(&self, ids: &Ids<'a>, hasher: &Hasher, id: Term<'a>) -> Option<u32> {
+        let hash = hasher.hash(id);
         let is_it = |index| ids.is(index, id);
         let in_base = self.base.find(hash, is_it);
         in_base.or_else(|| self.recent.find(hash, is_it))
@@ -81,6 +95,30 @@ enum Question<'a> {
     Common(Term<'a>, Term<'a>),
 }
 
+impl Question<'_> {
+    /// Whether it starts from nodes that it names.
+    const fn is_walk(&self) -> bool {
+        matches!(
+            self,
+            Self::Ancestors(_)
+                | Self::Descendants(_)
+                | Self::AncestorsCount(_)
+                | Self::DescendantsCount(_)
+                | Self::HasPath(..)
+                | Self::Shortest(..)
+                | Self::Common(..)
+        )
+    }
+
+    /// A list of ids takes longer to make than the walk along them.
+    const fn fewer_if_listed(&self, steps: usize) -> usize {
+        match self {
+            Self::AncestorsCount(_) | Self::DescendantsCount(_) | Self::HasPath(..) => steps,
+            _ => steps / 3,
+        }
+    }
+}
+
 #[nif]
 fn once_n<'a>(
     env: Env<'a>,
@@ -88,7 +126,9 @@ fn once_n<'a>(
     nodes: Term<'a>,
     edges: Term<'a>,
 ) -> NifResult<Term<'a>> {
-    once(env, question, nodes, edges)
+    let (size, answer) = once(env, &Hasher::short(), question, nodes, edges)?;
+    esdb_boundary::charge(env, size, TERMS_A_PERCENT);
+    Ok(answer)
 }
 
 #[nif(schedule = "DirtyCpu", name = "once_d")]
@@ -98,22 +138,29 @@ fn once_dirty<'a>(
     nodes: Term<'a>,
     edges: Term<'a>,
 ) -> NifResult<Term<'a>> {
-    once(env, question, nodes, edges)
+    let (_, answer) = once(env, &Hasher::endless(), question, nodes, edges)?;
+    Ok(answer)
 }
 
+/// The answer, and how many nodes and edges there are.
 fn once<'a>(
     env: Env<'a>,
+    hasher: &Hasher,
     question: Question<'a>,
     nodes: Term<'a>,
     edges: Term<'a>,
-) -> NifResult<Term<'a>> {
-    let grown = Grown::new(None, Ids::none(env), nodes, edges)?;
+) -> NifResult<(usize, Term<'a>)> {
+    let Some(grown) = Grown::new(None, Ids::none(env), hasher, nodes, edges)? else {
+        return Ok((0, atoms::long().encode(env)));
+    };
     let kept = Kept {
         graph: Graph::new(node_count(&grown.ids)?, &grown.pairs),
         base: Arc::new(grown.recent),
         recent: Table::default(),
     };
-    answer(env, question, &kept, &grown.ids, Budget::ENDLESS)
+    let budget = Budget::endless();
+    let answer = answer(env, hasher, question, &kept, &grown.ids, &budget)?;
+    Ok((kept.size(), answer))
 }
 
 #[nif]
@@ -124,7 +171,20 @@ fn ask_n<'a>(
     edges: usize,
     compiled: Term<'a>,
 ) -> NifResult<Term<'a>> {
-    ask(env, question, chunks, edges, compiled, Budget::edges(SHORT))
+    let ids = Ids::of_handle(chunks)?;
+    let size = ids.count().saturating_add(edges);
+    let budget = Budget::edges(match size {
+        ..=SMALL => question.fewer_if_listed(SMALL),
+        _ => SHORT,
+    });
+    let is_walk = question.is_walk();
+    let hasher = Hasher::short();
+    let answer = ask(env, &hasher, question, &ids, edges, compiled, &budget);
+    match is_walk {
+        true => esdb_boundary::charge(env, budget.spent(), STEPS_A_PERCENT),
+        false => esdb_boundary::charge(env, size, WHOLE_A_PERCENT),
+    }
+    answer
 }
 
 #[nif(schedule = "DirtyCpu", name = "ask_d")]
@@ -135,20 +195,22 @@ fn ask_dirty<'a>(
     edges: usize,
     compiled: Term<'a>,
 ) -> NifResult<Term<'a>> {
-    ask(env, question, chunks, edges, compiled, Budget::ENDLESS)
+    let ids = Ids::of_handle(chunks)?;
+    let (hasher, budget) = (Hasher::endless(), Budget::endless());
+    ask(env, &hasher, question, &ids, edges, compiled, &budget)
 }
 
 fn ask<'a>(
     env: Env<'a>,
+    hasher: &Hasher,
     question: Question<'a>,
-    chunks: Term<'a>,
+    ids: &Ids<'a>,
     edges: usize,
     compiled: Term<'a>,
-    budget: Budget,
+    budget: &Budget,
 ) -> NifResult<Term<'a>> {
-    let ids = Ids::of_handle(chunks)?;
-    match own(&ids, edges, compiled) {
-        Some(kept) => answer(env, question, &kept, &ids, budget),
+    match own(ids, edges, compiled) {
+        Some(kept) => answer(env, hasher, question, &kept, ids, budget),
         None => Ok(atoms::foreign().encode(env)),
     }
 }
@@ -161,10 +223,11 @@ fn own(ids: &Ids, edges: usize, compiled: Term) -> Option<ResourceArc<Kept>> {
 
 fn answer<'a>(
     env: Env<'a>,
+    hasher: &Hasher,
     question: Question<'a>,
     kept: &Kept,
     ids: &Ids<'a>,
-    budget: Budget,
+    budget: &Budget,
 ) -> NifResult<Term<'a>> {
     let graph = &kept.graph;
     let ok = |indices: Vec<u32>| Ok((atoms::ok(), ids.list(indices)?).encode(env));
@@ -177,13 +240,14 @@ fn answer<'a>(
         None => Ok(atoms::none().encode(env)),
     };
     let long = || Ok(atoms::long().encode(env));
-    let both = |one, other| kept.find(ids, one).zip(kept.find(ids, other));
-    let reached = |id, way| match kept.find(ids, id) {
+    let find = |id| kept.find(ids, hasher, id);
+    let both = |one, other| find(one).zip(find(other));
+    let reached = |id, way| match find(id) {
         Some(node) => graph.reached(node, way, budget).map(Some),
         None => Some(None),
     };
     let list = |id, way| match reached(id, way) {
-        Some(Some(found)) => ids.list(found.iter()),
+        Some(Some(found)) => ids.list(found.in_order()),
         Some(None) => Ok(Term::list_new_empty(env)),
         None => long(),
     };
@@ -191,7 +255,7 @@ fn answer<'a>(
         Some(found) => Ok(found.map_or(0, |found| found.count()).encode(env)),
         None => long(),
     };
-    match question {
+    let answer = match question {
         Question::Roots => ids.list(graph.ends(Way::Against)),
         Question::Leaves => ids.list(graph.ends(Way::Along)),
         Question::Topological => or_cycle(graph.topological()),
@@ -229,7 +293,8 @@ fn answer<'a>(
             },
             None => Ok(Term::list_new_empty(env)),
         },
-    }
+    };
+    if hasher.has_stopped() { long() } else { answer }
 }
 
 fn stats<'a>(env: Env<'a>, graph: &Graph) -> NifResult<Term<'a>> {
@@ -260,10 +325,10 @@ impl<'a> Grown<'a> {
     fn new(
         old: Option<&Kept>,
         mut ids: Ids<'a>,
+        hasher: &Hasher,
         nodes: Term<'a>,
         edges: Term<'a>,
-    ) -> NifResult<Self> {
-        let salt = ids::salt();
+    ) -> NifResult<Option<Self>> {
         let nothing = Table::default();
         let base = old.map_or(&nothing, |old| old.base.as_ref());
         let mut recent = match old {
@@ -271,7 +336,10 @@ impl<'a> Grown<'a> {
             None => Table::with_capacity(nodes.list_length()?),
         };
         for id in nodes.decode::<ListIterator>()? {
-            let hash = ids::hash(id, salt);
+            let hash = hasher.hash(id);
+            if hasher.has_stopped() {
+                return Ok(None);
+            }
             let is_it = |index| ids.is(index, id);
             let next = node_count(&ids)?;
             if base.find(hash, is_it).is_none()
@@ -280,30 +348,36 @@ impl<'a> Grown<'a> {
                 ids.push(id);
             }
         }
-        let mut pairs = Vec::with_capacity(edges.list_length()?);
+        let mut pairs = Vec::new();
         let mut missing = Vec::new();
-        let find = |id| {
-            let hash = ids::hash(id, salt);
+        let find = |id, guess: &mut Guess| {
             let is_it = |index| ids.is(index, id);
-            base.find(hash, is_it).or_else(|| recent.find(hash, is_it))
+            guess.or(is_it, || {
+                let hash = hasher.hash(id);
+                base.find(hash, is_it).or_else(|| recent.find(hash, is_it))
+            })
         };
+        let (mut a, mut b) = (Guess::new(), Guess::new());
         for edge in edges.decode::<ListIterator>()? {
             let (from, to) = ids::ends(edge)?;
-            match (find(from), find(to)) {
+            match (find(from, &mut a), find(to, &mut b)) {
                 (Some(from), Some(to)) => pairs.push((from, to)),
                 (None, _) => missing.push((from, edge)),
                 (_, None) => missing.push((to, edge)),
+            }
+            if hasher.has_stopped() {
+                return Ok(None);
             }
         }
         if pairs.len() > MOST {
             return Err(Error::BadArg);
         }
-        Ok(Self {
+        Ok(Some(Self {
             ids,
             recent,
             pairs,
             missing,
-        })
+        }))
     }
 }
 
@@ -324,16 +398,14 @@ fn grow_n<'a>(
     edges: Term<'a>,
 ) -> NifResult<Term<'a>> {
     let ids = Ids::of_handle(chunks)?;
-    if let Some(kept) = own(&ids, known_edges, compiled) {
-        // Now and then the whole is built anew: not here.
-        if kept
-            .graph
-            .is_full(nodes.list_length()? + edges.list_length()?)
-        {
-            return Ok(atoms::long().encode(env));
-        }
+    let more = nodes.list_length()? + edges.list_length()?;
+    // Now and then the whole is built anew: not here.
+    if own(&ids, known_edges, compiled).is_some_and(|kept| kept.graph.is_full(more)) {
+        return Ok(atoms::long().encode(env));
     }
-    grow(env, ids, known_edges, compiled, nodes, edges)
+    esdb_boundary::charge(env, more, TERMS_A_PERCENT);
+    let hasher = Hasher::short();
+    grow(env, ids, &hasher, known_edges, compiled, nodes, edges)
 }
 
 #[nif(schedule = "DirtyCpu", name = "grow_d")]
@@ -346,12 +418,21 @@ fn grow_dirty<'a>(
     edges: Term<'a>,
 ) -> NifResult<Term<'a>> {
     let ids = Ids::of_handle(chunks)?;
-    grow(env, ids, known_edges, compiled, nodes, edges)
+    grow(
+        env,
+        ids,
+        &Hasher::endless(),
+        known_edges,
+        compiled,
+        nodes,
+        edges,
+    )
 }
 
 fn grow<'a>(
     env: Env<'a>,
     ids: Ids<'a>,
+    hasher: &Hasher,
     known_edges: usize,
     compiled: Term<'a>,
     nodes: Term<'a>,
@@ -362,7 +443,9 @@ fn grow<'a>(
     if old.is_none() && !is_new {
         return Ok(atoms::foreign().encode(env));
     }
-    let grown = Grown::new(old.as_deref(), ids, nodes, edges)?;
+    let Some(grown) = Grown::new(old.as_deref(), ids, hasher, nodes, edges)? else {
+        return Ok(atoms::long().encode(env));
+    };
     let count = node_count(&grown.ids)?;
     let graph = match &old {
         Some(old) if old.graph.edges() + grown.pairs.len() > MOST => return Err(Error::BadArg),
@@ -404,25 +487,34 @@ fn binary<'a>(env: Env<'a>, pairs: &[(u32, u32)]) -> Term<'a> {
 
 /// What a handle keeps, from its ids and edges alone.
 #[nif(schedule = "DirtyCpu", name = "rebuilt_d")]
-fn rebuilt<'a>(chunks: Term<'a>, pairs: Binary<'a>) -> NifResult<ResourceArc<Kept>> {
-    let all = Ids::of_unknown_handle(chunks)?;
+fn rebuilt<'a>(
+    chunks: Term<'a>,
+    pairs: Binary<'a>,
+    version: Term<'a>,
+) -> NifResult<ResourceArc<Kept>> {
     let ids = Ids::of_handle(chunks)?;
-    let mut base = Table::with_capacity(all.len());
-    for (index, id) in (0..node_count(&ids)?).zip(all) {
-        let hash = ids::hash(id, ids::salt());
-        if base
-            .find_or_insert(hash, index, |known| ids.is(known, id))
-            .is_some()
-        {
+    let edges = pairs_of(&pairs, node_count(&ids)?)?;
+    let key = last::Key::new(version, &pairs);
+    if let Some(kept) = key.as_ref().and_then(|key| last::find(key, ids.count())) {
+        return Ok(kept);
+    }
+    let mut base = Table::with_capacity(ids.count());
+    let hasher = Hasher::endless();
+    for (index, id) in (0..node_count(&ids)?).zip(Ids::of_unknown_handle(chunks)?) {
+        let is_it = |known| ids.is(known, id);
+        if base.find_or_insert(hasher.hash(id), index, is_it).is_some() {
             return Err(Error::BadArg);
         }
     }
-    let edges = pairs_of(&pairs, node_count(&ids)?)?;
-    Ok(ResourceArc::new(Kept {
+    let kept = ResourceArc::new(Kept {
         graph: Graph::new(node_count(&ids)?, &edges).prepared(),
         base: Arc::new(base),
         recent: Table::default(),
-    }))
+    });
+    if let Some(key) = key {
+        last::remember(key, &kept);
+    }
+    Ok(kept)
 }
 
 fn pairs_of(bytes: &[u8], nodes: u32) -> NifResult<Vec<(u32, u32)>> {
@@ -437,29 +529,31 @@ fn pairs_of(bytes: &[u8], nodes: u32) -> NifResult<Vec<(u32, u32)>> {
 }
 
 #[nif]
-fn build_edges_n<'a>(env: Env<'a>, pairs: Term<'a>) -> NifResult<Vec<(Term<'a>, Term<'a>)>> {
-    build_edges(env, pairs)
+fn build_edges_n<'a>(env: Env<'a>, pairs: Term<'a>) -> NifResult<Term<'a>> {
+    esdb_boundary::charge(env, pairs.list_length()?, TERMS_A_PERCENT);
+    build_edges(env, &Hasher::short(), pairs)
 }
 
 #[nif(schedule = "DirtyCpu", name = "build_edges_d")]
-fn build_edges_dirty<'a>(env: Env<'a>, pairs: Term<'a>) -> NifResult<Vec<(Term<'a>, Term<'a>)>> {
-    build_edges(env, pairs)
+fn build_edges_dirty<'a>(env: Env<'a>, pairs: Term<'a>) -> NifResult<Term<'a>> {
+    build_edges(env, &Hasher::endless(), pairs)
 }
 
-fn build_edges<'a>(env: Env<'a>, pairs: Term<'a>) -> NifResult<Vec<(Term<'a>, Term<'a>)>> {
-    let salt = ids::salt();
+fn build_edges<'a>(env: Env<'a>, hasher: &Hasher, pairs: Term<'a>) -> NifResult<Term<'a>> {
     let mut ids = Ids::none(env);
     let mut table = Table::with_capacity(pairs.list_length()?);
     let mut nodes = Vec::new();
     for pair in pairs.decode::<ListIterator>()? {
         let (id, _) = ids::ends(pair)?;
         let next = node_count(&ids)?;
-        let hash = ids::hash(id, salt);
-        let known = table.find_or_insert(hash, next, |index| ids.is(index, id));
+        let known = table.find_or_insert(hasher.hash(id), next, |index| ids.is(index, id));
         if known.is_none() {
             ids.push(id);
         }
         nodes.push(known.unwrap_or(next));
+        if hasher.has_stopped() {
+            return Ok(atoms::long().encode(env));
+        }
     }
     let undefined = atoms::undefined().encode(env);
     let mut seen = HashSet::new();
@@ -467,13 +561,17 @@ fn build_edges<'a>(env: Env<'a>, pairs: Term<'a>) -> NifResult<Vec<(Term<'a>, Te
     for (pair, node) in pairs.decode::<ListIterator>()?.zip(nodes) {
         let (id, cause) = ids::ends(pair)?;
         if cause != undefined {
-            let from = table.find(ids::hash(cause, salt), |index| ids.is(index, cause));
-            if from.is_some_and(|from| seen.insert((from, node))) {
-                edges.push((cause, id));
+            let from = table.find(hasher.hash(cause), |index| ids.is(index, cause));
+            if let Some(from) = from.filter(|from| seen.insert((*from, node))) {
+                // The cause as it stands among the ids: one term in place of two that are equal.
+                edges.push((ids.get(from).unwrap_or(cause), id));
             }
         }
+        if hasher.has_stopped() {
+            return Ok(atoms::long().encode(env));
+        }
     }
-    Ok(edges)
+    Ok(edges.encode(env))
 }
 
 fn load(_env: Env, info: Term) -> bool {

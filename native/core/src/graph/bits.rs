@@ -40,11 +40,10 @@ impl Bits {
         word.is_some_and(|word| word >> (index % 64) & 1 == 1)
     }
 
-    /// Keeps what is in the other set too.
-    pub fn intersect(&mut self, other: &Self) {
-        for (word, other) in self.0.iter_mut().zip(&other.0) {
-            *word &= other;
-        }
+    /// How many words of 64 indices there are.
+    #[must_use]
+    pub fn words(&self) -> usize {
+        self.0.len()
     }
 
     /// The indices, ascending.

@@ -1,45 +1,154 @@
 //! What a graph is asked.
 
 use super::bits::{Bits, Queue};
-use super::{Graph, Stats, Way};
+use super::table::Table;
+use super::{Graph, Rows, Stats, Way};
+use std::cell::Cell;
 
 /// The nodes that a walk came to, without the one it started from.
 #[derive(Debug)]
 pub struct Reached {
-    nodes: Bits,
-    count: usize,
+    /// As the walk came to them.
+    found: Vec<u32>,
+    /// These and the start.
+    seen: Seen,
+    start: u32,
 }
 
 impl Reached {
     /// How many there are.
     #[must_use]
-    pub const fn count(&self) -> usize {
-        self.count
+    pub fn count(&self) -> usize {
+        self.found.len()
     }
 
     /// The nodes, in node order.
-    pub fn iter(&self) -> impl Iterator<Item = u32> + '_ {
-        self.nodes.iter()
+    #[must_use]
+    pub fn in_order(mut self) -> Vec<u32> {
+        match self.seen {
+            // To look through all bits takes less than to sort many, and more than to sort few.
+            Seen::Dense(mut bits) if self.found.len() >= bits.words() / 16 => {
+                bits.remove(self.start);
+                self.found.clear();
+                self.found.extend(bits.iter());
+            }
+            _ => self.found.sort_unstable(),
+        }
+        self.found
+    }
+
+    fn contains(&self, node: u32) -> bool {
+        node != self.start && self.seen.contains(node)
+    }
+}
+
+/// Nodes that a walk came to. A short walk through a very large graph pays for its own length only.
+#[derive(Debug)]
+enum Seen {
+    Dense(Bits),
+    Sparse(Table),
+}
+
+impl Seen {
+    /// 2^20 bits are cleared in some microseconds.
+    const DENSE: usize = 1 << 20;
+
+    fn new(nodes: usize, budget: &Budget) -> Self {
+        if nodes > Self::DENSE && budget.is_short() {
+            Self::Sparse(Table::default())
+        } else {
+            Self::Dense(Bits::new(nodes))
+        }
+    }
+
+    #[inline]
+    fn insert(&mut self, node: u32) -> bool {
+        match self {
+            Self::Dense(bits) => bits.insert(node),
+            Self::Sparse(table) => table.find_or_insert(node, node, |_| true).is_none(),
+        }
+    }
+
+    #[inline]
+    fn contains(&self, node: u32) -> bool {
+        match self {
+            Self::Dense(bits) => bits.contains(node),
+            Self::Sparse(table) => table.find(node, |_| true).is_some(),
+        }
+    }
+}
+
+/// A number for each node, at first 0; of few nodes or of all, as with `Seen`.
+enum Levels {
+    Dense(Vec<u32>),
+    Sparse(Table),
+}
+
+impl Levels {
+    const DENSE: usize = 1 << 15;
+
+    fn new(nodes: usize, budget: &Budget) -> Self {
+        if nodes > Self::DENSE && budget.is_short() {
+            Self::Sparse(Table::default())
+        } else {
+            Self::Dense(vec![0; nodes])
+        }
+    }
+
+    #[inline]
+    fn get(&self, node: u32) -> u32 {
+        match self {
+            Self::Dense(levels) => get(levels, node),
+            Self::Sparse(table) => table.find(node, |_| true).unwrap_or(0),
+        }
+    }
+
+    /// Only where it is 0.
+    #[inline]
+    fn set(&mut self, node: u32, level: u32) {
+        match self {
+            Self::Dense(levels) => set(levels, node, level),
+            Self::Sparse(table) => {
+                table.find_or_insert(node, level, |_| true);
+            }
+        }
     }
 }
 
 /// A bound on the steps of a question: `None` from a function that takes one means that it was not enough.
-#[derive(Clone, Copy, Debug)]
-pub struct Budget(usize);
+#[derive(Clone, Debug)]
+pub struct Budget {
+    steps: usize,
+    left: Cell<usize>,
+}
 
 impl Budget {
-    /// Never too few.
-    pub const ENDLESS: Self = Self(usize::MAX);
-
     /// So many edges.
     #[must_use]
-    pub const fn edges(count: usize) -> Self {
-        Self(count)
+    pub const fn edges(steps: usize) -> Self {
+        let left = Cell::new(steps);
+        Self { steps, left }
+    }
+
+    /// Never too few.
+    #[must_use]
+    pub const fn endless() -> Self {
+        Self::edges(usize::MAX)
+    }
+
+    /// How much of it is gone.
+    #[must_use]
+    pub fn spent(&self) -> usize {
+        self.steps - self.left.get()
+    }
+
+    const fn is_short(&self) -> bool {
+        self.steps < usize::MAX
     }
 
     #[inline]
-    fn spend(&mut self, steps: usize) -> Option<()> {
-        self.0 = self.0.checked_sub(steps)?;
+    fn spend(&self, steps: usize) -> Option<()> {
+        self.left.set(self.left.get().checked_sub(steps)?);
         Some(())
     }
 }
@@ -55,8 +164,9 @@ impl Graph {
                 .map(|(n, _)| n)
                 .collect();
         }
+        let rows = self.rows(way);
         let all = 0..self.nodes;
-        all.filter(|node| self.degree(*node, way) == 0).collect()
+        all.filter(|node| rows.of(*node).len() == 0).collect()
     }
 
     /// All nodes, each after those that lead to it; of the nodes that are ready the first in node order comes
@@ -69,13 +179,14 @@ impl Graph {
             ready.push(node);
         }
         let mut order = Vec::with_capacity(self.nodes());
+        let rows = self.rows(Way::Along);
         while let Some(node) = ready.pop() {
             order.push(node);
-            for next in self.next(node, Way::Along) {
+            rows.of(node).iter().for_each(|next| {
                 if is_last(&mut waits, next) {
                     ready.push(next);
                 }
-            }
+            });
         }
         (order.len() == self.nodes()).then_some(order)
     }
@@ -87,13 +198,14 @@ impl Graph {
         let roots = (0..).zip(&waits).filter(|(_, count)| **count == 0);
         let mut order: Vec<u32> = roots.map(|(node, _)| node).collect();
         let mut at = 0;
+        let rows = self.rows(Way::Along);
         while let Some(node) = order.get(at).copied() {
             at += 1;
-            for next in self.next(node, Way::Along) {
+            rows.of(node).iter().for_each(|next| {
                 if is_last(&mut waits, next) {
                     order.push(next);
                 }
-            }
+            });
         }
         (order, waits)
     }
@@ -116,9 +228,10 @@ impl Graph {
         let mut seen = Bits::new(self.nodes());
         let mut walk = Vec::new();
         let mut node = (0..self.nodes).find(left)?;
+        let rows = self.rows(Way::Against);
         while seen.insert(node) {
             walk.push(node);
-            node = self.next(node, Way::Against).filter(left).min()?;
+            node = rows.of(node).iter().filter(left).min()?;
         }
         let mut cycle: Vec<u32> = walk
             .into_iter()
@@ -146,72 +259,74 @@ impl Graph {
     fn depth(&self, mut level: Vec<u32>) -> usize {
         let mut seen = Bits::new(self.nodes());
         let mut depth = 0;
+        let mut next = Vec::new();
+        let rows = self.rows(Way::Along);
         // Roots are not marked: nothing leads to them.
         loop {
-            let next = level.iter().flat_map(|node| self.next(*node, Way::Along));
-            let next: Vec<u32> = next.filter(|node| seen.insert(*node)).collect();
+            for node in level.drain(..) {
+                let fresh = rows.of(node).iter().filter(|node| seen.insert(*node));
+                fresh.for_each(|node| next.push(node));
+            }
             if next.is_empty() {
                 return depth;
             }
             depth += 1;
-            level = next;
+            std::mem::swap(&mut level, &mut next);
         }
     }
 
     /// All that can be reached from a node, without itself.
     #[must_use]
-    pub fn reached(&self, start: u32, way: Way, mut budget: Budget) -> Option<Reached> {
-        let mut nodes = Bits::new(self.nodes());
-        let mut count = 0;
-        let mut open = vec![start];
-        nodes.insert(start);
-        while let Some(node) = open.pop() {
-            budget.spend(1 + self.degree(node, way))?;
-            for next in self.next(node, way) {
-                if nodes.insert(next) {
-                    count += 1;
-                    open.push(next);
-                }
-            }
+    pub fn reached(&self, start: u32, way: Way, budget: &Budget) -> Option<Reached> {
+        let mut seen = Seen::new(self.nodes(), budget);
+        let mut found = vec![start];
+        let mut at = 0;
+        seen.insert(start);
+        let rows = self.rows(way);
+        while let Some(node) = found.get(at).copied() {
+            at += 1;
+            let row = rows.of(node);
+            budget.spend(1 + row.len())?;
+            let fresh = row.iter().filter(|next| seen.insert(*next));
+            fresh.for_each(|next| found.push(next));
         }
-        nodes.remove(start);
-        Some(Reached { nodes, count })
+        found.swap_remove(0);
+        Some(Reached { found, seen, start })
     }
 
     /// What both nodes can be reached from, in node order.
     #[must_use]
-    pub fn common(&self, one: u32, other: u32, way: Way, budget: Budget) -> Option<Vec<u32>> {
-        let mut both = self.reached(one, way, budget)?.nodes;
-        both.intersect(&self.reached(other, way, budget)?.nodes);
-        Some(both.iter().collect())
+    pub fn common(&self, one: u32, other: u32, way: Way, budget: &Budget) -> Option<Vec<u32>> {
+        let one = self.reached(one, way, budget)?;
+        let mut both = self.reached(other, way, budget)?.in_order();
+        both.retain(|node| one.contains(*node));
+        Some(both)
     }
 
     /// Whether the edges lead from one node to another; a node leads to itself.
     ///
     /// Searched from both sides, always the one with fewer nodes to go on from.
     #[must_use]
-    pub fn has_path(&self, from: u32, to: u32, mut budget: Budget) -> Option<bool> {
+    pub fn has_path(&self, from: u32, to: u32, budget: &Budget) -> Option<bool> {
         if from == to {
             return Some(true);
         }
         let mut sides = [
-            Side::new(self.nodes(), from, Way::Along),
-            Side::new(self.nodes(), to, Way::Against),
+            Side::new(self, Way::Along, from, budget),
+            Side::new(self, Way::Against, to, budget),
         ];
         loop {
             let [one, other] = &mut sides;
             let Some(node) = one.open.pop() else {
                 return Some(false);
             };
-            budget.spend(1 + self.degree(node, one.way))?;
-            for next in self.next(node, one.way) {
-                if other.seen.contains(next) {
-                    return Some(true);
-                }
-                if one.seen.insert(next) {
-                    one.open.push(next);
-                }
+            let row = one.rows.of(node);
+            budget.spend(1 + row.len())?;
+            if row.iter().any(|next| other.seen.contains(next)) {
+                return Some(true);
             }
+            let fresh = row.iter().filter(|next| one.seen.insert(*next));
+            fresh.for_each(|next| one.open.push(next));
             if one.open.len() > other.open.len() {
                 sides.reverse();
             }
@@ -221,30 +336,32 @@ impl Graph {
     /// A shortest path, both ends included; of the shortest ones the one whose second node is the first in node
     /// order, then the third, and so on. `Some(None)` if there is no path.
     #[must_use]
-    pub fn shortest(&self, from: u32, to: u32, mut budget: Budget) -> Option<Option<Vec<u32>>> {
+    pub fn shortest(&self, from: u32, to: u32, budget: &Budget) -> Option<Option<Vec<u32>>> {
         // Distances to the end, + 1; searched from the end, so that the choice can be made from the start.
-        let mut far = vec![0_u32; self.nodes()];
+        let mut far = Levels::new(self.nodes(), budget);
         let mut level = vec![to];
         let mut distance = 1;
-        set(&mut far, to, distance);
-        while get(&far, from) == 0 {
+        far.set(to, distance);
+        let rows = self.rows(Way::Against);
+        while far.get(from) == 0 {
             let mut before = Vec::new();
             distance += 1;
             for node in level {
-                budget.spend(1 + self.degree(node, Way::Against))?;
-                for next in self.next(node, Way::Against) {
-                    if get(&far, next) == 0 {
-                        set(&mut far, next, distance);
+                let row = rows.of(node);
+                budget.spend(1 + row.len())?;
+                row.iter().for_each(|next| {
+                    if far.get(next) == 0 {
+                        far.set(next, distance);
                         before.push(next);
                     }
-                }
+                });
             }
             if before.is_empty() {
                 return Some(None);
             }
             level = before;
         }
-        self.descent(from, &far, 1, &mut budget).map(Some)
+        self.descent(from, &far, budget).map(Some)
     }
 
     /// The longest path, both ends included; of the longest ones the one whose first node is the first in node
@@ -256,8 +373,9 @@ impl Graph {
             return None;
         }
         let mut height = vec![0_u32; self.nodes()];
+        let rows = self.rows(Way::Along);
         for node in order.into_iter().rev() {
-            let below = self.next(node, Way::Along);
+            let below = rows.of(node).iter();
             let highest = below.map(|next| get(&height, next)).max();
             set(&mut height, node, highest.unwrap_or(0) + 1);
         }
@@ -265,25 +383,21 @@ impl Graph {
         let Some((start, _)) = (0..).zip(&height).find(|(_, h)| Some(*h) == highest) else {
             return Some(Vec::new());
         };
-        self.descent(start, &height, 1, &mut Budget(usize::MAX))
+        self.descent(start, &Levels::Dense(height), &Budget::endless())
     }
 
-    /// From a node down to the level `last`, each step one level down, to the first in node order.
-    fn descent(
-        &self,
-        start: u32,
-        levels: &[u32],
-        last: u32,
-        budget: &mut Budget,
-    ) -> Option<Vec<u32>> {
+    /// From a node down to level 1, each step one level down, to the first in node order.
+    fn descent(&self, start: u32, levels: &Levels, budget: &Budget) -> Option<Vec<u32>> {
         let mut path = vec![start];
         let mut node = start;
-        let mut level = get(levels, start);
-        while level > last {
+        let mut level = levels.get(start);
+        let rows = self.rows(Way::Along);
+        while level > 1 {
             level -= 1;
-            budget.spend(1 + self.degree(node, Way::Along))?;
-            let below = self.next(node, Way::Along);
-            node = below.filter(|next| get(levels, *next) == level).min()?;
+            let row = rows.of(node);
+            budget.spend(1 + row.len())?;
+            let below = row.iter();
+            node = below.filter(|next| levels.get(*next) == level).min()?;
             path.push(node);
         }
         Some(path)
@@ -295,11 +409,12 @@ impl Graph {
     pub fn components(&self) -> Vec<Vec<u32>> {
         // parent[N] <= N, and N = parent[N] in the first node of each part.
         let mut parent: Vec<u32> = (0..self.nodes).collect();
+        let rows = self.rows(Way::Along);
         for from in 0..self.nodes {
-            for to in self.next(from, Way::Along) {
+            rows.of(from).iter().for_each(|to| {
                 let (a, b) = (first(&mut parent, from), first(&mut parent, to));
                 set(&mut parent, a.max(b), a.min(b));
-            }
+            });
         }
         let mut parts: Vec<Vec<u32>> = Vec::new();
         let mut part_of = vec![0_usize; self.nodes()];
@@ -333,18 +448,18 @@ impl Graph {
 }
 
 /// One of the two searches that look for each other.
-struct Side {
-    way: Way,
-    seen: Bits,
+struct Side<'a> {
+    rows: Rows<'a>,
+    seen: Seen,
     open: Vec<u32>,
 }
 
-impl Side {
-    fn new(nodes: usize, start: u32, way: Way) -> Self {
-        let mut seen = Bits::new(nodes);
+impl<'a> Side<'a> {
+    fn new(graph: &'a Graph, way: Way, start: u32, budget: &Budget) -> Self {
+        let mut seen = Seen::new(graph.nodes(), budget);
         seen.insert(start);
         Self {
-            way,
+            rows: graph.rows(way),
             seen,
             open: vec![start],
         }
