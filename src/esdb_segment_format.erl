@@ -106,20 +106,23 @@ name(9) -> others.
 
 %% Reading
 
-%% How many bytes a question may have to go through, by a table that nobody has checked: it only
-%% decides about the scheduler. Decompression takes about eight times as long as reading.
--spec weight(binary()) -> non_neg_integer().
-weight(<<?MAGIC, _, _, K:16/little, _:8/binary, Rest/binary>> = Segment) when K =< ?MAX_SECTIONS ->
-    weight(K, Rest, byte_size(Segment));
+%% How many events there are, how many bytes, and how many bytes its compressed sections become, by
+%% a table that nobody has checked: it only decides about the scheduler.
+-spec weight(binary()) ->
+    {Events :: non_neg_integer(), Bytes :: non_neg_integer(), Unpacked :: non_neg_integer()}.
+weight(<<?MAGIC, _, _, K:16/little, N:32/little, _:32, Rest/binary>> = Segment) when
+    K =< ?MAX_SECTIONS
+->
+    {N, byte_size(Segment), become(K, Rest, 0)};
 weight(Segment) ->
-    byte_size(Segment).
+    {0, byte_size(Segment), 0}.
 
--spec weight(non_neg_integer(), binary(), non_neg_integer()) -> non_neg_integer().
-weight(K, <<_, 1, _:22/binary, Size:64/little, _:64, Rest/binary>>, Sum) when K > 0 ->
-    weight(K - 1, Rest, Sum + 8 * Size);
-weight(K, <<_:?ENTRY/binary, Rest/binary>>, Sum) when K > 0 ->
-    weight(K - 1, Rest, Sum);
-weight(_, _, Sum) ->
+-spec become(non_neg_integer(), binary(), non_neg_integer()) -> non_neg_integer().
+become(K, <<_, 1, _:22/binary, Size:64/little, _:64, Rest/binary>>, Sum) when K > 0 ->
+    become(K - 1, Rest, Sum + Size);
+become(K, <<_:?ENTRY/binary, Rest/binary>>, Sum) when K > 0 ->
+    become(K - 1, Rest, Sum);
+become(_, _, Sum) ->
     Sum.
 
 %% The header and the table, checked against their checksum and against each other.

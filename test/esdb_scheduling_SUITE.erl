@@ -40,6 +40,8 @@ all() ->
         many_small_items_do_not_block,
         dictionaries_do_not_block,
         aggregates_do_not_block,
+        questions_to_segments_do_not_block,
+        questions_to_short_segments_do_not_block,
         graphs_do_not_block,
         many_short_calls_do_not_block
     ].
@@ -246,6 +248,73 @@ aggregates_do_not_block(_Config) ->
         {long_integers, fun() -> Groups(Long) end},
         {short_calls, fun() -> repeat(fun() -> Groups(Short) end, times(200)) end}
     ]).
+
+questions_to_segments_do_not_block(_Config) ->
+    Most = byte_size(data()),
+    Segment = esdb_segment_nif:pack(sold(min(300_000, Most div 200))),
+    %% These are gone through in Erlang in both modes.
+    Part = esdb_segment_nif:slice(Segment, 0, min(10_000, Most div 200)),
+    Small = esdb_segment_nif:pack(sold(10)),
+    none_block(
+        [{{one, Name}, Call} || {Name, Call} <- questions(Segment)] ++
+            [{{many, Name}, Call} || {Name, Call} <- questions(lists:duplicate(500, Small))] ++
+            [
+                {info, fun() -> #{} = esdb_segment_nif:info(Part) end},
+                {verify, fun() -> ok = esdb_segment_nif:verify(Part) end},
+                {project, fun() -> esdb_segment_nif:project(Part, [name, amount]) end},
+                {numbers, fun() ->
+                    esdb_segment_nif:count_where(Segment, {in, amount, lists:seq(-500, -1)})
+                end}
+            ]
+    ).
+
+%% As large as a normal scheduler takes them, whatever is asked.
+questions_to_short_segments_do_not_block(_Config) ->
+    Events = sold(1_000),
+    Stored = esdb_segment_nif:pack(Events),
+    Packed = esdb_segment_nif:pack(Events, #{compress => zstd}),
+    %% Of these a megabyte has very many.
+    Names = [#{data => #{name => integer_to_binary(I)}} || I <- lists:seq(1, 5_000)],
+    Tiny = esdb_segment_nif:pack(Names),
+    Paths = [amount, name, group, note, amount, name, group, note],
+    none_block([
+        {{Kind, Name}, fun() -> repeat(Call, times(100)) end}
+     || {Kind, Segment} <- [{stored, Stored}, {packed, Packed}, {tiny, Tiny}],
+        {Name, Call} <- [
+            {project, fun() -> esdb_segment_nif:project(Segment, Paths) end}
+            | questions(Segment)
+        ]
+    ]).
+
+%% The answers are small: a large one would show the garbage collections of whoever gets it.
+questions(Segments) ->
+    [
+        {sum, fun() -> esdb_segment_nif:sum(Segments, amount) end},
+        {count, fun() -> esdb_segment_nif:count_where(Segments, {prefix, name, ~"1"}) end},
+        {regex, fun() -> esdb_segment_nif:count_where(Segments, {regex, name, ~"[0-9]*7"}) end},
+        {wildcard, fun() ->
+            esdb_segment_nif:count_where(Segments, {wildcard, name, ~"*1?3*"})
+        end},
+        {first, fun() -> esdb_segment_nif:first(Segments, {eq, name, ~"none"}) end},
+        {filter, fun() -> esdb_segment_nif:filter(Segments, {suffix, name, ~"77"}) end},
+        {group_by, fun() -> esdb_segment_nif:group_by(Segments, group, [count, {sum, amount}]) end},
+        {fold, fun() -> esdb_segment_nif:fold_tagged(Segments, #{}) end}
+    ].
+
+sold(Count) ->
+    [
+        #{
+            event_type => ~"sold",
+            version => N,
+            data => #{
+                amount => {sum, N},
+                name => integer_to_binary(N),
+                group => N rem 7,
+                note => ~"a note that makes an event as long as events are, about this long"
+            }
+        }
+     || N <- lists:seq(1, Count)
+    ].
 
 graphs_do_not_block(_Config) ->
     Count = min(200_000, byte_size(data()) div 200),

@@ -65,6 +65,19 @@ t_what_means_something_here_only_is_refused_with_its_index(_) ->
     ],
     port_close(Port).
 
+%% Few events, but more in the answer than is made on a normal scheduler.
+t_answers_are_of_any_size(_) ->
+    Numbers = lists:seq(1, 700),
+    Text = binary:copy(~"text", 100),
+    Segment = ?M:pack([#{data => #{n => N, {n, N} => {sum, N}, text => Text}} || N <- Numbers]),
+    same(#{N => 1 || N <- Numbers}, ?M:group_by(Segment, n, count)),
+    Sums = #{{n, N} => {sum, N} || N <- Numbers},
+    same(Sums#{n => 700, text => Text}, ?M:fold_tagged(Segment, #{})),
+    same([[N, [Text]] || N <- Numbers], [[N, [T]] || [N, T] <- ?M:project(Segment, [n, text])]),
+    Wide = ?M:pack([#{data => #{list => Numbers, n => N}} || N <- lists:seq(1, 100)]),
+    same([[Numbers] || _ <- lists:seq(1, 100)], ?M:project(Wide, [list])),
+    same(#{Numbers => 100}, ?M:group_by(Wide, list, count)).
+
 t_misuse_is_badarg(_) ->
     Segment = ?M:pack([#{}]),
     [

@@ -372,8 +372,20 @@ fn literals(reader: &mut Reader) -> Option<Vec<Literal>> {
 
 #[inline]
 fn is_in(literals: &[Literal], value: &Value) -> Result<bool, Error> {
+    // Of the value, once it is asked for.
+    let mut number = None;
     for literal in literals {
-        if literal.is(value)? {
+        let is_it = match literal {
+            Literal::Number(wanted) => {
+                let number = match &mut number {
+                    Some(number) => number,
+                    none => none.insert(value.number()?),
+                };
+                number.as_ref() == Some(wanted)
+            }
+            Literal::Term { .. } => literal.is(value)?,
+        };
+        if is_it {
             return Ok(true);
         }
     }

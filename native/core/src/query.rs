@@ -28,6 +28,8 @@ pub enum Error {
     Segment(segment::Error),
     /// A number that leaves the range of floats, or of integers: `badarith`.
     Overflow,
+    /// The answer has more parts than were allowed.
+    TooMany,
 }
 
 impl From<segment::Error> for Error {
@@ -367,16 +369,17 @@ impl<K: Eq + Hash + Clone> Grouped<K> {
 /// The events by the value of a field, told apart by its encoding, in the order of their first appearance.
 ///
 /// # Errors
-/// [`Error`].
+/// [`Error`]; [`Error::TooMany`] for more than `most` groups.
 pub fn grouped(
     sources: &[Source],
     by: &Path,
     aggregates: &[Aggregate],
     threads: NonZeroUsize,
+    most: usize,
 ) -> Result<Vec<Group>, Error> {
     let question = Question::new(by, aggregates);
     let parts = each(sources, threads, |source| {
-        grouped_in(source, &question, aggregates)
+        grouped_in(source, &question, aggregates, most)
     });
     let mut all = Grouped::<Key>::new(aggregates);
     for part in parts {
@@ -386,6 +389,9 @@ pub fn grouped(
             for (answer, more) in all.groups.at(place).iter_mut().zip(answers) {
                 answer.merge(more)?;
             }
+        }
+        if all.sections.len() > most {
+            return Err(Error::TooMany);
         }
     }
     let groups = all.groups.iter().zip(&all.sections);
@@ -428,6 +434,7 @@ fn grouped_in(
     source: Source,
     question: &Question,
     aggregates: &[Aggregate],
+    most: usize,
 ) -> Result<Grouped<Key>, Error> {
     let contents = source.contents(question.paths.sections())?;
     let events = contents.events();
@@ -447,6 +454,9 @@ fn grouped_in(
                 let place = lately.place(key, |key| grouped.place(key, section));
                 if let Some(known) = known {
                     *known = Some(place);
+                }
+                if place >= most {
+                    return Err(Error::TooMany);
                 }
                 place
             }
@@ -596,17 +606,18 @@ type State<'c> = Fold<FieldKey<'c>, Held<'c>, Seeded>;
 /// keys.
 ///
 /// # Errors
-/// [`Error`].
+/// [`Error`]; [`Error::TooMany`] for more than `most` fields.
 pub fn folded(
     sources: &[Source],
     initial: impl IntoIterator<Item = (Vec<u8>, Tagged<Held<'static>>)>,
+    most: usize,
 ) -> Result<Vec<Field>, Error> {
     let mut state = State::default();
     for (key, value) in initial {
         state.set(FieldKey(Cow::Owned(key), Section::Data), value);
     }
     for source in sources {
-        state = folded_in(*source, state)?;
+        state = folded_in(*source, state, most)?;
     }
     let fields = state.fields().iter();
     Ok(fields
@@ -625,7 +636,7 @@ fn owned(value: &Tagged<Held>) -> Tagged<Held<'static>> {
     }
 }
 
-fn folded_in(source: Source, state: State<'static>) -> Result<State<'static>, Error> {
+fn folded_in(source: Source, state: State<'static>, most: usize) -> Result<State<'static>, Error> {
     let segment = source.open()?;
     let mut contents = segment.contents(Sections::default().with(Section::Data))?;
     let events = contents.events();
@@ -640,6 +651,9 @@ fn folded_in(source: Source, state: State<'static>) -> Result<State<'static>, Er
     let mut state: State = state;
     for event in 0..events.count() {
         fold_event(&mut state, &events, event)?;
+        if state.fields().len() > most {
+            return Err(Error::TooMany);
+        }
     }
     let mut result = State::default();
     for (FieldKey(key, section), value) in state.fields() {

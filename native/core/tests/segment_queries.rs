@@ -125,7 +125,7 @@ fn groups_and_folds() -> Result<(), Error> {
     let aggregates = Aggregate::decode(&external(&asked)).unwrap_or_default();
     let by = path(&event("event_type"));
     let sources = [source(&segment), source(&segment)];
-    let groups = query::grouped(&sources, &by, &aggregates, ONE)?;
+    let groups = query::grouped(&sources, &by, &aggregates, ONE, usize::MAX)?;
     let mut shown = Vec::new();
     for group in groups {
         for answer in &group.answers {
@@ -153,7 +153,7 @@ fn groups_and_folds() -> Result<(), Error> {
         paid(1, "b", tagged("overwrite", [T::Int(7)])),
         paid(2, "c", tagged("sum", [T::Int(2)])),
     ]);
-    let fields = query::folded(&[source(&sums)], [initial])?;
+    let fields = query::folded(&[source(&sums)], [initial], usize::MAX)?;
     let shown: Vec<_> = fields
         .iter()
         .map(|field| (field.key.clone(), format!("{:?}", field.value)))
@@ -357,8 +357,8 @@ proptest! {
         let _ = query::counted(&sources, &predicate(&term), ONE);
         let _ = query::filtered(source(&segment), &predicate(&term));
         let _ = sum(&[&segment], packing::data("a"));
-        let _ = query::grouped(&sources, &path(&packing::data("a")), &[], ONE);
-        let _ = query::folded(&sources, []);
+        let _ = query::grouped(&sources, &path(&packing::data("a")), &[], ONE, usize::MAX);
+        let _ = query::folded(&sources, [], usize::MAX);
         let paths = [path(&packing::data("a")), path(&packing::event("metadata"))];
         let _ = query::projected(sources[0], &paths, |_, _| Ok::<_, segment::Error>(()));
     }

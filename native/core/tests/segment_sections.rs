@@ -363,7 +363,7 @@ fn many_threads_answer_as_one_does() -> Result<(), Error> {
     let asked = Aggregate::decode(&asked).unwrap_or_default();
     let groups = |threads| -> Result<Vec<_>, Error> {
         let by = path(&event("stream_id"));
-        let groups = query::grouped(&sources, &by, &asked, threads)?;
+        let groups = query::grouped(&sources, &by, &asked, threads, usize::MAX)?;
         let mut shown = Vec::new();
         for group in groups {
             for answer in &group.answers {
@@ -441,11 +441,11 @@ fn ask_everything(bytes: &[u8]) -> Result<(), Error> {
     let mut results = vec![
         count(source, &tagged("exists", [data("note")])).map(|_| ()),
         query::filtered(source, &predicate(&T::Atom("true"))).map(|_| ()),
-        query::folded(&[source], []).map(|_| ()),
+        query::folded(&[source], [], usize::MAX).map(|_| ()),
     ];
     for field in fields {
         let by = path(&event(field));
-        results.push(query::grouped(&[source], &by, &asked, ONE).map(|_| ()));
+        results.push(query::grouped(&[source], &by, &asked, ONE, usize::MAX).map(|_| ()));
         results.push(aggregated(source, Kind::Max, &event(field)).map(|_| ()));
         let shown = query::projected(source, &[by], |_, _| Ok::<_, Error>(()));
         results.push(shown.map(|_| ()));
@@ -508,8 +508,11 @@ fn naive_fold(events: &[Vec<(&'static str, T)>]) -> Vec<(&'static str, T)> {
     state
 }
 
-fn folded_fields(bytes: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Error> {
-    let fields = query::folded(&[source(bytes)], [])?;
+/// Encodings of keys and of values.
+type Encoded = Vec<(Vec<u8>, Vec<u8>)>;
+
+fn folded_fields(bytes: &[u8]) -> Result<Encoded, Error> {
+    let fields = query::folded(&[source(bytes)], [], usize::MAX)?;
     let shown = fields.iter().map(|field| {
         let value = match &field.value {
             Tagged::Sum(Number::Int(sum)) => encoding(&tagged("sum", [T::Int(*sum)])),

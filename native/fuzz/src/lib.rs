@@ -449,7 +449,7 @@ fn asked(bytes: &[u8]) {
     agreed(bytes, &Predicate::decode(&exists).expect("a predicate"));
     let count = Aggregate::decode(b"\x83l\0\0\0\x01w\x05countj").expect("aggregates");
     for path in &paths {
-        if let Ok(groups) = query::grouped(&sources, path, &count, one) {
+        if let Ok(groups) = query::grouped(&sources, path, &count, one, usize::MAX) {
             let keys: std::collections::HashSet<_> =
                 groups.iter().map(|group| &group.key).collect();
             assert_eq!(keys.len(), groups.len());
@@ -463,5 +463,5 @@ fn asked(bytes: &[u8]) {
     if let Ok(rows) = rows {
         assert_eq!(values, rows * paths.len());
     }
-    let _ = query::folded(&sources, []);
+    let _ = query::folded(&sources, [], usize::MAX);
 }

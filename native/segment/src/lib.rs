@@ -9,13 +9,14 @@ use esdb_core::query::{self, Error};
 use rustler::{Atom, Env, Term, nif};
 use std::num::NonZeroUsize;
 use std::thread;
+use std::time::Instant;
 use terms::{
-    Asked, Atoms, Fail, Initial, Limit, Number, Packed, PathArg, PredicateArg, Question, Rows,
-    SourceArg, Terms,
+    Asked, Atoms, Bounds, Fail, Initial, Limit, Number, Packed, PathArg, PredicateArg, Question,
+    Rows, SourceArg, Terms,
 };
 
-/// That many bytes are counted as one hundredth of a timeslice (1 ms).
-const BYTES_A_PERCENT: usize = 8_192;
+/// One hundredth of a timeslice of 1 ms, in nanoseconds.
+const PERCENT: usize = 10_000;
 /// A caller's own.
 const ONE: NonZeroUsize = NonZeroUsize::MIN;
 
@@ -30,9 +31,13 @@ fn half() -> NonZeroUsize {
     NonZeroUsize::new(all / 2).unwrap_or(ONE)
 }
 
-fn charge(env: Env, sources: &[SourceArg]) {
-    let size: usize = sources.iter().map(SourceArg::size).sum();
-    esdb_boundary::charge(env, size.max(BYTES_A_PERCENT), BYTES_A_PERCENT);
+/// Work on a normal scheduler, which is told how long it took: from the sizes alone that does not follow.
+fn timed<T>(env: Env, work: impl FnOnce() -> T) -> T {
+    let start = Instant::now();
+    let result = work();
+    let nanoseconds = usize::try_from(start.elapsed().as_nanos()).unwrap_or(usize::MAX);
+    esdb_boundary::charge(env, nanoseconds, PERCENT);
+    result
 }
 
 #[nif]
@@ -42,8 +47,7 @@ fn matching_n<'a>(
     predicate: PredicateArg,
     limit: Limit,
 ) -> Result<Vec<Packed<'a>>, Fail> {
-    charge(env, &sources);
-    matching(env, &sources, &predicate, &limit, ONE)
+    timed(env, || matching(env, &sources, &predicate, &limit, ONE))
 }
 
 #[nif(schedule = "DirtyCpu", name = "matching_d")]
@@ -76,8 +80,7 @@ fn filtered_n<'a>(
     source: SourceArg,
     predicate: PredicateArg,
 ) -> Result<Packed<'a>, Fail> {
-    charge(env, std::slice::from_ref(&source));
-    filtered(env, &source, &predicate)
+    timed(env, || filtered(env, &source, &predicate))
 }
 
 #[nif(schedule = "DirtyCpu", name = "filtered_d")]
@@ -99,8 +102,7 @@ fn filtered<'a>(
 
 #[nif]
 fn counted_n(env: Env, sources: Vec<SourceArg>, predicate: PredicateArg) -> Result<usize, Fail> {
-    charge(env, &sources);
-    counted(&sources, &predicate, ONE)
+    timed(env, || counted(&sources, &predicate, ONE))
 }
 
 #[nif(schedule = "DirtyCpu", name = "counted_d")]
@@ -125,8 +127,7 @@ fn aggregated_n(
     path: PathArg,
     question: Question,
 ) -> Result<Number, Fail> {
-    charge(env, &sources);
-    aggregated(&sources, path, &question, ONE)
+    timed(env, || aggregated(&sources, path, &question, ONE))
 }
 
 #[nif(schedule = "DirtyCpu", name = "aggregated_d")]
@@ -157,8 +158,9 @@ fn grouped_n<'a>(
     path: PathArg,
     asked: Asked,
 ) -> Result<Term<'a>, Fail> {
-    charge(env, &sources);
-    grouped(env, &sources, &path, &asked, ONE)
+    timed(env, || {
+        grouped(env, &sources, &path, &asked, (ONE, Bounds::SHORT))
+    })
 }
 
 #[nif(schedule = "DirtyCpu", name = "grouped_d")]
@@ -168,7 +170,7 @@ fn grouped_dirty<'a>(
     path: PathArg,
     asked: Asked,
 ) -> Result<Term<'a>, Fail> {
-    grouped(env, &sources, &path, &asked, half())
+    grouped(env, &sources, &path, &asked, (half(), Bounds::LONG))
 }
 
 fn grouped<'a>(
@@ -176,12 +178,12 @@ fn grouped<'a>(
     sources: &[SourceArg],
     path: &PathArg,
     asked: &Asked,
-    threads: NonZeroUsize,
+    (threads, bounds): (NonZeroUsize, Bounds),
 ) -> Result<Term<'a>, Fail> {
     let groups = terms::with(sources, |sources| {
-        query::grouped(sources, &path.0, &asked.0, threads)
+        query::grouped(sources, &path.0, &asked.0, threads, bounds.fields)
     })?;
-    let mut map = Terms::new(env);
+    let mut map = Terms::new(env, bounds);
     for group in groups {
         map.put(&group.key, group.section, |terms| {
             let answers = group.answers.iter().map(|answer| {
@@ -200,8 +202,7 @@ fn folded_n<'a>(
     sources: Vec<SourceArg>,
     initial: Vec<Initial<'a>>,
 ) -> Result<Term<'a>, Fail> {
-    charge(env, &sources);
-    folded(env, &sources, &initial)
+    timed(env, || folded(env, &sources, &initial, Bounds::SHORT))
 }
 
 #[nif(schedule = "DirtyCpu", name = "folded_d")]
@@ -210,18 +211,21 @@ fn folded_dirty<'a>(
     sources: Vec<SourceArg>,
     initial: Vec<Initial<'a>>,
 ) -> Result<Term<'a>, Fail> {
-    folded(env, &sources, &initial)
+    folded(env, &sources, &initial, Bounds::LONG)
 }
 
 fn folded<'a>(
     env: Env<'a>,
     sources: &[SourceArg],
     initial: &[Initial<'a>],
+    bounds: Bounds,
 ) -> Result<Term<'a>, Fail> {
     let start = initial.iter().enumerate();
     let start = start.map(|(place, field)| field.at(place));
-    let fields = terms::with(sources, |sources| query::folded(sources, start))?;
-    let mut map = Terms::new(env);
+    let fields = terms::with(sources, |sources| {
+        query::folded(sources, start, bounds.fields)
+    })?;
+    let mut map = Terms::new(env, bounds);
     for field in fields {
         map.put(&field.key, field.section, |terms| {
             terms.field(&field.value, initial)
@@ -237,8 +241,9 @@ fn projected_n<'a>(
     paths: Vec<PathArg>,
     atoms: Atoms,
 ) -> Result<Term<'a>, Fail> {
-    charge(env, std::slice::from_ref(&source));
-    projected(env, &source, paths, atoms)
+    timed(env, || {
+        projected(env, &source, paths, (atoms, Bounds::SHORT))
+    })
 }
 
 #[nif(schedule = "DirtyCpu", name = "projected_d")]
@@ -248,17 +253,17 @@ fn projected_dirty<'a>(
     paths: Vec<PathArg>,
     atoms: Atoms,
 ) -> Result<Term<'a>, Fail> {
-    projected(env, &source, paths, atoms)
+    projected(env, &source, paths, (atoms, Bounds::LONG))
 }
 
 fn projected<'a>(
     env: Env<'a>,
     source: &SourceArg,
     paths: Vec<PathArg>,
-    atoms: Atoms,
+    (atoms, bounds): (Atoms, Bounds),
 ) -> Result<Term<'a>, Fail> {
     let paths: Vec<_> = paths.into_iter().map(|path| path.0).collect();
-    let mut rows = Rows::new(env, atoms, paths.len());
+    let mut rows = Rows::new(env, atoms, paths.len(), bounds);
     source.with(|source| {
         let count = query::projected(source, &paths, |_, found| rows.put(&found))?;
         rows.finish(count)

@@ -15,7 +15,7 @@ use std::sync::Arc;
 mod atoms {
     rustler::atoms! {
         none, infinity, undefined, sum, min, max, overwrite, existing, create,
-        badarith, corrupt, unsupported_version, dictionary_mismatch, no_memory,
+        badarith, too_many, corrupt, unsupported_version, dictionary_mismatch, no_memory,
         header, versions, positions, epoch_us, event_ids, types, streams, data, metadata, others,
     }
 }
@@ -48,6 +48,7 @@ impl Encoder for Fail {
     fn encode<'b>(&self, env: Env<'b>) -> Term<'b> {
         match self.0 {
             query::Error::Overflow => atoms::badarith().encode(env),
+            query::Error::TooMany => atoms::too_many().encode(env),
             query::Error::Segment(error) => match error {
                 segment::Error::CorruptHeader => (atoms::corrupt(), atoms::header()).encode(env),
                 segment::Error::Corrupt(section) => (atoms::corrupt(), name(section)).encode(env),
@@ -112,11 +113,6 @@ fn dictionary_bytes(term: Term) -> NifResult<Option<Binary>> {
 }
 
 impl SourceArg<'_> {
-    /// How many bytes the segment has.
-    pub fn size(&self) -> usize {
-        self.bytes.len()
-    }
-
     /// Asks this segment.
     pub fn with<T>(&self, ask: impl FnOnce(Source) -> T) -> T {
         ask(self.source())
@@ -311,17 +307,52 @@ impl Encoder for Number {
     }
 }
 
+/// How much an answer may have on the scheduler that it is built on.
+#[derive(Clone, Copy)]
+pub struct Bounds {
+    /// Fields of a map.
+    pub fields: usize,
+    /// Nanoseconds for terms from their encodings.
+    building: usize,
+}
+
+impl Bounds {
+    /// On a normal one.
+    pub const SHORT: Self = Self {
+        fields: 512,
+        building: 400_000,
+    };
+    /// On a dirty one.
+    pub const LONG: Self = Self {
+        fields: usize::MAX,
+        building: usize::MAX,
+    };
+
+    /// Takes off what a term costs, measured and rounded up.
+    fn build(&mut self, encoded: &[u8]) -> Result<(), Fail> {
+        let cost = 100 + 5 * encoded.len();
+        match self.building.checked_sub(cost) {
+            Some(left) => {
+                self.building = left;
+                Ok(())
+            }
+            None => Err(query::Error::TooMany.into()),
+        }
+    }
+}
+
 /// The map of an answer, put together in the order of its keys' first appearance.
 pub struct Terms<'a> {
     env: Env<'a>,
     map: Term<'a>,
+    bounds: Bounds,
 }
 
 impl<'a> Terms<'a> {
     /// An empty map.
-    pub fn new(env: Env<'a>) -> Self {
+    pub fn new(env: Env<'a>, bounds: Bounds) -> Self {
         let map = Term::map_new(env);
-        Self { env, map }
+        Self { env, map, bounds }
     }
 
     /// Adds a key by its encoding, then its value. Two keys that are different bytes and the same term are
@@ -330,8 +361,9 @@ impl<'a> Terms<'a> {
         &mut self,
         key: &[u8],
         section: Section,
-        value: impl FnOnce(&Self) -> Result<Term<'a>, Fail>,
+        value: impl FnOnce(&mut Self) -> Result<Term<'a>, Fail>,
     ) -> Result<(), Fail> {
+        self.bounds.build(key)?;
         let key = built(self.env, Atoms::Existing, section, key)?;
         let corrupt = segment::Error::Corrupt(section);
         if self.map.map_get(key).is_ok() {
@@ -353,7 +385,11 @@ impl<'a> Terms<'a> {
     }
 
     /// A field of a fold.
-    pub fn field(&self, value: &Tagged<Held>, initial: &[Initial<'a>]) -> Result<Term<'a>, Fail> {
+    pub fn field(
+        &mut self,
+        value: &Tagged<Held>,
+        initial: &[Initial<'a>],
+    ) -> Result<Term<'a>, Fail> {
         match value {
             Tagged::Sum(sum) => {
                 let sum = Number(Some(sum.clone())).encode(self.env);
@@ -364,6 +400,7 @@ impl<'a> Terms<'a> {
                 Ok(field.unwrap_or_else(|| atoms::undefined().encode(self.env)))
             }
             Tagged::Value(Held::Found(section, encoded)) => {
+                self.bounds.build(encoded)?;
                 built(self.env, Atoms::Existing, *section, encoded)
             }
         }
@@ -403,12 +440,14 @@ pub struct Rows<'a> {
     atoms: Atoms,
     width: usize,
     values: Vec<Term<'a>>,
+    bounds: Bounds,
 }
 
 impl<'a> Rows<'a> {
     /// No rows, of so many values each.
-    pub fn new(env: Env<'a>, atoms: Atoms, width: usize) -> Self {
+    pub fn new(env: Env<'a>, atoms: Atoms, width: usize, bounds: Bounds) -> Self {
         Self {
+            bounds,
             env,
             atoms,
             width,
@@ -422,7 +461,10 @@ impl<'a> Rows<'a> {
             Found::Missing => atoms::undefined().encode(self.env),
             Found::Integer(value) => value.encode(self.env),
             Found::Binary(bytes) => Packed::bytes(self.env, bytes)?.encode(self.env),
-            Found::Term(section, encoded) => built(self.env, self.atoms, *section, encoded)?,
+            Found::Term(section, encoded) => {
+                self.bounds.build(encoded)?;
+                built(self.env, self.atoms, *section, encoded)?
+            }
         };
         self.values.push(value);
         Ok(())
