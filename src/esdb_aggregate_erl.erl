@@ -266,39 +266,28 @@ statistics([], Total, WithData, Fields) ->
 statistics(_, _, _, _) ->
     error(badarg).
 
-%% Packed events: a field is one of the data, whatever its name. In the questions to segments a path
-%% that begins with an envelope key leads into the event: for a field of such a name the twin is
-%% asked, which takes the path in its normal form.
+%% Packed events: a field is one of the data, whatever its name.
 
 -type segments() :: esdb_segment_nif:segments().
 -type error() :: {error, esdb_segment_nif:reason()}.
 
--define(IS_ENVELOPE(Key),
-    (Key =:= stream_id orelse Key =:= event_type orelse Key =:= version orelse
-        Key =:= metadata orelse Key =:= event_id orelse Key =:= epoch_us)
-).
-
 -doc "The sum of one field of packed events.".
 -spec packed_sum(segments(), Field :: term()) -> number() | error().
-packed_sum(Segments, Field) when ?IS_ENVELOPE(Field) ->
-    Sources = esdb_events_erl:sources(Segments),
-    answered(esdb_segment_erl:aggregated(Sources, canonical({data, [Field]}), sum));
-packed_sum(Segments, Field) ->
-    esdb_segment_nif:sum(Segments, [Field]).
+packed_sum(Segments, Field) -> esdb_segment_nif:sum(Segments, {data, [Field]}).
 
 -doc "How many packed events have exactly this value in a field.".
 -spec packed_count(segments(), Field :: term(), Value :: term()) -> non_neg_integer() | error().
-packed_count(Segments, Field, Value) when ?IS_ENVELOPE(Field); is_number(Value) ->
+packed_count(Segments, Field, Value) when is_number(Value) ->
     %% Groups are told apart exactly, which predicates do not do with numbers.
-    case packed_groups(Segments, Field) of
+    case esdb_segment_nif:group_by(Segments, {data, [Field]}, count) of
         {error, Reason} -> {error, Reason};
         Groups -> maps:get(Value, Groups, 0)
     end;
 packed_count(Segments, Field, undefined) ->
-    Missing = {'not', {exists, [Field]}},
-    counted(Segments, {'or', [{eq, [Field], undefined}, Missing]});
+    Path = {data, [Field]},
+    counted(Segments, {'or', [{eq, Path, undefined}, {'not', {exists, Path}}]});
 packed_count(Segments, Field, Value) ->
-    counted(Segments, {eq, [Field], Value}).
+    counted(Segments, {eq, {data, [Field]}, Value}).
 
 -spec counted(segments(), esdb_predicate_erl:predicate()) -> non_neg_integer() | error().
 counted(Segments, Predicate) ->
@@ -306,29 +295,6 @@ counted(Segments, Predicate) ->
         {error, {invalid_predicate, _}} -> error(badarg);
         Answer -> Answer
     end.
-
--spec packed_groups(segments(), term()) -> #{term() => non_neg_integer()} | error().
-packed_groups(Segments, Field) when ?IS_ENVELOPE(Field) ->
-    Sources = esdb_events_erl:sources(Segments),
-    case
-        answered(
-            esdb_segment_erl:grouped(Sources, canonical({data, [Field]}), canonical([count]))
-        )
-    of
-        {error, Reason} -> {error, Reason};
-        Groups -> #{Key => Count || Key := [Count] <- Groups}
-    end;
-packed_groups(Segments, Field) ->
-    esdb_segment_nif:group_by(Segments, [Field], count).
-
--spec answered({ok, Answer} | {error, badarith | esdb_segment_nif:reason()}) ->
-    Answer | error().
-answered({ok, Answer}) -> Answer;
-answered({error, badarith}) -> error(badarith);
-answered({error, Reason}) -> {error, Reason}.
-
--spec canonical(term()) -> binary().
-canonical(Term) -> term_to_binary(Term, [deterministic, {minor_version, 2}]).
 
 -doc "The same as `statistics/1`, of packed events, which are built for it.".
 -spec packed_statistics(segments()) ->

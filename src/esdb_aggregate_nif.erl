@@ -47,7 +47,7 @@ these functions are the same Erlang in both modes. Grouping runs in the library.
 -type event() :: map() | term().
 -type events() :: [event()] | esdb_segment_nif:segments().
 -type error() :: {error, esdb_segment_nif:reason()}.
--type path() :: term() | [term(), ...].
+-type path() :: term() | [term(), ...] | {data | event, term() | [term(), ...]}.
 -type aggregate() :: count | {sum | min | max | avg, path()}.
 
 %% Fields of events that a normal scheduler looks at: 0.5 ms, measured.
@@ -144,6 +144,7 @@ aggregate, a list for a list of them.
 
 A path is a key of the data, or a list of keys that leads further in. If it begins with `stream_id`,
 `event_type`, `version`, `metadata`, `event_id` or `epoch_us`, it leads into the event itself.
+`{event, Path}` and `{data, Path}` say where, whatever the key.
 Events that have no such field are the group `undefined`; values are one group if they are exactly
 equal (`=:=`).
 
@@ -199,15 +200,19 @@ aggregation_stats(Events) ->
 %% Arguments
 
 -spec path(path()) -> esdb_aggregate_erl:path().
-path([Key | _] = Keys) when ?IS_ENVELOPE(Key) -> {event, proper(Keys)};
-path([_ | _] = Keys) -> {data, proper(Keys)};
-path([]) -> error(badarg);
-path(Key) when ?IS_ENVELOPE(Key) -> {event, [Key]};
-path(Key) -> {data, [Key]}.
+path({Root, Path}) when Root =:= event; Root =:= data -> {Root, proper(Path)};
+path(Path) ->
+    [Key | _] = Keys = proper(Path),
+    {root(Key), Keys}.
 
--spec proper(nonempty_maybe_improper_list()) -> [term(), ...].
-proper(Keys) when length(Keys) > 0 -> Keys;
-proper(_) -> error(badarg).
+-spec proper(term()) -> [term(), ...].
+proper([_ | _] = Keys) when length(Keys) > 0 -> Keys;
+proper(Keys) when is_list(Keys) -> error(badarg);
+proper(Key) -> [Key].
+
+-spec root(term()) -> data | event.
+root(Key) when ?IS_ENVELOPE(Key) -> event;
+root(_) -> data.
 
 -spec questions([aggregate()] | term()) -> [esdb_aggregate_erl:question()].
 questions([Aggregate | Aggregates]) -> [question(Aggregate) | questions(Aggregates)];

@@ -9,7 +9,7 @@
 %% one begins with the bytes of another only when it is that other. Malformed throws `malformed`.
 
 -export([key/1, payload/1, is_map_payload/1, find/2, fold/3, skip/1, slice/1]).
--export([is_same/2, number/1, text/1, elements/1, tagged/1, check/1]).
+-export([is_storable/1, is_same/2, number/1, text/1, elements/1, tagged/1, check/1]).
 -export_type([view/0, key/0]).
 
 -type view() :: binary().
@@ -39,6 +39,21 @@
 key(Term) ->
     <<131, Key/binary>> = term_to_binary(Term, [deterministic, {minor_version, 2}]),
     Key.
+
+%% Whether it holds nothing that means something on this node only: functions, pids and the like.
+-spec is_storable(term()) -> boolean().
+is_storable(Term) when is_atom(Term); is_number(Term); is_bitstring(Term) -> true;
+is_storable([Head | Tail]) -> is_storable(Head) andalso is_storable(Tail);
+is_storable([]) -> true;
+is_storable(Tuple) when is_tuple(Tuple) -> is_storable(tuple_to_list(Tuple));
+is_storable(Map) when is_map(Map) -> are_storable(maps:next(maps:iterator(Map)));
+is_storable(_) -> false.
+
+-spec are_storable(none | {term(), term(), maps:iterator()}) -> boolean().
+are_storable({Key, Value, Next}) ->
+    is_storable(Key) andalso is_storable(Value) andalso are_storable(maps:next(Next));
+are_storable(none) ->
+    true.
 
 -spec is_map_payload(binary()) -> boolean().
 is_map_payload(<<131, ?MAP, _/binary>>) -> true;

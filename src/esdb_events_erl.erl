@@ -3,7 +3,7 @@
 %% What the functions over events take: a list of maps, a packed segment, one with its dictionary,
 %% or a list of segments. The first element tells what a list is one of.
 
--export([is_packed/1, built/1, sources/1]).
+-export([is_packed/1, built/1]).
 
 -define(IS_SEGMENT(Term),
     (is_binary(Term) orelse
@@ -38,19 +38,3 @@ built([], Done) ->
 -spec are_segments(nonempty_maybe_improper_list() | term()) -> boolean().
 are_segments([Segment | Segments]) -> ?IS_SEGMENT(Segment) andalso are_segments(Segments);
 are_segments(Rest) -> Rest =:= [].
-
-%% The segments as the twin of `esdb_segment_nif` takes them.
--spec sources(esdb_segment_nif:segments()) -> [esdb_segment_erl:source()].
-sources(Segments) when is_list(Segments) ->
-    are_segments(Segments) orelse error(badarg),
-    [source(Segment) || Segment <- Segments];
-sources(Segment) ->
-    [source(Segment)].
-
--spec source(term()) -> esdb_segment_erl:source().
-source(Segment) when is_binary(Segment) ->
-    {Segment, none};
-source({esdb_segment, Segment, Dictionary}) when is_binary(Segment) ->
-    {Segment, esdb_archive_options:dictionary(Dictionary)};
-source(_) ->
-    error(badarg).

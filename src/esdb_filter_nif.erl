@@ -49,7 +49,8 @@ predicate is one of
 | a handle | its predicate is |
 
 A path is a key or a list of keys, into the data; or into the event itself, when its first key is
-the atom `stream_id`, `event_type`, `version`, `metadata`, `event_id` or `epoch_us`. Numbers are
+the atom `stream_id`, `event_type`, `version`, `metadata`, `event_id` or `epoch_us`. `{event, Path}`
+and `{data, Path}` say where, whatever the key: `{event, position}`, `{data, version}`. Numbers are
 equal by value (1 and 1.0), everything else exactly, and numbers inside lists and maps exactly, too.
 A field that is missing satisfies nothing but what is around it with `not`.
 

@@ -21,8 +21,9 @@ term format (`deterministic`, `minor_version` 2) of exactly one of
 - `{regex, Path, Rendering}`, as `esdb_regex_erl:rendering/1` writes it;
 
 with Path `{data, [Key, ...]}`, from the data of the event, or `{event, [Key, ...]}`, from the event
-itself, where the first key is one of `stream_id`, `event_type`, `version`, `metadata`, `event_id`
-and `epoch_us`. No key or value has a fun, pid, port or reference in it.
+itself; a path of the user that does not say so is one of the latter if its first key is `stream_id`,
+`event_type`, `version`, `metadata`, `event_id` or `epoch_us`. No key or value has a fun, pid, port
+or reference in it.
 """.
 
 -export([normalise/1, canonical/1, decode/1]).
@@ -32,7 +33,7 @@ and `epoch_us`. No key or value has a fun, pid, port or reference in it.
 -export_type([mistake/0, reason/0]).
 
 -type key() :: term().
--type path() :: key() | [key(), ...].
+-type path() :: key() | [key(), ...] | {data | event, key() | [key(), ...]}.
 -type predicate() ::
     boolean()
     | {'and' | 'or', [predicate()]}
@@ -154,13 +155,20 @@ each([], _, _, _) -> [];
 each(_, At, _, _) -> throw({mistake, At, not_a_list}).
 
 -spec path(term(), [pos_integer()]) -> normal_path().
-path([], At) ->
-    throw({mistake, At, invalid_path});
-path([Key | _] = Keys, At) ->
+path({Root, Path}, At) when Root =:= event; Root =:= data ->
+    {Root, keys(Path, [2 | At])};
+path(Path, At) ->
+    [Key | _] = Keys = keys(Path, At),
+    {root(Key), Keys}.
+
+-spec keys(term(), [pos_integer()]) -> [key(), ...].
+keys([_ | _] = Keys, At) ->
     length_or_throw(Keys, At),
-    {root(Key), storable(Keys, At)};
-path(Key, At) ->
-    {root(Key), [storable(Key, At)]}.
+    storable(Keys, At);
+keys([], At) ->
+    throw({mistake, At, invalid_path});
+keys(Key, At) ->
+    [storable(Key, At)].
 
 -spec length_or_throw(nonempty_maybe_improper_list(), [pos_integer()]) -> pos_integer().
 length_or_throw(Keys, At) ->
@@ -177,18 +185,8 @@ root(_) -> data.
 %% What an event on disk can have.
 -spec storable(term(), [pos_integer()]) -> term().
 storable(Term, At) ->
-    is_storable(Term) orelse throw({mistake, At, not_storable}),
+    esdb_etf_erl:is_storable(Term) orelse throw({mistake, At, not_storable}),
     Term.
-
--spec is_storable(term()) -> boolean().
-is_storable([Head | Tail]) ->
-    is_storable(Head) andalso is_storable(Tail);
-is_storable(Tuple) when is_tuple(Tuple) ->
-    is_storable(tuple_to_list(Tuple));
-is_storable(Map) when is_map(Map) ->
-    is_storable(maps:to_list(Map));
-is_storable(Term) ->
-    not (is_function(Term) orelse is_pid(Term) orelse is_port(Term) orelse is_reference(Term)).
 
 -spec bytes(term(), [pos_integer()]) -> binary().
 bytes(Bytes, _) when is_binary(Bytes) -> Bytes;
@@ -246,12 +244,12 @@ written(Boolean, _) when is_boolean(Boolean) -> Boolean;
 written({Op, Normals}, Depth) when (Op =:= 'and' orelse Op =:= 'or') ->
     {Op, each(Normals, [], 1, fun(Normal, _) -> written(Normal, Depth + 1) end)};
 written({'not', Normal}, Depth) -> {'not', written(Normal, Depth + 1)};
-written({exists, {_, Keys}}, _) -> {exists, Keys};
-written({between, {_, Keys}, Low, High}, _) -> {between, Keys, Low, High};
-written({equals_bytes, {_, Keys}, Bytes}, _) -> {wildcard, Keys, Bytes};
-written({infix, {_, Keys}, Bytes}, _) when is_binary(Bytes) ->
-    {wildcard, Keys, <<$*, Bytes/binary, $*>>};
-written({Op, {_, Keys}, Value}, _) when Op =/= esdb_predicate -> {Op, Keys, Value};
+written({exists, {_, _}} = Normal, _) -> Normal;
+written({between, {_, _}, _, _} = Normal, _) -> Normal;
+written({equals_bytes, {_, _} = Path, Bytes}, _) -> {wildcard, Path, Bytes};
+written({infix, {_, _} = Path, Bytes}, _) when is_binary(Bytes) ->
+    {wildcard, Path, <<$*, Bytes/binary, $*>>};
+written({Op, {_, _}, _} = Normal, _) when Op =/= esdb_predicate -> Normal;
 written(_, _) -> throw(not_normal).
 
 %% Evaluation

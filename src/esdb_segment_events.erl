@@ -48,7 +48,7 @@ pack(Events, #{compress := Compress, level := Level, dictionary := Dictionary}) 
 
 -spec rows([map()], non_neg_integer(), [tuple()]) -> {ok, [tuple()]} | {error, reason()}.
 rows([Event | Events], Index, Rows) when is_map(Event) ->
-    case is_storable(Event) of
+    case esdb_etf_erl:is_storable(Event) of
         true -> rows(Events, Index + 1, [row(Event) | Rows]);
         false -> {error, {unsupported_term, Index}}
     end;
@@ -90,21 +90,6 @@ fitted(Id, Key, Event) ->
 
 -spec encoded(term()) -> binary().
 encoded(Term) -> term_to_binary(Term, [deterministic, {minor_version, 2}]).
-
-%% Whether it holds nothing that means something on this node only.
--spec is_storable(term()) -> boolean().
-is_storable(Term) when is_atom(Term); is_number(Term); is_bitstring(Term) -> true;
-is_storable([Head | Tail]) -> is_storable(Head) andalso is_storable(Tail);
-is_storable([]) -> true;
-is_storable(Tuple) when is_tuple(Tuple) -> is_storable(tuple_to_list(Tuple));
-is_storable(Map) when is_map(Map) -> are_storable(maps:next(maps:iterator(Map)));
-is_storable(_) -> false.
-
--spec are_storable(none | {term(), term(), maps:iterator()}) -> boolean().
-are_storable({Key, Value, Next}) ->
-    is_storable(Key) andalso is_storable(Value) andalso are_storable(maps:next(Next));
-are_storable(none) ->
-    true.
 
 -spec transposed([tuple()]) -> [{1..9, [esdb_segment_format:value()]}].
 transposed(Rows) ->

@@ -24,11 +24,12 @@ meant to be stored and sent.
 
 ## Questions
 
-Every question takes a segment, one with its dictionary (`with_dictionary/2`) or a list of these,
-which counts as one sequence of events. Predicates are those of `m:esdb_filter_nif`. A path is a key
-or a list of keys below each other, looked up in the data; a path that begins with `event_id`,
-`event_type`, `stream_id`, `version`, `epoch_us` or `metadata` in the event itself. Data is the map
-under `data` where there is one, else the event itself. Only those sections are decompressed, and
+Every question but `project/2,3` takes a segment, one with its dictionary (`with_dictionary/2`) or a
+list of these, which counts as one sequence of events. Predicates are those of `m:esdb_filter_nif`.
+A path is a key or a list of keys below each other, looked up in the data; a path that begins with
+`event_id`, `event_type`, `stream_id`, `version`, `epoch_us` or `metadata` in the event itself;
+`{event, Path}` and `{data, Path}` say where, whatever the key. Data is the map under `data` where
+there is one, else the event itself. Only those sections are decompressed, and
 only those values looked at, that an answer needs.
 
 ## Scheduling
@@ -119,7 +120,7 @@ leave the range of floats raise `badarith`.
     binary() | {esdb_segment, binary(), binary() | esdb_archive_nif:dictionary()}.
 -type segments() :: segment() | [segment()].
 -type event() :: map().
--type path() :: term() | [term(), ...].
+-type path() :: term() | [term(), ...] | {data | event, term() | [term(), ...]}.
 -type aggregate() :: count | {sum | min | max | avg, path()}.
 -type reason() ::
     {corrupt,

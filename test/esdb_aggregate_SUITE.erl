@@ -494,6 +494,10 @@ number({sum, N}) when is_number(N) -> [N];
 number(N) when is_number(N) -> [N];
 number(_) -> [].
 
+find(Event, {event, Path}) ->
+    lists:foldl(fun step/2, Event, Path);
+find(Event, {data, Path}) ->
+    lists:foldl(fun step/2, data(Event), Path);
 find(Event, [Key | _] = Path) ->
     Envelope = [stream_id, event_type, version, metadata, event_id, epoch_us],
     From =
@@ -533,6 +537,7 @@ group(Events, Path, Aggregates) -> esdb_aggregate_nif:group_by(Events, Path, Agg
 
 as_list([]) -> error(badarg);
 as_list(Path) when is_list(Path) -> Path;
+as_list({Root, Path}) when Root =:= event; Root =:= data -> {Root, as_list(Path)};
 as_list(Key) -> [Key].
 
 attempt(Fun) ->

@@ -97,9 +97,14 @@ pairs() ->
         {1, hostile()}
     ]).
 
-path() -> frequency([{5, key()}, {3, non_empty(list(key()))}]).
+path() ->
+    frequency([
+        {5, key()},
+        {3, non_empty(list(key()))},
+        {1, {oneof([event, data]), oneof([key(), non_empty(list(key()))])}}
+    ]).
 
-any_path() -> frequency([{12, path()}, {1, oneof([[], [a | b]])}]).
+any_path() -> frequency([{12, path()}, {1, oneof([[], [a | b], {event, []}, {data, [a | b]}])}]).
 
 aggregates() ->
     frequency([

@@ -497,6 +497,7 @@ predicate_mistakes(_Config) ->
         {nonsense, {[], unknown_predicate}},
         {{'and', [true, {eq, [], 1}]}, {[2, 2, 2], invalid_path}},
         {{eq, [a | b], 1}, {[2], invalid_path}},
+        {{eq, {event, []}, 1}, {[2, 2], invalid_path}},
         {{'or', true}, {[2], not_a_list}},
         {{in, a, [1 | 2]}, {[3], not_a_list}},
         {{prefix, a, "list"}, {[3], not_a_binary}},

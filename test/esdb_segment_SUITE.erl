@@ -665,21 +665,27 @@ options() ->
     frequency([{3, #{}}, {1, #{compress => zstd}}]).
 
 %% The value of a path in an event, by the rules and nothing else.
+field({event, Path}, Event) ->
+    below(Path, Event);
+field({data, Path}, #{data := #{} = Data}) ->
+    below(Path, Data);
+field({data, Path}, Event) ->
+    below(Path, Event);
+field([Key | _] = Path, Event) when
+    Key =:= event_id;
+    Key =:= event_type;
+    Key =:= stream_id;
+    Key =:= version;
+    Key =:= epoch_us;
+    Key =:= metadata
+->
+    below(Path, Event);
 field([_ | _] = Path, Event) ->
-    Root =
-        case {hd(Path), Event} of
-            {Key, _} when
-                Key =:= event_id;
-                Key =:= event_type;
-                Key =:= stream_id;
-                Key =:= version;
-                Key =:= epoch_us;
-                Key =:= metadata
-            ->
-                Event;
-            {_, #{data := Data}} when is_map(Data) -> Data;
-            _ -> Event
-        end,
+    field({data, Path}, Event);
+field(Key, Event) ->
+    field([Key], Event).
+
+below([_ | _] = Path, Root) ->
     lists:foldl(
         fun
             (Key, {ok, Map}) when is_map_key(Key, Map) -> {ok, map_get(Key, Map)};
@@ -688,8 +694,8 @@ field([_ | _] = Path, Event) ->
         {ok, Root},
         Path
     );
-field(Key, Event) ->
-    field([Key], Event).
+below(Key, Root) ->
+    below([Key], Root).
 
 number({ok, N}) when is_number(N) -> {ok, N};
 number({ok, {sum, N}}) when is_number(N) -> {ok, N};

@@ -197,13 +197,23 @@ atoms() -> frequency([{6, existing}, {6, create}, {1, unknown}]).
 
 path() ->
     frequency([
+        {14, inner_path()},
+        {3, {oneof([event, data]), inner_path()}}
+    ]).
+
+inner_path() ->
+    frequency([
         {6, key()},
         {6, oneof([event_id, event_type, stream_id, version, epoch_us, position, metadata])},
         {2, ?LET({A, B}, {key(), key()}, [A, B])},
-        {2, oneof([[metadata, actor], [data, amount], [data], [event_type, x], extra])}
+        {2, oneof([[metadata, actor], [data, amount], [data], [event_type, x], [version], extra])}
     ]).
 
-asked_path() -> frequency([{20, path()}, {1, oneof([[], [a | b], self(), [make_ref()]])}]).
+asked_path() ->
+    frequency([
+        {20, path()},
+        {1, oneof([[], [a | b], self(), [make_ref()], {event, []}, {data, [a | b]}])}
+    ]).
 
 aggregate() -> oneof([count, ?LET({K, P}, {oneof([sum, min, max, avg]), path()}, {K, P})]).
 

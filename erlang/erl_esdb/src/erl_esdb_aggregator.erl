@@ -76,6 +76,8 @@ initial(#snapshot{data = #{} = Data}, _Options) -> Data;
 initial(#snapshot{}, _Options) -> #{};
 initial(_, _) -> error(badarg).
 
+%% The library has errors for packed events only.
+-dialyzer({no_missing_return, fold/3}).
 -spec fold([map()], tagged_map(), boolean()) -> map().
 fold(Maps, Initial, Finalize) -> esdb_aggregate_nif:aggregate_events(Maps, Initial, Finalize).
 

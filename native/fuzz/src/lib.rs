@@ -302,7 +302,7 @@ impl Tree {
                 let before = at.checked_sub(1).and_then(|before| text.get(before));
                 here((is_word(before) != is_word(text.get(at))) == *asked)
             }
-            Self::Both(left, right) => right.from_each(&left.ends(at, text), text),
+            Self::Both(left, right) => right.behind_each(&left.ends(at, text), text),
             Self::Either(left, right) => &left.ends(at, text) | &right.ends(at, text),
             Self::Repeated(tree, least, most) => {
                 let mut places = BTreeSet::from([at]);
@@ -312,14 +312,14 @@ impl Tree {
                     if round >= *least {
                         ends.extend(&places);
                     }
-                    places = tree.from_each(&places, text);
+                    places = tree.behind_each(&places, text);
                 }
                 ends
             }
         }
     }
 
-    fn from_each(&self, places: &BTreeSet<usize>, text: &[u8]) -> BTreeSet<usize> {
+    fn behind_each(&self, places: &BTreeSet<usize>, text: &[u8]) -> BTreeSet<usize> {
         places.iter().flat_map(|at| self.ends(*at, text)).collect()
     }
 }
