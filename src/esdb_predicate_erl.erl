@@ -21,8 +21,8 @@ term format (`deterministic`, `minor_version` 2) of exactly one of
 - `{regex, Path, Rendering}`, as `esdb_regex_erl:rendering/1` writes it;
 
 with Path `{data, [Key, ...]}`, from the data of the event, or `{event, [Key, ...]}`, from the event
-itself; a path of the user that does not say so is one of the latter if its first key is `stream_id`,
-`event_type`, `version`, `metadata`, `event_id` or `epoch_us`. No key or value has a fun, pid, port
+itself; a path of the user that does not say so is one of the latter if its first key is
+`stream_id`, `event_type`, `version`, `metadata`, `event_id` or `epoch_us`. No key or value has a fun, pid, port
 or reference in it.
 """.
 
