@@ -67,15 +67,25 @@ indices(I, Count, Columns, Compiled, Limit) ->
         false -> indices(I + 1, Count, Columns, Compiled, Limit)
     end.
 
-%% The segment of the events that match.
--spec filtered(source(), binary()) -> result(binary()).
-filtered({_, Dictionary} = Source, Predicate) ->
+%% One segment of the events of all that match.
+-spec filtered([source()], binary()) -> result(binary()).
+filtered(Sources, Predicate) ->
+    maybe
+        {ok, Parts} ?= kept(Sources, Predicate, []),
+        esdb_segment_events:gather(Parts, esdb_segment_format:first_dictionary(Sources))
+    end.
+
+-spec kept([source()], binary(), [Part]) -> result([Part]) when
+    Part :: {source(), [non_neg_integer()]}.
+kept([Source | Sources], Predicate, Parts) ->
     maybe
         %% Everything is copied, so everything is checked, and first.
         {ok, _, _} ?= esdb_segment_events:all(Source),
         {ok, [Indices]} ?= matching([Source], Predicate, infinity),
-        esdb_segment_events:gather([{Source, [I || <<I:32/little>> <= Indices]}], Dictionary)
-    end.
+        kept(Sources, Predicate, [{Source, [I || <<I:32/little>> <= Indices]} | Parts])
+    end;
+kept([], _, Parts) ->
+    {ok, lists:reverse(Parts)}.
 
 %% How many events match.
 -spec counted([source()], binary()) -> result(non_neg_integer()).

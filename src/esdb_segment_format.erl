@@ -42,7 +42,7 @@
 %% count from the lowest of each byte, and ends from the first byte behind the table of ends.
 
 -export([header/1, weight/1, load/3, write/4, encode/2, value/2]).
--export([ids/0, name/1]).
+-export([ids/0, name/1, first_dictionary/1]).
 -export_type([header/0, section/0, columns/0, column/0, value/0, dictionary/0, reason/0]).
 
 -type id() :: 1..9.
@@ -343,6 +343,12 @@ piece(Ends, I, Bytes) ->
 
 -spec corrupt(header | name()) -> {error, reason()}.
 corrupt(What) -> {error, {corrupt, What}}.
+
+%% Which dictionary is used for what is made of several segments.
+-spec first_dictionary([{binary(), dictionary()}]) -> dictionary().
+first_dictionary([{_, none} | Sources]) -> first_dictionary(Sources);
+first_dictionary([{_, Dictionary} | _]) -> Dictionary;
+first_dictionary([]) -> none.
 
 %% Writing
 

@@ -370,7 +370,7 @@ A section is compressed where it is in one of them, with the first dictionary am
 -spec concat([segment()]) -> segment() | {error, reason()}.
 concat(Segments) when is_list(Segments) ->
     Sources = sources(Segments),
-    Dictionary = first_dictionary(Sources),
+    Dictionary = esdb_segment_format:first_dictionary(Sources),
     Parts = [{Source, all} || Source <- Sources],
     repacked(esdb_segment_events:gather(Parts, Dictionary), Dictionary);
 concat(_) ->
@@ -407,29 +407,13 @@ filter(Segments, Predicate) ->
     Sources = sources(Segments),
     maybe
         {ok, Canonical} ?= predicate(Predicate),
-        {ok, Parts} ?= filtered_each(Sources, Canonical, []),
-        Dictionary = first_dictionary(Sources),
-        case Parts of
-            [{Part, Dictionary}] ->
-                repacked({ok, Part}, Dictionary);
-            _ ->
-                Gathered = esdb_segment_events:gather([{Part, all} || Part <- Parts], Dictionary),
-                repacked(Gathered, Dictionary)
-        end
-    end.
-
--spec filtered_each([source()], binary(), [source()]) -> result([source()]).
-filtered_each([{_, Dictionary} = Source | Sources], Predicate, Done) ->
-    maybe
-        {ok, Part} ?=
-            case is_quick(Predicate) andalso is_short([Source], copying(Predicate)) of
-                true -> filtered_n(Source, Predicate);
-                false -> filtered_d(Source, Predicate)
+        Filtered =
+            case is_quick(Canonical) andalso is_short(Sources, copying(Canonical)) of
+                true -> filtered_n(Sources, Canonical);
+                false -> filtered_d(Sources, Canonical)
             end,
-        filtered_each(Sources, Predicate, [{Part, Dictionary} | Done])
-    end;
-filtered_each([], _, Done) ->
-    {ok, lists:reverse(Done)}.
+        repacked(Filtered, esdb_segment_format:first_dictionary(Sources))
+    end.
 
 -doc "The events that satisfy a predicate, in their order; only these are built.".
 -spec select(segments(), Predicate) -> [event()] | {error, reason()} when
@@ -623,11 +607,6 @@ source(_) ->
 -spec dictionary(term()) -> esdb_archive_options:dictionary().
 dictionary(Dictionary) -> esdb_archive_options:dictionary(Dictionary).
 
--spec first_dictionary([source()]) -> esdb_segment_format:dictionary().
-first_dictionary([{_, none} | Sources]) -> first_dictionary(Sources);
-first_dictionary([{_, Dictionary} | _]) -> Dictionary;
-first_dictionary([]) -> none.
-
 %% Work
 
 %% Whether what is asked is soon made ready and costs each event no more than its size tells:
@@ -740,11 +719,11 @@ matching_n(Sources, Predicate, Limit) -> esdb_segment_erl:matching(Sources, Pred
 -spec matching_d([source()], binary(), pos_integer() | infinity) -> result([binary()]).
 matching_d(Sources, Predicate, Limit) -> esdb_segment_erl:matching(Sources, Predicate, Limit).
 
--spec filtered_n(source(), binary()) -> result(binary()).
-filtered_n(Source, Predicate) -> esdb_segment_erl:filtered(Source, Predicate).
+-spec filtered_n([source()], binary()) -> result(binary()).
+filtered_n(Sources, Predicate) -> esdb_segment_erl:filtered(Sources, Predicate).
 
--spec filtered_d(source(), binary()) -> result(binary()).
-filtered_d(Source, Predicate) -> esdb_segment_erl:filtered(Source, Predicate).
+-spec filtered_d([source()], binary()) -> result(binary()).
+filtered_d(Sources, Predicate) -> esdb_segment_erl:filtered(Sources, Predicate).
 
 -spec counted_n([source()], binary()) -> result(non_neg_integer()).
 counted_n(Sources, Predicate) -> esdb_segment_erl:counted(Sources, Predicate).

@@ -10,12 +10,13 @@ use crate::hash;
 use crate::number::{Number, Overflow};
 use crate::predicate::{Asked, Predicate};
 use crate::segment::{
-    self, Cell, Contents, Events, Fields, Path, Paths, Section, Sections, Segment, Value, found,
+    self, Cell, Contents, Events, Fields, Part, Path, Paths, Section, Sections, Segment, Value,
+    found,
 };
 use std::borrow::Cow;
 use std::hash::{BuildHasher, Hash, Hasher, RandomState};
 use std::num::NonZeroUsize;
-use std::sync::atomic::{self, AtomicUsize};
+use std::sync::atomic::{self, AtomicU64, AtomicUsize};
 use std::thread;
 
 /// Segments that are larger together are shared out among threads.
@@ -157,16 +158,66 @@ fn matching_of(
     Ok(found)
 }
 
-/// A segment of the events that match.
+/// One segment of the events of all that match, in their order, with those sections compressed that are so in one
+/// of the sources, by the first dictionary among them.
 ///
 /// # Errors
 /// [`Error::Segment`]; everything is checked, because everything is copied.
-pub fn filtered(source: Source, predicate: &Predicate) -> Result<Vec<u8>, Error> {
-    let segment = source.open()?;
+pub fn filtered(
+    sources: &[Source],
+    predicate: &Predicate,
+    threads: NonZeroUsize,
+) -> Result<Vec<u8>, Error> {
+    let mut dictionaries = sources.iter().map(|source| source.dictionary);
+    let dictionary = dictionaries.find(|given| !matches!(given, Ok(None)));
+    let dictionary = dictionary.unwrap_or(Ok(None));
+    if let [source] = sources {
+        let segment = source.open()?;
+        let compress = segment.compressed();
+        return filtered_in(&segment, predicate, compress, dictionary);
+    }
+    // Once there is too much for one segment, the rest is looked at for its errors only.
+    let size = AtomicU64::new(0);
+    let parts = each(sources, threads, |source| {
+        let segment = source.open()?;
+        let part = filtered_in(&segment, predicate, Sections::default(), Ok(None))?;
+        let payloads = [Section::Data, Section::Metadata, Section::Others];
+        let kept = Segment::open(&part, Ok(None))?;
+        let more = payloads
+            .iter()
+            .map(|section| kept.section_size(*section))
+            .sum();
+        let before = size.fetch_add(more, atomic::Ordering::Relaxed);
+        let part = (before + more <= segment::MAX_SIZE).then_some(part);
+        Ok((part, segment.compressed()))
+    });
+    let parts = parts.into_iter().collect::<Result<Vec<_>, _>>()?;
+    let compress = parts.iter().map(|(_, compressed)| *compressed);
+    let compress = compress.fold(Sections::default(), Sections::and);
+    let parts: Option<Vec<_>> = parts.into_iter().map(|(part, _)| part).collect();
+    let parts = parts.ok_or(segment::Error::TooLarge)?;
+    let contents = parts
+        .iter()
+        .map(|part| Segment::open(part, Ok(None))?.contents(Sections::ALL))
+        .collect::<Result<Vec<_>, _>>()?;
+    let parts: Vec<_> = contents
+        .iter()
+        .map(|contents| Part::all(contents.events()))
+        .collect();
+    Ok(segment::joined(&parts, compress, dictionary)?)
+}
+
+fn filtered_in(
+    segment: &Segment,
+    predicate: &Predicate,
+    compress: Sections,
+    dictionary: segment::Given,
+) -> Result<Vec<u8>, Error> {
     let contents = segment.contents(Sections::ALL)?;
     let events = contents.events();
     let kept = matching_of(&events, predicate, usize::MAX)?;
-    Ok(segment::filtered(&segment, &events, &kept)?)
+    let part = Part::some(events, &kept);
+    Ok(segment::joined(&[part], compress, dictionary)?)
 }
 
 /// How many events match.

@@ -13,7 +13,7 @@ use std::borrow::Cow;
 
 pub use columns::{Cell, Contents, Events, Names};
 pub use path::{Fields, Path, Paths, Value, columns, found};
-pub use write::filtered;
+pub use write::{Part, joined};
 
 const MAGIC: &[u8; 4] = b"ESDS";
 const FORMAT: u8 = 1;
@@ -75,6 +75,8 @@ pub enum Error {
     UnsupportedVersion(u8),
     /// What the decompression of a section says, other than that it is corrupt.
     Archive(archive::Error),
+    /// More events or bytes than a segment may have.
+    TooLarge,
 }
 
 /// Some of the sections.
@@ -210,6 +212,14 @@ impl<'a> Segment<'a> {
     #[must_use]
     pub fn codec(&self, section: Section) -> Option<Codec> {
         self.entry(section).map(|entry| entry.codec)
+    }
+
+    /// The sections that are compressed.
+    #[must_use]
+    pub fn compressed(&self) -> Sections {
+        let is_compressed = |section: &Section| self.codec(*section) == Some(Codec::Zstd);
+        let sections = Section::ALL.into_iter().filter(is_compressed);
+        sections.fold(Sections::default(), Sections::with)
     }
 
     fn entry(&self, section: Section) -> Option<&Entry<'a>> {

@@ -112,9 +112,13 @@ fn what_matches_makes_the_segment_of_these_events() {
     ];
     let [_, sent, late] = events.clone();
     let term = tagged("gte", [event("version"), T::Int(1)]);
-    let found = query::filtered(source(&pack(&events)), &predicate(&term));
+    let found = query::filtered(&[source(&pack(&events))], &predicate(&term), ONE);
     assert_eq!(found, Ok(pack(&[sent, late])));
-    let none = query::filtered(source(&pack(&events)), &predicate(&T::Atom("false")));
+    let none = query::filtered(
+        &[source(&pack(&events))],
+        &predicate(&T::Atom("false")),
+        ONE,
+    );
     assert_eq!(none, Ok(pack(&[])));
 }
 
@@ -332,7 +336,15 @@ proptest! {
         let found = query::matching(&[source(&segment)], &predicate, None, ONE);
         prop_assert_eq!(found, Ok(vec![expected.clone()]));
         let kept: Vec<_> = expected.iter().filter_map(|at| events.get(*at as usize).cloned()).collect();
-        prop_assert_eq!(query::filtered(source(&segment), &predicate), Ok(pack(&kept)));
+        prop_assert_eq!(query::filtered(&[source(&segment)], &predicate, ONE), Ok(pack(&kept)));
+    }
+
+    #[test]
+    fn several_segments_are_filtered_into_one(lists in prop::collection::vec(events(), 0..4), term in some_predicate()) {
+        let segments: Vec<_> = lists.iter().map(|events| pack(events)).collect();
+        let sources: Vec<_> = segments.iter().map(|segment| source(segment)).collect();
+        let kept: Vec<_> = lists.concat().into_iter().filter(|event| naive(event, &term)).collect();
+        prop_assert_eq!(query::filtered(&sources, &predicate(&term), ONE), Ok(pack(&kept)));
     }
 
     #[test]
@@ -355,7 +367,7 @@ proptest! {
         let segment = packing::segment(events.len(), &[(id, section)]);
         let sources = [source(&segment)];
         let _ = query::counted(&sources, &predicate(&term), ONE);
-        let _ = query::filtered(source(&segment), &predicate(&term));
+        let _ = query::filtered(&[source(&segment)], &predicate(&term), ONE);
         let _ = sum(&[&segment], packing::data("a"));
         let _ = query::grouped(&sources, &path(&packing::data("a")), &[], ONE, usize::MAX);
         let _ = query::folded(&sources, [], usize::MAX);

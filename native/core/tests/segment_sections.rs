@@ -285,7 +285,7 @@ fn compressed_sections_answer_the_same() {
         assert_eq!(count(source, &term), Ok(30));
         assert_eq!(aggregated(source, Kind::Sum, &data("amount")), int(1_225));
         assert_eq!(aggregated(source, Kind::Max, &event("version")), int(49));
-        let filtered = query::filtered(source, &predicate(&term)).unwrap_or_default();
+        let filtered = query::filtered(&[source], &predicate(&term), ONE).unwrap_or_default();
         let again = Source {
             bytes: &filtered,
             ..source
@@ -440,7 +440,7 @@ fn ask_everything(bytes: &[u8]) -> Result<(), Error> {
     let fields = ["version", "event_type", "stream_id", "event_id", "shard"];
     let mut results = vec![
         count(source, &tagged("exists", [data("note")])).map(|_| ()),
-        query::filtered(source, &predicate(&T::Atom("true"))).map(|_| ()),
+        query::filtered(&[source], &predicate(&T::Atom("true")), ONE).map(|_| ()),
         query::folded(&[source], [], usize::MAX).map(|_| ()),
     ];
     for field in fields {
@@ -601,7 +601,7 @@ proptest! {
             .filter(|event| event.version.is_some_and(|version| version >= least || version == 1))
             .cloned()
             .collect();
-        let found = query::filtered(source(&pack(&events)), &predicate(&term));
+        let found = query::filtered(&[source(&pack(&events))], &predicate(&term), ONE);
         prop_assert_eq!(found, Ok(pack(&kept)));
     }
 

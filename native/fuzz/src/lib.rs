@@ -415,7 +415,7 @@ fn agreed(bytes: &[u8], predicate: &Predicate) {
     let count = query::counted(&[source], predicate, one);
     let found = query::matching(&[source], predicate, None, one);
     assert_eq!(count, found.map(|found| found.iter().map(Vec::len).sum()));
-    if let (Ok(count), Ok(filtered)) = (count, query::filtered(source, predicate)) {
+    if let (Ok(count), Ok(filtered)) = (count, query::filtered(&[source], predicate, one)) {
         let segment = Segment::open(&filtered, Ok(None)).expect("just written");
         assert_eq!(segment.count(), count);
         assert!(segment.contents(Sections::ALL).is_ok());

@@ -77,27 +77,30 @@ fn matching<'a>(
 #[nif]
 fn filtered_n<'a>(
     env: Env<'a>,
-    source: SourceArg,
+    sources: Vec<SourceArg>,
     predicate: PredicateArg,
 ) -> Result<Packed<'a>, Fail> {
-    timed(env, || filtered(env, &source, &predicate))
+    timed(env, || filtered(env, &sources, &predicate, ONE))
 }
 
 #[nif(schedule = "DirtyCpu", name = "filtered_d")]
 fn filtered_dirty<'a>(
     env: Env<'a>,
-    source: SourceArg,
+    sources: Vec<SourceArg>,
     predicate: PredicateArg,
 ) -> Result<Packed<'a>, Fail> {
-    filtered(env, &source, &predicate)
+    filtered(env, &sources, &predicate, half())
 }
 
 fn filtered<'a>(
     env: Env<'a>,
-    source: &SourceArg,
+    sources: &[SourceArg],
     predicate: &PredicateArg,
+    threads: NonZeroUsize,
 ) -> Result<Packed<'a>, Fail> {
-    source.with(|source| Packed::bytes(env, &query::filtered(source, &predicate.0)?))
+    terms::with(sources, |sources| {
+        Packed::bytes(env, &query::filtered(sources, &predicate.0, threads)?)
+    })
 }
 
 #[nif]

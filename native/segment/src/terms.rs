@@ -15,7 +15,7 @@ use std::sync::Arc;
 mod atoms {
     rustler::atoms! {
         none, infinity, undefined, sum, min, max, overwrite, existing, create,
-        badarith, too_many, corrupt, unsupported_version, dictionary_mismatch, no_memory,
+        badarith, too_many, corrupt, unsupported_version, dictionary_mismatch, no_memory, too_large,
         header, versions, positions, epoch_us, event_ids, types, streams, data, metadata, others,
     }
 }
@@ -59,6 +59,7 @@ impl Encoder for Fail {
                     (atoms::dictionary_mismatch(), id).encode(env)
                 }
                 segment::Error::Archive(_) => atoms::no_memory().encode(env),
+                segment::Error::TooLarge => atoms::too_large().encode(env),
             },
         }
     }

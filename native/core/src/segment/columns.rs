@@ -308,11 +308,6 @@ impl<'c> Names<'c> {
         number(self.codes, event)?.checked_sub(1)
     }
 
-    /// How many bytes the names take with their ends.
-    pub(super) fn size(&self) -> usize {
-        self.names.ends.len() + self.names.bytes.len()
-    }
-
     /// How many names there are; a forged segment repeats some.
     #[must_use]
     pub fn count(&self) -> usize {

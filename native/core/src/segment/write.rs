@@ -1,11 +1,14 @@
-//! Segments from some events of another one.
+//! Segments from events of others.
 //!
 //! Events that follow each other are copied together, and each byte once: the sections are written one behind the
 //! other to where they stay, and the table in front of them at last.
 
-use super::columns::{Events, Names, Pieces};
-use super::{CHECKSUM, Codec, ENTRY, Error, FORMAT, Given, HEADER, MAGIC, NONE, Section, Segment};
-use crate::archive::zstd;
+use super::columns::{Events, Pieces};
+use super::{
+    CHECKSUM, ENTRY, Error, FORMAT, Given, HEADER, MAGIC, MAX_COUNT, MAX_SIZE, NONE, Section,
+    Sections,
+};
+use crate::archive::{self, zstd};
 use crate::hash;
 use std::collections::HashMap;
 use std::ops::Range;
@@ -13,33 +16,68 @@ use std::ops::Range;
 /// Sections shorter than this do not become smaller.
 const MIN_COMPRESSED: usize = 64;
 
-/// A segment of these events of `source`, whose contents were loaded whole: what the packer would write for
-/// them, each section compressed where it was in the source.
+/// Events of one segment, whose contents were loaded whole, and which of them are kept.
+pub struct Part<'c> {
+    events: Events<'c>,
+    kept: Kept,
+}
+
+impl<'c> Part<'c> {
+    /// Those with these numbers.
+    #[must_use]
+    pub fn some(events: Events<'c>, kept: &[u32]) -> Self {
+        let kept = Kept::new(kept);
+        Self { events, kept }
+    }
+
+    /// All of them.
+    #[must_use]
+    pub fn all(events: Events<'c>) -> Self {
+        let count = events.count();
+        let runs = Vec::from_iter((count > 0).then_some(0..count));
+        Self {
+            events,
+            kept: Kept { runs, count },
+        }
+    }
+}
+
+/// The segment of these events, one part behind the other: what the packer would write for them, with some of the
+/// sections compressed if that makes them smaller.
 ///
 /// # Errors
-/// [`Error::Archive`].
-pub fn filtered(source: &Segment, events: &Events, kept: &[u32]) -> Result<Vec<u8>, Error> {
-    let kept = Kept::new(kept);
+/// [`Error::TooLarge`], [`Error::Archive`].
+pub fn joined(parts: &[Part], compress: Sections, dictionary: Given) -> Result<Vec<u8>, Error> {
+    let parts = Parts::new(parts);
     let mut sections: Vec<_> = Section::ALL
         .into_iter()
-        .filter(|section| kept.have(events, *section))
+        .filter(|section| parts.have(*section))
         .collect();
-    if sections.is_empty() && kept.count > 0 {
+    if sections.is_empty() && parts.count > 0 {
         // Some bytes there must be to vouch for the number of events.
         sections.push(Section::Others);
     }
+    let least: usize = sections.iter().map(|section| parts.size(*section)).sum();
+    if parts.count > MAX_COUNT || least as u64 > MAX_SIZE {
+        return Err(Error::TooLarge);
+    }
     let start = HEADER + ENTRY * sections.len() + CHECKSUM;
-    let sizes = sections.iter().map(|section| kept.size(events, *section));
-    let mut output = Vec::with_capacity(start + sizes.sum::<usize>());
+    let mut output = Vec::new();
+    let reserved = output.try_reserve(start + least);
+    reserved.map_err(|_| Error::Archive(archive::Error::NoMemory))?;
     output.resize(start, 0);
     let mut table = Vec::new();
+    let mut sizes = 0;
     for section in sections {
         let offset = output.len();
-        kept.write(events, section, &mut output);
+        parts.write(section, &mut output)?;
         let content = output.get(offset..).unwrap_or_default();
         let size = content.len();
-        let codec = source.codec(section).unwrap_or(Codec::Stored);
-        let frame = compressed(content, codec, source.dictionary)?;
+        sizes += size as u64;
+        let frame = match compress.contains(section) {
+            true => compressed(content, dictionary)?,
+            false => None,
+        };
         if let Some(frame) = &frame {
             output.truncate(offset);
             output.extend(frame);
@@ -52,7 +90,10 @@ pub fn filtered(source: &Segment, events: &Events, kept: &[u32]) -> Result<Vec<u
         }
         table.extend(hash::xxhash3(stored).to_le_bytes());
     }
-    for (place, byte) in output.iter_mut().zip(head(kept.count, &table)) {
+    if sizes > MAX_SIZE {
+        return Err(Error::TooLarge);
+    }
+    for (place, byte) in output.iter_mut().zip(head(parts.count, &table)) {
         *place = byte;
     }
     Ok(output)
@@ -71,9 +112,9 @@ fn head(count: usize, table: &[u8]) -> Vec<u8> {
     head
 }
 
-/// The bytes compressed, if they are to be and gain by it.
-fn compressed(content: &[u8], codec: Codec, dictionary: Given) -> Result<Option<Vec<u8>>, Error> {
-    if codec == Codec::Stored || content.len() < MIN_COMPRESSED {
+/// The bytes compressed, if they gain by it.
+fn compressed(content: &[u8], dictionary: Given) -> Result<Option<Vec<u8>>, Error> {
+    if content.len() < MIN_COMPRESSED {
         return Ok(None);
     }
     let dictionary = dictionary.map_err(Error::Archive)?;
@@ -110,121 +151,153 @@ impl Kept {
         self.runs.iter().cloned().flatten()
     }
 
-    /// Whether one of them has something in a section.
-    fn have(&self, events: &Events, section: Section) -> bool {
-        self.events()
-            .any(|event| events.cell(section, event).is_some())
-    }
-
-    /// About how many bytes a section will take; more only where there are names that nobody has.
-    fn size(&self, events: &Events, section: Section) -> usize {
-        let ends = 4 * self.count;
-        match section {
-            Section::Versions | Section::Positions | Section::EpochUs => 8 * self.count,
-            Section::EventIds => {
-                let ids = events.ids().map_or(0, |ids| self.bytes(ids.ids));
-                self.count.div_ceil(8) + ends + ids
-            }
-            Section::Types | Section::Streams => {
-                let names = events.names(section).map_or(0, |names| names.size());
-                ends + 4 + names.min(8 * ends)
-            }
-            Section::Data | Section::Metadata | Section::Others => {
-                ends + events.payloads(section).map_or(0, |all| self.bytes(all))
-            }
-        }
-    }
-
-    fn bytes(&self, pieces: Pieces) -> usize {
-        self.pieces(pieces).map(<[u8]>::len).sum()
-    }
-
     /// The pieces of each run together.
     fn pieces<'c>(&self, pieces: Pieces<'c>) -> impl Iterator<Item = &'c [u8]> {
         let runs = self.runs.iter().cloned();
         runs.filter_map(move |run| pieces.together(run))
     }
+}
 
-    fn write(&self, events: &Events, section: Section, output: &mut Vec<u8>) {
+/// What becomes one segment.
+struct Parts<'a, 'c> {
+    parts: &'a [Part<'c>],
+    count: usize,
+}
+
+impl<'a, 'c> Parts<'a, 'c> {
+    fn new(parts: &'a [Part<'c>]) -> Self {
+        let count = parts.iter().map(|part| part.kept.count).sum();
+        Self { parts, count }
+    }
+
+    /// Whether one of the events has something in a section.
+    fn have(&self, section: Section) -> bool {
+        let has = |part: &Part| {
+            let mut events = part.kept.events();
+            events.any(|event| part.events.cell(section, event).is_some())
+        };
+        self.parts.iter().any(has)
+    }
+
+    /// How many bytes a section will take at least: without the names, which may be the same in all parts.
+    fn size(&self, section: Section) -> usize {
+        let ends = 4 * self.count;
+        match section {
+            Section::Versions | Section::Positions | Section::EpochUs => 8 * self.count,
+            Section::EventIds => self.count.div_ceil(8) + ends + self.bytes(section),
+            Section::Types | Section::Streams => ends + 4,
+            Section::Data | Section::Metadata | Section::Others => ends + self.bytes(section),
+        }
+    }
+
+    fn bytes(&self, section: Section) -> usize {
+        let parts = self.parts.iter();
+        let pieces = parts.filter_map(|part| Some((part, part.pieces(section)?)));
+        let pieces = pieces.flat_map(|(part, pieces)| part.kept.pieces(pieces));
+        pieces.map(<[u8]>::len).sum()
+    }
+
+    fn write(&self, section: Section, output: &mut Vec<u8>) -> Result<(), Error> {
         match section {
             Section::Versions | Section::Positions | Section::EpochUs => {
-                self.write_integers(events, section, output);
+                self.write_integers(section, output);
             }
-            Section::EventIds => self.write_ids(events, output),
-            Section::Types | Section::Streams => match events.names(section) {
-                Some(names) => self.write_names(names, output),
-                None => output.resize(output.len() + 4 * self.count + 4, 0),
-            },
+            Section::EventIds => {
+                self.write_presence(output);
+                self.write_pieces(section, output);
+            }
+            Section::Types | Section::Streams => self.write_names(section, output)?,
             Section::Data | Section::Metadata | Section::Others => {
-                self.write_pieces(events.payloads(section), output);
+                self.write_pieces(section, output);
             }
         }
+        Ok(())
     }
 
-    fn write_integers(&self, events: &Events, section: Section, output: &mut Vec<u8>) {
-        match events.integers(section) {
-            Some(integers) => {
-                for run in &self.runs {
-                    output.extend(integers.bytes(run.clone()));
+    fn write_integers(&self, section: Section, output: &mut Vec<u8>) {
+        for Part { events, kept } in self.parts {
+            match events.integers(section) {
+                Some(integers) => {
+                    for run in &kept.runs {
+                        output.extend(integers.bytes(run.clone()));
+                    }
                 }
+                None => output.extend(NONE.to_le_bytes().repeat(kept.count)),
             }
-            None => output.extend(NONE.to_le_bytes().repeat(self.count)),
         }
     }
 
-    fn write_ids(&self, events: &Events, output: &mut Vec<u8>) {
-        let ids = events.ids();
+    /// A bit for each event, whether it has an id.
+    fn write_presence(&self, output: &mut Vec<u8>) {
         let (mut byte, mut bit) = (0_u8, 0);
-        for event in self.events() {
-            byte |= u8::from(ids.is_some_and(|ids| ids.has(event))) << bit;
-            bit = (bit + 1) % 8;
-            if bit == 0 {
-                output.push(byte);
-                byte = 0;
+        for Part { events, kept } in self.parts {
+            let ids = events.ids();
+            for event in kept.events() {
+                byte |= u8::from(ids.is_some_and(|ids| ids.has(event))) << bit;
+                bit = (bit + 1) % 8;
+                if bit == 0 {
+                    output.push(byte);
+                    byte = 0;
+                }
             }
         }
         if bit > 0 {
             output.push(byte);
         }
-        self.write_pieces(ids.map(|ids| ids.ids), output);
     }
 
-    /// Ends, and then the pieces. They come from a section, so together they are shorter than 4 GiB.
-    fn write_pieces(&self, pieces: Option<Pieces>, output: &mut Vec<u8>) {
-        let Some(pieces) = pieces else {
-            return output.resize(output.len() + 4 * self.count, 0);
-        };
+    /// Ends, and then the pieces, which together are as short as a section has to be.
+    fn write_pieces(&self, section: Section, output: &mut Vec<u8>) {
         let mut end = 0;
-        for event in self.events() {
-            end += pieces.get(event).map_or(0, |piece| piece.len() as u32);
-            output.extend(end.to_le_bytes());
+        for part in self.parts {
+            let pieces = part.pieces(section);
+            for event in part.kept.events() {
+                let piece = pieces.and_then(|pieces| pieces.get(event));
+                end += piece.map_or(0, |piece| piece.len() as u32);
+                output.extend(end.to_le_bytes());
+            }
         }
-        for together in self.pieces(pieces) {
-            output.extend(together);
+        for part in self.parts {
+            if let Some(pieces) = part.pieces(section) {
+                for together in part.kept.pieces(pieces) {
+                    output.extend(together);
+                }
+            }
         }
     }
 
-    /// Names again in the order of their first use; those that a forged segment repeats become one.
-    fn write_names(&self, names: &Names, output: &mut Vec<u8>) {
+    /// Names again in the order of their first use; those of several parts, and those that a forged segment
+    /// repeats, become one.
+    fn write_names(&self, section: Section, output: &mut Vec<u8>) -> Result<(), Error> {
         let mut used = Vec::new();
         let mut codes = HashMap::new();
-        // By their numbers in the source, 0 for those that did not come up yet.
-        let mut known = vec![0; names.count()];
-        for event in self.events() {
-            let place = names.code(event).and_then(|code| known.get_mut(code));
-            let code = match (place, names.get(event)) {
-                (Some(code), Some(name)) => {
-                    if *code == 0 {
-                        *code = *codes.entry(name).or_insert_with(|| {
-                            used.push(name);
-                            used.len() as u32
-                        });
-                    }
-                    *code
-                }
-                _ => 0,
+        for Part { events, kept } in self.parts {
+            let Some(names) = events.names(section) else {
+                output.resize(output.len() + 4 * kept.count, 0);
+                continue;
             };
-            output.extend(code.to_le_bytes());
+            // By their numbers in the part, 0 for those that did not come up yet.
+            let mut known = vec![0; names.count()];
+            for event in kept.events() {
+                let place = names.code(event).and_then(|code| known.get_mut(code));
+                let code = match (place, names.get(event)) {
+                    (Some(code), Some(name)) => {
+                        if *code == 0 {
+                            *code = *codes.entry(name).or_insert_with(|| {
+                                used.push(name);
+                                used.len() as u32
+                            });
+                        }
+                        *code
+                    }
+                    _ => 0,
+                };
+                output.extend(code.to_le_bytes());
+            }
+        }
+        let size: usize = used.iter().map(|name| name.len()).sum();
+        if size as u64 > MAX_SIZE {
+            return Err(Error::TooLarge);
         }
         output.extend((used.len() as u32).to_le_bytes());
         let mut end = 0;
@@ -233,5 +306,16 @@ impl Kept {
             output.extend(end.to_le_bytes());
         }
         output.extend(used.concat());
+        Ok(())
+    }
+}
+
+impl<'c> Part<'c> {
+    /// The ids or terms of a section, if one of the events has some.
+    fn pieces(&self, section: Section) -> Option<Pieces<'c>> {
+        match section {
+            Section::EventIds => self.events.ids().map(|ids| ids.ids),
+            _ => self.events.payloads(section),
+        }
     }
 }
