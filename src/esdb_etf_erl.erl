@@ -9,7 +9,7 @@
 %% one begins with the bytes of another only when it is that other. Malformed throws `malformed`.
 
 -export([key/1, payload/1, is_map_payload/1, find/2, fold/3, skip/1, slice/1]).
--export([is_storable/1, is_same/2, number/1, text/1, elements/1, tagged/1, check/1]).
+-export([is_storable/1, is_askable/1, is_same/2, number/1, text/1, elements/1, tagged/1, check/1]).
 -export_type([view/0, key/0]).
 
 -type view() :: binary().
@@ -33,6 +33,9 @@
 -define(MAP, 116).
 %% The virtual machine ends at 524,288 bytes: sums of such numbers still have their place below it.
 -define(MAX_BIG, 524_000).
+%% How deep maps may be nested, and how often one may be in a key of another: keys are compared.
+-define(MAX_MAPS, 10_000).
+-define(MAX_KEYS, 16).
 
 %% The bytes that a value identical to this term begins with.
 -spec key(term()) -> key().
@@ -40,20 +43,38 @@ key(Term) ->
     <<131, Key/binary>> = term_to_binary(Term, [deterministic, {minor_version, 2}]),
     Key.
 
-%% Whether it holds nothing that means something on this node only: functions, pids and the like.
+%% Whether it has a place in a segment: nothing in it means something on this node only (functions,
+%% pids and the like), and its maps are not nested deeper than a check goes.
 -spec is_storable(term()) -> boolean().
-is_storable(Term) when is_atom(Term); is_number(Term); is_bitstring(Term) -> true;
-is_storable([Head | Tail]) -> is_storable(Head) andalso is_storable(Tail);
-is_storable([]) -> true;
-is_storable(Tuple) when is_tuple(Tuple) -> is_storable(tuple_to_list(Tuple));
-is_storable(Map) when is_map(Map) -> are_storable(maps:next(maps:iterator(Map)));
-is_storable(_) -> false.
+is_storable(Term) -> is_storable(Term, 0, 0).
 
--spec are_storable(none | {term(), term(), maps:iterator()}) -> boolean().
-are_storable({Key, Value, Next}) ->
-    is_storable(Key) andalso is_storable(Value) andalso are_storable(maps:next(Next));
-are_storable(none) ->
+-spec is_storable(term(), Maps, Keys) -> boolean() when
+    Maps :: non_neg_integer(), Keys :: non_neg_integer().
+is_storable(Term, _, _) when is_atom(Term); is_number(Term); is_bitstring(Term) ->
+    true;
+is_storable([Head | Tail], Maps, Keys) ->
+    is_storable(Head, Maps, Keys) andalso is_storable(Tail, Maps, Keys);
+is_storable([], _, _) ->
+    true;
+is_storable(Tuple, Maps, Keys) when is_tuple(Tuple) ->
+    is_storable(tuple_to_list(Tuple), Maps, Keys);
+is_storable(Map, Maps, Keys) when is_map(Map), Maps < ?MAX_MAPS, Keys =< ?MAX_KEYS ->
+    are_storable(maps:next(maps:iterator(Map)), Maps + 1, Keys);
+is_storable(_, _, _) ->
+    false.
+
+-spec are_storable(none | {term(), term(), maps:iterator()}, Maps, Keys) -> boolean() when
+    Maps :: pos_integer(), Keys :: non_neg_integer().
+are_storable({Key, Value, Next}, Maps, Keys) ->
+    is_storable(Key, Maps, Keys + 1) andalso
+        is_storable(Value, Maps, Keys) andalso
+        are_storable(maps:next(Next), Maps, Keys);
+are_storable(none, _, _) ->
     true.
+
+%% Whether questions may be about it: an integer in it is one that readers look at.
+-spec is_askable(term()) -> boolean().
+is_askable(Term) -> erlang:external_size(Term, [{minor_version, 2}]) =< ?MAX_BIG.
 
 -spec is_map_payload(binary()) -> boolean().
 is_map_payload(<<131, ?MAP, _/binary>>) -> true;
@@ -197,36 +218,39 @@ tagged(View) -> none(View).
 %% What follows the value, when all of it is well-formed: what the virtual machine would accept, but
 %% whether it knows the atoms.
 -spec check(view()) -> view().
-check(View) -> check(1, View).
+check(View) -> check(1, View, 0, 0).
 
--spec check(non_neg_integer(), view()) -> view().
-check(0, View) ->
+%% So many terms, inside of so many maps and so many keys.
+-spec check(non_neg_integer(), view(), non_neg_integer(), non_neg_integer()) -> view().
+check(0, View, _, _) ->
     View;
-check(N, <<?SMALL_ATOM, Size, Name:Size/binary, Rest/binary>>) ->
-    check(N - 1, named(Name, Rest));
-check(N, <<?ATOM, Size:16, Name:Size/binary, Rest/binary>>) ->
-    check(N - 1, named(Name, Rest));
-check(N, <<?MAP, Arity:32, Rest/binary>>) ->
-    check(N - 1, pairs(Arity, Rest, #{}));
-check(N, <<?LIST, Length:32, Rest/binary>>) ->
-    check(N + Length, Rest);
-check(N, <<?SMALL_TUPLE, Arity, Rest/binary>>) ->
-    check(N - 1 + Arity, Rest);
-check(N, <<?LARGE_TUPLE, Arity:32, Rest/binary>>) ->
-    check(N - 1 + Arity, Rest);
-check(N, <<?NEW_FLOAT, Bytes:8/binary, Rest/binary>>) ->
+check(N, <<?SMALL_ATOM, Size, Name:Size/binary, Rest/binary>>, Maps, Keys) ->
+    check(N - 1, named(Name, Rest), Maps, Keys);
+check(N, <<?ATOM, Size:16, Name:Size/binary, Rest/binary>>, Maps, Keys) ->
+    check(N - 1, named(Name, Rest), Maps, Keys);
+check(N, <<?MAP, Arity:32, Rest/binary>>, Maps, Keys) when Maps < ?MAX_MAPS, Keys =< ?MAX_KEYS ->
+    check(N - 1, pairs(Arity, Rest, #{}, Maps + 1, Keys), Maps, Keys);
+check(_, <<?MAP, _/binary>>, _, _) ->
+    throw(malformed);
+check(N, <<?LIST, Length:32, Rest/binary>>, Maps, Keys) ->
+    check(N + Length, Rest, Maps, Keys);
+check(N, <<?SMALL_TUPLE, Arity, Rest/binary>>, Maps, Keys) ->
+    check(N - 1 + Arity, Rest, Maps, Keys);
+check(N, <<?LARGE_TUPLE, Arity:32, Rest/binary>>, Maps, Keys) ->
+    check(N - 1 + Arity, Rest, Maps, Keys);
+check(N, <<?NEW_FLOAT, Bytes:8/binary, Rest/binary>>, Maps, Keys) ->
     case Bytes of
-        <<_/float>> -> check(N - 1, Rest);
+        <<_/float>> -> check(N - 1, Rest, Maps, Keys);
         _ -> throw(malformed)
     end;
-check(N, <<?BIT_BINARY, Size:32, Bits, _:Size/binary, Rest/binary>>) when
+check(N, <<?BIT_BINARY, Size:32, Bits, _:Size/binary, Rest/binary>>, Maps, Keys) when
     Bits >= 1, Bits =< 8, Size > 0
 ->
-    check(N - 1, Rest);
-check(_, <<?BIT_BINARY, _/binary>>) ->
+    check(N - 1, Rest, Maps, Keys);
+check(_, <<?BIT_BINARY, _/binary>>, _, _) ->
     throw(malformed);
-check(N, View) ->
-    check(N - 1, skip(1, View)).
+check(N, View, Maps, Keys) ->
+    check(N - 1, skip(1, View), Maps, Keys).
 
 -spec named(binary(), view()) -> view().
 named(Name, Rest) ->
@@ -235,13 +259,13 @@ named(Name, Rest) ->
         _ -> throw(malformed)
     end.
 
--spec pairs(non_neg_integer(), view(), #{key() => []}) -> view().
-pairs(0, View, _) ->
+-spec pairs(non_neg_integer(), view(), #{key() => []}, pos_integer(), non_neg_integer()) -> view().
+pairs(0, View, _, _, _) ->
     View;
-pairs(Arity, View, Keys) ->
-    Value = check(View),
+pairs(Arity, View, Known, Maps, Keys) ->
+    Value = check(1, View, Maps, Keys + 1),
     Key = binary:part(View, 0, byte_size(View) - byte_size(Value)),
-    case Keys of
+    case Known of
         #{Key := _} -> throw(malformed);
-        #{} -> pairs(Arity - 1, check(Value), Keys#{Key => []})
+        #{} -> pairs(Arity - 1, check(1, Value, Maps, Keys), Known#{Key => []}, Maps, Keys)
     end.

@@ -22,13 +22,13 @@ term format (`deterministic`, `minor_version` 2) of exactly one of
 
 with Path `{data, [Key, ...]}`, from the data of the event, or `{event, [Key, ...]}`, from the event
 itself; a path of the user that does not say so is one of the latter if its first key is
-`stream_id`, `event_type`, `version`, `metadata`, `event_id` or `epoch_us`. No key or value has a fun, pid, port
-or reference in it.
+`stream_id`, `event_type`, `version`, `metadata`, `event_id` or `epoch_us`. No key or value has a
+fun, pid, port or reference in it, and none takes more than 524,000 bytes.
 """.
 
 -export([normalise/1, canonical/1, decode/1]).
 -export([compile/1, matches/2]).
--export([made/1, test/1]).
+-export([made/1, test/1, is_own/1]).
 -export_type([predicate/0, path/0, normal/0, normal_path/0, test/0, handle/0]).
 -export_type([mistake/0, reason/0]).
 
@@ -72,6 +72,7 @@ The position is the way from the predicate to the mistake, by places in tuples a
     | not_a_list
     | not_a_binary
     | not_storable
+    | too_large
     | {too_deep, Limit :: pos_integer()}
     | {invalid_pattern, esdb_regex_erl:mistake()}.
 
@@ -186,6 +187,7 @@ root(_) -> data.
 -spec storable(term(), [pos_integer()]) -> term().
 storable(Term, At) ->
     esdb_etf_erl:is_storable(Term) orelse throw({mistake, At, not_storable}),
+    esdb_etf_erl:is_askable(Term) orelse throw({mistake, At, too_large}),
     Term.
 
 -spec bytes(term(), [pos_integer()]) -> binary().
@@ -220,10 +222,13 @@ canonical(Normal) -> term_to_binary(Normal, [deterministic, {minor_version, 2}])
 -doc "The normal form from its canonical bytes; `error` when they are anything else.".
 -spec decode(binary() | term()) -> {ok, normal()} | error.
 decode(<<131, Tag, _/binary>> = Canonical) when Tag =/= $P ->
-    try binary_to_term(Canonical, [safe]) of
-        Term -> checked(Term)
+    try
+        {ok, Normal} = checked(binary_to_term(Canonical, [safe])),
+        %% One form has one encoding.
+        Canonical = canonical(Normal),
+        {ok, Normal}
     catch
-        error:badarg -> error
+        error:_ -> error
     end;
 decode(_) ->
     error.
@@ -235,7 +240,8 @@ checked(Term) ->
         {ok, Term} -> {ok, Term};
         _ -> error
     catch
-        throw:not_normal -> error
+        throw:not_normal -> error;
+        throw:{mistake, _, _} -> error
     end.
 
 -spec written(term(), non_neg_integer()) -> boolean() | tuple().
@@ -448,6 +454,16 @@ test_anew(Predicate) ->
         {ok, Normal} -> compile(Normal);
         {error, _} -> error(badarg)
     end.
+
+-doc "Whether this module made the handle, so that its bytes need not be read to be trusted.".
+-spec is_own(term()) -> boolean().
+is_own({esdb_predicate, Canonical, Kept}) ->
+    case kept(Kept) of
+        {Canonical, _} when is_binary(Canonical) -> true;
+        _ -> false
+    end;
+is_own(_) ->
+    false.
 
 -spec kept(term()) -> {binary(), test()} | none.
 kept(Kept) when is_function(Kept, 0) ->

@@ -13,6 +13,8 @@
 %% The fields that a fold begins with, the keys by their encoding.
 -type initial() :: [{esdb_etf_erl:key(), Value :: term()}].
 -type columns() :: esdb_segment_format:columns().
+%% How many bytes may still become terms of the answer.
+-type room() :: non_neg_integer().
 %% Where a field is looked up: in the data or in the event itself, which column has its first key,
 %% that key, the keys below it.
 -type path() :: {data | event, 1..8 | none, esdb_etf_erl:key(), [esdb_etf_erl:key()]}.
@@ -133,7 +135,7 @@ grouped(Sources, Path, Aggregates) ->
             {#{}, []},
             Sources
         ),
-        built(Groups, fun(Accs) -> [final(Acc) || Acc <- Accs] end)
+        built(Groups, fun(Accs, Room) -> {[final(Acc) || Acc <- Accs], Room} end)
     end).
 
 %% Groups by the bytes of their keys, and these in the order of their first appearance with the
@@ -176,20 +178,25 @@ merged([], _, Known, Order) ->
     {Known, Order}.
 
 %% The map of an answer; keys that are different bytes and the same term are nobody's encoding.
--spec built({#{Key => Held}, [{Key, 7..9}]}, fun((Held) -> Value)) -> #{term() => Value} when
+-spec built({#{Key => Held}, [{Key, 7..9}]}, fun((Held, room()) -> {Value, room()})) ->
+    #{term() => Value}
+when
     Key :: esdb_etf_erl:key().
 built({Known, Order}, Final) ->
-    lists:foldl(
-        fun({Key, Section}, Map) ->
-            Term = term(Section, Key, existing),
-            case Map of
-                #{Term := _} -> throw({corrupt, esdb_segment_format:name(Section)});
-                #{} -> Map#{Term => Final(maps:get(Key, Known))}
-            end
+    {Map, _} = lists:foldl(
+        fun({Key, Section}, {Map, Room}) ->
+            {Term, Room1} = term(Section, Key, existing, Room),
+            {Value, Room2} =
+                case Map of
+                    #{Term := _} -> throw({corrupt, esdb_segment_format:name(Section)});
+                    #{} -> Final(maps:get(Key, Known), Room1)
+                end,
+            {Map#{Term => Value}, Room2}
         end,
-        #{},
+        {#{}, esdb_segment_events:room()},
         lists:reverse(Order)
-    ).
+    ),
+    Map.
 
 %% A tagged fold over the data of all events, one after the other.
 -spec folded([source()], initial()) -> result(map()).
@@ -197,7 +204,7 @@ folded(Sources, Init) ->
     answer(fun() ->
         Fields = #{Key => {built, Value} || {Key, Value} <- Init},
         Order = [{Key, 7} || {Key, _} <- lists:reverse(Init)],
-        built(lists:foldl(fun folded_source/2, {Fields, Order}, Sources), fun field_value/1)
+        built(lists:foldl(fun folded_source/2, {Fields, Order}, Sources), fun field_value/2)
     end).
 
 -type fields() :: {
@@ -314,10 +321,10 @@ number_of(_) ->
 or_zero(none) -> 0;
 or_zero(Number) -> Number.
 
--spec field_value(tuple()) -> term().
-field_value({sum, Number}) -> {sum, Number};
-field_value({built, Value}) -> Value;
-field_value({_, Section, Slice}) -> term(Section, Slice, existing).
+-spec field_value(tuple(), room()) -> {term(), room()}.
+field_value({sum, Number}, Room) -> {{sum, Number}, Room};
+field_value({built, Value}, Room) -> {Value, Room};
+field_value({_, Section, Slice}, Room) -> term(Section, Slice, existing, Room).
 
 %% For each event the values of these fields, `undefined` where missing.
 -spec projected(source(), [binary()], existing | create) -> result([[term()]]).
@@ -325,29 +332,34 @@ projected(Source, Paths, Atoms) ->
     Asked = [{by, path(binary_to_term(Path))} || Path <- Paths],
     answer(fun() ->
         {Count, Columns} = open(Source, sections(Asked)),
-        [
-            [value(lookup(Path, I, Columns), Atoms) || {by, Path} <- Asked]
-         || I <- lists:seq(0, Count - 1)
-        ]
+        Row = fun(I, Left) ->
+            Value = fun({by, Path}, Room) -> value(lookup(Path, I, Columns), Atoms, Room) end,
+            lists:mapfoldl(Value, Left, Asked)
+        end,
+        {Rows, _} = lists:mapfoldl(Row, esdb_segment_events:room(), lists:seq(0, Count - 1)),
+        Rows
     end).
 
--spec value(view(), existing | create) -> term().
-value(missing, _) ->
-    undefined;
-value({term, Section, View}, Atoms) ->
-    term(Section, guarded(Section, fun() -> esdb_etf_erl:slice(View) end), Atoms);
-value(Value, _) ->
-    Value.
+-spec value(view(), existing | create, room()) -> {term(), room()}.
+value(missing, _, Room) ->
+    {undefined, Room};
+value({term, Section, View}, Atoms, Room) ->
+    term(Section, guarded(Section, fun() -> esdb_etf_erl:slice(View) end), Atoms, Room);
+value(Value, _, Room) ->
+    {Value, Room}.
 
--spec term(7..9, esdb_etf_erl:key(), existing | create) -> term().
-term(Section, Slice, Atoms) ->
+%% The bytes count before anything is built of them.
+-spec term(7..9, esdb_etf_erl:key(), existing | create, room()) -> {term(), room()}.
+term(_, Slice, _, Room) when byte_size(Slice) > Room ->
+    throw({unreadable, too_large});
+term(Section, Slice, Atoms, Room) ->
     Options =
         case Atoms of
             existing -> [safe];
             create -> []
         end,
     try
-        binary_to_term(<<131, Slice/binary>>, Options)
+        {binary_to_term(<<131, Slice/binary>>, Options), Room - byte_size(Slice)}
     catch
         error:_ -> throw({corrupt, esdb_segment_format:name(Section)})
     end.

@@ -3,8 +3,8 @@
 %% Events to the columns of a segment and back, and segments from parts of segments. The same in
 %% both modes: terms are encoded and built by the virtual machine.
 
--export([pack/2, select/4, all/1, gather/2, verify/1, field/3]).
--export_type([options/0]).
+-export([pack/2, select/4, room/0, all/1, gather/2, verify/1, field/4]).
+-export_type([options/0, indices/0]).
 
 -type source() :: {binary(), esdb_segment_format:dictionary()}.
 -type columns() :: esdb_segment_format:columns().
@@ -17,6 +17,10 @@
 -define(MIN_INTEGER, -16#7FFFFFFFFFFFFFFF).
 -define(MAX_INTEGER, 16#7FFFFFFFFFFFFFFF).
 -define(COMPRESSED_TERM, 80).
+-define(MAX_BUILT, 268_435_456).
+
+%% One by one, or the first, the step from one to the next, and how many.
+-type indices() :: [non_neg_integer()] | {integer(), 1 | -1, non_neg_integer()}.
 
 -spec keys() -> [{1..8, atom()}].
 keys() ->
@@ -172,34 +176,64 @@ all({Segment, _} = Source) ->
         {ok, Count, Columns}
     end.
 
-%% The events of these indices that pass, as many as asked for; the first broken one is the result.
--spec select(columns(), Indices, Passes, {Limit, existing | create}) ->
-    {ok, [map()]} | {error, reason()}
+-doc """
+The events of these indices that pass, as many as asked for, and how much room they leave.
+
+Terms take up to 16 times the bytes that they are made of, so an answer may be made of `room()`
+bytes. The first event that is broken, or finds no room, is the result.
+""".
+-spec select(columns(), Indices, Passes, Options) ->
+    {ok, [map()], Room :: non_neg_integer()} | {error, reason()}
 when
-    Indices :: [non_neg_integer()],
+    Indices :: indices(),
     Passes :: fun((non_neg_integer()) -> boolean()),
+    Options :: {Limit, existing | create, Room :: non_neg_integer()},
     Limit :: non_neg_integer() | infinity.
-select(Columns, Indices, Passes, {Limit, Atoms}) ->
+select(Columns, Indices, Passes, {Limit, Atoms, Room}) ->
     try
-        {ok, selected(Columns, Indices, Passes, Limit, Atoms)}
+        selected(Columns, Indices, Passes, {Limit, Atoms, Room}, [])
     catch
-        throw:{corrupt, Section} -> {error, {corrupt, Section}}
+        throw:{corrupt, Section} -> {error, {corrupt, Section}};
+        throw:too_large -> {error, too_large}
     end.
 
--spec selected(columns(), [non_neg_integer()], fun(), Limit, existing | create) -> [map()] when
-    Limit :: non_neg_integer() | infinity.
-selected(_, _, _, 0, _) ->
-    [];
-selected(Columns, [I | Indices], Passes, Limit, Atoms) ->
-    case Passes(I) of
-        true ->
-            Event = event(Columns, I, Atoms),
-            [Event | selected(Columns, Indices, Passes, less(Limit), Atoms)];
-        false ->
-            selected(Columns, Indices, Passes, Limit, Atoms)
-    end;
-selected(_, [], _, _, _) ->
-    [].
+-doc "So many bytes of payloads may become the terms of one answer.".
+-spec room() -> pos_integer().
+room() -> ?MAX_BUILT.
+
+-spec selected(columns(), indices(), fun(), tuple(), [map()]) -> {ok, [map()], non_neg_integer()}.
+selected(_, _, _, {0, _, Room}, Done) ->
+    {ok, lists:reverse(Done), Room};
+selected(Columns, Indices, Passes, {Limit, Atoms, Room} = Options, Done) ->
+    case next(Indices) of
+        none ->
+            {ok, lists:reverse(Done), Room};
+        {I, Others} ->
+            case Passes(I) of
+                true ->
+                    Left = left(Room, Columns, I),
+                    Event = event(Columns, I, Atoms),
+                    Less = {less(Limit), Atoms, Left},
+                    selected(Columns, Others, Passes, Less, [Event | Done]);
+                false ->
+                    selected(Columns, Others, Passes, Options, Done)
+            end
+    end.
+
+%% Neither a list of all of them, nor what comes behind a limit, is ever made.
+-spec next(indices()) -> {non_neg_integer(), indices()} | none.
+next([I | Others]) -> {I, Others};
+next([]) -> none;
+next({I, _, 0}) when is_integer(I) -> none;
+next({I, Step, Left}) -> {I, {I + Step, Step, Left - 1}}.
+
+-spec left(non_neg_integer(), columns(), non_neg_integer()) -> non_neg_integer().
+left(Room, Columns, I) ->
+    Payloads = [column(Id, Columns, I) || Id <- [7, 8, 9]],
+    case Room - lists:sum([byte_size(Payload) || Payload <- Payloads, Payload =/= none]) of
+        Left when Left >= 0 -> Left;
+        _ -> throw(too_large)
+    end.
 
 -spec less(pos_integer() | infinity) -> non_neg_integer() | infinity.
 less(infinity) -> infinity;
@@ -243,7 +277,7 @@ others(Columns, I, Atoms) ->
 -spec decoded(7..9, binary(), existing | create) -> term().
 decoded(Id, <<131, Tag, _/binary>> = Payload, Atoms) when Tag =/= ?COMPRESSED_TERM ->
     try binary_to_term(Payload, [used | decoding(Atoms)]) of
-        {Term, Used} when Used =:= byte_size(Payload) -> Term;
+        {Term, Used} when Used =:= byte_size(Payload) -> placed(Id, Term, Atoms);
         _ -> throw({corrupt, esdb_segment_format:name(Id)})
     catch
         error:_ -> throw({corrupt, esdb_segment_format:name(Id)})
@@ -251,34 +285,46 @@ decoded(Id, <<131, Tag, _/binary>> = Payload, Atoms) when Tag =/= ?COMPRESSED_TE
 decoded(Id, _, _) ->
     throw({corrupt, esdb_segment_format:name(Id)}).
 
+%% Of what comes from anywhere, terms that no segment has are not let through.
+-spec placed(7..9, term(), existing | create) -> term().
+placed(_, Term, create) ->
+    Term;
+placed(Id, Term, existing) ->
+    esdb_etf_erl:is_storable(Term) orelse throw({corrupt, esdb_segment_format:name(Id)}),
+    Term.
+
 -spec decoding(existing | create) -> [safe].
 decoding(existing) -> [safe];
 decoding(create) -> [].
 
 %% The value of an envelope field, without building the event.
--spec field(version | epoch_us | event_type, columns(), non_neg_integer()) -> {ok, term()} | none.
-field(Key, Columns, I) ->
+-spec field(version | epoch_us | event_type, columns(), non_neg_integer(), existing | create) ->
+    {ok, term()} | none.
+field(Key, Columns, I, Atoms) ->
     {Id, Key} = lists:keyfind(Key, 2, keys()),
     case column(Id, Columns, I) of
-        none -> other(Key, Columns, I);
+        none -> other(Key, column(9, Columns, I), Atoms);
         Value -> {ok, Value}
     end.
 
--spec other(atom(), columns(), non_neg_integer()) -> {ok, term()} | none.
-other(Key, Columns, I) ->
-    case column(9, Columns, I) of
-        none -> none;
-        Payload -> found(esdb_etf_erl:key(Key), Payload)
+-spec other(atom(), none | binary(), existing | create) -> {ok, term()} | none.
+other(_, none, _) ->
+    none;
+other(Key, Payload, Atoms) ->
+    case found(esdb_etf_erl:key(Key), Payload) of
+        {ok, Slice} -> {ok, decoded(9, <<131, Slice/binary>>, Atoms)};
+        missing -> none
     end.
 
--spec found(esdb_etf_erl:key(), binary()) -> {ok, term()} | none.
+-spec found(esdb_etf_erl:key(), binary()) -> {ok, esdb_etf_erl:key()} | missing.
 found(Key, Payload) ->
-    try esdb_etf_erl:find(Key, esdb_etf_erl:payload(Payload)) of
-        {ok, View} -> {ok, binary_to_term(<<131, (esdb_etf_erl:slice(View))/binary>>, [safe])};
-        missing -> none
+    try
+        case esdb_etf_erl:find(Key, esdb_etf_erl:payload(Payload)) of
+            {ok, View} -> {ok, esdb_etf_erl:slice(View)};
+            missing -> missing
+        end
     catch
-        throw:malformed -> throw({corrupt, others});
-        error:badarg -> throw({corrupt, others})
+        throw:malformed -> throw({corrupt, others})
     end.
 
 %% Whether each payload is one whole well-formed term, and each of the others a map.

@@ -252,6 +252,8 @@ column(Id, Count, Bytes) when ?IS_NAMES(Id) ->
     Length = 4 * Count,
     maybe
         <<Codes:Length/binary, M:32/little, Rest/binary>> ?= Bytes,
+        %% Each name is of some event.
+        true ?= M =< Count,
         {ok, Ends, Names} ?= ends(M, Rest),
         true ?= are_codes(Codes, M),
         {ok, {names, Codes, list_to_tuple(pieces(Ends, 0, Names))}}

@@ -51,15 +51,17 @@ the machine has cores; answers and errors do not depend on that. What makes or t
 | `{unsupported_version, N}` | a segment of a later format |
 | `{dictionary_mismatch, Id}` | compressed with the dictionary of that id, which was not given |
 | `{unsupported_term, Index}` | the event of this index, from 0, has a term without a place |
-| `too_large` | more than 16,777,216 events, or 1 GiB of sections |
+| `too_large` | more than 16,777,216 events, 1 GiB of sections, or 256 MiB built into terms |
 | `no_memory` | the content of a section finds no place |
 
 Sections are `versions`, `positions`, `epoch_us`, `event_ids`, `types`, `streams`, `data`,
 `metadata` and `others`.
 
-A segment is not trusted: a hostile one leads to one of these, never to a crash, nor to more memory
-than the 1 GiB that its sections may have. Checksums find damage, not malice. Atoms are only taken
-from those that exist, unless `atoms => create` says otherwise.
+A segment is not trusted: a hostile one leads to one of these, never to a crash. Its sections take
+1 GiB at most once they are decompressed, and an answer is built of 256 MiB of them at most, which
+become up to 16 times as much as terms. Checksums find damage, not malice. Atoms are only taken from
+those that exist, unless `atoms => create` says otherwise, and terms that no packer writes, such as
+functions, are refused.
 
 Misuse (no list of maps, an unknown option, a path that is no path) raises `badarg`; numbers that
 leave the range of floats raise `badarith`.
@@ -71,7 +73,7 @@ leave the range of floats raise `badarith`.
 -export([to_events/1, to_events/2]).
 -export([concat/1, slice/3]).
 %% Questions
--export([filter/2, select/2, first/2, count_where/2]).
+-export([filter/2, select/2, select/3, first/2, first/3, count_where/2]).
 -export([sum/2, min/2, max/2, group_by/3]).
 -export([fold_tagged/2, project/2, project/3]).
 %% Implementation
@@ -317,19 +319,24 @@ to_events(Segment, Options) when is_map(Options) ->
     Source = source(Segment),
     Checked = #{Key => option(to_events, Key, Value) || Key := Value <- Options},
     Limit = maps:get(limit, Checked, infinity),
-    Atoms = maps:get(atoms, Checked, existing),
+    Atoms = atoms(Checked),
     maybe
         {ok, Count, Columns} ?= esdb_segment_events:all(Source),
         Indices = directed(maps:get(direction, Checked, forward), Count),
         Passes = fun(I) -> passes(Checked, I, Columns) end,
-        opened(esdb_segment_events:select(Columns, Indices, Passes, {Limit, Atoms}))
+        Options1 = {Limit, Atoms, esdb_segment_events:room()},
+        {ok, Events, _} ?= esdb_segment_events:select(Columns, Indices, Passes, Options1),
+        Events
     end;
 to_events(_, _) ->
     error(badarg).
 
--spec directed(forward | backward, non_neg_integer()) -> [non_neg_integer()].
-directed(forward, Count) -> lists:seq(0, Count - 1);
-directed(backward, Count) -> lists:seq(Count - 1, 0, -1).
+-spec directed(forward | backward, non_neg_integer()) -> esdb_segment_events:indices().
+directed(forward, Count) -> {0, 1, Count};
+directed(backward, Count) -> {Count - 1, -1, Count}.
+
+-spec atoms(map()) -> existing | create.
+atoms(Options) -> maps:get(atoms, Options, existing).
 
 -spec passes(map(), non_neg_integer(), esdb_segment_format:columns()) -> boolean().
 passes(Options, I, Columns) ->
@@ -344,7 +351,7 @@ passes(Options, I, Columns) ->
 is_between(Options, From, To, Key, I, Columns) when
     is_map_key(From, Options); is_map_key(To, Options)
 ->
-    case esdb_segment_events:field(Key, Columns, I) of
+    case esdb_segment_events:field(Key, Columns, I, atoms(Options)) of
         {ok, Value} when is_number(Value) ->
             Value >= maps:get(From, Options, Value) andalso Value =< maps:get(To, Options, Value);
         _ ->
@@ -354,8 +361,8 @@ is_between(_, _, _, _, _, _) ->
     true.
 
 -spec is_of_type(map(), non_neg_integer(), esdb_segment_format:columns()) -> boolean().
-is_of_type(#{types := Types}, I, Columns) ->
-    case esdb_segment_events:field(event_type, Columns, I) of
+is_of_type(#{types := Types} = Options, I, Columns) ->
+    case esdb_segment_events:field(event_type, Columns, I, atoms(Options)) of
         {ok, Type} -> lists:any(fun(One) -> One =:= Type end, Types);
         none -> false
     end;
@@ -415,26 +422,45 @@ filter(Segments, Predicate) ->
         repacked(Filtered, esdb_segment_format:first_dictionary(Sources))
     end.
 
--doc "The events that satisfy a predicate, in their order; only these are built.".
+-doc "The same as `select(Segments, Predicate, existing)`.".
 -spec select(segments(), Predicate) -> [event()] | {error, reason()} when
     Predicate :: esdb_predicate_erl:predicate().
-select(Segments, Predicate) ->
+select(Segments, Predicate) -> select(Segments, Predicate, existing).
+
+-doc """
+The events that satisfy a predicate, in their order; only these are built. `Atoms` as for
+`to_events/2`.
+""".
+-spec select(segments(), Predicate, Atoms :: existing | create) ->
+    [event()] | {error, reason()}
+when
+    Predicate :: esdb_predicate_erl:predicate().
+select(Segments, Predicate, Atoms) ->
     Sources = sources(Segments),
+    Checked = option(to_events, atoms, Atoms),
     maybe
         {ok, Canonical} ?= predicate(Predicate),
         {ok, Found} ?= matching(Sources, Canonical, infinity),
-        events(Sources, Found, [])
+        events(Sources, Found, Checked, esdb_segment_events:room(), [])
     end.
 
--doc "The first event that satisfies a predicate.".
+-doc "The same as `first(Segments, Predicate, existing)`.".
 -spec first(segments(), Predicate) -> {ok, event()} | not_found | {error, reason()} when
     Predicate :: esdb_predicate_erl:predicate().
-first(Segments, Predicate) ->
+first(Segments, Predicate) -> first(Segments, Predicate, existing).
+
+-doc "The first event that satisfies a predicate. `Atoms` as for `to_events/2`.".
+-spec first(segments(), Predicate, Atoms :: existing | create) ->
+    {ok, event()} | not_found | {error, reason()}
+when
+    Predicate :: esdb_predicate_erl:predicate().
+first(Segments, Predicate, Atoms) ->
     Sources = sources(Segments),
+    Checked = option(to_events, atoms, Atoms),
     maybe
         {ok, Canonical} ?= predicate(Predicate),
         {ok, Found} ?= matching(Sources, Canonical, 1),
-        case events(Sources, Found, []) of
+        case events(Sources, Found, Checked, esdb_segment_events:room(), []) of
             [Event] -> {ok, Event};
             [] -> not_found;
             {error, Reason} -> {error, Reason}
@@ -448,18 +474,20 @@ matching(Sources, Predicate, Limit) ->
         false -> matching_d(Sources, Predicate, Limit)
     end.
 
--spec events([source()], [binary()], [[event()]]) -> [event()] | {error, reason()}.
-events([_ | Sources], [<<>> | Found], Done) ->
-    events(Sources, Found, Done);
-events([Source | Sources], [Indices | Found], Done) ->
+-spec events([source()], [binary()], existing | create, non_neg_integer(), [[event()]]) ->
+    [event()] | {error, reason()}.
+events([_ | Sources], [<<>> | Found], Atoms, Room, Done) ->
+    events(Sources, Found, Atoms, Room, Done);
+events([Source | Sources], [Indices | Found], Atoms, Room, Done) ->
     maybe
         {ok, _, Columns} ?= esdb_segment_events:all(Source),
         Wanted = [I || <<I:32/little>> <= Indices],
         All = fun(_) -> true end,
-        {ok, Events} ?= esdb_segment_events:select(Columns, Wanted, All, {infinity, existing}),
-        events(Sources, Found, [Events | Done])
+        {ok, Events, Left} ?=
+            esdb_segment_events:select(Columns, Wanted, All, {infinity, Atoms, Room}),
+        events(Sources, Found, Atoms, Left, [Events | Done])
     end;
-events([], [], Done) ->
+events([], [], _, _, Done) ->
     lists:append(lists:reverse(Done)).
 
 -doc "How many events satisfy a predicate.".
@@ -540,7 +568,7 @@ replaces the one before it under its key, and `{sum, N}` adds to it. Tags stay.
 -spec fold_tagged(segments(), Init :: map()) -> map() | {error, reason()}.
 fold_tagged(Segments, Init) when is_map(Init) ->
     Sources = sources(Segments),
-    Fields = [{esdb_etf_erl:key(Key), Value} || Key := Value <- Init],
+    Fields = [{esdb_etf_erl:key(Key), addable(Value)} || Key := Value <- Init],
     Long = fun() -> folded_d(Sources, Fields) end,
     opened(
         case map_size(Init) =< ?SHORT_FIELDS andalso is_short(Sources, {?JOIN, 100, 4, 5}) of
@@ -550,6 +578,17 @@ fold_tagged(Segments, Init) when is_map(Init) ->
     );
 fold_tagged(_, _) ->
     error(badarg).
+
+%% Numbers that sums are added to are such as a segment's own.
+-spec addable(term()) -> term().
+addable({Tag, Number} = Value) when (Tag =:= sum orelse Tag =:= overwrite), is_number(Number) ->
+    _ = addable(Number),
+    Value;
+addable(Number) when is_integer(Number) ->
+    esdb_etf_erl:is_askable(Number) orelse error(badarg),
+    Number;
+addable(Value) ->
+    Value.
 
 -doc "The same as `project(Segment, Paths, existing)`.".
 -spec project(segment(), [path()]) -> [[term()]] | {error, reason()}.
@@ -655,10 +694,10 @@ unless_long({error, too_many}, Long) -> Long();
 unless_long(Result, _) -> Result.
 
 -spec predicate(term()) -> {ok, binary()} | {error, {invalid_predicate, term()}}.
-predicate({esdb_predicate, Canonical, _}) when is_binary(Canonical) ->
-    case esdb_predicate_erl:decode(Canonical) of
-        {ok, _} -> {ok, Canonical};
-        error -> error(badarg)
+predicate({esdb_predicate, Canonical, _} = Handle) when is_binary(Canonical) ->
+    case esdb_predicate_erl:is_own(Handle) orelse esdb_predicate_erl:decode(Canonical) of
+        error -> error(badarg);
+        _ -> {ok, Canonical}
     end;
 predicate(Predicate) ->
     maybe

@@ -67,10 +67,10 @@ new() -> #kept{}.
 -spec add([esdb_demo_event:commit()], kept()) -> kept().
 add(Events, #kept{packed_us = PackedUs, plain_us = PlainUs} = Kept) ->
     case timer:tc(esdb_demo_packed, keep, [Events]) of
-        {_, {error, too_large}} ->
+        {_, {error, too_large}} when length(Events) > 1 ->
             {First, Second} = lists:split(length(Events) div 2, Events),
             add(Second, add(First, Kept));
-        {Us, Segment} ->
+        {Us, Segment} when is_binary(Segment) ->
             {AlsoUs, Page} = timer:tc(esdb_demo_plain, keep, [Events]),
             Kept#kept{
                 segments = [Segment | Kept#kept.segments],
