@@ -59,17 +59,17 @@ is_storable([], _, _) ->
 is_storable(Tuple, Maps, Keys) when is_tuple(Tuple) ->
     is_storable(tuple_to_list(Tuple), Maps, Keys);
 is_storable(Map, Maps, Keys) when is_map(Map), Maps < ?MAX_MAPS, Keys =< ?MAX_KEYS ->
-    are_storable(maps:next(maps:iterator(Map)), Maps + 1, Keys);
+    are_storable(maps:to_list(Map), Maps + 1, Keys);
 is_storable(_, _, _) ->
     false.
 
--spec are_storable(none | {term(), term(), maps:iterator()}, Maps, Keys) -> boolean() when
+-spec are_storable([{term(), term()}], Maps, Keys) -> boolean() when
     Maps :: pos_integer(), Keys :: non_neg_integer().
-are_storable({Key, Value, Next}, Maps, Keys) ->
+are_storable([{Key, Value} | Pairs], Maps, Keys) ->
     is_storable(Key, Maps, Keys + 1) andalso
         is_storable(Value, Maps, Keys) andalso
-        are_storable(maps:next(Next), Maps, Keys);
-are_storable(none, _, _) ->
+        are_storable(Pairs, Maps, Keys);
+are_storable([], _, _) ->
     true.
 
 %% Whether questions may be about it: an integer in it is one that readers look at.
