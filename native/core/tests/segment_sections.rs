@@ -13,7 +13,7 @@ use esdb_core::etf::{Key, Term, Walk};
 use esdb_core::number::Number;
 use esdb_core::predicate::Predicate;
 use esdb_core::query::{self, Aggregate, Error, Found, Held, Source};
-use esdb_core::segment::{self, Codec, Path, Section, Sections, Segment};
+use esdb_core::segment::{self, Codec, Lazy, Path, Section, Sections, Segment};
 use packing::*;
 use proptest::prelude::*;
 use std::num::NonZeroUsize;
@@ -24,14 +24,14 @@ const MANY: NonZeroUsize = NonZeroUsize::MIN.saturating_add(3);
 fn source(bytes: &[u8]) -> Source<'_> {
     Source {
         bytes,
-        dictionary: Ok(None),
+        dictionary: None,
     }
 }
 
-fn with<'a>(bytes: &'a [u8], dictionary: &'a Dictionary) -> Source<'a> {
+fn with<'a>(bytes: &'a [u8], dictionary: &'a Lazy<'a>) -> Source<'a> {
     Source {
         bytes,
-        dictionary: Ok(Some(dictionary)),
+        dictionary: Some(dictionary),
     }
 }
 
@@ -272,6 +272,7 @@ fn trained() -> Dictionary {
 fn compressed_sections_answer_the_same() {
     let events = all_full(50);
     let dictionary = trained();
+    let given = Lazy::new(dictionary.bytes());
     let plain = pack(&events);
     let zstd = compressed(50, &sections(&events), None);
     let with_dictionary = compressed(50, &sections(&events), Some(&dictionary));
@@ -279,8 +280,8 @@ fn compressed_sections_answer_the_same() {
     for source in [
         source(&plain),
         source(&zstd),
-        with(&zstd, &dictionary),
-        with(&with_dictionary, &dictionary),
+        with(&zstd, &given),
+        with(&with_dictionary, &given),
     ] {
         assert_eq!(count(source, &term), Ok(30));
         assert_eq!(aggregated(source, Kind::Sum, &data("amount")), int(1_225));
@@ -293,14 +294,14 @@ fn compressed_sections_answer_the_same() {
         assert_eq!(count(again, &T::Atom("true")), Ok(30));
         assert_eq!(aggregated(again, Kind::Min, &data("amount")), int(20));
         let codec = |bytes| {
-            let segment = Segment::open(bytes, Ok(None));
+            let segment = Segment::open(bytes, None);
             segment.map(|segment| segment.codec(Section::Data))
         };
         assert_eq!(codec(&filtered), codec(source.bytes));
         assert!(filtered.len() < source.bytes.len());
     }
     assert_eq!(
-        Segment::open(&zstd, Ok(None)).map(|segment| segment.codec(Section::Data)),
+        Segment::open(&zstd, None).map(|segment| segment.codec(Section::Data)),
         Ok(Some(Codec::Zstd))
     );
     let mismatch = archive::Error::DictionaryMismatch(dictionary.id());
@@ -517,6 +518,8 @@ fn folded_fields(bytes: &[u8]) -> Result<Encoded, Error> {
         let value = match &field.value {
             Tagged::Sum(Number::Int(sum)) => encoding(&tagged("sum", [T::Int(*sum)])),
             Tagged::Value(Held::Found(_, bytes)) => bytes.to_vec(),
+            Tagged::Value(Held::Integer(value)) => encoding(&T::Int(*value)),
+            Tagged::Value(Held::Binary(bytes)) => encoding(&T::Bin(bytes.to_vec())),
             other => panic!("{other:?}"),
         };
         (field.key.clone(), value)
@@ -647,7 +650,7 @@ proptest! {
 #[test]
 fn all_sections_are_there() {
     let segment = pack(&all_full(1));
-    let opened = Segment::open(&segment, Ok(None));
+    let opened = Segment::open(&segment, None);
     let opened = opened.unwrap_or_else(|error| panic!("{error:?}"));
     for section in Section::ALL {
         assert_eq!(opened.codec(section), Some(Codec::Stored), "{section:?}");
