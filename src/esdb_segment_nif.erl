@@ -165,7 +165,7 @@ leave the range of floats raise `badarith`.
 -define(JOIN, 20_000).
 
 %% What a segment costs: once, for each event, and in halves of a nanosecond for each byte and for
-%% each byte that decompression makes; a dictionary counts as many as it has, to be prepared.
+%% each byte that decompression makes. A dictionary, to be prepared, counts as some more of these.
 -type cost() :: {pos_integer(), pos_integer(), pos_integer(), pos_integer()}.
 
 -spec init_nif() -> ok | {error, term()}.
@@ -652,10 +652,11 @@ fits([{Segment, Dictionary} | Sources], {Once, Event, Byte, UnpackedByte} = Cost
 fits([], _, _) ->
     true.
 
+%% Measured: up to 1 ns a byte to decompress with it, 10 ns to compress again, and its tables.
 -spec prepared(esdb_segment_format:dictionary()) -> non_neg_integer().
 prepared(none) -> 0;
-prepared({esdb_dictionary, Bytes, _}) -> byte_size(Bytes);
-prepared(Bytes) -> byte_size(Bytes).
+prepared({esdb_dictionary, Bytes, _}) -> prepared(Bytes);
+prepared(Bytes) -> 32_768 + 2 * byte_size(Bytes).
 
 %% The library stops on a normal scheduler where the answer becomes too large.
 -spec unless_long(result(Value) | {error, too_many}, fun(() -> result(Value))) -> result(Value).

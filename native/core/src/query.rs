@@ -917,3 +917,61 @@ pub fn projected<E: From<segment::Error>>(
     }
     Ok(count)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::archive::zstd;
+    use std::time::{Duration, Instant};
+
+    /// One section of zeros, in a frame: short as it is stored, and long once it is read.
+    fn compressed(size: usize) -> Vec<u8> {
+        let content = vec![0; size];
+        let mut frame = vec![0; zstd::compress_bound(size)];
+        let written = zstd::compress(&content, &mut frame, 3, true, None).unwrap_or_default();
+        frame.truncate(written);
+        let mut output = b"ESDS\x01\0\x01\0".to_vec();
+        output.extend(((size / 8) as u32).to_le_bytes());
+        output.extend([0, 0, 0, 0, 1, 1, 0, 0, 0, 0, 0, 0]);
+        for number in [64, frame.len(), size] {
+            output.extend((number as u64).to_le_bytes());
+        }
+        output.extend(hash::xxhash3(&frame).to_le_bytes());
+        output.extend(hash::xxhash3(&output).to_le_bytes());
+        [output, frame].concat()
+    }
+
+    /// Whether a thread meets another one while it asks.
+    fn is_shared_out(segments: &[Vec<u8>], threads: usize) -> bool {
+        let source = |bytes| Source {
+            bytes,
+            dictionary: None,
+        };
+        let sources: Vec<_> = segments.iter().map(|bytes| source(bytes)).collect();
+        let threads = NonZeroUsize::new(threads).unwrap_or(NonZeroUsize::MIN);
+        let asking = AtomicUsize::new(0);
+        let answers = each(&sources, threads, |_| {
+            asking.fetch_add(1, atomic::Ordering::SeqCst);
+            let wait = match threads.get() > 1 && are_large(&sources) {
+                true => Duration::from_secs(60),
+                false => Duration::ZERO,
+            };
+            let start = Instant::now();
+            while asking.load(atomic::Ordering::SeqCst) < 2 && start.elapsed() < wait {
+                thread::yield_now();
+            }
+            Ok(thread::current().id())
+        });
+        let ids: std::collections::HashSet<_> = answers.into_iter().flatten().collect();
+        ids.len() > 1
+    }
+
+    #[test]
+    fn compressed_segments_are_as_large_as_what_they_hold() {
+        let [half, less] = [PARALLEL / 2, PARALLEL / 2 - 8].map(compressed);
+        assert!(half.len() < PARALLEL / 100);
+        assert!(is_shared_out(&[half.clone(), half.clone()], 2));
+        assert!(!is_shared_out(&[half.clone(), less], 2));
+        assert!(!is_shared_out(&[half.clone(), half], 1));
+    }
+}
