@@ -287,7 +287,7 @@ impl<V> Tagged<V> {
     }
 
     /// What [`apply`](Self::apply) makes of it.
-    #[inline]
+    #[inline(always)]
     fn followed<E: From<Overflow>>(
         &self,
         next: Self,

@@ -723,11 +723,12 @@ fn folded_in(source: Source, state: &mut State<'static>, most: usize) -> Result<
     for event in 0..events.count() {
         fold.event(&events, event)?;
         let fields = fold.now.fields();
-        let new = fields.get(seen..).unwrap_or_default().iter();
-        count += new
-            .filter(|(key, _)| fold.before.place(key).is_none())
-            .count();
-        seen = fields.len();
+        if fields.len() > seen {
+            let new = fields.get(seen..).unwrap_or_default().iter();
+            let is_new = |key| fold.before.place(key).is_none();
+            count += new.filter(|(key, _)| is_new(key)).count();
+            seen = fields.len();
+        }
         if count > most {
             return Err(Error::TooMany);
         }
