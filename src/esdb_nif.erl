@@ -12,6 +12,10 @@ variable `ESDB_NIF`, or else by the application key `nif` of `erl_esdb_nifs`:
 | `require` | a module whose library cannot be loaded is not loaded either |
 | `off` | Erlang, even if there is a library |
 
+The questions that take help from other threads (lists of segments, see `m:esdb_segment_nif`) take
+so many at most as the application key `threads` of `erl_esdb_nifs` says, a positive integer; by
+default half as many as there are schedulers online. It is read when the module is loaded.
+
 ```erlang
 1> esdb_nif:status().
 #{policy => auto,version => <<"0.1.0">>,
@@ -21,7 +25,7 @@ variable `ESDB_NIF`, or else by the application key `nif` of `erl_esdb_nifs`:
 """.
 
 -export([status/0]).
--export([path/1, version/0, loaded/2]).
+-export([path/1, version/0, threads/0, loaded/2]).
 -export_type([implementation/0, policy/0]).
 
 -type implementation() :: nif | erlang.
@@ -37,6 +41,8 @@ variable `ESDB_NIF`, or else by the application key `nif` of `erl_esdb_nifs`:
     esdb_graph_nif,
     esdb_segment_nif
 ]).
+%% As many as there may be schedulers.
+-define(MAX_THREADS, 1024).
 %% Holds the implementation that was reported in the log of this node.
 -define(REPORTED, {?MODULE, reported}).
 %% Not even a folder, and not below the working directory, where anybody may have put a file.
@@ -85,6 +91,16 @@ version() ->
     case application:get_key(?APP, vsn) of
         {ok, Version} -> list_to_binary(Version);
         undefined -> <<"unknown">>
+    end.
+
+-doc false.
+%% How many threads one question may run on, with that of the caller.
+-spec threads() -> 1..?MAX_THREADS.
+threads() ->
+    _ = application:load(?APP),
+    case application:get_env(?APP, threads) of
+        {ok, Threads} when is_integer(Threads), Threads > 0 -> min(Threads, ?MAX_THREADS);
+        _ -> max(1, erlang:system_info(schedulers_online) div 2)
     end.
 
 -doc false.

@@ -38,8 +38,10 @@ With the library a question that is measured to stay well below a millisecond ru
 scheduler: about 2,000 events for a sum, 1,000 for a predicate, 800 for groups, some hundred for a
 fold or a projection, fewer where they are large or compressed. All others, and all predicates with
 a regular expression or a wildcard of more than one piece, run on a dirty one. There the segments
-of a list that has more than 1 MiB together are shared out among threads, at most half as many as
-the machine has cores; answers and errors do not depend on that. What makes or takes events
+of a list whose sections have 1 MiB or more together, decompressed, are shared out among a bounded
+number of threads, by default half as many as there are schedulers: `threads` of `m:esdb_nif`. A
+fold, and the search for the first event, go from one segment to the next. Answers and errors do not
+depend on any of that. What makes or takes events
 (`pack/2`, `to_events/2`, `info/1`, `verify/1`, `concat/1`, `slice/3`) runs in Erlang in both modes.
 
 ## Errors
@@ -165,12 +167,13 @@ leave the range of floats raise `badarith`.
 -define(JOIN, 20_000).
 
 %% What a segment costs: once, for each event, and in halves of a nanosecond for each byte and for
-%% each byte that decompression makes.
+%% each byte that decompression makes. A dictionary, to be prepared, counts as some more of these.
 -type cost() :: {pos_integer(), pos_integer(), pos_integer(), pos_integer()}.
 
 -spec init_nif() -> ok | {error, term()}.
 init_nif() ->
-    esdb_nif:loaded(?MODULE, erlang:load_nif(esdb_nif:path(?MODULE), esdb_nif:version())).
+    Info = {esdb_nif:version(), esdb_nif:threads()},
+    esdb_nif:loaded(?MODULE, erlang:load_nif(esdb_nif:path(?MODULE), Info)).
 
 -doc "Which implementation answers: `nif` when the library is loaded, else `erlang`.".
 -spec implementation() -> esdb_nif:implementation().
@@ -681,12 +684,18 @@ is_short(Sources, Cost) -> fits(Sources, Cost, ?SHORT).
 -spec fits([source()], cost(), integer()) -> boolean().
 fits(_, _, Left) when Left < 0 ->
     false;
-fits([{Segment, _} | Sources], {Once, Event, Byte, UnpackedByte} = Cost, Left) ->
+fits([{Segment, Dictionary} | Sources], {Once, Event, Byte, UnpackedByte} = Cost, Left) ->
     {Events, Bytes, Unpacked} = esdb_segment_format:weight(Segment),
-    Halves = Bytes * Byte + Unpacked * UnpackedByte,
+    Halves = Bytes * Byte + (Unpacked + prepared(Dictionary)) * UnpackedByte,
     fits(Sources, Cost, Left - Once - Events * Event - Halves div 2);
 fits([], _, _) ->
     true.
+
+%% Measured: up to 1 ns a byte to decompress with it, 10 ns to compress again, and its tables.
+-spec prepared(esdb_segment_format:dictionary()) -> non_neg_integer().
+prepared(none) -> 0;
+prepared({esdb_dictionary, Bytes, _}) -> prepared(Bytes);
+prepared(Bytes) -> 32_768 + 2 * byte_size(Bytes).
 
 %% The library stops on a normal scheduler where the answer becomes too large.
 -spec unless_long(result(Value) | {error, too_many}, fun(() -> result(Value))) -> result(Value).

@@ -851,6 +851,81 @@ sections(Segment) ->
     {ok, #{sections := Sections}} = esdb_segment_format:header(Segment),
     Sections.
 
+%% -------- threads, of nodes that may use one and four
+
+t_answers_do_not_depend_on_the_number_of_threads(_) ->
+    [{Alone, One}, {Together, Four}] =
+        [with_threads(Threads, ?MODULE, answers_to_a_long_list, []) || Threads <- [1, 4]],
+    same(Alone, Together),
+    ?assertEqual(0, One),
+    %% Only Linux tells the threads of a process in a file.
+    case {?M:implementation(), os:type()} of
+        {nif, {unix, linux}} -> ?assertEqual(3, Four);
+        _ -> ?assertEqual(0, Four)
+    end.
+
+t_the_number_of_threads_is_what_the_environment_says(_) ->
+    Half = max(1, erlang:system_info(schedulers_online) div 2),
+    [
+        ?assertEqual(Expected, with_threads(Configured, esdb_nif, threads, []))
+     || {Configured, Expected} <- [{1, 1}, {7, 7}, {0, Half}, {many, Half}, {1 bsl 70, 1024}]
+    ].
+
+with_threads(Threads, Module, Function, Arguments) ->
+    Policy =
+        case ?M:implementation() of
+            nif -> require;
+            erlang -> off
+        end,
+    Configured = ["-erl_esdb_nifs", "threads", lists:flatten(io_lib:format("~p", [Threads]))],
+    Peer = esdb_peer:start(Policy, Configured),
+    try
+        {value, Value} = esdb_peer:call(Peer, Module, Function, Arguments),
+        Value
+    after
+        esdb_peer:stop(Peer)
+    end.
+
+%% On such a node: what a list says whose segments are long only once they are decompressed, and how
+%% many threads came to be meanwhile.
+answers_to_a_long_list() ->
+    Segments = [
+        ?M:pack(
+            [#{data => #{n => N * K / 7, k => N rem K}} || N <- lists:seq(1, 4_999)],
+            #{compress => zstd}
+        )
+     || K <- lists:seq(1, 32)
+    ],
+    Damaged = Segments ++ [binary:part(hd(Segments), 0, 400), <<>>],
+    Questions = [
+        fun() -> ?M:count_where(Segments, {gt, n, 1_000}) end,
+        fun() -> ?M:sum(Segments, n) end,
+        fun() -> ?M:group_by(Segments, k, [count, {sum, n}, {avg, n}]) end,
+        fun() -> ?M:filter(Segments, {eq, k, 3}) end,
+        fun() -> ?M:fold_tagged(Segments, #{}) end,
+        fun() -> ?M:count_where(Damaged, {gt, n, 1_000}) end
+    ],
+    Before = threads_of_this_node(),
+    {Watcher, Monitor} = spawn_monitor(fun() -> watch(Before) end),
+    Answers = [Question() || Question <- Questions],
+    Watcher ! stop,
+    receive
+        {'DOWN', Monitor, process, Watcher, {most, Most}} -> {Answers, Most - Before}
+    end.
+
+watch(Most) ->
+    Now = max(Most, threads_of_this_node()),
+    receive
+        stop -> exit({most, Now})
+    after 0 -> watch(Now)
+    end.
+
+threads_of_this_node() ->
+    case file:list_dir("/proc/self/task") of
+        {ok, Threads} -> length(Threads);
+        {error, enoent} -> 0
+    end.
+
 %% A segment of one event with nothing but data, with this payload instead.
 with_payload(Segment, Payload) ->
     [#{id := 7, offset := Offset}] = sections(Segment),

@@ -282,15 +282,25 @@ impl<V> Tagged<V> {
         next: Self,
         counts: impl FnOnce(&V) -> Result<Option<Number>, E>,
     ) -> Result<(), E> {
-        *self = match (&*self, next) {
+        *self = self.followed(next, counts)?;
+        Ok(())
+    }
+
+    /// What [`apply`](Self::apply) makes of it.
+    #[inline(always)]
+    fn followed<E: From<Overflow>>(
+        &self,
+        next: Self,
+        counts: impl FnOnce(&V) -> Result<Option<Number>, E>,
+    ) -> Result<Self, E> {
+        Ok(match (self, next) {
             (Self::Sum(sum), Self::Sum(more)) => Self::Sum(sum.add(&more)?),
             (Self::Value(value), Self::Sum(more)) => {
                 let start = counts(value)?.unwrap_or(Number::Int(0));
                 Self::Sum(start.add(&more)?)
             }
             (_, value @ Self::Value(_)) => value,
-        };
-        Ok(())
+        })
     }
 
     /// The field of a state that did not have it: 0 and the sum, which leaves no float -0.0.
@@ -347,13 +357,15 @@ impl<K: Eq + Hash + Clone, V, S: BuildHasher + Default> Fold<K, V, S> {
     }
 
     /// As [`apply`](Self::apply), of a field that is likely to have come up at a place: the search is saved
-    /// where it did. The place that it has is returned.
+    /// where it did. One that did not come up here goes on from what it was in the state before this one. The place
+    /// that it has is returned.
     ///
     /// # Errors
     /// See [`Tagged::apply`].
     #[inline]
     pub fn apply_near<E: From<Overflow>>(
         &mut self,
+        before: &Self,
         guess: usize,
         key: K,
         next: Tagged<V>,
@@ -370,7 +382,11 @@ impl<K: Eq + Hash + Clone, V, S: BuildHasher + Default> Fold<K, V, S> {
             field.apply(next, counts)?;
             return Ok(place);
         }
-        self.push(key, Tagged::first(next));
+        let field = match before.get(&key) {
+            Some(field) => field.followed(next, counts)?,
+            None => Tagged::first(next),
+        };
+        self.push(key, field);
         Ok(self.fields.len() - 1)
     }
 
@@ -380,8 +396,31 @@ impl<K: Eq + Hash + Clone, V, S: BuildHasher + Default> Fold<K, V, S> {
         &self.fields
     }
 
+    /// The fields themselves, in this order.
+    #[must_use]
+    pub fn into_fields(self) -> Vec<(K, Tagged<V>)> {
+        self.fields
+    }
+
+    /// Where a field stands among the others.
+    #[must_use]
+    pub fn place(&self, key: &K) -> Option<usize> {
+        self.places.get(key).copied()
+    }
+
+    /// Gives the field at a place another value.
+    pub fn set_at(&mut self, place: usize, value: Tagged<V>) {
+        if let Some((_, field)) = self.fields.get_mut(place) {
+            *field = value;
+        }
+    }
+
+    fn get(&self, key: &K) -> Option<&Tagged<V>> {
+        self.fields.get(self.place(key)?).map(|(_, field)| field)
+    }
+
     fn field(&mut self, key: &K) -> Option<&mut Tagged<V>> {
-        let place = *self.places.get(key)?;
+        let place = self.place(key)?;
         self.fields.get_mut(place).map(|(_, field)| field)
     }
 

@@ -19,8 +19,11 @@ use std::num::NonZeroUsize;
 use std::sync::atomic::{self, AtomicU64, AtomicUsize};
 use std::thread;
 
-/// Segments that are larger together are shared out among threads.
+/// Segments whose sections are as large as this together, decompressed, are shared out among threads.
 pub const PARALLEL: usize = 1 << 20;
+
+/// Of one answer no more bytes of encodings are built.
+pub const MAX_BUILT: usize = 1 << 28;
 
 /// Why there is no answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,9 +73,8 @@ fn each<'a, T: Send>(
     threads: NonZeroUsize,
     ask: impl Fn(Source<'a>) -> Result<T, Error> + Sync,
 ) -> Vec<Result<T, Error>> {
-    let size: usize = sources.iter().map(|source| source.bytes.len()).sum();
     let threads = threads.get().min(sources.len());
-    if threads < 2 || size < PARALLEL {
+    if threads < 2 || !are_large(sources) {
         return sources.iter().map(|source| ask(*source)).collect();
     }
     let next = AtomicUsize::new(0);
@@ -103,6 +105,19 @@ fn each<'a, T: Send>(
     });
     answers.sort_by_key(|(place, _)| *place);
     answers.into_iter().map(|(_, answer)| answer).collect()
+}
+
+/// Whether what is to be read of these segments, once decompressed, is worth threads.
+fn are_large(sources: &[Source]) -> bool {
+    let mut left = PARALLEL as u64;
+    let mut sizes = sources.iter().map(|source| match source.open() {
+        Ok(segment) => segment.unpacked_size(),
+        Err(_) => 0,
+    });
+    sizes.any(|size| {
+        left = left.saturating_sub(size);
+        left == 0
+    })
 }
 
 /// The events of each segment that match, counted from 0.
@@ -168,9 +183,7 @@ pub fn filtered(
     predicate: &Predicate,
     threads: NonZeroUsize,
 ) -> Result<Vec<u8>, Error> {
-    let mut dictionaries = sources.iter().map(|source| source.dictionary);
-    let dictionary = dictionaries.find(|given| !matches!(given, Ok(None)));
-    let dictionary = dictionary.unwrap_or(Ok(None));
+    let dictionary = sources.iter().find_map(|source| source.dictionary);
     if let [source] = sources {
         let segment = source.open()?;
         let compress = segment.compressed();
@@ -180,9 +193,9 @@ pub fn filtered(
     let size = AtomicU64::new(0);
     let parts = each(sources, threads, |source| {
         let segment = source.open()?;
-        let part = filtered_in(&segment, predicate, Sections::default(), Ok(None))?;
+        let part = filtered_in(&segment, predicate, Sections::default(), None)?;
         let payloads = [Section::Data, Section::Metadata, Section::Others];
-        let kept = Segment::open(&part, Ok(None))?;
+        let kept = Segment::open(&part, None)?;
         let more = payloads
             .iter()
             .map(|section| kept.section_size(*section))
@@ -198,7 +211,7 @@ pub fn filtered(
     let parts = parts.ok_or(segment::Error::TooLarge)?;
     let contents = parts
         .iter()
-        .map(|part| Segment::open(part, Ok(None))?.contents(Sections::ALL))
+        .map(|part| Segment::open(part, None)?.contents(Sections::ALL))
         .collect::<Result<Vec<_>, _>>()?;
     let parts: Vec<_> = contents
         .iter()
@@ -600,6 +613,10 @@ pub enum Held<'c> {
     Initial(usize, Option<Number>),
     /// A term by its encoding, and the section it was found in.
     Found(Section, Cow<'c, [u8]>),
+    /// A column's value.
+    Integer(i64),
+    /// A column's value.
+    Binary(Cow<'c, [u8]>),
 }
 
 impl Held<'_> {
@@ -612,13 +629,17 @@ impl Held<'_> {
                 let number = term.tagged_overwrite().unwrap_or(term).number();
                 Ok(found(number, *section)?)
             }
+            Self::Integer(value) => Ok(Some(Number::Int(*value))),
+            Self::Binary(_) => Ok(None),
         }
     }
 
-    fn owned(&self) -> Held<'static> {
+    fn into_owned(self) -> Held<'static> {
         match self {
-            Self::Initial(place, number) => Held::Initial(*place, number.clone()),
-            Self::Found(section, encoded) => Held::Found(*section, Cow::Owned(encoded.to_vec())),
+            Self::Initial(place, number) => Held::Initial(place, number),
+            Self::Found(section, encoded) => Held::Found(section, Cow::Owned(encoded.into_owned())),
+            Self::Integer(value) => Held::Integer(value),
+            Self::Binary(bytes) => Held::Binary(Cow::Owned(bytes.into_owned())),
         }
     }
 }
@@ -668,26 +689,21 @@ pub fn folded(
         state.set(FieldKey(Cow::Owned(key), Section::Data), value);
     }
     for source in sources {
-        state = folded_in(*source, state, most)?;
+        folded_in(*source, &mut state, most)?;
     }
-    let fields = state.fields().iter();
+    let fields = state.into_fields().into_iter();
     Ok(fields
         .map(|(key, value)| Field {
-            key: key.0.to_vec(),
+            key: key.0.into_owned(),
             section: key.1,
-            value: owned(value),
+            value,
         })
         .collect())
 }
 
-fn owned(value: &Tagged<Held>) -> Tagged<Held<'static>> {
-    match value {
-        Tagged::Sum(sum) => Tagged::Sum(sum.clone()),
-        Tagged::Value(value) => Tagged::Value(value.owned()),
-    }
-}
-
-fn folded_in(source: Source, state: State<'static>, most: usize) -> Result<State<'static>, Error> {
+/// What this segment changes is told apart from the state before it, and only that outlives the segment as a copy:
+/// so a list takes no more time and memory than what is in it.
+fn folded_in(source: Source, state: &mut State<'static>, most: usize) -> Result<(), Error> {
     let segment = source.open()?;
     let mut contents = segment.contents(Sections::default().with(Section::Data))?;
     let events = contents.events();
@@ -699,85 +715,166 @@ fn folded_in(source: Source, state: State<'static>, most: usize) -> Result<State
         contents = segment.contents(Sections::ALL)?;
     }
     let events = contents.events();
-    let mut state: State = state;
+    let mut fold = Folding {
+        before: state,
+        now: State::default(),
+    };
+    let (mut count, mut seen) = (state.fields().len(), 0);
     for event in 0..events.count() {
-        fold_event(&mut state, &events, event)?;
-        if state.fields().len() > most {
+        fold.event(&events, event)?;
+        let fields = fold.now.fields();
+        if fields.len() > seen {
+            let new = fields.get(seen..).unwrap_or_default().iter();
+            let is_new = |key| fold.before.place(key).is_none();
+            count += new.filter(|(key, _)| is_new(key)).count();
+            seen = fields.len();
+        }
+        if count > most {
             return Err(Error::TooMany);
         }
     }
-    let mut result = State::default();
-    for (FieldKey(key, section), value) in state.fields() {
-        let key = FieldKey(Cow::Owned(key.to_vec()), *section);
-        result.set(key, owned(value));
-    }
-    Ok(result)
-}
-
-fn fold_event<'c>(state: &mut State<'c>, events: &Events<'c>, event: usize) -> Result<(), Error> {
-    let data = events.payload(Section::Data, event);
-    if let Some(data) = data.and_then(Term::versioned_map) {
-        return fold_map(state, data, Section::Data);
-    }
-    if let Some(others) = events.payload(Section::Others, event) {
-        let others = found(Term::versioned(others), Section::Others)?;
-        fold_map(state, others, Section::Others)?;
-    }
-    for (key, section) in segment::columns() {
-        match events.cell(section, event) {
-            None => {}
-            Some(Cell::Payload(payload)) => {
-                let term = found(Term::versioned(payload), section)?;
-                let value = found(term.encoded(), section)?;
-                fold_field(state, 0, key, value, section)?;
-            }
-            Some(cell) => {
-                let key = FieldKey(Cow::Borrowed(key), Section::Data);
-                let value = Held::Found(Section::Data, Cow::Owned(encoded(cell)));
-                state.apply(key, Tagged::Value(value), Held::counts)?;
-            }
+    for (key, value) in fold.now.into_fields() {
+        match place(&*state, &key) {
+            Some(place) => state.set_at(place, owned(value)),
+            None => state.set(
+                FieldKey(Cow::Owned(key.0.into_owned()), key.1),
+                owned(value),
+            ),
         }
     }
     Ok(())
 }
 
-fn fold_map<'c>(state: &mut State<'c>, map: Term<'c>, section: Section) -> Result<(), Error> {
-    let Some(mut pairs) = found(map.pairs(), section)? else {
-        return Ok(());
-    };
-    let mut guess = 0;
-    while let Some([key, value]) = found(pairs.next_pair(), section)? {
-        guess = fold_field(state, guess, key, value, section)? + 1;
-    }
-    Ok(())
+/// Where a state that outlives a key has it.
+fn place<'c>(state: &State<'c>, key: &FieldKey<'c>) -> Option<usize> {
+    state.place(key)
 }
 
-/// Events of one kind have the same fields in the same order, so the field behind that of the last key is a good
-/// guess. The place of this one is returned.
-fn fold_field<'c>(
-    state: &mut State<'c>,
-    guess: usize,
-    key: &'c [u8],
-    bytes: &'c [u8],
-    section: Section,
-) -> Result<usize, Error> {
-    let value = Term::new(bytes);
-    let sum = match value.tagged_sum() {
-        Some(sum) => found(sum.number(), section)?,
-        None => {
-            // A value is looked at as far as its head, which must be well-formed.
-            if value.tagged_overwrite().is_none() {
-                found(value.kind(), section)?;
-            }
-            None
+fn owned(value: Tagged<Held>) -> Tagged<Held<'static>> {
+    match value {
+        Tagged::Sum(sum) => Tagged::Sum(sum),
+        Tagged::Value(value) => Tagged::Value(value.into_owned()),
+    }
+}
+
+/// The fold of a segment: the fields that came up in it, and the state that it goes on from.
+struct Folding<'s, 'c> {
+    before: &'s State<'c>,
+    now: State<'c>,
+}
+
+impl<'c> Folding<'_, 'c> {
+    fn event(&mut self, events: &Events<'c>, event: usize) -> Result<(), Error> {
+        let data = events.payload(Section::Data, event);
+        if let Some(data) = data.and_then(Term::versioned_map) {
+            return self.map(data, Section::Data);
         }
-    };
-    let value = match sum {
-        Some(sum) => Tagged::Sum(sum),
-        None => Tagged::Value(Held::Found(section, Cow::Borrowed(bytes))),
-    };
-    let key = FieldKey(Cow::Borrowed(key), section);
-    state.apply_near(guess, key, value, Held::counts)
+        if let Some(others) = events.payload(Section::Others, event) {
+            let others = found(Term::versioned(others), Section::Others)?;
+            self.map(others, Section::Others)?;
+        }
+        for (key, section) in segment::columns() {
+            let value = match events.cell(section, event) {
+                None => continue,
+                Some(Cell::Integer(value)) => Held::Integer(value),
+                Some(Cell::Binary(bytes)) => Held::Binary(Cow::Borrowed(bytes)),
+                Some(Cell::Payload(payload)) => {
+                    let term = found(Term::versioned(payload), section)?;
+                    let value = found(term.encoded(), section)?;
+                    self.field(0, key, value, section)?;
+                    continue;
+                }
+            };
+            let key = FieldKey(Cow::Borrowed(key), Section::Data);
+            self.apply(0, key, Tagged::Value(value))?;
+        }
+        Ok(())
+    }
+
+    fn map(&mut self, map: Term<'c>, section: Section) -> Result<(), Error> {
+        let Some(mut pairs) = found(map.pairs(), section)? else {
+            return Ok(());
+        };
+        let mut guess = 0;
+        while let Some([key, value]) = found(pairs.next_pair(), section)? {
+            guess = self.field(guess, key, value, section)? + 1;
+        }
+        Ok(())
+    }
+
+    /// Events of one kind have the same fields in the same order, so the field behind that of the last key is a
+    /// good guess. The place of this one is returned.
+    fn field(
+        &mut self,
+        guess: usize,
+        key: &'c [u8],
+        bytes: &'c [u8],
+        section: Section,
+    ) -> Result<usize, Error> {
+        let value = Term::new(bytes);
+        let sum = match value.tagged_sum() {
+            Some(sum) => found(sum.number(), section)?,
+            None => {
+                // A value is looked at as far as its head, which must be well-formed.
+                if value.tagged_overwrite().is_none() {
+                    found(value.kind(), section)?;
+                }
+                None
+            }
+        };
+        let value = match sum {
+            Some(sum) => Tagged::Sum(sum),
+            None => Tagged::Value(Held::Found(section, Cow::Borrowed(bytes))),
+        };
+        self.apply(guess, FieldKey(Cow::Borrowed(key), section), value)
+    }
+
+    #[inline]
+    fn apply(
+        &mut self,
+        guess: usize,
+        key: FieldKey<'c>,
+        value: Tagged<Held<'c>>,
+    ) -> Result<usize, Error> {
+        let before = self.before;
+        self.now.apply_near(before, guess, key, value, Held::counts)
+    }
+}
+
+/// How much of an answer may be built from the encodings of payloads, on the scheduler where it is.
+#[derive(Clone, Copy, Debug)]
+pub struct Budget {
+    /// Nanoseconds.
+    time: usize,
+    /// Bytes of encodings; the terms take up to sixteen times as many.
+    size: usize,
+}
+
+impl Budget {
+    /// On a normal scheduler.
+    pub const SHORT: Self = Self::new(400_000, MAX_BUILT);
+    /// On a dirty one.
+    pub const LONG: Self = Self::new(usize::MAX, MAX_BUILT);
+
+    /// So many nanoseconds, and so many bytes.
+    #[must_use]
+    pub const fn new(time: usize, size: usize) -> Self {
+        Self { time, size }
+    }
+
+    /// Takes off a term of so many bytes that is built.
+    ///
+    /// # Errors
+    /// [`segment::Error::TooLarge`] for one that takes the sum above the limit, in both cases; else
+    /// [`Error::TooMany`] where it takes too long.
+    pub fn build(&mut self, size: usize) -> Result<(), Error> {
+        let left = self.size.checked_sub(size);
+        self.size = left.ok_or(segment::Error::TooLarge)?;
+        // As measured, rounded up.
+        let left = self.time.checked_sub(100 + 5 * size);
+        self.time = left.ok_or(Error::TooMany)?;
+        Ok(())
+    }
 }
 
 /// What a projection finds of one field of one event.
@@ -820,4 +917,62 @@ pub fn projected<E: From<segment::Error>>(
         }
     }
     Ok(count)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::archive::zstd;
+    use std::time::{Duration, Instant};
+
+    /// One section of zeros, in a frame: short as it is stored, and long once it is read.
+    fn compressed(size: usize) -> Vec<u8> {
+        let content = vec![0; size];
+        let mut frame = vec![0; zstd::compress_bound(size)];
+        let written = zstd::compress(&content, &mut frame, 3, true, None).unwrap_or_default();
+        frame.truncate(written);
+        let mut output = b"ESDS\x01\0\x01\0".to_vec();
+        output.extend(((size / 8) as u32).to_le_bytes());
+        output.extend([0, 0, 0, 0, 1, 1, 0, 0, 0, 0, 0, 0]);
+        for number in [64, frame.len(), size] {
+            output.extend((number as u64).to_le_bytes());
+        }
+        output.extend(hash::xxhash3(&frame).to_le_bytes());
+        output.extend(hash::xxhash3(&output).to_le_bytes());
+        [output, frame].concat()
+    }
+
+    /// Whether a thread meets another one while it asks.
+    fn is_shared_out(segments: &[Vec<u8>], threads: usize) -> bool {
+        let source = |bytes| Source {
+            bytes,
+            dictionary: None,
+        };
+        let sources: Vec<_> = segments.iter().map(|bytes| source(bytes)).collect();
+        let threads = NonZeroUsize::new(threads).unwrap_or(NonZeroUsize::MIN);
+        let asking = AtomicUsize::new(0);
+        let answers = each(&sources, threads, |_| {
+            asking.fetch_add(1, atomic::Ordering::SeqCst);
+            let wait = match threads.get() > 1 && are_large(&sources) {
+                true => Duration::from_secs(60),
+                false => Duration::ZERO,
+            };
+            let start = Instant::now();
+            while asking.load(atomic::Ordering::SeqCst) < 2 && start.elapsed() < wait {
+                thread::yield_now();
+            }
+            Ok(thread::current().id())
+        });
+        let ids: std::collections::HashSet<_> = answers.into_iter().flatten().collect();
+        ids.len() > 1
+    }
+
+    #[test]
+    fn compressed_segments_are_as_large_as_what_they_hold() {
+        let [half, less] = [PARALLEL / 2, PARALLEL / 2 - 8].map(compressed);
+        assert!(half.len() < PARALLEL / 100);
+        assert!(is_shared_out(&[half.clone(), half.clone()], 2));
+        assert!(!is_shared_out(&[half.clone(), less], 2));
+        assert!(!is_shared_out(&[half.clone(), half], 1));
+    }
 }

@@ -7,9 +7,14 @@ mod columns;
 mod path;
 mod write;
 
-use crate::archive::{self, dictionary::Dictionary, zstd};
+use crate::archive::{
+    self,
+    dictionary::{self, Dictionary},
+    zstd,
+};
 use crate::hash;
 use std::borrow::Cow;
+use std::sync::{Arc, OnceLock};
 
 pub use columns::{Cell, Contents, Events, Names};
 pub use path::{Fields, Path, Paths, Value, columns, found};
@@ -123,9 +128,46 @@ struct Entry<'a> {
     checksum: u64,
 }
 
-/// The dictionary that a segment is asked with, if there is one; or why it is none, which is told once a section
-/// needs it.
-pub type Given<'a> = Result<Option<&'a Dictionary>, archive::Error>;
+type Prepared = OnceLock<Result<Arc<Dictionary>, archive::Error>>;
+
+/// The bytes of a dictionary, which are prepared when a section first needs them, and once for all segments that
+/// are asked with it. That they are no dictionary is also told then.
+pub struct Lazy<'a> {
+    bytes: &'a [u8],
+    to_decompress: Prepared,
+    to_compress: Prepared,
+}
+
+impl<'a> Lazy<'a> {
+    /// Nothing is looked at yet.
+    #[must_use]
+    pub fn new(bytes: &'a [u8]) -> Self {
+        Self {
+            bytes,
+            to_decompress: Prepared::new(),
+            to_compress: Prepared::new(),
+        }
+    }
+
+    fn to_decompress(&self) -> Result<&Dictionary, archive::Error> {
+        let make = || dictionary::to_decompress(self.bytes);
+        prepared(self.to_decompress.get_or_init(make))
+    }
+
+    /// At the default level.
+    fn to_compress(&self) -> Result<&Dictionary, archive::Error> {
+        let make =
+            || dictionary::prepared(self.bytes, zstd::DEFAULT_LEVEL).map(|made| made.dictionary);
+        prepared(self.to_compress.get_or_init(make))
+    }
+}
+
+fn prepared(made: &Result<Arc<Dictionary>, archive::Error>) -> Result<&Dictionary, archive::Error> {
+    made.as_deref().map_err(|error| *error)
+}
+
+/// The dictionary that a segment is asked with, if there is one.
+pub type Given<'a> = Option<&'a Lazy<'a>>;
 
 /// A segment whose header is right.
 pub struct Segment<'a> {
@@ -202,6 +244,13 @@ impl<'a> Segment<'a> {
         self.size
     }
 
+    /// How many bytes it takes once all of it is decompressed, as it says.
+    #[must_use]
+    pub fn unpacked_size(&self) -> u64 {
+        let sizes = Section::ALL.map(|section| self.section_size(section));
+        sizes.into_iter().sum()
+    }
+
     /// How many bytes a section takes once it is decompressed, as it says, 0 without it.
     #[must_use]
     pub fn section_size(&self, section: Section) -> u64 {
@@ -244,7 +293,7 @@ impl<'a> Segment<'a> {
     }
 
     fn decompressed(&self, entry: &Entry) -> Result<Vec<u8>, archive::Error> {
-        let dictionary = self.dictionary?;
+        let dictionary = self.dictionary.map(Lazy::to_decompress).transpose()?;
         let plan = zstd::plan(entry.stored, entry.size, dictionary)?;
         let mut content = Vec::new();
         let size = zstd::decompress(entry.stored, &mut content, plan, entry.size, dictionary)?;

@@ -18,7 +18,7 @@ const ONE: NonZeroUsize = NonZeroUsize::MIN;
 fn source(bytes: &[u8]) -> Source<'_> {
     Source {
         bytes,
-        dictionary: Ok(None),
+        dictionary: None,
     }
 }
 

@@ -12,11 +12,12 @@ use esdb_core::archive::{
 use esdb_core::etf::{Key, Term, Walk};
 use esdb_core::number::Number;
 use esdb_core::predicate::Predicate;
-use esdb_core::query::{self, Aggregate, Error, Found, Held, Source};
-use esdb_core::segment::{self, Codec, Path, Section, Sections, Segment};
+use esdb_core::query::{self, Aggregate, Budget, Error, Found, Held, Source};
+use esdb_core::segment::{self, Codec, Lazy, Path, Section, Sections, Segment};
 use packing::*;
 use proptest::prelude::*;
 use std::num::NonZeroUsize;
+use std::time::Instant;
 
 const ONE: NonZeroUsize = NonZeroUsize::MIN;
 const MANY: NonZeroUsize = NonZeroUsize::MIN.saturating_add(3);
@@ -24,14 +25,14 @@ const MANY: NonZeroUsize = NonZeroUsize::MIN.saturating_add(3);
 fn source(bytes: &[u8]) -> Source<'_> {
     Source {
         bytes,
-        dictionary: Ok(None),
+        dictionary: None,
     }
 }
 
-fn with<'a>(bytes: &'a [u8], dictionary: &'a Dictionary) -> Source<'a> {
+fn with<'a>(bytes: &'a [u8], dictionary: &'a Lazy<'a>) -> Source<'a> {
     Source {
         bytes,
-        dictionary: Ok(Some(dictionary)),
+        dictionary: Some(dictionary),
     }
 }
 
@@ -272,6 +273,7 @@ fn trained() -> Dictionary {
 fn compressed_sections_answer_the_same() {
     let events = all_full(50);
     let dictionary = trained();
+    let given = Lazy::new(dictionary.bytes());
     let plain = pack(&events);
     let zstd = compressed(50, &sections(&events), None);
     let with_dictionary = compressed(50, &sections(&events), Some(&dictionary));
@@ -279,8 +281,8 @@ fn compressed_sections_answer_the_same() {
     for source in [
         source(&plain),
         source(&zstd),
-        with(&zstd, &dictionary),
-        with(&with_dictionary, &dictionary),
+        with(&zstd, &given),
+        with(&with_dictionary, &given),
     ] {
         assert_eq!(count(source, &term), Ok(30));
         assert_eq!(aggregated(source, Kind::Sum, &data("amount")), int(1_225));
@@ -293,14 +295,14 @@ fn compressed_sections_answer_the_same() {
         assert_eq!(count(again, &T::Atom("true")), Ok(30));
         assert_eq!(aggregated(again, Kind::Min, &data("amount")), int(20));
         let codec = |bytes| {
-            let segment = Segment::open(bytes, Ok(None));
+            let segment = Segment::open(bytes, None);
             segment.map(|segment| segment.codec(Section::Data))
         };
         assert_eq!(codec(&filtered), codec(source.bytes));
         assert!(filtered.len() < source.bytes.len());
     }
     assert_eq!(
-        Segment::open(&zstd, Ok(None)).map(|segment| segment.codec(Section::Data)),
+        Segment::open(&zstd, None).map(|segment| segment.codec(Section::Data)),
         Ok(Some(Codec::Zstd))
     );
     let mismatch = archive::Error::DictionaryMismatch(dictionary.id());
@@ -511,17 +513,114 @@ fn naive_fold(events: &[Vec<(&'static str, T)>]) -> Vec<(&'static str, T)> {
 /// Encodings of keys and of values.
 type Encoded = Vec<(Vec<u8>, Vec<u8>)>;
 
-fn folded_fields(bytes: &[u8]) -> Result<Encoded, Error> {
-    let fields = query::folded(&[source(bytes)], [], usize::MAX)?;
+fn folded_fields(segments: &[Vec<u8>]) -> Result<Encoded, Error> {
+    let sources: Vec<_> = segments.iter().map(|bytes| source(bytes)).collect();
+    let fields = query::folded(&sources, [], usize::MAX)?;
     let shown = fields.iter().map(|field| {
         let value = match &field.value {
             Tagged::Sum(Number::Int(sum)) => encoding(&tagged("sum", [T::Int(*sum)])),
             Tagged::Value(Held::Found(_, bytes)) => bytes.to_vec(),
+            Tagged::Value(Held::Integer(value)) => encoding(&T::Int(*value)),
+            Tagged::Value(Held::Binary(bytes)) => encoding(&T::Bin(bytes.to_vec())),
             other => panic!("{other:?}"),
         };
         (field.key.clone(), value)
     });
     Ok(shown.collect())
+}
+
+/// Segments of twenty fields each that no other one has.
+fn of_other_fields(count: i64) -> Vec<Vec<u8>> {
+    let segments = (0..count).map(|segment| {
+        let fields = (0..20).map(|field| (T::Int(20 * segment + field), T::Int(field)));
+        pack(&[Event {
+            data: Some(T::Map(fields.collect())),
+            ..Event::default()
+        }])
+    });
+    segments.collect()
+}
+
+#[test]
+fn a_fold_takes_no_longer_the_more_it_has_found() -> Result<(), Error> {
+    let time = |segments: &[Vec<u8>]| -> Result<_, Error> {
+        let sources: Vec<_> = segments.iter().map(|bytes| source(bytes)).collect();
+        let start = Instant::now();
+        let fields = query::folded(&sources, [], usize::MAX)?;
+        assert_eq!(fields.len(), 20 * segments.len());
+        Ok(start.elapsed())
+    };
+    let (few, many) = (of_other_fields(100), of_other_fields(3_000));
+    let few = (0..5).map(|_| time(&few)).collect::<Result<Vec<_>, _>>()?;
+    let few = few.into_iter().min().unwrap_or_default();
+    // Thirty times as much; if each segment took what there is of fields before it, it were 900 times.
+    let many = time(&many)?;
+    assert!(many < 200 * few, "{few:?} {many:?}");
+    Ok(())
+}
+
+#[test]
+fn the_bound_of_a_fold_counts_each_field_once() {
+    let segment = of_other_fields(1).concat();
+    let twice = [source(&segment), source(&segment)];
+    let fold = |most| query::folded(&twice, [], most).map(|fields| fields.len());
+    assert_eq!(fold(20), Ok(20));
+    assert_eq!(fold(19), Err(Error::TooMany));
+}
+
+#[test]
+fn there_are_no_more_names_than_events() {
+    for id in [5, 6] {
+        let section = if id == 5 {
+            Section::Types
+        } else {
+            Section::Streams
+        };
+        // Two events, both of the first name, and so many names of no bytes.
+        let with_names = |count: u32| {
+            let codes = [1_u32, 1].map(u32::to_le_bytes).concat();
+            let ends = vec![0; 4 * count as usize];
+            packing::segment(
+                2,
+                &[(id, [codes, count.to_le_bytes().to_vec(), ends].concat())],
+            )
+        };
+        let key = if id == 5 { "event_type" } else { "stream_id" };
+        let count = |names| count(source(&with_names(names)), &eq(event(key), bin("")));
+        assert_eq!(count(1), Ok(2));
+        assert_eq!(count(2), Ok(2));
+        assert_eq!(count(3), Err(corrupt(section)));
+    }
+}
+
+#[test]
+fn what_is_built_is_bounded() {
+    let too_large = Err(Error::Segment(segment::Error::TooLarge));
+    let mut budget = Budget::new(usize::MAX, 10);
+    assert_eq!([4, 6, 0].map(|size| budget.build(size)), [Ok(()); 3]);
+    assert_eq!(budget.build(1), too_large);
+    assert_eq!(Budget::new(usize::MAX, 10).build(11), too_large);
+    let mut short = Budget::new(200, 10);
+    assert_eq!(short.build(1), Ok(()));
+    assert_eq!(short.build(10), too_large);
+    assert_eq!(short.build(9), Err(Error::TooMany));
+}
+
+#[test]
+fn a_dictionary_is_looked_at_when_a_section_needs_it() {
+    let events = all_full(50);
+    let (plain, zstd) = (pack(&events), compressed(50, &sections(&events), None));
+    // No bytes are no dictionary.
+    let given = Lazy::new(&[]);
+    let term = tagged("gte", [data("amount"), T::Int(20)]);
+    assert_eq!(count(with(&plain, &given), &term), Ok(30));
+    assert_eq!(
+        count(with(&zstd, &given), &term),
+        Err(corrupt(Section::Data))
+    );
+    assert_eq!(count(with(&zstd, &given), &T::Atom("true")), Ok(50));
+    let filtered = query::filtered(&[with(&plain, &given)], &predicate(&term), ONE);
+    assert!(filtered.is_ok(), "{filtered:?}");
 }
 
 fn field() -> impl Strategy<Value = (&'static str, T)> {
@@ -561,15 +660,17 @@ proptest! {
     #[test]
     fn a_fold_takes_the_fields_one_by_one(
         events in proptest::collection::vec(proptest::collection::vec(field(), 0..5), 1..8),
+        together in 1..8_usize,
     ) {
-        let segment = pack(&events.iter().map(|fields| Event {
+        let all: Vec<_> = events.iter().map(|fields| Event {
             data: Some(T::Map(fields.iter().map(|(k, v)| (T::Atom(k), v.clone())).collect())),
             ..Event::default()
-        }).collect::<Vec<_>>());
+        }).collect();
+        let segments: Vec<_> = all.chunks(together).map(pack).collect();
         let expected: Vec<_> = naive_fold(&events).into_iter()
             .map(|(key, value)| (encoding(&T::Atom(key)), encoding(&value)))
             .collect();
-        prop_assert_eq!(folded_fields(&segment), Ok(expected));
+        prop_assert_eq!(folded_fields(&segments), Ok(expected));
     }
 
     #[test]
@@ -647,7 +748,7 @@ proptest! {
 #[test]
 fn all_sections_are_there() {
     let segment = pack(&all_full(1));
-    let opened = Segment::open(&segment, Ok(None));
+    let opened = Segment::open(&segment, None);
     let opened = opened.unwrap_or_else(|error| panic!("{error:?}"));
     for section in Section::ALL {
         assert_eq!(opened.codec(section), Some(Codec::Stored), "{section:?}");

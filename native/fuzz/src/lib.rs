@@ -416,7 +416,7 @@ fn agreed(bytes: &[u8], predicate: &Predicate) {
     let found = query::matching(&[source], predicate, None, one);
     assert_eq!(count, found.map(|found| found.iter().map(Vec::len).sum()));
     if let (Ok(count), Ok(filtered)) = (count, query::filtered(&[source], predicate, one)) {
-        let segment = Segment::open(&filtered, Ok(None)).expect("just written");
+        let segment = Segment::open(&filtered, None).expect("just written");
         assert_eq!(segment.count(), count);
         assert!(segment.contents(Sections::ALL).is_ok());
         let again = query::counted(&[self::source(&filtered)], predicate, one);
@@ -427,7 +427,7 @@ fn agreed(bytes: &[u8], predicate: &Predicate) {
 fn source(bytes: &[u8]) -> Source<'_> {
     Source {
         bytes,
-        dictionary: Ok(None),
+        dictionary: None,
     }
 }
 

@@ -8,7 +8,7 @@ mod terms;
 use esdb_core::query::{self, Error};
 use rustler::{Atom, Env, Term, nif};
 use std::num::NonZeroUsize;
-use std::thread;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 use terms::{
     Asked, Atoms, Bounds, Fail, Initial, Limit, Number, Packed, PathArg, PredicateArg, Question,
@@ -25,10 +25,11 @@ fn implementation() -> Atom {
     esdb_boundary::implementation()
 }
 
-/// Half of what the machine can run at the same time.
-fn half() -> NonZeroUsize {
-    let all = thread::available_parallelism().map_or(1, NonZeroUsize::get);
-    NonZeroUsize::new(all / 2).unwrap_or(ONE)
+/// How many threads a question may take, as Erlang said when it loaded this library.
+static THREADS: AtomicUsize = AtomicUsize::new(1);
+
+fn threads() -> NonZeroUsize {
+    NonZeroUsize::new(THREADS.load(Ordering::Relaxed)).unwrap_or(ONE)
 }
 
 /// Work on a normal scheduler, which is told how long it took: from the sizes alone that does not follow.
@@ -57,7 +58,7 @@ fn matching_dirty<'a>(
     predicate: PredicateArg,
     limit: Limit,
 ) -> Result<Vec<Packed<'a>>, Fail> {
-    matching(env, &sources, &predicate, &limit, half())
+    matching(env, &sources, &predicate, &limit, threads())
 }
 
 fn matching<'a>(
@@ -89,7 +90,7 @@ fn filtered_dirty<'a>(
     sources: Vec<SourceArg>,
     predicate: PredicateArg,
 ) -> Result<Packed<'a>, Fail> {
-    filtered(env, &sources, &predicate, half())
+    filtered(env, &sources, &predicate, threads())
 }
 
 fn filtered<'a>(
@@ -110,7 +111,7 @@ fn counted_n(env: Env, sources: Vec<SourceArg>, predicate: PredicateArg) -> Resu
 
 #[nif(schedule = "DirtyCpu", name = "counted_d")]
 fn counted_dirty(sources: Vec<SourceArg>, predicate: PredicateArg) -> Result<usize, Fail> {
-    counted(&sources, &predicate, half())
+    counted(&sources, &predicate, threads())
 }
 
 fn counted(
@@ -139,7 +140,7 @@ fn aggregated_dirty(
     path: PathArg,
     question: Question,
 ) -> Result<Number, Fail> {
-    aggregated(&sources, path, &question, half())
+    aggregated(&sources, path, &question, threads())
 }
 
 fn aggregated(
@@ -173,7 +174,7 @@ fn grouped_dirty<'a>(
     path: PathArg,
     asked: Asked,
 ) -> Result<Term<'a>, Fail> {
-    grouped(env, &sources, &path, &asked, (half(), Bounds::LONG))
+    grouped(env, &sources, &path, &asked, (threads(), Bounds::LONG))
 }
 
 fn grouped<'a>(
@@ -273,8 +274,13 @@ fn projected<'a>(
     })
 }
 
+/// Takes `{Version, Threads}`.
 fn load(_env: Env, info: Term) -> bool {
-    esdb_boundary::same_version(info)
+    let Ok((version, threads)) = info.decode::<(Term, usize)>() else {
+        return false;
+    };
+    THREADS.store(threads, Ordering::Relaxed);
+    esdb_boundary::same_version(version)
 }
 
 rustler::init!("esdb_segment_nif", load = load);

@@ -1,15 +1,16 @@
 //! Questions from terms, and answers as terms.
 
 use esdb_core::aggregate::{Kind, Tagged};
-use esdb_core::archive::{self, dictionary::Dictionary};
+use esdb_core::archive;
 use esdb_core::etf;
 use esdb_core::number;
 use esdb_core::predicate::{self, Predicate};
-use esdb_core::query::{self, Aggregate, Found, Held, Source};
-use esdb_core::segment::{self, Path, Section};
+use esdb_core::query::{self, Aggregate, Budget, Found, Held, Source};
+use esdb_core::segment::{self, Lazy, Path, Section};
 use rustler::{
     Atom, Binary, Decoder, Encoder, Env, NewBinary, NifResult, OwnedBinary, Term, types::tuple,
 };
+use std::collections::{HashMap, hash_map::Entry};
 use std::sync::Arc;
 
 mod atoms {
@@ -83,7 +84,7 @@ fn name(section: Section) -> Atom {
 /// reference in it belongs to another library.
 pub struct SourceArg<'a> {
     bytes: Binary<'a>,
-    dictionary: Result<Option<Arc<Dictionary>>, archive::Error>,
+    dictionary: Option<Binary<'a>>,
 }
 
 impl<'a> Decoder<'a> for SourceArg<'a> {
@@ -91,11 +92,7 @@ impl<'a> Decoder<'a> for SourceArg<'a> {
         let (bytes, dictionary): (Binary, Term) = term.decode()?;
         Ok(Self {
             bytes,
-            dictionary: match dictionary_bytes(dictionary)? {
-                None => Ok(None),
-                Some(bytes) => archive::dictionary::prepared(&bytes, archive::zstd::DEFAULT_LEVEL)
-                    .map(|prepared| Some(prepared.dictionary)),
-            },
+            dictionary: dictionary_bytes(dictionary)?,
         })
     }
 }
@@ -116,24 +113,36 @@ fn dictionary_bytes(term: Term) -> NifResult<Option<Binary>> {
 impl SourceArg<'_> {
     /// Asks this segment.
     pub fn with<T>(&self, ask: impl FnOnce(Source) -> T) -> T {
-        ask(self.source())
-    }
-
-    fn source(&self) -> Source<'_> {
-        Source {
+        let dictionary = self.dictionary.as_deref().map(Lazy::new);
+        ask(Source {
             bytes: &self.bytes,
-            dictionary: match &self.dictionary {
-                Ok(dictionary) => Ok(dictionary.as_deref()),
-                Err(error) => Err(*error),
-            },
-        }
+            dictionary: dictionary.as_ref(),
+        })
     }
 }
 
-/// Asks these segments.
+/// Asks these segments. Those that share a dictionary share what is prepared of it.
 pub fn with<T>(sources: &[SourceArg], ask: impl FnOnce(&[Source]) -> T) -> T {
-    let sources: Vec<_> = sources.iter().map(SourceArg::source).collect();
+    let given = sources
+        .iter()
+        .filter_map(|source| source.dictionary.as_deref());
+    let dictionaries: HashMap<_, _> = given.map(|bytes| (lies(bytes), Lazy::new(bytes))).collect();
+    let sources: Vec<_> = sources
+        .iter()
+        .map(|source| {
+            let dictionary = source.dictionary.as_deref();
+            Source {
+                bytes: &source.bytes,
+                dictionary: dictionary.and_then(|bytes| dictionaries.get(&lies(bytes))),
+            }
+        })
+        .collect();
     ask(&sources)
+}
+
+/// Where in memory these bytes are.
+fn lies(bytes: &[u8]) -> (usize, usize) {
+    (bytes.as_ptr().addr(), bytes.len())
 }
 
 fn canonical<'a, T>(term: Term<'a>, decode: impl FnOnce(&[u8]) -> Option<T>) -> NifResult<T> {
@@ -313,33 +322,21 @@ impl Encoder for Number {
 pub struct Bounds {
     /// Fields of a map.
     pub fields: usize,
-    /// Nanoseconds for terms from their encodings.
-    building: usize,
+    /// Terms from their encodings.
+    built: Budget,
 }
 
 impl Bounds {
     /// On a normal one.
     pub const SHORT: Self = Self {
         fields: 512,
-        building: 400_000,
+        built: Budget::SHORT,
     };
     /// On a dirty one.
     pub const LONG: Self = Self {
         fields: usize::MAX,
-        building: usize::MAX,
+        built: Budget::LONG,
     };
-
-    /// Takes off what a term costs, measured and rounded up.
-    fn build(&mut self, encoded: &[u8]) -> Result<(), Fail> {
-        let cost = 100 + 5 * encoded.len();
-        match self.building.checked_sub(cost) {
-            Some(left) => {
-                self.building = left;
-                Ok(())
-            }
-            None => Err(query::Error::TooMany.into()),
-        }
-    }
 }
 
 /// The map of an answer, put together in the order of its keys' first appearance.
@@ -364,7 +361,7 @@ impl<'a> Terms<'a> {
         section: Section,
         value: impl FnOnce(&mut Self) -> Result<Term<'a>, Fail>,
     ) -> Result<(), Fail> {
-        self.bounds.build(key)?;
+        self.bounds.built.build(key.len())?;
         let key = built(self.env, Atoms::Existing, section, key)?;
         let corrupt = segment::Error::Corrupt(section);
         if self.map.map_get(key).is_ok() {
@@ -400,8 +397,12 @@ impl<'a> Terms<'a> {
                 let field = initial.get(*place).map(|field| field.value);
                 Ok(field.unwrap_or_else(|| atoms::undefined().encode(self.env)))
             }
+            Tagged::Value(Held::Integer(value)) => Ok(value.encode(self.env)),
+            Tagged::Value(Held::Binary(bytes)) => {
+                Ok(Packed::bytes(self.env, bytes)?.encode(self.env))
+            }
             Tagged::Value(Held::Found(section, encoded)) => {
-                self.bounds.build(encoded)?;
+                self.bounds.built.build(encoded.len())?;
                 built(self.env, Atoms::Existing, *section, encoded)
             }
         }
@@ -441,8 +442,13 @@ pub struct Rows<'a> {
     atoms: Atoms,
     width: usize,
     values: Vec<Term<'a>>,
+    /// Names that are long, by where they lie: many events have the same one.
+    names: HashMap<(usize, usize), Term<'a>>,
     bounds: Bounds,
 }
+
+/// Above this size a name is copied once only.
+const LONG_NAME: usize = 64;
 
 impl<'a> Rows<'a> {
     /// No rows, of so many values each.
@@ -453,6 +459,7 @@ impl<'a> Rows<'a> {
             atoms,
             width,
             values: Vec::new(),
+            names: HashMap::new(),
         }
     }
 
@@ -461,14 +468,25 @@ impl<'a> Rows<'a> {
         let value = match found {
             Found::Missing => atoms::undefined().encode(self.env),
             Found::Integer(value) => value.encode(self.env),
-            Found::Binary(bytes) => Packed::bytes(self.env, bytes)?.encode(self.env),
+            Found::Binary(bytes) => self.binary(bytes)?,
             Found::Term(section, encoded) => {
-                self.bounds.build(encoded)?;
+                self.bounds.built.build(encoded.len())?;
                 built(self.env, self.atoms, *section, encoded)?
             }
         };
         self.values.push(value);
         Ok(())
+    }
+
+    fn binary(&mut self, bytes: &[u8]) -> Result<Term<'a>, Fail> {
+        let copy = || Ok(Packed::bytes(self.env, bytes)?.encode(self.env));
+        if bytes.len() <= LONG_NAME {
+            return copy();
+        }
+        match self.names.entry(lies(bytes)) {
+            Entry::Occupied(name) => Ok(*name.get()),
+            Entry::Vacant(place) => Ok(*place.insert(copy()?)),
+        }
     }
 
     /// That many rows as a list.

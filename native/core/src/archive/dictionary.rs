@@ -138,19 +138,27 @@ impl Dictionary {
     /// # Errors
     /// [`Error::InvalidDictionary`], [`Error::NoMemory`].
     pub fn new(bytes: &[u8], level: i32) -> Result<Self, Error> {
+        let dictionary = Self::to_decompress(bytes)?;
+        dictionary.for_compression(level)?;
+        Ok(dictionary)
+    }
+
+    /// Prepares a dictionary for decompression alone, which takes a small part of the time.
+    ///
+    /// # Errors
+    /// [`Error::InvalidDictionary`], [`Error::NoMemory`].
+    fn to_decompress(bytes: &[u8]) -> Result<Self, Error> {
         if bytes.is_empty() {
             return Err(Error::InvalidDictionary);
         }
         let mut own = vec(bytes.len())?;
         own.extend_from_slice(bytes);
-        let dictionary = Self {
+        Ok(Self {
             bytes: own,
             id: id(bytes),
             decompress: DDict::try_create(bytes).ok_or(Error::InvalidDictionary)?,
             compress: Mutex::default(),
-        };
-        dictionary.for_compression(level)?;
-        Ok(dictionary)
+        })
     }
 
     /// The id, 0 for raw content.
@@ -252,6 +260,23 @@ pub struct Prepared {
 /// [`Error::InvalidDictionary`], [`Error::NoMemory`].
 pub fn prepared(bytes: &[u8], level: i32) -> Result<Prepared, Error> {
     prepared_in(&RECENT, bytes, level)
+}
+
+/// The form of these bytes that decompression needs, from the same cache.
+///
+/// # Errors
+/// [`Error::InvalidDictionary`], [`Error::NoMemory`].
+pub fn to_decompress(bytes: &[u8]) -> Result<Arc<Dictionary>, Error> {
+    if bytes.len() > RECENT_LARGEST {
+        return Dictionary::to_decompress(bytes).map(Arc::new);
+    }
+    let lock = || RECENT.lock().map_err(|_| Error::NoMemory);
+    if let Some(known) = lock()?.get(bytes) {
+        return Ok(known);
+    }
+    let made = Arc::new(Dictionary::to_decompress(bytes)?);
+    lock()?.put(&made);
+    Ok(made)
 }
 
 fn prepared_in(recent: &Mutex<Recent>, bytes: &[u8], level: i32) -> Result<Prepared, Error> {

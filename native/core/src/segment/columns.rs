@@ -297,8 +297,11 @@ impl<'c> Names<'c> {
         })
     }
 
+    /// No more names than events, so that what is made for each name is as bounded as what is for each event.
     fn are_right(self) -> bool {
-        self.names.are_right() && ends(self.codes).all(|code| code as usize <= self.count)
+        self.count <= self.codes.len() / END
+            && self.names.are_right()
+            && ends(self.codes).all(|code| code as usize <= self.count)
     }
 
     /// The number of an event's name, counted from 0, if it has one.

@@ -5,7 +5,7 @@
 
 use super::columns::{Events, Pieces};
 use super::{
-    CHECKSUM, ENTRY, Error, FORMAT, Given, HEADER, MAGIC, MAX_COUNT, MAX_SIZE, NONE, Section,
+    CHECKSUM, ENTRY, Error, FORMAT, Given, HEADER, Lazy, MAGIC, MAX_COUNT, MAX_SIZE, NONE, Section,
     Sections,
 };
 use crate::archive::{self, zstd};
@@ -117,6 +117,7 @@ fn compressed(content: &[u8], dictionary: Given) -> Result<Option<Vec<u8>>, Erro
     if content.len() < MIN_COMPRESSED {
         return Ok(None);
     }
+    let dictionary = dictionary.map(Lazy::to_compress).transpose();
     let dictionary = dictionary.map_err(Error::Archive)?;
     let mut frame = vec![0; zstd::compress_bound(content.len())];
     let level = zstd::DEFAULT_LEVEL;
