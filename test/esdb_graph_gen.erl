@@ -103,8 +103,8 @@ parts({esdb_graph, Kept}) ->
     {env, [Parts]} = erlang:fun_info(Kept, env),
     Parts.
 
-%% A handle's fun as a node with another version of the module would send it: around other parts, and
-%% one bit of what tells versions apart is turned (NEW_FUN_EXT of the external term format).
+%% A handle's fun as a node with another version of the module would send it, around other parts: one
+%% bit of what tells versions apart is turned (NEW_FUN_EXT of the external term format).
 outdated(Parts) ->
     {esdb_graph, Kept} = Empty = ?M:new([], []),
     <<131, 112, _:32, Arity, Bit:1, Version:127, Rest/binary>> = term_to_binary(Kept),

@@ -6,8 +6,8 @@ use std::hash::BuildHasher;
 use std::sync::OnceLock;
 
 use esdb_core::hash::xxhash3_seeded;
-use rustler::wrapper::{NIF_TERM, list, tuple};
 use rustler::types::map::MapIterator;
+use rustler::wrapper::{NIF_TERM, list, tuple};
 use rustler::{Binary, Env, Error, NifResult, Term, TermType};
 
 /// How many ids a chunk of a handle has, all but the last; the same in `esdb_graph_erl`.
