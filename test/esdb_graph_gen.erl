@@ -103,7 +103,7 @@ parts({esdb_graph, Kept}) ->
     {env, [Parts]} = erlang:fun_info(Kept, env),
     Parts.
 
-%% A handle's fun as a node with another version of the module would send it, around other parts: one
+%% A handle's fun as another version of the module would send it, around other parts: one
 %% bit of what tells versions apart is turned (NEW_FUN_EXT of the external term format).
 outdated(Parts) ->
     {esdb_graph, Kept} = Empty = ?M:new([], []),
