@@ -41,6 +41,9 @@ A handle is a term: it never changes, can be sent and dies with its last user. I
 another node, or after the library was loaded anew, it is rebuilt from these for a question; the
 library keeps the last four, of a million nodes and edges together, for the next one, Erlang none.
 `add(Graph, [], [])` gives one that is at home. Handles are not for storing; store nodes and edges.
+
+All of it is in a fun of this module, so its parts cannot be exchanged; any other fun is `badarg`.
+One of another version of this module is believed nothing but its ids and edges.
 """.
 
 %% Edges from causes
@@ -74,11 +77,12 @@ library keeps the last four, of a million nodes and edges together, for the next
 ]).
 -on_load(init_nif/0).
 %% What these see of the functions that the library replaces is not in their Erlang bodies.
--dialyzer({nowarn_function, [is_nif_loaded/0, build_edges/1, once/3, walk/2, grown/3]}).
+-dialyzer({nowarn_function, [is_nif_loaded/0, build_edges/1, once/3, walk_near/2, grown/3]}).
 -dialyzer({nowarn_function, [bytes/2, build_edges_n/1]}).
 %% One function asks all questions: dialyzer does not tell their results apart.
 -dialyzer(no_missing_return).
 
+%% What a handle closes over.
 -record(esdb_graph, {
     chunks = {} :: esdb_graph_erl:chunks(),
     pairs = [] :: pairs(),
@@ -91,7 +95,8 @@ library keeps the last four, of a million nodes and edges together, for the next
 %% Both numbers of each edge, little-endian, 32 bits each: the newest edges first, and each piece at
 %% least twice as long as the one before it, so that to add some does not mean to copy all.
 -type pairs() :: [binary()].
--opaque graph() :: #esdb_graph{}.
+-type parts() :: #esdb_graph{}.
+-opaque graph() :: {esdb_graph, fun(() -> parts())}.
 -type id() :: term().
 -type edge() :: {From :: id(), To :: id()}.
 -type stats() :: #{
@@ -188,7 +193,7 @@ get_descendants(Nodes, Edges, Id) -> once({descendants, Id}, Nodes, Edges).
 
 -doc "A handle of the graph of these nodes and edges.".
 -spec new(Nodes :: [id()], Edges :: [edge()]) -> graph().
-new(Nodes, Edges) -> add(#esdb_graph{}, Nodes, Edges).
+new(Nodes, Edges) -> closed(larger(#esdb_graph{}, Nodes, Edges)).
 
 -doc """
 A larger graph; the old handle goes on answering as before.
@@ -199,7 +204,10 @@ rarely as makes it cheap on average, the whole is built anew. One event at a tim
 10 us for each of 100,000; who has many gives them together.
 """.
 -spec add(graph(), Nodes :: [id()], Edges :: [edge()]) -> graph().
-add(#esdb_graph{chunks = Chunks, pairs = Pairs, waiting = Waiting} = Graph, Nodes, Edges) when
+add(Graph, Nodes, Edges) -> closed(larger(opened(Graph), Nodes, Edges)).
+
+-spec larger(parts(), [id()], [edge()]) -> parts().
+larger(#esdb_graph{chunks = Chunks, pairs = Pairs, waiting = Waiting} = Graph, Nodes, Edges) when
     is_tuple(Chunks), is_map(Waiting), length(Nodes) >= 0, length(Edges) >= 0
 ->
     {Awaited, Others} = awaited(Nodes, Waiting, []),
@@ -210,7 +218,7 @@ add(#esdb_graph{chunks = Chunks, pairs = Pairs, waiting = Waiting} = Graph, Node
         waiting = lists:foldl(fun wait/2, Others, Missing),
         compiled = Compiled
     };
-add(_, _, _) ->
+larger(_, _, _) ->
     error(badarg).
 
 -doc "`find_roots/2` of a handle.".
@@ -329,35 +337,33 @@ once(Question, Nodes, Edges) ->
 
 %% A question that looks at all nodes.
 -spec whole(esdb_graph_erl:question(), graph()) -> term().
-whole(Question, #esdb_graph{chunks = Chunks, pairs = Pairs} = Graph) when is_tuple(Chunks) ->
+whole(Question, Graph) ->
+    #esdb_graph{chunks = Chunks, pairs = Pairs} = Parts = opened(Graph),
     case esdb_graph_erl:count(Chunks) + count(Pairs) =< ?SHORT_KEPT of
-        true -> walk(Question, Graph);
-        false -> walk_far(Question, Graph)
-    end;
-whole(_, _) ->
-    error(badarg).
+        true -> walk_near(Question, Parts);
+        false -> walk_far(Question, Parts)
+    end.
 
 %% A question that starts from a node: how far it goes shows on the way.
 -spec walk(esdb_graph_erl:question(), graph()) -> term().
-walk(Question, #esdb_graph{chunks = Chunks, pairs = Pairs, compiled = Compiled} = Graph) when
-    is_tuple(Chunks)
-->
+walk(Question, Graph) -> walk_near(Question, opened(Graph)).
+
+-spec walk_near(esdb_graph_erl:question(), parts()) -> term().
+walk_near(Question, #esdb_graph{chunks = Chunks, pairs = Pairs, compiled = Compiled} = Graph) ->
     case ask_n(Question, Chunks, count(Pairs), Compiled) of
         long -> walk_far(Question, Graph);
         foreign -> walk_far(Question, at_home(Graph));
         Answer -> Answer
-    end;
-walk(_, _) ->
-    error(badarg).
+    end.
 
--spec walk_far(esdb_graph_erl:question(), graph()) -> term().
+-spec walk_far(esdb_graph_erl:question(), parts()) -> term().
 walk_far(Question, #esdb_graph{chunks = Chunks, pairs = Pairs, compiled = Compiled} = Graph) ->
     case ask_d(Question, Chunks, count(Pairs), Compiled) of
         foreign -> walk_far(Question, at_home(Graph));
         Answer -> Answer
     end.
 
--spec at_home(graph()) -> graph().
+-spec at_home(parts()) -> parts().
 at_home(#esdb_graph{chunks = Chunks, pairs = Pairs, compiled = Compiled} = Graph) ->
     Joined = iolist_to_binary(lists:reverse(Pairs)),
     Graph#esdb_graph{compiled = rebuilt_d(Chunks, Joined, esdb_graph_erl:version(Compiled))}.
@@ -378,7 +384,7 @@ more_pairs(New, [Last | Older]) when 2 * byte_size(New) > byte_size(Last) ->
 more_pairs(New, Pairs) ->
     [New | Pairs].
 
--spec grown(graph(), [id()], [edge()]) -> esdb_graph_erl:growth().
+-spec grown(parts(), [id()], [edge()]) -> esdb_graph_erl:growth().
 grown(#esdb_graph{chunks = Chunks, pairs = Pairs, compiled = Compiled} = Graph, Nodes, Edges) ->
     Few = length(Nodes) + length(Edges) =< ?SHORT,
     case Few andalso grow_n(Chunks, count(Pairs), Compiled, Nodes, Edges) of
@@ -387,12 +393,43 @@ grown(#esdb_graph{chunks = Chunks, pairs = Pairs, compiled = Compiled} = Graph, 
         _ -> grown_far(Graph, Nodes, Edges)
     end.
 
--spec grown_far(graph(), [id()], [edge()]) -> esdb_graph_erl:growth().
+-spec grown_far(parts(), [id()], [edge()]) -> esdb_graph_erl:growth().
 grown_far(#esdb_graph{chunks = Chunks, pairs = Pairs, compiled = Compiled} = Graph, Nodes, Edges) ->
     case grow_d(Chunks, count(Pairs), Compiled, Nodes, Edges) of
         foreign -> grown_far(at_home(Graph), Nodes, Edges);
         Growth -> Growth
     end.
+
+%% Handles: nobody else can make a fun of this module, so no part of one needs checking
+
+-spec closed(parts()) -> graph().
+closed(Parts) -> {esdb_graph, fun() -> Parts end}.
+
+-spec opened(graph() | term()) -> parts().
+opened({esdb_graph, Kept}) when is_function(Kept, 0) ->
+    case erlang:fun_info(Kept, module) of
+        {module, ?MODULE} -> called(Kept);
+        _ -> error(badarg)
+    end;
+opened(_) ->
+    error(badarg).
+
+%% A fun of another version of this module cannot be called.
+-spec called(fun(() -> parts() | term())) -> parts().
+called(Kept) ->
+    try Kept() of
+        #esdb_graph{} = Parts -> Parts;
+        _ -> error(badarg)
+    catch
+        error:_ -> outdated(erlang:fun_info(Kept, env))
+    end.
+
+%% The ids and edges decide, and they are looked at in full.
+-spec outdated({env, [parts() | term()]}) -> parts().
+outdated({env, [#esdb_graph{chunks = Chunks} = Parts]}) when is_tuple(Chunks) ->
+    Parts#esdb_graph{compiled = none};
+outdated(_) ->
+    error(badarg).
 
 %% The edges that waited for one of the nodes.
 -spec awaited([id()], Waiting, [edge()]) -> {[edge()], Waiting} when

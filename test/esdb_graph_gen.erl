@@ -3,7 +3,7 @@
 
 -export([args/2, cost/2, observe/3]).
 %% Called where the case runs
--export([forged/1]).
+-export([forged/1, forged/2, forged/4]).
 %% For other suites
 -export([ids/0, edges/0, id/0]).
 
@@ -80,28 +80,77 @@ graph() ->
                 lists:foldl(fun added/2, Graph, Steps)
             )},
         {2, ?LET(Graph, new(), {'$make', ?MODULE, forged, [Graph]})},
-        {1, forged_terms()},
-        {1, oneof([a, 1, {}, [], {esdb_graph, 1}, make_ref(), {esdb_dictionary, <<>>, none}])}
+        {1, ?LET({Graph, Other}, {new(), new()}, {'$make', ?MODULE, forged, [Graph, Other]})},
+        {2, forged_terms()},
+        {1, oneof([a, 1, {}, [], make_ref(), {esdb_dictionary, <<>>, none} | forged_funs()])}
     ]).
 
 new() -> ?LET({Nodes, Edges}, {ids(), edges()}, {'$make', ?M, new, [Nodes, Edges]}).
 
 added({Nodes, Edges}, Graph) -> {'$make', ?M, add, [Graph, Nodes, Edges]}.
 
-%% Without what the implementation made of it, so that it must be rebuilt.
-forged(Graph) -> setelement(5, Graph, make_ref()).
+%% Of another version of the module, so that it must be rebuilt.
+forged(Graph) -> {esdb_graph, outdated(parts(Graph))}.
+
+%% With what the implementation made of another one.
+forged(Graph, Other) ->
+    {esdb_graph, outdated(setelement(5, parts(Graph), element(5, parts(Other))))}.
+
+forged(Chunks, Pairs, Waiting, Compiled) ->
+    {esdb_graph, outdated({esdb_graph, Chunks, Pairs, Waiting, Compiled})}.
+
+parts({esdb_graph, Kept}) ->
+    {env, [Parts]} = erlang:fun_info(Kept, env),
+    Parts.
+
+%% A handle's fun as another version of the module would send it, around other parts: one
+%% bit of what tells versions apart is turned (NEW_FUN_EXT of the external term format).
+outdated(Parts) ->
+    {esdb_graph, Kept} = Empty = ?M:new([], []),
+    <<131, 112, _:32, Arity, Bit:1, Version:127, Rest/binary>> = term_to_binary(Kept),
+    Header = binary:part(Rest, 0, byte_size(Rest) - byte_size(encoded(parts(Empty)))),
+    Body = <<Arity, (1 - Bit):1, Version:127, Header/binary, (encoded(Parts))/binary>>,
+    binary_to_term(<<131, 112, (byte_size(Body) + 4):32, Body/binary>>).
+
+encoded(Term) ->
+    <<131, Bytes/binary>> = term_to_binary(Term),
+    Bytes.
 
 forged_terms() ->
     ?LET(
         {Chunks, Pairs, Waiting, Compiled},
         {
-            oneof([{}, {{a, b}}, {{a, a}}, {{}}, {a}, [], {{a}, {b}}, {{a, b}, {}}]),
+            oneof([
+                {}, {{a, b}}, {{a, a}}, {{}}, {a}, [], {{a}, {b}}, {{a, b}, {}}, {[a, b]}
+            ]),
             oneof([
                 [], [<<0:64>>], [<<0:32, 1:32/little>>], [<<9:32, 0:32>>], [<<1, 2, 3>>],
-                [<<0:32>>, <<0:32>>], [<<0:64>> | <<0:64>>], [<<1:9>>], <<0:64>>, x
+                [<<2:32/little, 0:32>>], [<<0:32>>, <<0:32>>], [<<0:64>> | <<0:64>>], [<<1:9>>],
+                <<0:64>>, x
             ]),
             oneof([#{}, #{c => [{a, c}]}, #{c => x}, #{c => [x]}, []]),
-            oneof([none, x, {graph, 2, 1, 2}])
+            oneof([none, x | compiled()])
         },
-        {esdb_graph, Chunks, Pairs, Waiting, Compiled}
+        oneof([
+            {'$make', ?MODULE, forged, [Chunks, Pairs, Waiting, Compiled]},
+            {esdb_graph, Chunks, Pairs, Waiting, Compiled}
+        ])
     ).
+
+%% As the twin's, with garbage inside.
+compiled() ->
+    [
+        {graph, make_ref(), 2, 1, #{a => 0, b => 1}, Along, Against}
+     || {Along, Against} <- [
+            {#{0 => x}, #{}}, {#{0 => [77]}, #{}}, {#{0 => [1]}, #{}}, {#{}, #{0 => [1]}}, {x, y}
+        ]
+    ].
+
+forged_funs() ->
+    [
+        {esdb_graph, Kept}
+     || Kept <- [
+            1, fun ?M:implementation/0, fun ?M:none/0, fun ?M:new/2, fun lists:module_info/0,
+            fun() -> {esdb_graph, {{a}}, [], #{}, none} end
+        ]
+    ].

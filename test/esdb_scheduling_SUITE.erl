@@ -324,7 +324,15 @@ graphs_do_not_block(_Config) ->
     Small = esdb_graph_nif:new(lists:seq(1, 9_000), lists:sublist(Edges, 8_999)),
     %% Few ids, and long.
     Long = [<<N, (binary:copy(<<N>>, byte_size(data()) div 20))/binary>> || N <- lists:seq(1, 9)],
+    %% The size of ids that are neither small nor binaries shows only where they are read.
+    List = lists:seq(1, byte_size(data()) div 1_000),
+    Lists = lists:duplicate(500, List),
+    Deep = [{{N, #{list => List}}, undefined} || N <- lists:seq(1, 500)],
+    Alike = [{binary:copy(Id), binary:copy(Id)} || Id <- lists:duplicate(50, hd(Long))],
     none_block([
+        {lists, fun() -> [List] = esdb_graph_nif:find_roots(Lists, []) end},
+        {deep_ids, fun() -> [] = esdb_graph_nif:build_edges(Deep) end},
+        {alike, fun() -> [] = esdb_graph_nif:find_roots([hd(Long)], Alike) end},
         {new, fun() -> esdb_graph_nif:new(Nodes, Edges) end},
         {add, fun() -> esdb_graph_nif:add(Graph, [0], [{0, 1}]) end},
         {topo_sort, fun() -> {ok, _} = esdb_graph_nif:topo_sort(Nodes, Edges) end},

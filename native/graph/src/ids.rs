@@ -6,8 +6,9 @@ use std::hash::BuildHasher;
 use std::sync::OnceLock;
 
 use esdb_core::hash::xxhash3_seeded;
+use rustler::types::map::MapIterator;
 use rustler::wrapper::{NIF_TERM, list, tuple};
-use rustler::{Binary, Env, Error, NifResult, Term};
+use rustler::{Binary, Env, Error, NifResult, Term, TermType};
 
 /// How many ids a chunk of a handle has, all but the last; the same in `esdb_graph_erl`.
 pub const CHUNK: usize = 1024;
@@ -102,6 +103,14 @@ impl<'a> Ids<'a> {
         known.is_some_and(|known| known.as_c_arg() == id.as_c_arg() || known == id)
     }
 
+    /// The same for an id that was not hashed, so that nobody has paid for reading it.
+    #[inline]
+    pub fn is_guessed(&self, index: u32, id: Term<'a>, hasher: &Hasher) -> bool {
+        self.get(index).is_some_and(|known| {
+            known.as_c_arg() == id.as_c_arg() || (hasher.affords(id) && known == id)
+        })
+    }
+
     /// A list of the ids of these indices.
     pub fn list(&self, indices: impl IntoIterator<Item = u32>) -> NifResult<Term<'a>> {
         let ids = indices.into_iter().map(|index| self.get(index));
@@ -118,28 +127,47 @@ pub struct Hasher {
     salt: u32,
     /// What the last id was is what the next one is tried as first.
     in_binaries: Cell<bool>,
-    /// Bytes of binaries that may be read.
+    /// Whether what it reads is limited.
+    is_short: bool,
+    /// Bytes that may be read.
     left: Cell<usize>,
 }
 
-/// Bytes of ids that are read on a normal scheduler: some 0.1 ms.
+/// Bytes of ids that are read on a normal scheduler: some 0.1 ms if they are those of binaries.
 const SHORT: usize = 1 << 20;
+
+/// The bytes that an element of a list, a tuple or a map counts as: to find and hash one takes so much longer.
+const ELEMENT: usize = 32;
+
+/// 2^1024 - 1, and the same below zero, as external terms: integers beyond these may be of any size.
+const LARGE: [u8; 132] = limit(0);
+const LARGE_BELOW_ZERO: [u8; 132] = limit(1);
+
+const fn limit(sign: u8) -> [u8; 132] {
+    let mut limit = [255; 132];
+    limit[0] = 131;
+    limit[1] = 110;
+    limit[2] = 128;
+    limit[3] = sign;
+    limit
+}
 
 impl Hasher {
     /// One that reads as much as there is.
     pub fn endless() -> Self {
-        Self::new(usize::MAX)
+        Self::new(false, usize::MAX)
     }
 
     /// One that stops when a normal scheduler should not be kept busy any longer.
     pub fn short() -> Self {
-        Self::new(SHORT)
+        Self::new(true, SHORT)
     }
 
-    fn new(left: usize) -> Self {
+    fn new(is_short: bool, left: usize) -> Self {
         Self {
             salt: salt(),
             in_binaries: Cell::new(true),
+            is_short,
             left: Cell::new(left),
         }
     }
@@ -165,7 +193,75 @@ impl Hasher {
             self.in_binaries.set(false);
             return self.of_number(number);
         }
-        id.hash_internal(self.salt)
+        match self.affords(id) {
+            true => id.hash_internal(self.salt),
+            false => 0,
+        }
+    }
+
+    /// Whether all of a term may be read, by hashing or comparing it; it is charged for that.
+    ///
+    /// The size of a term that is neither small nor a binary is not known before it is walked through, which
+    /// ends as soon as it is too large.
+    pub fn affords(&self, id: Term) -> bool {
+        if !self.is_short {
+            return true;
+        }
+        let mut open = Vec::new();
+        let mut next = Some(id);
+        while let Some(term) = next {
+            if !self.opens(term, &mut open) {
+                self.left.set(0);
+                return false;
+            }
+            next = open.pop();
+        }
+        !self.has_stopped()
+    }
+
+    /// Charges for a term without its elements, and puts these to those that are open. False if its size cannot
+    /// be known, or is too much.
+    fn opens<'a>(&self, term: Term<'a>, open: &mut Vec<Term<'a>>) -> bool {
+        match term.get_type() {
+            TermType::Binary => term
+                .decode::<Binary>()
+                .is_ok_and(|bytes| self.spends(bytes.len())),
+            TermType::Integer => term.decode::<i64>().is_ok() || is_limited(term),
+            TermType::Tuple => elements(term).is_ok_and(|parts| {
+                let is_in_time = self.spends(parts.len().saturating_mul(ELEMENT));
+                if is_in_time {
+                    open.extend(parts.iter().map(|part| self::term(term.get_env(), *part)));
+                }
+                is_in_time
+            }),
+            TermType::List => match term.list_get_cell() {
+                Ok((head, tail)) => {
+                    open.extend([tail, head]);
+                    self.spends(ELEMENT)
+                }
+                Err(_) => true,
+            },
+            TermType::Map => {
+                let size = term.map_size().unwrap_or(usize::MAX);
+                let is_in_time = self.spends(size.saturating_mul(2 * ELEMENT));
+                if let (true, Some(pairs)) = (is_in_time, MapIterator::new(term)) {
+                    open.extend(pairs.flat_map(|(key, value)| [key, value]));
+                }
+                is_in_time
+            }
+            TermType::Fun | TermType::Unknown => false,
+            TermType::Atom | TermType::Float | TermType::Pid | TermType::Port | TermType::Ref => {
+                true
+            }
+        }
+    }
+
+    /// Whether there is something left after so many bytes.
+    #[inline]
+    fn spends(&self, bytes: usize) -> bool {
+        let left = self.left.get().saturating_sub(bytes);
+        self.left.set(left);
+        left > 0
     }
 
     #[inline]
@@ -176,12 +272,19 @@ impl Hasher {
 
     #[inline]
     fn of_bytes(&self, bytes: &[u8]) -> u32 {
-        let left = self.left.get().saturating_sub(bytes.len());
-        self.left.set(left);
-        match left {
-            0 => 0,
-            _ => xxhash3_seeded(bytes, u64::from(self.salt)) as u32,
+        match self.spends(bytes.len()) {
+            true => xxhash3_seeded(bytes, u64::from(self.salt)) as u32,
+            false => 0,
         }
+    }
+}
+
+/// Whether an integer has at most 1,024 bits: two whose sizes differ are compared by these alone.
+fn is_limited(number: Term) -> bool {
+    let made = |bytes| number.get_env().binary_to_term(bytes);
+    match (made(&LARGE_BELOW_ZERO), made(&LARGE)) {
+        (Some((least, _)), Some((most, _))) => least <= number && number <= most,
+        _ => false,
     }
 }
 

@@ -352,7 +352,8 @@ impl<'a> Grown<'a> {
         let mut missing = Vec::new();
         let find = |id, guess: &mut Guess| {
             let is_it = |index| ids.is(index, id);
-            guess.or(is_it, || {
+            let is_guessed = |index| ids.is_guessed(index, id, hasher);
+            guess.or(is_guessed, || {
                 let hash = hasher.hash(id);
                 base.find(hash, is_it).or_else(|| recent.find(hash, is_it))
             })
