@@ -229,11 +229,17 @@ next({I, Step, Left}) -> {I, {I + Step, Step, Left - 1}}.
 
 -spec left(non_neg_integer(), columns(), non_neg_integer()) -> non_neg_integer().
 left(Room, Columns, I) ->
-    Payloads = [column(Id, Columns, I) || Id <- [7, 8, 9]],
-    case Room - lists:sum([byte_size(Payload) || Payload <- Payloads, Payload =/= none]) of
-        Left when Left >= 0 -> Left;
-        _ -> throw(too_large)
-    end.
+    lists:foldl(
+        fun(Id, Left) ->
+            case column(Id, Columns, I) of
+                none -> Left;
+                Payload when byte_size(Payload) =< Left -> Left - byte_size(Payload);
+                _ -> throw(too_large)
+            end
+        end,
+        Room,
+        [7, 8, 9]
+    ).
 
 -spec less(pos_integer() | infinity) -> non_neg_integer() | infinity.
 less(infinity) -> infinity;
