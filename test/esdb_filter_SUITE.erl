@@ -725,18 +725,18 @@ forged_handles_count_by_their_bytes(_Config) ->
         fun esdb_filter_erl:module_info/0,
         fun erlang:self/0
     ],
-    Garbage = [none, {Yes, garbage}, {made, esdb_regex, ~"a", garbage}, KeptNo | Funs],
+    Garbage = [none, {Yes, garbage}, {made, esdb_regex, ~"a", garbage}, {1, KeptNo}, KeptNo | Funs],
     {ok, {_, Set, _}} = esdb_filter_nif:match_set([~"?a"]),
     [
         begin
             ?assertEqual(1, filter_count([#{}], {esdb_predicate, Yes, Kept})),
             ?assertEqual(0, filter_count([#{}], {esdb_predicate, No, Kept})),
-            ?assert(wildcard_match(~"ab", {esdb_wildcard, ~"a*", {1, Kept}})),
-            ?assert(regex_match(~"ab", {esdb_regex, ~"a", {1, Kept}})),
-            ?assertEqual([0], match_indices([~"ab", ~"b"], {esdb_regex, ~"a", {1, Kept}})),
+            ?assert(wildcard_match(~"ab", {esdb_wildcard, ~"a*", Kept})),
+            ?assert(regex_match(~"ab", {esdb_regex, ~"a", Kept})),
+            ?assertEqual([0], match_indices([~"ab", ~"b"], {esdb_regex, ~"a", Kept})),
             ?assertEqual(
                 [[0]],
-                esdb_filter_nif:match_set_indices([~"ba"], {esdb_match_set, Set, {1, Kept}})
+                esdb_filter_nif:match_set_indices([~"ba"], {esdb_match_set, Set, Kept})
             )
         end
      || Kept <- Garbage
