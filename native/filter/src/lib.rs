@@ -96,6 +96,8 @@ const SHORT: usize = 500_000;
 const ITEM: usize = 50;
 /// A hundredth of a millisecond.
 const STEPS_A_PERCENT: usize = 10_000;
+/// What it takes to make an expression that is not made on a dirty scheduler.
+const AN_EXPRESSION: usize = 500_000;
 /// Bytes that are compared in a nanosecond, at least.
 const BYTES_A_STEP: usize = 8;
 
@@ -204,7 +206,13 @@ fn test(kind: Atom, bytes: &[u8], size: usize) -> NifResult<Test> {
 }
 
 #[nif]
-fn make_n(kind: Atom, bytes: Binary, size: usize) -> NifResult<ResourceArc<Pattern>> {
+fn make_n(env: Env, kind: Atom, bytes: Binary, size: usize) -> NifResult<ResourceArc<Pattern>> {
+    let steps = if kind == atoms::esdb_regex() {
+        AN_EXPRESSION
+    } else {
+        Wildcard::steps_to_make(&bytes)
+    };
+    esdb_boundary::charge(env, steps, STEPS_A_PERCENT);
     Ok(ResourceArc::new(Pattern(make(kind, &bytes, size)?)))
 }
 
@@ -384,7 +392,14 @@ fn make_set(canonical: Binary, patterns: ListIterator) -> NifResult<ResourceArc<
 }
 
 #[nif]
-fn make_set_n(canonical: Binary, patterns: ListIterator) -> NifResult<ResourceArc<Patterns>> {
+fn make_set_n(
+    env: Env,
+    canonical: Binary,
+    patterns: ListIterator,
+) -> NifResult<ResourceArc<Patterns>> {
+    // There are not more patterns than that, and each is a star or less.
+    let steps = Wildcard::steps_to_make(&canonical) + canonical.len() * ITEM;
+    esdb_boundary::charge(env, steps.min(SHORT), STEPS_A_PERCENT);
     make_set(canonical, patterns)
 }
 
