@@ -99,8 +99,10 @@ A segment that cannot be read is `{error, Reason}`, with the reasons of
     set_indices_d/2
 ]).
 -on_load(init_nif/0).
-%% Dialyzer does not know that the library replaces functions, or what its handles hold.
--dialyzer({nowarn_function, is_nif_loaded/0}).
+%% Dialyzer does not know that the library replaces functions, and answers `long` then, or what its
+%% handles hold.
+-dialyzer({nowarn_function, [is_nif_loaded/0, placed/3, match/2, match_long/2]}).
+-dialyzer({nowarn_function, [wildcard_d/3, match_d/2]}).
 %% Nor what it returns in their place; and results that go through a function for all kinds of them
 %% are one type to it.
 -dialyzer([no_missing_return, no_extra_return]).
