@@ -101,8 +101,8 @@ A segment that cannot be read is `{error, Reason}`, with the reasons of
 -on_load(init_nif/0).
 %% Dialyzer does not know that the library replaces functions, and answers `long` then, or what its
 %% handles hold.
--dialyzer({nowarn_function, [is_nif_loaded/0, placed/3, match/2, match_long/2]}).
--dialyzer({nowarn_function, [wildcard_d/3, match_d/2]}).
+-dialyzer({nowarn_function, [is_nif_loaded/0, is_for_library/1, placed/3, match/2, match_long/2]}).
+-dialyzer({nowarn_function, [wildcard_d/3, match_d/2, filter_by_prefix/2, filter_by_suffix/2]}).
 %% Nor what it returns in their place; and results that go through a function for all kinds of them
 %% are one type to it.
 -dialyzer([no_missing_return, no_extra_return]).
