@@ -3,12 +3,12 @@
 The Erlang twin of the library behind `esdb_filter_nif`: patterns over texts and lists of texts.
 
 ```erlang
-1> Handle = {esdb_wildcard, ~"a*", {0, esdb_filter_erl:make(esdb_wildcard, ~"a*")}}.
+1> Handle = {esdb_wildcard, ~"a*", esdb_filter_erl:make(esdb_wildcard, ~"a*")}.
 2> esdb_filter_erl:filter([~"ab", ~"ba"], Handle).
 [<<"ab">>]
 ```
 
-A pattern is its handle `{Kind, Bytes, {Cost, Kept}}`, and the bytes decide. Where `Kept` was not
+A pattern is its handle `{Kind, Bytes, Kept}`, and the bytes decide. Where `Kept` was not
 made of them, a wildcard is made anew, and of a regular expression the answer is `stale`: whoever
 asks has to give the bytes to the parser first. What is kept is wrapped in a fun of this module, for
 nobody else can make one: so what is in a forged handle is never taken for it.
@@ -17,12 +17,13 @@ nobody else can make one: so what is in a forged handle is never taken for it.
 -export([make/2, match/2, wildcard/3, filter/2, indices/2, count/2]).
 -export([make_set/2, set_indices/2]).
 -export([has_prefix/2, has_suffix/2]).
--export_type([kind/0, kept/0, pattern/0]).
+-export_type([kind/0, sized/0, kept/0, pattern/0]).
 
 %% Dialyzer does not follow what is folded.
 -dialyzer({no_missing_return, count/2}).
 
 -type kind() :: esdb_wildcard | esdb_regex.
+-type sized() :: {kind(), binary(), Size :: non_neg_integer()}.
 -type made() ::
     {made, esdb_wildcard, binary(), esdb_wildcard_erl:wildcard()}
     | {made, esdb_regex, binary(), esdb_regex_erl:automaton()}.
@@ -46,7 +47,7 @@ kept(Made) -> fun() -> Made end.
 
 %% What this module has kept in a handle.
 -spec opened(term()) -> term().
-opened({_, Kept}) when is_function(Kept, 0) ->
+opened(Kept) when is_function(Kept, 0) ->
     case erlang:fun_info(Kept, module) of
         {module, ?MODULE} -> called(Kept);
         _ -> none
@@ -132,9 +133,9 @@ ask(Text, {made, esdb_regex, Bytes, Automaton}) ->
     {IsMatch, {made, esdb_regex, Bytes, Automaton1}}.
 
 -doc "What is kept of a set of patterns.".
--spec make_set(Canonical :: binary(), [{kind(), binary()}]) -> kept().
+-spec make_set(Canonical :: binary(), [sized()]) -> kept().
 make_set(Canonical, Patterns) ->
-    kept({made_set, Canonical, [made(Kind, Bytes) || {Kind, Bytes} <- Patterns]}).
+    kept({made_set, Canonical, [made(Kind, Bytes) || {Kind, Bytes, _} <- Patterns]}).
 
 -doc "For each text the places of the patterns that match it, from 0, ascending.".
 -spec set_indices([binary()], {esdb_match_set, binary(), term()}) ->

@@ -57,7 +57,10 @@ A field that is missing satisfies nothing but what is around it with `not`.
 ## Errors
 
 A predicate that is none, an event that is no map, a list without an end and what is neither events
-nor segments raise `badarg`. A segment that cannot be read is `{error, Reason}`, with the reasons of
+nor segments raise `badarg`. A predicate is one for packed events, too: with a fun, pid, port or
+reference in it, which no stored event has, it is none, also over maps (`{eq, owner, self()}`).
+
+A segment that cannot be read is `{error, Reason}`, with the reasons of
 `m:esdb_segment_nif`.
 """.
 
@@ -78,8 +81,8 @@ nor segments raise `badarg`. A segment that cannot be read is `{error, Reason}`,
 
 -nifs([
     implementation/0,
-    make_n/2,
-    make_d/2,
+    make_n/3,
+    make_d/3,
     wildcard_n/3,
     wildcard_d/3,
     match_n/2,
@@ -96,13 +99,15 @@ nor segments raise `badarg`. A segment that cannot be read is `{error, Reason}`,
     set_indices_d/2
 ]).
 -on_load(init_nif/0).
-%% Dialyzer does not know that the library replaces functions, or what its handles hold.
--dialyzer({nowarn_function, is_nif_loaded/0}).
+%% Dialyzer does not know that the library replaces functions, and answers `long` then, or what its
+%% handles hold.
+-dialyzer({nowarn_function, [is_nif_loaded/0, is_for_library/1, placed/3, match/2, match_long/2]}).
+-dialyzer({nowarn_function, [wildcard_d/3, match_d/2, filter_by_prefix/2, filter_by_suffix/2]}).
 %% Nor what it returns in their place; and results that go through a function for all kinds of them
 %% are one type to it.
 -dialyzer([no_missing_return, no_extra_return]).
 
-%% The pattern itself, and what this node made of it, with what it costs a byte.
+%% The pattern itself, and what this node made of it.
 -type wildcard() :: binary() | {esdb_wildcard, binary(), term()}.
 -type regex() :: binary() | {esdb_regex, Rendering :: binary(), term()}.
 -type pattern() :: wildcard() | regex().
@@ -114,12 +119,15 @@ nor segments raise `badarg`. A segment that cannot be read is `{error, Reason}`,
 -type handle() :: {esdb_wildcard | esdb_regex, binary(), term()}.
 -type made() :: reference() | esdb_filter_erl:kept().
 
-%% A step is about a nanosecond: what a normal scheduler takes is at most a millisecond.
--define(SHORT, 1_000_000).
-%% What one item of a list costs besides its bytes.
+%% More bytes, and texts, than this are not for a normal scheduler, whatever the pattern. With less
+%% the library counts what it does, and answers `long` when it should not go on there.
+-define(SHORT, 500_000).
+%% What one text of a list counts for besides its bytes.
 -define(ITEM, 50).
-%% Making an expression costs so much for each of its instructions; up to so many are made at once.
+%% An expression with so many instructions is made on a normal scheduler; and wildcards of so many
+%% bytes, of which each may be a star.
 -define(SHORT_SIZE, 200).
+-define(SHORT_PATTERN, 1_000).
 
 -spec init_nif() -> ok | {error, term()}.
 init_nif() ->
@@ -138,8 +146,8 @@ is_nif_loaded() -> implementation() =:= nif.
 -doc "The handle of a wildcard. Every binary is a wildcard; anything else is `badarg`.".
 -spec compile_wildcard(Pattern :: wildcard()) -> {ok, wildcard()}.
 compile_wildcard(Pattern) ->
-    {esdb_wildcard, Bytes, _} = wildcard(Pattern),
-    {ok, {esdb_wildcard, Bytes, {cost(Bytes), make_n(esdb_wildcard, Bytes)}}}.
+    Bytes = text_of(esdb_wildcard, Pattern),
+    {ok, {esdb_wildcard, Bytes, made(esdb_wildcard, Bytes, 0)}}.
 
 -doc """
 The handle of a regular expression.
@@ -177,8 +185,9 @@ compile_predicate(Predicate) ->
 -doc """
 The handle of many patterns, to be asked at once: wildcards as text, or handles of either kind.
 
-Wildcards that are literals, `p*` or `*s` cost next to nothing however many there are: they are
-looked up. A list with anything else in it is `badarg`.
+In the library, wildcards that are literals, `p*` or `*s` are looked up, once for each length that
+they have: how many share a length hardly matters. Any other pattern is tried by itself, and so is
+every one in Erlang. A list with anything else in it is `badarg`.
 """.
 -spec match_set(Patterns :: [pattern()] | match_set()) -> {ok, match_set()}.
 match_set({esdb_match_set, Canonical, _}) -> {ok, set_handle(set_patterns(Canonical))};
@@ -254,43 +263,56 @@ filter_by_regex(Items, Pattern) ->
 -doc "The texts that begin with `Prefix`, in their order.".
 -spec filter_by_prefix(Items :: [binary()], Prefix :: binary()) -> [binary()].
 filter_by_prefix(Items, Prefix) when is_binary(Prefix) ->
-    _ = weight(Items, 0),
-    [Item || Item <- Items, esdb_filter_erl:has_prefix(Item, Prefix)];
+    case is_for_library(Prefix) of
+        true ->
+            filter(Items, {esdb_wildcard, <<Prefix/binary, $*>>, none});
+        false ->
+            _ = weight(Items, 0),
+            [Item || Item <- Items, esdb_filter_erl:has_prefix(Item, Prefix)]
+    end;
 filter_by_prefix(_, _) ->
     error(badarg).
 
 -doc "The texts that end with `Suffix`, in their order.".
 -spec filter_by_suffix(Items :: [binary()], Suffix :: binary()) -> [binary()].
 filter_by_suffix(Items, Suffix) when is_binary(Suffix) ->
-    _ = weight(Items, 0),
-    [Item || Item <- Items, esdb_filter_erl:has_suffix(Item, Suffix)];
+    case is_for_library(Suffix) of
+        true ->
+            filter(Items, {esdb_wildcard, <<$*, Suffix/binary>>, none});
+        false ->
+            _ = weight(Items, 0),
+            [Item || Item <- Items, esdb_filter_erl:has_suffix(Item, Suffix)]
+    end;
 filter_by_suffix(_, _) ->
     error(badarg).
 
 -doc "The places of the texts that match, from 0, ascending. A pattern as text is a wildcard.".
 -spec match_indices(Items :: [binary()], Pattern :: pattern()) -> [non_neg_integer()].
 match_indices(Items, Pattern) ->
-    Handle = pattern(Pattern),
-    case work(weight(Items, 0), Handle) of
-        short -> fresh(indices_n(Items, Handle), Handle, fun(H) -> indices_n(Items, H) end);
-        long -> fresh(indices_d(Items, Handle), Handle, fun(H) -> indices_d(Items, H) end)
-    end.
+    Weight = weight(Items, 0),
+    asked(Weight, pattern(Pattern), fun
+        (short, Handle) -> indices_n(Items, Handle);
+        (long, Handle) -> indices_d(Items, Handle)
+    end).
 
 -doc "How many texts match. A pattern as text is a wildcard.".
 -spec count_matches(Items :: [binary()], Pattern :: pattern()) -> non_neg_integer().
 count_matches(Items, Pattern) ->
-    Handle = pattern(Pattern),
-    case work(weight(Items, 0), Handle) of
-        short -> fresh(count_n(Items, Handle), Handle, fun(H) -> count_n(Items, H) end);
-        long -> fresh(count_d(Items, Handle), Handle, fun(H) -> count_d(Items, H) end)
-    end.
+    Weight = weight(Items, 0),
+    asked(Weight, pattern(Pattern), fun
+        (short, Handle) -> count_n(Items, Handle);
+        (long, Handle) -> count_d(Items, Handle)
+    end).
 
 -doc "For each text the places of the patterns that match it, from 0, ascending.".
 -spec match_set_indices(Items :: [binary()], Set :: match_set() | [pattern()]) ->
     [[non_neg_integer()]].
-match_set_indices(Items, {esdb_match_set, _, _} = Set) ->
+match_set_indices(Items, {esdb_match_set, _, _} = Handle) ->
     Weight = weight(Items, 0),
-    fresh(set_indices(Items, Weight, Set), Set, fun(S) -> set_indices(Items, Weight, S) end);
+    asked(Weight, Handle, fun
+        (short, Set) -> set_indices_n(Items, Set);
+        (long, Set) -> set_indices_d(Items, Set)
+    end);
 match_set_indices(Items, Patterns) ->
     {ok, Set} = match_set(Patterns),
     match_set_indices(Items, Set).
@@ -437,6 +459,13 @@ wildcard(Bytes) when is_binary(Bytes) -> {esdb_wildcard, Bytes, none};
 wildcard({esdb_wildcard, Bytes, _} = Handle) when is_binary(Bytes) -> Handle;
 wildcard(_) -> error(badarg).
 
+%% Whether the library can be asked, to which it has to mean itself in a wildcard. The twin would
+%% take half as long again as a comprehension.
+-spec is_for_library(binary()) -> boolean().
+is_for_library(Bytes) ->
+    is_nif_loaded() andalso binary:match(Bytes, ~"*") =:= nomatch andalso
+        binary:match(Bytes, ~"?") =:= nomatch.
+
 -spec regex(regex() | term()) -> handle() | invalid.
 regex({esdb_regex, Bytes, _} = Handle) when is_binary(Bytes) ->
     Handle;
@@ -453,62 +482,88 @@ pattern(Pattern) -> wildcard(Pattern).
 -spec regex_handle(esdb_regex_erl:parsed()) -> handle().
 regex_handle(Parsed) ->
     Rendering = esdb_regex_erl:rendering(Parsed),
-    case esdb_regex_erl:size(Parsed) of
-        Size when Size =< ?SHORT_SIZE ->
-            {esdb_regex, Rendering, {Size, make_n(esdb_regex, Rendering)}};
-        Size ->
-            {esdb_regex, Rendering, {Size, make_d(esdb_regex, Rendering)}}
+    {esdb_regex, Rendering, made(esdb_regex, Rendering, esdb_regex_erl:size(Parsed))}.
+
+-spec made(esdb_filter_erl:kind(), binary(), Size :: non_neg_integer()) -> made().
+made(Kind, Bytes, Size) when Size =< ?SHORT_SIZE, byte_size(Bytes) =< ?SHORT_PATTERN ->
+    make_n(Kind, Bytes, Size);
+made(Kind, Bytes, Size) ->
+    make_d(Kind, Bytes, Size).
+
+%% The answer, on the scheduler that it needs; what a handle says of its pattern is not asked.
+-spec asked(non_neg_integer(), Handle, fun((short | long, Handle) -> X | stale | long)) -> X when
+    Handle :: handle() | match_set().
+asked(Weight, Handle, Ask) ->
+    case placed(Weight, Handle, Ask) of
+        stale -> placed(Weight, fresh(Handle), Ask);
+        Answer -> Answer
     end.
 
-%% An answer, or the answer of what is made of a handle that is of another node, or of none.
--spec fresh(X | stale, handle() | match_set(), fun((handle() | match_set()) -> X | stale)) -> X.
-fresh(stale, {esdb_match_set, Canonical, _}, Again) ->
-    Again(set_handle(set_patterns(Canonical)));
-fresh(stale, {esdb_regex, Bytes, _}, Again) ->
-    case esdb_regex_erl:parse(Bytes) of
-        {ok, Parsed} -> Again(regex_handle(Parsed));
-        {error, _} -> error(badarg)
+-spec placed(non_neg_integer(), Handle, fun((short | long, Handle) -> X | stale | long)) ->
+    X | stale
+when
+    Handle :: handle() | match_set().
+placed(Weight, Handle, Ask) when Weight =< ?SHORT ->
+    case Ask(short, Handle) of
+        long -> Ask(long, Handle);
+        Answer -> Answer
     end;
-fresh(Answer, _, _) ->
-    Answer.
+placed(_, Handle, Ask) ->
+    Ask(long, Handle).
+
+%% Anew, where what a handle has is of another node, or of none.
+-spec fresh(handle() | match_set()) -> handle() | match_set().
+fresh({esdb_match_set, Canonical, _}) ->
+    set_handle(set_patterns(Canonical));
+fresh({esdb_regex, Bytes, _}) ->
+    case esdb_regex_erl:parse(Bytes) of
+        {ok, Parsed} -> regex_handle(Parsed);
+        {error, _} -> error(badarg)
+    end.
 
 -spec match(binary(), handle()) -> boolean().
-match(Text, {esdb_wildcard, Bytes, Kept} = Handle) ->
-    case work(byte_size(Text), Handle) of
-        short -> wildcard_n(Text, Bytes, Kept);
-        long -> wildcard_d(Text, Bytes, Kept)
+match(Text, {esdb_wildcard, Bytes, Kept}) ->
+    case wildcard_n(Text, Bytes, Kept) of
+        long -> wildcard_d(Text, Bytes, Kept);
+        Answer -> Answer
     end;
 match(Text, Handle) ->
-    Answer =
-        case work(byte_size(Text), Handle) of
-            short -> match_n(Text, Handle);
-            long -> match_d(Text, Handle)
-        end,
-    case Answer of
-        stale -> fresh(stale, Handle, fun(Made) -> match(Text, Made) end);
-        _ -> Answer
+    case match_n(Text, Handle) of
+        long -> match_long(Text, Handle);
+        stale -> match(Text, fresh(Handle));
+        Answer -> Answer
+    end.
+
+-spec match_long(binary(), handle()) -> boolean().
+match_long(Text, Handle) ->
+    case match_d(Text, Handle) of
+        stale -> match_long(Text, fresh(Handle));
+        Answer -> Answer
     end.
 
 -spec filter([binary()], handle()) -> [binary()].
 filter(Items, Handle) ->
-    case work(weight(Items, 0), Handle) of
-        short -> fresh(filter_n(Items, Handle), Handle, fun(H) -> filter_n(Items, H) end);
-        long -> fresh(filter_d(Items, Handle), Handle, fun(H) -> filter_d(Items, H) end)
-    end.
+    asked(weight(Items, 0), Handle, fun
+        (short, Pattern) -> filter_n(Items, Pattern);
+        (long, Pattern) -> filter_d(Items, Pattern)
+    end).
 
 %% Sets
 
--spec set_pattern(pattern() | term()) -> {esdb_filter_erl:kind(), binary()}.
+%% With the size of a regular expression.
+-spec set_pattern(pattern() | term()) -> esdb_filter_erl:sized().
 set_pattern({esdb_regex, Bytes, _}) when is_binary(Bytes) ->
     case esdb_regex_erl:parse(Bytes) of
-        {ok, Parsed} -> {esdb_regex, esdb_regex_erl:rendering(Parsed)};
-        {error, _} -> error(badarg)
+        {ok, Parsed} ->
+            {esdb_regex, esdb_regex_erl:rendering(Parsed), esdb_regex_erl:size(Parsed)};
+        {error, _} ->
+            error(badarg)
     end;
 set_pattern(Pattern) ->
-    {esdb_wildcard, text_of(esdb_wildcard, Pattern)}.
+    {esdb_wildcard, text_of(esdb_wildcard, Pattern), 0}.
 
 %% The patterns that the canonical bytes of a set name.
--spec set_patterns(term()) -> [{esdb_filter_erl:kind(), binary()}].
+-spec set_patterns(term()) -> [esdb_filter_erl:sized()].
 set_patterns(<<131, Tag, _/binary>> = Canonical) when Tag =/= $P ->
     Written = fun
         ({Kind, Bytes}) -> set_pattern({Kind, Bytes, none});
@@ -518,22 +573,26 @@ set_patterns(<<131, Tag, _/binary>> = Canonical) when Tag =/= $P ->
 set_patterns(_) ->
     error(badarg).
 
--spec set_handle([{esdb_filter_erl:kind(), binary()}]) -> match_set().
+-spec set_handle([esdb_filter_erl:sized()]) -> match_set().
 set_handle(Patterns) ->
-    Canonical = term_to_binary(Patterns, [deterministic, {minor_version, 2}]),
-    Cost = lists:sum([cost(Bytes) || {_, Bytes} <- Patterns]) + length(Patterns),
-    IsShort = Cost =< ?SHORT_SIZE andalso lists:keyfind(esdb_regex, 1, Patterns) =:= false,
-    case IsShort of
-        true -> {esdb_match_set, Canonical, {Cost, make_set_n(Canonical, Patterns)}};
-        false -> {esdb_match_set, Canonical, {Cost, make_set_d(Canonical, Patterns)}}
+    Named = [{Kind, Bytes} || {Kind, Bytes, _} <- Patterns],
+    Canonical = term_to_binary(Named, [deterministic, {minor_version, 2}]),
+    {esdb_match_set, Canonical, made_set(Canonical, Patterns)}.
+
+%% The canonical bytes have those of each pattern, and some more.
+-spec made_set(binary(), [esdb_filter_erl:sized()]) -> made().
+made_set(Canonical, Patterns) ->
+    IsSmall = byte_size(Canonical) =< 4 * ?SHORT_PATTERN,
+    case IsSmall andalso are_short(Patterns, ?SHORT_PATTERN) of
+        true -> make_set_n(Canonical, Patterns);
+        false -> make_set_d(Canonical, Patterns)
     end.
 
--spec set_indices([binary()], non_neg_integer(), match_set()) -> [[non_neg_integer()]] | stale.
-set_indices(Items, Weight, Set) ->
-    case work(Weight, Set) of
-        short -> set_indices_n(Items, Set);
-        long -> set_indices_d(Items, Set)
-    end.
+-spec are_short([esdb_filter_erl:sized()], integer()) -> boolean().
+are_short([{esdb_wildcard, Bytes, _} | Patterns], Left) when Left > 0 ->
+    are_short(Patterns, Left - byte_size(Bytes) - 1);
+are_short(Patterns, Left) ->
+    Patterns =:= [] andalso Left >= 0.
 
 -spec each(fun((term()) -> X), [term()] | term()) -> [X].
 each(Fun, [Item | Items]) -> [Fun(Item) | each(Fun, Items)];
@@ -542,19 +601,6 @@ each(_, _) -> error(badarg).
 
 %% Work
 
-%% What a wildcard costs a byte: only a piece with question marks is compared at each place.
--spec cost(binary()) -> pos_integer().
-cost(Bytes) ->
-    case binary:match(Bytes, ~"?") of
-        nomatch -> 1;
-        _ -> byte_size(Bytes)
-    end.
-
--spec work(non_neg_integer(), handle() | match_set()) -> short | long.
-work(Weight, {_, _, {Cost, _}}) when is_integer(Cost), Weight * Cost =< ?SHORT -> short;
-work(Weight, {esdb_wildcard, Bytes, none}) when Weight * byte_size(Bytes) =< ?SHORT -> short;
-work(_, _) -> long.
-
 -spec weight([binary()] | term(), non_neg_integer()) -> non_neg_integer().
 weight([Item | Items], Sum) when is_binary(Item) -> weight(Items, Sum + byte_size(Item) + ?ITEM);
 weight([], Sum) -> Sum;
@@ -562,50 +608,50 @@ weight(_, _) -> error(badarg).
 
 %% Replaced when the library is loaded: _n on the caller's scheduler, _d on a dirty one
 
--spec make_n(esdb_filter_erl:kind(), binary()) -> made().
-make_n(Kind, Bytes) -> esdb_filter_erl:make(Kind, Bytes).
+-spec make_n(esdb_filter_erl:kind(), binary(), non_neg_integer()) -> made().
+make_n(Kind, Bytes, _Size) -> esdb_filter_erl:make(Kind, Bytes).
 
--spec make_d(esdb_filter_erl:kind(), binary()) -> made().
-make_d(Kind, Bytes) -> esdb_filter_erl:make(Kind, Bytes).
+-spec make_d(esdb_filter_erl:kind(), binary(), non_neg_integer()) -> made().
+make_d(Kind, Bytes, _Size) -> esdb_filter_erl:make(Kind, Bytes).
 
 %% The library needs the bytes only.
--spec wildcard_n(binary(), binary(), term()) -> boolean().
+-spec wildcard_n(binary(), binary(), term()) -> boolean() | long.
 wildcard_n(Text, Bytes, Kept) -> esdb_filter_erl:wildcard(Text, Bytes, Kept).
 
 -spec wildcard_d(binary(), binary(), term()) -> boolean().
 wildcard_d(Text, Bytes, Kept) -> esdb_filter_erl:wildcard(Text, Bytes, Kept).
 
--spec match_n(binary(), handle()) -> boolean() | stale.
+-spec match_n(binary(), handle()) -> boolean() | stale | long.
 match_n(Text, Handle) -> esdb_filter_erl:match(Text, Handle).
 
 -spec match_d(binary(), handle()) -> boolean() | stale.
 match_d(Text, Handle) -> esdb_filter_erl:match(Text, Handle).
 
--spec filter_n([binary()], handle()) -> [binary()] | stale.
+-spec filter_n([binary()], handle()) -> [binary()] | stale | long.
 filter_n(Items, Handle) -> esdb_filter_erl:filter(Items, Handle).
 
 -spec filter_d([binary()], handle()) -> [binary()] | stale.
 filter_d(Items, Handle) -> esdb_filter_erl:filter(Items, Handle).
 
--spec indices_n([binary()], handle()) -> [non_neg_integer()] | stale.
+-spec indices_n([binary()], handle()) -> [non_neg_integer()] | stale | long.
 indices_n(Items, Handle) -> esdb_filter_erl:indices(Items, Handle).
 
 -spec indices_d([binary()], handle()) -> [non_neg_integer()] | stale.
 indices_d(Items, Handle) -> esdb_filter_erl:indices(Items, Handle).
 
--spec count_n([binary()], handle()) -> non_neg_integer() | stale.
+-spec count_n([binary()], handle()) -> non_neg_integer() | stale | long.
 count_n(Items, Handle) -> esdb_filter_erl:count(Items, Handle).
 
 -spec count_d([binary()], handle()) -> non_neg_integer() | stale.
 count_d(Items, Handle) -> esdb_filter_erl:count(Items, Handle).
 
--spec make_set_n(binary(), [{esdb_filter_erl:kind(), binary()}]) -> made().
+-spec make_set_n(binary(), [esdb_filter_erl:sized()]) -> made().
 make_set_n(Canonical, Patterns) -> esdb_filter_erl:make_set(Canonical, Patterns).
 
--spec make_set_d(binary(), [{esdb_filter_erl:kind(), binary()}]) -> made().
+-spec make_set_d(binary(), [esdb_filter_erl:sized()]) -> made().
 make_set_d(Canonical, Patterns) -> esdb_filter_erl:make_set(Canonical, Patterns).
 
--spec set_indices_n([binary()], match_set()) -> [[non_neg_integer()]] | stale.
+-spec set_indices_n([binary()], match_set()) -> [[non_neg_integer()]] | stale | long.
 set_indices_n(Items, Set) -> esdb_filter_erl:set_indices(Items, Set).
 
 -spec set_indices_d([binary()], match_set()) -> [[non_neg_integer()]] | stale.

@@ -322,7 +322,7 @@ compile({between, Path, Low, High}) when
 compile({between, _, _, _}) ->
     compile(false);
 compile({Op, Path, Values}) when Op =:= in; Op =:= any_of ->
-    member(Op, Path, #{Value => [] || Value <- Values}, [N || N <- Values, is_number(N)]);
+    member(Op, Path, esdb_member_erl:new(Values));
 compile({equals_bytes, Path, Bytes}) ->
     equal(eq, Path, Bytes);
 compile({Op, Path, Bytes}) ->
@@ -365,10 +365,9 @@ compared(lt, Path, B) when is_binary(B) -> ?ON(Path, V, is_binary(V) andalso V <
 compared(lte, Path, B) when is_binary(B) -> ?ON(Path, V, is_binary(V) andalso V =< B);
 compared(_, _, _) -> compile(false).
 
--spec member(in | any_of, normal_path(), #{term() => []}, [number()]) -> test().
-member(in, Path, Set, []) -> ?ON(Path, V, is_map_key(V, Set));
-member(in, Path, Set, Numbers) -> ?ON(Path, V, is_in(V, Set, Numbers));
-member(any_of, Path, Set, Numbers) -> ?ON(Path, V, is_any_in(V, Set, Numbers)).
+-spec member(in | any_of, normal_path(), esdb_member_erl:set()) -> test().
+member(in, Path, Set) -> ?ON(Path, V, esdb_member_erl:is_in(V, Set));
+member(any_of, Path, Set) -> ?ON(Path, V, esdb_member_erl:is_any_in(V, Set)).
 
 -spec text(prefix | suffix | infix | wildcard | regex, normal_path(), binary()) -> test().
 text(prefix, Path, Prefix) ->
@@ -401,27 +400,6 @@ field(_, Keys, Event) -> lookup(Keys, Event).
 lookup([Key], Map) when is_map_key(Key, Map) -> {value, map_get(Key, Map)};
 lookup([Key | Keys], Map) when is_map_key(Key, Map) -> lookup(Keys, map_get(Key, Map));
 lookup(_, _) -> missing.
-
-%% Exactly, and a number also by its value.
--spec is_in(term(), #{term() => []}, [number()]) -> boolean().
-is_in(Value, Set, _) when is_map_key(Value, Set) -> true;
-is_in(Value, _, Numbers) when is_number(Value) -> lists:any(fun(N) -> N == Value end, Numbers);
-is_in(_, _, _) -> false.
-
-%% Of an improper list the end is no member.
--spec is_any_in(term(), #{term() => []}, [number()]) -> boolean().
-is_any_in([Value | Values], Set, Numbers) ->
-    is_in(Value, Set, Numbers) orelse is_member_in(Values, Set, Numbers);
-is_any_in([], _, _) ->
-    false;
-is_any_in(Value, Set, Numbers) ->
-    is_in(Value, Set, Numbers).
-
--spec is_member_in(term(), #{term() => []}, [number()]) -> boolean().
-is_member_in([Value | Values], Set, Numbers) ->
-    is_in(Value, Set, Numbers) orelse is_member_in(Values, Set, Numbers);
-is_member_in(_, _, _) ->
-    false.
 
 %% Handles
 

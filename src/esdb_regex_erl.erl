@@ -70,21 +70,32 @@ tells apart share their transitions.
 
 %% Parser
 
-%% `end_at` is the size of the pattern: what is left tells the position.
+%% `end_at` is the size of the pattern: what is left tells the position. `size` is at most what
+%% `measure/1` will say of all that is read so far: so nothing is read on when it is too large.
 -type context() :: #{
     end_at := non_neg_integer(),
+    size := non_neg_integer(),
     depth := non_neg_integer(),
     ignore_case := boolean(),
     multi_line := boolean(),
     dot_all := boolean()
 }.
 
--doc "Parses a pattern; the mistake is the first one, except that the size is judged last.".
+-doc """
+Parses a pattern; the mistake is the first one.
+
+That a pattern is too large is found behind the part that makes it so, or at its end.
+""".
 -spec parse(Pattern :: binary()) -> {ok, parsed()} | {error, mistake()}.
 parse(Pattern) ->
     End = byte_size(Pattern),
     Context = #{
-        end_at => End, depth => 0, ignore_case => false, multi_line => false, dot_all => false
+        end_at => End,
+        size => 0,
+        depth => 0,
+        ignore_case => false,
+        multi_line => false,
+        dot_all => false
     },
     try
         Ast = whole(Pattern, Context),
@@ -107,7 +118,10 @@ mistake(Rest, #{end_at := End}, Reason) -> throw({mistake, End - byte_size(Rest)
 -spec alternatives(binary(), context(), [ast()]) -> {ast(), binary()}.
 alternatives(Text, Context, Before) ->
     case sequence(Text, Context, []) of
-        {Ast, <<$|, Rest/binary>>, Context1} -> alternatives(Rest, Context1, [Ast | Before]);
+        {?EMPTY = Ast, <<$|, Rest/binary>>, Context1} ->
+            alternatives(Rest, larger(1, Rest, Context1), [Ast | Before]);
+        {Ast, <<$|, Rest/binary>>, Context1} ->
+            alternatives(Rest, Context1, [Ast | Before]);
         {Ast, Rest, _} -> {alt(lists:reverse(Before, [Ast])), Rest}
     end.
 
@@ -133,11 +147,20 @@ sequence(Text, Context, Done) ->
 -spec repeated(ast(), binary(), context(), [ast()]) -> {ast(), binary(), context()}.
 repeated(Ast, Text, Context, Done) ->
     case repetition(Text, Context) of
-        none ->
-            sequence(Text, Context, [Ast | Done]);
-        {Min, Max, Rest} ->
-            sequence(once(Rest, Context), Context, [repeat(Ast, Min, Max) | Done])
+        none -> part(Ast, Text, Context, Done);
+        {Min, Max, Rest} -> part(repeat(Ast, Min, Max), once(Rest, Context), Context, Done)
     end.
+
+-spec part(ast(), binary(), context(), [ast()]) -> {ast(), binary(), context()}.
+part(?EMPTY, Text, Context, Done) ->
+    sequence(Text, Context, Done);
+part(Ast, Text, Context, Done) ->
+    sequence(Text, larger(measure(Ast), Text, Context), [Ast | Done]).
+
+-spec larger(pos_integer(), binary(), context()) -> context().
+larger(By, Rest, #{size := Size} = Context) ->
+    Size + By =< ?MAX_SIZE orelse mistake(Rest, Context, {too_large, ?MAX_SIZE}),
+    Context#{size := Size + By}.
 
 %% Whether few or many are preferred changes nothing where only yes or no is asked.
 -spec once(binary(), context()) -> binary().
@@ -320,15 +343,18 @@ digit(_, Text, Context) -> mistake(Text, Context, invalid_hex).
 
 %% Classes. A `]` right at the beginning is a member.
 
+%% However long a class is, there are not many ranges.
+-type ranges() :: #{byte_range() => []}.
+
 -spec class(binary(), binary(), context()) -> {ast(), binary()}.
 class(<<"^]", Rest/binary>>, Text, Context) ->
-    excluding(member($], Rest, Text, Context, []), Context);
+    excluding(member($], Rest, Text, Context, #{}), Context);
 class(<<$^, Rest/binary>>, Text, Context) ->
-    excluding(members(Rest, Text, Context, []), Context);
+    excluding(members(Rest, Text, Context, #{}), Context);
 class(<<$], Rest/binary>>, Text, Context) ->
-    including(member($], Rest, Text, Context, []), Context);
+    including(member($], Rest, Text, Context, #{}), Context);
 class(Rest, Text, Context) ->
-    including(members(Rest, Text, Context, []), Context).
+    including(members(Rest, Text, Context, #{}), Context).
 
 -spec including({[byte_range()], binary()}, context()) -> {ast(), binary()}.
 including({Ranges, Rest}, Context) -> {{class, folded(Ranges, Context)}, Rest}.
@@ -336,18 +362,18 @@ including({Ranges, Rest}, Context) -> {{class, folded(Ranges, Context)}, Rest}.
 -spec excluding({[byte_range()], binary()}, context()) -> {ast(), binary()}.
 excluding({Ranges, Rest}, Context) -> {{class, negated(folded(Ranges, Context))}, Rest}.
 
--spec members(binary(), binary(), context(), [byte_range()]) -> {[byte_range()], binary()}.
+-spec members(binary(), binary(), context(), ranges()) -> {[byte_range()], binary()}.
 members(<<$], Rest/binary>>, _, _, Done) ->
-    {Done, Rest};
+    {maps:keys(Done), Rest};
 members(<<"[:", Rest/binary>> = At, Text, Context, Done) ->
     {Ranges, Rest1} = named(binary:split(Rest, ~":]"), At, Context),
-    members(Rest1, Text, Context, Ranges ++ Done);
+    members(Rest1, Text, Context, with(Ranges, Done));
 members(<<$\\, $b, _/binary>> = At, _, Context, _) ->
     mistake(At, Context, {unknown_escape, $b});
 members(<<$\\, Rest/binary>> = At, Text, Context, Done) ->
     case escaped(Rest, At, Context) of
         {byte, C, Rest1} -> member(C, Rest1, Text, Context, Done);
-        {class, Ranges, Rest1} -> after_class(Rest1, Text, Context, Ranges ++ Done)
+        {class, Ranges, Rest1} -> after_class(Rest1, Text, Context, with(Ranges, Done))
     end;
 members(<<C, Rest/binary>>, Text, Context, Done) ->
     member(C, Rest, Text, Context, Done);
@@ -355,25 +381,25 @@ members(<<>>, Text, Context, _) ->
     mistake(Text, Context, unclosed_class).
 
 %% A class is no end of a range: a minus behind it has to be the last member.
--spec after_class(binary(), binary(), context(), [byte_range()]) -> {[byte_range()], binary()}.
+-spec after_class(binary(), binary(), context(), ranges()) -> {[byte_range()], binary()}.
 after_class(<<$-, C, _/binary>> = At, _, Context, _) when C =/= $] ->
     mistake(At, Context, invalid_range);
 after_class(Rest, Text, Context, Done) ->
     members(Rest, Text, Context, Done).
 
 %% The byte C, which may begin a range.
--spec member(byte(), binary(), binary(), context(), [byte_range()]) -> {[byte_range()], binary()}.
+-spec member(byte(), binary(), binary(), context(), ranges()) -> {[byte_range()], binary()}.
 member(C, <<"-]", _/binary>> = Rest, Text, Context, Done) ->
-    members(Rest, Text, Context, [{C, C} | Done]);
+    members(Rest, Text, Context, Done#{{C, C} => []});
 member(C, <<$-, Rest/binary>> = At, Text, Context, Done) ->
     case range_end(Rest, Text, Context) of
         {byte, Last, Rest1} when Last >= C ->
-            members(Rest1, Text, Context, [{C, Last} | Done]);
+            members(Rest1, Text, Context, Done#{{C, Last} => []});
         _ ->
             mistake(At, Context, invalid_range)
     end;
 member(C, Rest, Text, Context, Done) ->
-    members(Rest, Text, Context, [{C, C} | Done]).
+    members(Rest, Text, Context, Done#{{C, C} => []}).
 
 -spec range_end(binary(), binary(), context()) ->
     {byte, byte(), binary()} | {class, [byte_range()], binary()}.
@@ -382,6 +408,9 @@ range_end(<<$\\, Rest/binary>> = At, _, Context) -> escaped(Rest, At, Context);
 range_end(<<"[:", _/binary>> = At, _, Context) -> mistake(At, Context, invalid_range);
 range_end(<<C, Rest/binary>>, _, _) -> {byte, C, Rest};
 range_end(<<>>, Text, Context) -> mistake(Text, Context, unclosed_class).
+
+-spec with([byte_range()], ranges()) -> ranges().
+with(Ranges, Done) -> maps:merge(Done, maps:from_keys(Ranges, [])).
 
 -spec named([binary()], binary(), context()) -> {[byte_range()], binary()}.
 named([<<$^, Name/binary>>, Rest], At, Context) ->

@@ -48,6 +48,8 @@ all() ->
         packed_events_answer_as_maps,
         segments_that_cannot_be_read,
         forged_handles_count_by_their_bytes,
+        numbers_are_in_by_their_value,
+        what_is_too_large_is_told_where_it_is,
         real_events,
         tables_of_the_guide,
         misuse_is_badarg,
@@ -714,6 +716,31 @@ segments_that_cannot_be_read(_Config) ->
      || Function <- over_events()
     ].
 
+numbers_are_in_by_their_value(_Config) ->
+    Numbers = [0, -0.0, 0.0, 1, 1.0, 2.5, -7, -7.0, 1 bsl 53, (1 bsl 53) + 1, 9007199254740992.0],
+    More = Numbers ++ [1.0e300, trunc(1.0e300), 0.5, 5.0e-324, [1], [1.0], ~"1"],
+    [
+        ?assertEqual(
+            {One, Of, filter_count([#{x => One}], {eq, x, Of})},
+            {One, Of, filter_count([#{x => One}], {Op, x, [~"other", Of]})}
+        )
+     || One <- More, Of <- More, not is_list(One), not is_list(Of), Op <- [in, any_of]
+    ],
+    ?assertEqual(1, filter_count([#{x => [1]}, #{x => [1.0]}], {in, x, [[1]]})),
+    ?assertEqual(2, filter_count([#{x => [1]}, #{x => [1.0]}], {any_of, x, [1]})).
+
+what_is_too_large_is_told_where_it_is(_Config) ->
+    Mistake = fun(Pattern) -> esdb_filter_nif:compile_regex(iolist_to_binary(Pattern)) end,
+    Large = fun(At) -> {error, {invalid_pattern, {At, {too_large, 10_000}}}} end,
+    ?assertEqual(Large(10_001), Mistake(binary:copy(~"a", 1_000_000))),
+    ?assertEqual(Large(10_001), Mistake(binary:copy(~"|", 1_000_000))),
+    ?assertEqual(Large(13), Mistake(~"(a{200}){100}b)")),
+    ?assertMatch({ok, _}, Mistake(binary:copy(~"a", 10_000))),
+    ?assertMatch({ok, _}, Mistake(binary:copy(~"()", 100_000))),
+    ?assertMatch({ok, _}, Mistake([$[, binary:copy(~"abc", 100_000), $]])),
+    %% Each alternative counts one more: known only at the end.
+    ?assertEqual(Large(11_999), Mistake([lists:duplicate(5_999, ~"a|"), $a])).
+
 %% What a handle carries besides its bytes may be anything.
 forged_handles_count_by_their_bytes(_Config) ->
     {ok, {_, No, KeptNo}} = esdb_filter_nif:compile_predicate(false),
@@ -725,18 +752,18 @@ forged_handles_count_by_their_bytes(_Config) ->
         fun esdb_filter_erl:module_info/0,
         fun erlang:self/0
     ],
-    Garbage = [none, {Yes, garbage}, {made, esdb_regex, ~"a", garbage}, KeptNo | Funs],
+    Garbage = [none, {Yes, garbage}, {made, esdb_regex, ~"a", garbage}, {1, KeptNo}, KeptNo | Funs],
     {ok, {_, Set, _}} = esdb_filter_nif:match_set([~"?a"]),
     [
         begin
             ?assertEqual(1, filter_count([#{}], {esdb_predicate, Yes, Kept})),
             ?assertEqual(0, filter_count([#{}], {esdb_predicate, No, Kept})),
-            ?assert(wildcard_match(~"ab", {esdb_wildcard, ~"a*", {1, Kept}})),
-            ?assert(regex_match(~"ab", {esdb_regex, ~"a", {1, Kept}})),
-            ?assertEqual([0], match_indices([~"ab", ~"b"], {esdb_regex, ~"a", {1, Kept}})),
+            ?assert(wildcard_match(~"ab", {esdb_wildcard, ~"a*", Kept})),
+            ?assert(regex_match(~"ab", {esdb_regex, ~"a", Kept})),
+            ?assertEqual([0], match_indices([~"ab", ~"b"], {esdb_regex, ~"a", Kept})),
             ?assertEqual(
                 [[0]],
-                esdb_filter_nif:match_set_indices([~"ba"], {esdb_match_set, Set, {1, Kept}})
+                esdb_filter_nif:match_set_indices([~"ba"], {esdb_match_set, Set, Kept})
             )
         end
      || Kept <- Garbage

@@ -143,9 +143,9 @@ junk() ->
         {1 bsl 80, 1},
         {'$make', erlang, element, [3, handle(compile_wildcard, ~"b")]},
         {'$make', erlang, element, [3, handle(compile_predicate, false)]},
-        {1, {made, esdb_wildcard, ~"a", garbage}},
-        {1, fun() -> {made, esdb_regex, ~"a", garbage} end},
-        {1, fun esdb_filter_erl:module_info/0},
+        {made, esdb_wildcard, ~"a", garbage},
+        fun() -> {made, esdb_regex, ~"a", garbage} end,
+        fun esdb_filter_erl:module_info/0,
         fun() -> {~"a", fun(_) -> true end} end,
         fun esdb_predicate_erl:module_info/0,
         []

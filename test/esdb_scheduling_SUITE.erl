@@ -40,6 +40,8 @@ all() ->
         many_small_items_do_not_block,
         dictionaries_do_not_block,
         aggregates_do_not_block,
+        filters_do_not_block,
+        short_filters_do_not_block,
         questions_to_segments_do_not_block,
         questions_to_short_segments_do_not_block,
         graphs_do_not_block,
@@ -240,14 +242,92 @@ aggregates_do_not_block(_Config) ->
     %% Few events, and work for each.
     Long = Of(1 bsl 4_000_000, 100),
     Short = Of(1 bsl 70, 1000),
+    Key = binary:copy(~"k", min(1_000_000, byte_size(data()) div 10)),
+    Keys = lists:duplicate(4_900, #{group => Key, value => 1}),
+    List = lists:seq(1, 100_000),
+    Lists = lists:duplicate(min(500, byte_size(data()) div 100_000), #{group => List, value => 1}),
     Groups = fun(Events) ->
         esdb_aggregate_nif:group_by(Events, group, [count, {sum, value}, {max, value}])
     end,
     none_block([
         {group_by, fun() -> Groups(Many) end},
         {long_integers, fun() -> Groups(Long) end},
+        {longer_integers, fun() -> Groups(Of(1 bsl 7200, 2_000)) end},
+        {long_keys, fun() -> Groups(Keys) end},
+        {keys_that_are_lists, fun() -> Groups(Lists) end},
         {short_calls, fun() -> repeat(fun() -> Groups(Short) end, times(200)) end}
     ]).
+
+filters_do_not_block(_Config) ->
+    Text = letters(min(400_000, byte_size(data()) div 100)),
+    Part = binary:part(Text, 0, byte_size(Text) div 10),
+    Names = [<<"order-", (integer_to_binary(N))/binary>> || N <- lists:seq(1, 50_000)],
+    Stars = binary:copy(~"*a", min(2_000_000, byte_size(data()) div 100)),
+    Large = regex(~"[ab]*a[ab]{4000}x"),
+    {esdb_regex, Bytes, Kept} = Large,
+    {ok, Set} = esdb_filter_nif:match_set([Large]),
+    Lengths = [<<(binary:copy(~"p", N))/binary, "*">> || N <- lists:seq(1, 2_000)],
+    Prefixes = lists:duplicate(200, binary:copy(~"p", 2_000)),
+    {ok, Many} = esdb_filter_nif:match_set(Lengths),
+    none_block([
+        {regex, fun() -> esdb_filter_nif:regex_match(Part, regex(~"a[ab]{14}[xy]")) end},
+        {large_regex, fun() -> esdb_filter_nif:regex_match(Part, Large) end},
+        {forged, fun() -> esdb_filter_nif:regex_match(Part, {esdb_regex, Bytes, {0, Kept}}) end},
+        {in_a_set, fun() -> esdb_filter_nif:match_set_indices([Part], Set) end},
+        {lengths, fun() -> esdb_filter_nif:match_set_indices(Prefixes, Many) end},
+        {duplicates, fun() ->
+            esdb_filter_nif:match_set_indices([~"ab"], lists:duplicate(20_000, ~"a*"))
+        end},
+        {wildcard, fun() -> {ok, _} = esdb_filter_nif:compile_wildcard(Stars) end},
+        {as_text, fun() -> esdb_filter_nif:filter_by_wildcard([], Stars) end},
+        {one_text, fun() -> esdb_filter_nif:wildcard_match(Text, Stars) end},
+        {set_of_it, fun() -> {ok, _} = esdb_filter_nif:match_set([Stars]) end},
+        {marked, fun() -> esdb_filter_nif:wildcard_match(Text, ~"*a?b?a?c*") end},
+        {names, fun() -> esdb_filter_nif:count_matches(Names, regex(~"-[0-9]*7$")) end},
+        {over_maps, fun() ->
+            esdb_filter_nif:filter_count([#{text => Part}], {regex, text, ~"a[ab]{14}[xy]"})
+        end},
+        {too_large, fun() -> false = esdb_filter_nif:is_valid_regex(Text) end}
+    ]).
+
+%% As long as a normal scheduler takes them, and often: each has to say what it took.
+short_filters_do_not_block(_Config) ->
+    Text = letters(33_000),
+    Of = fun(Size) -> binary:part(Text, 0, Size) end,
+    Names = [binary:part(Text, N, 90) || N <- lists:seq(1, 1_000)],
+    Regexes = [~"a[ab]{14}[xy]", ~"a[ab]{6}[^ab]", ~"[ab]*a[ab]{90}x", ~"(?:a|b[ab]{20})\\b[^ab]"],
+    none_block(
+        [
+            {{Regex, Size}, fun() ->
+                Handle = regex(Regex),
+                Asked = Of(Size),
+                repeat(fun() -> esdb_filter_nif:regex_match(Asked, Handle) end, times(100))
+            end}
+         || Regex <- Regexes, Size <- [90, 300, 1_000, 3_000, 33_000]
+        ] ++
+            [
+                {Call, fun() -> repeat(Fun, times(200)) end}
+             || {Call, Fun} <- [
+                    {names, fun() -> esdb_filter_nif:count_matches(Names, regex(~"a[ab]{3}x")) end},
+                    {wildcard, fun() -> esdb_filter_nif:match_indices(Names, ~"*a*b?a*") end},
+                    {stars, fun() ->
+                        esdb_filter_nif:compile_wildcard(binary:copy(~"*a", 500))
+                    end},
+                    {set, fun() ->
+                        esdb_filter_nif:match_set([<<"*a*", N>> || N <- lists:seq(1, 180)])
+                    end}
+                ]
+            ]
+    ).
+
+regex(Pattern) ->
+    {ok, Handle} = esdb_filter_nif:compile_regex(Pattern),
+    Handle.
+
+%% A mixture of two, the same each time.
+letters(Size) ->
+    {Bytes, _} = rand:bytes_s(Size, rand:seed_s(exsss, 7)),
+    << <<($a + C band 1)>> || <<C>> <= Bytes >>.
 
 questions_to_segments_do_not_block(_Config) ->
     Most = byte_size(data()),

@@ -67,8 +67,10 @@ snapshot (`undefined`) with the option `initial_state` (default `#{}`), which a 
 Unless the option `finalize` is false, the result is without tags.
 """.
 -spec aggregate(Events :: [element()], snapshot() | undefined, options()) -> map().
-aggregate(Events, Snapshot, Options) ->
-    fold(maps_of(Events), initial(Snapshot, Options), maps:get(finalize, Options, true)).
+aggregate(Events, Snapshot, Options) when is_map(Options) ->
+    fold(maps_of(Events), initial(Snapshot, Options), maps:get(finalize, Options, true));
+aggregate(_, _, _) ->
+    error(badarg).
 
 -spec initial(snapshot() | undefined, options()) -> map().
 initial(undefined, Options) -> maps:get(initial_state, Options, #{});

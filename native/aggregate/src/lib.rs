@@ -18,8 +18,9 @@ mod atoms {
 
 /// Events times fields that are looked at in a hundredth of a millisecond.
 const FIELDS_A_PERCENT: usize = 200;
-/// Integers so many bytes long take time of their own: not on a normal scheduler.
-const LONG_BYTES: usize = 1024;
+/// So many bytes of long integers are for a normal scheduler: a fifth of a millisecond, for each is copied twice
+/// before it is added. Of long keys twice as many, which are only read.
+const LONG_BYTES: usize = 256 << 10;
 
 #[nif]
 fn implementation() -> Atom {
@@ -33,7 +34,7 @@ fn grouped_n<'a>(
     path: Path<'a>,
     questions: Vec<Question<'a>>,
 ) -> NifResult<Term<'a>> {
-    match grouped(events, &path, &questions, Place::Normal) {
+    match grouped(events, &path, &questions, Budget::normal()) {
         Err(Stop::Long) => Ok(atoms::long().encode(env)),
         Err(stop) => Err(stop.into()),
         Ok((groups, events)) => {
@@ -50,15 +51,58 @@ fn grouped_dirty<'a>(
     path: Path<'a>,
     questions: Vec<Question<'a>>,
 ) -> NifResult<Term<'a>> {
-    let (groups, _) = grouped(events, &path, &questions, Place::Dirty)?;
+    let (groups, _) = grouped(events, &path, &questions, Budget::dirty())?;
     Ok(answer(env, &groups)?)
 }
 
-/// The scheduler that runs this.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Place {
-    Normal,
-    Dirty,
+/// How many bytes may still be looked at where one look is not enough.
+struct Budget {
+    left: usize,
+    is_normal: bool,
+}
+
+impl Budget {
+    fn normal() -> Self {
+        Self {
+            left: LONG_BYTES,
+            is_normal: true,
+        }
+    }
+
+    fn dirty() -> Self {
+        Self {
+            left: usize::MAX,
+            is_normal: false,
+        }
+    }
+
+    #[inline]
+    fn take(&mut self, bytes: usize) -> Result<(), Stop> {
+        self.left = self.left.checked_sub(bytes).ok_or(Stop::Long)?;
+        Ok(())
+    }
+
+    /// What it takes to tell a key from others. How large a list, a tuple, a map or a long integer is nobody says
+    /// before it has been walked.
+    #[inline]
+    fn take_key(&mut self, key: Term, content: Content) -> Result<(), Stop> {
+        match content {
+            Content::Short(..) => Ok(()),
+            Content::Long(bytes) if self.is_normal => self.take(bytes.len() / 2),
+            Content::Other if self.is_normal && !is_small(key) => Err(Stop::Long),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Whether a term, which is no binary, is one word or a few.
+fn is_small(term: Term) -> bool {
+    match term.get_type() {
+        TermType::Integer => term::int(term).is_some(),
+        TermType::List => term.is_empty_list(),
+        TermType::Tuple | TermType::Map | TermType::Fun | TermType::Binary => false,
+        _ => true,
+    }
 }
 
 /// Why there is no answer.
@@ -197,8 +241,7 @@ impl<'a> Key<'a> {
     /// The salt is drawn anew for each call, so that nobody can choose keys that collide.
     #[inline]
     #[allow(clippy::cast_possible_truncation)] // where the rest is not wanted
-    fn new(term: Term<'a>, salt: (u64, u64)) -> Self {
-        let content = Content::of(term);
+    fn new(term: Term<'a>, content: Content<'a>, salt: (u64, u64)) -> Self {
         let hash = match content {
             Content::Short(first, last, size) => folded(
                 first ^ salt.0,
@@ -290,7 +333,7 @@ fn grouped<'a>(
     events: Term<'a>,
     path: &Path<'a>,
     questions: &[Question<'a>],
-    scheduler: Place,
+    mut budget: Budget,
 ) -> Result<(Found<'a>, usize), Stop> {
     let env = events.get_env();
     let data_key = atoms::data().encode(env);
@@ -308,7 +351,9 @@ fn grouped<'a>(
             continue;
         };
         let value = path.find(event, data).unwrap_or(undefined);
-        let group = groups.place(Key::new(value, salt));
+        let content = Content::of(value);
+        budget.take_key(value, content)?;
+        let group = groups.place(Key::new(value, content, salt));
         let mut answers = groups.at(group);
         for (path, width) in &fields {
             let (of_field, others) = answers.split_at_mut_checked(*width).unwrap_or_default();
@@ -317,7 +362,7 @@ fn grouped<'a>(
                 None => add(of_field, None)?,
                 Some(path) => match path.find(event, data) {
                     None => {}
-                    Some(value) => add_value(of_field, value, scheduler)?,
+                    Some(value) => add_value(of_field, value, &mut budget)?,
                 },
             }
         }
@@ -353,23 +398,15 @@ fn add(answers: &mut [Accumulator], number: Option<&Number>) -> Result<(), Overf
 }
 
 #[inline]
-fn add_value(answers: &mut [Accumulator], value: Term, scheduler: Place) -> Result<(), Stop> {
+fn add_value(answers: &mut [Accumulator], value: Term, budget: &mut Budget) -> Result<(), Stop> {
     if let Some(int) = term::int(value) {
         return Ok(add(answers, Some(&Number::Int(int)))?);
     }
     let number = number_of(value);
-    refuse_long(number.as_ref(), scheduler)?;
-    Ok(add(answers, number.as_ref())?)
-}
-
-#[inline]
-fn refuse_long(number: Option<&Number>, place: Place) -> Result<(), Stop> {
-    match number {
-        Some(Number::Big(big)) if place == Place::Normal && big.bytes() > LONG_BYTES => {
-            Err(Stop::Long)
-        }
-        _ => Ok(()),
+    if let Some(Number::Big(big)) = &number {
+        budget.take(big.bytes())?;
     }
+    Ok(add(answers, number.as_ref())?)
 }
 
 /// A number, or that of `{sum, Number}`.

@@ -38,6 +38,8 @@ struct Pieces {
     last: Box<[u8]>,
     /// Bytes that a text must have at least.
     least: usize,
+    /// Of the pieces between with question marks.
+    longest_marked: usize,
 }
 
 /// What stands between two stars.
@@ -72,18 +74,56 @@ impl Wildcard {
             Shape::Pieces(pieces) => pieces.matches(text).is_some(),
         }
     }
+
+    /// About how many nanoseconds it takes to make a pattern ready: its stars are what does.
+    #[must_use]
+    pub fn steps_to_make(pattern: &[u8]) -> usize {
+        if pattern.len() > LONG_PATTERN {
+            return usize::MAX;
+        }
+        let stars = memchr::memchr_iter(b'*', pattern).count();
+        pattern.len() + stars * A_PIECE
+    }
+
+    /// About how many nanoseconds a text of this length takes at most.
+    #[inline]
+    #[must_use]
+    pub fn steps(&self, length: usize) -> usize {
+        match &self.0 {
+            Shape::Equals(bytes)
+            | Shape::Prefix(bytes)
+            | Shape::Suffix(bytes)
+            | Shape::Exactly(bytes) => length.min(bytes.len()),
+            Shape::Infix(_) => length,
+            Shape::Pieces(pieces) => pieces.steps(length),
+        }
+    }
 }
+
+/// To make a piece ready; above this length nobody counts them.
+const A_PIECE: usize = 500;
+const LONG_PATTERN: usize = 64 << 10;
+/// To find a piece, besides its bytes.
+const TO_FIND: usize = 40;
 
 /// A text and a pattern so long together are compared as they stand: making the pattern ready would cost more.
 const AT_ONCE: usize = 4096;
 
+/// Whether a text and a pattern are as short as that.
+#[must_use]
+pub fn is_short(pattern: &[u8], text: &[u8]) -> bool {
+    // A pattern for no text, or a text for none, may be of any length.
+    pattern.len().max(1).saturating_mul(text.len().max(1)) <= AT_ONCE
+}
+
 /// Whether the whole text matches the wildcard that is `pattern`, of which nothing is kept.
 #[must_use]
 pub fn wildcard_matches(pattern: &[u8], text: &[u8]) -> bool {
-    if pattern.len().saturating_mul(text.len()) > AT_ONCE {
-        return Wildcard::new(pattern).matches(text);
+    if is_short(pattern, text) {
+        matches_at_once(pattern, text)
+    } else {
+        Wildcard::new(pattern).matches(text)
     }
-    matches_at_once(pattern, text)
 }
 
 /// Byte by byte; where that fails, the last star takes one byte more. A star before it never has to: what stands
@@ -129,11 +169,24 @@ fn shape(first: &[u8], middle: &[&[u8]], last: &[u8]) -> Shape {
             middle: middle.iter().map(|piece| Piece::new(piece)).collect(),
             last: last.into(),
             least: first.len() + last.len() + middle.iter().map(|piece| piece.len()).sum::<usize>(),
+            longest_marked: (middle.iter().filter(|piece| is_marked(piece)))
+                .map(|piece| piece.len())
+                .max()
+                .unwrap_or_default(),
         }),
     }
 }
 
 impl Pieces {
+    /// Only a piece with question marks is compared at each place.
+    fn steps(&self, length: usize) -> usize {
+        if length < self.least {
+            return 0;
+        }
+        let finding = TO_FIND * self.middle.len();
+        finding.saturating_add(length.saturating_mul(1 + self.longest_marked))
+    }
+
     fn matches(&self, text: &[u8]) -> Option<()> {
         if text.len() < self.least {
             return None;
@@ -192,7 +245,13 @@ fn fits(text: &[u8], piece: &[u8]) -> bool {
 pub struct Regex {
     engine: Engine,
     table: Option<Box<Table>>,
+    size: usize,
 }
+
+/// What the parser lets through.
+const LARGEST: usize = 10_000;
+/// What one instruction costs where the engine makes a state of its automaton for a byte, measured.
+const AN_INSTRUCTION: usize = 25;
 
 /// Far above what an expression needs that the parser lets through.
 const SIZE_LIMIT: usize = 64 << 20;
@@ -232,7 +291,41 @@ impl Regex {
     fn made(text: &str) -> Option<Self> {
         let engine = engine(text)?;
         let table = Table::new(text).map(Box::new);
-        Some(Self { engine, table })
+        Some(Self {
+            engine,
+            table,
+            size: LARGEST,
+        })
+    }
+
+    /// Told its size by the parser; else it counts as the largest there may be.
+    #[must_use]
+    pub fn sized(self, size: usize) -> Self {
+        Self { size, ..self }
+    }
+
+    /// About how many nanoseconds a text of this length takes at most. Where no table bounds the automaton,
+    /// each byte may lead to a state that has to be made.
+    #[inline]
+    #[must_use]
+    pub fn steps(&self, length: usize) -> usize {
+        match &self.table {
+            Some(_) => 2 * length,
+            None => self.making(length),
+        }
+    }
+
+    /// What the engine may need besides, once: the states that the table has, too.
+    #[must_use]
+    pub fn steps_to_begin(&self) -> usize {
+        match &self.table {
+            Some(table) => self.making(table.states()),
+            None => 0,
+        }
+    }
+
+    fn making(&self, states: usize) -> usize {
+        states.saturating_mul(AN_INSTRUCTION * (1 + self.size))
     }
 
     /// Whether some part of the text matches.
@@ -247,7 +340,7 @@ impl Regex {
 }
 
 /// In longer texts the engine skips to where a match may be, which makes up for what it costs to start it.
-const SHORT_TEXT: usize = 96;
+pub const SHORT_TEXT: usize = 96;
 /// Expressions with so long a rendering, and so large a table, have one: it is made in a fraction of a millisecond.
 const SHORT_RENDERING: usize = 256;
 const TABLE_LIMIT: usize = 32 << 10;
@@ -261,6 +354,10 @@ struct Table {
 }
 
 impl Table {
+    fn states(&self) -> usize {
+        self.automaton.memory_usage() / (size_of::<u32>() * self.automaton.stride())
+    }
+
     fn new(text: &str) -> Option<Self> {
         if text.len() > SHORT_RENDERING {
             return None;
@@ -324,6 +421,25 @@ impl Test {
             Self::Regex(regex) => regex.matches(text),
         }
     }
+
+    /// About how many nanoseconds a text of this length takes at most.
+    #[inline]
+    #[must_use]
+    pub fn steps(&self, length: usize) -> usize {
+        match self {
+            Self::Wildcard(wildcard) => wildcard.steps(length),
+            Self::Regex(regex) => regex.steps(length),
+        }
+    }
+
+    /// What the first text that is longer than [`SHORT_TEXT`] may take besides.
+    #[must_use]
+    pub fn steps_to_begin(&self) -> usize {
+        match self {
+            Self::Wildcard(_) => 0,
+            Self::Regex(regex) => regex.steps_to_begin(),
+        }
+    }
 }
 
 /// Places in the list of patterns.
@@ -340,6 +456,18 @@ pub struct Set {
     prefixes: BTreeMap<usize, ByBytes>,
     suffixes: BTreeMap<usize, ByBytes>,
     others: Vec<(u32, Test)>,
+    /// How many places a text can have.
+    most: usize,
+}
+
+/// To look bytes up, besides the bytes.
+const A_LOOKUP: usize = 40;
+/// For each pattern that is tried, and for each that matches.
+const A_PLACE: usize = 20;
+
+/// The most places that one text can have of these.
+fn most(by_bytes: &ByBytes) -> usize {
+    by_bytes.values().map(Vec::len).max().unwrap_or_default()
 }
 
 impl Set {
@@ -350,7 +478,31 @@ impl Set {
         for (place, test) in (0..).zip(tests) {
             set.add(place, test);
         }
+        let tables = set.prefixes.values().chain(set.suffixes.values());
+        set.most = most(&set.equals) + tables.map(most).sum::<usize>() + set.others.len();
         set
+    }
+
+    /// About how many nanoseconds a text of this length takes at most.
+    #[must_use]
+    pub fn steps(&self, length: usize) -> usize {
+        let sizes = [&self.prefixes, &self.suffixes].into_iter();
+        let looked_up: usize = sizes
+            .flat_map(|by_size| by_size.range(..=length))
+            .map(|(size, _)| size + A_LOOKUP)
+            .sum();
+        let tried = self.others.iter().map(|(_, test)| test.steps(length));
+        tried.fold(
+            length + A_LOOKUP + looked_up + A_PLACE * self.most,
+            usize::saturating_add,
+        )
+    }
+
+    /// What the first text that is longer than [`SHORT_TEXT`] may take besides.
+    #[must_use]
+    pub fn steps_to_begin(&self) -> usize {
+        let tried = self.others.iter().map(|(_, test)| test.steps_to_begin());
+        tried.fold(0, usize::saturating_add)
     }
 
     fn add(&mut self, place: u32, test: Test) {
