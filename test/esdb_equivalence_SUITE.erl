@@ -65,6 +65,8 @@ a_nif_05_both_implementations_agree(Config) ->
     ct:pal("~s: ~s here, ~s in the peer", [Module, Here, There]),
     Peer = esdb_peer:start(There),
     try
+        %% Both nodes know the atoms of the cases.
+        {value, {module, _}} = esdb_peer:call(Peer, code, ensure_loaded, [generator(Module)]),
         %% The proof that two implementations are compared, and not one with itself.
         Answer = esdb_peer:call(Peer, Module, implementation, []),
         ?assertEqual({value, implementation(There)}, Answer),
