@@ -4,7 +4,14 @@
 # the sums.
 #
 #   ESDB_PROP=N    N times as many random cases
+#   EVENTS=FILE    the cases about real events take those of this file (NDJSON, see the demo)
 set -u
+case ${EVENTS:-} in
+    "") ;;
+    /*) export ESDB_EVENTS="$EVENTS" ;;
+    *) export ESDB_EVENTS="$PWD/$EVENTS" ;;
+esac
+unset EVENTS
 cd "$(dirname "$0")/.." || exit 1
 
 work=$(mktemp -d "${TMPDIR:-/tmp}/esdb_test.XXXXXX")

@@ -8,6 +8,7 @@ size and the result does not depend on where the floats stand between them.
 """.
 
 -export([grouped/3]).
+-export([nearest/1]).
 -export([fold/2, merge/2, finalize/1]).
 -export([sum_field/2, count_where/3, statistics/1]).
 -export([packed_sum/2, packed_count/3, packed_statistics/1]).

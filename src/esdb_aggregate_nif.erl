@@ -35,40 +35,24 @@ these functions are the same Erlang in both modes. Grouping runs in the library.
 -export([aggregate_events/3, merge_tagged_batch/2, finalize/1]).
 %% Questions
 -export([sum_field/2, count_where/3, group_by/3, aggregation_stats/1]).
-%% Implementation
--export([implementation/0, is_nif_loaded/0]).
 -export_type([event/0, events/0, path/0, aggregate/0]).
 
--nifs([implementation/0, grouped_n/3, grouped_d/3]).
--on_load(init_nif/0).
+-nifs([grouped_n/3, grouped_d/3]).
 %% Dialyzer does not know that the library replaces implementation/0, and answers `long` then.
--dialyzer({nowarn_function, [is_nif_loaded/0, grouped/3, grouped_n/3]}).
+-dialyzer({nowarn_function, [grouped/3, grouped_n/3]}).
 
 -type event() :: map() | term().
 -type events() :: [event()] | esdb_segment_nif:segments().
 -type error() :: {error, esdb_segment_nif:reason()}.
--type path() :: term() | [term(), ...] | {data | event, term() | [term(), ...]}.
+-type path() :: esdb_path:path().
 -type aggregate() :: count | {sum | min | max | avg, path()}.
 
 %% Fields of events that a normal scheduler looks at: 0.5 ms, measured.
 -define(SHORT, 10_000).
-%% A path that begins with one of these leads into the event, any other into its data.
--define(IS_ENVELOPE(Key),
-    (Key =:= stream_id orelse Key =:= event_type orelse Key =:= version orelse
-        Key =:= metadata orelse Key =:= event_id orelse Key =:= epoch_us)
-).
+%% Bytes of keys, each of which may have to be compared for each event.
+-define(SHORT_PATHS, 1_024).
 
--spec init_nif() -> ok | {error, term()}.
-init_nif() ->
-    esdb_nif:loaded(?MODULE, erlang:load_nif(esdb_nif:path(?MODULE), esdb_nif:version())).
-
--doc "Which implementation answers: `nif` when the library is loaded, else `erlang`.".
--spec implementation() -> esdb_nif:implementation().
-implementation() -> erlang.
-
--doc "Whether the native library is loaded.".
--spec is_nif_loaded() -> boolean().
-is_nif_loaded() -> implementation() =:= nif.
+-include("esdb_nif.hrl").
 
 %% Folds of tagged fields
 
@@ -200,19 +184,11 @@ aggregation_stats(Events) ->
 %% Arguments
 
 -spec path(path()) -> esdb_aggregate_erl:path().
-path({Root, Path}) when Root =:= event; Root =:= data -> {Root, proper(Path)};
 path(Path) ->
-    [Key | _] = Keys = proper(Path),
-    {root(Key), Keys}.
-
--spec proper(term()) -> [term(), ...].
-proper([_ | _] = Keys) when length(Keys) > 0 -> Keys;
-proper(Keys) when is_list(Keys) -> error(badarg);
-proper(Key) -> [Key].
-
--spec root(term()) -> data | event.
-root(Key) when ?IS_ENVELOPE(Key) -> event;
-root(_) -> data.
+    case esdb_path:parse(Path) of
+        invalid -> error(badarg);
+        Parsed -> Parsed
+    end.
 
 -spec questions([aggregate()] | term()) -> [esdb_aggregate_erl:question()].
 questions([Aggregate | Aggregates]) -> [question(Aggregate) | questions(Aggregates)];
@@ -228,7 +204,10 @@ question(_) -> error(badarg).
     #{term() => [number() | undefined]}.
 grouped(Events, Path, Questions) ->
     Fields = lists:sum([keys(Path) | [keys(Question) || Question <- Questions]]),
-    case is_short(Events, ?SHORT div Fields) andalso grouped_n(Events, Path, Questions) of
+    IsShort =
+        is_short(Events, ?SHORT div Fields) andalso
+            erlang:external_size([Path | Questions]) =< ?SHORT_PATHS,
+    case IsShort andalso grouped_n(Events, Path, Questions) of
         Groups when is_map(Groups) -> Groups;
         %% Many events, or integers of kilobytes.
         _ -> grouped_d(Events, Path, Questions)

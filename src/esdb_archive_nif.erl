@@ -45,13 +45,11 @@ Misuse (data that is no iodata, an unknown option, an option of a wrong type) ra
 -export([compression_stats/2, compression_stats/3]).
 -export([train_dictionary/2, dictionary/1, dictionary_id/1]).
 -export([stream/3, stream_update/2, stream_finish/1]).
--export([implementation/0, is_nif_loaded/0]).
 
 -export_type([algorithm/0, compress_options/0, decompress_options/0, reason/0]).
 -export_type([dictionary/0, stats/0, stream/0]).
 
 -nifs([
-    implementation/0,
     lz4_compress_n/1,
     lz4_compress_d/1,
     lz4_decompress_n/2,
@@ -63,9 +61,8 @@ Misuse (data that is no iodata, an unknown option, an option of a wrong type) ra
     prepare_dictionary_d/1,
     train_dictionary_d/2
 ]).
--on_load(init_nif/0).
 %% What these see of the functions that the library replaces is not in their Erlang bodies.
--dialyzer({nowarn_function, [is_nif_loaded/0, trained/3, train_dictionary_d/2, dictionary/1]}).
+-dialyzer({nowarn_function, [trained/3, train_dictionary_d/2, dictionary/1]}).
 
 -type algorithm() :: lz4 | zstd | zlib.
 -type compress_options() :: #{
@@ -105,17 +102,7 @@ Misuse (data that is no iodata, an unknown option, an option of a wrong type) ra
 -define(MAX_DICTIONARY, 16_777_216).
 -define(MIN_SAMPLES, 8).
 
--spec init_nif() -> ok | {error, term()}.
-init_nif() ->
-    esdb_nif:loaded(?MODULE, erlang:load_nif(esdb_nif:path(?MODULE), esdb_nif:version())).
-
--doc "Which implementation answers: `nif` when the library is loaded, else `erlang`.".
--spec implementation() -> esdb_nif:implementation().
-implementation() -> erlang.
-
--doc "Whether the native library is loaded.".
--spec is_nif_loaded() -> boolean().
-is_nif_loaded() -> implementation() =:= nif.
+-include("esdb_nif.hrl").
 
 -doc "The same as `compress(Data, Algorithm, #{})`.".
 -spec compress(Data :: iodata(), algorithm()) -> {ok, binary()} | {error, reason()}.

@@ -34,12 +34,9 @@ altered into another valid one.
 -export([hash_sha256/1, hash_sha256_base64/1, hmac_sha256/2, secure_compare/2]).
 %% Text encodings
 -export([base64_encode_urlsafe/1, base64_decode_urlsafe/1, base58_encode/1, base58_decode/1]).
-%% Implementation
--export([implementation/0, is_nif_loaded/0]).
 -export_type([key/0]).
 
 -nifs([
-    implementation/0,
     verify_n/3,
     verify_d/3,
     verify_batch_n/1,
@@ -61,9 +58,6 @@ altered into another valid one.
     base58_decode_n/1,
     base58_decode_d/1
 ]).
--on_load(init_nif/0).
-%% Dialyzer does not know that the library replaces implementation/0.
--dialyzer({nowarn_function, is_nif_loaded/0}).
 
 %% Opaque: a public key, and what a library has computed about it. The 32 bytes are the key; the
 %% reference only makes it faster, and where it means nothing (another node, another load, no
@@ -87,17 +81,7 @@ altered into another valid one.
 -define(MAX_BASE58_DATA, 8192).
 -define(MAX_BASE58_TEXT, 11_188).
 
--spec init_nif() -> ok | {error, term()}.
-init_nif() ->
-    esdb_nif:loaded(?MODULE, erlang:load_nif(esdb_nif:path(?MODULE), esdb_nif:version())).
-
--doc "Which implementation answers: `nif` when the library is loaded, else `erlang`.".
--spec implementation() -> esdb_nif:implementation().
-implementation() -> erlang.
-
--doc "Whether the native library is loaded.".
--spec is_nif_loaded() -> boolean().
-is_nif_loaded() -> implementation() =:= nif.
+-include("esdb_nif.hrl").
 
 %% Ed25519
 

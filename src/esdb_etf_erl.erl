@@ -44,14 +44,19 @@ key(Term) ->
     Key.
 
 %% Whether it has a place in a segment: nothing in it means something on this node only (functions,
-%% pids and the like), and its maps are not nested deeper than a check goes.
+%% pids and the like), its integers can be read again, and its maps are not nested deeper than a
+%% check goes.
 -spec is_storable(term()) -> boolean().
 is_storable(Term) -> is_storable(Term, 0, 0).
 
 -spec is_storable(term(), Maps, Keys) -> boolean() when
     Maps :: non_neg_integer(), Keys :: non_neg_integer().
-is_storable(Term, _, _) when is_atom(Term); is_number(Term); is_bitstring(Term) ->
+is_storable(Term, _, _) when is_atom(Term); is_float(Term); is_bitstring(Term) ->
     true;
+is_storable(Int, _, _) when is_integer(Int), Int > -(1 bsl 59), Int < 1 bsl 59 ->
+    true;
+is_storable(Int, _, _) when is_integer(Int) ->
+    is_askable(Int);
 is_storable([Head | Tail], Maps, Keys) ->
     is_storable(Head, Maps, Keys) andalso is_storable(Tail, Maps, Keys);
 is_storable([], _, _) ->

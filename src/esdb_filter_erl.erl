@@ -45,30 +45,11 @@ made(esdb_regex, Bytes) ->
 -spec kept(made() | made_set()) -> kept().
 kept(Made) -> fun() -> Made end.
 
-%% What this module has kept in a handle.
--spec opened(term()) -> term().
-opened(Kept) when is_function(Kept, 0) ->
-    case erlang:fun_info(Kept, module) of
-        {module, ?MODULE} -> called(Kept);
-        _ -> none
-    end;
-opened(_) ->
-    none.
-
-%% A fun of another version of this module is an error.
--spec called(fun(() -> term())) -> term().
-called(Kept) ->
-    try
-        Kept()
-    catch
-        error:_ -> none
-    end.
-
 %% What was made of a handle, on this node and by this implementation.
 -spec made(pattern()) -> made() | stale.
 made({Kind, Bytes, Compiled}) ->
-    case opened(Compiled) of
-        {made, Kind, Bytes, _} = Made -> Made;
+    case esdb_handle:opened(Compiled, ?MODULE) of
+        {ok, {made, Kind, Bytes, _} = Made} -> Made;
         _ when Kind =:= esdb_wildcard -> made(esdb_wildcard, Bytes);
         _ -> stale
     end.
@@ -141,8 +122,8 @@ make_set(Canonical, Patterns) ->
 -spec set_indices([binary()], {esdb_match_set, binary(), term()}) ->
     [[non_neg_integer()]] | stale.
 set_indices(Items, {esdb_match_set, Canonical, Compiled}) ->
-    case opened(Compiled) of
-        {made_set, Canonical, Made} ->
+    case esdb_handle:opened(Compiled, ?MODULE) of
+        {ok, {made_set, Canonical, Made}} ->
             {Found, _} = lists:mapfoldl(fun each/2, Made, Items),
             Found;
         _ ->

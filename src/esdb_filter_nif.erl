@@ -75,12 +75,9 @@ A segment that cannot be read is `{error, Reason}`, with the reasons of
 %% Events
 -export([filter_events/2, filter_count/2, partition_events/2, first_match/2, find_all/2]).
 -export([any_match/2, all_match/2]).
-%% Implementation
--export([implementation/0, is_nif_loaded/0]).
 -export_type([wildcard/0, regex/0, pattern/0, match_set/0, predicate/0, event/0, events/0]).
 
 -nifs([
-    implementation/0,
     make_n/3,
     make_d/3,
     wildcard_n/3,
@@ -98,10 +95,9 @@ A segment that cannot be read is `{error, Reason}`, with the reasons of
     set_indices_n/2,
     set_indices_d/2
 ]).
--on_load(init_nif/0).
 %% Dialyzer does not know that the library replaces functions, and answers `long` then, or what its
 %% handles hold.
--dialyzer({nowarn_function, [is_nif_loaded/0, is_for_library/1, placed/3, match/2, match_long/2]}).
+-dialyzer({nowarn_function, [is_for_library/1, placed/3, match/2, match_long/2]}).
 -dialyzer({nowarn_function, [wildcard_d/3, match_d/2, filter_by_prefix/2, filter_by_suffix/2]}).
 %% Nor what it returns in their place; and results that go through a function for all kinds of them
 %% are one type to it.
@@ -129,17 +125,7 @@ A segment that cannot be read is `{error, Reason}`, with the reasons of
 -define(SHORT_SIZE, 200).
 -define(SHORT_PATTERN, 1_000).
 
--spec init_nif() -> ok | {error, term()}.
-init_nif() ->
-    esdb_nif:loaded(?MODULE, erlang:load_nif(esdb_nif:path(?MODULE), esdb_nif:version())).
-
--doc "Which implementation answers: `nif` when the library is loaded, else `erlang`.".
--spec implementation() -> esdb_nif:implementation().
-implementation() -> erlang.
-
--doc "Whether the native library is loaded.".
--spec is_nif_loaded() -> boolean().
-is_nif_loaded() -> implementation() =:= nif.
+-include("esdb_nif.hrl").
 
 %% Handles
 

@@ -59,12 +59,9 @@ One of another version of this module is believed nothing but its ids and edges.
 -export([shortest_path/3, longest_path/1, components/1]).
 %% Text
 -export([to_dot/2, to_dot_simple/2]).
-%% Implementation
--export([implementation/0, is_nif_loaded/0]).
 -export_type([graph/0, id/0, edge/0, stats/0]).
 
 -nifs([
-    implementation/0,
     build_edges_n/1,
     build_edges_d/1,
     once_n/3,
@@ -75,9 +72,8 @@ One of another version of this module is believed nothing but its ids and edges.
     grow_d/5,
     rebuilt_d/3
 ]).
--on_load(init_nif/0).
 %% What these see of the functions that the library replaces is not in their Erlang bodies.
--dialyzer({nowarn_function, [is_nif_loaded/0, build_edges/1, once/3, walk_near/2, grown/3]}).
+-dialyzer({nowarn_function, [build_edges/1, once/3, walk_near/2, grown/3]}).
 -dialyzer({nowarn_function, [bytes/2, build_edges_n/1]}).
 %% One function asks all questions: dialyzer does not tell their results apart.
 -dialyzer(no_missing_return).
@@ -111,17 +107,7 @@ One of another version of this module is believed nothing but its ids and edges.
 -define(SHORT, 4_000).
 -define(SHORT_KEPT, 20_000).
 
--spec init_nif() -> ok | {error, term()}.
-init_nif() ->
-    esdb_nif:loaded(?MODULE, erlang:load_nif(esdb_nif:path(?MODULE), esdb_nif:version())).
-
--doc "Which implementation answers: `nif` when the library is loaded, else `erlang`.".
--spec implementation() -> esdb_nif:implementation().
-implementation() -> erlang.
-
--doc "Whether the native library is loaded.".
--spec is_nif_loaded() -> boolean().
-is_nif_loaded() -> implementation() =:= nif.
+-include("esdb_nif.hrl").
 
 %% Edges from causes
 
@@ -406,28 +392,25 @@ grown_far(#esdb_graph{chunks = Chunks, pairs = Pairs, compiled = Compiled} = Gra
 closed(Parts) -> {esdb_graph, fun() -> Parts end}.
 
 -spec opened(graph() | term()) -> parts().
-opened({esdb_graph, Kept}) when is_function(Kept, 0) ->
-    case erlang:fun_info(Kept, module) of
-        {module, ?MODULE} -> called(Kept);
-        _ -> error(badarg)
+opened({esdb_graph, Kept}) ->
+    case esdb_handle:opened(Kept, ?MODULE) of
+        {ok, #esdb_graph{} = Parts} -> Parts;
+        {ok, _} -> error(badarg);
+        none -> outdated(Kept)
     end;
 opened(_) ->
     error(badarg).
 
-%% A fun of another version of this module cannot be called.
--spec called(fun(() -> parts() | term())) -> parts().
-called(Kept) ->
-    try Kept() of
-        #esdb_graph{} = Parts -> Parts;
-        _ -> error(badarg)
-    catch
-        error:_ -> outdated(erlang:fun_info(Kept, env))
-    end.
-
-%% The ids and edges decide, and they are looked at in full.
--spec outdated({env, [parts() | term()]}) -> parts().
-outdated({env, [#esdb_graph{chunks = Chunks} = Parts]}) when is_tuple(Chunks) ->
-    Parts#esdb_graph{compiled = none};
+%% A fun of another version of this module cannot be called, but it has the ids and edges, which
+%% decide; they are looked at in full.
+-spec outdated(term()) -> parts().
+outdated(Kept) when is_function(Kept, 0) ->
+    case {erlang:fun_info(Kept, module), erlang:fun_info(Kept, env)} of
+        {{module, ?MODULE}, {env, [#esdb_graph{chunks = Chunks} = Parts]}} when is_tuple(Chunks) ->
+            Parts#esdb_graph{compiled = none};
+        _ ->
+            error(badarg)
+    end;
 outdated(_) ->
     error(badarg).
 

@@ -27,12 +27,9 @@ A call on more data than a scheduler may be kept busy with runs on a dirty sched
 -export([new/0, new/1, update/2, digest/1]).
 %% Partitions
 -export([partition_hash/2, partition_hash_batch/2, stream_partition/3, fast_phash/2]).
-%% Implementation
--export([implementation/0, is_nif_loaded/0]).
 -export_type([hash/0, state/0]).
 
 -nifs([
-    implementation/0,
     fnv1a_n/1,
     fnv1a_d/1,
     xxhash64_n/2,
@@ -52,9 +49,6 @@ A call on more data than a scheduler may be kept busy with runs on a dirty sched
     update_d/2,
     digest_n/1
 ]).
--on_load(init_nif/0).
-%% Dialyzer does not know that the library replaces implementation/0.
--dialyzer({nowarn_function, is_nif_loaded/0}).
 
 -type hash() :: 0..16#FFFFFFFFFFFFFFFF.
 %% Opaque, and of one implementation: a reference to native memory or an Erlang term.
@@ -69,17 +63,7 @@ A call on more data than a scheduler may be kept busy with runs on a dirty sched
 -define(IS_SEED(Seed), (is_integer(Seed) andalso Seed >= 0 andalso Seed =< 16#FFFFFFFFFFFFFFFF)).
 -define(IS_COUNT(N), (is_integer(N) andalso N >= 1 andalso N =< 16#FFFFFFFF)).
 
--spec init_nif() -> ok | {error, term()}.
-init_nif() ->
-    esdb_nif:loaded(?MODULE, erlang:load_nif(esdb_nif:path(?MODULE), esdb_nif:version())).
-
--doc "Which implementation answers: `nif` when the library is loaded, else `erlang`.".
--spec implementation() -> esdb_nif:implementation().
-implementation() -> erlang.
-
--doc "Whether the native library is loaded.".
--spec is_nif_loaded() -> boolean().
-is_nif_loaded() -> implementation() =:= nif.
+-include("esdb_nif.hrl").
 
 %% Hashes
 

@@ -25,22 +25,13 @@ default half as many as there are schedulers online. It is read when the module 
 """.
 
 -export([status/0]).
--export([path/1, version/0, threads/0, loaded/2]).
+-export([modules/0, path/1, version/0, threads/0, loaded/2]).
 -export_type([implementation/0, policy/0]).
 
 -type implementation() :: nif | erlang.
 -type policy() :: auto | require | off.
 
 -define(APP, erl_esdb_nifs).
--define(MODULES, [
-    esdb_hash_nif,
-    esdb_crypto_nif,
-    esdb_archive_nif,
-    esdb_filter_nif,
-    esdb_aggregate_nif,
-    esdb_graph_nif,
-    esdb_segment_nif
-]).
 %% As many as there may be schedulers.
 -define(MAX_THREADS, 1024).
 %% Holds the implementation that was reported in the log of this node.
@@ -61,7 +52,7 @@ a library, or a library of another version) is `{error, Reason}`.
         modules := #{module() => implementation() | {error, term()}}
     }.
 status() ->
-    Modules = #{Module => module_status(Module) || Module <- ?MODULES},
+    Modules = #{Module => module_status(Module) || Module <- modules()},
     #{policy => policy(), version => version(), modules => Modules}.
 
 -spec module_status(module()) -> implementation() | {error, term()}.
@@ -70,6 +61,20 @@ module_status(Module) ->
         {module, Module} -> Module:implementation();
         {error, Reason} -> {error, Reason}
     end.
+
+-doc false.
+%% The modules that have a library.
+-spec modules() -> [module()].
+modules() ->
+    [
+        esdb_hash_nif,
+        esdb_crypto_nif,
+        esdb_archive_nif,
+        esdb_filter_nif,
+        esdb_aggregate_nif,
+        esdb_graph_nif,
+        esdb_segment_nif
+    ].
 
 -doc false.
 %% Where load_nif/2 shall look. With the policy `off`, and where the application is not on the code

@@ -33,7 +33,7 @@ fun, pid, port or reference in it, and none takes more than 524,000 bytes.
 -export_type([mistake/0, reason/0]).
 
 -type key() :: term().
--type path() :: key() | [key(), ...] | {data | event, key() | [key(), ...]}.
+-type path() :: esdb_path:path().
 -type predicate() ::
     boolean()
     | {'and' | 'or', [predicate()]}
@@ -78,10 +78,6 @@ The position is the way from the predicate to the mistake, by places in tuples a
 
 -define(MAX_DEPTH, 100).
 
--define(IS_EVENT_KEY(Key),
-    (Key =:= stream_id orelse Key =:= event_type orelse Key =:= version orelse
-        Key =:= metadata orelse Key =:= event_id orelse Key =:= epoch_us)
-).
 -define(IS_COMPARISON(Op),
     (Op =:= eq orelse Op =:= neq orelse Op =:= gt orelse Op =:= gte orelse
         Op =:= lt orelse Op =:= lte)
@@ -156,38 +152,21 @@ each([], _, _, _) -> [];
 each(_, At, _, _) -> throw({mistake, At, not_a_list}).
 
 -spec path(term(), [pos_integer()]) -> normal_path().
-path({Root, Path}, At) when Root =:= event; Root =:= data ->
-    {Root, keys(Path, [2 | At])};
-path(Path, At) ->
-    [Key | _] = Keys = keys(Path, At),
-    {root(Key), Keys}.
+path({Root, _} = Path, At) when Root =:= event; Root =:= data -> keys(Path, [2 | At]);
+path(Path, At) -> keys(Path, At).
 
--spec keys(term(), [pos_integer()]) -> [key(), ...].
-keys([_ | _] = Keys, At) ->
-    length_or_throw(Keys, At),
-    storable(Keys, At);
-keys([], At) ->
-    throw({mistake, At, invalid_path});
-keys(Key, At) ->
-    [storable(Key, At)].
-
--spec length_or_throw(nonempty_maybe_improper_list(), [pos_integer()]) -> pos_integer().
-length_or_throw(Keys, At) ->
-    try
-        length(Keys)
-    catch
-        error:badarg -> throw({mistake, At, invalid_path})
+-spec keys(path(), [pos_integer()]) -> normal_path().
+keys(Path, At) ->
+    case esdb_path:parse(Path) of
+        invalid -> throw({mistake, At, invalid_path});
+        {Root, Keys} -> {Root, storable(Keys, At)}
     end.
-
--spec root(key()) -> data | event.
-root(Key) when ?IS_EVENT_KEY(Key) -> event;
-root(_) -> data.
 
 %% What an event on disk can have.
 -spec storable(term(), [pos_integer()]) -> term().
 storable(Term, At) ->
-    esdb_etf_erl:is_storable(Term) orelse throw({mistake, At, not_storable}),
     esdb_etf_erl:is_askable(Term) orelse throw({mistake, At, too_large}),
+    esdb_etf_erl:is_storable(Term) orelse throw({mistake, At, not_storable}),
     Term.
 
 -spec bytes(term(), [pos_integer()]) -> binary().
@@ -419,8 +398,8 @@ this module's.
 """.
 -spec test(predicate() | term()) -> test().
 test({esdb_predicate, Canonical, Kept} = Handle) ->
-    case kept(Kept) of
-        {Canonical, Test} when is_function(Test, 1) -> Test;
+    case esdb_handle:opened(Kept, ?MODULE) of
+        {ok, {Canonical, Test}} when is_function(Test, 1) -> Test;
         _ -> test_anew(Handle)
     end;
 test(Predicate) ->
@@ -436,27 +415,10 @@ test_anew(Predicate) ->
 -doc "Whether this module made the handle, so that its bytes need not be read to be trusted.".
 -spec is_own(term()) -> boolean().
 is_own({esdb_predicate, Canonical, Kept}) ->
-    case kept(Kept) of
-        {Canonical, _} when is_binary(Canonical) -> true;
+    case esdb_handle:opened(Kept, ?MODULE) of
+        {ok, {Canonical, _}} when is_binary(Canonical) -> true;
         _ -> false
     end;
 is_own(_) ->
     false.
 
--spec kept(term()) -> {binary(), test()} | none.
-kept(Kept) when is_function(Kept, 0) ->
-    case erlang:fun_info(Kept, module) of
-        {module, ?MODULE} -> called(Kept);
-        _ -> none
-    end;
-kept(_) ->
-    none.
-
-%% A fun of another version of this module is an error.
--spec called(fun(() -> term())) -> term().
-called(Kept) ->
-    try
-        Kept()
-    catch
-        error:_ -> none
-    end.

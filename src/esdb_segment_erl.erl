@@ -22,6 +22,7 @@
 -type view() :: missing | integer() | binary() | {term, 7..9, esdb_etf_erl:view()}.
 -type aggregate() :: count | {sum | min | max | avg, path()}.
 %% Integers and floats apart; `none` before the first float.
+-type members() :: {esdb_member_erl:set(), gb_sets:set(esdb_etf_erl:key())}.
 -type sums() :: {integer(), none | float()}.
 -type accumulated() ::
     {count, non_neg_integer()}
@@ -30,6 +31,9 @@
     | {min | max, undefined | number()}.
 
 -define(PAYLOAD(Id), (Id >= 7)).
+%% Of one answer no more parts are made: events, rows and their values, groups and their numbers,
+%% fields.
+-define(MAX_PARTS, 16_777_216).
 
 %% -------- the questions
 
@@ -38,7 +42,17 @@
 -spec matching([source()], binary(), pos_integer() | infinity) -> result([binary()]).
 matching(Sources, Predicate, Limit) ->
     Compiled = compiled(Predicate),
-    answer(fun() -> matching_each(Sources, Compiled, Limit) end).
+    answer(fun() ->
+        Found = matching_each(Sources, Compiled, Limit),
+        Limit =/= infinity orelse fits(lists:sum([byte_size(Indices) div 4 || Indices <- Found])),
+        Found
+    end).
+
+-spec fits(Parts :: non_neg_integer()) -> true.
+fits(Parts) -> Parts =< ?MAX_PARTS orelse throw({unreadable, too_large}).
+
+-spec finds_room(Bytes :: non_neg_integer()) -> true.
+finds_room(Bytes) -> Bytes =< esdb_segment_events:room() orelse throw({unreadable, too_large}).
 
 -spec matching_each([source()], term(), non_neg_integer() | infinity) -> [binary()].
 matching_each(Sources, _, 0) ->
@@ -126,35 +140,51 @@ grouped(Sources, Path, Aggregates) ->
     By = path(binary_to_term(Path)),
     Asked = [aggregate(Aggregate) || Aggregate <- binary_to_term(Aggregates)],
     answer(fun() ->
-        Groups = lists:foldl(
-            fun(Source, {Known, Order}) ->
+        {Known, Order, _} = lists:foldl(
+            fun(Source, Groups) ->
                 {Count, Columns} = open(Source, sections([{by, By} | Asked])),
-                {Partial, Keys} = groups(0, Count, Columns, By, Asked, {#{}, []}),
-                merged(lists:reverse(Keys), Partial, Known, Order)
+                {Partial, Keys, _} = groups(0, Count, Columns, By, Asked, {#{}, [], 0}),
+                merged(lists:reverse(Keys), Partial, length(Asked), Groups)
             end,
-            {#{}, []},
+            {#{}, [], 0},
             Sources
         ),
-        built(Groups, fun(Accs, Room) -> {[final(Acc) || Acc <- Accs], Room} end)
+        built({Known, Order}, fun(Accs, Room) -> {[final(Acc) || Acc <- Accs], Room} end)
     end).
 
-%% Groups by the bytes of their keys, and these in the order of their first appearance with the
-%% section that they stand in.
--spec groups(non_neg_integer(), non_neg_integer(), columns(), path(), [aggregate()], Groups) ->
-    Groups
-when
-    Groups :: {#{esdb_etf_erl:key() => [accumulated()]}, [{esdb_etf_erl:key(), 1..9}]}.
+%% Groups by the bytes of their keys, these in the order of their first appearance with the section
+%% that they stand in, and how many bytes they are.
+-type groups() :: {
+    #{esdb_etf_erl:key() => [accumulated()]},
+    [{esdb_etf_erl:key(), 7..9}],
+    non_neg_integer()
+}.
+
+-spec groups(non_neg_integer(), non_neg_integer(), columns(), path(), [aggregate()], groups()) ->
+    groups().
 groups(Count, Count, _, _, _, Groups) ->
     Groups;
-groups(I, Count, Columns, By, Asked, {Known, Order}) ->
+groups(I, Count, Columns, By, Asked, {Known, Order, Size}) ->
     {Key, Section} = group_key(lookup(By, I, Columns)),
-    {Accs, Order1} =
+    {Accs, Order1, Size1} =
         case Known of
-            #{Key := Old} -> {Old, Order};
-            #{} -> {[initial(Aggregate) || Aggregate <- Asked], [{Key, Section} | Order]}
+            #{Key := Old} ->
+                {Old, Order, Size};
+            #{} ->
+                Larger = with_group(Key, map_size(Known), length(Asked), Size),
+                {[initial(Aggregate) || Aggregate <- Asked], [{Key, Section} | Order], Larger}
         end,
     New = [add(Aggregate, I, Columns, Acc) || {Aggregate, Acc} <- lists:zip(Asked, Accs)],
-    groups(I + 1, Count, Columns, By, Asked, {Known#{Key => New}, Order1}).
+    groups(I + 1, Count, Columns, By, Asked, {Known#{Key => New}, Order1, Size1}).
+
+%% The bytes of all keys with this one, if there is room for it and its numbers.
+-spec with_group(esdb_etf_erl:key(), non_neg_integer(), non_neg_integer(), non_neg_integer()) ->
+    non_neg_integer().
+with_group(Key, Known, Width, Size) ->
+    Larger = Size + byte_size(Key),
+    fits((Known + 1) * (1 + Width)),
+    finds_room(Larger),
+    Larger.
 
 %% A column's value and a missing one are told from none by the encoding that a payload would have.
 -spec group_key(view()) -> {esdb_etf_erl:key(), 7..9}.
@@ -163,19 +193,20 @@ group_key({term, Section, View}) ->
     {guarded(Section, fun() -> esdb_etf_erl:slice(View) end), Section};
 group_key(Value) -> {esdb_etf_erl:key(Value), 7}.
 
--spec merged([{Key, 7..9}], #{Key => [accumulated()]}, #{Key => [accumulated()]}, [{Key, 7..9}]) ->
-    {#{Key => [accumulated()]}, [{Key, 7..9}]}.
-merged([{Key, Section} | Keys], Partial, Known, Order) ->
+-spec merged([{Key, 7..9}], #{Key => [accumulated()]}, non_neg_integer(), groups()) -> groups() when
+    Key :: esdb_etf_erl:key().
+merged([{Key, Section} | Keys], Partial, Width, {Known, Order, Size}) ->
     Accs = maps:get(Key, Partial),
     case Known of
         #{Key := Old} ->
             Both = [combined(Acc, Before) || {Acc, Before} <- lists:zip(Accs, Old)],
-            merged(Keys, Partial, Known#{Key := Both}, Order);
+            merged(Keys, Partial, Width, {Known#{Key := Both}, Order, Size});
         #{} ->
-            merged(Keys, Partial, Known#{Key => Accs}, [{Key, Section} | Order])
+            Larger = with_group(Key, map_size(Known), Width, Size),
+            merged(Keys, Partial, Width, {Known#{Key => Accs}, [{Key, Section} | Order], Larger})
     end;
-merged([], _, Known, Order) ->
-    {Known, Order}.
+merged([], _, _, Groups) ->
+    Groups.
 
 %% The map of an answer; keys that are different bytes and the same term are nobody's encoding.
 -spec built({#{Key => Held}, [{Key, 7..9}]}, fun((Held, room()) -> {Value, room()})) ->
@@ -204,15 +235,19 @@ folded(Sources, Init) ->
     answer(fun() ->
         Fields = #{Key => {built, Value} || {Key, Value} <- Init},
         Order = [{Key, 7} || {Key, _} <- lists:reverse(Init)],
-        built(lists:foldl(fun folded_source/2, {Fields, Order}, Sources), fun field_value/2)
+        Size = lists:sum([byte_size(Key) || {Key, _} <- Init]),
+        {Known, Order1, _} = lists:foldl(fun folded_source/2, {Fields, Order, Size}, Sources),
+        built({Known, Order1}, fun field_value/2)
     end).
 
+%% The fields, their keys as they came up, and how many bytes of encodings they hold.
 -type fields() :: {
     #{
         esdb_etf_erl:key() =>
             {sum, number()} | {built, term()} | {term | overwrite, 7..9, esdb_etf_erl:key()}
     },
-    [{esdb_etf_erl:key(), 7..9}]
+    [{esdb_etf_erl:key(), 7..9}],
+    non_neg_integer()
 }.
 
 -spec folded_source(source(), fields()) -> fields().
@@ -224,7 +259,10 @@ folded_source(Source, Fields) ->
             true -> Columns;
             false -> all_columns(Source, Columns)
         end,
-    lists:foldl(fun(I, Acc) -> folded_event(I, All, Acc) end, Fields, Indices).
+    {_, _, Size} =
+        Folded = lists:foldl(fun(I, Acc) -> folded_event(I, All, Acc) end, Fields, Indices),
+    finds_room(Size),
+    Folded.
 
 -spec all_columns(source(), columns()) -> columns().
 all_columns(Source, Columns) ->
@@ -254,7 +292,7 @@ folded_event(I, Columns, Fields) ->
                     folded_column(Id, Key, column(Id, I, Columns), Acc)
                 end,
                 Others,
-                columns()
+                esdb_segment_format:keys()
             )
     end.
 
@@ -272,11 +310,11 @@ folded_column(Id, Key, Payload, Fields) when ?PAYLOAD(Id) ->
     guarded(Id, fun() ->
         folded_field(Id, esdb_etf_erl:key(Key), esdb_etf_erl:payload(Payload), Fields)
     end);
-folded_column(_, Key, Value, {Known, Order}) ->
-    put_field(esdb_etf_erl:key(Key), 7, {built, Value}, Known, Order).
+folded_column(_, Key, Value, Fields) ->
+    put_field(esdb_etf_erl:key(Key), 7, {built, Value}, Fields).
 
 -spec folded_field(7..9, esdb_etf_erl:key(), esdb_etf_erl:view(), fields()) -> fields().
-folded_field(Section, Key, View, {Known, Order}) ->
+folded_field(Section, Key, View, {Known, _, _} = Fields) ->
     Slice = esdb_etf_erl:slice(View),
     Tagged = esdb_etf_erl:tagged(View),
     Value =
@@ -288,18 +326,26 @@ folded_field(Section, Key, View, {Known, Order}) ->
             Number ->
                 {sum, plus(number_of(maps:get(Key, Known, none)), Number)}
         end,
-    put_field(Key, Section, Value, Known, Order).
+    put_field(Key, Section, Value, Fields).
 
 -spec sum_of({sum | overwrite, esdb_etf_erl:view()} | none) -> number() | none.
 sum_of({sum, View}) -> esdb_etf_erl:number(View);
 sum_of(_) -> none.
 
--spec put_field(esdb_etf_erl:key(), 7..9, tuple(), map(), list()) -> fields().
-put_field(Key, Section, Value, Known, Order) ->
+-spec put_field(esdb_etf_erl:key(), 7..9, tuple(), fields()) -> fields().
+put_field(Key, Section, Value, {Known, Order, Size}) ->
     case Known of
-        #{Key := _} -> {Known#{Key := Value}, Order};
-        #{} -> {Known#{Key => Value}, [{Key, Section} | Order]}
+        #{Key := Old} ->
+            {Known#{Key := Value}, Order, Size + size_of_value(Value) - size_of_value(Old)};
+        #{} ->
+            fits(map_size(Known) + 1),
+            Larger = Size + byte_size(Key) + size_of_value(Value),
+            {Known#{Key => Value}, [{Key, Section} | Order], Larger}
     end.
+
+-spec size_of_value(tuple()) -> non_neg_integer().
+size_of_value({_, _, Slice}) -> byte_size(Slice);
+size_of_value({_, _}) -> 0.
 
 %% What a field counts as when a sum comes to it.
 -spec number_of(tuple() | none) -> number().
@@ -332,6 +378,7 @@ projected(Source, Paths, Atoms) ->
     Asked = [{by, path(binary_to_term(Path))} || Path <- Paths],
     answer(fun() ->
         {Count, Columns} = open(Source, sections(Asked)),
+        fits(Count * (1 + length(Asked))),
         Row = fun(I, Left) ->
             Value = fun({by, Path}, Room) -> value(lookup(Path, I, Columns), Atoms, Room) end,
             lists:mapfoldl(Value, Left, Asked)
@@ -402,25 +449,12 @@ column(Id, I, Columns) ->
         #{} -> none
     end.
 
--spec columns() -> [{1..8, atom()}].
-columns() ->
-    [
-        {1, version},
-        {2, position},
-        {3, epoch_us},
-        {4, event_id},
-        {5, event_type},
-        {6, stream_id},
-        {7, data},
-        {8, metadata}
-    ].
-
 %% -------- paths
 
 -spec path({data | event, [term()]}) -> path().
 path({Root, [First | Rest]}) when Root =:= data; Root =:= event ->
     Id =
-        case lists:keyfind(First, 2, columns()) of
+        case lists:keyfind(First, 2, esdb_segment_format:keys()) of
             {Column, First} -> Column;
             _ -> none
         end,
@@ -510,7 +544,7 @@ prepared({between, Path, Low, High}) ->
 prepared({Operation, Path, Value}) when Operation =:= eq; Operation =:= neq ->
     {Operation, path(Path), literal(Value)};
 prepared({Operation, Path, Values}) when Operation =:= in; Operation =:= any_of ->
-    {Operation, path(Path), [literal(Value) || Value <- Values]};
+    {Operation, path(Path), members(Values)};
 prepared({equals_bytes, Path, Bytes}) ->
     {wildcard, path(Path), {equals, Bytes}};
 prepared({Operation, Path, Bytes}) when
@@ -528,6 +562,12 @@ prepared({Operation, Path, Value}) ->
 -spec literal(term()) -> {number, number()} | {bytes, esdb_etf_erl:key()}.
 literal(Number) when is_number(Number) -> {number, Number};
 literal(Term) -> {bytes, esdb_etf_erl:key(Term)}.
+
+%% The encodings of all but numbers are ordered as binaries, and none is the beginning of another.
+-spec members([term()]) -> members().
+members(Values) ->
+    {Numbers, Terms} = lists:partition(fun erlang:is_number/1, Values),
+    {esdb_member_erl:new(Numbers), gb_sets:from_list([esdb_etf_erl:key(Term) || Term <- Terms])}.
 
 -spec matches(term(), non_neg_integer(), columns()) -> boolean().
 matches(Boolean, _, _) when is_boolean(Boolean) ->
@@ -550,8 +590,8 @@ matches(Test, I, Columns) ->
 test({exists, _}, _) -> true;
 test({eq, _, Literal}, Value) -> is_same(Literal, Value);
 test({neq, _, Literal}, Value) -> not is_same(Literal, Value);
-test({in, _, Literals}, Value) -> is_in(Literals, Value);
-test({any_of, _, Literals}, Value) -> is_any_of(Literals, Value);
+test({in, _, Members}, Value) -> is_in(Members, Value);
+test({any_of, _, Members}, Value) -> is_any_of(Members, Value);
 test({gt, _, Limit}, Value) -> compares(Limit, Value, fun erlang:'>'/2);
 test({gte, _, Limit}, Value) -> compares(Limit, Value, fun erlang:'>='/2);
 test({lt, _, Limit}, Value) -> compares(Limit, Value, fun erlang:'<'/2);
@@ -576,25 +616,43 @@ is_same({bytes, Key}, {term, View}) ->
 is_same({bytes, Key}, Value) ->
     esdb_etf_erl:key(Value) =:= Key.
 
--spec is_in(list(), term()) -> boolean().
-is_in(Literals, Value) -> lists:any(fun(Literal) -> is_same(Literal, Value) end, Literals).
+-spec is_in(members(), integer() | binary() | {term, esdb_etf_erl:view()}) -> boolean().
+is_in({Numbers, Terms}, {term, View}) ->
+    is_term_in(View, Terms) orelse
+        (map_size(Numbers) > 0 andalso is_number_in(esdb_etf_erl:number(View), Numbers));
+is_in({Numbers, _}, Integer) when is_integer(Integer) ->
+    is_number_in(Integer, Numbers);
+is_in({_, Terms}, Text) ->
+    gb_sets:is_element(esdb_etf_erl:key(Text), Terms).
 
--spec is_any_of(list(), term()) -> boolean().
-is_any_of(Literals, {term, View}) ->
+%% If one of them is what the view begins with, no other one stands between the two.
+-spec is_term_in(esdb_etf_erl:view(), gb_sets:set(esdb_etf_erl:key())) -> boolean().
+is_term_in(View, Terms) ->
+    case gb_sets:smaller(View, Terms) of
+        {found, Key} -> esdb_etf_erl:is_same(Key, View) orelse gb_sets:is_element(View, Terms);
+        none -> gb_sets:is_element(View, Terms)
+    end.
+
+-spec is_number_in(number() | none, esdb_member_erl:set()) -> boolean().
+is_number_in(none, _) -> false;
+is_number_in(Number, Numbers) -> esdb_member_erl:is_in(Number, Numbers).
+
+-spec is_any_of(members(), integer() | binary() | {term, esdb_etf_erl:view()}) -> boolean().
+is_any_of(Members, {term, View}) ->
     case esdb_etf_erl:elements(View) of
-        none -> is_in(Literals, {term, View});
-        {bytes, Bytes} -> lists:any(fun(Byte) -> is_in(Literals, Byte) end, binary_to_list(Bytes));
-        {views, Length, Rest} -> is_any_element(Length, Rest, Literals)
+        none -> is_in(Members, {term, View});
+        {bytes, Bytes} -> lists:any(fun(Byte) -> is_in(Members, Byte) end, binary_to_list(Bytes));
+        {views, Length, Rest} -> is_any_element(Length, Rest, Members)
     end;
-is_any_of(Literals, Value) ->
-    is_in(Literals, Value).
+is_any_of(Members, Value) ->
+    is_in(Members, Value).
 
--spec is_any_element(non_neg_integer(), esdb_etf_erl:view(), list()) -> boolean().
+-spec is_any_element(non_neg_integer(), esdb_etf_erl:view(), members()) -> boolean().
 is_any_element(0, _, _) ->
     false;
-is_any_element(Length, View, Literals) ->
-    is_in(Literals, {term, View}) orelse
-        is_any_element(Length - 1, esdb_etf_erl:skip(View), Literals).
+is_any_element(Length, View, Members) ->
+    is_in(Members, {term, View}) orelse
+        is_any_element(Length - 1, esdb_etf_erl:skip(View), Members).
 
 %% A number with a number, or a binary with a binary; nothing else has an order.
 -spec compares(term(), term(), fun((term(), term()) -> boolean())) -> boolean().
@@ -680,12 +738,12 @@ both({Integers, Float}, Before) -> sums(Float, sums(Integers, Before)).
 final({count, N}) -> N;
 final({sum, Sums}) -> total(Sums);
 final({avg, 0, _}) -> undefined;
-final({avg, N, Sums}) -> total(Sums) / N;
+final({avg, N, Sums}) -> esdb_aggregate_erl:nearest(total(Sums)) / N;
 final({_, Number}) -> Number.
 
 -spec total(sums()) -> number().
 total({Integers, none}) -> Integers;
-total({Integers, Floats}) -> Integers + Floats.
+total({Integers, Floats}) -> esdb_aggregate_erl:nearest(Integers) + Floats.
 
 -spec plus(number(), number()) -> number().
 plus(A, B) -> A + B.

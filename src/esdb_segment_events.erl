@@ -22,19 +22,6 @@
 %% One by one, or the first, the step from one to the next, and how many.
 -type indices() :: [non_neg_integer()] | {integer(), 1 | -1, non_neg_integer()}.
 
--spec keys() -> [{1..8, atom()}].
-keys() ->
-    [
-        {1, version},
-        {2, position},
-        {3, epoch_us},
-        {4, event_id},
-        {5, event_type},
-        {6, stream_id},
-        {7, data},
-        {8, metadata}
-    ].
-
 %% Packing
 
 %% The segment of these events. A term that has no place in one is told by the event's index.
@@ -64,7 +51,10 @@ rows(_, _, _) ->
 %% The nine values of an event. What its column cannot hold is among the others, under its key.
 -spec row(map()) -> tuple().
 row(Event) ->
-    Fitting = [{Id, Key, fitted(Id, Key, Event)} || {Id, Key} <- keys(), is_map_key(Key, Event)],
+    Fitting = [
+        {Id, Key, fitted(Id, Key, Event)}
+     || {Id, Key} <- esdb_segment_format:keys(), is_map_key(Key, Event)
+    ],
     Held = [Held || {_, _, Value} = Held <- Fitting, Value =/= none],
     Others =
         case length(Held) =:= map_size(Event) of
@@ -257,7 +247,7 @@ event(Columns, I, Atoms) ->
             end
         end,
         Others,
-        keys()
+        esdb_segment_format:keys()
     ).
 
 -spec column(1..9, columns(), non_neg_integer()) -> esdb_segment_format:value().
@@ -307,7 +297,7 @@ decoding(create) -> [].
 -spec field(version | epoch_us | event_type, columns(), non_neg_integer(), existing | create) ->
     {ok, term()} | none.
 field(Key, Columns, I, Atoms) ->
-    {Id, Key} = lists:keyfind(Key, 2, keys()),
+    {Id, Key} = lists:keyfind(Key, 2, esdb_segment_format:keys()),
     case column(Id, Columns, I) of
         none -> other(Key, column(9, Columns, I), Atoms);
         Value -> {ok, Value}

@@ -42,7 +42,7 @@
 %% count from the lowest of each byte, and ends from the first byte behind the table of ends.
 
 -export([header/1, weight/1, load/3, write/4, encode/2, value/2]).
--export([ids/0, name/1, first_dictionary/1]).
+-export([ids/0, name/1, keys/0, first_dictionary/1]).
 -export_type([header/0, section/0, columns/0, column/0, value/0, dictionary/0, reason/0]).
 
 -type id() :: 1..9.
@@ -70,6 +70,7 @@
     {corrupt, header | name()}
     | {unsupported_version, byte()}
     | {dictionary_mismatch, pos_integer()}
+    | invalid_dictionary
     | no_memory.
 
 -define(MAGIC, "ESDS").
@@ -103,6 +104,20 @@ name(6) -> streams;
 name(7) -> data;
 name(8) -> metadata;
 name(9) -> others.
+
+%% The keys of an event that have a section of their own.
+-spec keys() -> [{1..8, atom()}].
+keys() ->
+    [
+        {1, version},
+        {2, position},
+        {3, epoch_us},
+        {4, event_id},
+        {5, event_type},
+        {6, stream_id},
+        {7, data},
+        {8, metadata}
+    ].
 
 %% Reading
 
@@ -422,15 +437,26 @@ size_of(Value) -> byte_size(Value).
 
 %% A segment of these sections, those of them compressed that are to be and gain by it.
 -spec write(Count, [{id(), binary()}], Compressed, dictionary()) ->
-    {ok, binary()} | {error, too_large}
+    {ok, binary()} | {error, too_large | invalid_dictionary | no_memory}
 when
     Count :: non_neg_integer(),
     Compressed :: fun((id()) -> stored | {zstd, Level :: 1..22}).
 write(Count, Sections, Compressed, Dictionary) ->
     Sizes = [byte_size(Bytes) || {_, Bytes} <- Sections],
     case lists:sum(Sizes) =< ?MAX_SIZE andalso Count =< ?MAX_COUNT of
-        true -> {ok, written(Count, [packed(S, Compressed, Dictionary) || S <- Sections])};
+        true -> packed(Count, Sections, Compressed, Dictionary);
         false -> {error, too_large}
+    end.
+
+-spec packed(non_neg_integer(), [{id(), binary()}], Compressed, dictionary()) ->
+    {ok, binary()} | {error, invalid_dictionary | no_memory}
+when
+    Compressed :: fun((id()) -> stored | {zstd, Level :: 1..22}).
+packed(Count, Sections, Compressed, Dictionary) ->
+    try
+        {ok, written(Count, [packed(Section, Compressed, Dictionary) || Section <- Sections])}
+    catch
+        throw:{unpackable, Reason} -> {error, Reason}
     end.
 
 -spec packed({id(), binary()}, fun((id()) -> stored | {zstd, 1..22}), dictionary()) ->
@@ -443,7 +469,9 @@ packed({Id, Bytes}, Compressed, Dictionary) ->
                 {ok, Frame} when byte_size(Frame) < byte_size(Bytes) ->
                     {Id, 1, Frame, byte_size(Bytes)};
                 {ok, _} ->
-                    {Id, 0, Bytes, byte_size(Bytes)}
+                    {Id, 0, Bytes, byte_size(Bytes)};
+                {error, Reason} ->
+                    throw({unpackable, Reason})
             end;
         _ ->
             {Id, 0, Bytes, byte_size(Bytes)}

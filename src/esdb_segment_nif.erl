@@ -52,16 +52,18 @@ depend on any of that. What makes or takes events
 | `{corrupt, Section}` | this section is damaged, or has a malformed term or an unknown atom |
 | `{unsupported_version, N}` | a segment of a later format |
 | `{dictionary_mismatch, Id}` | compressed with the dictionary of that id, which was not given |
+| `invalid_dictionary` | what a segment brings as its dictionary, to make another with, is none |
 | `{unsupported_term, Index}` | the event of this index, from 0, has a term without a place |
-| `too_large` | more than 16,777,216 events, 1 GiB of sections, or 256 MiB built into terms |
+| `too_large` | more than 16,777,216 parts, 1 GiB of sections, or 256 MiB built into terms |
 | `no_memory` | the content of a section finds no place |
 
 Sections are `versions`, `positions`, `epoch_us`, `event_ids`, `types`, `streams`, `data`,
 `metadata` and `others`.
 
 A segment is not trusted: a hostile one leads to one of these, never to a crash. Its sections take
-1 GiB at most once they are decompressed, and an answer is built of 256 MiB of them at most, which
-become up to 16 times as much as terms. Checksums find damage, not malice. Atoms are only taken from
+1 GiB at most once they are decompressed. An answer is built of 256 MiB of them at most and has at
+most 16,777,216 parts (events, rows and values, groups and their numbers, fields), which become up
+to 16 times as much memory as terms. Checksums find damage, not malice. Atoms are only taken from
 those that exist, unless `atoms => create` says otherwise, and terms that no packer writes, such as
 functions, are refused.
 
@@ -78,13 +80,10 @@ leave the range of floats raise `badarith`.
 -export([filter/2, select/2, select/3, first/2, first/3, count_where/2]).
 -export([sum/2, min/2, max/2, group_by/3]).
 -export([fold_tagged/2, project/2, project/3]).
-%% Implementation
--export([implementation/0, is_nif_loaded/0]).
 
 -export_type([segment/0, segments/0, event/0, path/0, aggregate/0, reason/0, info/0]).
 
 -nifs([
-    implementation/0,
     matching_n/3,
     matching_d/3,
     filtered_n/2,
@@ -100,11 +99,8 @@ leave the range of floats raise `badarith`.
     projected_n/3,
     projected_d/3
 ]).
--on_load(init_nif/0).
 -compile({no_auto_import, [min/2, max/2]}).
-%% Dialyzer does not know that the library replaces implementation/0.
--dialyzer({nowarn_function, is_nif_loaded/0}).
-%% Nor that the library may stop where Erlang goes on.
+%% Dialyzer does not know that the library may stop where Erlang goes on.
 -dialyzer({no_match, unless_long/2}).
 %% Nor does it tell the results apart that opened/1 takes the values out of.
 -dialyzer(
@@ -124,7 +120,7 @@ leave the range of floats raise `badarith`.
     binary() | {esdb_segment, binary(), binary() | esdb_archive_nif:dictionary()}.
 -type segments() :: segment() | [segment()].
 -type event() :: map().
--type path() :: term() | [term(), ...] | {data | event, term() | [term(), ...]}.
+-type path() :: esdb_path:path().
 -type aggregate() :: count | {sum | min | max | avg, path()}.
 -type reason() ::
     {corrupt,
@@ -140,6 +136,7 @@ leave the range of floats raise `badarith`.
         | others}
     | {unsupported_version, byte()}
     | {dictionary_mismatch, pos_integer()}
+    | invalid_dictionary
     | {unsupported_term, Index :: non_neg_integer()}
     | {invalid_predicate, term()}
     | too_large
@@ -170,18 +167,8 @@ leave the range of floats raise `badarith`.
 %% each byte that decompression makes. A dictionary, to be prepared, counts as some more of these.
 -type cost() :: {pos_integer(), pos_integer(), pos_integer(), pos_integer()}.
 
--spec init_nif() -> ok | {error, term()}.
-init_nif() ->
-    Info = {esdb_nif:version(), esdb_nif:threads()},
-    esdb_nif:loaded(?MODULE, erlang:load_nif(esdb_nif:path(?MODULE), Info)).
-
--doc "Which implementation answers: `nif` when the library is loaded, else `erlang`.".
--spec implementation() -> esdb_nif:implementation().
-implementation() -> erlang.
-
--doc "Whether the native library is loaded.".
--spec is_nif_loaded() -> boolean().
-is_nif_loaded() -> implementation() =:= nif.
+-define(LOAD_INFO, {esdb_nif:version(), esdb_nif:threads()}).
+-include("esdb_nif.hrl").
 
 %% Segments
 

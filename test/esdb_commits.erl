@@ -34,12 +34,15 @@ commit(Version, Id, Parents) ->
 
 type([]) -> ~"CommitAuthored";
 type([_]) -> ~"CommitAuthored";
-type(_) -> ~"BranchMerged".
+type(_) -> ~"CommitMerged".
 
 all(File) ->
-    {ok, Packed} = file:read_file(File),
-    Lines = binary:split(zlib:gunzip(Packed), ~"\n", [global, trim_all]),
+    {ok, Content} = file:read_file(File),
+    Lines = binary:split(plain(Content), ~"\n", [global, trim_all]),
     [envelope(I, json:decode(Line)) || {I, Line} <- lists:enumerate(0, Lines)].
+
+plain(<<31, 139, _/binary>> = Gzipped) -> zlib:gunzip(Gzipped);
+plain(Content) -> Content.
 
 envelope(Version, Event) ->
     Keys = [event_id, event_type, stream_id, epoch_us, data, metadata],

@@ -21,15 +21,7 @@ The suite walks the exports, so a function without a generator fails it. A gener
 -include_lib("common_test/include/ct.hrl").
 -include_lib("stdlib/include/assert.hrl").
 
--define(MODULES, [
-    esdb_hash_nif,
-    esdb_crypto_nif,
-    esdb_archive_nif,
-    esdb_filter_nif,
-    esdb_aggregate_nif,
-    esdb_graph_nif,
-    esdb_segment_nif
-]).
+-define(MODULES, esdb_nif:modules()).
 -define(NOT_COMPARED, [
     {module_info, 0}, {module_info, 1}, {implementation, 0}, {is_nif_loaded, 0}
 ]).

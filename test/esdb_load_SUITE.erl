@@ -13,15 +13,7 @@ file that the system's loader refuses is enough to prove what must happen withou
 -include_lib("common_test/include/ct.hrl").
 -include_lib("stdlib/include/assert.hrl").
 
--define(MODULES, [
-    esdb_hash_nif,
-    esdb_crypto_nif,
-    esdb_archive_nif,
-    esdb_filter_nif,
-    esdb_aggregate_nif,
-    esdb_graph_nif,
-    esdb_segment_nif
-]).
+-define(MODULES, esdb_nif:modules()).
 
 suite() -> [{timetrap, {minutes, 2}}].
 
@@ -164,16 +156,16 @@ load_from_memory(App) ->
      || File <- filelib:wildcard(filename:join([App, "ebin", "esdb_*.beam"]))
     ],
     Code = [{Module, "", read(File)} || {Module, File} <- Beams],
+    {[_ | _] = WithLibrary, First} = lists:partition(fun has_library/1, Code),
     [code:purge(Module) || {Module, _} <- Beams, code:delete(Module)],
     [true = code:del_path(Path) || Path <- code:get_path(), is_ours(Path)],
     ok = file:set_cwd(App),
-    {First, [_ | _] = Others} = lists:partition(fun is_without_library/1, Code),
-    [{module, M} = code:load_binary(M, F, B) || {M, F, B} <- First ++ Others],
+    [{module, M} = code:load_binary(M, F, B) || {M, F, B} <- First ++ WithLibrary],
     ok.
 
 is_ours(Path) -> string:find(Path, "erl_esdb_nifs") =/= nomatch.
 
-is_without_library({Module, _, _}) -> not lists:member(Module, ?MODULES).
+has_library({Module, _, _}) -> lists:member(Module, ?MODULES).
 
 read(File) ->
     {ok, Content} = file:read_file(File),

@@ -154,6 +154,17 @@ t_what_comes_of_a_segment_with_a_dictionary_has_it(_) ->
     same(shop(20), ?M:to_events(?M:concat([Half, Others]))),
     same(shop(20), ?M:to_events(?M:filter([Half, Others], true))).
 
+t_what_is_no_dictionary_is_told(_) ->
+    %% The head of a trained one, and nothing that fits behind it.
+    Broken = <<16#EC30A437:32/little, 1:32/little, 0:800>>,
+    Compressed = ?M:pack(shop(20), #{compress => zstd}),
+    Plain = {esdb_segment, ?M:pack(shop(20)), Broken},
+    ?assertEqual({error, {corrupt, versions}}, ?M:filter({esdb_segment, Compressed, Broken}, true)),
+    ?assertEqual({error, invalid_dictionary}, ?M:filter([Plain, Compressed], true)),
+    ?assertEqual({error, invalid_dictionary}, ?M:concat([Plain, Compressed])),
+    ?assertEqual(380, ?M:sum([Plain, Compressed], amount)),
+    ?assertError(badarg, ?M:pack(shop(20), #{compress => zstd, dictionary => Broken})).
+
 %% -------- the format
 
 t_vectors_of_another_implementation_are_read(_) ->
@@ -436,6 +447,50 @@ t_answers_are_bounded(_) ->
     ?assertEqual({ok, Large}, ?M:first(Segment, true)),
     ?assertEqual(34, ?M:count_where(Segment, {exists, a})).
 
+t_answers_have_only_so_many_parts(_) ->
+    Many = ?M:pack([#{version => N} || N <- lists:seq(1, 1_000)]),
+    Columns = fun(Count) -> lists:duplicate(Count, version) end,
+    ?assertEqual({error, too_large}, ?M:project(Many, Columns(16_777))),
+    ?assertEqual([[1, 1], [2, 2]], lists:sublist(?M:project(Many, Columns(2)), 2)),
+    ?assertEqual({error, too_large}, ?M:group_by(Many, version, lists:duplicate(16_777, count))),
+    ?assertEqual(
+        #{undefined => lists:duplicate(16_777, 1_000)},
+        ?M:group_by(Many, missing, lists:duplicate(16_777, count))
+    ),
+    Groups = ?M:group_by([Many, Many], version, lists:duplicate(100, count)),
+    ?assertEqual({1_000, lists:duplicate(100, 2)}, {map_size(Groups), map_get(7, Groups)}),
+    Half = lists:duplicate(2, ?M:pack([#{version => N} || N <- lists:seq(1, 600)])),
+    Others = ?M:pack([#{version => N} || N <- lists:seq(601, 1_200)]),
+    Counts = lists:duplicate(16_777, count),
+    ?assertEqual({error, too_large}, ?M:group_by(Half ++ [Others], version, Counts)),
+    ?assertEqual(600, map_size(?M:group_by(Half, version, Counts))),
+    Alike = ?M:pack(lists:duplicate(1 bsl 18, #{version => 0})),
+    ?assertEqual({error, too_large}, ?M:select(lists:duplicate(65, Alike), true)),
+    ?assertEqual(65 bsl 18, ?M:count_where(lists:duplicate(65, Alike), true)).
+
+t_states_of_a_fold_are_bounded(_) ->
+    Text = binary:copy(~"x", 8_000_000),
+    Part = fun(From, To) ->
+        ?M:pack([#{data => #{N => Text}} || N <- lists:seq(From, To)], #{compress => zstd})
+    end,
+    ?assertEqual({error, too_large}, ?M:fold_tagged([Part(1, 17), Part(18, 34)], #{})),
+    ?assertEqual(17, map_size(?M:fold_tagged([Part(1, 17), Part(1, 17)], #{}))).
+
+t_integers_are_such_as_can_be_read_again(_) ->
+    Longest = (1 bsl (8 * 523_993)) - 1,
+    [
+        begin
+            ?assertEqual({error, {unsupported_term, 1}}, ?M:pack([#{}, #{TooLong => 1}])),
+            ?assertEqual({error, {unsupported_term, 0}}, ?M:pack([#{data => [{TooLong}]}])),
+            Event = #{data => #{a => Fitting}},
+            Segment = ?M:pack([Event]),
+            ?assertEqual([Event], ?M:to_events(Segment)),
+            ?assertEqual(Fitting, ?M:sum(Segment, a)),
+            ?assertEqual(1, ?M:count_where(Segment, {eq, a, Fitting}))
+        end
+     || {Fitting, TooLong} <- [{Longest, Longest + 1}, {-Longest, -Longest - 1}]
+    ].
+
 t_numbers_that_nobody_asks_about(_) ->
     Long = 1 bsl (8 * 524_000),
     Segment = ?M:pack([#{data => #{a => {sum, 1}}}]),
@@ -699,6 +754,37 @@ t_numbers_are_exact(_) ->
     ?assertError(badarith, ?M:group_by(Overflow, b, {avg, a})).
 
 %% What size takes to a dirty scheduler answers the same.
+%% Against the same computed from the events themselves.
+t_real_events(_) ->
+    Events = esdb_commits:events(),
+    {First, Second} = lists:split(length(Events) div 2, Events),
+    Segments = [?M:pack(First, #{compress => zstd}), ?M:pack(Second)],
+    same(Events, ?M:to_events(?M:concat(Segments))),
+    Large = [E || #{data := #{~"insertions" := N}} = E <- Events, N > 500],
+    ?assertNotEqual([], Large),
+    same(Large, ?M:to_events(?M:filter(Segments, {gt, ~"insertions", 500}))),
+    same({ok, hd(Large)}, ?M:first(Segments, {gt, ~"insertions", 500})),
+    Deleted = [N || #{data := #{~"deletions" := N}} <- Events],
+    Rows = [[Id, N] || #{event_id := Id, data := #{~"deletions" := N}} <- Events],
+    Paths = [event_id, [data, ~"deletions"]],
+    same(Rows, lists:append([?M:project(Segment, Paths) || Segment <- Segments])),
+    Sum = lists:sum(Deleted),
+    Answers = [length(Events), Sum, lists:max(Deleted), Sum / length(Deleted)],
+    Asked = [count, {sum, ~"deletions"}, {max, ~"deletions"}, {avg, ~"deletions"}],
+    same(#{undefined => Answers}, ?M:group_by(Segments, nowhere, Asked)),
+    same(Sum, ?M:sum(Segments, ~"deletions")),
+    same(lists:min(Deleted), ?M:min(Segments, ~"deletions")),
+    Parts = [?M:pack([in_area(Event) || Event <- Part]) || Part <- [First, Second]],
+    same(lists:foldl(fun in_areas/2, #{}, Events), ?M:fold_tagged(Parts, #{})).
+
+%% How much was added to the area of a commit, and which commit was its last one.
+in_area(#{event_id := Id, stream_id := Area, data := #{~"insertions" := N}}) ->
+    #{data => #{Area => {sum, N}, {last, Area} => Id}}.
+
+in_areas(#{event_id := Id, stream_id := Area, data := #{~"insertions" := N}}, State) ->
+    {sum, Before} = maps:get(Area, State, {sum, 0}),
+    State#{Area => {sum, Before + N}, {last, Area} => Id}.
+
 t_large_segments(_) ->
     Events = shop(10_000),
     Segment = ?M:pack(Events),

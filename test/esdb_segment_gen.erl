@@ -42,6 +42,17 @@ args(fold_tagged, 2) -> [segments(), frequency([{12, init()}, {1, nonsense()}])]
 args(project, 2) -> [segment(), listed(asked_path())];
 args(project, 3) -> [segment(), listed(asked_path()), atoms()].
 
+%% To make a type takes longer than to pick from it.
+kept(Key, Make) ->
+    case get({?MODULE, Key}) of
+        undefined ->
+            Type = Make(),
+            put({?MODULE, Key}, Type),
+            Type;
+        Type ->
+            Type
+    end.
+
 %% -------- events
 
 events() ->
@@ -52,7 +63,9 @@ events() ->
     ).
 
 %% Most have the envelope that a store gives them.
-event() ->
+event() -> kept(event, fun event_type/0).
+
+event_type() ->
     frequency([
         {8, ?LET(Fields, envelope(), maps:from_list(Fields))},
         {3, ?LET(Fields, list(oneof(fields())), maps:from_list(Fields))},
@@ -85,12 +98,16 @@ fields() ->
         {extra, content()}
     ].
 
-data() -> ?LET(Pairs, list({key(), value()}), maps:from_list(Pairs)).
+data() -> kept(data, fun data_type/0).
+
+data_type() -> ?LET(Pairs, list({key(), value()}), maps:from_list(Pairs)).
 
 key() ->
     oneof([amount, tags, name, nested, total, ~"amount", ~"name", 1, 1.0, {a, b}, undefined, data]).
 
-value() ->
+value() -> kept(value, fun value_type/0).
+
+value_type() ->
     frequency([
         {6, numeric()},
         {3, name()},
@@ -102,7 +119,9 @@ value() ->
 
 name() -> oneof([~"a", ~"ab", ~"abc", ~"b-17", <<>>, binary()]).
 
-numeric() ->
+numeric() -> kept(numeric, fun numeric_type/0).
+
+numeric_type() ->
     frequency([
         {6, range(-3, 300)},
         {2, oneof([0.0, -0.0, 0.5, 1.0, 2.0, -1.5, 9_007_199_254_740_992.0])},
@@ -110,7 +129,9 @@ numeric() ->
         {1, oneof([float(), 1.0e308, -1.0e308])}
     ]).
 
-large() ->
+large() -> kept(large, fun large_type/0).
+
+large_type() ->
     ?LET(
         {Bits, Near, Sign},
         {
@@ -124,9 +145,11 @@ large() ->
 %% Every kind that has its place.
 content() -> ?SIZED(Size, content(min(Size, 8))).
 
-content(0) ->
+content(Size) -> kept({content, Size}, fun() -> content_type(Size) end).
+
+content_type(0) ->
     oneof([numeric(), name(), amount, sum, '', [], {}, #{}, <<1:1>>, ~"a", ~"\0"]);
-content(Size) ->
+content_type(Size) ->
     Smaller = ?LAZY(content(Size div 3)),
     frequency([
         {4, content(0)},
@@ -138,7 +161,9 @@ content(Size) ->
         {2, ?LET(Pairs, list({Smaller, Smaller}), maps:from_list(Pairs))}
     ]).
 
-packable() ->
+packable() -> kept(packable, fun packable_type/0).
+
+packable_type() ->
     frequency([
         {20, event()},
         {1, oneof([#{data => self()}, #{data => [a | make_ref()]}, #{fun lists:map/2 => 1}])},
@@ -181,7 +206,9 @@ to_events_options() ->
         {1, nonsense()}
     ]).
 
-to_events_option() ->
+to_events_option() -> kept(to_events_option, fun to_events_option_type/0).
+
+to_events_option_type() ->
     oneof([
         {from_version, oneof([range(-1, 21), large()])},
         {to_version, oneof([range(-1, 21), large()])},
@@ -197,7 +224,9 @@ atoms() -> frequency([{6, existing}, {6, create}, {1, unknown}]).
 
 %% -------- questions
 
-path() ->
+path() -> kept(path, fun path_type/0).
+
+path_type() ->
     frequency([
         {14, inner_path()},
         {3, {oneof([event, data]), inner_path()}}
@@ -217,7 +246,9 @@ asked_path() ->
         {1, oneof([[], [a | b], self(), [make_ref()], {event, []}, {data, [a | b]}])}
     ]).
 
-aggregate() -> oneof([count, ?LET({K, P}, {oneof([sum, min, max, avg]), path()}, {K, P})]).
+aggregate() -> kept(aggregate, fun aggregate_type/0).
+
+aggregate_type() -> oneof([count, ?LET({K, P}, {oneof([sum, min, max, avg]), path()}, {K, P})]).
 
 asked_aggregates() ->
     frequency([
@@ -234,7 +265,9 @@ init() ->
 
 predicate() -> ?SIZED(Size, predicate(min(Size, 8))).
 
-predicate(0) ->
+predicate(Size) -> kept({predicate, Size}, fun() -> predicate_type(Size) end).
+
+predicate_type(0) ->
     frequency([
         {1, boolean()},
         {2, {event_type, oneof([~"placed", ~"paid", placed])}},
@@ -246,7 +279,7 @@ predicate(0) ->
         {3, {wildcard, path(), oneof([~"a*", ~"*c", ~"a*c", ~"*b*", ~"ab", ~"?b*", ~"order-*"])}},
         {3, {regex, path(), oneof([~"^a", ~"b.c?", ~"order-[1-2]$", ~"a|b", ~"\\d+"])}}
     ]);
-predicate(Size) ->
+predicate_type(Size) ->
     Smaller = ?LAZY(predicate(Size div 3)),
     frequency([
         {4, predicate(0)},
@@ -254,7 +287,9 @@ predicate(Size) ->
         {1, {'not', Smaller}}
     ]).
 
-operand() -> frequency([{4, numeric()}, {4, name()}, {1, range(0, 20)}, {2, content()}]).
+operand() -> kept(operand, fun operand_type/0).
+
+operand_type() -> frequency([{4, numeric()}, {4, name()}, {1, range(0, 20)}, {2, content()}]).
 
 asked_predicate() ->
     frequency([
@@ -280,7 +315,9 @@ few(Type) -> ?LET(N, range(0, 4), vector(N, Type)).
 
 segments() -> frequency([{12, segment()}, {8, few(segment())}, {1, [segment() | a]}]).
 
-segment() ->
+segment() -> kept(segment, fun segment_type/0).
+
+segment_type() ->
     frequency([
         {12, packed()},
         {10, ?LET(Segment, packed(), damaged(Segment))},
@@ -310,22 +347,38 @@ with_dictionary(Events) ->
 %% Damage that checksums find, and damage that they vouch for.
 damaged(Segment) ->
     ?LET(
-        {At, Byte, Number},
+        {Kind, At, Byte, Number},
         {
+            frequency([
+                {1, cut},
+                {1, longer},
+                {2, anywhere},
+                {4, head},
+                {12, byte},
+                {6, little},
+                {3, big}
+            ]),
             range(0, 1 bsl 30),
             byte(),
             oneof([0, 1, 2, 255, 1 bsl 16, 1 bsl 24, 1 bsl 31, 1 bsl 32 - 1])
         },
-        frequency([
-            {1, binary:part(Segment, 0, At rem byte_size(Segment))},
-            {1, <<Segment/binary, Byte>>},
-            {2, overwritten(Segment, At, <<Byte>>)},
-            {4, repaired(overwritten(Segment, in_head(Segment, At), <<Byte>>))},
-            {12, repaired(overwritten(Segment, behind_head(Segment, At), <<Byte>>))},
-            {6, repaired(overwritten(Segment, behind_head(Segment, At), <<Number:32/little>>))},
-            {3, repaired(overwritten(Segment, behind_head(Segment, At), <<Number:32>>))}
-        ])
+        damaged(Kind, Segment, At, Byte, Number)
     ).
+
+damaged(cut, Segment, At, _, _) ->
+    binary:part(Segment, 0, At rem byte_size(Segment));
+damaged(longer, Segment, _, Byte, _) ->
+    <<Segment/binary, Byte>>;
+damaged(anywhere, Segment, At, Byte, _) ->
+    overwritten(Segment, At, <<Byte>>);
+damaged(head, Segment, At, Byte, _) ->
+    repaired(overwritten(Segment, in_head(Segment, At), <<Byte>>));
+damaged(byte, Segment, At, Byte, _) ->
+    repaired(overwritten(Segment, behind_head(Segment, At), <<Byte>>));
+damaged(little, Segment, At, _, Number) ->
+    repaired(overwritten(Segment, behind_head(Segment, At), <<Number:32/little>>));
+damaged(big, Segment, At, _, Number) ->
+    repaired(overwritten(Segment, behind_head(Segment, At), <<Number:32>>)).
 
 in_head(Segment, At) -> At rem head_size(Segment).
 

@@ -196,6 +196,12 @@ impl<'a> Term<'a> {
         }
     }
 
+    /// The bytes that it begins, and what stands behind them.
+    #[must_use]
+    pub const fn bytes(self) -> &'a [u8] {
+        self.0
+    }
+
     /// Whether it is the term of this encoding.
     #[must_use]
     #[inline]

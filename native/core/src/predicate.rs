@@ -38,8 +38,8 @@ enum Question {
     Exists,
     Equal(Literal),
     NotEqual(Literal),
-    In(Vec<Literal>),
-    AnyOf(Vec<Literal>),
+    In(Members),
+    AnyOf(Members),
     /// In this order to the limit: less, equal, greater.
     Order(Limit, [bool; 3]),
     Between(Limit, Limit),
@@ -59,6 +59,16 @@ enum Literal {
         encoded: Box<[u8]>,
         binary: Option<Box<[u8]>>,
     },
+}
+
+/// The values of a list, sorted.
+#[derive(Default)]
+struct Members {
+    numbers: Vec<Number>,
+    /// The encodings of all other terms. None is the beginning of another one.
+    terms: Vec<Box<[u8]>>,
+    /// Which of them are binaries, without their heads.
+    binaries: Vec<Box<[u8]>>,
 }
 
 enum Limit {
@@ -294,8 +304,8 @@ impl Question {
             (2, b"exists") => Some(Self::Exists),
             (3, b"eq") => Literal::read(reader).map(Self::Equal),
             (3, b"neq") => Literal::read(reader).map(Self::NotEqual),
-            (3, b"in") => literals(reader).map(Self::In),
-            (3, b"any_of") => literals(reader).map(Self::AnyOf),
+            (3, b"in") => Members::read(reader).map(Self::In),
+            (3, b"any_of") => Members::read(reader).map(Self::AnyOf),
             (3, b"gt") => order(reader, [false, false, true]),
             (3, b"gte") => order(reader, [false, true, true]),
             (3, b"lt") => order(reader, [true, false, false]),
@@ -317,8 +327,8 @@ impl Question {
             Self::Exists => Ok(true),
             Self::Equal(literal) => literal.is(value),
             Self::NotEqual(literal) => literal.is(value).map(|is| !is),
-            Self::In(literals) => is_in(literals, value),
-            Self::AnyOf(literals) => is_any_of(literals, value),
+            Self::In(members) => members.has(value),
+            Self::AnyOf(members) => members.has_any(value),
             Self::Order(limit, [less, equal, greater]) => {
                 Ok(limit.order(value)?.is_some_and(|order| match order {
                     Ordering::Less => *less,
@@ -365,56 +375,81 @@ impl Literal {
     }
 }
 
-fn literals(reader: &mut Reader) -> Option<Vec<Literal>> {
-    let encoded = reader.list()?;
-    encoded.iter().map(|term| Literal::new(term)).collect()
-}
+impl Members {
+    fn read(reader: &mut Reader) -> Option<Self> {
+        let mut members = Self::default();
+        for encoded in reader.list()? {
+            members.push(Literal::new(&encoded)?);
+        }
+        members.numbers.sort_unstable();
+        members.terms.sort_unstable();
+        members.binaries.sort_unstable();
+        Some(members)
+    }
 
-#[inline]
-fn is_in(literals: &[Literal], value: &Value) -> Result<bool, Error> {
-    // Of the value, once it is asked for.
-    let mut number = None;
-    for literal in literals {
-        let is_it = match literal {
-            Literal::Number(wanted) => {
-                let number = match &mut number {
-                    Some(number) => number,
-                    none => none.insert(value.number()?),
-                };
-                number.as_ref() == Some(wanted)
+    fn push(&mut self, literal: Literal) {
+        match literal {
+            Literal::Number(number) => self.numbers.push(number),
+            Literal::Term { encoded, binary } => {
+                self.terms.push(encoded);
+                self.binaries.extend(binary);
             }
-            Literal::Term { .. } => literal.is(value)?,
-        };
-        if is_it {
-            return Ok(true);
         }
     }
-    Ok(false)
-}
 
-/// Whether a member of a list is among the literals, or what is no list itself.
-fn is_any_of(literals: &[Literal], value: &Value) -> Result<bool, Error> {
-    let Value::Term(section, term) = value else {
-        return is_in(literals, value);
-    };
-    match found(term.kind(), *section)? {
-        Kind::Bytes(bytes) => {
-            for byte in bytes {
-                if is_in(literals, &Value::Integer((*byte).into()))? {
-                    return Ok(true);
-                }
-            }
-            Ok(false)
+    /// Whether the value is one of them.
+    #[inline]
+    fn has(&self, value: &Value) -> Result<bool, Error> {
+        let is_term = match value {
+            Value::Term(_, term) => self.has_term(term),
+            Value::Binary(bytes) => self
+                .binaries
+                .binary_search_by(|one| (**one).cmp(bytes))
+                .is_ok(),
+            Value::Integer(_) => false,
+        };
+        Ok(is_term || self.has_number(value)?)
+    }
+
+    /// If one of them is what the bytes begin with, no other one stands between the two.
+    fn has_term(&self, term: &Term) -> bool {
+        let after = self.terms.partition_point(|one| **one <= *term.bytes());
+        let last = after.checked_sub(1).and_then(|place| self.terms.get(place));
+        last.is_some_and(|encoded| term.is(encoded))
+    }
+
+    fn has_number(&self, value: &Value) -> Result<bool, Error> {
+        if self.numbers.is_empty() {
+            return Ok(false);
         }
-        Kind::List(mut members) => {
-            while let Some(member) = found(members.next_term(), *section)? {
-                if is_in(literals, &Value::Term(*section, member))? {
-                    return Ok(true);
+        let number = value.number()?;
+        Ok(number.is_some_and(|number| self.numbers.binary_search(&number).is_ok()))
+    }
+
+    /// Whether a member of a list is one of them, or what is no list itself.
+    fn has_any(&self, value: &Value) -> Result<bool, Error> {
+        let Value::Term(section, term) = value else {
+            return self.has(value);
+        };
+        match found(term.kind(), *section)? {
+            Kind::Bytes(bytes) => {
+                for byte in bytes {
+                    if self.has(&Value::Integer((*byte).into()))? {
+                        return Ok(true);
+                    }
                 }
+                Ok(false)
             }
-            Ok(false)
+            Kind::List(mut members) => {
+                while let Some(member) = found(members.next_term(), *section)? {
+                    if self.has(&Value::Term(*section, member))? {
+                        return Ok(true);
+                    }
+                }
+                Ok(false)
+            }
+            _ => self.has(value),
         }
-        _ => is_in(literals, value),
     }
 }
 

@@ -25,6 +25,9 @@ pub const PARALLEL: usize = 1 << 20;
 /// Of one answer no more bytes of encodings are built.
 pub const MAX_BUILT: usize = 1 << 28;
 
+/// Of one answer no more parts are made: events, rows and their values, groups and their numbers, fields.
+pub const MAX_PARTS: usize = 1 << 24;
+
 /// Why there is no answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Error {
@@ -125,7 +128,7 @@ fn are_large(sources: &[Source]) -> bool {
 /// With a limit there are no more of all segments together, and who comes behind is not asked.
 ///
 /// # Errors
-/// [`Error::Segment`], of the first segment that has one.
+/// [`Error::Segment`], of the first segment that has one; without a limit, that they are more than [`MAX_PARTS`].
 pub fn matching(
     sources: &[Source],
     predicate: &Predicate,
@@ -133,10 +136,16 @@ pub fn matching(
     threads: NonZeroUsize,
 ) -> Result<Vec<Vec<u32>>, Error> {
     let Some(mut left) = limit else {
+        // Once there are too many for one answer, the rest is looked at for its errors only.
+        let count = AtomicUsize::new(0);
         let all = each(sources, threads, |source| {
-            matching_in(source, predicate, usize::MAX)
+            let found = matching_in(source, predicate, usize::MAX)?;
+            let before = count.fetch_add(found.len(), atomic::Ordering::Relaxed);
+            Ok((before.saturating_add(found.len()) <= MAX_PARTS).then_some(found))
         });
-        return all.into_iter().collect();
+        let all = all.into_iter().collect::<Result<Vec<_>, _>>()?;
+        let all: Option<Vec<_>> = all.into_iter().collect();
+        return Ok(all.ok_or(segment::Error::TooLarge)?);
     };
     let mut all = Vec::new();
     for source in sources {
@@ -191,6 +200,7 @@ pub fn filtered(
     }
     // Once there is too much for one segment, the rest is looked at for its errors only.
     let size = AtomicU64::new(0);
+    let count = AtomicUsize::new(0);
     let parts = each(sources, threads, |source| {
         let segment = source.open()?;
         let part = filtered_in(&segment, predicate, Sections::default(), None)?;
@@ -200,9 +210,11 @@ pub fn filtered(
             .iter()
             .map(|section| kept.section_size(*section))
             .sum();
-        let before = size.fetch_add(more, atomic::Ordering::Relaxed);
-        let part = (before + more <= segment::MAX_SIZE).then_some(part);
-        Ok((part, segment.compressed()))
+        let size = more + size.fetch_add(more, atomic::Ordering::Relaxed);
+        let more = kept.count();
+        let count = more + count.fetch_add(more, atomic::Ordering::Relaxed);
+        let fits = size <= segment::MAX_SIZE && count <= segment::MAX_COUNT;
+        Ok((fits.then_some(part), segment.compressed()))
     });
     let parts = parts.into_iter().collect::<Result<Vec<_>, _>>()?;
     let compress = parts.iter().map(|(_, compressed)| *compressed);
@@ -409,31 +421,53 @@ impl Hasher for SeededHasher {
 struct Grouped<K> {
     groups: Groups<K, Seeded>,
     sections: Vec<Section>,
+    /// The bytes of the keys.
+    size: usize,
+    /// How many groups there may be.
+    most: usize,
 }
 
-impl<K: Eq + Hash + Clone> Grouped<K> {
+impl<K: Eq + Hash + Clone + AsRef<[u8]>> Grouped<K> {
     fn new(aggregates: &[Aggregate]) -> Self {
         let kinds = aggregates.iter().map(|aggregate| aggregate.kind).collect();
         Self {
             groups: Groups::new(kinds),
             sections: Vec::new(),
+            size: 0,
+            most: MAX_PARTS / (1 + aggregates.len()),
         }
     }
 
+    /// The place of a group, which is made where there is none and room for one.
     #[inline]
-    fn place(&mut self, key: K, section: Section) -> usize {
+    fn place(&mut self, key: K, section: Section) -> Result<usize, segment::Error> {
+        let size = key.as_ref().len();
         let place = self.groups.place(key);
         if place == self.sections.len() {
+            self.size += size;
+            if place >= self.most || self.size > MAX_BUILT {
+                return Err(segment::Error::TooLarge);
+            }
             self.sections.push(section);
         }
-        place
+        Ok(place)
+    }
+
+    /// How much there is of it, in parts.
+    fn parts(&self) -> usize {
+        let groups = self
+            .sections
+            .len()
+            .saturating_mul(MAX_PARTS / self.most.max(1));
+        groups.saturating_add(self.size / (MAX_BUILT / MAX_PARTS))
     }
 }
 
 /// The events by the value of a field, told apart by its encoding, in the order of their first appearance.
 ///
 /// # Errors
-/// [`Error`]; [`Error::TooMany`] for more than `most` groups.
+/// [`Error`]; [`Error::TooMany`] for more than `most` groups, [`segment::Error::TooLarge`] for more than have their
+/// place in one answer.
 pub fn grouped(
     sources: &[Source],
     by: &Path,
@@ -442,14 +476,24 @@ pub fn grouped(
     most: usize,
 ) -> Result<Vec<Group>, Error> {
     let question = Question::new(by, aggregates);
+    // Once there are as many groups as one answer may have, the rest is asked one by one.
+    let held = AtomicUsize::new(0);
     let parts = each(sources, threads, |source| {
-        grouped_in(source, &question, aggregates, most)
+        if held.load(atomic::Ordering::Relaxed) > MAX_PARTS {
+            return Ok(None);
+        }
+        let part = grouped_in(source, &question, aggregates, most)?;
+        held.fetch_add(part.parts(), atomic::Ordering::Relaxed);
+        Ok(Some(part))
     });
     let mut all = Grouped::<Key>::new(aggregates);
-    for part in parts {
-        let part = part?;
+    for (source, part) in sources.iter().zip(parts) {
+        let part = match part? {
+            Some(part) => part,
+            None => grouped_in(*source, &question, aggregates, most)?,
+        };
         for ((key, answers), section) in part.groups.iter().zip(&part.sections) {
-            let place = all.place(key.clone(), *section);
+            let place = all.place(key.clone(), *section)?;
             for (answer, more) in all.groups.at(place).iter_mut().zip(answers) {
                 answer.merge(more)?;
             }
@@ -515,7 +559,7 @@ fn grouped_in(
             Some(Some(place)) => *place,
             known => {
                 let (key, section) = group_key(fields.get(0)?)?;
-                let place = lately.place(key, |key| grouped.place(key, section));
+                let place = lately.place(key, |key| grouped.place(key, section))?;
                 if let Some(known) = known {
                     *known = Some(place);
                 }
@@ -529,7 +573,7 @@ fn grouped_in(
             add(answer, *path, &mut fields)?;
         }
     }
-    Ok(grouped.owned(aggregates)?)
+    grouped.owned(aggregates)
 }
 
 /// Keys that came up lately, at places by their last bytes: most events are of few groups.
@@ -545,7 +589,11 @@ impl Default for Lately<'_> {
 
 impl<'c> Lately<'c> {
     #[inline]
-    fn place(&mut self, key: Cow<'c, [u8]>, find: impl FnOnce(Cow<'c, [u8]>) -> usize) -> usize {
+    fn place<E>(
+        &mut self,
+        key: Cow<'c, [u8]>,
+        find: impl FnOnce(Cow<'c, [u8]>) -> Result<usize, E>,
+    ) -> Result<usize, E> {
         let Cow::Borrowed(bytes) = key else {
             return find(key);
         };
@@ -558,13 +606,13 @@ impl<'c> Lately<'c> {
         // Fibonacci hashing: six bits of the product with 2^64 by the golden ratio.
         let at = (word.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 58) as usize;
         match self.0.get_mut(at) {
-            Some(Some((known, place))) if *known == bytes => *place,
+            Some(Some((known, place))) if *known == bytes => Ok(*place),
             other => {
-                let place = find(key);
+                let place = find(key)?;
                 if let Some(other) = other {
                     *other = Some((bytes, place));
                 }
-                place
+                Ok(place)
             }
         }
     }
@@ -572,10 +620,10 @@ impl<'c> Lately<'c> {
 
 impl Grouped<Cow<'_, [u8]>> {
     /// The same without the bytes of the segment.
-    fn owned(self, aggregates: &[Aggregate]) -> Result<Grouped<Key>, Overflow> {
+    fn owned(self, aggregates: &[Aggregate]) -> Result<Grouped<Key>, Error> {
         let mut owned = Grouped::new(aggregates);
         for ((key, answers), section) in self.groups.iter().zip(&self.sections) {
-            let place = owned.place(Cow::Owned(key.to_vec()), *section);
+            let place = owned.place(Cow::Owned(key.to_vec()), *section)?;
             for (answer, more) in owned.groups.at(place).iter_mut().zip(answers) {
                 *answer = more.clone();
             }
@@ -678,18 +726,24 @@ type State<'c> = Fold<FieldKey<'c>, Held<'c>, Seeded>;
 /// keys.
 ///
 /// # Errors
-/// [`Error`]; [`Error::TooMany`] for more than `most` fields.
+/// [`Error`]; [`Error::TooMany`] for more than `most` fields, [`segment::Error::TooLarge`] for more than
+/// [`MAX_PARTS`], or where a state holds more than [`MAX_BUILT`] bytes behind a segment.
 pub fn folded(
     sources: &[Source],
     initial: impl IntoIterator<Item = (Vec<u8>, Tagged<Held<'static>>)>,
     most: usize,
 ) -> Result<Vec<Field>, Error> {
     let mut state = State::default();
+    let mut size = 0;
     for (key, value) in initial {
+        size += key.len();
         state.set(FieldKey(Cow::Owned(key), Section::Data), value);
     }
     for source in sources {
-        folded_in(*source, &mut state, most)?;
+        size = folded_in(*source, &mut state, size, most)?;
+        if size > MAX_BUILT {
+            return Err(segment::Error::TooLarge.into());
+        }
     }
     let fields = state.into_fields().into_iter();
     Ok(fields
@@ -702,8 +756,14 @@ pub fn folded(
 }
 
 /// What this segment changes is told apart from the state before it, and only that outlives the segment as a copy:
-/// so a list takes no more time and memory than what is in it.
-fn folded_in(source: Source, state: &mut State<'static>, most: usize) -> Result<(), Error> {
+/// so a list takes no more time and memory than what is in it. How much the state held, and then holds, in bytes of
+/// encodings, is counted on the way.
+fn folded_in(
+    source: Source,
+    state: &mut State<'static>,
+    mut size: usize,
+    most: usize,
+) -> Result<usize, Error> {
     let segment = source.open()?;
     let mut contents = segment.contents(Sections::default().with(Section::Data))?;
     let events = contents.events();
@@ -718,31 +778,38 @@ fn folded_in(source: Source, state: &mut State<'static>, most: usize) -> Result<
     let mut fold = Folding {
         before: state,
         now: State::default(),
+        count: state.fields().len(),
     };
-    let (mut count, mut seen) = (state.fields().len(), 0);
     for event in 0..events.count() {
         fold.event(&events, event)?;
-        let fields = fold.now.fields();
-        if fields.len() > seen {
-            let new = fields.get(seen..).unwrap_or_default().iter();
-            let is_new = |key| fold.before.place(key).is_none();
-            count += new.filter(|(key, _)| is_new(key)).count();
-            seen = fields.len();
-        }
-        if count > most {
+        if fold.count > most {
             return Err(Error::TooMany);
         }
     }
     for (key, value) in fold.now.into_fields() {
+        size += size_of_value(&value);
         match place(&*state, &key) {
-            Some(place) => state.set_at(place, owned(value)),
-            None => state.set(
-                FieldKey(Cow::Owned(key.0.into_owned()), key.1),
-                owned(value),
-            ),
+            Some(place) => {
+                let before = state.fields().get(place);
+                size -= before.map_or(0, |(_, value)| size_of_value(value));
+                state.set_at(place, owned(value));
+            }
+            None => {
+                size += key.0.len();
+                let key = FieldKey(Cow::Owned(key.0.into_owned()), key.1);
+                state.set(key, owned(value));
+            }
         }
     }
-    Ok(())
+    Ok(size)
+}
+
+/// The bytes of the encoding that is kept of a value, if one is.
+fn size_of_value(value: &Tagged<Held>) -> usize {
+    match value {
+        Tagged::Value(Held::Found(_, encoded)) => encoded.len(),
+        _ => 0,
+    }
 }
 
 /// Where a state that outlives a key has it.
@@ -761,6 +828,8 @@ fn owned(value: Tagged<Held>) -> Tagged<Held<'static>> {
 struct Folding<'s, 'c> {
     before: &'s State<'c>,
     now: State<'c>,
+    /// How many fields there are in both together.
+    count: usize,
 }
 
 impl<'c> Folding<'_, 'c> {
@@ -836,8 +905,26 @@ impl<'c> Folding<'_, 'c> {
         key: FieldKey<'c>,
         value: Tagged<Held<'c>>,
     ) -> Result<usize, Error> {
-        let before = self.before;
-        self.now.apply_near(before, guess, key, value, Held::counts)
+        let (before, known) = (self.before, self.now.fields().len());
+        let place = self
+            .now
+            .apply_near(before, guess, key, value, Held::counts)?;
+        if place == known {
+            self.count_new()?;
+        }
+        Ok(place)
+    }
+
+    #[cold]
+    fn count_new(&mut self) -> Result<(), Error> {
+        let last = self.now.fields().last();
+        if last.is_some_and(|(key, _)| self.before.place(key).is_none()) {
+            self.count += 1;
+        }
+        if self.count > MAX_PARTS {
+            return Err(segment::Error::TooLarge.into());
+        }
+        Ok(())
     }
 }
 
@@ -902,6 +989,9 @@ pub fn projected<E: From<segment::Error>>(
     let contents = source.contents(paths.sections())?;
     let mut fields = Fields::new(&paths, contents.events());
     let count = fields.events().count();
+    if count.saturating_mul(1 + paths.count()) > MAX_PARTS {
+        return Err(segment::Error::TooLarge.into());
+    }
     for event in 0..count {
         fields.go_to(event);
         for place in 0..paths.count() {

@@ -16,7 +16,7 @@ use std::sync::Arc;
 mod atoms {
     rustler::atoms! {
         none, infinity, undefined, sum, min, max, overwrite, existing, create,
-        badarith, too_many, corrupt, unsupported_version, dictionary_mismatch, no_memory, too_large,
+        badarith, too_many, corrupt, unsupported_version, dictionary_mismatch, invalid_dictionary, no_memory, too_large,
         header, versions, positions, epoch_us, event_ids, types, streams, data, metadata, others,
     }
 }
@@ -58,6 +58,9 @@ impl Encoder for Fail {
                 }
                 segment::Error::Archive(archive::Error::DictionaryMismatch(id)) => {
                     (atoms::dictionary_mismatch(), id).encode(env)
+                }
+                segment::Error::Archive(archive::Error::InvalidDictionary) => {
+                    atoms::invalid_dictionary().encode(env)
                 }
                 segment::Error::Archive(_) => atoms::no_memory().encode(env),
                 segment::Error::TooLarge => atoms::too_large().encode(env),

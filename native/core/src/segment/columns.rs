@@ -78,9 +78,9 @@ pub struct Events<'c> {
 /// A value of a column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cell<'c> {
-    /// Of [`Integers`].
+    /// Of a column of integers.
     Integer(i64),
-    /// Of [`Ids`] and [`Names`].
+    /// Of columns of ids and names.
     Binary(&'c [u8]),
     /// Of data, metadata and others, with its version byte, if it has one; it is not empty.
     Payload(&'c [u8]),
