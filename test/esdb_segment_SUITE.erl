@@ -766,7 +766,7 @@ t_real_events(_) ->
     same({ok, hd(Large)}, ?M:first(Segments, {gt, ~"insertions", 500})),
     Deleted = [N || #{data := #{~"deletions" := N}} <- Events],
     Rows = [[Id, N] || #{event_id := Id, data := #{~"deletions" := N}} <- Events],
-    Paths = [event_id, [data, ~"deletions"]],
+    Paths = [event_id, {data, ~"deletions"}],
     same(Rows, lists:append([?M:project(Segment, Paths) || Segment <- Segments])),
     Sum = lists:sum(Deleted),
     Answers = [length(Events), Sum, lists:max(Deleted), Sum / length(Deleted)],
