@@ -5,7 +5,7 @@
 
 -include_lib("proper/include/proper.hrl").
 -include_lib("stdlib/include/assert.hrl").
--include_lib("erl_esdb/include/erl_esdb.hrl").
+-include("../include/erl_esdb.hrl").
 
 suite() -> [{timetrap, {minutes, 2}}].
 
