@@ -5,7 +5,7 @@
 
 -include_lib("stdlib/include/assert.hrl").
 -include_lib("proper/include/proper.hrl").
--include("../src/erl_esdb_log.hrl").
+-include("../src/log/erl_esdb_log.hrl").
 
 all() ->
     [

@@ -28,7 +28,7 @@ must not lose events takes an engine that writes to disk.
 -export([init/1, handle_call/3, handle_cast/2, handle_info/2, terminate/2]).
 
 -include_lib("kernel/include/logger.hrl").
--include("erl_esdb_log.hrl").
+-include("../log/erl_esdb_log.hrl").
 
 %% Everything a reader needs: the process, and its tables.
 -record(handle, {
