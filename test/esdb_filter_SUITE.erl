@@ -691,7 +691,7 @@ packed_events_answer_as_maps(_Config) ->
                 lists:zip(Lists, Segments)
             )
     end),
-    holds(Property, 300).
+    holds(Property, 150).
 
 same_answers(Events, Packed, Predicate, Handle) ->
     lists:all(
