@@ -869,8 +869,8 @@ questions() ->
             fun(#{event_id := <<C, _/binary>>}) -> C < $a end
         },
         {
-            {'or', [{exists, [metadata, ~"parents", 1]}, {lt, ~"insertions", 3}]},
-            fun(#{data := #{~"insertions" := N}}) -> N < 3 end
+            {'or', [{exists, [metadata, ~"parents", 1]}, {lt, ~"insertions", 500}]},
+            fun(#{data := #{~"insertions" := N}}) -> N < 500 end
         }
     ].
 
