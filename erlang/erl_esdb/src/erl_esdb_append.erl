@@ -4,8 +4,8 @@ Appends, between the API and the machine: what comes in is checked and packed, s
 and what the machine refuses is looked into.
 
 The machine has no bodies. So it cannot say for sure that events were there before, nor whether one
-matches a query: it says that this may be, and here the events are read. Then the answer is known, or
-the command is sent again with what was learned, within the time of the call.
+matches a query: it says that this may be, and here the events are read. Then the answer is known,
+or the command is sent again with what was learned, within the time of the call.
 
 ```erlang
 1> erl_esdb_append:append(shop, ~"order-1", -1, [#{event_type => ~"Placed", data => #{}}], #{}).

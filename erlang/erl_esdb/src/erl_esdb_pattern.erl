@@ -49,6 +49,9 @@ has(_Inner, []) ->
     true;
 has(Inner, [Part | Parts]) ->
     case binary:match(Inner, Part) of
-        {At, Size} -> has(binary_part(Inner, byte_size(Inner), At + Size - byte_size(Inner)), Parts);
+        {At, Size} -> has(behind(At + Size, Inner), Parts);
         nomatch -> false
     end.
+
+-spec behind(non_neg_integer(), binary()) -> binary().
+behind(At, Name) -> binary_part(Name, At, byte_size(Name) - At).

@@ -230,7 +230,8 @@ many_all_or_nothing(Config) ->
     Wrong = {wrong_expected_version, 3, 0},
     Refused({<<"b">>, Wrong}, [A, {<<"b">>, 3, events(1)}]),
     Refused({<<"b">>, Wrong}, [A, {<<"b">>, 3, events(1)}, {<<"c">>, 7, events(1)}]),
-    Refused({<<"b">>, {invalid_event, {missing, data}}}, [A, {<<"b">>, any, [#{event_type => ~"T"}]}]),
+    NoData = #{event_type => <<"T">>},
+    Refused({<<"b">>, {invalid_event, {missing, data}}}, [A, {<<"b">>, any, [NoData]}]),
     Refused({<<"a">>, duplicate_stream}, [A, {<<"b">>, any, events(1)}, A]),
     Long = binary:copy(<<"n">>, 65_537),
     Refused({Long, {stream_id_too_long, 65_537, 65_536}}, [A, {Long, any, events(1)}]),
@@ -277,9 +278,10 @@ many_at_once_keep_what_is_true_of_all(Config) ->
     Accounts = [<<"account-", N>> || N <- lists:seq($1, $5)],
     Begin = [{Account, -1, [moved(100)]} || Account <- Accounts],
     {ok, _} = append_many(Store, Begin, #{}),
+    Account = fun(N) -> lists:nth(1 + N rem 5, Accounts) end,
     Transfer = fun(Seed) ->
         [
-            transfer(Store, lists:nth(1 + (Seed + N) rem 5, Accounts), lists:nth(1 + N rem 5, Accounts))
+            transfer(Store, Account(Seed + N), Account(N))
          || N <- lists:seq(1, 20), (Seed rem 5) =/= 0
         ]
     end,

@@ -23,11 +23,12 @@ Every function answers `{error, R}` where the store cannot be reached, R one of
 `get_version/2` and `exists/2`, which have no room for it, raise `error({erl_esdb, R})` except
 that they answer -1 and false where the store does not run. Every function with options takes a
 `timeout` in milliseconds (0 to 4,294,967,295 or `infinity`), by default that of the store.
-`overloaded`: `max_queue` commands wait already, and this one was not sent. After `{timeout, S}` it
-is not known
-whether an append was done; `{store_not_started, S}` says the same where the store ended during the
-call, and that nothing was done where it did not run. A read that finds damaged events answers
-`{error, {corrupt_events, Stream, Version}}`. Arguments of a wrong shape are `error(badarg)`.
+
+After `{timeout, S}` it is not known whether an append was done; `{store_not_started, S}` says the
+same where the store ended during the call, and that nothing was done where it did not run.
+`{overloaded, S}`: `max_queue` commands wait already, and this one was not sent. A read that finds
+damaged events answers `{error, {corrupt_events, Stream, Version}}`. Arguments of a wrong shape are
+`error(badarg)`.
 """.
 
 -export([append/4, append/5, append_many/3]).
@@ -418,9 +419,9 @@ list_streams(Store) -> erl_esdb_store:streams(Store).
 A page of the names of streams, sorted, and from where to go on.
 
 Options: `prefix`, or `pattern` with `*` for any bytes, or both; `from`, a name behind which to
-begin; `limit` (default 1000, or `infinity`); `timeout`. The last element of the answer is `done`, or
-the name to give as `from` of the next page, which may be empty. Streams that come or go in between are
-listed or not; each other is listed once.
+begin; `limit` (default 1000, or `infinity`); `timeout`. The last element of the answer is `done`,
+or the name to give as `from` of the next page, which may be empty. Streams that come or go in
+between are listed or not; each other is listed once.
 
 ```erlang
 1> {ok, Names, Next} = erl_esdb_streams:list_streams(shop, #{prefix => ~"order-", limit => 2}).

@@ -8,8 +8,8 @@ append cannot match a query.
  entry  =  events:32  hashes:16  hash:32 ...      16#FFFF: may have had any type and tag
 ```
 
-Entries take 6 bytes and 4 for each type and tag. Whole chunks are forgotten, when without them there
-are still as many appends as it is to keep.
+Entries take 6 bytes and 4 for each type and tag. Whole chunks are forgotten, when without them
+there are still as many appends as it is to keep.
 
 ```erlang
 1> Recent = erl_esdb_recent:add(1, erl_esdb_recent:facts([7, 8]), erl_esdb_recent:new(1000)).
@@ -84,8 +84,8 @@ trim(#recent{full = Full, chunks = Chunks} = Recent) ->
     trim(Recent#recent{full = queue:drop(Full), chunks = Chunks - 1}).
 
 -doc """
-Whether an append after a position may have brought an event that matches. Also where it is not known
-any more.
+Whether an append after a position may have brought an event that matches. Also where it is not
+known any more.
 """.
 -spec may_match(After :: integer(), query(), recent()) -> boolean().
 may_match(After, _Query, #recent{next = Next}) when After + 1 >= Next ->
