@@ -46,6 +46,7 @@ signed.
     %% of all events, and whether the caller gave one of them
     ids :: [binary()],
     given :: boolean(),
+    bodies :: [erl_esdb_event:body()],
     packed :: binary(),
     summary :: erl_esdb_log:summary()
 }).
@@ -54,6 +55,7 @@ signed.
     store :: atom(),
     engine :: module(),
     handle :: erl_esdb_engine:handle(),
+    keys :: disabled | erl_esdb_chain:keys(),
     until :: erl_esdb_store:deadline()
 }).
 
@@ -154,7 +156,13 @@ run(Store, Given, Options) ->
         Until = erl_esdb_store:deadline(Options, Settings),
         Time = maps:get(epoch_us, Options, erlang:system_time(microsecond)),
         {ok, [_ | _] = Parts} ?= parts(Given, {0, 0}, Time, Options, Settings),
-        Call = #call{store = Store, engine = Engine, handle = Handle, until = Until},
+        Call = #call{
+            store = Store,
+            engine = Engine,
+            handle = Handle,
+            keys = maps:get(integrity, Settings, disabled),
+            until = Until
+        },
         submit(Call, open(Options), Parts)
     end.
 
@@ -190,6 +198,7 @@ part(Stream, Expected, Events, {Count, Size}, Settings) ->
             expected = expected(Expected),
             ids = [erl_esdb_event:id(Body) || Body <- Bodies],
             given = Given =/= [],
+            bodies = Bodies,
             packed = Packed,
             summary = summary(Given, Bodies)
         },
@@ -271,13 +280,37 @@ submit(Call, Open, Parts) ->
     maybe
         {ok, Asked} ?= evaluate(Call, Open),
         Open1 = later(Open, Asked),
-        case command(Call, Parts, Asked) of
+        {ok, Sealed} ?= sealed(Call, Parts),
+        case command(Call, Sealed, Asked) of
             {ok, Replies} -> {ok, [result(Reply) || Reply <- Replies]};
             {error, stale} -> submit(Call, Open1, Parts);
             {error, {refused, Refusals}} -> refused(Call, Open1, lists:zip(Parts, Refusals));
             {error, Reason} -> {error, Reason}
         end
     end.
+
+%% In a store that signs: with what a part goes behind, as it is now.
+-spec sealed(#call{}, [#part{}]) -> {ok, [#part{}]} | {error, term()}.
+sealed(#call{keys = disabled}, Parts) ->
+    {ok, Parts};
+sealed(Call, [#part{bodies = [_ | _]} = Part | Parts]) ->
+    #call{store = Store, keys = Keys} = Call,
+    #part{stream = Stream, bodies = Bodies, summary = #{epoch_us := Now} = Summary} = Part,
+    maybe
+        {ok, #{epoch_us := Last, tip := Tip} = Place} ?= erl_esdb_store:tip(Store, Stream),
+        Time = max(Now, Last),
+        {Signed, New} = erl_esdb_integrity:seal(Keys, Stream, Place#{epoch_us := Time}, Bodies),
+        {ok, Others} ?= sealed(Call, Parts),
+        Summary1 = Summary#{epoch_us := Time, tip => {Tip, New}},
+        {ok, [Part#part{packed = erl_esdb_batch:pack(Signed), summary = Summary1} | Others]}
+    end;
+sealed(Call, [Part | Parts]) ->
+    maybe
+        {ok, Others} ?= sealed(Call, Parts),
+        {ok, [Part | Others]}
+    end;
+sealed(_Call, []) ->
+    {ok, []}.
 
 -spec command(#call{}, [#part{}], none | erl_esdb_log:condition()) ->
     {ok, [erl_esdb_log:appended()]} | {error, term()}.
@@ -363,6 +396,9 @@ outcome(Call, #part{given = true} = Part, {wrong_expected_version, Expected, Act
     after_version(Call, Part, Expected, Refusal);
 outcome(Call, #part{} = Part, {seen, Spans}) ->
     among(Call, Part, Spans);
+%% Somebody was faster: it is signed again, behind what is there now.
+outcome(#call{keys = Keys}, _Part, tip_moved) when Keys =/= disabled ->
+    {other, []};
 outcome(_Call, _Part, Refusal) ->
     {error, Refusal}.
 

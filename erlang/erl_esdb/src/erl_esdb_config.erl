@@ -264,8 +264,17 @@ settings(#store_config{timeout = Timeout, options = Given}) ->
     },
     Settings = maps:merge(Defaults, maps:with(maps:keys(Defaults), Given)),
     case [{Key, Value} || Key := Value <- Settings, not is_positive(Value)] of
-        [] -> {ok, Settings#{timeout => Timeout}};
+        [] -> signing(Given, Settings#{timeout => Timeout});
         [{Key, Value} | _] -> {error, {invalid_option, Key, Value}}
+    end.
+
+%% The value may have a key in it: it is not told.
+-spec signing(map(), erl_esdb_engine:settings()) ->
+    {ok, erl_esdb_engine:settings()} | {error, {invalid_option, integrity, term()}}.
+signing(Given, Settings) ->
+    case erl_esdb_chain:keys(maps:get(integrity, Given, disabled)) of
+        {ok, Keys} -> {ok, Settings#{integrity => Keys}};
+        {error, Reason} -> {error, {invalid_option, integrity, Reason}}
     end.
 
 -spec is_positive(term()) -> boolean().

@@ -39,11 +39,15 @@ the store ended during the call, it is not known whether a command was done.
 -type count() :: non_neg_integer() | infinity.
 -doc "Of the log: from which position on, how many events, and which way.".
 -type window() :: {From :: non_neg_integer() | last, count(), direction()}.
--doc "`hidden`: also what the metadata of a stream hides; default false.".
+-doc """
+`hidden`: also what the metadata of a stream hides; default false. `verify`: see
+`m:erl_esdb_integrity`.
+""".
 -type read_options() :: #{
     consistency => linearizable | read_your_writes | local,
     timeout => timeout(),
     hidden => boolean(),
+    verify => erl_esdb_integrity:mode(),
     _ => _
 }.
 -type names_options() :: #{
@@ -93,14 +97,19 @@ read(Store, Stream, From, Count, Direction, Options) ->
     ok = check(is_binary(Stream) andalso is_window(From, Count, Direction)),
     ok = check_options(Options),
     maybe
-        {ok, Engine, Handle, _} ?= engine(Store),
+        {ok, Engine, Handle, Settings} ?= engine(Store),
         {ok, Pieces} ?=
             named(Store, Engine:read(Handle, Stream, From, Count, Direction, Options)),
-        events(Pieces, Direction)
+        {ok, Events} ?= events(Pieces, Direction),
+        Keys = maps:get(integrity, Settings, disabled),
+        erl_esdb_integrity:check(Store, Keys, Stream, Events, mode(Options))
     else
         {error, stream_not_found} -> {error, {stream_not_found, Stream}};
         {error, Reason} -> {error, Reason}
     end.
+
+-spec mode(read_options()) -> erl_esdb_integrity:mode().
+mode(Options) -> maps:get(verify, Options, skip_legacy).
 
 -doc "See `erl_esdb_streams:read_log/5`.".
 -spec read_log(atom(), non_neg_integer() | last, count(), direction(), read_options()) ->
@@ -459,12 +468,28 @@ delete(Store, Stream) -> delete(Store, Stream, #{}).
     ok | {error, failure()}.
 delete(Store, Stream, Options) when is_binary(Stream), is_map(Options) ->
     case maps:get(mode, Options, hard) of
-        hard -> done(command(Store, {delete, Stream}, Options));
+        hard -> deleted(Store, Stream, done(command(Store, {delete, Stream}, Options)));
         tombstone -> done(command(Store, {tombstone, Stream}, Options));
         _ -> error(badarg)
     end;
 delete(_, _, _) ->
     error(badarg).
+
+-spec deleted(atom(), binary(), ok | {error, failure()}) -> ok | {error, failure()}.
+deleted(Store, Stream, ok) ->
+    case signing(Store) of
+        {ok, disabled} -> ok;
+        _ -> erl_esdb_integrity:forget(Store, Stream)
+    end;
+deleted(_Store, _Stream, {error, Failure}) ->
+    {error, Failure}.
+
+-spec signing(atom()) -> {ok, disabled | erl_esdb_chain:keys()} | {error, failure()}.
+signing(Store) ->
+    maybe
+        {ok, _, _, Settings} ?= engine(Store),
+        {ok, maps:get(integrity, Settings, disabled)}
+    end.
 
 -doc "The same as `truncate/4` without options.".
 -spec truncate(atom(), binary(), Before :: non_neg_integer()) ->
@@ -481,8 +506,12 @@ from the first to before the second.
     | {error, {stream_not_found, binary()} | failure()}.
 truncate(Store, Stream, Before, Options) ->
     ok = check(is_binary(Stream) andalso is_natural(Before) andalso is_map(Options)),
-    case command(Store, {truncate, Stream, Before}, Options) of
-        {ok, {From, Cut}} -> {ok, {From, Cut}};
+    maybe
+        {ok, Keys} ?= signing(Store),
+        {ok, Before1} ?= erl_esdb_integrity:keep_anchors(Store, Keys, Stream, Before),
+        {ok, {From, Cut}} ?= command(Store, {truncate, Stream, Before1}, Options),
+        {ok, {From, Cut}}
+    else
         {error, stream_not_found} -> {error, {stream_not_found, Stream}};
         {error, Failure} -> {error, Failure}
     end.
@@ -618,6 +647,8 @@ is_proper(Rest) -> Rest =:= [].
 
 -spec check_options(term()) -> ok.
 check_options(Options) when is_map(Options) ->
+    Mode = maps:get(verify, Options, skip_legacy),
+    ok = check(lists:member(Mode, [skip_legacy, strict, skip_all])),
     Consistency = maps:get(consistency, Options, local),
     _ = timeout(Options, #{timeout => infinity}),
     ok = check(is_boolean(maps:get(hidden, Options, false))),

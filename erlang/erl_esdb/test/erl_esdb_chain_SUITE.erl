@@ -1,5 +1,5 @@
 -module(erl_esdb_chain_SUITE).
--moduledoc "Hash chains and codes over events: what is signed is verified, and what was changed is named.".
+-moduledoc "Hash chains and codes over events: what is signed is verified, changes are named.".
 
 -compile(export_all).
 
@@ -144,7 +144,9 @@ taken_out_or_put_in_or_swapped(_Config) ->
     {[A, B, C, D] = All, _} = ?M:sign(keys(), none, events(4)),
     {[Other], _} = ?M:sign(keys(), none, [(hd(events(1)))#event{event_id = ~"other"}]),
     [
-        ?assertMatch({error, #{kind := chain_mismatch, version := At}}, ?M:verify(keys(), none, Bad))
+        ?assertMatch(
+            {error, #{kind := chain_mismatch, version := At}}, ?M:verify(keys(), none, Bad)
+        )
      || {At, Bad} <- [
             {2, [A, C, D]},
             {1, [B, C, D]},

@@ -3,10 +3,10 @@
 Hash chains over the events of a stream, and a code on each that only who has the key can make.
 
 Each event names the chain hash of the event before it (the first 32 zero bytes), and carries a
-message authentication code of all its bytes, that name included. So nobody without the key can change
-an event, and nobody at all can take one out or put one in between without breaking the next one's
-name. What a chain alone cannot tell is that its newest events are gone: whoever has to know keeps
-the tip elsewhere.
+message authentication code of all its bytes, that name included. So nobody without the key can
+change an event, and nobody at all can take one out or put one in between without breaking the next
+one's name. What a chain alone cannot tell is that its newest events are gone: whoever has to know
+keeps the tip elsewhere.
 
 ```
 chain hash = SHA-256("chain|" ++ bytes of the event without its code and name ++ name)
@@ -15,8 +15,8 @@ code       = {KeyId, HMAC-SHA-256(Key, "evt|" ++ bytes of the event with its nam
 
 The bytes of an event are the external term format (deterministic, `minor_version` 2) of
 `{event, Id, Type, Stream, Version, Data, Metadata, Timestamp, EpochUs, DataContentType,
-MetadataContentType, Tags, Name}`, `Name` undefined in the chain hash. Its position is in neither: it
-is assigned when the append is ordered, after it was signed.
+MetadataContentType, Tags, Name}`, `Name` undefined in the chain hash. Its position is in neither:
+it is assigned when the append is ordered, after it was signed.
 
 ```erlang
 1> {ok, Keys} = erl_esdb_chain:keys(#{enabled => true, key => crypto:strong_rand_bytes(32)}).
@@ -27,7 +27,8 @@ is assigned when the append is ordered, after it was signed.
 HMAC is that of RFC 2104, SHA-256 that of FIPS 180-4.
 """.
 
--export([keys/1, sign/3, verify/3, chain_hash/1, code/2, has_code/2, is_signed/1]).
+-export([keys/1, sign/3, verify/3, chain_hash/1, is_signed/1]).
+-export([code/2, code_of/3]).
 -export_type([keys/0, tip/0, hash/0, violation/0]).
 
 -include("erl_esdb.hrl").
@@ -105,13 +106,13 @@ Signs events that follow each other in their stream, the first behind this tip. 
 tip that they make. Their stream, versions and times have to be those that they will have.
 """.
 -spec sign(keys(), tip(), [event()]) -> {[event()], tip()}.
-sign(Keys, Tip, Events) -> lists:mapfoldl(fun(Event, Before) -> signed(Keys, Event, Before) end, Tip, Events).
+sign(Keys, Tip, Events) ->
+    lists:mapfoldl(fun(Event, Before) -> signed(Keys, Event, Before) end, Tip, Events).
 
 -spec signed(keys(), event(), tip()) -> {event(), hash()}.
-signed({Id, _} = Keys, Event, Tip) ->
+signed(Keys, Event, Tip) ->
     Named = Event#event{prev_event_hash = name(Tip)},
-    {ok, Code} = code(Id, Keys, Named),
-    {Named#event{mac = {Id, Code}}, chain_hash(Named)}.
+    {Named#event{mac = code(Keys, event_bytes(Named))}, chain_hash(Named)}.
 
 -spec name(tip()) -> hash().
 name(none) -> ?GENESIS;
@@ -161,10 +162,10 @@ is_signed(#event{prev_event_hash = Name}) -> Name =/= undefined.
 chain_hash(#event{prev_event_hash = <<_:256>> = Name} = Event) ->
     crypto:hash(sha256, [~"chain|", bytes(Event#event{prev_event_hash = undefined}), Name]).
 
--doc "Whether the code of an event is that of its bytes, by the key that it names.".
+%% By the key that it names.
 -spec has_code(keys(), event()) -> boolean().
 has_code(Keys, #event{mac = {Id, Code}} = Event) when is_binary(Code) ->
-    case code(Id, Keys, Event) of
+    case code_of(Id, Keys, event_bytes(Event)) of
         {ok, Own} -> esdb_crypto_nif:secure_compare(Own, Code);
         unknown_key -> false
     end;
@@ -175,12 +176,16 @@ has_code(_, _) ->
 -spec code(keys(), iodata()) -> {KeyId :: pos_integer(), hash()}.
 code({Id, Keys}, Bytes) -> {Id, esdb_crypto_nif:hmac_sha256((map_get(Id, Keys))(), Bytes)}.
 
--spec code(pos_integer(), keys(), event()) -> {ok, hash()} | unknown_key.
-code(Id, {_, Keys}, Event) when is_map_key(Id, Keys) ->
-    {_, Code} = code({Id, Keys}, [~"evt|", bytes(Event)]),
+-doc "The code of these bytes by one of the keys.".
+-spec code_of(term(), keys(), iodata()) -> {ok, hash()} | unknown_key.
+code_of(Id, {_, Keys}, Bytes) when is_map_key(Id, Keys) ->
+    {_, Code} = code({Id, Keys}, Bytes),
     {ok, Code};
-code(_, _, _) ->
+code_of(_, _, _) ->
     unknown_key.
+
+-spec event_bytes(event()) -> iodata().
+event_bytes(Event) -> [~"evt|", bytes(Event)].
 
 %% A tuple of its own, so that a field that the record gets one day does not change what was signed.
 -spec bytes(event()) -> binary().

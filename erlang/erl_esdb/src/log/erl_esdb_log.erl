@@ -60,7 +60,11 @@ finds everything it names, or finds that it was removed in between and looks aga
     first = 0 :: non_neg_integer(),
     %% first version since it was made, or made again after a tombstone
     base = 0 :: non_neg_integer(),
+    %% the tip that it had then
+    base_tip = none :: tip(),
     tip = none :: tip(),
+    %% the first version that came with a tip
+    signed = none :: none | non_neg_integer(),
     seq :: erl_esdb_chunks:seq()
 }).
 
@@ -188,15 +192,19 @@ versions of appends that have other ids.
 -type span() :: {#row{}, From :: non_neg_integer(), To :: non_neg_integer()}.
 -doc """
 `first`: the first version that is kept and may be seen; `next`: the version of the next event;
-`base`: the first version since the stream was made, or made again after a tombstone.
+`base`: the first version since the stream was made, or made again after a tombstone, and
+`base_tip` the tip that it had then; `signed`: the
+first version that came with a tip.
 """.
 -type info() :: #{
     no := pos_integer(),
     first := non_neg_integer(),
     base := non_neg_integer(),
+    base_tip := tip(),
     next := non_neg_integer(),
     epoch_us := integer(),
-    tip := tip()
+    tip := tip(),
+    signed := none | non_neg_integer()
 }.
 -doc "Of a stream its name, the first version that is kept, and the first that may be seen.".
 -type owner() :: {binary(), Kept :: non_neg_integer(), Seen :: non_neg_integer()} | gone.
@@ -483,7 +491,7 @@ append_row(Row, Stream, #head{no = No, seq = Seq, tip = Tip} = Head, Summary, Lo
     {Seq1, Full1} = erl_esdb_chunks:add(Row, Seq),
     {Order1, Full2} = erl_esdb_chunks:add(Row, Order),
     {_, Tip1} = maps:get(tip, Summary, {Tip, Tip}),
-    Head1 = Head#head{seq = Seq1, tip = Tip1},
+    Head1 = Head#head{seq = Seq1, tip = Tip1, signed = signed_from(Head, Tip1, Row)},
     Sealed = sealed(No, Full1) ++ sealed(0, Full2),
     Log1 = Log#log{
         streams = Streams#{Stream => Head1},
@@ -491,6 +499,10 @@ append_row(Row, Stream, #head{no = No, seq = Seq, tip = Tip} = Head, Summary, Lo
         chunks = maps:merge(Chunks, #{Key => Chunk || {chunk, Key, Chunk} <- Sealed})
     },
     {Sealed ++ [{stream, Stream, Head1}], Log1}.
+
+-spec signed_from(head(), tip(), #row{}) -> none | non_neg_integer().
+signed_from(#head{signed = none}, Tip, #row{version = Version}) when Tip =/= none -> Version;
+signed_from(#head{signed = Signed}, _Tip, _Row) -> Signed.
 
 -spec remember(#row{}, summary(), state()) -> state().
 remember(#row{stream = No, version = Version, count = Count}, Summary, Log) ->
@@ -507,7 +519,7 @@ head(Stream, #log{streams = Streams} = Log) when is_map_key(Stream, Streams) ->
 head(Stream, #log{tombs = Tombs, names = Names} = Log) when is_map_key(Stream, Tombs) ->
     {#head{no = No} = Head, Tombs1} = maps:take(Stream, Tombs),
     Log1 = Log#log{tombs = Tombs1, names = Names#{No => Stream}},
-    {Head#head{base = next(Head)}, [{no_tomb, Stream}], Log1};
+    {Head#head{base = next(Head), base_tip = Head#head.tip}, [{no_tomb, Stream}], Log1};
 head(Stream, #log{next_no = No, names = Names} = Log) ->
     Head = #head{no = No, seq = erl_esdb_chunks:new()},
     {Head, [], Log#log{next_no = No + 1, names = Names#{No => Stream}}}.
@@ -934,9 +946,18 @@ less(Left, Taken) when is_integer(Left), is_integer(Taken) -> Left - Taken.
 
 -doc "What is known of the stream with this head.".
 -spec describe(head()) -> info().
-describe(#head{no = No, first = First, base = Base, seq = Seq, tip = Tip} = Head) ->
+describe(#head{no = No, first = First, base = Base, seq = Seq} = Head) ->
     #row{epoch_us = Time} = erl_esdb_chunks:last(Seq),
-    #{no => No, first => First, base => Base, next => next(Head), epoch_us => Time, tip => Tip}.
+    #{
+        no => No,
+        first => First,
+        base => Base,
+        base_tip => Head#head.base_tip,
+        next => next(Head),
+        epoch_us => Time,
+        tip => Head#head.tip,
+        signed => Head#head.signed
+    }.
 
 -doc "The first version that is kept.".
 -spec first(head()) -> non_neg_integer().
