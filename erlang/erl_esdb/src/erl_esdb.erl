@@ -14,7 +14,7 @@ Without options a store lives in memory, until it is stopped or the node ends. T
 `erl_esdb` is started when it does not run.
 """.
 
--export([start_store/1, start_store/2, stop_store/1, which_stores/0, list_stores/0]).
+-export([start_store/1, start_store/2, stop_store/1, drop/1, which_stores/0, list_stores/0]).
 
 -include("erl_esdb.hrl").
 
@@ -67,6 +67,18 @@ with_start(Fun) ->
 -doc "Stops a store. What a store in memory held is gone.".
 -spec stop_store(atom()) -> ok | {error, not_found}.
 stop_store(Store) -> erl_esdb_sup:stop_store(Store).
+
+-doc """
+Stops a store and removes all that it has left, for good. What a store in memory held is gone when
+it is stopped. Errors: `not_found` where it does not run, or why its files cannot be removed.
+""".
+-spec drop(atom()) -> ok | {error, not_found | term()}.
+drop(Store) ->
+    maybe
+        {ok, Remove} ?= erl_esdb_engine:remover(Store),
+        ok ?= stop_store(Store),
+        Remove()
+    end.
 
 -doc "The stores that run on this node, sorted.".
 -spec which_stores() -> [atom()].

@@ -18,6 +18,10 @@ Configuration: the application's environment and the options of a store.
 | `max_event_size` | 16 MiB | bytes of an event, encoded |
 | `max_batch_size` | 64 MiB | bytes of an append, encoded |
 | `max_batch_events` | 100,000 | events of an append |
+| `max_queue` | 10,000 | commands that wait for the store; more are `overloaded` |
+| `idempotence_window` | 100,000 | ids by which appends that are sent twice are recognised |
+| `idempotence_appends` | 1000 | the latest appends of a stream for which they are |
+| `condition_window` | 100,000 | the latest appends a condition is checked against at once |
 | `writer_pool_size`, `reader_pool_size`, `gateway_pool_size` | 10, 10, 1 | |
 
 The options of a store are a list of pairs or a map. What is not known of a store goes to its
@@ -63,7 +67,15 @@ name when it starts. So is a value that cannot be: `{invalid_option, Key, Value}
     data_dir, mode, timeout, writer_pool_size, reader_pool_size, gateway_pool_size
 ]).
 -define(OPTIONS, [
-    engine, max_event_size, max_batch_size, max_batch_events, persistence_interval
+    engine,
+    max_event_size,
+    max_batch_size,
+    max_batch_events,
+    max_queue,
+    idempotence_window,
+    idempotence_appends,
+    condition_window,
+    persistence_interval
 ]).
 
 -doc "How a store is to be started.".
@@ -242,12 +254,27 @@ available(Name, Module) ->
 -spec settings(store_config()) -> {ok, erl_esdb_engine:settings()} | {error, invalid()}.
 settings(#store_config{timeout = Timeout, options = Given}) ->
     Defaults = #{
-        max_event_size => 16 * ?MIB, max_batch_size => 64 * ?MIB, max_batch_events => 100_000
+        max_event_size => 16 * ?MIB,
+        max_batch_size => 64 * ?MIB,
+        max_batch_events => 100_000,
+        max_queue => 10_000,
+        idempotence_window => 100_000,
+        idempotence_appends => 1000,
+        condition_window => 100_000
     },
     Settings = maps:merge(Defaults, maps:with(maps:keys(Defaults), Given)),
     case [{Key, Value} || Key := Value <- Settings, not is_positive(Value)] of
-        [] -> {ok, Settings#{timeout => Timeout}};
+        [] -> signing(Given, Settings#{timeout => Timeout});
         [{Key, Value} | _] -> {error, {invalid_option, Key, Value}}
+    end.
+
+%% The value may have a key in it: it is not told.
+-spec signing(map(), erl_esdb_engine:settings()) ->
+    {ok, erl_esdb_engine:settings()} | {error, {invalid_option, integrity, term()}}.
+signing(Given, Settings) ->
+    case erl_esdb_chain:keys(maps:get(integrity, Given, disabled)) of
+        {ok, Keys} -> {ok, Settings#{integrity => Keys}};
+        {error, Reason} -> {error, {invalid_option, integrity, Reason}}
     end.
 
 -spec is_positive(term()) -> boolean().
