@@ -195,9 +195,9 @@ initial_state() ->
 -spec command(model()) -> proper_types:type().
 command(#{mode := parallel}) ->
     frequency(calls(new()));
-command(#{mode := sequential}) ->
+command(#{mode := sequential} = Model) ->
     frequency(
-        calls(given()) ++
+        repetitions(runs(Model)) ++ calls(given()) ++
             [
                 {3, {call, ?MODULE, append, [stream(), expected(), batch(given()), condition()]}},
                 {1, {call, ?MODULE, append_many, [parts(given()), condition()]}},
@@ -215,6 +215,41 @@ command(#{mode := sequential}) ->
                 {1, {call, ?MODULE, info, [stream()]}}
             ]
     ).
+
+%% What was appended is sent again, to one stream or to some of them.
+repetitions([]) ->
+    [];
+repetitions(Runs) ->
+    Part = ?LET(Run, oneof(Runs), repetition(Run)),
+    Parts = frequency([{4, Part}, {1, {stream(), any, []}}]),
+    [
+        {6, ?LET({S, E, G}, Part, {call, ?MODULE, append, [S, E, G, options()]})},
+        {2, {call, ?MODULE, append_many, [resize(3, list(Parts)), options()]}}
+    ].
+
+%% Some of a run, one after the other, as it would have been expected then or in other ways.
+repetition({Stream, Run}) ->
+    ?LET(
+        {Begin, Size, Expected},
+        {range(0, length(Run) - 1), range(1, 3), oneof([exact, any, stream_exists, no_stream])},
+        begin
+            [{_, _, Version, _, _} | _] = Part = lists:sublist(Run, Begin + 1, Size),
+            Given = [{Type, Content} || {_, _, _, Type, Content} <- Part],
+            {Stream, expectation(Expected, Version), Given}
+        end
+    ).
+
+expectation(exact, Version) -> Version - 1;
+expectation(Other, _Version) -> Other.
+
+%% The events with ids of each stream; others between them make the runs less than perfect.
+-spec runs(model()) -> [{binary(), [place()]}].
+runs(#{streams := Streams}) ->
+    [
+        {Stream, Run}
+     || Stream := {_, _, Kept} <- Streams,
+        [_ | _] = Run <- [[E || {_, _, _, _, {_, Id, _}} = E <- Kept, Id =/= none]]
+    ].
 
 %% Each of them is one look or one command, as long as no id was given.
 calls(Event) ->
@@ -247,7 +282,7 @@ parts(Event) ->
 new() -> {type(), {nat(), none, tags()}}.
 
 %% Ids of few, so that they meet.
-given() -> {type(), {nat(), oneof([none, none, id()]), tags()}}.
+given() -> {type(), {nat(), oneof([none, id()]), tags()}}.
 
 id() -> ?LET(N, range($a, $h), <<N>>).
 
