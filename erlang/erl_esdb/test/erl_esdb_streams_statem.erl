@@ -212,7 +212,7 @@ command(#{mode := sequential} = Model) ->
                 {2, {call, ?MODULE, set_metadata, [stream(), metadata()]}},
                 {1, {call, ?MODULE, get_metadata, [stream()]}},
                 {1, {call, ?MODULE, scavengeable, [stream()]}},
-                {1, {call, ?MODULE, info, [stream()]}}
+                {3, {call, ?MODULE, info, [stream()]}}
             ]
     ).
 
@@ -264,7 +264,7 @@ calls(Event) ->
         {1, {call, ?MODULE, version, [stream()]}},
         {1, {call, ?MODULE, exists, [stream()]}},
         {1, {call, ?MODULE, delete, [stream(), oneof([#{}, #{mode => hard}])]}},
-        {1, {call, ?MODULE, delete, [stream(), #{mode => tombstone}]}},
+        {2, {call, ?MODULE, delete, [stream(), #{mode => tombstone}]}},
         {1, {call, ?MODULE, truncate, [stream(), some()]}},
         {1, {call, ?MODULE, list, []}},
         {1, {call, ?MODULE, position, []}}
