@@ -31,8 +31,8 @@ in a projection. Policies are kept in the store, so their fold is a function of 
 ## Errors
 
 `{error, R}` as in `m:erl_esdb_streams` where the store cannot be reached; `exists/2` and
-`exists_at/3`, which have no room for it, raise `error({erl_esdb, R})`. Arguments of a wrong shape are
-`error(badarg)`.
+`exists_at/3`, which have no room for it, raise `error({erl_esdb, R})`. Arguments of a wrong shape
+are `error(badarg)`.
 """.
 
 -export([save/4, save/5, load/2, load_at/3]).

@@ -13,8 +13,8 @@ ok
 ```
 
 A store that cannot be reached is `{error, R}` where the answer has room for it; elsewhere
-(`get/2,3`, `get_latest/2`, `exists/2,3`) it raises `error({erl_esdb, R})`: an answer that nothing is
-there would be wrong.
+(`get/2,3`, `get_latest/2`, `exists/2,3`) it raises `error({erl_esdb, R})`: an answer that nothing
+is there would be wrong.
 """.
 
 -export([put/2, get/2, get/3, get_latest/2]).

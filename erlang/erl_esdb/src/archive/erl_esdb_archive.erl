@@ -11,9 +11,9 @@ Archives of a store: writing them from a stream, and reading a stream on into th
 ```
 
 Archives belong to an incarnation of a stream: a stream that is deleted and made again gets
-another, so that its archives do not take the place of those before. Its name is a random number, kept in
-the store as the document `{archive, Stream}` together with the number of the stream. The archives
-of earlier incarnations stay, and are read by their keys.
+another, so that its archives do not take the place of those before. Its name is a random number,
+kept in the store as the document `{archive, Stream}` together with the number of the stream. The
+archives of earlier incarnations stay, and are read by their keys.
 """.
 
 -export([archive/6, read_through/6, read_through/7, check/3, incarnation/3]).

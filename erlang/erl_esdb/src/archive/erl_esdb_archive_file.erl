@@ -101,8 +101,8 @@ archive(State, Key, Events) when is_list(Events) ->
         case read(State, Key) of
             {ok, Events, State1} -> {ok, State1};
             {ok, _Others, _} -> {error, {archive_exists, Key}};
-            {error, {Missing, _}} when Missing =:= archive_not_found; Missing =:= corrupted_archive ->
-                write(State, Key, Place, Events);
+            {error, {archive_not_found, _}} -> write(State, Key, Place, Events);
+            {error, {corrupted_archive, _}} -> write(State, Key, Place, Events);
             {error, Reason} -> {error, Reason}
         end
     end.

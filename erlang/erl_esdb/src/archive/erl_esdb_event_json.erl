@@ -14,14 +14,16 @@ An event as a line of JSON, and back.
 
 | field | |
 |---|---|
-| `stream_id`, `event_type`, `data` | always there; `data` is an object, or a string where it is binary |
-| `metadata` | an object; none where it is missing |
-| `event_id`, `tags`, `data_content_type`, `metadata_content_type` | missing ones are made up or usual |
-| `position`, `version`, `epoch_us` | where and when it was recorded; `epoch_us` in microseconds since 1970 |
+| `stream_id`, `event_type` | always there |
+| `data` | always there: an object, or a string where it is binary |
+| `metadata` | an object; empty where it is missing |
+| `event_id`, `tags`, `..._content_type` | missing ones are made up, none, or usual |
+| `position`, `version` | where it was recorded |
+| `epoch_us` | when, in microseconds since 1970 |
 | `NAME_etf` | in place of NAME: what is not JSON, as Base64 of the external term format |
 
-**Atoms become strings**: keys, and values other than `true`, `false` and `null`; read again they are
-binaries. All else comes back as it was: what JSON cannot say exactly (binaries that are no UTF-8,
+**Atoms become strings**: keys, and values other than `true`, `false` and `null`; read again they
+are binaries. All else comes back as it was: what JSON cannot say exactly (binaries that are no UTF-8,
 tuples, keys that are numbers, an atom and a binary of one name as two keys of a map) is `NAME_etf`.
 Whoever writes such lines in another language needs no `_etf`.
 """.

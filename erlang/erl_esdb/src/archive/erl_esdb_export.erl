@@ -17,8 +17,8 @@ from the cursor, and makes the file that would have come without; with other opt
 
 ## Options
 
-- `format`: `ndjson` (default, see `m:erl_esdb_event_json`) or `segments` (packed and compressed, with all
-  terms as they are; see `m:erl_esdb_frames`)
+- `format`: `ndjson` (default, see `m:erl_esdb_event_json`) or `segments` (packed and compressed,
+  with all terms as they are; see `m:erl_esdb_frames`)
 - `from`, `until`: positions, from the first to before the second; default all
 - `streams`: a pattern, `*` is any run of bytes; default all
 - `max_pages`: stops after so many pages, with `{more, Report}`: the next call goes on

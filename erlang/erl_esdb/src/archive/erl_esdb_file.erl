@@ -11,7 +11,8 @@ ok
 ```
 """.
 
--export([path/1, write/2, ensure_dir/1, sync_dir/1, rename/2, read_term/1, write_term/2, delete/1, sha256/1]).
+-export([write/2, rename/2, delete/1, ensure_dir/1, sync_dir/1]).
+-export([read_term/1, write_term/2, sha256/1, path/1]).
 -export_type([reason/0]).
 
 -include_lib("kernel/include/file.hrl").

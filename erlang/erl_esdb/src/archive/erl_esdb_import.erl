@@ -10,9 +10,10 @@ by page, with bounded memory, and going on where it was stopped.
 
 Events keep their streams, ids, types, data, metadata, tags, content types and times; without a time
 they get that of the import. Within a stream times do not run backwards: an event that is earlier
-than the last one of its stream gets the time of that. **Positions and versions are given anew**: behind
-what the store has. Into an empty store they come out as they were where nothing had been removed;
-for an exact copy in any case see `m:erl_esdb_backup`. Hashes and signatures are not taken over.
+than the last one of its stream gets the time of that. **Positions and versions are given anew**:
+behind what the store has. Into an empty store they come out as they were where nothing had been
+removed; for an exact copy in any case see `m:erl_esdb_backup`. Hashes and signatures are not taken
+over.
 
 Where `Path.manifest` stands beside the file, the whole file is compared with its checksum and size
 before the first event is written.
@@ -29,8 +30,9 @@ before the first event is written.
 
 ## Errors
 
-- `{line, N, Reason}`, `{segment, N, Reason}`: what is wrong where, N from 1. Of the lines `invalid_json`,
-  `{missing | bad_type, Field}`, `{line_too_long, Max}`. The pages before it are imported
+- `{line, N, Reason}`, `{segment, N, Reason}`: what is wrong where, N from 1; of lines
+  `invalid_json`, `{missing | bad_type, Field}`, `{line_too_long, Max}`. The pages before it are
+  imported
 - `{checksum_mismatch, Path}`: the file is not what its manifest says
 - `{cursor_mismatch, Path}`: the cursor belongs to another file or store
 - `{read_failed, R}`, `{write_failed, R}`: R as of `m:file`
