@@ -1,0 +1,95 @@
+-module(erl_esdb_data_gen).
+-moduledoc "Generators of events, for the suites of archives, exports and backups.".
+
+-export([new_event/0, json_event/0, value/0, json/0, stream/0, log/1, write/2]).
+
+-include_lib("proper/include/proper.hrl").
+-include("../include/erl_esdb.hrl").
+
+%% Names with meanings elsewhere: in paths, keys, patterns.
+stream() ->
+    oneof([
+        <<"order-1">>,
+        <<"order-2">>,
+        <<"a/b">>,
+        <<"..">>,
+        <<"%2E">>,
+        <<"~x*?">>,
+        <<"$link:y">>,
+        <<255, 0, 10>>,
+        <<>>,
+        binary:copy(<<"long">>, 100)
+    ]).
+
+value() ->
+    ?SIZED(Size, value(Size)).
+
+value(0) ->
+    oneof([integer(), float(), binary(), boolean(), undefined, <<"text">>, 1 bsl 70, [], #{}]);
+value(Size) ->
+    Less = value(Size div 3),
+    oneof([
+        value(0),
+        list(Less),
+        ?LET({A, B}, {Less, Less}, {A, B}),
+        ?LET({A, B}, {Less, Less}, [A | B]),
+        map(Less, Less)
+    ]).
+
+json() ->
+    ?SIZED(Size, json(Size)).
+
+json(0) ->
+    oneof([integer(), float(), text(), boolean(), null, 1 bsl 70]);
+json(Size) ->
+    oneof([json(0), list(json(Size div 3)), map(text(), json(Size div 3))]).
+
+text() ->
+    ?LET(
+        Chars,
+        list(oneof([$a, $", $\\, 10, 0, 16#E9, 16#1F600, range(32, 126)])),
+        unicode:characters_to_binary(Chars)
+    ).
+
+data() -> oneof([map(value(), value()), binary()]).
+
+new_event() ->
+    ?LET(
+        {Type, Data, Metadata, Tags, Content},
+        {binary(), data(), map(value(), value()), tags(), content_type()},
+        Content#{event_type => Type, data => Data, metadata => Metadata, tags => Tags}
+    ).
+
+json_event() ->
+    ?LET(
+        {Type, Data, Metadata},
+        {text(), oneof([map(text(), json()), text()]), map(text(), json())},
+        #{event_type => Type, data => Data, metadata => Metadata}
+    ).
+
+tags() -> oneof([[], list(binary())]).
+
+content_type() ->
+    oneof([#{}, #{data_content_type => <<"x/y">>}, #{metadata_content_type => <<"text/plain">>}]).
+
+%% What is done to a store: appends, removals, documents.
+log(Event) ->
+    list(
+        frequency([
+            {8, {append, stream(), non_empty(list(Event))}},
+            {2, {truncate, stream(), range(0, 12)}},
+            {1, {delete, stream()}},
+            {1, {snapshot, stream(), range(0, 5), value()}}
+        ])
+    ).
+
+write(Store, Log) -> lists:foreach(fun(Step) -> step(Store, Step) end, Log).
+
+step(Store, {append, Stream, Events}) ->
+    {ok, _} = erl_esdb_streams:append(Store, Stream, any, Events);
+step(Store, {truncate, Stream, Before}) ->
+    erl_esdb_store:truncate(Store, Stream, Before);
+step(Store, {delete, Stream}) ->
+    ok = erl_esdb_streams:delete(Store, Stream);
+step(Store, {snapshot, Stream, Version, Data}) ->
+    ok = erl_esdb_snapshots:save(Store, Stream, Version, Data).
