@@ -18,6 +18,7 @@ Configuration: the application's environment and the options of a store.
 | `max_event_size` | 16 MiB | bytes of an event, encoded |
 | `max_batch_size` | 64 MiB | bytes of an append, encoded |
 | `max_batch_events` | 100,000 | events of an append |
+| `indexes` | all of `event_id`, `type`, `tag`, `causation`, `correlation` | see `m:erl_esdb_index` |
 | `writer_pool_size`, `reader_pool_size`, `gateway_pool_size` | 10, 10, 1 | |
 
 The options of a store are a list of pairs or a map. What is not known of a store goes to its
@@ -63,7 +64,7 @@ name when it starts. So is a value that cannot be: `{invalid_option, Key, Value}
     data_dir, mode, timeout, writer_pool_size, reader_pool_size, gateway_pool_size
 ]).
 -define(OPTIONS, [
-    engine, max_event_size, max_batch_size, max_batch_events, persistence_interval
+    engine, max_event_size, max_batch_size, max_batch_events, persistence_interval, indexes
 ]).
 
 -doc "How a store is to be started.".
@@ -245,10 +246,16 @@ settings(#store_config{timeout = Timeout, options = Given}) ->
         max_event_size => 16 * ?MIB, max_batch_size => 64 * ?MIB, max_batch_events => 100_000
     },
     Settings = maps:merge(Defaults, maps:with(maps:keys(Defaults), Given)),
-    case [{Key, Value} || Key := Value <- Settings, not is_positive(Value)] of
-        [] -> {ok, Settings#{timeout => Timeout}};
+    Indexes = maps:get(indexes, Given, erl_esdb_index_keys:kinds()),
+    Wrong = [{indexes, Indexes} || not are_indexes(Indexes)],
+    case [{Key, Value} || Key := Value <- Settings, not is_positive(Value)] ++ Wrong of
+        [] -> {ok, Settings#{timeout => Timeout, indexes => lists:usort(Indexes)}};
         [{Key, Value} | _] -> {error, {invalid_option, Key, Value}}
     end.
+
+-spec are_indexes(term()) -> boolean().
+are_indexes(Kinds) ->
+    is_proper(Kinds) andalso lists:all(fun erl_esdb_index_keys:is_kind/1, Kinds).
 
 -spec is_positive(term()) -> boolean().
 is_positive(Value) -> is_integer(Value) andalso Value > 0.
