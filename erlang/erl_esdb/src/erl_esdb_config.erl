@@ -18,7 +18,7 @@ Configuration: the application's environment and the options of a store.
 | `max_event_size` | 16 MiB | bytes of an event, encoded |
 | `max_batch_size` | 64 MiB | bytes of an append, encoded |
 | `max_batch_events` | 100,000 | events of an append |
-| `indexes` | all of `event_id`, `type`, `tag`, `causation`, `correlation` | see `m:erl_esdb_index` |
+| `indexes` | `event_id`, `type`, `tag`, `causation`, `correlation` | see `m:erl_esdb_index` |
 | `writer_pool_size`, `reader_pool_size`, `gateway_pool_size` | 10, 10, 1 | |
 
 The options of a store are a list of pairs or a map. What is not known of a store goes to its

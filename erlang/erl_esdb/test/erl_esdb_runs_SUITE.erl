@@ -184,21 +184,23 @@ there_are_few_runs(_Config) ->
     lists:foldl(Add, erl_esdb_runs:new(), lists:seq(0, 3000)).
 
 a_large_merge_is_left_to_others(_Config) ->
-    Sizes = [200_000, 100_000],
     Add = fun(Size, Runs) ->
         At = erl_esdb_runs:next_position(Runs),
         erl_esdb_runs:add(random_entries(At, Size), At + Size, Runs)
     end,
-    Runs = lists:foldl(Add, erl_esdb_runs:new(), Sizes),
-    ?assertEqual(none, erl_esdb_runs:due(Add(0, Add(90_000, erl_esdb_runs:new())))),
-    %% Two hundred thousand are not less than twice as many.
+    %% The older one is not less than twice as large.
+    Runs = lists:foldl(Add, erl_esdb_runs:new(), [50_000, 25_000]),
     ?assertEqual({2, none}, {erl_esdb_runs:count(Runs), erl_esdb_runs:due(Runs)}),
     Runs1 = Add(1, Runs),
-    ?assertEqual(none, erl_esdb_runs:due(Runs1)),
-    {merge, Group, Runs2} = erl_esdb_runs:due(Add(60_000, Runs1)),
-    ?assertEqual({none, none}, {erl_esdb_runs:due(Runs2), erl_esdb_runs:all(Runs2)}),
-    Runs3 = erl_esdb_runs:replace(erl_esdb_runs:merge(Group), Runs2),
-    ?assertEqual({1, 360_001}, {erl_esdb_runs:count(Runs3), erl_esdb_runs:size(Runs3)}).
+    ?assertEqual({3, none}, {erl_esdb_runs:count(Runs1), erl_esdb_runs:due(Runs1)}),
+    %% Those that can be are merged at once, what is too much is due.
+    Runs2 = Add(20_000, Runs1),
+    ?assertEqual(2, erl_esdb_runs:count(Runs2)),
+    {merge, Group, Runs3} = erl_esdb_runs:due(Runs2),
+    ?assertEqual({none, none}, {erl_esdb_runs:due(Runs3), erl_esdb_runs:all(Runs3)}),
+    Runs4 = erl_esdb_runs:replace(erl_esdb_runs:merge(Group), Runs3),
+    ?assertEqual({1, 95_001}, {erl_esdb_runs:count(Runs4), erl_esdb_runs:size(Runs4)}),
+    ?assertEqual(none, erl_esdb_runs:due(Runs4)).
 
 what_is_added_during_a_merge_stays(_Config) ->
     Runs = erl_esdb_runs:add([{1, 0}, {2, 0}], 1, erl_esdb_runs:new()),

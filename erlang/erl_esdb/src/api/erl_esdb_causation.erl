@@ -2,8 +2,9 @@
 -moduledoc """
 What led to an event, and what it led to.
 
-An event names its cause in its metadata: `causation_id` is the id of the event that it follows from,
-`correlation_id` is shared by all events of one undertaking. Both keys may be atoms or binaries.
+An event names its cause in its metadata: `causation_id` is the id of the event that it follows
+from, `correlation_id` is shared by all events of one undertaking. Both keys may be atoms or
+binaries.
 
 ```erlang
 1> Event = fun(Id, Metadata) ->
@@ -21,9 +22,9 @@ An event names its cause in its metadata: `causation_id` is the id of the event 
 
 Nothing is searched: the indexes of the store (`m:erl_esdb_index`) say where to look, so the cost of
 a question depends on its answer and hardly on the size of the store. Every event that was appended
-before the call is seen. Copies in streams of links (`$link:...`) are left out. Where an id was given
-twice, in different appends, the older event is meant. Causes that go in a circle end every walk
-where it would begin again.
+before the call is seen. Copies in streams of links (`$link:...`) are left out. Where an id was
+given twice, in different appends, the older event is meant. Causes that go in a circle end every
+walk where it would begin again.
 
 The last argument of every question may be options: `timeout` in milliseconds, for what the index
 still has to do before it can answer, and `consistency`. Other keys are ignored.

@@ -15,9 +15,13 @@ escapes are those of `esdb_graph_nif:to_dot/2`.
 -type reason() ::
     graphviz_not_found | graphviz_timeout | {graphviz_failed, Status :: non_neg_integer() | term()}.
 
-%% A port cannot close one direction alone: `head' ends the text for `dot' after so many bytes. The
-%% limit, in seconds of a processor, is for what still runs when nobody waits for it any more.
--define(SCRIPT, <<"ulimit -t \"$3\"; head -c \"$1\" | exec \"$2\" -Tsvg 2>/dev/null">>).
+%% A port cannot close one direction alone, so `head' ends the text after so many bytes; `cat' takes
+%% what a program does not read that ends early. The limit, in seconds of a processor, is for one
+%% that still runs when nobody waits for it any more.
+-define(SCRIPT, <<
+    "ulimit -t \"$3\"; exec 2>/dev/null; "
+    "head -c \"$1\" | { \"$2\" -Tsvg; status=$?; cat >/dev/null; exit $status; }"
+>>).
 
 -doc "The text for events and edges; without either it has no lines but its first and last.".
 -spec text([event()], [{binary(), binary()}]) -> binary().

@@ -24,7 +24,7 @@ index is not that far yet, waits until it is: every event appended before the ca
 | `limit` | `infinity` | events, at most |
 | `direction` | `forward` | of positions, or `backward` |
 | `timeout` | that of the store | milliseconds to wait for the index, or `infinity` |
-| `consistency` | `local` | how the store is asked how far its log reaches; see `erl_esdb_streams:read/6` |
+| `consistency` | `local` | how far the log reaches is asked so, see `erl_esdb_streams:read/6` |
 
 ## Errors
 
@@ -146,7 +146,7 @@ view(Store, Kinds, Options) when is_atom(Store) ->
         #{indexes := Indexed, timeout := Timeout} = Settings,
         [] ?= [Kind || Kind <- Kinds, not lists:member(Kind, Indexed)],
         {ok, Next} ?= Engine:next_position(Handle, Options),
-        {ok, Runs} ?= reached(Store, Next, maps:get(timeout, Options, Timeout)),
+        {ok, Runs} ?= reached(Store, Kinds, Next, maps:get(timeout, Options, Timeout)),
         Log = #{engine => Engine, handle => Handle, options => Options},
         {ok, #view{store = Store, log = Log, runs = Runs}}
     else
@@ -219,10 +219,12 @@ collect(Positions, Left, Read, Found) ->
 less(infinity, _) -> infinity;
 less(Left, Found) -> Left - Found.
 
-%% What the index has when it has reached a position.
--spec reached(atom(), non_neg_integer(), timeout()) ->
+%% What the index has when it has reached a position. Who asks for no kinds needs none.
+-spec reached(atom(), [kind()], non_neg_integer(), timeout()) ->
     {ok, erl_esdb_runs:runs()} | {error, erl_esdb_engine:failure()}.
-reached(Store, Next, Timeout) ->
+reached(_Store, [], _Next, _Timeout) ->
+    {ok, erl_esdb_runs:new()};
+reached(Store, _Kinds, Next, Timeout) ->
     maybe
         {ok, Index, Table} ?= find(Store),
         {ok, Runs} ?= published(Table),
@@ -274,7 +276,7 @@ check(false) -> error(badarg).
 -spec check_look(term(), term(), term()) -> ok.
 check_look(Keys, Mode, Options) ->
     ok = check(are_keys(Keys) andalso (Mode =:= any orelse Mode =:= all)),
-    ok = check_options(Options).
+    check_options(Options).
 
 -spec are_keys(term()) -> boolean().
 are_keys([{Kind, Key} | Keys]) ->

@@ -3,9 +3,10 @@
 By what an event is found: its id, its type, its tags, the event that caused it, what it belongs to.
 Pure.
 
-Metadata may name cause and correlation by atoms or by binaries (`causation_id`, `<<"causation_id">>`);
-the first of the two that has a binary counts. Events of streams whose names begin with `$link:` are
-copies with the ids of their originals: they are found by type and tags only.
+Metadata may name cause and correlation by atoms or by binaries (`causation_id` or
+`<<"causation_id">>`); the first of the two that has a binary counts. Events of streams whose names
+begin with `$link:` are copies with the ids of their originals: they are found by type and tags
+only.
 
 ```erlang
 1> erl_esdb_index_keys:keys(Event, [event_id, causation]).

@@ -1,6 +1,6 @@
 -module(erl_esdb_runs).
 -moduledoc """
-Where keys occur in the log, in 14 bytes an occurrence: sorted runs that are merged as they grow. Pure.
+Where keys occur in the log, in 14 bytes an occurrence: sorted runs that grow by merging. Pure.
 
 A log-structured merge tree (O'Neil et al. 1996) without levels on disk. What is added becomes a
 run, an immutable binary of sorted entries. A run is joined with the newer ones once they are half
@@ -38,8 +38,8 @@ them, `replace/2` puts the result in their place. In between, runs are added and
 -compile({no_auto_import, [size/1]}).
 
 -define(ENTRY, 14).
-%% Entries that are merged at once, by the process that adds: some ten milliseconds of work.
--define(AT_ONCE, 262_144).
+%% Entries that are merged at once, by the process that adds: the work of a few milliseconds.
+-define(AT_ONCE, 65_536).
 %% The format of `to_iodata/2'.
 -define(MAGIC, "EI").
 -define(FORMAT, 1).
