@@ -22,6 +22,8 @@ Configuration: the application's environment and the options of a store.
 | `idempotence_window` | 100,000 | ids by which appends that are sent twice are recognised |
 | `idempotence_appends` | 1000 | the latest appends of a stream for which they are |
 | `condition_window` | 100,000 | the latest appends a condition is checked against at once |
+| `indexes` | `event_id`, `type`, `tag`, `causation`, `correlation` | see `m:erl_esdb_index` |
+| `integrity` | `disabled` | keys, to sign events with: see `m:erl_esdb_integrity` |
 | `writer_pool_size`, `reader_pool_size`, `gateway_pool_size` | 10, 10, 1 | |
 
 The options of a store are a list of pairs or a map. What is not known of a store goes to its
@@ -75,7 +77,9 @@ name when it starts. So is a value that cannot be: `{invalid_option, Key, Value}
     idempotence_window,
     idempotence_appends,
     condition_window,
-    persistence_interval
+    persistence_interval,
+    indexes,
+    integrity
 ]).
 
 -doc "How a store is to be started.".
@@ -263,10 +267,16 @@ settings(#store_config{timeout = Timeout, options = Given}) ->
         condition_window => 100_000
     },
     Settings = maps:merge(Defaults, maps:with(maps:keys(Defaults), Given)),
-    case [{Key, Value} || Key := Value <- Settings, not is_positive(Value)] of
-        [] -> signing(Given, Settings#{timeout => Timeout});
+    Indexes = maps:get(indexes, Given, erl_esdb_index_keys:kinds()),
+    Wrong = [{indexes, Indexes} || not are_indexes(Indexes)],
+    case [{Key, Value} || Key := Value <- Settings, not is_positive(Value)] ++ Wrong of
+        [] -> signing(Given, Settings#{timeout => Timeout, indexes => lists:usort(Indexes)});
         [{Key, Value} | _] -> {error, {invalid_option, Key, Value}}
     end.
+
+-spec are_indexes(term()) -> boolean().
+are_indexes(Kinds) ->
+    is_proper(Kinds) andalso lists:all(fun erl_esdb_index_keys:is_kind/1, Kinds).
 
 %% The value may have a key in it: it is not told.
 -spec signing(map(), erl_esdb_engine:settings()) ->

@@ -113,5 +113,6 @@ open() ->
 -spec init([]) -> {ok, {supervisor:sup_flags(), [supervisor:child_spec()]}}.
 init([]) ->
     ok = erl_esdb_engine:create_registry(),
+    ok = erl_esdb_index:create_registry(),
     Lifecycle = #{id => lifecycle, start => {erl_esdb_lifecycle, start_link, []}},
     {ok, {#{strategy => one_for_one, intensity => 10, period => 60}, [Lifecycle]}}.

@@ -1,6 +1,6 @@
 -module(erl_esdb_system_sup).
 -moduledoc """
-The processes of one store: for now its engine.
+The processes of one store: its engine and, where it keeps any, its indexes.
 
 An engine that ends is started again, up to five times in half a minute. Then the store gives up:
 it ends with its supervisor, and the other stores go on. `m:erl_esdb_lifecycle` tells of it.
@@ -24,4 +24,11 @@ init({Config, Engine, Settings}) ->
     Life = #{supervisor => self(), mode => Mode, data_dir => Dir},
     Start = {Engine, start_link, [Store, Settings#{life => Life}]},
     Flags = #{strategy => rest_for_one, intensity => 5, period => 30},
-    {ok, {Flags, [#{id => engine, start => Start, shutdown => 60_000}]}}.
+    Child = #{id => engine, start => Start, shutdown => 60_000},
+    {ok, {Flags, [Child | indexes(Store, Settings)]}}.
+
+%% They are derived from the log: they begin anew when the engine does.
+-spec indexes(atom(), erl_esdb_engine:settings()) -> [supervisor:child_spec()].
+indexes(_Store, #{indexes := []}) -> [];
+indexes(Store, #{indexes := Kinds}) ->
+    [#{id => index, start => {erl_esdb_index, start_link, [Store, Kinds]}}].
