@@ -13,7 +13,7 @@ the store ended during the call, it is not known whether a command was done.
 -export([info/2, streams/1, next_position/1]).
 -export([delete/2, truncate/3]).
 -export([put_document/3, get_document/2, delete_document/2, list_documents/3]).
--export([is_ready/1, is_timeout/1]).
+-export([is_ready/1, get_store/1, get_leader/1, is_timeout/1]).
 -export_type([failure/0, count/0, read_options/0, append_options/0]).
 
 -include("erl_esdb.hrl").
@@ -31,9 +31,14 @@ the store ended during the call, it is not known whether a command was done.
 -type failure() :: {store_not_started | timeout | no_quorum | overloaded, Store :: atom()}.
 -type count() :: non_neg_integer() | infinity.
 -type read_options() :: #{
-    consistency => linearizable | read_your_writes | local, timeout => timeout(), _ => _
+    consistency => linearizable | read_your_writes | local,
+    timeout => timeout(),
+    decode => erl_esdb_json:codec(),
+    _ => _
 }.
--type append_options() :: #{return => version | result, timeout => timeout(), _ => _}.
+-type append_options() :: #{
+    return => version | result, timeout => timeout(), codec => erl_esdb_json:codec(), _ => _
+}.
 
 -doc "Whether the store can be used.".
 -spec is_ready(atom()) -> boolean().
@@ -41,6 +46,22 @@ is_ready(Store) ->
     case next_position(Store) of
         {ok, _} -> true;
         {error, _} -> false
+    end.
+
+-doc "The name of a store: itself.".
+-spec get_store(Store) -> Store when Store :: atom().
+get_store(Store) when is_atom(Store) -> Store;
+get_store(_) -> error(badarg).
+
+-doc """
+The node that orders the appends of a store: this one, for a store that lives on one node. Errors:
+`not_started`.
+""".
+-spec get_leader(Store :: atom()) -> {ok, node()} | {error, not_started}.
+get_leader(Store) ->
+    case is_ready(Store) of
+        true -> {ok, node()};
+        false -> {error, not_started}
     end.
 
 %% ---- streams
@@ -52,6 +73,7 @@ check_append(Store, Stream, Expected, Events, Options) ->
     ok = check(is_atom(Store) andalso is_binary(Stream) andalso is_map(Options)),
     _ = timeout(Options, #{timeout => infinity}),
     ok = check(lists:member(maps:get(return, Options, version), [version, result])),
+    ok = check(lists:member(maps:get(codec, Options, none), [none, json])),
     check(is_proper(Events)).
 
 -doc "See `erl_esdb_streams:append/5`.".
@@ -63,7 +85,8 @@ append(Store, Stream, Expected, Events, Options) ->
         {ok, Engine, Handle, Settings} ?= engine(Store),
         ok ?= limit(stream_id_too_long, byte_size(Stream), ?MAX_STREAM_ID),
         ok ?= limit(too_many_events, length(Events), max_batch_events, Settings),
-        {ok, Bodies} ?= erl_esdb_event:bodies(Events),
+        {ok, Encoded} ?= erl_esdb_json:encode_all(Events, codec(Options, Settings)),
+        {ok, Bodies} ?= erl_esdb_event:bodies(Encoded),
         {ok, Packed} ?= pack(Bodies, Settings),
         Summary = #{count => length(Bodies), epoch_us => erlang:system_time(microsecond)},
         Command = {append, Stream, expected(Expected), Packed, Summary},
@@ -83,6 +106,10 @@ pack(Bodies, Settings) ->
         ok ?= limit(batch_too_large, lists:sum(Sizes), max_batch_size, Settings),
         {ok, erl_esdb_batch:pack(Bodies)}
     end.
+
+-spec codec(append_options(), erl_esdb_engine:settings()) -> erl_esdb_json:codec().
+codec(#{codec := Codec}, _) -> Codec;
+codec(#{}, Settings) -> maps:get(codec, Settings, none).
 
 -spec limit(atom(), non_neg_integer(), atom(), erl_esdb_engine:settings()) ->
     ok | {error, {atom(), non_neg_integer(), pos_integer()}}.
@@ -112,7 +139,7 @@ read(Store, Stream, From, Count, Direction, Options) ->
         {ok, Engine, Handle, _} ?= engine(Store),
         {ok, Pieces} ?=
             named(Store, Engine:read(Handle, Stream, From, Count, Direction, Options)),
-        events(Pieces, Direction)
+        erl_esdb_json:decode_all(events(Pieces, Direction), Options)
     else
         {error, stream_not_found} -> {error, {stream_not_found, Stream}};
         {error, Reason} -> {error, Reason}
@@ -127,7 +154,7 @@ read_log(Store, From, Count, Direction, Options) ->
     maybe
         {ok, Engine, Handle, _} ?= engine(Store),
         {ok, Pieces} ?= named(Store, Engine:read_log(Handle, From, Count, Direction, Options)),
-        events(Pieces, Direction)
+        erl_esdb_json:decode_all(events(Pieces, Direction), Options)
     end.
 
 -doc "The newest `Count` events of all streams, downwards, without the last `Skip` positions.".
@@ -389,6 +416,7 @@ is_proper(Rest) -> Rest =:= [].
 check_options(Options) when is_map(Options) ->
     Consistency = maps:get(consistency, Options, local),
     _ = timeout(Options, #{timeout => infinity}),
+    ok = check(lists:member(maps:get(decode, Options, none), [none, json])),
     check(lists:member(Consistency, [linearizable, read_your_writes, local]));
 check_options(_) ->
     error(badarg).

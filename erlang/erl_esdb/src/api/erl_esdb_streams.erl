@@ -52,15 +52,16 @@ Appends events to a stream: all or none. Answers the version of the last one.
 
 Without events nothing is written, the expectation is checked, and the answer is the stream's
 version (-1 where there is no stream). Options: `return => result` to get an `#append_result{}`
-instead of the `version`, `timeout` in milliseconds (0 to 4,294,967,295 or `infinity`); others are
-ignored.
+instead of the `version`, `timeout` in milliseconds (0 to 4,294,967,295 or `infinity`), `codec =>
+json` or `none` for how the data are stored (`m:erl_esdb_json`; the default is that of the store);
+others are ignored.
 
 All events of an append have the same time, never earlier than the one before in their stream.
 
 ## Errors
 
 - `{wrong_expected_version, Expected, Actual}`: both as numbers, Actual -1 where there is no stream
-- `{invalid_event, {missing, Key} | {bad_type, Key} | not_an_event}`
+- `{invalid_event, {missing, Key} | {bad_type, Key} | {not_json, Key} | not_an_event}`
 - `{duplicate_event_ids, [Id]}`: an id twice among these events
 - `{event_too_large, Size, Max}`, `{batch_too_large, Size, Max}`: bytes, encoded
 - `{too_many_events, Count, Max}`
@@ -119,7 +120,8 @@ Reads a window of versions: `Start` to `Start + Count - 1` forward, `Start` down
 + 1` backward. Versions that do not exist or were removed are left out. `Count` may be `infinity`.
 
 Options: `consistency` (`linearizable`, `read_your_writes` or `local`: all the same for a store in
-memory), `timeout` in milliseconds; others are ignored.
+memory), `timeout` in milliseconds, `decode => json` for data that are JSON text
+(`m:erl_esdb_json`); others are ignored.
 
 ## Errors
 
