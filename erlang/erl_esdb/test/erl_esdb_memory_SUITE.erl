@@ -159,11 +159,15 @@ t_47_what_memsup_says(_Config) ->
     ?assertEqual(normal, erl_esdb_memory:check_now()).
 
 t_47_with_os_mon(_Config) ->
+    ok = application:load(os_mon),
+    %% Nothing but the memory.
+    [ok = application:set_env(os_mon, Key, false) || Key <- [start_cpu_sup, start_disksup]],
     {ok, Started} = application:ensure_all_started(os_mon),
     try
         #{total_memory := Memory} = maps:from_list(apply(memsup, get_system_memory_data, [])),
         _ = erl_esdb_memory:check_now(),
         ?assertMatch(#{memory_total := Memory}, erl_esdb_memory:get_stats())
     after
-        [ok = application:stop(App) || App <- lists:reverse(Started)]
+        [ok = application:stop(App) || App <- lists:reverse(Started)],
+        ok = application:unload(os_mon)
     end.
