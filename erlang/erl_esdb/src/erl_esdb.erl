@@ -81,7 +81,7 @@ list_stores() -> which_stores().
 Has a store join the same store on a node that is found by itself. A store in memory lives on one
 node. Errors: as `join_cluster/2`.
 """.
--spec join_cluster(Store :: atom()) -> ok | {error, term()}.
+-spec join_cluster(Store :: atom()) -> {error, {not_clustered | store_not_started, atom()}}.
 join_cluster(Store) -> not_clustered(Store).
 
 -doc """
@@ -89,12 +89,13 @@ Has a store join the same store on another node. A store in memory lives on one 
 
 Errors: `{not_clustered, Store}`, `{store_not_started, Store}`.
 """.
--spec join_cluster(Store :: atom(), node()) -> ok | {error, term()}.
+-spec join_cluster(Store :: atom(), node()) ->
+    {error, {not_clustered | store_not_started, atom()}}.
 join_cluster(Store, Node) when is_atom(Node) -> not_clustered(Store);
 join_cluster(_, _) -> error(badarg).
 
 -doc "The same as `join_cluster/2`.".
--spec join(Store :: atom(), node()) -> ok | {error, term()}.
+-spec join(Store :: atom(), node()) -> {error, {not_clustered | store_not_started, atom()}}.
 join(Store, Node) -> join_cluster(Store, Node).
 
 -spec not_clustered(atom()) -> {error, {not_clustered | store_not_started, atom()}}.

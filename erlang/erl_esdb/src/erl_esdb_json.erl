@@ -83,7 +83,8 @@ text(Data, _) ->
 normal(Metadata) when map_size(Metadata) > 0 ->
     maybe
         {ok, Text} ?= encoded(Metadata),
-        value(Text)
+        {ok, Value} ?= value(Text),
+        {ok, Value}
     else
         error -> {error, {invalid_event, {not_json, metadata}}}
     end;

@@ -108,7 +108,8 @@ a_wrk_04_killed_during_a_call(Config) ->
 
 a_wrk_05_start_link(Config) ->
     Partition = erl_esdb_streams_worker:partition(store(Config), ~"s"),
-    ?assertEqual(erlang:phash2({store(Config), ~"s"}, erlang:system_info(schedulers_online)), Partition),
+    Schedulers = erlang:system_info(schedulers_online),
+    ?assertEqual(erlang:phash2({store(Config), ~"s"}, Schedulers), Partition),
     {ok, Writer} = erl_esdb_streams_writer:start_link({store(Config), ~"s", Partition}),
     ?assertEqual({error, unknown_request}, gen_server:call(Writer, unheard_of)),
     ?assertEqual({error, unknown_request}, gen_server:call(Writer, {read, 0, 1, forward})),

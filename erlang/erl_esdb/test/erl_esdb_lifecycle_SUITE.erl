@@ -496,7 +496,7 @@ tree(Store) ->
 
 below(Sup, Path) ->
     try lists:reverse(supervisor:which_children(Sup)) of
-        Children -> lists:append([child(Child, Path) || {_, P, _, _} = Child <- Children, is_pid(P)])
+        Children -> lists:append([child(C, Path) || {_, P, _, _} = C <- Children, is_pid(P)])
     catch
         exit:_ -> []
     end.

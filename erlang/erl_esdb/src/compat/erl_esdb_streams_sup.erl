@@ -27,8 +27,9 @@ start_worker(Module, Kind, Store, Stream) ->
     Child = #{
         id => {Kind, Stream}, start => {Module, start_link, [Key]}, restart => temporary
     },
-    try
-        supervisor:start_child(erl_esdb_naming:streams_sup_name(Store), Child)
+    try supervisor:start_child(erl_esdb_naming:streams_sup_name(Store), Child) of
+        {ok, Pid} when is_pid(Pid) -> {ok, Pid};
+        {error, Reason} -> {error, Reason}
     catch
         exit:_ -> {error, not_started}
     end.

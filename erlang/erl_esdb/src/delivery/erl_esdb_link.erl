@@ -67,9 +67,9 @@ init({Store, #{name := Name} = Definition}) ->
 
 -doc false.
 -spec handle_continue(resume | page, #state{}) ->
-    {noreply, #state{}} | {noreply, #state{}, {continue, resume | page}}.
+    {noreply, #state{}} | {noreply, #state{}, {continue, page}} | {stop, term(), #state{}}.
 handle_continue(resume, State) -> resumed(resume(State), State);
-handle_continue(page, State) -> paged(page(State), State).
+handle_continue(page, State) -> paged(page(State)).
 
 -doc false.
 -spec handle_call(term(), gen_server:from(), #state{}) -> {reply, term(), #state{}}.
@@ -112,20 +112,18 @@ retry(Reason, #state{store = Store, name = Name} = State) ->
     _ = erlang:send_after(?RETRY, self(), resume),
     {noreply, State}.
 
--spec paged({more | idle, #state{}} | {error | failed, term(), #state{}}, #state{}) ->
-    {noreply, #state{}}
-    | {noreply, #state{}, {continue, page}}
-    | {stop, term(), #state{}}.
-paged({more, State}, _) ->
+-spec paged({more | idle, #state{}} | {error | failed, term(), #state{}}) ->
+    {noreply, #state{}} | {stop, term(), #state{}}.
+paged({more, State}) ->
     %% Through the mailbox, so that a request to end comes before the next page.
     self() ! page,
     {noreply, State};
-paged({idle, State}, _) ->
+paged({idle, State}) ->
     wake_later(),
     {noreply, State};
-paged({error, Reason, State}, _) ->
+paged({error, Reason, State}) ->
     retry(Reason, State);
-paged({failed, Reason, State}, _) ->
+paged({failed, Reason, State}) ->
     {stop, {shutdown, {failed, Reason}}, State}.
 
 %% The only place that knows how this process learns of new events.

@@ -30,7 +30,10 @@ start(Name, Args) ->
 -doc "Starts the process of a link.".
 -spec start_link_process(atom(), erl_esdb_link_spec:definition()) -> {ok, pid()} | {error, term()}.
 start_link_process(Store, Definition) ->
-    supervisor:start_child(erl_esdb_naming:link_pool_name(Store), [Store, Definition]).
+    case supervisor:start_child(erl_esdb_naming:link_pool_name(Store), [Store, Definition]) of
+        {ok, Pid} when is_pid(Pid) -> {ok, Pid};
+        {error, Reason} -> {error, Reason}
+    end.
 
 -doc "Ends the process of a link, if it has not ended.".
 -spec stop_link_process(atom(), pid()) -> ok.
