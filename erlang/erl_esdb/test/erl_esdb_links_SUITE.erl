@@ -403,8 +403,14 @@ a_lnk_19_its_stream_is_a_stream(Config) ->
 a_lnk_20_telemetry(Config) ->
     Store = store(Config),
     Self = self(),
-    Handler = fun(Event, #{system_time := _}, #{store_id := S, link_name := Name}, _) ->
-        S =:= Store andalso (Self ! {lists:last(Event), Name})
+    %% It may ask, also for a change.
+    Handler = fun
+        (Event, #{system_time := _}, #{store_id := S, link_name := Name}, _) when S =:= Store ->
+            {ok, _} = erl_esdb_links:list(Store),
+            ok = erl_esdb_links:stop(Store, ~"unknown"),
+            Self ! {lists:last(Event), Name};
+        (_, _, _, _) ->
+            ok
     end,
     Events = [?LINK_CREATED, ?LINK_STARTED, ?LINK_STOPPED, ?LINK_DELETED],
     ok = erl_esdb_telemetry:attach_many(?FUNCTION_NAME, Events, Handler, none),

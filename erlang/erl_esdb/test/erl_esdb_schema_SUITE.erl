@@ -424,6 +424,7 @@ b_misuse(Config) ->
             fun() -> erl_esdb_schema:get(Store, type) end,
             fun() -> erl_esdb_schema:list("s") end,
             fun() -> erl_esdb_schema:upcast("s", []) end,
+            fun() -> erl_esdb_schema:upcast(Store, [event(#{}), no_event]) end,
             fun() -> erl_esdb_schema:upcast_event(Store, no_event) end,
             fun() -> erl_esdb_schema:validate(Store, no_event) end,
             fun() -> erl_esdb_schema:check(Store, type) end,

@@ -238,7 +238,7 @@ number of events stay.
 upcast(Store, Events) when is_atom(Store) ->
     Types = lists:usort([Type || #event{event_type = Type} <- Events]),
     Schemas = #{Type => Rules || Type <- Types, {ok, Rules} <- [rules(Store, Type)]},
-    [upcasted(Store, Event, Schemas) || #event{} = Event <- Events];
+    [upcasted(Store, Event, Schemas) || Event <- Events];
 upcast(_, _) ->
     error(badarg).
 
@@ -278,8 +278,10 @@ upcasted(Store, #event{event_type = Type} = Event, Schemas) when is_map_key(Type
             ]),
             Event
     end;
-upcasted(_Store, Event, _Schemas) ->
-    Event.
+upcasted(_Store, #event{} = Event, _Schemas) ->
+    Event;
+upcasted(_, _, _) ->
+    error(badarg).
 
 -spec tell_steps(atom(), binary(), [erl_esdb_upcast:step()]) -> ok.
 tell_steps(Store, Type, Steps) ->

@@ -35,6 +35,8 @@ status is `error` and the definition says why.
     crashes = #{} :: #{binary() => [integer()]}
 }).
 
+-type answer() ::
+    {changed, erl_esdb_telemetry:event_name(), binary()} | unchanged | {error, term()}.
 -type request() :: {create, map()} | {delete | start | stop, binary()}.
 
 -doc "Starts the process, registered as `erl_esdb_naming:link_mgr_name/1` says.".
@@ -45,15 +47,25 @@ start_link(#store_config{store_id = Store}) ->
         gen_server:start_link({local, Name}, ?MODULE, Store, [])
     end).
 
--doc "Has a change made.".
+-doc """
+Has a change made. Telemetry is told of it here, in the process of the caller, so that a handler may
+use the API.
+""".
 -spec request(Store :: atom(), request()) -> ok | {error, term()}.
 request(Store, Request) ->
-    try
-        gen_server:call(erl_esdb_naming:link_mgr_name(Store), Request, ?TIMEOUT)
+    try gen_server:call(erl_esdb_naming:link_mgr_name(Store), Request, ?TIMEOUT) of
+        {changed, Event, Name} -> tell(Event, Store, Name);
+        unchanged -> ok;
+        {error, Reason} -> {error, Reason}
     catch
         exit:{timeout, _} -> {error, {timeout, Store}};
         exit:{_, {gen_server, call, _}} -> {error, {store_not_started, Store}}
     end.
+
+-spec tell(erl_esdb_telemetry:event_name(), atom(), binary()) -> ok.
+tell(Event, Store, Name) ->
+    Measurements = #{system_time => erlang:system_time(millisecond)},
+    erl_esdb_telemetry:emit(Event, Measurements, #{store_id => Store, link_name => Name}).
 
 -doc "The definition of a link, with its funs. Asks no process.".
 -spec definition(Store :: atom(), Name :: binary()) ->
@@ -112,10 +124,10 @@ handle_call({delete, Name}, _From, State) ->
     State1 = end_link(Name, State),
     {reply, delete(Name, State1), State1};
 handle_call({start, Name}, _From, State) when is_map_key(Name, State#state.running) ->
-    {reply, ok, State};
+    {reply, unchanged, State};
 handle_call({start, Name}, _From, State) ->
     case start(Name, State) of
-        {ok, State1} -> {reply, ok, State1};
+        {ok, State1} -> {reply, {changed, ?LINK_STARTED, Name}, State1};
         {error, Reason} -> {reply, {error, Reason}, State}
     end;
 handle_call({stop, Name}, _From, State) ->
@@ -142,7 +154,7 @@ handle_info(_, State) ->
 
 %% ---- definitions
 
--spec create(map(), #state{}) -> ok | {error, term()}.
+-spec create(map(), #state{}) -> answer().
 create(Spec, #state{store = Store}) ->
     maybe
         {ok, #{name := Name} = Definition, Funs} ?= erl_esdb_link_spec:check(Spec),
@@ -150,7 +162,7 @@ create(Spec, #state{store = Store}) ->
         ok ?= placed(Store, Name, maps:get(id, Definition1) =:= maps:get(id, Definition)),
         ok ?= erl_esdb_volatile:put(Store, {link, Name, maps:get(id, Definition1)}, Funs),
         {ok, _} ?= erl_esdb_store:put_document(Store, {link, Name}, Definition1),
-        tell(?LINK_CREATED, Store, Name)
+        {changed, ?LINK_CREATED, Name}
     end.
 
 -spec may_be_created(atom(), erl_esdb_link_spec:definition()) ->
@@ -202,16 +214,16 @@ place(Store, Name, Next, Progress) ->
         ok
     end.
 
--spec delete(binary(), #state{}) -> ok | {error, term()}.
+-spec delete(binary(), #state{}) -> answer().
 delete(Name, #state{store = Store}) ->
     maybe
         {ok, #{id := Id}} ?= erl_esdb_store:get_document(Store, {link, Name}),
         ok ?= erl_esdb_store:delete_document(Store, {link, Name}),
         ok ?= erl_esdb_store:delete_document(Store, {link_progress, Name}),
         ok = erl_esdb_volatile:delete(Store, {link, Name, Id}),
-        tell(?LINK_DELETED, Store, Name)
+        {changed, ?LINK_DELETED, Name}
     else
-        {error, not_found} -> ok;
+        {error, not_found} -> unchanged;
         {error, Reason} -> {error, Reason}
     end.
 
@@ -222,7 +234,6 @@ start(Name, #state{store = Store} = State) ->
         [] ?= lost(Definition),
         ok ?= at_end(Store, Definition),
         ok ?= put_status(Store, Name, #{status => running, from_end => false}),
-        ok = tell(?LINK_STARTED, Store, Name),
         {ok, run(Definition, State#state{crashes = maps:remove(Name, State#state.crashes)})}
     else
         [_ | _] = Lost -> {error, {functions_lost, Lost}};
@@ -240,20 +251,20 @@ at_end(Store, #{name := Name, from_end := true}) ->
 at_end(_, _) ->
     ok.
 
--spec stop(binary(), #state{}) -> ok | {error, term()}.
+-spec stop(binary(), #state{}) -> answer().
 stop(Name, #state{store = Store}) ->
     case erl_esdb_store:get_document(Store, {link, Name}) of
-        {ok, #{status := stopped}} -> ok;
+        {ok, #{status := stopped}} -> unchanged;
         {ok, #{backfill := Backfill}} -> stopped(Store, Name, not Backfill);
-        {error, not_found} -> ok;
+        {error, not_found} -> unchanged;
         {error, Reason} -> {error, Reason}
     end.
 
--spec stopped(atom(), binary(), boolean()) -> ok | {error, term()}.
+-spec stopped(atom(), binary(), boolean()) -> answer().
 stopped(Store, Name, FromEnd) ->
     maybe
         ok ?= put_status(Store, Name, #{status => stopped, from_end => FromEnd}),
-        tell(?LINK_STOPPED, Store, Name)
+        {changed, ?LINK_STOPPED, Name}
     end.
 
 -spec put_status(atom(), binary(), map()) -> ok | {error, term()}.
@@ -264,11 +275,6 @@ put_status(Store, Name, Status) ->
         {ok, _} ?= erl_esdb_store:put_document(Store, {link, Name}, Changed),
         ok
     end.
-
--spec tell(erl_esdb_telemetry:event_name(), atom(), binary()) -> ok.
-tell(Event, Store, Name) ->
-    Measurements = #{system_time => erlang:system_time(millisecond)},
-    erl_esdb_telemetry:emit(Event, Measurements, #{store_id => Store, link_name => Name}).
 
 %% ---- processes
 
