@@ -33,6 +33,7 @@ signed.
     return => version | result,
     timeout => timeout(),
     condition => condition(),
+    codec => erl_esdb_json:codec(),
     tips => #{binary() => {erl_esdb_log:tip(), binary()}},
     epoch_us => integer(),
     _ => _
@@ -93,6 +94,7 @@ check_part(_) ->
 check_options(Options) when is_map(Options) ->
     _ = erl_esdb_store:timeout(Options, #{timeout => infinity}),
     ok = must(lists:member(maps:get(return, Options, version), [version, result])),
+    ok = must(lists:member(maps:get(codec, Options, none), [none, json])),
     must(is_condition(maps:get(condition, Options, none)));
 check_options(_) ->
     error(badarg).
@@ -174,13 +176,18 @@ parts([], _Used, _Time, _Options, _Settings) ->
     {ok, []};
 parts([{Stream, Expected, Events} | Given], Used, Time, Options, Settings) ->
     maybe
-        {ok, Part, Used1} ?= part(Stream, Expected, Events, Used, Settings),
+        {ok, Encoded} ?= erl_esdb_json:encode_all(Events, codec(Options, Settings)),
+        {ok, Part, Used1} ?= part(Stream, Expected, Encoded, Used, Settings),
         {ok, Parts} ?= parts(Given, Used1, Time, Options, Settings),
         {ok, [asked(Part, Time, Options) | Parts]}
     else
         {error, {part, Other, Reason}} -> {error, {part, Other, Reason}};
         {error, Reason} -> {error, {part, Stream, Reason}}
     end.
+
+-spec codec(options(), map()) -> erl_esdb_json:codec().
+codec(#{codec := Codec}, _Settings) -> Codec;
+codec(#{}, Settings) -> maps:get(codec, Settings, none).
 
 %% Limits are those of the whole command: used are so many events and bytes.
 -spec part(binary(), term(), [term()], {non_neg_integer(), non_neg_integer()}, map()) ->

@@ -16,7 +16,7 @@ the store ended during the call, it is not known whether a command was done.
 -export([delete/2, delete/3, truncate/3, truncate/4]).
 -export([set_metadata/4, get_metadata/3, scavengeable/2, tip/2]).
 -export([put_document/3, get_document/2, delete_document/2, list_documents/3]).
--export([is_ready/1, is_timeout/1]).
+-export([is_ready/1, get_store/1, get_leader/1, is_timeout/1]).
 %% What takes several looks or commands, in one time.
 -export([engine/1, command/5, timeout/2, deadline/2, left/1, limit/3]).
 -export_type([failure/0, count/0, window/0, read_options/0, names_options/0, deadline/0]).
@@ -48,6 +48,7 @@ the store ended during the call, it is not known whether a command was done.
     timeout => timeout(),
     hidden => boolean(),
     verify => erl_esdb_integrity:mode(),
+    decode => erl_esdb_json:codec(),
     _ => _
 }.
 -type names_options() :: #{
@@ -67,6 +68,22 @@ is_ready(Store) ->
     case next_position(Store) of
         {ok, _} -> true;
         {error, _} -> false
+    end.
+
+-doc "The name of a store: itself.".
+-spec get_store(Store) -> Store when Store :: atom().
+get_store(Store) when is_atom(Store) -> Store;
+get_store(_) -> error(badarg).
+
+-doc """
+The node that orders the appends of a store: this one, for a store that lives on one node. Errors:
+`not_started`.
+""".
+-spec get_leader(Store :: atom()) -> {ok, node()} | {error, not_started}.
+get_leader(Store) ->
+    case is_ready(Store) of
+        true -> {ok, node()};
+        false -> {error, not_started}
     end.
 
 %% ---- streams
@@ -102,7 +119,8 @@ read(Store, Stream, From, Count, Direction, Options) ->
             named(Store, Engine:read(Handle, Stream, From, Count, Direction, Options)),
         {ok, Events} ?= events(Pieces, Direction),
         Keys = maps:get(integrity, Settings, disabled),
-        erl_esdb_integrity:check(Store, Keys, Stream, Events, mode(Options))
+        Checked = erl_esdb_integrity:check(Store, Keys, Stream, Events, mode(Options)),
+        erl_esdb_json:decode_all(Checked, Options)
     else
         {error, stream_not_found} -> {error, {stream_not_found, Stream}};
         {error, Reason} -> {error, Reason}
@@ -120,7 +138,7 @@ read_log(Store, From, Count, Direction, Options) ->
     maybe
         {ok, Engine, Handle, _} ?= engine(Store),
         {ok, Pieces} ?= named(Store, Engine:read_log(Handle, From, Count, Direction, Options)),
-        events(Pieces, Direction)
+        erl_esdb_json:decode_all(events(Pieces, Direction), Options)
     end.
 
 -doc "The same as `read_log_end/4` without options.".
@@ -652,6 +670,7 @@ check_options(Options) when is_map(Options) ->
     Consistency = maps:get(consistency, Options, local),
     _ = timeout(Options, #{timeout => infinity}),
     ok = check(is_boolean(maps:get(hidden, Options, false))),
+    ok = check(lists:member(maps:get(decode, Options, none), [none, json])),
     check(lists:member(Consistency, [linearizable, read_your_writes, local]));
 check_options(_) ->
     error(badarg).

@@ -13,7 +13,7 @@ is true where also that is wanted that the metadata of a stream hides.
 """.
 
 -export([ready/3, gone/2, find/1, running/0]).
--export([create_registry/0, lives/0, ended/3, remover/1]).
+-export([create_registry/0, lives/0, ended/3, remover/1, stopping/1, was_stopped/1]).
 -export_type([handle/0, failure/0, options/0, piece/0, settings/0]).
 
 -doc "What the engine needs to find the store again, from any process of this node.".
@@ -148,6 +148,19 @@ ended(Store, Engine, Otherwise) ->
         [{_, Reason}] -> Reason;
         [] -> Otherwise
     end.
+
+-doc false.
+%% The supervisor of a store is about to be ended by a call. Supervisors end with the same reason
+%% when they give up.
+-spec stopping(Supervisor :: pid()) -> ok.
+stopping(Supervisor) ->
+    true = ets:insert(?MODULE, {{stopping, Supervisor}, true}),
+    ok.
+
+-doc false.
+%% Whether that was so; then it is forgotten.
+-spec was_stopped(Supervisor :: pid()) -> boolean().
+was_stopped(Supervisor) -> ets:take(?MODULE, {stopping, Supervisor}) =/= [].
 
 -doc "The engine of a running store.".
 -spec find(Store :: atom()) -> {ok, module(), handle(), settings()} | {error, not_started}.
