@@ -13,6 +13,7 @@ the store ended during the call, it is not known whether a command was done.
 -export([info/2, streams/1, next_position/1]).
 -export([delete/2, truncate/3]).
 -export([put_document/3, get_document/2, delete_document/2, list_documents/3]).
+-export([checkpoint/2, save_checkpoints/2]).
 -export([is_ready/1, is_timeout/1]).
 -export_type([failure/0, count/0, read_options/0, append_options/0]).
 
@@ -303,6 +304,22 @@ list_documents(Store, From, To) ->
         {ok, Engine, Handle, _} ?= engine(Store),
         named(Store, Engine:documents(Handle, From, To, #{}))
     end.
+
+%% ---- checkpoints
+
+-doc "The value that was saved under a key.".
+-spec checkpoint(atom(), Key :: term()) -> {ok, term()} | {error, not_found | failure()}.
+checkpoint(Store, Key) ->
+    maybe
+        {ok, Engine, Handle, _} ?= engine(Store),
+        named(Store, Engine:checkpoint(Handle, Key, #{}))
+    end.
+
+-doc "Saves values under keys, and forgets those that are `delete`: all at once.".
+-spec save_checkpoints(atom(), erl_esdb_log:checkpoints()) -> ok | {error, failure()}.
+save_checkpoints(Store, Values) ->
+    ok = check(is_map(Values)),
+    done(command(Store, {checkpoint, Values})).
 
 %% ---- pieces to events
 

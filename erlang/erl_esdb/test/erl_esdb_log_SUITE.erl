@@ -16,6 +16,7 @@ all() ->
         gaps_are_passed_over,
         a_gap_takes_few_steps,
         any_commands_against_a_model,
+        checkpoints_are_the_last_values,
         the_same_commands_give_the_same_state,
         time_never_runs_backwards,
         a_refused_command_changes_nothing,
@@ -240,8 +241,12 @@ command() ->
         {1, {delete, stream()}},
         {1, sweep},
         {1, {put_document, {doc, range(1, 3)}, <<"document">>}},
-        {1, {delete_document, {doc, range(1, 3)}}}
+        {1, {delete_document, {doc, range(1, 3)}}},
+        {1, {checkpoint, checkpoints()}}
     ]).
+
+checkpoints() ->
+    ?LET(Pairs, list({range(1, 3), oneof([nat(), delete])}), maps:from_list(Pairs)).
 
 expected() -> frequency([{3, -2}, {1, -1}, {1, -4}, {3, range(0, 12)}]).
 
@@ -310,7 +315,33 @@ model_step(sweep, {Streams, Position, Replies}) ->
 model_step({put_document, _, _}, {Streams, Position, Replies}) ->
     {Streams, Position, [document | Replies]};
 model_step({delete_document, _}, {Streams, Position, Replies}) ->
+    {Streams, Position, [ok | Replies]};
+model_step({checkpoint, _}, {Streams, Position, Replies}) ->
     {Streams, Position, [ok | Replies]}.
+
+%% The last value of each key counts, and whoever follows the effects has the same.
+checkpoints_are_the_last_values(_Config) ->
+    Property = ?FORALL(
+        Commands,
+        commands(),
+        begin
+            {Log, _, Mirror} = lists:foldl(fun mirror_step/2, new_mirror(), Commands),
+            Saved = [Values || {checkpoint, Values} <- Commands],
+            Last = lists:foldl(fun(Values, Acc) -> maps:merge(Acc, Values) end, #{}, Saved),
+            lists:all(
+                fun(Key) ->
+                    Value = maps:get(Key, Last, delete),
+                    checkpoint(erl_esdb_log:checkpoint(Key, Log)) =:= Value andalso
+                        maps:get({checkpoint, Key}, Mirror, delete) =:= Value
+                end,
+                [1, 2, 3]
+            )
+        end
+    ),
+    erl_esdb_test:property(200, Property).
+
+checkpoint({ok, Value}) -> Value;
+checkpoint({error, not_found}) -> delete.
 
 any_commands_against_a_model(_Config) ->
     Property = ?FORALL(
@@ -434,6 +465,8 @@ effect({no_chunk, Key}, M) -> maps:remove({chunk, Key}, M);
 effect({live, Indexes}, M) -> maps:merge(M, #{{live, I} => true || I <- Indexes});
 effect({order, Order}, M) -> M#{order => Order};
 effect({dead, Indexes}, M) -> maps:without([{live, I} || I <- Indexes], M);
+effect({checkpoint, Values}, M) ->
+    maps:merge(M, #{{checkpoint, Key} => Value || Key := Value <- Values});
 effect(_, M) -> M.
 
 mirrored(S, Head, Mirror, Log) ->

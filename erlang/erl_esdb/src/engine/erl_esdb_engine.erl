@@ -85,6 +85,10 @@ the call. One that was not there when the call began has applied nothing.
     handle(), From :: erl_esdb_log:document_key(), To :: erl_esdb_log:document_key(), options()
 ) -> {ok, [{erl_esdb_log:document_key(), pos_integer()}]} | {error, failure()}.
 
+-doc "What is kept under a key of a checkpoint.".
+-callback checkpoint(handle(), Key :: term(), options()) ->
+    {ok, term()} | {error, not_found | failure()}.
+
 -doc "The engine's word that its store can be used from now on, with the settings of its start.".
 -spec ready(Store :: atom(), module(), {handle(), settings()}) -> ok.
 ready(Store, Engine, {Handle, Settings}) ->

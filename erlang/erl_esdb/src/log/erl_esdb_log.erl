@@ -25,10 +25,12 @@ finds everything it names, or finds that it was removed in between and looks aga
 
 -export([new/0, apply/3, is_command/1, pending/1]).
 -export([read/5, read_log/4, stream/2, streams/1, next_position/1, document/2, documents/3]).
+-export([checkpoint/2]).
 -export([rows/5, log_rows/6, describe/1, first/1, no/1, log_end/1]).
 -export([first_version/1, after_span/1]).
 -export_type([state/0, command/0, reply/0, effect/0, index/0, head/0, expected/0, span/0]).
 -export_type([document_key/0, chunk_key/0, info/0]).
+-export_type([checkpoints/0]).
 
 -include("erl_esdb_log.hrl").
 
@@ -65,7 +67,8 @@ finds everything it names, or finds that it was removed in between and looks aga
     erased = #{} :: #{erl_esdb_chunks:chunk_no() => pos_integer()},
     removals = queue:new() :: queue:queue(#removal{}),
     next_no = 1 :: pos_integer(),
-    documents = gb_trees:empty() :: gb_trees:tree(document_key(), {pos_integer(), index()})
+    documents = gb_trees:empty() :: gb_trees:tree(document_key(), {pos_integer(), index()}),
+    checkpoints = #{} :: #{term() => term()}
 }).
 
 -opaque state() :: #log{}.
@@ -87,7 +90,10 @@ finds everything it names, or finds that it was removed in between and looks aga
     | {delete, Stream :: binary()}
     | sweep
     | {put_document, document_key(), Body :: binary()}
-    | {delete_document, document_key()}.
+    | {delete_document, document_key()}
+    | {checkpoint, checkpoints()}.
+-doc "What to keep under which key; `delete` keeps nothing.".
+-type checkpoints() :: #{Key :: term() => Value :: delete | term()}.
 -type appended() :: {
     Version :: integer(), Position :: non_neg_integer() | undefined, Count :: non_neg_integer()
 }.
@@ -105,7 +111,8 @@ finds everything it names, or finds that it was removed in between and looks aga
     | {chunk, chunk_key(), erl_esdb_chunks:chunk()}
     | {no_chunk, chunk_key()}
     | {document, document_key(), {pos_integer(), index()}}
-    | {no_document, document_key()}.
+    | {no_document, document_key()}
+    | {checkpoint, checkpoints()}.
 -doc "A row and which of its versions are meant.".
 -type span() :: {#row{}, From :: non_neg_integer(), To :: non_neg_integer()}.
 -doc "`first`: the first version that is kept; `next`: the version of the next event.".
@@ -151,7 +158,9 @@ apply(_Index, sweep, Log) ->
 apply(Index, {put_document, Key, _Body}, Log) ->
     put_document(Index, Key, Log);
 apply(_Index, {delete_document, Key}, Log) ->
-    delete_document(Key, Log).
+    delete_document(Key, Log);
+apply(_Index, {checkpoint, Values}, Log) ->
+    checkpoints(Values, Log).
 
 -doc """
 Whether a term is a command. An engine asks before it applies what came from a process that it does
@@ -169,6 +178,8 @@ is_command({put_document, Key, Body}) ->
     is_tuple(Key) andalso is_binary(Body);
 is_command({delete_document, Key}) ->
     is_tuple(Key);
+is_command({checkpoint, Values}) ->
+    is_map(Values);
 is_command(Other) ->
     Other =:= sweep.
 
@@ -352,6 +363,23 @@ delete_document(Key, #log{documents = Documents} = Log) ->
             {ok, [], Log};
         {{_Version, Index}, Documents1} ->
             {ok, [{no_document, Key}, {dead, [Index]}], Log#log{documents = Documents1}}
+    end.
+
+%% ---- checkpoints: small values that change often, kept in the machine itself
+
+-spec checkpoints(checkpoints(), state()) -> {reply(), [effect()], state()}.
+checkpoints(Values, #log{checkpoints = Before} = Log) ->
+    Changed = maps:filter(fun(K, V) -> maps:get(K, Before, delete) =/= V end, Values),
+    Gone = [Key || Key := delete <- Changed],
+    After = maps:without(Gone, maps:merge(Before, Changed)),
+    {ok, [{checkpoint, Changed} || map_size(Changed) > 0], Log#log{checkpoints = After}}.
+
+-doc "What is kept under a key of a checkpoint.".
+-spec checkpoint(Key :: term(), state()) -> {ok, term()} | {error, not_found}.
+checkpoint(Key, #log{checkpoints = Checkpoints}) ->
+    case Checkpoints of
+        #{Key := Value} -> {ok, Value};
+        #{} -> {error, not_found}
     end.
 
 %% ---- queries on the machine itself
