@@ -63,7 +63,7 @@ started({error, Reason}) -> {error, Reason}.
 -spec stop_store(atom()) -> ok | {error, not_found}.
 stop_store(Store) when is_atom(Store) ->
     case running(fun() -> supervisor:terminate_child(?MODULE, {store, Store}) end) of
-        ok -> ok;
+        ok -> erl_esdb_delivery:forget(Store);
         {error, _} -> {error, not_found}
     end;
 stop_store(_) ->
@@ -113,5 +113,7 @@ open() ->
 -spec init([]) -> {ok, {supervisor:sup_flags(), [supervisor:child_spec()]}}.
 init([]) ->
     ok = erl_esdb_engine:create_registry(),
+    ok = erl_esdb_delivery:create_table(),
+    Groups = #{id => groups, start => {pg, start_link, [erl_esdb_pg]}},
     Lifecycle = #{id => lifecycle, start => {erl_esdb_lifecycle, start_link, []}},
-    {ok, {#{strategy => one_for_one, intensity => 10, period => 60}, [Lifecycle]}}.
+    {ok, {#{strategy => one_for_one, intensity => 10, period => 60}, [Groups, Lifecycle]}}.

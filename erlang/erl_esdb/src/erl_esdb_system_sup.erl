@@ -1,6 +1,6 @@
 -module(erl_esdb_system_sup).
 -moduledoc """
-The processes of one store: for now its engine.
+The processes of one store: its engine, and those that deliver what it keeps.
 
 An engine that ends is started again, up to five times in half a minute. Then the store gives up:
 it ends with its supervisor, and the other stores go on. `m:erl_esdb_lifecycle` tells of it.
@@ -24,4 +24,11 @@ init({Config, Engine, Settings}) ->
     Life = #{supervisor => self(), mode => Mode, data_dir => Dir},
     Start = {Engine, start_link, [Store, Settings#{life => Life}]},
     Flags = #{strategy => rest_for_one, intensity => 5, period => 30},
-    {ok, {Flags, [#{id => engine, start => Start, shutdown => 60_000}]}}.
+    {ok, {Flags, [#{id => engine, start => Start, shutdown => 60_000} | delivery(Config)]}}.
+
+-spec delivery(store_config()) -> [supervisor:child_spec()].
+delivery(Config) ->
+    [
+        #{id => Module, start => {Module, start_link, [Config]}, type => supervisor}
+     || Module <- [erl_esdb_emitter_sup, erl_esdb_delivery_sup]
+    ].
