@@ -16,6 +16,7 @@ the store ended during the call, it is not known whether a command was done.
 -export([delete/2, delete/3, truncate/3, truncate/4]).
 -export([set_metadata/4, get_metadata/3, scavengeable/2, tip/2]).
 -export([put_document/3, get_document/2, delete_document/2, list_documents/3]).
+-export([checkpoint/2, save_checkpoints/2]).
 -export([is_ready/1, get_store/1, get_leader/1, is_timeout/1]).
 %% What takes several looks or commands, in one time.
 -export([engine/1, command/5, timeout/2, deadline/2, left/1, limit/3]).
@@ -578,6 +579,22 @@ list_documents(Store, From, To) ->
         {ok, Engine, Handle, _} ?= engine(Store),
         named(Store, Engine:documents(Handle, From, To, #{}))
     end.
+
+%% ---- checkpoints
+
+-doc "The value that was saved under a key.".
+-spec checkpoint(atom(), Key :: term()) -> {ok, term()} | {error, not_found | failure()}.
+checkpoint(Store, Key) ->
+    maybe
+        {ok, Engine, Handle, _} ?= engine(Store),
+        named(Store, Engine:checkpoint(Handle, Key, #{}))
+    end.
+
+-doc "Saves values under keys, and forgets those that are `delete`: all at once.".
+-spec save_checkpoints(atom(), erl_esdb_log:checkpoints()) -> ok | {error, failure()}.
+save_checkpoints(Store, Values) ->
+    ok = check(is_map(Values)),
+    done(command(Store, {checkpoint, Values}, #{})).
 
 %% ---- pieces to events
 

@@ -11,6 +11,8 @@ erl_esdb_system_sup
             erl_esdb_persistence_worker
         erl_esdb_notification_sup
             erl_esdb_index
+            erl_esdb_emitter_sup
+            erl_esdb_delivery_sup
             erl_esdb_links_sup
         erl_esdb_store_mgr
 ```

@@ -24,7 +24,12 @@ init(Config) ->
 %% One line for each: they do not depend on each other.
 -spec children(store_config()) -> [supervisor:child_spec()].
 children(#store_config{store_id = Store} = Config) ->
-    index(Store) ++ [supervisor(links_sup, erl_esdb_links_sup, Config)].
+    index(Store) ++
+        [
+            supervisor(emitter_sup, erl_esdb_emitter_sup, Config),
+            supervisor(delivery_sup, erl_esdb_delivery_sup, Config),
+            supervisor(links_sup, erl_esdb_links_sup, Config)
+        ].
 
 -spec index(atom()) -> [supervisor:child_spec()].
 index(Store) ->

@@ -115,6 +115,10 @@ version that it gets, the time of the last one (0), and the tip.
     handle(), From :: erl_esdb_log:document_key(), To :: erl_esdb_log:document_key(), options()
 ) -> {ok, [{erl_esdb_log:document_key(), pos_integer()}]} | {error, failure()}.
 
+-doc "What is kept under a key of a checkpoint.".
+-callback checkpoint(handle(), Key :: term(), options()) ->
+    {ok, term()} | {error, not_found | failure()}.
+
 -doc """
 Removes what a store left behind that does not run: for an engine that leaves something. `DataDir`
 is what `ready/3` was told of it.

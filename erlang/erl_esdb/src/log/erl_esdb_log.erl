@@ -39,12 +39,12 @@ finds everything it names, or finds that it was removed in between and looks aga
 
 -export([new/0, new/1, apply/3, is_command/1, pending/1]).
 -export([read/5, read_log/4, stream/2, streams/1, next_position/1, document/2, documents/3]).
--export([metadata/2]).
+-export([metadata/2, checkpoint/2]).
 -export([rows/5, log_rows/6, view/4, describe/1, first/1, no/1, log_end/1]).
 -export([first_version/1, after_span/1, before_span/1]).
 -export_type([state/0, command/0, reply/0, effect/0, index/0, head/0, expected/0, span/0]).
 -export_type([document_key/0, chunk_key/0, info/0, limits/0, summary/0, condition/0, refusal/0]).
--export_type([appended/0, tip/0, metadata/0, owner/0]).
+-export_type([appended/0, checkpoints/0, tip/0, metadata/0, owner/0]).
 
 -include("erl_esdb_log.hrl").
 
@@ -99,7 +99,8 @@ finds everything it names, or finds that it was removed in between and looks aga
     appends :: non_neg_integer(),
     seen :: erl_esdb_seen:seen(),
     recent :: erl_esdb_recent:recent(),
-    documents = gb_trees:empty() :: gb_trees:tree(document_key(), {pos_integer(), index()})
+    documents = gb_trees:empty() :: gb_trees:tree(document_key(), {pos_integer(), index()}),
+    checkpoints = #{} :: #{term() => term()}
 }).
 
 -opaque state() :: #log{}.
@@ -157,7 +158,10 @@ versions of appends that have other ids.
     | {set_metadata, Stream :: binary(), metadata()}
     | sweep
     | {put_document, document_key(), Body :: binary()}
-    | {delete_document, document_key()}.
+    | {delete_document, document_key()}
+    | {checkpoint, checkpoints()}.
+-doc "What to keep under which key; `delete` keeps nothing.".
+-type checkpoints() :: #{Key :: term() => Value :: delete | term()}.
 -type appended() :: {
     Version :: integer(), Position :: non_neg_integer() | undefined, Count :: non_neg_integer()
 }.
@@ -187,7 +191,8 @@ versions of appends that have other ids.
     | {chunk, chunk_key(), erl_esdb_chunks:chunk()}
     | {no_chunk, chunk_key()}
     | {document, document_key(), {pos_integer(), index()}}
-    | {no_document, document_key()}.
+    | {no_document, document_key()}
+    | {checkpoint, checkpoints()}.
 -doc "A row and which of its versions are meant.".
 -type span() :: {#row{}, From :: non_neg_integer(), To :: non_neg_integer()}.
 -doc """
@@ -279,7 +284,9 @@ apply(_Index, sweep, Log) ->
 apply(Index, {put_document, Key, _Body}, Log) ->
     put_document(Index, Key, Log);
 apply(_Index, {delete_document, Key}, Log) ->
-    delete_document(Key, Log).
+    delete_document(Key, Log);
+apply(_Index, {checkpoint, Values}, Log) ->
+    checkpoints(Values, Log).
 
 -doc """
 Whether a term is a command. An engine asks before it applies what came from a process that it does
@@ -303,6 +310,8 @@ is_command({put_document, Key, Body}) ->
     is_tuple(Key) andalso is_binary(Body);
 is_command({delete_document, Key}) ->
     is_tuple(Key);
+is_command({checkpoint, Values}) ->
+    is_map(Values);
 is_command(Other) ->
     Other =:= sweep.
 
@@ -709,6 +718,23 @@ keep_metadata(Stream, Metadata, #log{metadata = All} = Log) ->
     case All of
         #{Stream := Metadata} -> {[], Log};
         #{} -> {[{metadata, Stream, Metadata}], Log#log{metadata = All#{Stream => Metadata}}}
+    end.
+
+%% ---- checkpoints: small values that change often, kept in the machine itself
+
+-spec checkpoints(checkpoints(), state()) -> {reply(), [effect()], state()}.
+checkpoints(Values, #log{checkpoints = Before} = Log) ->
+    Changed = maps:filter(fun(K, V) -> maps:get(K, Before, delete) =/= V end, Values),
+    Gone = [Key || Key := delete <- Changed],
+    After = maps:without(Gone, maps:merge(Before, Changed)),
+    {ok, [{checkpoint, Changed} || map_size(Changed) > 0], Log#log{checkpoints = After}}.
+
+-doc "What is kept under a key of a checkpoint.".
+-spec checkpoint(Key :: term(), state()) -> {ok, term()} | {error, not_found}.
+checkpoint(Key, #log{checkpoints = Checkpoints}) ->
+    case Checkpoints of
+        #{Key := Value} -> {ok, Value};
+        #{} -> {error, not_found}
     end.
 
 %% ---- queries on the machine itself
