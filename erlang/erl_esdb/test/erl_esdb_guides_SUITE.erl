@@ -12,6 +12,17 @@ all() -> pages() ++ [in_elixir || os:find_executable("elixir") =/= false].
 
 pages() ->
     [
+        getting_started,
+        event_sourcing,
+        subscriptions,
+        snapshots,
+        schemas,
+        archives,
+        causation,
+        integrity,
+        testing,
+        telemetry,
+        disk_formats,
         streams
     ].
 
@@ -26,6 +37,17 @@ end_per_suite(_) ->
 end_per_testcase(_, _) ->
     lists:foreach(fun erl_esdb:stop_store/1, erl_esdb:which_stores()).
 
+getting_started(Config) -> guide(Config, "getting_started.md", 10).
+event_sourcing(Config) -> guide(Config, "event_sourcing.md", 15).
+subscriptions(Config) -> guide(Config, "subscriptions.md", 45).
+snapshots(Config) -> guide(Config, "snapshots.md", 15).
+schemas(Config) -> guide(Config, "schemas.md", 15).
+archives(Config) -> guide(Config, "archives.md", 30).
+causation(Config) -> guide(Config, "causation.md", 20).
+integrity(Config) -> guide(Config, "integrity.md", 12).
+testing(Config) -> guide(Config, "testing.md", 14).
+telemetry(Config) -> guide(Config, "telemetry.md", 9).
+disk_formats(Config) -> guide(Config, "disk_formats.md", 7).
 streams(Config) -> guide(Config, "streams.md", 40).
 
 in_elixir(Config) ->
