@@ -2,13 +2,14 @@
 #
 #   elixir -pa EBIN... erl_esdb_guide.exs FOLDER PAGE...
 #
-# A page is one session: blocks of `iex> ` prompts (`...> ` goes on), and blocks that define a module. What is
-# printed, then the result, is what stands behind a line. Ends with the number of lines that ran, or with status 1.
+# A page is one session: blocks of `iex> ` prompts (`...> ` goes on), and blocks that define a module, whose tests are
+# run. What is printed, then the result, is what stands behind a line. Ends with the number of lines that ran, or with status 1.
 defmodule Guide do
   def run(page, folder) do
     text = page |> File.read!() |> String.replace("/var/lib/shop", folder)
     steps = Enum.flat_map(blocks(text), &steps/1)
     Enum.reduce(steps, {[], Code.env_for_eval([])}, &step(&1, &2, page))
+    %{failures: 0} = ExUnit.run()
     for store <- :erl_esdb.which_stores(), do: :ok = :erl_esdb.stop_store(store)
     Enum.count(steps, &match?({:line, _, _}, &1))
   end
@@ -68,5 +69,8 @@ defmodule Guide do
 end
 
 [folder | pages] = System.argv()
+Logger.configure(level: :warning)
+Code.put_compiler_option(:ignore_module_conflict, true)
+ExUnit.start(autorun: false)
 {:ok, _} = Application.ensure_all_started(:erl_esdb)
 IO.puts("#{pages |> Enum.map(&Guide.run(&1, folder)) |> Enum.sum()} lines ran")
