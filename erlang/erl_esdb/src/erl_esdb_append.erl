@@ -439,7 +439,8 @@ all_or_some(Ids, Ids, Found) ->
     Events = [map_get(Id, Found) || Id <- Ids],
     [#event{version = First} | _] = Events,
     #event{version = Last, position = Position} = lists:last(Events),
-    case [Version || #event{version = Version} <- Events] =:= lists:seq(First, Last) of
+    InTurn = lists:seq(First, First + length(Ids) - 1),
+    case [Version || #event{version = Version} <- Events] =:= InTurn of
         true -> {done, result({Last, Position, length(Ids)})};
         false -> {error, {duplicate_event_ids, Ids}}
     end;

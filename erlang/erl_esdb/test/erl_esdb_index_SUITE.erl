@@ -91,7 +91,7 @@ event(Id, More) ->
     maps:merge(#{event_id => Id, event_type => ~"T", data => #{}}, More).
 
 index(Store) ->
-    {_, Sup, _, _} = lists:keyfind({store, Store}, 1, supervisor:which_children(erl_esdb_sup)),
+    Sup = erl_esdb_naming:notification_sup_name(Store),
     [Index] = [Pid || {index, Pid, _, _} <- supervisor:which_children(Sup)],
     Index.
 
@@ -139,7 +139,8 @@ run({append, Stream, Events, From}, Store) ->
         Event#{event_id => <<"e", (integer_to_binary(N))/binary>>}
      || {N, Event} <- lists:enumerate(From, Events)
     ],
-    append(Store, Stream, Named);
+    %% Where the stream has one of the ids nothing is written.
+    erl_esdb_streams:append(Store, Stream, any, Named);
 run({truncate, Stream, Before}, Store) ->
     erl_esdb_store:truncate(Store, Stream, Before);
 run({delete, Stream}, Store) ->

@@ -114,10 +114,17 @@ init(Store) ->
     proc_lib:set_label({?MODULE, Store}),
     Shared = atomics:new(2, []),
     ok = erl_esdb_delivery:put(Store, feed, none, {self(), Shared}),
-    %% What is written meanwhile has set it already, to more.
-    {ok, Next} = erl_esdb_store:next_position(Store),
-    _ = atomics:compare_exchange(Shared, ?NEXT, 0, Next),
+    ok = begin_at(erl_esdb_store:next_position(Store), Shared),
     {ok, #state{store = Store, shared = Shared}}.
+
+%% What is written meanwhile has set it already, to more. Where the engine has ended all of this is
+%% about to end too.
+-spec begin_at({ok, non_neg_integer()} | {error, term()}, atomics:atomics_ref()) -> ok.
+begin_at({ok, Next}, Shared) ->
+    _ = atomics:compare_exchange(Shared, ?NEXT, 0, Next),
+    ok;
+begin_at({error, _}, _Shared) ->
+    ok.
 
 -doc false.
 -spec handle_call(term(), gen_server:from(), #state{}) ->
