@@ -181,7 +181,8 @@ page(#state{store = Store, progress = #{next := Next} = Progress, rules = Rules}
     maybe
         {ok, End} ?= erl_esdb_store:next_position(Store),
         {ok, Events} ?= erl_esdb_store:read_log(Store, Next, ?PAGE, forward, #{}),
-        passed(Events, End, write(erl_esdb_link_spec:outputs(Events, Rules), Progress, State), State)
+        Outputs = erl_esdb_link_spec:outputs(Events, Rules),
+        passed(Events, End, write(Outputs, Progress, State), State)
     else
         {error, Reason} -> {error, Reason, State}
     end.

@@ -174,7 +174,8 @@ selector(#{type := stream, stream_id := Wanted}) ->
     fun(Stream) -> Stream =:= Wanted end;
 selector(#{type := stream_pattern, pattern := Pattern}) ->
     Compiled = erl_esdb_pattern:compile(Pattern),
-    fun(Stream) -> not is_link_stream(Stream) andalso erl_esdb_pattern:matches(Stream, Compiled) end;
+    Matches = fun(Stream) -> erl_esdb_pattern:matches(Stream, Compiled) end,
+    fun(Stream) -> not is_link_stream(Stream) andalso Matches(Stream) end;
 selector(#{type := all}) ->
     fun(Stream) -> not is_link_stream(Stream) end.
 
