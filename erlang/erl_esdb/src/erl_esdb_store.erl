@@ -203,7 +203,8 @@ matching(Store, Query, {From, Count, Direction}, Options) ->
         {ok, _, _, Settings} ?= engine(Store),
         true ?= are_indexed(Keys, Settings),
         Until = deadline(Options, Settings),
-        found_by(Store, {Keys, Mode, Compiled}, {From, Count, Direction}, Until, Options)
+        Look = Options#{limit => min(?PAGE, Count), direction => Direction},
+        found_by(Store, {Keys, Mode, Compiled}, {From, Count}, Until, Look)
     else
         {error, Reason} ->
             {error, Reason};
@@ -221,32 +222,27 @@ are_indexed(Keys, Settings) ->
 -spec found_by(
     atom(),
     {[erl_esdb_index_keys:key()], any | all, erl_esdb_query:compiled()},
-    {From :: integer() | last, count(), direction()},
+    {From :: integer() | last, count()},
     deadline(),
-    read_options()
+    erl_esdb_index:options()
 ) -> {ok, [event()]} | {error, term()}.
-found_by(Store, {Keys, Mode, Query} = Asked, {From, Count, Direction}, Until, Options) ->
-    Window = #{from => From, limit => page(Count), direction => Direction},
-    Look = maps:merge(Options, Window#{timeout => left(Until)}),
+found_by(Store, {Keys, Mode, Query} = Asked, {From, Count}, Until, Look) ->
+    Look1 = Look#{from => From, timeout => left(Until)},
     maybe
         true ?= Count =/= 0 andalso From =/= -1,
-        {ok, [_ | _] = Events} ?= erl_esdb_index:events_of(Store, Keys, Mode, Look),
+        {ok, [_ | _] = Events} ?= erl_esdb_index:events_of(Store, Keys, Mode, Look1),
         Matching = [Event || Event <- Events, erl_esdb_query:matches_event(Event, Query)],
         Taken = at_most(Count, Matching),
-        Next = next_to(lists:last(Events), Direction),
-        Left = less(Count, length(Taken)),
-        {ok, More} ?= found_by(Store, Asked, {Next, Left, Direction}, Until, Options),
+        #{direction := Direction, limit := Page} = Look,
+        Window = {next_to(lists:last(Events), Direction), less(Count, length(Taken))},
+        {ok, More} ?=
+            found_by(Store, Asked, Window, Until, Look#{limit := min(?PAGE, 2 * Page)}),
         {ok, Taken ++ More}
     else
         false -> {ok, []};
         {ok, []} -> {ok, []};
         {error, Reason} -> {error, Reason}
     end.
-
-%% Of few that are wanted, some may not match.
--spec page(count()) -> pos_integer().
-page(infinity) -> ?PAGE;
-page(Count) -> min(?PAGE, 2 * Count + 8).
 
 -spec at_most(count(), [event()]) -> [event()].
 at_most(infinity, Events) -> Events;
