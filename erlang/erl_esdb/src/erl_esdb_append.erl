@@ -59,12 +59,9 @@ signed.
 
 %% A query, and from which position on it is still to be asked.
 -type open() :: none | {erl_esdb_query:query(), non_neg_integer()}.
--type outcome() ::
-    ok
-    | {done, append_result()}
-    | {other, Versions :: [non_neg_integer()]}
-    | {error, term()}
-    | {failure, term()}.
+-type outcome() :: ok | found() | {failure, term()}.
+-type found() :: same() | {other, Versions :: [non_neg_integer()]}.
+-type same() :: {done, append_result()} | {error, term()}.
 
 -doc "Raises `badarg` where arguments of `append/5` have a wrong shape.".
 -spec check(term(), term(), term(), term(), term()) -> ok.
@@ -284,7 +281,7 @@ submit(Call, Open, Parts) ->
 command(Call, [#part{} = Part], Asked) ->
     #part{stream = Stream, expected = Expected, packed = Packed, summary = Summary} = Part,
     case send(Call, {append, Stream, Expected, Packed, with(Asked, Summary)}) of
-        {ok, Reply} -> {ok, [Reply]};
+        {ok, {_, _, _} = Reply} -> {ok, [Reply]};
         {error, {seen, _} = Refusal} -> {error, {refused, [Refusal]}};
         {error, {wrong_expected_version, _, _} = Refusal} -> {error, {refused, [Refusal]}};
         {error, tip_moved} -> {error, {refused, [tip_moved]}};
@@ -295,7 +292,10 @@ command(Call, Parts, Asked) ->
         {Stream, Expected, Packed, Summary}
      || #part{stream = Stream, expected = Expected, packed = Packed, summary = Summary} <- Parts
     ],
-    send(Call, {append_many, Given, with(Asked, #{})}).
+    case send(Call, {append_many, Given, with(Asked, #{})}) of
+        {ok, Replies} when is_list(Replies) -> {ok, Replies};
+        {error, Reason} -> {error, Reason}
+    end.
 
 -spec with(none | erl_esdb_log:condition(), map()) -> map().
 with(none, Map) -> Map;
@@ -367,7 +367,8 @@ outcome(_Call, _Part, Refusal) ->
     {error, Refusal}.
 
 %% The events after the expected version, if they are still there.
--spec after_version(#call{}, #part{}, integer(), erl_esdb_log:refusal()) -> outcome().
+-spec after_version(#call{}, #part{}, integer(), erl_esdb_log:refusal()) ->
+    same() | {failure, term()}.
 after_version(#call{store = Store} = Call, Part, Expected, Refusal) ->
     #part{stream = Stream, ids = Ids} = Part,
     Options = read_options(Call),
@@ -383,7 +384,7 @@ after_version(#call{store = Store} = Call, Part, Expected, Refusal) ->
         _Removed -> {error, Refusal}
     end.
 
--spec compared([binary()], [event()], Otherwise :: outcome()) -> outcome().
+-spec compared([binary()], [event()], Otherwise) -> same() | Otherwise.
 compared(Ids, Events, Otherwise) ->
     Found = #{Id => Event || #event{event_id = Id} = Event <- Events},
     case [Id || Id <- Ids, is_map_key(Id, Found)] of
@@ -391,7 +392,7 @@ compared(Ids, Events, Otherwise) ->
         Twice -> all_or_some(Ids, Twice, Found)
     end.
 
--spec all_or_some([binary()], [binary()], #{binary() => event()}) -> outcome().
+-spec all_or_some([binary()], [binary()], #{binary() => event()}) -> same().
 all_or_some(Ids, Ids, Found) ->
     Events = [map_get(Id, Found) || Id <- Ids],
     [#event{version = First} | _] = Events,
@@ -404,7 +405,8 @@ all_or_some(_Ids, Some, _Found) ->
     {error, {duplicate_event_ids, Some}}.
 
 %% The appends that may have brought the ids.
--spec among(#call{}, #part{}, [{non_neg_integer(), non_neg_integer()}]) -> outcome().
+-spec among(#call{}, #part{}, [{non_neg_integer(), non_neg_integer()}]) ->
+    found() | {failure, term()}.
 among(#call{store = Store} = Call, #part{stream = Stream, ids = Ids}, Spans) ->
     Options = read_options(Call),
     Reads = [

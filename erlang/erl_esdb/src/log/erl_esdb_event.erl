@@ -150,8 +150,7 @@ tags(_) -> [].
 given(Events) -> [Id || Event <- Events, Id <- [given_id(Event)], Id =/= <<>>].
 
 -spec given_id(new_event() | event()) -> binary().
-given_id(#event{event_id = undefined}) -> <<>>;
-given_id(#event{event_id = Id}) -> Id;
+given_id(#event{} = Event) -> given_id(from_record(Event));
 given_id(#{event_id := Id}) -> Id;
 given_id(#{}) -> <<>>.
 
