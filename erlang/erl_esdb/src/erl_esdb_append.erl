@@ -18,6 +18,8 @@ or the command is sent again with what was learned, within the time of the call.
 
 -include("erl_esdb.hrl").
 
+%% A command with more events is recognised as a whole only: the machine is to be done with it soon.
+-define(EACH, 1000).
 %% Bytes of a stream's name: it is kept in RAM, in a key.
 -define(MAX_STREAM_ID, 65_536).
 
@@ -150,31 +152,39 @@ run(Store, Given, Options) ->
         {ok, Engine, Handle, Settings} ?= erl_esdb_store:engine(Store),
         Until = erl_esdb_store:deadline(Options, Settings),
         Time = maps:get(epoch_us, Options, erlang:system_time(microsecond)),
-        {ok, [_ | _] = Parts} ?= parts(Given, {0, 0}, Time, Options, Settings),
+        Count = lists:sum([length(Events) || {_, _, Events} <- Given]),
+        Which = which(Count),
+        {ok, [_ | _] = Parts} ?= parts(Given, {0, 0, Which}, Settings),
         Call = #call{store = Store, engine = Engine, handle = Handle, until = Until},
-        submit(Call, open(Options), Parts)
+        submit(Call, open(Options), [asked(Part, Time, Options) || Part <- Parts])
     end.
+
+-spec which(non_neg_integer()) -> each | whole.
+which(Count) when Count =< ?EACH -> each;
+which(_Count) -> whole.
 
 %% ---- what comes in
 
--spec parts([given()], {non_neg_integer(), non_neg_integer()}, integer(), options(), map()) ->
-    {ok, [#part{}]} | {error, {part, binary(), term()}}.
-parts([], _Used, _Time, _Options, _Settings) ->
+%% Limits are those of the whole command, of which so many events and bytes are used; and which ids
+%% are remembered depends on it.
+-type used() :: {Events :: non_neg_integer(), Bytes :: non_neg_integer(), each | whole}.
+
+-spec parts([given()], used(), map()) -> {ok, [#part{}]} | {error, {part, binary(), term()}}.
+parts([], _Used, _Settings) ->
     {ok, []};
-parts([{Stream, Expected, Events} | Given], Used, Time, Options, Settings) ->
+parts([{Stream, Expected, Events} | Given], Used, Settings) ->
     maybe
         {ok, Part, Used1} ?= part(Stream, Expected, Events, Used, Settings),
-        {ok, Parts} ?= parts(Given, Used1, Time, Options, Settings),
-        {ok, [asked(Part, Time, Options) | Parts]}
+        {ok, Parts} ?= parts(Given, Used1, Settings),
+        {ok, [Part | Parts]}
     else
         {error, {part, Other, Reason}} -> {error, {part, Other, Reason}};
         {error, Reason} -> {error, {part, Stream, Reason}}
     end.
 
-%% Limits are those of the whole command: used are so many events and bytes.
--spec part(binary(), term(), [term()], {non_neg_integer(), non_neg_integer()}, map()) ->
-    {ok, #part{}, {non_neg_integer(), non_neg_integer()}} | {error, term()}.
-part(Stream, Expected, Events, {Count, Size}, Settings) ->
+-spec part(binary(), term(), [term()], used(), map()) ->
+    {ok, #part{}, used()} | {error, term()}.
+part(Stream, Expected, Events, {Count, Size, Which}, Settings) ->
     Count1 = Count + length(Events),
     maybe
         ok ?= erl_esdb_store:limit(stream_id_too_long, byte_size(Stream), ?MAX_STREAM_ID),
@@ -188,19 +198,19 @@ part(Stream, Expected, Events, {Count, Size}, Settings) ->
             ids = [erl_esdb_event:id(Body) || Body <- Bodies],
             given = Given =/= [],
             packed = Packed,
-            summary = summary(Given, Bodies)
+            summary = summary(Given, Bodies, Which)
         },
-        {ok, Part, {Count1, Size1}}
+        {ok, Part, {Count1, Size1, Which}}
     end.
 
--spec summary([binary()], [erl_esdb_event:body()]) -> erl_esdb_log:summary().
-summary(_Given, []) ->
+-spec summary([binary()], [erl_esdb_event:body()], each | whole) -> erl_esdb_log:summary().
+summary(_Given, [], _Which) ->
     #{count => 0, epoch_us => 0};
-summary(Given, Bodies) ->
+summary(Given, Bodies, Which) ->
     #{
         count => length(Bodies),
         epoch_us => 0,
-        ids => erl_esdb_event:hashes(Given, Bodies),
+        ids => erl_esdb_event:hashes(Given, Bodies, Which),
         facts => erl_esdb_event:facts(Bodies)
     }.
 
@@ -368,7 +378,7 @@ outcome(_Call, _Part, Refusal) ->
 
 %% The events after the expected version, if they are still there.
 -spec after_version(#call{}, #part{}, integer(), erl_esdb_log:refusal()) ->
-    same() | {failure, term()}.
+    found() | {failure, term()}.
 after_version(#call{store = Store} = Call, Part, Expected, Refusal) ->
     #part{stream = Stream, ids = Ids} = Part,
     Options = read_options(Call),
