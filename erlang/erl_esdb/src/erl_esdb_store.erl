@@ -379,7 +379,7 @@ less(Left) -> less(Left, 1).
 
 -spec less(count(), non_neg_integer()) -> count().
 less(infinity, _) -> infinity;
-less(Left, Taken) -> Left - Taken.
+less(Left, Taken) when is_integer(Left) -> Left - Taken.
 
 %% ---- what is known of streams
 
@@ -767,7 +767,7 @@ deadline(Options, Settings) ->
 %% What is left of the time.
 -spec left(deadline()) -> timeout().
 left(infinity) -> infinity;
-left(Until) -> max(0, Until - erlang:monotonic_time(millisecond)).
+left(Until) when is_integer(Until) -> max(0, Until - erlang:monotonic_time(millisecond)).
 
 -doc false.
 -spec timeout(map(), #{timeout := timeout(), _ => _}) -> timeout().
