@@ -50,6 +50,7 @@ the store ended during the call, it is not known whether a command was done.
     hidden => boolean(),
     verify => erl_esdb_integrity:mode(),
     decode => erl_esdb_json:codec(),
+    archives => erl_esdb_archive_backend:backend(),
     _ => _
 }.
 -type names_options() :: #{
@@ -187,16 +188,69 @@ nothing(Store, {From, Count, Direction}, Options) ->
 The events that match a query, in the order of positions: from a position on, so many, forward or
 backward.
 
-It reads the log page by page. Where that takes longer than the time allowed the answer is
-`{error, {timeout, Store}}`.
+The index of types and tags says where to look (`m:erl_esdb_index`). Where a query has an item that
+every event matches, or the store keeps no such index, the log is read page by page. Where that
+takes longer than the time allowed the answer is `{error, {timeout, Store}}`.
 """.
 -spec matching(atom(), erl_esdb_query:query(), window(), read_options()) ->
     {ok, [event()]} | {error, term()}.
 matching(Store, Query, {From, Count, Direction}, Options) ->
-    ok = check(erl_esdb_query:is_query(Query)),
+    ok = check(erl_esdb_query:is_query(Query) andalso is_window(From, Count, Direction)),
+    ok = check_options(Options),
     Compiled = erl_esdb_query:compile(Query),
-    Keep = fun(Body) -> erl_esdb_query:matches(Body, Compiled) end,
-    search(Store, {fun(_) -> true end, Keep}, From, Count, Direction, Options).
+    maybe
+        {ok, Keys, Mode} ?= erl_esdb_query:keys(Query),
+        {ok, _, _, Settings} ?= engine(Store),
+        true ?= are_indexed(Keys, Settings),
+        Until = deadline(Options, Settings),
+        Look = Options#{limit => min(?PAGE, Count), direction => Direction},
+        found_by(Store, {Keys, Mode, Compiled}, {From, Count}, Until, Look)
+    else
+        {error, Reason} ->
+            {error, Reason};
+        _ ->
+            Keep = fun(Body) -> erl_esdb_query:matches(Body, Compiled) end,
+            search(Store, {fun(_) -> true end, Keep}, From, Count, Direction, Options)
+    end.
+
+-spec are_indexed([erl_esdb_index_keys:key()], erl_esdb_engine:settings()) -> boolean().
+are_indexed(Keys, Settings) ->
+    Kinds = maps:get(indexes, Settings, []),
+    lists:all(fun({Kind, _}) -> lists:member(Kind, Kinds) end, Keys).
+
+%% The index finds all that may match, and some more.
+-spec found_by(
+    atom(),
+    {[erl_esdb_index_keys:key()], any | all, erl_esdb_query:compiled()},
+    {From :: integer() | last, count()},
+    deadline(),
+    erl_esdb_index:options()
+) -> {ok, [event()]} | {error, term()}.
+found_by(Store, {Keys, Mode, Query} = Asked, {From, Count}, Until, Look) ->
+    Look1 = Look#{from => From, timeout => left(Until)},
+    maybe
+        true ?= Count =/= 0 andalso From =/= -1,
+        {ok, [_ | _] = Events} ?= erl_esdb_index:events_of(Store, Keys, Mode, Look1),
+        Matching = [Event || Event <- Events, erl_esdb_query:matches_event(Event, Query)],
+        Taken = at_most(Count, Matching),
+        #{direction := Direction, limit := Page} = Look,
+        Window = {next_to(lists:last(Events), Direction), less(Count, length(Taken))},
+        {ok, More} ?=
+            found_by(Store, Asked, Window, Until, Look#{limit := min(?PAGE, 2 * Page)}),
+        {ok, Taken ++ More}
+    else
+        false -> {ok, []};
+        {ok, []} -> {ok, []};
+        {error, Reason} -> {error, Reason}
+    end.
+
+-spec at_most(count(), [event()]) -> [event()].
+at_most(infinity, Events) -> Events;
+at_most(Count, Events) -> lists:sublist(Events, Count).
+
+-spec next_to(event(), direction()) -> integer().
+next_to(#event{position = Position}, forward) -> Position + 1;
+next_to(#event{position = Position}, backward) -> Position - 1.
 
 -doc "See `erl_esdb_streams:read_category/6`.".
 -spec read_category(
@@ -325,7 +379,7 @@ less(Left) -> less(Left, 1).
 
 -spec less(count(), non_neg_integer()) -> count().
 less(infinity, _) -> infinity;
-less(Left, Taken) -> Left - Taken.
+less(Left, Taken) when is_integer(Left) -> Left - Taken.
 
 %% ---- what is known of streams
 
@@ -713,7 +767,7 @@ deadline(Options, Settings) ->
 %% What is left of the time.
 -spec left(deadline()) -> timeout().
 left(infinity) -> infinity;
-left(Until) -> max(0, Until - erlang:monotonic_time(millisecond)).
+left(Until) when is_integer(Until) -> max(0, Until - erlang:monotonic_time(millisecond)).
 
 -doc false.
 -spec timeout(map(), #{timeout := timeout(), _ => _}) -> timeout().

@@ -151,7 +151,10 @@ once_a_large_batch(Config) ->
     Batch = ids([integer_to_binary(N) || N <- lists:seq(1, 1001)]),
     {ok, 1000} = append(Store, ?S, any, Batch),
     ?assertEqual({ok, 1000}, append(Store, ?S, any, Batch)),
-    ?assertEqual(1000, erl_esdb_streams:get_version(Store, ?S)).
+    ?assertEqual(1000, erl_esdb_streams:get_version(Store, ?S)),
+    Parts = [{<<S>>, any, ids([<<S, N:16>> || N <- lists:seq(1, 600)])} || S <- "ab"],
+    {ok, First} = append_many(Store, Parts, #{return => result}),
+    ?assertEqual({ok, First}, append_many(Store, Parts, #{return => result})).
 
 once_within_a_window(Config) ->
     Store = store(Config, #{idempotence_window => 10, idempotence_appends => 3}),
@@ -173,7 +176,7 @@ once_within_a_window(Config) ->
 once_in_spite_of_equal_hashes(Config) ->
     Store = store(Config),
     {ok, Bodies} = erl_esdb_event:bodies(ids([<<"other">>])),
-    Hashes = erl_esdb_event:hashes([<<"a">>], [{<<"a">>, <<"T">>, #{}, #{}}]),
+    Hashes = erl_esdb_event:hashes([<<"a">>], [{<<"a">>, <<"T">>, #{}, #{}}], each),
     Summary = #{count => 1, epoch_us => 0, ids => Hashes},
     {ok, Engine, Handle, _} = erl_esdb_engine:find(Store),
     Forged = {append, ?S, -2, erl_esdb_batch:pack(Bodies), Summary},

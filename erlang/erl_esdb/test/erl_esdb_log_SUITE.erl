@@ -27,6 +27,7 @@ all() ->
         a_gap_met_during_a_cut_is_looked_at_again,
         a_stream_cut_during_a_read_is_seen_as_it_was,
         many_appends_stay_small,
+        what_is_remembered_stays_small,
         parts_of_an_append_share_an_index,
         a_tombstone_keeps_the_version,
         metadata_shows_a_part,
@@ -665,6 +666,21 @@ many_appends_stay_small(_Config) ->
     Bytes = size_of(Log),
     ct:pal("~.2f bytes an append", [Bytes / Count]),
     ?assert(Bytes / Count =< 20).
+
+%% As many ids and appends as are kept by default, and twice as many more: less than 12 MB, for ever.
+what_is_remembered_stays_small(_Config) ->
+    {Seen, Recent} = lists:foldl(
+        fun(N, {Seen, Recent}) ->
+            Facts = erl_esdb_recent:facts([N rem 20, 16#FFFFFFFF - N]),
+            Hash = erlang:phash2(N) bsl 27 bor erlang:phash2({N}),
+            {erl_esdb_seen:add(N rem 100, N, [Hash], Seen), erl_esdb_recent:add(1, Facts, Recent)}
+        end,
+        {erl_esdb_seen:new(100_000), erl_esdb_recent:new(100_000)},
+        lists:seq(1, 300_000)
+    ),
+    Bytes = size_of(Seen) + size_of(Recent),
+    ct:pal("~.1f bytes an id, ~.1f an append", [size_of(Seen) / 1.0e5, size_of(Recent) / 1.0e5]),
+    ?assert(Bytes < 12_000_000).
 
 %% Words of the heap, and what lies outside of it, which erts_debug:size/1 does not count.
 size_of(Term) -> erts_debug:flat_size(Term) * erlang:system_info(wordsize) + off_heap(Term).

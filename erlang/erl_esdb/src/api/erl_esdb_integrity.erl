@@ -3,9 +3,9 @@
 Proof that events are as they were written.
 
 A store with the option `integrity => #{enabled => true, key => <<_:256>>}` signs what is appended:
-each event names the one before it by its chain hash and carries a code that only who has the key can
-make (`m:erl_esdb_chain`). Reads of a stream check both, and one more event than they answer. The key
-is in no command, no event and no log.
+each event names the one before it by its chain hash and carries a code that only who has the key
+can make (`m:erl_esdb_chain`). Reads of a stream check both, and one more event than they answer.
+The key is in no command, no event and no log.
 
 ```erlang
 1> {ok, _} = erl_esdb:start_store(audit, #{integrity => #{enabled => true, key => Key}}).
@@ -29,16 +29,17 @@ A violation is `{error, {integrity_violation, Details}}`, the details a map: `la
 | `mac_mismatch` | the event was changed, or signed with an unknown key |
 | `missing_integrity` | the event is not signed, and should be |
 | `tip_mismatch` | the newest events are not those that the store wrote last (`verify_stream/2`) |
-| `snapshot_anchor_mismatch`, `snapshot_mac_mismatch` | a snapshot is not of the events it was made of, or was changed |
+| `snapshot_anchor_mismatch` | a snapshot is not of the events that it was made of |
+| `snapshot_mac_mismatch` | a snapshot was changed |
 
-What is scavenged leaves the chain hash of the last event that was removed, and of removed events that
-a snapshot is of, under a code: there the chain goes on. Reads over many streams (`read_log/5`, by
-type or tag, subscriptions) check nothing.
+What is scavenged leaves the chain hash of the last event that was removed, and of removed events
+that a snapshot is of, under a code: there the chain goes on. Reads over many streams (`read_log/5`,
+by type or tag, subscriptions) check nothing.
 """.
 
 -export([verify_stream/2, verify_store/1]).
 -export([seal/4, check/5, keep_anchors/4, forget/2]).
--export([seal_snapshot/3, check_snapshot/4]).
+-export([sealed/2, opened/2, seal_snapshot/3, check_snapshot/4]).
 -export_type([mode/0, report/0]).
 
 -include("erl_esdb.hrl").
@@ -65,8 +66,8 @@ type or tag, subscriptions) check nothing.
 Checks all events of a stream that are kept, from its first to its tip, also those that its metadata
 hides. Answers how many events there are and how many of them are signed.
 
-Errors: `{integrity_violation, Details}`, `integrity_disabled`, `{stream_not_found, Stream}` and what
-a read answers. It reads page by page.
+Errors: `{integrity_violation, Details}`, `integrity_disabled`, `{stream_not_found, Stream}` and
+what a read answers. It reads page by page.
 """.
 -spec verify_stream(atom(), binary()) ->
     {ok, report()} | {error, violation() | integrity_disabled | term()}.
@@ -100,7 +101,8 @@ verify_streams(Store, Keys, Options, Sum) ->
         end
     end.
 
--spec verify_each(atom(), erl_esdb_chain:keys(), [binary()], map()) -> {ok, map()} | {error, term()}.
+-spec verify_each(atom(), erl_esdb_chain:keys(), [binary()], map()) ->
+    {ok, map()} | {error, term()}.
 verify_each(Store, Keys, [Stream | Streams], #{streams := N, events := E, signed := S} = Sum) ->
     case verify_stream(Store, Keys, Stream) of
         {ok, #{events := Events, signed := Signed}} ->
@@ -123,7 +125,7 @@ verify_stream(Store, Keys, Stream) ->
         reported(Stream, Info, Found)
     end.
 
-%% The first version that was found, how many events, and how many of them are signed; then the last.
+%% The first version that was found, how many events and how many of them signed; then the last.
 -spec verify_from(atom(), erl_esdb_chain:keys(), binary(), integer(), integer(), Found) ->
     {ok, Found} | {error, term()}
 when
@@ -173,10 +175,9 @@ reported(Stream, #{tip := Tip}, {First, Count, Signed, #event{version = Last} = 
 
 -spec enabled(atom()) -> {ok, erl_esdb_chain:keys()} | {error, term()}.
 enabled(Store) ->
-    case erl_esdb_store:engine(Store) of
-        {ok, _, _, #{integrity := Keys}} when Keys =/= disabled -> {ok, Keys};
-        {ok, _, _, _} -> {error, integrity_disabled};
-        {error, Reason} -> {error, Reason}
+    case keys(Store) of
+        {ok, disabled} -> {error, integrity_disabled};
+        Answer -> Answer
     end.
 
 %% ---- signing
@@ -188,7 +189,9 @@ have this time. Answers them and the new tip.
 -spec seal(erl_esdb_chain:keys(), binary(), Place, [erl_esdb_event:body()]) ->
     {[erl_esdb_event:body()], erl_esdb_chain:tip()}
 when
-    Place :: #{next := non_neg_integer(), epoch_us := integer(), tip := erl_esdb_chain:tip(), _ => _}.
+    Place :: #{
+        next := non_neg_integer(), epoch_us := integer(), tip := erl_esdb_chain:tip(), _ => _
+    }.
 seal(Keys, Stream, #{next := Next, epoch_us := Time, tip := Tip}, Bodies) ->
     Events = [
         erl_esdb_event:unsigned(Stream, Version, Time, Body)
@@ -199,7 +202,7 @@ seal(Keys, Stream, #{next := Next, epoch_us := Time, tip := Tip}, Bodies) ->
 
 %% ---- checking what is read
 
--doc "Events of a stream that follow each other, upwards or downwards, as they were if they are right.".
+-doc "Events of a stream that follow each other, upwards or downwards: they, if they are right.".
 -spec check(atom(), keys(), binary(), [event()], mode()) ->
     {ok, [event()]} | {error, violation() | term()}.
 check(_Store, disabled, _Stream, Events, _Mode) ->
@@ -216,11 +219,14 @@ check(Store, Keys, Stream, Events, Mode) ->
     end.
 
 -spec upwards([event()]) -> [event()].
-upwards([#event{version = A}, #event{version = B} | _] = Events) when A > B -> lists:reverse(Events);
-upwards(Events) -> Events.
+upwards([#event{version = A}, #event{version = B} | _] = Events) when A > B ->
+    lists:reverse(Events);
+upwards(Events) ->
+    Events.
 
 -spec is_legacy(event(), map()) -> boolean().
-is_legacy(#event{version = Version}, #{signed := Signed}) -> Signed =:= none orelse Version < Signed.
+is_legacy(#event{version = Version}, #{signed := Signed}) ->
+    Signed =:= none orelse Version < Signed.
 
 -spec passes([event()], mode()) -> ok | {error, violation()}.
 passes([#event{stream_id = Stream, version = Version} | _], strict) ->
@@ -316,8 +322,8 @@ is_code(_, _, _) ->
     false.
 
 -doc """
-Keeps what a chain needs of the events before a version, which are about to be removed. Answers before
-which version they may be: events that come in the meantime stay.
+Keeps what a chain needs of the events before a version, which are about to be removed. Answers
+before which version they may be: events that come in the meantime stay.
 """.
 -spec keep_anchors(atom(), keys(), binary(), Before :: non_neg_integer()) ->
     {ok, Before :: non_neg_integer()} | {error, term()}.
@@ -375,6 +381,39 @@ forget(Store, Stream) ->
 
 %% ---- snapshots
 
+-doc "What is kept of a snapshot: itself, in a store that signs with its seal.".
+-spec sealed(atom(), snapshot()) ->
+    {ok, snapshot() | {sealed, snapshot(), seal()}} | {error, term()}.
+sealed(Store, Snapshot) ->
+    maybe
+        {ok, Keys} ?= keys(Store),
+        {ok, Seal} ?= seal_snapshot(Store, Keys, Snapshot),
+        {ok, kept(Snapshot, Seal)}
+    end.
+
+-spec kept(snapshot(), none | seal()) -> snapshot() | {sealed, snapshot(), seal()}.
+kept(Snapshot, none) -> Snapshot;
+kept(Snapshot, Seal) -> {sealed, Snapshot, Seal}.
+
+-doc "The snapshot of what is kept, if it is right. One without a seal is older than the signing.".
+-spec opened(atom(), snapshot() | {sealed, snapshot(), seal()}) ->
+    {ok, snapshot()} | {error, violation() | term()}.
+opened(_Store, #snapshot{} = Snapshot) ->
+    {ok, Snapshot};
+opened(Store, {sealed, Snapshot, Seal}) ->
+    maybe
+        {ok, Keys} ?= keys(Store),
+        ok ?= check_snapshot(Store, Keys, Snapshot, Seal),
+        {ok, Snapshot}
+    end.
+
+-spec keys(atom()) -> {ok, keys()} | {error, term()}.
+keys(Store) ->
+    maybe
+        {ok, _, _, Settings} ?= erl_esdb_store:engine(Store),
+        {ok, maps:get(integrity, Settings, disabled)}
+    end.
+
 -doc """
 What a snapshot is to be kept with: `none` where the store does not sign.
 
@@ -387,7 +426,8 @@ seal_snapshot(_Store, disabled, _Snapshot) ->
 seal_snapshot(Store, Keys, #snapshot{stream_id = Stream, version = Version} = Snapshot) ->
     case anchor_of(Store, Keys, Stream, Version) of
         {ok, Hash} ->
-            {ok, #{anchor => Hash, code => erl_esdb_chain:code(Keys, snapshot_bytes(Snapshot, Hash))}};
+            Code = erl_esdb_chain:code(Keys, snapshot_bytes(Snapshot, Hash)),
+            {ok, #{anchor => Hash, code => Code}};
         {unavailable, Reason} ->
             Details = #{stream_id => Stream, version => Version, reason => Reason},
             {error, {snapshot_anchor_unavailable, Details}};
@@ -407,7 +447,7 @@ anchor_of(Store, Keys, Stream, Version) ->
         {error, Reason} -> {error, Reason}
     end.
 
--doc "Whether a snapshot is of the events of its stream, and as it was saved; without a seal it passes.".
+-doc "Whether a snapshot is of the events of its stream, and as it was saved.".
 -spec check_snapshot(atom(), keys(), snapshot(), none | seal() | term()) ->
     ok | {error, violation() | term()}.
 check_snapshot(_Store, Keys, _Snapshot, Seal) when Keys =:= disabled; Seal =:= none ->

@@ -226,7 +226,8 @@ Reads a window of versions: `Start` to `Start + Count - 1` forward, `Start` down
 
 Options: `consistency` (`linearizable`, `read_your_writes` or `local`: all the same for a store in
 memory), `timeout`, `hidden => true` for events that the metadata of the stream hides, too, `decode
-=> json` for data that are JSON text (`m:erl_esdb_json`), `verify` (`m:erl_esdb_integrity`); others
+=> json` for data that are JSON text (`m:erl_esdb_json`), `verify` (`m:erl_esdb_integrity`), and
+`archives => Backend` to go on where events were archived and removed (`m:erl_esdb_archive`); others
 are ignored.
 
 ## Errors
@@ -256,12 +257,19 @@ read(Store, Stream, Start, Count, Direction, Options) ->
 told(Store, Stream, Start, Count, Direction, Options) ->
     Began = {erlang:system_time(millisecond), erlang:monotonic_time()},
     maybe
-        {ok, Events} ?= erl_esdb_store:read(Store, Stream, Start, Count, Direction, Options),
+        {ok, Events} ?= found(Store, Stream, {Start, Count, Direction}, Options),
         tell(Began, length(Events), #{store_id => Store, stream_id => Stream}, #{
             start_version => Start, count => Count, direction => Direction
         }),
         {ok, Events}
     end.
+
+-spec found(atom(), binary(), erl_esdb_store:window(), erl_esdb_store:read_options()) ->
+    {ok, [event()]} | {error, term()}.
+found(Store, Stream, {Start, Count, Direction}, #{archives := Backend} = Options) ->
+    erl_esdb_archive:read_through(Store, Stream, Start, Count, Direction, Backend, Options);
+found(Store, Stream, {Start, Count, Direction}, Options) ->
+    erl_esdb_store:read(Store, Stream, Start, Count, Direction, Options).
 
 -spec tell({integer(), integer()}, non_neg_integer(), map(), map()) -> ok.
 tell({Time, Begin}, Count, Metadata, Window) ->

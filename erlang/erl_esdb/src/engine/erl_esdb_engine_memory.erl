@@ -255,7 +255,7 @@ collect(Name, Prefix, Limit, Streams) ->
 
 -spec less(pos_integer() | infinity) -> non_neg_integer() | infinity.
 less(infinity) -> infinity;
-less(Limit) -> Limit - 1.
+less(Limit) when is_integer(Limit) -> Limit - 1.
 
 -doc false.
 -spec tip(#handle{}, binary(), erl_esdb_engine:options()) ->
@@ -381,7 +381,7 @@ init({Store, Settings}) ->
         documents = table(ordered_set),
         checkpoints = table(set)
     },
-    mirror({order, erl_esdb_chunks:new()}, <<>>, Handle),
+    true = ets:insert(Handle#handle.owners, {order, erl_esdb_chunks:new()}),
     ok = erl_esdb_engine:ready(Store, ?MODULE, {Handle, Settings}),
     {ok, #state{store = Store, handle = Handle, log = erl_esdb_log:new(Settings)}}.
 

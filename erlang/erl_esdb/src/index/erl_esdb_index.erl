@@ -431,7 +431,8 @@ log(Store) ->
     maybe
         {ok, Engine, Handle, _} ?= erl_esdb_engine:find(Store),
         {ok, Next} ?= Engine:next_position(Handle, #{}),
-        {ok, #{engine => Engine, handle => Handle, options => #{}}, Next}
+        %% What the metadata of a stream hides may be seen again.
+        {ok, #{engine => Engine, handle => Handle, options => #{hidden => true}}, Next}
     end.
 
 -spec gather(erl_esdb_index_reader:log(), non_neg_integer(), non_neg_integer(), #state{}) ->

@@ -769,7 +769,7 @@ read_log(From, Count, Direction, #log{order = Order, names = Names, streams = St
     end,
     log_rows(Order, From, Count, Direction, Owner, fetch(0, Log)).
 
--spec owner(binary(), non_neg_integer()) -> owner().
+-spec owner(binary(), First) -> {binary(), First, First} when First :: non_neg_integer().
 owner(Name, First) -> {Name, First, First}.
 
 -doc "What is known of a stream.".

@@ -3,7 +3,7 @@
 Which ids the latest appends of a store brought, as hashes: so an append that is sent twice is
 recognised.
 
-It forgets the oldest append when there are more hashes than it may keep, about 40 bytes each. What
+It forgets the oldest append when there are more hashes than it may keep, at most 90 bytes each. What
 it finds are only candidates: two ids may have one hash, and whoever asks compares the ids.
 
 ```erlang
