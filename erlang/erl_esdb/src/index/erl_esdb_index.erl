@@ -179,6 +179,8 @@ window(Options) -> {maps:get(from, Options, 0), forward}.
 
 %% A position is one of the keys' only when its event says so.
 -spec wanted([key()], any | all) -> fun((event()) -> boolean()).
+wanted([{Kind, _} = Key], _Mode) ->
+    fun(Event) -> lists:member(Key, erl_esdb_index_keys:keys(Event, [Kind])) end;
 wanted(Keys, Mode) ->
     Set = maps:from_keys(Keys, []),
     Kinds = lists:usort([Kind || {Kind, _} <- Keys]),
@@ -419,7 +421,7 @@ step(#state{store = Store, runs = Runs} = State) ->
     maybe
         {ok, Log, Next} ?= log(Store),
         {ok, Reached, Entries} ?= gather(Log, erl_esdb_runs:next_position(Runs), Next, State),
-        stepped(Next, State#state{runs = erl_esdb_runs:add(Entries, Reached, Runs)})
+        stepped(Next, State#state{runs = erl_esdb_runs:add(lists:reverse(Entries), Reached, Runs)})
     else
         {error, Failure} -> answered({error, Failure}, State)
     end.
@@ -434,6 +436,7 @@ log(Store) ->
         {ok, #{engine => Engine, handle => Handle, options => #{}}, Next}
     end.
 
+%% The entries of the next pages, the last first.
 -spec gather(erl_esdb_index_reader:log(), non_neg_integer(), non_neg_integer(), #state{}) ->
     {ok, non_neg_integer(), [erl_esdb_runs:entry()]} | {error, erl_esdb_engine:failure()}.
 gather(Log, From, Next, #state{store = Store, kinds = Kinds}) ->

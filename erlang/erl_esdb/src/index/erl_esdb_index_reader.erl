@@ -29,8 +29,8 @@ many events only those that are wanted are made.
 -type corrupt() :: {corrupt_events, Stream :: binary(), Version :: non_neg_integer()}.
 
 -doc """
-Maps a fun over the next events from a position on. Answers the position after them, or `last` where
-there are none, and the stretches that are damaged, whose events are left out.
+Maps a fun over the next events from a position on, and answers what it gave, the last first; the
+position after them, or `last` where there are none; and what is damaged, whose events are left out.
 """.
 -spec page(log(), From :: position(), fun((event()) -> [Result])) ->
     {ok, [Result], position() | last, [corrupt()]} | {error, erl_esdb_engine:failure()}.
