@@ -219,7 +219,7 @@ collect(Positions, Left, Read, Found) ->
 
 -spec less(erl_esdb_store:count(), non_neg_integer()) -> erl_esdb_store:count().
 less(infinity, _) -> infinity;
-less(Left, Found) -> Left - Found.
+less(Left, Found) when is_integer(Left), is_integer(Found) -> Left - Found.
 
 %% What the index has when it has reached a position. Who asks for no kinds needs none.
 -spec reached(atom(), [kind()], non_neg_integer(), timeout()) ->

@@ -19,8 +19,8 @@ the keys, or all. Pure, and lazy: what is not taken is not searched.
 -type position() :: erl_esdb_runs:position().
 
 %% Most questions have one key. For `any' a heap of what comes next from each cursor, by its
-%% position in the given direction and, so that equal ones differ, its number. For `all' the cursors,
-%% none of which has ended.
+%% position in the given direction and, so that equal ones differ, its number. For `all' the
+%% cursors, none of which has ended.
 -opaque positions() ::
     {one, cursor()}
     | {any, direction(), gb_sets:set({Rank :: integer(), pos_integer(), cursor()})}

@@ -182,7 +182,9 @@ set(Piece, {At, Bits}) ->
     {Before, <<Bits/bitstring, 0:(From - At), -1:(Before - From)>>}.
 
 -spec piece_begin(piece()) -> position().
-piece_begin({_, {#row{position = Position, version = Version}, From, _}, _}) ->
+piece_begin({_, {#row{position = Position, version = Version}, From, _}, _}) when
+    is_integer(Position), is_integer(Version), is_integer(From)
+->
     Position + From - Version.
 
 -spec piece_end(piece()) -> position().

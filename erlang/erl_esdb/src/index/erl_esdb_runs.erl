@@ -93,11 +93,11 @@ next_position(#runs{next = Next}) -> Next.
 
 -doc "How many entries there are.".
 -spec size(runs()) -> non_neg_integer().
-size(#runs{list = List}) -> lists:sum([Run#run.size || Run <- List]).
+size(Runs) -> bytes(Runs) div ?ENTRY.
 
 -doc "How many bytes the entries take.".
 -spec bytes(runs()) -> non_neg_integer().
-bytes(Runs) -> ?ENTRY * size(Runs).
+bytes(#runs{list = List}) -> iolist_size([Run#run.entries || Run <- List]).
 
 -doc "How many runs there are.".
 -spec count(runs()) -> non_neg_integer().
