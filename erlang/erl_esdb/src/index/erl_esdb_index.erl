@@ -168,7 +168,8 @@ look(#view{store = Store, log = Log, runs = Runs}, Keys, Mode, Options) ->
     Positions = erl_esdb_index_positions:new(Mode, Direction, Cursors),
     Wanted = wanted(Unique, Mode),
     Read = fun(Found) -> read(Log, Found, Direction, Wanted) end,
-    case collect(Positions, maps:get(limit, Options, infinity), Read, []) of
+    Limit = maps:get(limit, Options, infinity),
+    case collect(Positions, Limit, min(Limit, ?PORTION), Read, []) of
         {ok, Events} -> {ok, Events};
         {error, Failure} -> {error, named(Store, Failure)}
     end.
@@ -203,18 +204,22 @@ read(Log, Positions, backward, Wanted) ->
         {ok, lists:reverse(Events)}
     end.
 
--spec collect(Positions, erl_esdb_store:count(), Read, [[event()]]) ->
+%% As many positions at a time as events are wanted; twice as many each time that this was not
+%% enough: then what is found there was removed, and there may be much of it.
+-spec collect(Positions, erl_esdb_store:count(), non_neg_integer(), Read, [[event()]]) ->
     {ok, [event()]} | {error, term()}
 when
     Positions :: erl_esdb_index_positions:positions() | done,
     Read :: fun(([non_neg_integer()]) -> {ok, [event()]} | {error, term()}).
-collect(Positions, Left, _Read, Found) when Positions =:= done; Left =:= 0 ->
+collect(Positions, Left, _Portion, _Read, Found) when Positions =:= done; Left =:= 0 ->
     {ok, lists:append(lists:reverse(Found))};
-collect(Positions, Left, Read, Found) ->
-    {Taken, Rest} = erl_esdb_index_positions:take(min(Left, ?PORTION), Positions),
+collect(Positions, Left, Portion, Read, Found) ->
+    {Taken, Rest} = erl_esdb_index_positions:take(Portion, Positions),
     maybe
         {ok, Events} ?= Read(Taken),
-        collect(Rest, less(Left, length(Events)), Read, [Events | Found])
+        Kept = lists:sublist(Events, min(Left, Portion)),
+        Left1 = less(Left, length(Kept)),
+        collect(Rest, Left1, min(2 * Portion, ?PORTION), Read, [Kept | Found])
     end.
 
 -spec less(erl_esdb_store:count(), non_neg_integer()) -> erl_esdb_store:count().
