@@ -143,19 +143,28 @@ handle_call(_, _From, State) ->
 handle_cast({acknowledged, Position}, #state{outbox = Outbox} = State) ->
     Outbox1 = erl_esdb_outbox:acknowledged(Position, Outbox),
     {noreply, pumped(saved(State#state{outbox = Outbox1}))};
-handle_cast({attach, Pid}, #state{subscriber = Before, lanes = Lanes} = State) ->
-    ok = left(Before),
+handle_cast({attach, Pid}, #state{lanes = Lanes} = State) ->
+    State1 = left(State),
     lists:foreach(fun(Lane) -> erl_esdb_emitter:update_subscriber(Lane, Pid) end, Lanes),
-    {noreply, pumped(laned(State#state{subscriber = taker(Pid), suspended = false}))};
+    {noreply, pumped(laned(State1#state{subscriber = taker(Pid), suspended = false}))};
 handle_cast(_, State) ->
     {noreply, State}.
 
--spec left(taker()) -> ok.
-left(undefined) ->
-    ok;
-left({_, Ref}) ->
+%% The news that the one before is dead may still be on its way: then it is as if it were here.
+-spec left(#state{}) -> #state{}.
+left(#state{subscriber = undefined} = State) ->
+    State;
+left(#state{subscriber = {Pid, Ref}} = State) ->
     true = demonitor(Ref, [flush]),
-    ok.
+    case is_known_alive(Pid) of
+        true -> State;
+        false -> gone(Ref, State)
+    end.
+
+%% Of a process on another node it is not known: what it has not handled for all we know goes out
+%% again.
+-spec is_known_alive(pid()) -> boolean().
+is_known_alive(Pid) -> not lists:member(backlog(Pid), [unknown, ?DEAD]).
 
 -doc false.
 -spec handle_info(term(), #state{}) -> {noreply, #state{}} | {stop, term(), #state{}}.
