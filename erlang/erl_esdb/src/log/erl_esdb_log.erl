@@ -112,7 +112,7 @@ finds everything it names, or finds that it was removed in between and looks aga
     | {no_chunk, chunk_key()}
     | {document, document_key(), {pos_integer(), index()}}
     | {no_document, document_key()}
-    | {checkpoint, checkpoints()}.
+    | {checkpoint, Saved :: checkpoints(), Gone :: [Key :: term()]}.
 -doc "A row and which of its versions are meant.".
 -type span() :: {#row{}, From :: non_neg_integer(), To :: non_neg_integer()}.
 -doc "`first`: the first version that is kept; `next`: the version of the next event.".
@@ -371,8 +371,10 @@ delete_document(Key, #log{documents = Documents} = Log) ->
 checkpoints(Values, #log{checkpoints = Before} = Log) ->
     Changed = maps:filter(fun(K, V) -> maps:get(K, Before, delete) =/= V end, Values),
     Gone = [Key || Key := delete <- Changed],
-    After = maps:without(Gone, maps:merge(Before, Changed)),
-    {ok, [{checkpoint, Changed} || map_size(Changed) > 0], Log#log{checkpoints = After}}.
+    Saved = maps:without(Gone, Changed),
+    After = maps:merge(maps:without(Gone, Before), Saved),
+    Effects = [{checkpoint, Saved, Gone} || map_size(Changed) > 0],
+    {ok, Effects, Log#log{checkpoints = After}}.
 
 -doc "What is kept under a key of a checkpoint.".
 -spec checkpoint(Key :: term(), state()) -> {ok, term()} | {error, not_found}.
