@@ -1,7 +1,7 @@
 -module(erl_esdb_data_gen).
 -moduledoc "Generators of events, for the suites of archives, exports and backups.".
 
--export([new_event/0, json_event/0, value/0, json/0, stream/0, log/1, write/2]).
+-export([new_event/0, new_events/0, json_event/0, value/0, json/0, stream/0, log/1, write/2]).
 
 -include_lib("proper/include/proper.hrl").
 -include("../include/erl_esdb.hrl").
@@ -22,7 +22,7 @@ stream() ->
     ]).
 
 value() ->
-    ?SIZED(Size, value(Size)).
+    ?SIZED(Size, value(min(Size, 6))).
 
 value(0) ->
     oneof([integer(), float(), binary(), boolean(), undefined, <<"text">>, 1 bsl 70, [], #{}]);
@@ -37,10 +37,10 @@ value(Size) ->
     ]).
 
 %% Lists are as long as the size says, at each level.
-few(Type) -> resize(4, Type).
+few(Type) -> resize(3, Type).
 
 json() ->
-    ?SIZED(Size, json(Size)).
+    ?SIZED(Size, json(min(Size, 6))).
 
 json(0) ->
     oneof([integer(), float(), text(), boolean(), null, 1 bsl 70]);
@@ -63,6 +63,8 @@ new_event() ->
         Content#{event_type => Type, data => Data, metadata => Metadata, tags => Tags}
     ).
 
+new_events() -> few(non_empty(list(new_event()))).
+
 json_event() ->
     ?LET(
         {Type, Data, Metadata},
@@ -77,14 +79,13 @@ content_type() ->
 
 %% What is done to a store: appends, removals, documents.
 log(Event) ->
-    list(
-        frequency([
-            {8, {append, stream(), few(non_empty(list(Event)))}},
-            {2, {truncate, stream(), range(0, 12)}},
-            {1, {delete, stream()}},
-            {1, {snapshot, stream(), range(0, 5), value()}}
-        ])
-    ).
+    Step = frequency([
+        {8, {append, stream(), few(non_empty(list(Event)))}},
+        {2, {truncate, stream(), range(0, 12)}},
+        {1, {delete, stream()}},
+        {1, {snapshot, stream(), range(0, 5), few(value())}}
+    ]),
+    ?SIZED(Size, resize(min(Size, 20), list(Step))).
 
 write(Store, Log) -> lists:foreach(fun(Step) -> step(Store, Step) end, Log).
 

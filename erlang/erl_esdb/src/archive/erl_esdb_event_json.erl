@@ -23,9 +23,9 @@ An event as a line of JSON, and back.
 | `NAME_etf` | in place of NAME: what is not JSON, as Base64 of the external term format |
 
 **Atoms become strings**: keys, and values other than `true`, `false` and `null`; read again they
-are binaries. All else comes back as it was: what JSON cannot say exactly (binaries that are no UTF-8,
-tuples, keys that are numbers, an atom and a binary of one name as two keys of a map) is `NAME_etf`.
-Whoever writes such lines in another language needs no `_etf`.
+are binaries. All else comes back as it was: what JSON cannot say exactly (binaries that are no
+UTF-8, tuples, keys that are numbers, an atom and a binary of one name as two keys of a map) is
+`NAME_etf`. Whoever writes such lines in another language needs no `_etf`.
 """.
 
 -export([encode/1, decode/2, is_json/1]).

@@ -33,7 +33,8 @@ write(Path, Content) ->
     maybe
         ok ?= ensure_dir(filename:dirname(Path)),
         ok ?= failed(write_and_sync(Temporary, Content)),
-        rename(Temporary, Path)
+        ok ?= rename(Temporary, Path),
+        ok
     else
         {error, Reason} ->
             _ = file:delete(Temporary, [raw]),
