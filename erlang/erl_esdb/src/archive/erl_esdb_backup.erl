@@ -198,7 +198,7 @@ copy_events(Store, Position, Known, Out) ->
 seen(#event{stream_id = Name, version = Version}, Known) ->
     case ets:lookup(Known, Name) of
         [{_, _, Next}] when Next > Version -> true;
-        [{_, _, _}] -> ets:update_element(Known, Name, {3, Version + 1});
+        [{_, No, _}] -> ets:insert(Known, {Name, No, Version + 1});
         [] -> ets:insert(Known, {Name, unknown, Version + 1})
     end.
 

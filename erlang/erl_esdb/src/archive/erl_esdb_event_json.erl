@@ -50,13 +50,13 @@ UTF-8, tuples, keys that are numbers, an atom and a binary of one name as two ke
 ]).
 
 -doc "The line of an event, with its end.".
--spec encode(event()) -> iodata().
+-spec encode(event()) -> iolist().
 encode(Event) ->
     Map = erl_esdb_event_segment:to_map(Event),
     Fields = [field(Name, maps:get(Name, Map)) || Name <- ?FIELDS, is_map_key(Name, Map)],
     [${, lists:join($,, Fields), "}\n"].
 
--spec field(atom(), term()) -> iodata().
+-spec field(atom(), term()) -> iolist().
 field(Name, Value) ->
     case is_json(Value) of
         true -> [$", atom_to_binary(Name), "\":", json:encode(Value)];
