@@ -299,7 +299,7 @@ search(Store, {Of, Keep}, From, Count, Direction, Options) ->
             streams = Of, keep = Keep, page = Page, direction = Direction, until = Until
         },
         {ok, {_, Found}} ?= named(Store, search_from(From, {Count, []}, Search)),
-        {ok, lists:reverse(Found)}
+        erl_esdb_json:decode_all({ok, lists:reverse(Found)}, Options)
     end.
 
 %% A page is where events are; only one of them at a time is decoded, and kept or forgotten.

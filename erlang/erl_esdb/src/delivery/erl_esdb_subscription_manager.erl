@@ -17,6 +17,7 @@ long each time, up to five seconds. So a subscription that cannot go on harms no
 
 %% Milliseconds.
 -define(FIRST_DELAY, 10).
+-define(RETRY, 200).
 -define(LONGEST_DELAY, 5000).
 %% A process that ran so long has not failed at its start.
 -define(STABLE, 60_000).
@@ -75,11 +76,22 @@ init(Store) ->
 -doc false.
 -spec handle_continue(start, #state{}) -> {noreply, #state{}}.
 handle_continue(start, #state{store = Store} = State) ->
-    {ok, Subscriptions} = erl_esdb_subscriptions_store:list(Store),
+    case erl_esdb_subscriptions_store:list(Store) of
+        {ok, Subscriptions} ->
+            {noreply, begun(Subscriptions, State)};
+        {error, Reason} ->
+            %% An engine that ended takes this process with it in a moment.
+            ?LOG_DEBUG("store ~tp: subscriptions wait: ~tp", [Store, Reason]),
+            _ = erlang:send_after(?RETRY, self(), begin_again),
+            {noreply, State}
+    end.
+
+-spec begun([subscription()], #state{}) -> #state{}.
+begun(Subscriptions, #state{store = Store} = State) ->
     Keys = [Key || #subscription{id = Key} <- Subscriptions],
     Forget = fun(Key) -> erl_esdb_delivery:remove(Store, consumer, Key) end,
     lists:foreach(Forget, erl_esdb_delivery:ids(Store, consumer) -- Keys),
-    {noreply, lists:foldl(fun(S, Acc) -> started(S, 0, Acc) end, State, Subscriptions)}.
+    lists:foldl(fun(S, Acc) -> started(S, 0, Acc) end, State, Subscriptions).
 
 -doc false.
 -spec handle_call(term(), gen_server:from(), #state{}) -> {reply, term(), #state{}}.
@@ -193,7 +205,7 @@ stopped(Key, #state{store = Store, running = Running} = State) ->
 handle_cast(_, State) -> {noreply, State}.
 
 -doc false.
--spec handle_info(term(), #state{}) -> {noreply, #state{}}.
+-spec handle_info(term(), #state{}) -> {noreply, #state{}} | {noreply, #state{}, {continue, start}}.
 handle_info({'DOWN', Ref, process, _, Reason}, #state{running = Running} = State) ->
     case maps:take(Ref, Running) of
         {#run{key = Key} = Run, Running1} ->
@@ -207,6 +219,8 @@ handle_info({start, Key, Failures}, #state{store = Store, running = Running} = S
         {ok, Subscription} -> {noreply, started(Subscription, Failures, State)};
         _ -> {noreply, State}
     end;
+handle_info(begin_again, State) ->
+    {noreply, State, {continue, start}};
 handle_info(_, State) ->
     {noreply, State}.
 
