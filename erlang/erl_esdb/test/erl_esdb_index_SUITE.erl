@@ -33,6 +33,7 @@ stores() ->
         many_appends_at_once,
         it_follows_the_log_by_itself,
         what_is_removed_is_not_found,
+        a_limit_counts_what_is_there,
         what_is_removed_is_dropped,
         a_merge_drops_what_is_gone,
         equal_hashes_are_told_apart,
@@ -311,6 +312,21 @@ what_is_removed_is_not_found(Config) ->
     append(Store, ~"b", [event(~"b0", #{})]),
     ?assertEqual({ok, [6]}, positions(Store, event_id, ~"b0", #{limit => 1})),
     ?assertEqual({ok, [6]}, positions(Store, type, ~"T", #{limit => 1, direction => backward})).
+
+%% Where much of what is found is gone.
+a_limit_counts_what_is_there(Config) ->
+    Store = store(Config),
+    Streams = [~"a", ~"b"],
+    [append(Store, S, erl_esdb_test:events(10)) || _ <- lists:seq(1, 100), S <- Streams],
+    {ok, _} = erl_esdb_store:truncate(Store, ~"a", 995),
+    ok = erl_esdb_streams:delete(Store, ~"b"),
+    Found = fun(Options) -> positions(Store, type, ~"Counted", Options) end,
+    ?assertEqual({ok, [1985, 1986, 1987, 1988, 1989]}, Found(#{})),
+    ?assertEqual({ok, [1985]}, Found(#{limit => 1})),
+    ?assertEqual({ok, [1985, 1986, 1987]}, Found(#{limit => 3})),
+    ?assertEqual({ok, [1989, 1988]}, Found(#{limit => 2, direction => backward})),
+    ?assertEqual({ok, [1987, 1988, 1989]}, Found(#{limit => 5, from => 1987})),
+    ?assertEqual({ok, []}, Found(#{limit => 0})).
 
 what_is_removed_is_dropped(Config) ->
     Store = store(Config),

@@ -539,8 +539,9 @@ effect({no_metadata, Name}, M) -> maps:remove({metadata, Name}, M);
 effect({live, Indexes}, M) -> maps:merge(M, #{{live, I} => true || I <- Indexes});
 effect({order, Order}, M) -> M#{order => Order};
 effect({dead, Indexes}, M) -> maps:without([{live, I} || I <- Indexes], M);
-effect({checkpoint, Values}, M) ->
-    maps:merge(M, #{{checkpoint, Key} => Value || Key := Value <- Values});
+effect({checkpoint, Saved, Gone}, M) ->
+    M1 = maps:without([{checkpoint, Key} || Key <- Gone], M),
+    maps:merge(M1, #{{checkpoint, Key} => Value || Key := Value <- Saved});
 effect(_, M) -> M.
 
 same_metadata(S, Mirror, Log) ->

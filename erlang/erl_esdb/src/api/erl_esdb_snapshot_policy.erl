@@ -175,7 +175,7 @@ fold(Store, Stream, From, #{fold := {Module, Function, Args}} = Policy, State) -
             {ok, State, From - 1};
         %% Events were removed while we read.
         {ok, [#event{version = First} | _]} ->
-            continues(Stream, From, First);
+            {error, {events_removed, Stream, From, First}};
         {error, Reason} ->
             {error, Reason}
     end.

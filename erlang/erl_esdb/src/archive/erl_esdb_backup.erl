@@ -198,7 +198,7 @@ copy_events(Store, Position, Known, Out) ->
 seen(#event{stream_id = Name, version = Version}, Known) ->
     case ets:lookup(Known, Name) of
         [{_, _, Next}] when Next > Version -> true;
-        [{_, _, _}] -> ets:update_element(Known, Name, {3, Version + 1});
+        [{_, No, _}] -> ets:insert(Known, {Name, No, Version + 1});
         [] -> ets:insert(Known, {Name, unknown, Version + 1})
     end.
 
@@ -478,8 +478,8 @@ belongs(#event{stream_id = Name, version = Version}, Table) ->
 restore_events(Store, Dir, Position, Table) ->
     Other = other(Table),
     Removed = [
-        {Name, First, Begin, Time}
-     || Name := #{first := First, position := Begin, epoch_us := Time} <- Table
+        {Name, First, Begin, time(Entry)}
+     || Name := #{first := First, position := Begin} = Entry <- Table
     ],
     Plan = erl_esdb_restore:plan(Removed, Other),
     Write = fun(Events, Acc) ->
@@ -492,6 +492,12 @@ restore_events(Store, Dir, Position, Table) ->
         ok ?= truncate(Store, [{Name, First} || {Name, First, _, _} <- Removed, First > 0]),
         erl_esdb_store:delete(Store, Other)
     end.
+
+%% Of what fills the place of removed events: no later than the first event that is kept, or where
+%% none is, that of the last one.
+-spec time(entry()) -> integer().
+time(#{position := none, epoch_us := Time}) -> Time;
+time(#{}) -> 0.
 
 %% A name that no stream has.
 -spec other(table()) -> binary().

@@ -103,7 +103,7 @@ step(Events, Next, Fun, Acc, Go) ->
 next_size(Size, Events) ->
     Bytes = lists:sum([size_of(Event) || Event <- Events]),
     Fitting = ?BYTES * length(Events) div max(1, Bytes),
-    max(1, lists:min([Fitting, 2 * Size, ?LARGEST])).
+    max(1, min(Fitting, min(2 * Size, ?LARGEST))).
 
 -spec size_of(event()) -> pos_integer().
 size_of(#event{data = Data, metadata = Metadata}) ->

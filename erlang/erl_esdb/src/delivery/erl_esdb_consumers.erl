@@ -245,7 +245,7 @@ kept(park, Event, State) ->
 kept(_, #event{position = Position}, #state{store = Store, key = Key}) ->
     %% It may be one that was parked. A document that is not there costs a look.
     case erl_esdb_store:get_document(Store, {parked, Key, Position}) of
-        {ok, _} -> unpark(Store, Key, [Position]);
+        {ok, _} -> ok = unpark(Store, Key, [Position]);
         {error, not_found} -> ok
     end.
 

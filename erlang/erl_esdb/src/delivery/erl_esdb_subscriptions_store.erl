@@ -33,13 +33,13 @@ key(Type, Selector, Name) -> integer_to_binary(erlang:phash2({Type, Selector, Na
 
 -doc "Keeps a subscription. Its id is its key, where it has none.".
 -spec put(Store :: atom(), subscription()) -> ok | {error, term()}.
-put(Store, #subscription{id = undefined} = Subscription) ->
-    put(Store, Subscription#subscription{id = key(Subscription)});
-put(Store, #subscription{id = Key, subscription_name = Name} = Subscription) ->
+put(Store, #subscription{id = Key, subscription_name = Name} = Subscription) when is_binary(Key) ->
     case erl_esdb_store:put_document(Store, {subscription, Key}, Subscription) of
         {ok, _} -> erl_esdb_delivery:remove(Store, name, Name);
         {error, Reason} -> {error, Reason}
-    end.
+    end;
+put(Store, #subscription{} = Subscription) ->
+    put(Store, Subscription#subscription{id = key(Subscription)}).
 
 -doc "The subscription with this key, with the checkpoint that was acknowledged last.".
 -spec get(Store :: atom(), Key :: binary()) -> subscription() | undefined.

@@ -408,14 +408,14 @@ applied(Command, #state{index = Before, log = Log, handle = Handle} = State) ->
     {Reply, Effects, Log1} = erl_esdb_log:apply(Index, Command, Log),
     Body = brought(Command),
     lists:foreach(fun(Effect) -> mirror(Effect, Body, Handle) end, Effects),
-    ok = fed(lists:keyfind(order, 1, Effects), State),
+    lists:foreach(fun(Effect) -> feed(Effect, State) end, Effects),
     {Reply, State#state{index = Index, log = Log1}}.
 
 %% What was appended can be read by now.
--spec fed({order, erl_esdb_chunks:seq()} | false, #state{}) -> ok.
-fed({order, Order}, #state{store = Store}) ->
+-spec feed(erl_esdb_log:effect(), #state{}) -> ok.
+feed({order, Order}, #state{store = Store}) ->
     erl_esdb_feed:committed(Store, erl_esdb_log:log_end(Order));
-fed(false, _State) ->
+feed(_, _State) ->
     ok.
 
 %% Whatever came in the meantime has its turn before the next slice is erased.
@@ -497,9 +497,9 @@ mirror({document, Key, {Version, Index}}, _, #handle{documents = Documents}) ->
     ets:insert(Documents, {Key, Version, Index});
 mirror({no_document, Key}, _, #handle{documents = Documents}) ->
     ets:delete(Documents, Key);
-mirror({checkpoint, Values}, _, #handle{checkpoints = Checkpoints}) ->
-    lists:foreach(fun(Key) -> ets:delete(Checkpoints, Key) end, [K || K := delete <- Values]),
-    ets:insert(Checkpoints, [{K, V} || K := V <- Values, V =/= delete]).
+mirror({checkpoint, Saved, Gone}, _, #handle{checkpoints = Checkpoints}) ->
+    lists:foreach(fun(Key) -> ets:delete(Checkpoints, Key) end, Gone),
+    ets:insert(Checkpoints, maps:to_list(Saved)).
 
 -spec forget(erl_esdb_log:index(), ets:table()) -> ok.
 forget(Index, Bodies) ->

@@ -168,7 +168,8 @@ look(#view{store = Store, log = Log, runs = Runs}, Keys, Mode, Options) ->
     Positions = erl_esdb_index_positions:new(Mode, Direction, Cursors),
     Wanted = wanted(Unique, Mode),
     Read = fun(Found) -> read(Log, Found, Direction, Wanted) end,
-    case collect(Positions, maps:get(limit, Options, infinity), Read, []) of
+    Limit = maps:get(limit, Options, infinity),
+    case collect(Positions, Limit, min(Limit, ?PORTION), Read, []) of
         {ok, Events} -> {ok, Events};
         {error, Failure} -> {error, named(Store, Failure)}
     end.
@@ -179,6 +180,8 @@ window(Options) -> {maps:get(from, Options, 0), forward}.
 
 %% A position is one of the keys' only when its event says so.
 -spec wanted([key()], any | all) -> fun((event()) -> boolean()).
+wanted([{Kind, _} = Key], _Mode) ->
+    fun(Event) -> lists:member(Key, erl_esdb_index_keys:keys(Event, [Kind])) end;
 wanted(Keys, Mode) ->
     Set = maps:from_keys(Keys, []),
     Kinds = lists:usort([Kind || {Kind, _} <- Keys]),
@@ -201,23 +204,27 @@ read(Log, Positions, backward, Wanted) ->
         {ok, lists:reverse(Events)}
     end.
 
--spec collect(Positions, erl_esdb_store:count(), Read, [[event()]]) ->
+%% As many positions at a time as events are wanted; twice as many each time that this was not
+%% enough: then what is found there was removed, and there may be much of it.
+-spec collect(Positions, erl_esdb_store:count(), non_neg_integer(), Read, [[event()]]) ->
     {ok, [event()]} | {error, term()}
 when
     Positions :: erl_esdb_index_positions:positions() | done,
     Read :: fun(([non_neg_integer()]) -> {ok, [event()]} | {error, term()}).
-collect(Positions, Left, _Read, Found) when Positions =:= done; Left =:= 0 ->
+collect(Positions, Left, _Portion, _Read, Found) when Positions =:= done; Left =:= 0 ->
     {ok, lists:append(lists:reverse(Found))};
-collect(Positions, Left, Read, Found) ->
-    {Taken, Rest} = erl_esdb_index_positions:take(min(Left, ?PORTION), Positions),
+collect(Positions, Left, Portion, Read, Found) ->
+    {Taken, Rest} = erl_esdb_index_positions:take(Portion, Positions),
     maybe
         {ok, Events} ?= Read(Taken),
-        collect(Rest, less(Left, length(Events)), Read, [Events | Found])
+        Kept = lists:sublist(Events, min(Left, Portion)),
+        Left1 = less(Left, length(Kept)),
+        collect(Rest, Left1, min(2 * Portion, ?PORTION), Read, [Kept | Found])
     end.
 
 -spec less(erl_esdb_store:count(), non_neg_integer()) -> erl_esdb_store:count().
 less(infinity, _) -> infinity;
-less(Left, Found) -> Left - Found.
+less(Left, Found) when is_integer(Left), is_integer(Found) -> Left - Found.
 
 %% What the index has when it has reached a position. Who asks for no kinds needs none.
 -spec reached(atom(), [kind()], non_neg_integer(), timeout()) ->
@@ -419,7 +426,7 @@ step(#state{store = Store, runs = Runs} = State) ->
     maybe
         {ok, Log, Next} ?= log(Store),
         {ok, Reached, Entries} ?= gather(Log, erl_esdb_runs:next_position(Runs), Next, State),
-        stepped(Next, State#state{runs = erl_esdb_runs:add(Entries, Reached, Runs)})
+        stepped(Next, State#state{runs = erl_esdb_runs:add(lists:reverse(Entries), Reached, Runs)})
     else
         {error, Failure} -> answered({error, Failure}, State)
     end.
@@ -435,6 +442,7 @@ log(Store) ->
         {ok, #{engine => Engine, handle => Handle, options => #{hidden => true}}, Next}
     end.
 
+%% The entries of the next pages, the last first.
 -spec gather(erl_esdb_index_reader:log(), non_neg_integer(), non_neg_integer(), #state{}) ->
     {ok, non_neg_integer(), [erl_esdb_runs:entry()]} | {error, erl_esdb_engine:failure()}.
 gather(Log, From, Next, #state{store = Store, kinds = Kinds}) ->
