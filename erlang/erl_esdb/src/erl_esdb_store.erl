@@ -204,7 +204,8 @@ matching(Store, Query, {From, Count, Direction}, Options) ->
         true ?= are_indexed(Keys, Settings),
         Until = deadline(Options, Settings),
         Look = Options#{limit => min(?PAGE, Count), direction => Direction},
-        found_by(Store, {Keys, Mode, Compiled}, {From, Count}, Until, Look)
+        Found = found_by(Store, {Keys, Mode, Compiled}, {From, Count}, Until, Look),
+        erl_esdb_json:decode_all(Found, Options)
     else
         {error, Reason} ->
             {error, Reason};
