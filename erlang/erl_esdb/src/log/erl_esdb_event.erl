@@ -217,7 +217,8 @@ unsigned(Stream, Version, Time, Body) ->
     event(Stream, #row{version = Version, epoch_us = Time}, Version, Body).
 
 -doc "The body with what an event was signed with.".
--spec signed(body(), event()) -> body().
+-spec signed(body(), event()) ->
+    {Id :: binary(), Type :: binary(), data(), Metadata :: map(), Unusual :: map()}.
 signed(Body, #event{prev_event_hash = Name, mac = Code}) ->
     {Id, Type, Data, Metadata, Unusual} = whole(Body),
     {Id, Type, Data, Metadata, Unusual#{prev_event_hash => Name, mac => Code}}.
