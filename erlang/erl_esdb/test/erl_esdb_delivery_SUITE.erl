@@ -16,9 +16,11 @@ all() ->
     [
         the_feed_wakes_who_waits,
         no_wake_is_lost,
+        readers_of_a_stream_are_woken_for_it,
         an_outbox_loses_nothing,
         subscribers_that_crash,
         a_thousand_subscribers,
+        a_thousand_streams,
         a_selector_that_matches_little_is_not_read_again,
         a_subscription_that_cannot_start_harms_no_other
     ].
@@ -45,6 +47,22 @@ the_feed_wakes_who_waits(_Config) ->
     ok = erl_esdb:stop_store(Store),
     ?assertEqual({error, {store_not_started, Store}}, erl_esdb_feed:subscribe(Store)),
     ?assertEqual(ok, erl_esdb_feed:committed(Store, 7)).
+
+readers_of_a_stream_are_woken_for_it(_Config) ->
+    Store = erl_esdb_test:start_store(options()),
+    {ok, Feed} = erl_esdb_feed:subscribe(Store, {ok, <<"s">>}),
+    ?assertEqual(wait, erl_esdb_feed:wait(Feed, 0)),
+    Written = fun() -> {error, unknown_request} = gen_server:call(erl_esdb_feed:pid(Feed), x) end,
+    [append(Store, <<"t">>, erl_esdb_test:events(1)) || _ <- lists:seq(1, 100)],
+    Written(),
+    receive {erl_esdb_feed, Store} -> error(woken_for_another) after 0 -> ok end,
+    _ = append(Store, <<"s">>, erl_esdb_test:events(1)),
+    receive {erl_esdb_feed, Store} -> ok after 5000 -> error(missing) end,
+    %% After more than is looked at one is woken to look for oneself.
+    ?assertEqual(wait, erl_esdb_feed:wait(Feed, 101)),
+    _ = append(Store, <<"t">>, erl_esdb_test:events(2000)),
+    receive {erl_esdb_feed, Store} -> ok after 5000 -> error(missing) end,
+    ok = erl_esdb:stop_store(Store).
 
 %% A reader that only ever waits for the next event gets to the end of what others write.
 no_wake_is_lost(_Config) ->
@@ -264,6 +282,30 @@ a_thousand_subscribers(_Config) ->
     ct:pal("1000 subscriptions made in ~b ms, ~b events to each in ~b ms: ~b messages a second", [
         Subscribed - Begin, Count, Time, Count * 1000 * 1000 div Time
     ]),
+    ok = erl_esdb:stop_store(Store).
+
+%% Each with a subscriber of its own, while all are written to.
+a_thousand_streams(_Config) ->
+    Store = erl_esdb_test:start_store(options()),
+    Self = self(),
+    Names = [<<"stream-", (integer_to_binary(N))/binary>> || N <- lists:seq(1, 1000)],
+    Subscriber = fun(Name) ->
+        {ok, _} = erl_esdb_subscriptions:subscribe(Store, stream, Name, Name),
+        Self ! {subscribed, self()},
+        Self ! {got, self(), [receive {event, E} -> E end || _ <- [1, 2, 3]]}
+    end,
+    Pids = [{Name, spawn_link(fun() -> Subscriber(Name) end)} || Name <- Names],
+    [receive {subscribed, Pid} -> ok end || {_, Pid} <- Pids],
+    [append(Store, Name, erl_esdb_test:events(1)) || _ <- [1, 2, 3], Name <- Names],
+    [
+        receive
+            {got, Pid, Events} ->
+                Expected = [{Name, V} || V <- [0, 1, 2]],
+                ?assertEqual(Expected, [{E#event.stream_id, E#event.version} || E <- Events])
+        after 5000 -> error({missing, Name})
+        end
+     || {Name, Pid} <- Pids
+    ],
     ok = erl_esdb:stop_store(Store).
 
 %% The place that is saved moves also when nothing is selected.

@@ -73,7 +73,7 @@ init({Store, #subscription{id = Key, type = Type, selector = Selector} = Subscri
     maybe
         {ok, Filter} ?= erl_esdb_filters:compile(Type, Selector),
         {ok, Next} ?= erl_esdb_subscriptions:resume(Store, Subscription),
-        {ok, Feed} ?= erl_esdb_feed:subscribe(Store),
+        {ok, Feed} ?= erl_esdb_feed:subscribe(Store, erl_esdb_filters:stream(Filter)),
         ok = erl_esdb_delivery:put(Store, subscription, Key, self()),
         {ok, pumped(new(Store, Subscription, Filter, Next, Feed))}
     else
@@ -134,7 +134,8 @@ laned(State) ->
 -doc false.
 -spec handle_call(term(), gen_server:from(), #state{}) -> {reply, term(), #state{}}.
 handle_call(info, _From, #state{outbox = Outbox} = State) ->
-    {reply, {ok, erl_esdb_outbox:info(Outbox)}, State};
+    %% Who asks again hears of what was written to other streams meanwhile, too.
+    {reply, {ok, erl_esdb_outbox:info(Outbox)}, pumped(State)};
 handle_call({demand, More}, _From, #state{outbox = Outbox} = State) ->
     {reply, ok, pumped(State#state{outbox = erl_esdb_outbox:demand(More, Outbox)})};
 handle_call(_, _From, State) ->

@@ -75,11 +75,19 @@ init(Store) ->
 -doc false.
 -spec handle_continue(start, #state{}) -> {noreply, #state{}}.
 handle_continue(start, #state{store = Store} = State) ->
-    {ok, Subscriptions} = erl_esdb_subscriptions_store:list(Store),
-    Keys = [Key || #subscription{id = Key} <- Subscriptions],
+    {ok, Keys} = erl_esdb_subscriptions_store:keys(Store),
+    Subscriptions = lists:append([readable(Key, found(Store, Key)) || Key <- Keys]),
     Forget = fun(Key) -> erl_esdb_delivery:remove(Store, consumer, Key) end,
     lists:foreach(Forget, erl_esdb_delivery:ids(Store, consumer) -- Keys),
     {noreply, lists:foldl(fun(S, Acc) -> started(S, 0, Acc) end, State, Subscriptions)}.
+
+%% One that cannot be read keeps none of the others from going on.
+-spec readable(binary(), {ok, subscription()} | {error, term()}) -> [subscription()].
+readable(_Key, {ok, Subscription}) ->
+    [Subscription];
+readable(Key, {error, Reason}) ->
+    ?LOG_ERROR("subscription ~ts cannot be read: ~tp", [Key, Reason]),
+    [].
 
 -doc false.
 -spec handle_call(term(), gen_server:from(), #state{}) -> {reply, term(), #state{}}.
@@ -148,10 +156,14 @@ attached(Store, Key, Pid) ->
         {ok, Subscription} ?= found(Store, Key),
         Subscription1 = Subscription#subscription{subscriber_pid = Pid},
         ok ?= erl_esdb_subscriptions_store:put(Store, Subscription1),
-        {ok, Process} ?= erl_esdb_delivery:pid(Store, subscription, Key),
-        ok = gen_server:cast(Process, {attach, Pid}),
+        ok = pass_on(erl_esdb_delivery:pid(Store, subscription, Key), {attach, Pid}),
         {ok, Subscription1}
     end.
+
+%% A process that is about to begin again finds it in the subscription.
+-spec pass_on({ok, pid()} | {error, term()}, term()) -> ok.
+pass_on({ok, Process}, Message) -> gen_server:cast(Process, Message);
+pass_on({error, _}, _Message) -> ok.
 
 -spec started(subscription(), non_neg_integer(), #state{}) -> #state{}.
 started(#subscription{id = Key} = Subscription, Failures, #state{store = Store} = State) ->
