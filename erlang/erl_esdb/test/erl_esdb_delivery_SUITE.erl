@@ -22,7 +22,8 @@ all() ->
         a_thousand_subscribers,
         a_thousand_streams,
         a_selector_that_matches_little_is_not_read_again,
-        a_subscription_that_cannot_start_harms_no_other
+        a_subscription_that_cannot_start_harms_no_other,
+        whatever_is_killed_delivery_goes_on
     ].
 
 options() -> #{}.
@@ -335,6 +336,51 @@ a_subscription_that_cannot_start_harms_no_other(_Config) ->
     ok = erl_esdb_subscriptions:unsubscribe(Store, erl_esdb_subscriptions_store:key(Broken)),
     ok = logger:set_primary_config(level, Level),
     ok = erl_esdb:stop_store(Store).
+
+%% Each process that delivers, one after the other, while events are written: all of them come, in
+%% order but for those that come again. The engine, whose store this is, lives on.
+whatever_is_killed_delivery_goes_on(_Config) ->
+    Store = erl_esdb_test:start_store(options()),
+    Engine = erl_esdb_test:engine(Store),
+    {ok, Key} = erl_esdb_subscriptions:subscribe(Store, stream, <<"$all">>, <<"n">>),
+    #{level := Level} = logger:get_primary_config(),
+    ok = logger:set_primary_config(level, none),
+    Victims = [
+        fun() -> feed(Store) end,
+        fun() -> erl_esdb_delivery:pid(Store, checkpoints, none) end,
+        fun() -> erl_esdb_delivery:pid(Store, subscriptions, none) end,
+        fun() -> erl_esdb_delivery:pid(Store, manager, none) end,
+        fun() -> erl_esdb_delivery:pid(Store, subscription, Key) end,
+        fun() -> {ok, whereis(erl_esdb_pg)} end
+    ],
+    lists:foldl(
+        fun(Victim, Version) ->
+            {ok, Pid} = Victim(),
+            exit(Pid, kill),
+            Version = append(Store, <<"s">>, erl_esdb_test:events(1)),
+            ok = comes(Version),
+            Version + 1
+        end,
+        0,
+        Victims
+    ),
+    ok = logger:set_primary_config(level, Level),
+    ?assertEqual(Engine, erl_esdb_test:engine(Store)),
+    %% Also members of groups are known again.
+    erl_esdb_test:await(fun() -> is_pid(whereis(erl_esdb_pg)) end),
+    Self = self(),
+    Handler = spawn_link(fun() -> receive {event, Event} -> Self ! {handled, Event} end end),
+    ok = erl_esdb_emitter_group:join(Store, Key, Handler),
+    _ = append(Store, <<"s">>, erl_esdb_test:events(1)),
+    receive {handled, _} -> ok after 5000 -> error(missing) end,
+    ok = erl_esdb:stop_store(Store).
+
+comes(Version) ->
+    receive
+        {event, #event{version = Version}} -> ok;
+        {event, #event{version = Earlier}} when Earlier < Version -> comes(Version)
+    after 10_000 -> error({missing, Version})
+    end.
 
 feed(Store) ->
     case erl_esdb_delivery:find(Store, feed, none) of

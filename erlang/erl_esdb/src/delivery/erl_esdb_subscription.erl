@@ -86,6 +86,7 @@ init({Store, #subscription{id = Key, type = Type, selector = Selector} = Subscri
 new(Store, Subscription, Filter, Next, Feed) ->
     #subscription{id = Key, options = Given, pool_size = Size} = Subscription,
     Options = Given#{store_id => Store, subscription_key => Key},
+    _ = monitor(process, ?SCOPE),
     {Group, _} = pg:monitor(?SCOPE, erl_esdb_emitter_group:group_key(Store, Key)),
     Outbox = erl_esdb_outbox:new(Next, Options),
     laned(#state{
@@ -179,6 +180,9 @@ handle_info(look, State) ->
     {noreply, pumped(State#state{timer = undefined})};
 handle_info({Group, Change, _, _}, #state{group = Group} = State) ->
     {noreply, pumped(regrouped(Change, State))};
+handle_info({'DOWN', _, process, {?SCOPE, _}, _}, State) ->
+    %% Who is a member now is only heard by who asks anew.
+    {stop, groups_ended, State};
 handle_info({'DOWN', Ref, process, _, _}, State) ->
     {noreply, pumped(gone(Ref, State))};
 handle_info({'EXIT', Pid, Reason}, #state{lanes = Lanes} = State) ->
