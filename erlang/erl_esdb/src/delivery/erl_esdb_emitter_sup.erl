@@ -20,11 +20,10 @@ A pool that ends too often is gone, and takes nothing with it.
 -doc false.
 -spec start_link(store_config()) -> supervisor:startlink_ret().
 start_link(#store_config{store_id = Store}) ->
-    supervisor:start_link({local, name(Store)}, ?MODULE, Store).
-
-%% One atom a store.
--spec name(atom()) -> atom().
-name(Store) -> binary_to_atom(<<"erl_esdb_emitter_", (atom_to_binary(Store))/binary>>).
+    Name = erl_esdb_naming:emitter_sup_name(Store),
+    erl_esdb_system_sup:start_named(fun() ->
+        supervisor:start_link({local, Name}, ?MODULE, Store)
+    end).
 
 -doc "Starts the pool of a subscription, whose id must be set.".
 -spec start_emitter_pool(Store :: atom(), subscription()) -> {ok, pid()} | {error, term()}.
@@ -59,7 +58,7 @@ forget(Store) ->
 -spec running(atom(), fun((pid()) -> Answer)) -> Answer | {error, {store_not_started, atom()}}.
 running(Store, Fun) ->
     try
-        case whereis(name(Store)) of
+        case whereis(erl_esdb_naming:emitter_sup_name(Store)) of
             undefined -> {error, {store_not_started, Store}};
             Sup -> Fun(Sup)
         end

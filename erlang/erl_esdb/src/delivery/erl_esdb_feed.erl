@@ -132,10 +132,18 @@ init(Store) ->
     proc_lib:set_label({?MODULE, Store}),
     Shared = atomics:new(2, []),
     ok = erl_esdb_delivery:put(Store, feed, none, {self(), Shared}),
-    %% What is written meanwhile has set it already, to more.
-    {ok, Next} = erl_esdb_store:next_position(Store),
+    Scanned = begin_at(erl_esdb_store:next_position(Store), Shared),
+    {ok, #state{store = Store, shared = Shared, scanned = Scanned}}.
+
+%% What is written meanwhile has set it already, to more. Where the engine has ended all of this is
+%% about to end too.
+-spec begin_at({ok, Position} | {error, term()}, atomics:atomics_ref()) -> Position when
+    Position :: non_neg_integer().
+begin_at({ok, Next}, Shared) ->
     _ = atomics:compare_exchange(Shared, ?NEXT, 0, Next),
-    {ok, #state{store = Store, shared = Shared, scanned = Next}}.
+    Next;
+begin_at({error, _}, _Shared) ->
+    0.
 
 -doc false.
 -spec handle_call(term(), gen_server:from(), #state{}) ->

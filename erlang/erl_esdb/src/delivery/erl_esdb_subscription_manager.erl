@@ -17,6 +17,7 @@ long each time, up to five seconds. So a subscription that cannot go on harms no
 
 %% Milliseconds.
 -define(FIRST_DELAY, 10).
+-define(RETRY, 200).
 -define(LONGEST_DELAY, 5000).
 %% A process that ran so long has not failed at its start.
 -define(STABLE, 60_000).
@@ -75,19 +76,30 @@ init(Store) ->
 -doc false.
 -spec handle_continue(start, #state{}) -> {noreply, #state{}}.
 handle_continue(start, #state{store = Store} = State) ->
-    {ok, Keys} = erl_esdb_subscriptions_store:keys(Store),
-    Subscriptions = lists:append([readable(Key, found(Store, Key)) || Key <- Keys]),
+    case erl_esdb_subscriptions_store:keys(Store) of
+        {ok, Keys} ->
+            {noreply, begun(Keys, State)};
+        {error, Reason} ->
+            %% An engine that ended takes this process with it in a moment.
+            ?LOG_DEBUG("store ~tp: subscriptions wait: ~tp", [Store, Reason]),
+            _ = erlang:send_after(?RETRY, self(), begin_again),
+            {noreply, State}
+    end.
+
+-spec begun([binary()], #state{}) -> #state{}.
+begun(Keys, #state{store = Store} = State) ->
     Forget = fun(Key) -> erl_esdb_delivery:remove(Store, consumer, Key) end,
     lists:foreach(Forget, erl_esdb_delivery:ids(Store, consumer) -- Keys),
-    {noreply, lists:foldl(fun(S, Acc) -> started(S, 0, Acc) end, State, Subscriptions)}.
+    lists:foldl(fun(Key, Acc) -> begun(Key, 0, Acc) end, State, Keys).
 
-%% One that cannot be read keeps none of the others from going on.
--spec readable(binary(), {ok, subscription()} | {error, term()}) -> [subscription()].
-readable(_Key, {ok, Subscription}) ->
-    [Subscription];
-readable(Key, {error, Reason}) ->
-    ?LOG_ERROR("subscription ~ts cannot be read: ~tp", [Key, Reason]),
-    [].
+%% One that cannot be read is tried again, and keeps none of the others from going on.
+-spec begun(binary(), non_neg_integer(), #state{}) -> #state{}.
+begun(Key, Failures, #state{store = Store} = State) ->
+    case found(Store, Key) of
+        {ok, Subscription} -> started(Subscription, Failures, State);
+        {error, not_found} -> State;
+        {error, Reason} -> again(Key, Reason, Failures, State)
+    end.
 
 -doc false.
 -spec handle_call(term(), gen_server:from(), #state{}) -> {reply, term(), #state{}}.
@@ -205,7 +217,7 @@ stopped(Key, #state{store = Store, running = Running} = State) ->
 handle_cast(_, State) -> {noreply, State}.
 
 -doc false.
--spec handle_info(term(), #state{}) -> {noreply, #state{}}.
+-spec handle_info(term(), #state{}) -> {noreply, #state{}} | {noreply, #state{}, {continue, start}}.
 handle_info({'DOWN', Ref, process, _, Reason}, #state{running = Running} = State) ->
     case maps:take(Ref, Running) of
         {#run{key = Key} = Run, Running1} ->
@@ -213,12 +225,14 @@ handle_info({'DOWN', Ref, process, _, Reason}, #state{running = Running} = State
         error ->
             {noreply, State}
     end;
-handle_info({start, Key, Failures}, #state{store = Store, running = Running} = State) ->
+handle_info({start, Key, Failures}, #state{running = Running} = State) ->
     %% Meanwhile it may have been removed, and made again.
-    case [found || _ := #run{key = K} <- Running, K =:= Key] =:= [] andalso found(Store, Key) of
-        {ok, Subscription} -> {noreply, started(Subscription, Failures, State)};
-        _ -> {noreply, State}
+    case [found || _ := #run{key = K} <- Running, K =:= Key] of
+        [] -> {noreply, begun(Key, Failures, State)};
+        [found] -> {noreply, State}
     end;
+handle_info(begin_again, State) ->
+    {noreply, State, {continue, start}};
 handle_info(_, State) ->
     {noreply, State}.
 
