@@ -35,6 +35,7 @@ signed.
     return => version | result,
     timeout => timeout(),
     condition => condition(),
+    codec => erl_esdb_json:codec(),
     tips => #{binary() => {erl_esdb_log:tip(), binary()}},
     epoch_us => integer(),
     _ => _
@@ -48,6 +49,7 @@ signed.
     %% of all events, and whether the caller gave one of them
     ids :: [binary()],
     given :: boolean(),
+    bodies :: [erl_esdb_event:body()],
     packed :: binary(),
     summary :: erl_esdb_log:summary()
 }).
@@ -56,6 +58,7 @@ signed.
     store :: atom(),
     engine :: module(),
     handle :: erl_esdb_engine:handle(),
+    keys :: disabled | erl_esdb_chain:keys(),
     until :: erl_esdb_store:deadline()
 }).
 
@@ -90,6 +93,7 @@ check_part(_) ->
 check_options(Options) when is_map(Options) ->
     _ = erl_esdb_store:timeout(Options, #{timeout => infinity}),
     ok = must(lists:member(maps:get(return, Options, version), [version, result])),
+    ok = must(lists:member(maps:get(codec, Options, none), [none, json])),
     must(is_condition(maps:get(condition, Options, none)));
 check_options(_) ->
     error(badarg).
@@ -153,9 +157,15 @@ run(Store, Given, Options) ->
         Until = erl_esdb_store:deadline(Options, Settings),
         Time = maps:get(epoch_us, Options, erlang:system_time(microsecond)),
         Count = lists:sum([length(Events) || {_, _, Events} <- Given]),
-        Which = which(Count),
-        {ok, [_ | _] = Parts} ?= parts(Given, {0, 0, Which}, Settings),
-        Call = #call{store = Store, engine = Engine, handle = Handle, until = Until},
+        Codec = codec(Options, Settings),
+        {ok, [_ | _] = Parts} ?= parts(Given, {0, 0, which(Count)}, Codec, Settings),
+        Call = #call{
+            store = Store,
+            engine = Engine,
+            handle = Handle,
+            keys = maps:get(integrity, Settings, disabled),
+            until = Until
+        },
         submit(Call, open(Options), [asked(Part, Time, Options) || Part <- Parts])
     end.
 
@@ -169,18 +179,24 @@ which(_Count) -> whole.
 %% are remembered depends on it.
 -type used() :: {Events :: non_neg_integer(), Bytes :: non_neg_integer(), each | whole}.
 
--spec parts([given()], used(), map()) -> {ok, [#part{}]} | {error, {part, binary(), term()}}.
-parts([], _Used, _Settings) ->
+-spec parts([given()], used(), erl_esdb_json:codec(), map()) ->
+    {ok, [#part{}]} | {error, {part, binary(), term()}}.
+parts([], _Used, _Codec, _Settings) ->
     {ok, []};
-parts([{Stream, Expected, Events} | Given], Used, Settings) ->
+parts([{Stream, Expected, Events} | Given], Used, Codec, Settings) ->
     maybe
-        {ok, Part, Used1} ?= part(Stream, Expected, Events, Used, Settings),
-        {ok, Parts} ?= parts(Given, Used1, Settings),
+        {ok, Encoded} ?= erl_esdb_json:encode_all(Events, Codec),
+        {ok, Part, Used1} ?= part(Stream, Expected, Encoded, Used, Settings),
+        {ok, Parts} ?= parts(Given, Used1, Codec, Settings),
         {ok, [Part | Parts]}
     else
         {error, {part, Other, Reason}} -> {error, {part, Other, Reason}};
         {error, Reason} -> {error, {part, Stream, Reason}}
     end.
+
+-spec codec(options(), map()) -> erl_esdb_json:codec().
+codec(#{codec := Codec}, _Settings) -> Codec;
+codec(#{}, Settings) -> maps:get(codec, Settings, none).
 
 -spec part(binary(), term(), [term()], used(), map()) ->
     {ok, #part{}, used()} | {error, term()}.
@@ -197,6 +213,7 @@ part(Stream, Expected, Events, {Count, Size, Which}, Settings) ->
             expected = expected(Expected),
             ids = [erl_esdb_event:id(Body) || Body <- Bodies],
             given = Given =/= [],
+            bodies = Bodies,
             packed = Packed,
             summary = summary(Given, Bodies, Which)
         },
@@ -278,13 +295,37 @@ submit(Call, Open, Parts) ->
     maybe
         {ok, Asked} ?= evaluate(Call, Open),
         Open1 = later(Open, Asked),
-        case command(Call, Parts, Asked) of
+        {ok, Sealed} ?= sealed(Call, Parts),
+        case command(Call, Sealed, Asked) of
             {ok, Replies} -> {ok, [result(Reply) || Reply <- Replies]};
             {error, stale} -> submit(Call, Open1, Parts);
             {error, {refused, Refusals}} -> refused(Call, Open1, lists:zip(Parts, Refusals));
             {error, Reason} -> {error, Reason}
         end
     end.
+
+%% In a store that signs: with what a part goes behind, as it is now.
+-spec sealed(#call{}, [#part{}]) -> {ok, [#part{}]} | {error, term()}.
+sealed(#call{keys = disabled}, Parts) ->
+    {ok, Parts};
+sealed(Call, [#part{bodies = [_ | _]} = Part | Parts]) ->
+    #call{store = Store, keys = Keys} = Call,
+    #part{stream = Stream, bodies = Bodies, summary = #{epoch_us := Now} = Summary} = Part,
+    maybe
+        {ok, #{epoch_us := Last, tip := Tip} = Place} ?= erl_esdb_store:tip(Store, Stream),
+        Time = max(Now, Last),
+        {Signed, New} = erl_esdb_integrity:seal(Keys, Stream, Place#{epoch_us := Time}, Bodies),
+        {ok, Others} ?= sealed(Call, Parts),
+        Summary1 = Summary#{epoch_us := Time, tip => {Tip, New}},
+        {ok, [Part#part{packed = erl_esdb_batch:pack(Signed), summary = Summary1} | Others]}
+    end;
+sealed(Call, [Part | Parts]) ->
+    maybe
+        {ok, Others} ?= sealed(Call, Parts),
+        {ok, [Part | Others]}
+    end;
+sealed(_Call, []) ->
+    {ok, []}.
 
 -spec command(#call{}, [#part{}], none | erl_esdb_log:condition()) ->
     {ok, [erl_esdb_log:appended()]} | {error, term()}.
@@ -373,6 +414,9 @@ outcome(Call, #part{given = true} = Part, {wrong_expected_version, Expected, Act
     after_version(Call, Part, Expected, Refusal);
 outcome(Call, #part{} = Part, {seen, Spans}) ->
     among(Call, Part, Spans);
+%% Somebody was faster: it is signed again, behind what is there now.
+outcome(#call{keys = Keys}, _Part, tip_moved) when Keys =/= disabled ->
+    {other, []};
 outcome(_Call, _Part, Refusal) ->
     {error, Refusal}.
 
@@ -407,7 +451,8 @@ all_or_some(Ids, Ids, Found) ->
     Events = [map_get(Id, Found) || Id <- Ids],
     [#event{version = First} | _] = Events,
     #event{version = Last, position = Position} = lists:last(Events),
-    case [Version || #event{version = Version} <- Events] =:= lists:seq(First, Last) of
+    InTurn = lists:seq(First, First + length(Ids) - 1),
+    case [Version || #event{version = Version} <- Events] =:= InTurn of
         true -> {done, result({Last, Position, length(Ids)})};
         false -> {error, {duplicate_event_ids, Ids}}
     end;

@@ -13,7 +13,9 @@ true
 ```
 """.
 
--export([is_query/1, compile/1, matches/2, hashed/1]).
+-export([is_query/1, compile/1, matches/2, matches_event/2, keys/1, hashed/1]).
+-include("erl_esdb.hrl").
+
 -export_type([query/0, compiled/0]).
 
 -type query() :: [#{types => [binary()], tags => [binary()]}].
@@ -47,6 +49,34 @@ types(#{}) -> any.
 -spec matches(erl_esdb_event:body(), compiled()) -> boolean().
 matches(_Body, []) -> true;
 matches(Body, Query) -> lists:any(fun(Item) -> matches_item(Body, Item) end, Query).
+
+-doc "The same of an event.".
+-spec matches_event(event(), compiled()) -> boolean().
+matches_event(#event{} = Event, Query) ->
+    #event{event_id = Id, event_type = Type, tags = Tags} = Event,
+    matches({Id, Type, #{}, #{}, #{tags => Tags}}, Query).
+
+-doc """
+By which keys an index finds all events that may match: those with all of them, or with any. `none`:
+every event may.
+""".
+-spec keys(query()) -> {ok, [erl_esdb_index_keys:key(), ...], any | all} | none.
+keys([#{tags := [_ | _] = Tags}]) ->
+    {ok, [{tag, Tag} || Tag <- Tags], all};
+keys([_ | _] = Query) ->
+    Keys = [keys_of(Item) || Item <- Query],
+    case lists:member([], Keys) of
+        true -> none;
+        false -> {ok, lists:usort(lists:append(Keys)), any}
+    end;
+keys([]) ->
+    none.
+
+%% Fewer events have a tag than a type, as a rule.
+-spec keys_of(map()) -> [erl_esdb_index_keys:key()].
+keys_of(#{tags := [Tag | _]}) -> [{tag, Tag}];
+keys_of(#{types := Types}) -> [{type, Type} || Type <- Types];
+keys_of(#{}) -> [].
 
 -spec matches_item(erl_esdb_event:body(), {any | #{binary() => true}, [binary()]}) -> boolean().
 matches_item(Body, {Types, Tags}) ->

@@ -17,7 +17,8 @@ the store ended during the call, it is not known whether a command was done.
 -export([set_metadata/4, get_metadata/3, scavengeable/2, tip/2]).
 -export([put_document/3, put_document/4, get_document/2, get_document/3]).
 -export([delete_document/2, delete_document/3, list_documents/3, list_documents/4]).
--export([is_ready/1, is_timeout/1]).
+-export([checkpoint/2, save_checkpoints/2]).
+-export([is_ready/1, get_store/1, get_leader/1, is_timeout/1]).
 %% What takes several looks or commands, in one time.
 -export([engine/1, command/5, timeout/2, deadline/2, left/1, limit/3]).
 -export_type([failure/0, count/0, window/0, read_options/0, names_options/0, deadline/0]).
@@ -40,11 +41,17 @@ the store ended during the call, it is not known whether a command was done.
 -type count() :: non_neg_integer() | infinity.
 -doc "Of the log: from which position on, how many events, and which way.".
 -type window() :: {From :: non_neg_integer() | last, count(), direction()}.
--doc "`hidden`: also what the metadata of a stream hides; default false.".
+-doc """
+`hidden`: also what the metadata of a stream hides; default false. `verify`: see
+`m:erl_esdb_integrity`.
+""".
 -type read_options() :: #{
     consistency => linearizable | read_your_writes | local,
     timeout => timeout(),
     hidden => boolean(),
+    verify => erl_esdb_integrity:mode(),
+    decode => erl_esdb_json:codec(),
+    archives => erl_esdb_archive_backend:backend(),
     _ => _
 }.
 -type names_options() :: #{
@@ -64,6 +71,22 @@ is_ready(Store) ->
     case next_position(Store) of
         {ok, _} -> true;
         {error, _} -> false
+    end.
+
+-doc "The name of a store: itself.".
+-spec get_store(Store) -> Store when Store :: atom().
+get_store(Store) when is_atom(Store) -> Store;
+get_store(_) -> error(badarg).
+
+-doc """
+The node that orders the appends of a store: this one, for a store that lives on one node. Errors:
+`not_started`.
+""".
+-spec get_leader(Store :: atom()) -> {ok, node()} | {error, not_started}.
+get_leader(Store) ->
+    case is_ready(Store) of
+        true -> {ok, node()};
+        false -> {error, not_started}
     end.
 
 %% ---- streams
@@ -94,14 +117,20 @@ read(Store, Stream, From, Count, Direction, Options) ->
     ok = check(is_binary(Stream) andalso is_window(From, Count, Direction)),
     ok = check_options(Options),
     maybe
-        {ok, Engine, Handle, _} ?= engine(Store),
+        {ok, Engine, Handle, Settings} ?= engine(Store),
         {ok, Pieces} ?=
             named(Store, Engine:read(Handle, Stream, From, Count, Direction, Options)),
-        events(Pieces, Direction)
+        {ok, Events} ?= events(Pieces, Direction),
+        Keys = maps:get(integrity, Settings, disabled),
+        Checked = erl_esdb_integrity:check(Store, Keys, Stream, Events, mode(Options)),
+        erl_esdb_json:decode_all(Checked, Options)
     else
         {error, stream_not_found} -> {error, {stream_not_found, Stream}};
         {error, Reason} -> {error, Reason}
     end.
+
+-spec mode(read_options()) -> erl_esdb_integrity:mode().
+mode(Options) -> maps:get(verify, Options, skip_legacy).
 
 -doc "See `erl_esdb_streams:read_log/5`.".
 -spec read_log(atom(), non_neg_integer() | last, count(), direction(), read_options()) ->
@@ -112,7 +141,7 @@ read_log(Store, From, Count, Direction, Options) ->
     maybe
         {ok, Engine, Handle, _} ?= engine(Store),
         {ok, Pieces} ?= named(Store, Engine:read_log(Handle, From, Count, Direction, Options)),
-        events(Pieces, Direction)
+        erl_esdb_json:decode_all(events(Pieces, Direction), Options)
     end.
 
 -doc "The same as `read_log_end/4` without options.".
@@ -160,16 +189,69 @@ nothing(Store, {From, Count, Direction}, Options) ->
 The events that match a query, in the order of positions: from a position on, so many, forward or
 backward.
 
-It reads the log page by page. Where that takes longer than the time allowed the answer is
-`{error, {timeout, Store}}`.
+The index of types and tags says where to look (`m:erl_esdb_index`). Where a query has an item that
+every event matches, or the store keeps no such index, the log is read page by page. Where that
+takes longer than the time allowed the answer is `{error, {timeout, Store}}`.
 """.
 -spec matching(atom(), erl_esdb_query:query(), window(), read_options()) ->
     {ok, [event()]} | {error, term()}.
 matching(Store, Query, {From, Count, Direction}, Options) ->
-    ok = check(erl_esdb_query:is_query(Query)),
+    ok = check(erl_esdb_query:is_query(Query) andalso is_window(From, Count, Direction)),
+    ok = check_options(Options),
     Compiled = erl_esdb_query:compile(Query),
-    Keep = fun(Body) -> erl_esdb_query:matches(Body, Compiled) end,
-    search(Store, {fun(_) -> true end, Keep}, From, Count, Direction, Options).
+    maybe
+        {ok, Keys, Mode} ?= erl_esdb_query:keys(Query),
+        {ok, _, _, Settings} ?= engine(Store),
+        true ?= are_indexed(Keys, Settings),
+        Until = deadline(Options, Settings),
+        Look = Options#{limit => min(?PAGE, Count), direction => Direction},
+        found_by(Store, {Keys, Mode, Compiled}, {From, Count}, Until, Look)
+    else
+        {error, Reason} ->
+            {error, Reason};
+        _ ->
+            Keep = fun(Body) -> erl_esdb_query:matches(Body, Compiled) end,
+            search(Store, {fun(_) -> true end, Keep}, From, Count, Direction, Options)
+    end.
+
+-spec are_indexed([erl_esdb_index_keys:key()], erl_esdb_engine:settings()) -> boolean().
+are_indexed(Keys, Settings) ->
+    Kinds = maps:get(indexes, Settings, []),
+    lists:all(fun({Kind, _}) -> lists:member(Kind, Kinds) end, Keys).
+
+%% The index finds all that may match, and some more.
+-spec found_by(
+    atom(),
+    {[erl_esdb_index_keys:key()], any | all, erl_esdb_query:compiled()},
+    {From :: integer() | last, count()},
+    deadline(),
+    erl_esdb_index:options()
+) -> {ok, [event()]} | {error, term()}.
+found_by(Store, {Keys, Mode, Query} = Asked, {From, Count}, Until, Look) ->
+    Look1 = Look#{from => From, timeout => left(Until)},
+    maybe
+        true ?= Count =/= 0 andalso From =/= -1,
+        {ok, [_ | _] = Events} ?= erl_esdb_index:events_of(Store, Keys, Mode, Look1),
+        Matching = [Event || Event <- Events, erl_esdb_query:matches_event(Event, Query)],
+        Taken = at_most(Count, Matching),
+        #{direction := Direction, limit := Page} = Look,
+        Window = {next_to(lists:last(Events), Direction), less(Count, length(Taken))},
+        {ok, More} ?=
+            found_by(Store, Asked, Window, Until, Look#{limit := min(?PAGE, 2 * Page)}),
+        {ok, Taken ++ More}
+    else
+        false -> {ok, []};
+        {ok, []} -> {ok, []};
+        {error, Reason} -> {error, Reason}
+    end.
+
+-spec at_most(count(), [event()]) -> [event()].
+at_most(infinity, Events) -> Events;
+at_most(Count, Events) -> lists:sublist(Events, Count).
+
+-spec next_to(event(), direction()) -> integer().
+next_to(#event{position = Position}, forward) -> Position + 1;
+next_to(#event{position = Position}, backward) -> Position - 1.
 
 -doc "See `erl_esdb_streams:read_category/6`.".
 -spec read_category(
@@ -218,7 +300,7 @@ search(Store, {Of, Keep}, From, Count, Direction, Options) ->
             streams = Of, keep = Keep, page = Page, direction = Direction, until = Until
         },
         {ok, {_, Found}} ?= named(Store, search_from(From, {Count, []}, Search)),
-        {ok, lists:reverse(Found)}
+        erl_esdb_json:decode_all({ok, lists:reverse(Found)}, Options)
     end.
 
 %% A page is where events are; only one of them at a time is decoded, and kept or forgotten.
@@ -460,12 +542,28 @@ delete(Store, Stream) -> delete(Store, Stream, #{}).
     ok | {error, failure()}.
 delete(Store, Stream, Options) when is_binary(Stream), is_map(Options) ->
     case maps:get(mode, Options, hard) of
-        hard -> done(command(Store, {delete, Stream}, Options));
+        hard -> deleted(Store, Stream, done(command(Store, {delete, Stream}, Options)));
         tombstone -> done(command(Store, {tombstone, Stream}, Options));
         _ -> error(badarg)
     end;
 delete(_, _, _) ->
     error(badarg).
+
+-spec deleted(atom(), binary(), ok | {error, failure()}) -> ok | {error, failure()}.
+deleted(Store, Stream, ok) ->
+    case signing(Store) of
+        {ok, disabled} -> ok;
+        _ -> erl_esdb_integrity:forget(Store, Stream)
+    end;
+deleted(_Store, _Stream, {error, Failure}) ->
+    {error, Failure}.
+
+-spec signing(atom()) -> {ok, disabled | erl_esdb_chain:keys()} | {error, failure()}.
+signing(Store) ->
+    maybe
+        {ok, _, _, Settings} ?= engine(Store),
+        {ok, maps:get(integrity, Settings, disabled)}
+    end.
 
 -doc "The same as `truncate/4` without options.".
 -spec truncate(atom(), binary(), Before :: non_neg_integer()) ->
@@ -482,8 +580,12 @@ from the first to before the second.
     | {error, {stream_not_found, binary()} | failure()}.
 truncate(Store, Stream, Before, Options) ->
     ok = check(is_binary(Stream) andalso is_natural(Before) andalso is_map(Options)),
-    case command(Store, {truncate, Stream, Before}, Options) of
-        {ok, {From, Cut}} -> {ok, {From, Cut}};
+    maybe
+        {ok, Keys} ?= signing(Store),
+        {ok, Before1} ?= erl_esdb_integrity:keep_anchors(Store, Keys, Stream, Before),
+        {ok, {From, Cut}} ?= command(Store, {truncate, Stream, Before1}, Options),
+        {ok, {From, Cut}}
+    else
         {error, stream_not_found} -> {error, {stream_not_found, Stream}};
         {error, Failure} -> {error, Failure}
     end.
@@ -559,6 +661,22 @@ list_documents(Store, From, To, Options) ->
         {ok, Engine, Handle, _} ?= engine(Store),
         named(Store, Engine:documents(Handle, From, To, Options))
     end.
+
+%% ---- checkpoints
+
+-doc "The value that was saved under a key.".
+-spec checkpoint(atom(), Key :: term()) -> {ok, term()} | {error, not_found | failure()}.
+checkpoint(Store, Key) ->
+    maybe
+        {ok, Engine, Handle, _} ?= engine(Store),
+        named(Store, Engine:checkpoint(Handle, Key, #{}))
+    end.
+
+-doc "Saves values under keys, and forgets those that are `delete`: all at once.".
+-spec save_checkpoints(atom(), erl_esdb_log:checkpoints()) -> ok | {error, failure()}.
+save_checkpoints(Store, Values) ->
+    ok = check(is_map(Values)),
+    done(command(Store, {checkpoint, Values}, #{})).
 
 %% ---- pieces to events
 
@@ -646,9 +764,12 @@ is_proper(Rest) -> Rest =:= [].
 
 -spec check_options(term()) -> ok.
 check_options(Options) when is_map(Options) ->
+    Mode = maps:get(verify, Options, skip_legacy),
+    ok = check(lists:member(Mode, [skip_legacy, strict, skip_all])),
     Consistency = maps:get(consistency, Options, local),
     _ = timeout(Options, #{timeout => infinity}),
     ok = check(is_boolean(maps:get(hidden, Options, false))),
+    ok = check(lists:member(maps:get(decode, Options, none), [none, json])),
     check(lists:member(Consistency, [linearizable, read_your_writes, local]));
 check_options(_) ->
     error(badarg).

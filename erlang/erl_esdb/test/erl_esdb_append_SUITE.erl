@@ -67,6 +67,8 @@ once_with_an_exact_version_but_others(Config) ->
     Wrong = fun(Expected) -> {error, {wrong_expected_version, Expected, 2}} end,
     ?assertEqual(Twice([<<"a">>]), append(Store, ?S, -1, ids([<<"a">>, <<"x">>]))),
     ?assertEqual(Twice([<<"b">>, <<"a">>]), append(Store, ?S, -1, ids([<<"b">>, <<"a">>]))),
+    Backward = [<<"c">>, <<"b">>, <<"a">>],
+    ?assertEqual(Twice(Backward), append(Store, ?S, -1, ids(Backward))),
     ?assertEqual(
         Twice([<<"b">>, <<"c">>]), append(Store, ?S, 0, ids([<<"b">>, <<"c">>, <<"d">>]))
     ),

@@ -17,6 +17,7 @@ all() ->
         gaps_are_passed_over,
         a_gap_takes_few_steps,
         any_commands_against_a_model,
+        checkpoints_are_the_last_values,
         the_same_commands_give_the_same_state,
         time_never_runs_backwards,
         a_refused_command_changes_nothing,
@@ -279,7 +280,8 @@ command() ->
         {1, {set_metadata, stream(), oneof([#{}, #{max_count => 1}, #{truncate_before => 2}])}},
         {1, sweep},
         {1, {put_document, {doc, range(1, 3)}, <<"document">>}},
-        {1, {delete_document, {doc, range(1, 3)}}}
+        {1, {delete_document, {doc, range(1, 3)}}},
+        {1, {checkpoint, checkpoints()}}
     ]).
 
 %% Some of the streams, each once.
@@ -287,6 +289,9 @@ shuffled() ->
     oneof([[<<"a">>, <<"b">>], [<<"$c">>, <<"b">>, <<"a">>], [<<"b">>], [<<"b">>, <<"$c">>]]).
 
 many(Name) -> {Name, frequency([{5, -2}, {1, expected()}]), <<"body">>, summary()}.
+
+checkpoints() ->
+    ?LET(Pairs, list({range(1, 3), oneof([nat(), delete])}), maps:from_list(Pairs)).
 
 expected() -> frequency([{3, -2}, {1, -1}, {1, -4}, {3, range(0, 12)}]).
 
@@ -358,7 +363,8 @@ model_step({tombstone, S}, {Streams, Tombs, Position, Replies}) ->
 model_step({put_document, _, _}, {Streams, Tombs, Position, Replies}) ->
     {Streams, Tombs, Position, [document | Replies]};
 model_step(Other, {Streams, Tombs, Position, Replies}) when
-    Other =:= sweep; element(1, Other) =:= set_metadata; element(1, Other) =:= delete_document
+    Other =:= sweep; element(1, Other) =:= set_metadata; element(1, Other) =:= delete_document;
+    element(1, Other) =:= checkpoint
 ->
     {Streams, Tombs, Position, [ok | Replies]}.
 
@@ -389,6 +395,30 @@ model_write(S, N, {Streams, Tombs, Position}) ->
     New = [{Next + I, Position + I} || I <- lists:seq(0, N - 1)],
     Streams1 = Streams#{S => {Next + N, Kept ++ New}},
     {{Next + N - 1, Position + N - 1, N}, {Streams1, maps:remove(S, Tombs), Position + N}}.
+
+%% The last value of each key counts, and whoever follows the effects has the same.
+checkpoints_are_the_last_values(_Config) ->
+    Property = ?FORALL(
+        Commands,
+        commands(),
+        begin
+            {Log, _, Mirror} = lists:foldl(fun mirror_step/2, new_mirror(), Commands),
+            Saved = [Values || {checkpoint, Values} <- Commands],
+            Last = lists:foldl(fun(Values, Acc) -> maps:merge(Acc, Values) end, #{}, Saved),
+            lists:all(
+                fun(Key) ->
+                    Value = maps:get(Key, Last, delete),
+                    checkpoint(erl_esdb_log:checkpoint(Key, Log)) =:= Value andalso
+                        maps:get({checkpoint, Key}, Mirror, delete) =:= Value
+                end,
+                [1, 2, 3]
+            )
+        end
+    ),
+    erl_esdb_test:property(200, Property).
+
+checkpoint({ok, Value}) -> Value;
+checkpoint({error, not_found}) -> delete.
 
 any_commands_against_a_model(_Config) ->
     Property = ?FORALL(
@@ -515,6 +545,9 @@ effect({no_metadata, Name}, M) -> maps:remove({metadata, Name}, M);
 effect({live, Indexes}, M) -> maps:merge(M, #{{live, I} => true || I <- Indexes});
 effect({order, Order}, M) -> M#{order => Order};
 effect({dead, Indexes}, M) -> maps:without([{live, I} || I <- Indexes], M);
+effect({checkpoint, Saved, Gone}, M) ->
+    M1 = maps:without([{checkpoint, Key} || Key <- Gone], M),
+    maps:merge(M1, #{{checkpoint, Key} => Value || Key := Value <- Saved});
 effect(_, M) -> M.
 
 same_metadata(S, Mirror, Log) ->

@@ -3,7 +3,8 @@
 
 -export([event/1, event/2, events/1, events/2, versions/1, ids/1]).
 -export([start_store/1, stop_store/1, told/0]).
--export([engine/1, concurrently/1, collect/2, collected/1, release/1, await/1, property/2]).
+-export([engine/1, concurrently/1, collect/2, collect/3, collected/1, release/1]).
+-export([await/1, property/2, commits/0, append_commits/1]).
 
 -include_lib("proper/include/proper.hrl").
 -include("../include/erl_esdb.hrl").
@@ -28,9 +29,7 @@ stop_store(Store) -> erl_esdb:stop_store(Store).
 -doc "The process of a store's engine.".
 -spec engine(atom()) -> pid().
 engine(Store) ->
-    Stores = supervisor:which_children(erl_esdb_sup),
-    {_, Sup, _, _} = lists:keyfind({store, Store}, 1, Stores),
-    [Engine] = [Pid || {engine, Pid, _, _} <- supervisor:which_children(Sup)],
+    [Engine] = [Pid || {S, #{engine := Pid}} <- erl_esdb_engine:lives(), S =:= Store],
     Engine.
 
 -spec event(term()) -> new_event().
@@ -76,14 +75,22 @@ result(Ref) ->
 -doc "Attaches a handler that remembers the events whose metadata has this store.".
 -spec collect(term(), atom()) -> ok.
 collect(Id, Store) ->
+    erl_esdb_telemetry:attach(Id, collector(Id, Store), none).
+
+-doc "The same of these events.".
+-spec collect(term(), atom(), [[atom(), ...]]) -> ok.
+collect(Id, Store, Events) ->
+    erl_esdb_telemetry:attach_many(Id, Events, collector(Id, Store), none).
+
+-spec collector(term(), atom()) -> erl_esdb_telemetry:handler().
+collector(Id, Store) ->
     Self = self(),
-    Handler = fun
+    fun
         (Event, Measurements, #{store_id := S} = Metadata, _) when S =:= Store ->
             Self ! {Id, Event, Measurements, Metadata};
         (_, _, _, _) ->
             ok
-    end,
-    erl_esdb_telemetry:attach(Id, Handler, none).
+    end.
 
 -doc "What was remembered so far: handlers run in the process that emits.".
 -spec collected(term()) -> [{[atom()], map(), map()}].
@@ -116,3 +123,60 @@ await(Fun, Until) ->
 property(Cases, Property) ->
     Times = list_to_integer(os:getenv("ESDB_PROP", "1")),
     true = proper:quickcheck(Property, [quiet, {numtests, Cases * Times}, {to_file, user}]).
+
+-doc """
+Real events: 500 commits of a history from `test/data/commits.json` of the repository, or all of the
+file that the environment variable `ESDB_EVENTS` names, in the order of their times.
+""".
+-spec commits() -> [map()].
+commits() ->
+    Events =
+        case os:getenv("ESDB_EVENTS") of
+            false -> sample();
+            File -> all(File)
+        end,
+    lists:sort(fun(#{epoch_us := A}, #{epoch_us := B}) -> A =< B end, Events).
+
+-spec sample() -> [map()].
+sample() ->
+    Source = proplists:get_value(source, ?MODULE:module_info(compile)),
+    %% erlang/erl_esdb/test of the repository; rebar3 may have linked it elsewhere.
+    Root = filename:join([filename:dirname(Source), "..", "..", ".."]),
+    {ok, Json} = file:read_file(filename:join([Root, "test", "data", "commits.json"])),
+    [commit(I, Id, Parents) || {I, [Id, Parents]} <- lists:enumerate(0, json:decode(Json))].
+
+-spec commit(non_neg_integer(), binary(), [binary()]) -> map().
+commit(I, Id, Parents) ->
+    <<Files:4, Insertions:12, Area:8, _/binary>> = binary:decode_hex(Id),
+    #{
+        event_id => Id,
+        event_type => <<"CommitAuthored">>,
+        stream_id => <<"area-", (integer_to_binary(Area rem 12))/binary>>,
+        epoch_us => 1_300_000_000_000_000 + I * 60_000_000,
+        data => #{<<"files">> => Files + 1, <<"insertions">> => Insertions},
+        metadata => #{<<"parents">> => Parents}
+    }.
+
+-spec all(file:filename()) -> [map()].
+all(File) ->
+    {ok, Content} = file:read_file(File),
+    Keys = [event_id, event_type, stream_id, epoch_us, data, metadata],
+    [
+        #{Key => maps:get(atom_to_binary(Key), Event) || Key <- Keys}
+     || Line <- binary:split(plain(Content), <<"\n">>, [global, trim_all]),
+        Event <- [json:decode(Line)]
+    ].
+
+-spec plain(binary()) -> binary().
+plain(<<31, 139, _/binary>> = Gzipped) -> zlib:gunzip(Gzipped);
+plain(Content) -> Content.
+
+-doc "Appends the commits at their times, and answers those of each stream.".
+-spec append_commits(atom()) -> #{binary() => [map()]}.
+append_commits(Store) ->
+    Commits = commits(),
+    [
+        {ok, _} = erl_esdb_restore:append(Store, Stream, ?ANY_VERSION, [Commit], Time)
+     || #{stream_id := Stream, epoch_us := Time} = Commit <- Commits
+    ],
+    maps:groups_from_list(fun(#{stream_id := Stream}) -> Stream end, Commits).

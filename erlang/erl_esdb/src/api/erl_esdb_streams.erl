@@ -76,6 +76,7 @@ than the one before in their stream. Options, others are ignored:
 
 - `return => result`: an `#append_result{}` instead of the version
 - `timeout`
+- `codec => json` or `none`: how the data are stored (`m:erl_esdb_json`); the default is the store's
 - `condition => #{fail_if_events_match => Query, after_position => P}`: the append is done only if
   no event of the store after position P matches (without P: no event at all). A query is a list of
   items `#{types => [Type], tags => [Tag]}`; an event matches an item that has its type (no types:
@@ -100,7 +101,7 @@ Ids that were removed in the meantime are not known any more. Other streams may 
 ## Errors
 
 - `{wrong_expected_version, Expected, Actual}`: both as numbers, Actual -1 where there is no stream
-- `{invalid_event, {missing, Key} | {bad_type, Key} | not_an_event}`
+- `{invalid_event, {missing, Key} | {bad_type, Key} | {not_json, Key} | not_an_event}`
 - `{duplicate_event_ids, [Id]}`: an id twice among these events, or some were appended before
 - `{condition_failed, Position}`: of the first event that matches
 - `{event_too_large, Size, Max}`, `{batch_too_large, Size, Max}`: bytes, encoded
@@ -224,8 +225,10 @@ Reads a window of versions: `Start` to `Start + Count - 1` forward, `Start` down
 + 1` backward. Versions that do not exist or were removed are left out. `Count` may be `infinity`.
 
 Options: `consistency` (`linearizable`, `read_your_writes` or `local`: all the same for a store in
-memory), `timeout`, and `hidden => true` for events that the metadata of the stream hides, too;
-others are ignored.
+memory), `timeout`, `hidden => true` for events that the metadata of the stream hides, too, `decode
+=> json` for data that are JSON text (`m:erl_esdb_json`), `verify` (`m:erl_esdb_integrity`), and
+`archives => Backend` to go on where events were archived and removed (`m:erl_esdb_archive`); others
+are ignored.
 
 ## Errors
 
@@ -254,12 +257,19 @@ read(Store, Stream, Start, Count, Direction, Options) ->
 told(Store, Stream, Start, Count, Direction, Options) ->
     Began = {erlang:system_time(millisecond), erlang:monotonic_time()},
     maybe
-        {ok, Events} ?= erl_esdb_store:read(Store, Stream, Start, Count, Direction, Options),
+        {ok, Events} ?= found(Store, Stream, {Start, Count, Direction}, Options),
         tell(Began, length(Events), #{store_id => Store, stream_id => Stream}, #{
             start_version => Start, count => Count, direction => Direction
         }),
         {ok, Events}
     end.
+
+-spec found(atom(), binary(), erl_esdb_store:window(), erl_esdb_store:read_options()) ->
+    {ok, [event()]} | {error, term()}.
+found(Store, Stream, {Start, Count, Direction}, #{archives := Backend} = Options) ->
+    erl_esdb_archive:read_through(Store, Stream, Start, Count, Direction, Backend, Options);
+found(Store, Stream, {Start, Count, Direction}, Options) ->
+    erl_esdb_store:read(Store, Stream, Start, Count, Direction, Options).
 
 -spec tell({integer(), integer()}, non_neg_integer(), map(), map()) -> ok.
 tell({Time, Begin}, Count, Metadata, Window) ->

@@ -13,7 +13,7 @@ is true where also that is wanted that the metadata of a stream hides.
 """.
 
 -export([ready/3, gone/2, find/1, running/0]).
--export([create_registry/0, lives/0, ended/3, remover/1]).
+-export([create_registry/0, lives/0, ended/3, remover/1, stopping/1, was_stopped/1]).
 -export_type([handle/0, failure/0, options/0, piece/0, settings/0]).
 
 -doc "What the engine needs to find the store again, from any process of this node.".
@@ -115,6 +115,10 @@ version that it gets, the time of the last one (0), and the tip.
     handle(), From :: erl_esdb_log:document_key(), To :: erl_esdb_log:document_key(), options()
 ) -> {ok, [{erl_esdb_log:document_key(), pos_integer()}]} | {error, failure()}.
 
+-doc "What is kept under a key of a checkpoint.".
+-callback checkpoint(handle(), Key :: term(), options()) ->
+    {ok, term()} | {error, not_found | failure()}.
+
 -doc """
 Removes what a store left behind that does not run: for an engine that leaves something. `DataDir`
 is what `ready/3` was told of it.
@@ -148,6 +152,19 @@ ended(Store, Engine, Otherwise) ->
         [{_, Reason}] -> Reason;
         [] -> Otherwise
     end.
+
+-doc false.
+%% The supervisor of a store is about to be ended by a call. Supervisors end with the same reason
+%% when they give up.
+-spec stopping(Supervisor :: pid()) -> ok.
+stopping(Supervisor) ->
+    true = ets:insert(?MODULE, {{stopping, Supervisor}, true}),
+    ok.
+
+-doc false.
+%% Whether that was so; then it is forgotten.
+-spec was_stopped(Supervisor :: pid()) -> boolean().
+was_stopped(Supervisor) -> ets:take(?MODULE, {stopping, Supervisor}) =/= [].
 
 -doc "The engine of a running store.".
 -spec find(Store :: atom()) -> {ok, module(), handle(), settings()} | {error, not_started}.

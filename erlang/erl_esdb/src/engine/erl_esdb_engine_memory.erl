@@ -28,7 +28,7 @@ must not lose events takes an engine that writes to disk.
 
 -export([start_link/2, command/3, read/6, read_log/5]).
 -export([stream/3, streams/2, names/5, tip/3, metadata/3]).
--export([next_position/2, document/3, documents/4]).
+-export([next_position/2, document/3, documents/4, checkpoint/3]).
 -export([init/1, handle_call/3, handle_cast/2, handle_info/2, terminate/2]).
 
 -include_lib("kernel/include/logger.hrl").
@@ -54,7 +54,9 @@ must not lose events takes an engine that writes to disk.
     %% {{Index, Stream}, Packed events} and {Index, [Stream]}
     bodies :: ets:table(),
     %% {Key, Version, Index}, ordered
-    documents :: ets:table()
+    documents :: ets:table(),
+    %% {Key, Value}
+    checkpoints :: ets:table()
 }).
 
 -record(state, {
@@ -310,6 +312,17 @@ documents(#handle{documents = Documents}, From, To, _Options) ->
         {ok, ets:select(Documents, [{{'$1', '$2', '_'}, Between, [{{'$1', '$2'}}]}])}
     end).
 
+-doc false.
+-spec checkpoint(#handle{}, term(), erl_esdb_engine:options()) ->
+    {ok, term()} | {error, not_found | erl_esdb_engine:failure()}.
+checkpoint(#handle{checkpoints = Checkpoints}, Key, _Options) ->
+    looking(fun() ->
+        case ets:lookup(Checkpoints, Key) of
+            [{_, Value}] -> {ok, Value};
+            [] -> {error, not_found}
+        end
+    end).
+
 -spec piece(#handle{}, binary(), erl_esdb_log:span()) -> erl_esdb_engine:piece().
 piece(#handle{bodies = Bodies}, Stream, {#row{index = Index, parts = 1}, _, _} = Span) ->
     {Stream, Span, body(Bodies, Index)};
@@ -365,7 +378,8 @@ init({Store, Settings}) ->
         owners = table(set),
         chunks = table(set),
         bodies = table(set),
-        documents = table(ordered_set)
+        documents = table(ordered_set),
+        checkpoints = table(set)
     },
     true = ets:insert(Handle#handle.owners, {order, erl_esdb_chunks:new()}),
     ok = erl_esdb_engine:ready(Store, ?MODULE, {Handle, Settings}),
@@ -394,7 +408,15 @@ applied(Command, #state{index = Before, log = Log, handle = Handle} = State) ->
     {Reply, Effects, Log1} = erl_esdb_log:apply(Index, Command, Log),
     Body = brought(Command),
     lists:foreach(fun(Effect) -> mirror(Effect, Body, Handle) end, Effects),
+    lists:foreach(fun(Effect) -> feed(Effect, State) end, Effects),
     {Reply, State#state{index = Index, log = Log1}}.
+
+%% What was appended can be read by now.
+-spec feed(erl_esdb_log:effect(), #state{}) -> ok.
+feed({order, Order}, #state{store = Store}) ->
+    erl_esdb_feed:committed(Store, erl_esdb_log:log_end(Order));
+feed(_, _State) ->
+    ok.
 
 %% Whatever came in the meantime has its turn before the next slice is erased.
 -spec sweep_later(#state{}) -> #state{}.
@@ -474,7 +496,10 @@ mirror({no_chunk, Key}, _, #handle{chunks = Chunks}) ->
 mirror({document, Key, {Version, Index}}, _, #handle{documents = Documents}) ->
     ets:insert(Documents, {Key, Version, Index});
 mirror({no_document, Key}, _, #handle{documents = Documents}) ->
-    ets:delete(Documents, Key).
+    ets:delete(Documents, Key);
+mirror({checkpoint, Saved, Gone}, _, #handle{checkpoints = Checkpoints}) ->
+    lists:foreach(fun(Key) -> ets:delete(Checkpoints, Key) end, Gone),
+    ets:insert(Checkpoints, maps:to_list(Saved)).
 
 -spec forget(erl_esdb_log:index(), ets:table()) -> ok.
 forget(Index, Bodies) ->

@@ -8,6 +8,7 @@ where something does. Bodies are stored, so their form is part of the format on 
 """.
 
 -export([bodies/1, event/4, id/1, type/1, tags/1]).
+-export([unsigned/4, signed/2]).
 -export([given/1, hashes/3, facts/1, type_hash/1, tag_hash/1]).
 -export_type([body/0, invalid/0]).
 
@@ -205,8 +206,21 @@ event(Stream, Row, Version, Body) ->
         data_content_type = maps:get(data_content_type, Unusual, ?CONTENT_TYPE_JSON),
         metadata_content_type = maps:get(metadata_content_type, Unusual, ?CONTENT_TYPE_JSON),
         tags = maps:get(tags, Unusual, []),
-        position = Position + Version - First
+        position = Position + Version - First,
+        prev_event_hash = maps:get(prev_event_hash, Unusual, undefined),
+        mac = maps:get(mac, Unusual, undefined)
     }.
+
+-doc "The event that a body becomes with this version and time; its position is not known yet.".
+-spec unsigned(Stream :: binary(), Version :: non_neg_integer(), integer(), body()) -> event().
+unsigned(Stream, Version, Time, Body) ->
+    event(Stream, #row{version = Version, epoch_us = Time}, Version, Body).
+
+-doc "The body with what an event was signed with.".
+-spec signed(body(), event()) -> body().
+signed(Body, #event{prev_event_hash = Name, mac = Code}) ->
+    {Id, Type, Data, Metadata, Unusual} = whole(Body),
+    {Id, Type, Data, Metadata, Unusual#{prev_event_hash => Name, mac => Code}}.
 
 -spec whole(body()) -> {binary(), binary(), data(), map(), map()}.
 whole({Id, Type, Data, Metadata}) -> {Id, Type, Data, Metadata, #{}};

@@ -39,12 +39,12 @@ finds everything it names, or finds that it was removed in between and looks aga
 
 -export([new/0, new/1, apply/3, is_command/1, pending/1]).
 -export([read/5, read_log/4, stream/2, streams/1, next_position/1, document/2, documents/3]).
--export([metadata/2]).
+-export([metadata/2, checkpoint/2]).
 -export([rows/5, log_rows/6, view/4, describe/1, first/1, no/1, log_end/1]).
 -export([first_version/1, after_span/1, before_span/1]).
 -export_type([state/0, command/0, reply/0, effect/0, index/0, head/0, expected/0, span/0]).
 -export_type([document_key/0, chunk_key/0, info/0, limits/0, summary/0, condition/0, refusal/0]).
--export_type([appended/0, tip/0, metadata/0, owner/0]).
+-export_type([appended/0, checkpoints/0, tip/0, metadata/0, owner/0]).
 
 -include("erl_esdb_log.hrl").
 
@@ -60,7 +60,11 @@ finds everything it names, or finds that it was removed in between and looks aga
     first = 0 :: non_neg_integer(),
     %% first version since it was made, or made again after a tombstone
     base = 0 :: non_neg_integer(),
+    %% the tip that it had then
+    base_tip = none :: tip(),
     tip = none :: tip(),
+    %% the first version that came with a tip
+    signed = none :: none | non_neg_integer(),
     seq :: erl_esdb_chunks:seq()
 }).
 
@@ -95,7 +99,8 @@ finds everything it names, or finds that it was removed in between and looks aga
     appends :: non_neg_integer(),
     seen :: erl_esdb_seen:seen(),
     recent :: erl_esdb_recent:recent(),
-    documents = gb_trees:empty() :: gb_trees:tree(document_key(), {pos_integer(), index()})
+    documents = gb_trees:empty() :: gb_trees:tree(document_key(), {pos_integer(), index()}),
+    checkpoints = #{} :: #{term() => term()}
 }).
 
 -opaque state() :: #log{}.
@@ -153,7 +158,10 @@ versions of appends that have other ids.
     | {set_metadata, Stream :: binary(), metadata()}
     | sweep
     | {put_document, document_key(), Body :: binary()}
-    | {delete_document, document_key()}.
+    | {delete_document, document_key()}
+    | {checkpoint, checkpoints()}.
+-doc "What to keep under which key; `delete` keeps nothing.".
+-type checkpoints() :: #{Key :: term() => Value :: delete | term()}.
 -type appended() :: {
     Version :: integer(), Position :: non_neg_integer() | undefined, Count :: non_neg_integer()
 }.
@@ -183,20 +191,25 @@ versions of appends that have other ids.
     | {chunk, chunk_key(), erl_esdb_chunks:chunk()}
     | {no_chunk, chunk_key()}
     | {document, document_key(), {pos_integer(), index()}}
-    | {no_document, document_key()}.
+    | {no_document, document_key()}
+    | {checkpoint, Saved :: checkpoints(), Gone :: [Key :: term()]}.
 -doc "A row and which of its versions are meant.".
 -type span() :: {#row{}, From :: non_neg_integer(), To :: non_neg_integer()}.
 -doc """
 `first`: the first version that is kept and may be seen; `next`: the version of the next event;
-`base`: the first version since the stream was made, or made again after a tombstone.
+`base`: the first version since the stream was made, or made again after a tombstone, and
+`base_tip` the tip that it had then; `signed`: the
+first version that came with a tip.
 """.
 -type info() :: #{
     no := pos_integer(),
     first := non_neg_integer(),
     base := non_neg_integer(),
+    base_tip := tip(),
     next := non_neg_integer(),
     epoch_us := integer(),
-    tip := tip()
+    tip := tip(),
+    signed := none | non_neg_integer()
 }.
 -doc "Of a stream its name, the first version that is kept, and the first that may be seen.".
 -type owner() :: {binary(), Kept :: non_neg_integer(), Seen :: non_neg_integer()} | gone.
@@ -271,7 +284,9 @@ apply(_Index, sweep, Log) ->
 apply(Index, {put_document, Key, _Body}, Log) ->
     put_document(Index, Key, Log);
 apply(_Index, {delete_document, Key}, Log) ->
-    delete_document(Key, Log).
+    delete_document(Key, Log);
+apply(_Index, {checkpoint, Values}, Log) ->
+    checkpoints(Values, Log).
 
 -doc """
 Whether a term is a command. An engine asks before it applies what came from a process that it does
@@ -295,6 +310,8 @@ is_command({put_document, Key, Body}) ->
     is_tuple(Key) andalso is_binary(Body);
 is_command({delete_document, Key}) ->
     is_tuple(Key);
+is_command({checkpoint, Values}) ->
+    is_map(Values);
 is_command(Other) ->
     Other =:= sweep.
 
@@ -483,7 +500,7 @@ append_row(Row, Stream, #head{no = No, seq = Seq, tip = Tip} = Head, Summary, Lo
     {Seq1, Full1} = erl_esdb_chunks:add(Row, Seq),
     {Order1, Full2} = erl_esdb_chunks:add(Row, Order),
     {_, Tip1} = maps:get(tip, Summary, {Tip, Tip}),
-    Head1 = Head#head{seq = Seq1, tip = Tip1},
+    Head1 = Head#head{seq = Seq1, tip = Tip1, signed = signed_from(Head, Tip1, Row)},
     Sealed = sealed(No, Full1) ++ sealed(0, Full2),
     Log1 = Log#log{
         streams = Streams#{Stream => Head1},
@@ -491,6 +508,10 @@ append_row(Row, Stream, #head{no = No, seq = Seq, tip = Tip} = Head, Summary, Lo
         chunks = maps:merge(Chunks, #{Key => Chunk || {chunk, Key, Chunk} <- Sealed})
     },
     {Sealed ++ [{stream, Stream, Head1}], Log1}.
+
+-spec signed_from(head(), tip(), #row{}) -> none | non_neg_integer().
+signed_from(#head{signed = none}, Tip, #row{version = Version}) when Tip =/= none -> Version;
+signed_from(#head{signed = Signed}, _Tip, _Row) -> Signed.
 
 -spec remember(#row{}, summary(), state()) -> state().
 remember(#row{stream = No, version = Version, count = Count}, Summary, Log) ->
@@ -507,7 +528,7 @@ head(Stream, #log{streams = Streams} = Log) when is_map_key(Stream, Streams) ->
 head(Stream, #log{tombs = Tombs, names = Names} = Log) when is_map_key(Stream, Tombs) ->
     {#head{no = No} = Head, Tombs1} = maps:take(Stream, Tombs),
     Log1 = Log#log{tombs = Tombs1, names = Names#{No => Stream}},
-    {Head#head{base = next(Head)}, [{no_tomb, Stream}], Log1};
+    {Head#head{base = next(Head), base_tip = Head#head.tip}, [{no_tomb, Stream}], Log1};
 head(Stream, #log{next_no = No, names = Names} = Log) ->
     Head = #head{no = No, seq = erl_esdb_chunks:new()},
     {Head, [], Log#log{next_no = No + 1, names = Names#{No => Stream}}}.
@@ -697,6 +718,25 @@ keep_metadata(Stream, Metadata, #log{metadata = All} = Log) ->
     case All of
         #{Stream := Metadata} -> {[], Log};
         #{} -> {[{metadata, Stream, Metadata}], Log#log{metadata = All#{Stream => Metadata}}}
+    end.
+
+%% ---- checkpoints: small values that change often, kept in the machine itself
+
+-spec checkpoints(checkpoints(), state()) -> {reply(), [effect()], state()}.
+checkpoints(Values, #log{checkpoints = Before} = Log) ->
+    Changed = maps:filter(fun(K, V) -> maps:get(K, Before, delete) =/= V end, Values),
+    Gone = [Key || Key := delete <- Changed],
+    Saved = maps:without(Gone, Changed),
+    After = maps:merge(maps:without(Gone, Before), Saved),
+    Effects = [{checkpoint, Saved, Gone} || map_size(Changed) > 0],
+    {ok, Effects, Log#log{checkpoints = After}}.
+
+-doc "What is kept under a key of a checkpoint.".
+-spec checkpoint(Key :: term(), state()) -> {ok, term()} | {error, not_found}.
+checkpoint(Key, #log{checkpoints = Checkpoints}) ->
+    case Checkpoints of
+        #{Key := Value} -> {ok, Value};
+        #{} -> {error, not_found}
     end.
 
 %% ---- queries on the machine itself
@@ -934,9 +974,18 @@ less(Left, Taken) when is_integer(Left), is_integer(Taken) -> Left - Taken.
 
 -doc "What is known of the stream with this head.".
 -spec describe(head()) -> info().
-describe(#head{no = No, first = First, base = Base, seq = Seq, tip = Tip} = Head) ->
+describe(#head{no = No, first = First, base = Base, seq = Seq} = Head) ->
     #row{epoch_us = Time} = erl_esdb_chunks:last(Seq),
-    #{no => No, first => First, base => Base, next => next(Head), epoch_us => Time, tip => Tip}.
+    #{
+        no => No,
+        first => First,
+        base => Base,
+        base_tip => Head#head.base_tip,
+        next => next(Head),
+        epoch_us => Time,
+        tip => Head#head.tip,
+        signed => Head#head.signed
+    }.
 
 -doc "The first version that is kept.".
 -spec first(head()) -> non_neg_integer().

@@ -1,0 +1,388 @@
+-module(erl_esdb_snapshots_SUITE).
+-moduledoc "Snapshots and their policies, row by row of the checklist.".
+
+-compile([export_all, nowarn_export_all]).
+
+-include_lib("stdlib/include/assert.hrl").
+-include_lib("proper/include/proper.hrl").
+-include("../include/erl_esdb.hrl").
+-include("../include/erl_esdb_telemetry.hrl").
+
+-import(erl_esdb_snapshots, [
+    save/4, save/5, load/2, load_at/3, list/2, delete/2, delete_at/3, exists/2, exists_at/3
+]).
+
+-define(S, <<"orders-1">>).
+
+suite() -> [{timetrap, {minutes, 3}}].
+
+engines() -> [{memory, #{engine => memory}}].
+
+all() -> [{group, Engine} || {Engine, _} <- engines()].
+
+groups() -> [{Engine, [], cases()} || {Engine, _} <- engines()].
+
+cases() ->
+    Functions = [atom_to_list(F) || {F, 1} <- ?MODULE:module_info(exports)],
+    [list_to_atom(F) || F <- Functions, [C, $_ | _] <- [F], lists:member(C, "abt")].
+
+init_per_group(Engine, Config) ->
+    {Engine, Options} = lists:keyfind(Engine, 1, engines()),
+    [{options, Options} | Config].
+
+end_per_group(_Engine, _Config) -> ok.
+
+init_per_testcase(_Case, Config) ->
+    [{store, erl_esdb_test:start_store(proplists:get_value(options, Config))} | Config].
+
+end_per_testcase(_Case, Config) ->
+    _ = erl_esdb:stop_store(store(Config)),
+    ok.
+
+store(Config) -> proplists:get_value(store, Config).
+
+versions(Snapshots) -> [Version || #snapshot{version = Version} <- Snapshots].
+
+%% ---- snapshots
+
+a_snp_01_save(Config) ->
+    ?assertEqual(ok, save(store(Config), ?S, 5, #{a => 1})),
+    {ok, Snapshot} = load(store(Config), ?S),
+    ?assertMatch(
+        #snapshot{stream_id = ?S, version = 5, data = #{a := 1}, metadata = M} when M =:= #{},
+        Snapshot
+    ).
+
+a_snp_02_save_with_metadata(Config) ->
+    ?assertEqual(ok, save(store(Config), ?S, 5, #{}, #{by => me})),
+    ?assertMatch({ok, #snapshot{metadata = #{by := me}}}, load(store(Config), ?S)).
+
+a_snp_03_the_same_version_is_replaced(Config) ->
+    ok = save(store(Config), ?S, 5, old),
+    ok = save(store(Config), ?S, 5, new),
+    ?assertMatch({ok, #snapshot{data = new}}, load_at(store(Config), ?S, 5)),
+    ?assertMatch({ok, [_]}, list(store(Config), ?S)).
+
+a_snp_04_the_time_is_in_milliseconds(Config) ->
+    Before = erlang:system_time(millisecond),
+    ok = save(store(Config), ?S, 5, data),
+    After = erlang:system_time(millisecond),
+    {ok, #snapshot{timestamp = Time}} = load(store(Config), ?S),
+    ?assert(Before =< Time andalso Time =< After).
+
+a_snp_05_any_term(Config) ->
+    Property = ?FORALL(Term, erl_esdb_data_gen:value(), begin
+        ok = save(store(Config), ?S, 0, Term),
+        {ok, #snapshot{data = Loaded}} = load(store(Config), ?S),
+        Loaded =:= Term
+    end),
+    erl_esdb_test:property(100, Property),
+    ok = save(store(Config), ?S, 1, #event{event_id = <<"e">>}),
+    ?assertMatch({ok, #snapshot{data = #event{event_id = <<"e">>}}}, load(store(Config), ?S)).
+
+a_snp_06_a_stream_without_events(Config) ->
+    ok = save(store(Config), ?S, 7, data),
+    ?assertNot(erl_esdb_streams:exists(store(Config), ?S)),
+    ?assertMatch({ok, #snapshot{version = 7}}, load(store(Config), ?S)).
+
+a_snp_07_load_takes_the_highest_version(Config) ->
+    [ok = save(store(Config), ?S, Version, Version) || Version <- [5, 15, 10]],
+    ?assertMatch({ok, #snapshot{version = 15, data = 15}}, load(store(Config), ?S)).
+
+a_snp_08_load_of_nothing(Config) ->
+    ok = save(store(Config), <<"orders-2">>, 1, data),
+    ?assertEqual({error, not_found}, load(store(Config), ?S)).
+
+a_snp_09_load_at(Config) ->
+    [ok = save(store(Config), ?S, Version, Version) || Version <- [5, 15]],
+    ?assertMatch({ok, #snapshot{version = 5, data = 5}}, load_at(store(Config), ?S, 5)),
+    ?assertEqual({error, not_found}, load_at(store(Config), ?S, 6)).
+
+a_snp_10_list_ascends(Config) ->
+    [ok = save(store(Config), ?S, Version, Version) || Version <- [20, 10, 30]],
+    ok = save(store(Config), <<"orders-10">>, 25, other),
+    {ok, Snapshots} = list(store(Config), ?S),
+    ?assertEqual([10, 20, 30], versions(Snapshots)),
+    ?assertEqual([10, 20, 30], [Data || #snapshot{data = Data} <- Snapshots]).
+
+a_snp_11_list_of_nothing(Config) ->
+    ?assertEqual({ok, []}, list(store(Config), ?S)).
+
+a_snp_12_delete(Config) ->
+    [ok = save(store(Config), ?S, Version, Version) || Version <- [1, 2]],
+    ok = save(store(Config), <<"orders-2">>, 3, other),
+    ?assertEqual(ok, delete(store(Config), ?S)),
+    ?assertNot(exists(store(Config), ?S)),
+    ?assertEqual({ok, []}, list(store(Config), ?S)),
+    ?assertEqual(ok, delete(store(Config), ?S)),
+    ?assert(exists(store(Config), <<"orders-2">>)).
+
+a_snp_13_delete_at(Config) ->
+    [ok = save(store(Config), ?S, Version, Version) || Version <- [1, 2, 3]],
+    ?assertEqual(ok, delete_at(store(Config), ?S, 2)),
+    ?assertEqual(ok, delete_at(store(Config), ?S, 2)),
+    {ok, Snapshots} = list(store(Config), ?S),
+    ?assertEqual([1, 3], versions(Snapshots)),
+    [ok = delete_at(store(Config), ?S, Version) || Version <- [1, 3]],
+    ?assertNot(exists(store(Config), ?S)).
+
+a_snp_14_exists(Config) ->
+    ok = save(store(Config), ?S, 4, data),
+    ?assert(exists(store(Config), ?S)),
+    ?assertNot(exists(store(Config), <<"orders-2">>)),
+    ?assert(exists_at(store(Config), ?S, 4)),
+    ?assertNot(exists_at(store(Config), ?S, 5)).
+
+a_snp_15_versions_of_more_than_ten_digits(Config) ->
+    Versions = [9_999_999_999, 10_000_000_000, 999_999_999_999, 1_000_000_000_000, 1 bsl 70],
+    [ok = save(store(Config), ?S, Version, Version) || Version <- lists:reverse(Versions)],
+    {ok, Snapshots} = list(store(Config), ?S),
+    ?assertEqual(Versions, versions(Snapshots)),
+    ?assertMatch({ok, #snapshot{version = V}} when V =:= 1 bsl 70, load(store(Config), ?S)).
+
+t_11_versions_sort_as_numbers(Config) ->
+    [ok = save(store(Config), ?S, Version, data) || Version <- [2, 10, 1, 100]],
+    {ok, Snapshots} = list(store(Config), ?S),
+    ?assertEqual([1, 2, 10, 100], versions(Snapshots)).
+
+t_13_the_payload_is_data(_Config) ->
+    ?assertEqual(
+        [stream_id, version, data, metadata, timestamp], record_info(fields, snapshot)
+    ).
+
+a_snp_16_telemetry_of_save(Config) ->
+    ok = erl_esdb_test:collect(?FUNCTION_NAME, store(Config)),
+    ok = save(store(Config), ?S, 3, <<"12345">>),
+    ok = save(store(Config), ?S, 4, #{a => 1}),
+    ok = erl_esdb_test:release(?FUNCTION_NAME),
+    Size = erlang:external_size(#{a => 1}),
+    [
+        {?SNAPSHOT_CREATED, M1, #{stream_id := ?S, version := 3}},
+        {?SNAPSHOT_CREATED, M2, #{stream_id := ?S, version := 4}}
+    ] = erl_esdb_test:collected(?FUNCTION_NAME),
+    ?assertMatch(#{size_bytes := 5, duration := D, system_time := _} when D >= 0, M1),
+    ?assertMatch(#{size_bytes := Size}, M2).
+
+a_snp_17_telemetry_of_load_alone(Config) ->
+    ok = save(store(Config), ?S, 3, <<"12345">>),
+    ok = erl_esdb_test:collect(?FUNCTION_NAME, store(Config)),
+    {ok, _} = load(store(Config), ?S),
+    {error, not_found} = load(store(Config), <<"orders-2">>),
+    {ok, _} = load_at(store(Config), ?S, 3),
+    {ok, _} = list(store(Config), ?S),
+    ok = erl_esdb_test:release(?FUNCTION_NAME),
+    ?assertMatch(
+        [{?SNAPSHOT_READ, #{size_bytes := 5, duration := _}, #{stream_id := ?S}}],
+        erl_esdb_test:collected(?FUNCTION_NAME)
+    ).
+
+a_snapshot_is_not_larger_than_a_document(Config) ->
+    Data = binary:copy(<<0>>, 16_777_216),
+    ?assertMatch({error, {document_too_large, _, 16_777_216}}, save(store(Config), ?S, 1, Data)),
+    ?assertNot(exists(store(Config), ?S)).
+
+a_misuse_is_an_error(Config) ->
+    Store = store(Config),
+    [
+        ?assertError(badarg, Call())
+     || Call <- [
+            fun() -> save(Store, ?S, -1, data) end,
+            fun() -> save(Store, ?S, 1.0, data) end,
+            fun() -> save(Store, orders, 1, data) end,
+            fun() -> save(Store, ?S, 1, data, no_map) end,
+            fun() -> save("store", ?S, 1, data) end,
+            fun() -> load(Store, orders) end,
+            fun() -> load_at(Store, ?S, last) end,
+            fun() -> list(Store, "orders") end,
+            fun() -> delete(Store, orders) end,
+            fun() -> delete_at(Store, ?S, any) end,
+            fun() -> exists(Store, 1) end,
+            fun() -> exists_at(Store, ?S, -1) end
+        ]
+    ].
+
+a_store_that_does_not_run_is_an_error(_Config) ->
+    Gone = {store_not_started, no_such_store},
+    ?assertEqual({error, Gone}, save(no_such_store, ?S, 1, data)),
+    ?assertEqual({error, Gone}, load(no_such_store, ?S)),
+    ?assertEqual({error, Gone}, load_at(no_such_store, ?S, 1)),
+    ?assertEqual({error, Gone}, list(no_such_store, ?S)),
+    ?assertEqual({error, Gone}, delete(no_such_store, ?S)),
+    ?assertEqual({error, Gone}, delete_at(no_such_store, ?S, 1)),
+    ?assertError({erl_esdb, Gone}, exists(no_such_store, ?S)),
+    ?assertError({erl_esdb, Gone}, exists_at(no_such_store, ?S, 1)),
+    ?assertEqual({error, Gone}, erl_esdb_snapshots:maybe_snapshot(no_such_store, ?S)).
+
+%% ---- the store module
+
+a_sns_01_put(Config) ->
+    Snapshot = #snapshot{stream_id = ?S, version = 3, data = #{a => 1}, timestamp = 7},
+    ?assertEqual(ok, erl_esdb_snapshots_store:put(store(Config), Snapshot)),
+    ?assertEqual(Snapshot, erl_esdb_snapshots_store:get(store(Config), ?S, 3)).
+
+a_sns_02_get_the_latest(Config) ->
+    Snapshots = [#snapshot{stream_id = ?S, version = V, timestamp = V} || V <- [3, 9, 5]],
+    ?assertEqual(undefined, erl_esdb_snapshots_store:get(store(Config), ?S)),
+    ?assertEqual(undefined, erl_esdb_snapshots_store:get_latest(store(Config), ?S)),
+    [ok = erl_esdb_snapshots_store:put(store(Config), Snapshot) || Snapshot <- Snapshots],
+    ?assertMatch(#snapshot{version = 9}, erl_esdb_snapshots_store:get(store(Config), ?S)),
+    ?assertMatch(#snapshot{version = 9}, erl_esdb_snapshots_store:get_latest(store(Config), ?S)).
+
+a_sns_03_by_version(Config) ->
+    Snapshot = #snapshot{stream_id = ?S, version = 3, data = data, timestamp = 7},
+    ok = erl_esdb_snapshots_store:put(store(Config), Snapshot),
+    ?assertEqual(undefined, erl_esdb_snapshots_store:get(store(Config), ?S, 4)),
+    ?assert(erl_esdb_snapshots_store:exists(store(Config), ?S, 3)),
+    ?assertNot(erl_esdb_snapshots_store:exists(store(Config), ?S, 4)),
+    ?assertEqual(ok, erl_esdb_snapshots_store:delete(store(Config), ?S, 3)),
+    ?assertNot(erl_esdb_snapshots_store:exists(store(Config), ?S, 3)).
+
+a_sns_04_by_stream(Config) ->
+    [
+        ok = erl_esdb_snapshots_store:put(
+            store(Config), #snapshot{stream_id = ?S, version = V, timestamp = V}
+        )
+     || V <- [3, 9, 5]
+    ],
+    {ok, Snapshots} = erl_esdb_snapshots_store:list(store(Config), ?S),
+    ?assertEqual([3, 5, 9], versions(Snapshots)),
+    ?assert(erl_esdb_snapshots_store:exists(store(Config), ?S)),
+    ?assertEqual(ok, erl_esdb_snapshots_store:delete(store(Config), ?S)),
+    ?assertNot(erl_esdb_snapshots_store:exists(store(Config), ?S)).
+
+%% Readers never see that a snapshot is being replaced by a newer one.
+b_load_while_snapshots_come_and_go(Config) ->
+    Store = store(Config),
+    ok = save(Store, ?S, 0, 0),
+    Write = fun() ->
+        [
+            begin
+                ok = save(Store, ?S, V, V),
+                ok = delete_at(Store, ?S, V - 1)
+            end
+         || V <- lists:seq(1, 300)
+        ],
+        done
+    end,
+    Read = fun() ->
+        [{ok, #snapshot{version = V, data = V}} = load(Store, ?S) || _ <- lists:seq(1, 300)],
+        done
+    end,
+    ?assertEqual([done, done, done], erl_esdb_test:concurrently([Write, Read, Read])).
+
+%% ---- policies
+
+count(#event{data = #{n := N}}, State) -> State#{sum => maps:get(sum, State, 0) + N}.
+
+count(Event, Sum, Factor) -> Sum + Factor * maps:get(n, Event#event.data).
+
+policy(Every, Keep) -> #{every => Every, keep => Keep, fold => {?MODULE, count, []}}.
+
+b_a_snapshot_is_made_when_it_is_due(Config) ->
+    Store = store(Config),
+    ok = erl_esdb_snapshots:set_policy(Store, <<"orders-*">>, policy(10, 2)),
+    {ok, 8} = erl_esdb_streams:append(Store, ?S, any, erl_esdb_test:events(9)),
+    ?assertEqual(not_due, erl_esdb_snapshots:maybe_snapshot(Store, ?S)),
+    {ok, 9} = erl_esdb_streams:append(Store, ?S, any, erl_esdb_test:events(9, 9)),
+    ?assertEqual({saved, 9}, erl_esdb_snapshots:maybe_snapshot(Store, ?S)),
+    ?assertEqual(not_due, erl_esdb_snapshots:maybe_snapshot(Store, ?S)),
+    ?assertMatch({ok, #snapshot{version = 9, data = #{sum := 45}}}, load(Store, ?S)),
+    %% Goes on from the snapshot: the events before it need not be there.
+    {ok, _} = erl_esdb_scavenge:scavenge(Store, ?S, #{before_version => 10}),
+    {ok, 3009} = erl_esdb_streams:append(Store, ?S, any, erl_esdb_test:events(10, 3009)),
+    ?assertEqual({saved, 3009}, erl_esdb_snapshots:maybe_snapshot(Store, ?S)),
+    Sum = lists:sum(lists:seq(0, 3009)),
+    ?assertMatch({ok, #snapshot{data = #{sum := Sum}}}, load(Store, ?S)).
+
+b_the_newest_snapshots_are_kept(Config) ->
+    Store = store(Config),
+    ok = erl_esdb_snapshots:set_policy(Store, ?S, policy(1, 3)),
+    [
+        begin
+            {ok, V} = erl_esdb_streams:append(Store, ?S, any, erl_esdb_test:events(1)),
+            {saved, V} = erl_esdb_snapshots:maybe_snapshot(Store, ?S)
+        end
+     || V <- lists:seq(0, 9)
+    ],
+    {ok, Kept} = list(Store, ?S),
+    ?assertEqual([7, 8, 9], versions(Kept)),
+    ok = erl_esdb_snapshots:set_policy(Store, ?S, maps:remove(keep, policy(1, 1))),
+    {ok, 10} = erl_esdb_streams:append(Store, ?S, any, erl_esdb_test:events(1)),
+    {saved, 10} = erl_esdb_snapshots:maybe_snapshot(Store, ?S),
+    {ok, All} = list(Store, ?S),
+    ?assertEqual([7, 8, 9, 10], versions(All)).
+
+b_the_fold_gets_its_arguments(Config) ->
+    Store = store(Config),
+    Policy = #{every => 1, fold => {?MODULE, count, [10]}, initial => 1000},
+    ok = erl_esdb_snapshots:set_policy(Store, <<"*">>, Policy),
+    {ok, 2} = erl_esdb_streams:append(Store, ?S, any, erl_esdb_test:events(3)),
+    {saved, 2} = erl_esdb_snapshots:maybe_snapshot(Store, ?S),
+    ?assertMatch({ok, #snapshot{data = 1030}}, load(Store, ?S)).
+
+b_the_closest_policy_holds(Config) ->
+    Store = store(Config),
+    Policies = #{
+        <<"*">> => policy(1, 1), <<"orders-*">> => policy(2, 1), <<"*-1">> => policy(3, 1)
+    },
+    [ok = erl_esdb_snapshots:set_policy(Store, P, Policy) || P := Policy <- Policies],
+    Of = fun(Stream) ->
+        {ok, {Pattern, #{every := _}}} = erl_esdb_snapshots:get_policy(Store, Stream),
+        Pattern
+    end,
+    ?assertEqual(<<"orders-*">>, Of(?S)),
+    ?assertEqual(<<"*-1">>, Of(<<"users-1">>)),
+    ?assertEqual(<<"*">>, Of(<<"users">>)),
+    {ok, Listed} = erl_esdb_snapshots:list_policies(Store),
+    ?assertEqual(lists:sort(maps:keys(Policies)), lists:sort(maps:keys(Listed))),
+    [ok = erl_esdb_snapshots:delete_policy(Store, P) || P := _ <- Policies],
+    ?assertEqual({error, not_found}, erl_esdb_snapshots:get_policy(Store, ?S)),
+    ?assertEqual(no_policy, erl_esdb_snapshots:maybe_snapshot(Store, ?S)).
+
+b_no_snapshot_without_the_events_for_it(Config) ->
+    Store = store(Config),
+    ok = erl_esdb_snapshots:set_policy(Store, <<"*">>, policy(3, 1)),
+    Missing = erl_esdb_snapshots:maybe_snapshot(Store, ?S),
+    ?assertEqual({error, {stream_not_found, ?S}}, Missing),
+    {ok, 9} = erl_esdb_streams:append(Store, ?S, any, erl_esdb_test:events(10)),
+    Options = #{before_version => 4, require_snapshot => false},
+    {ok, _} = erl_esdb_scavenge:scavenge(Store, ?S, Options),
+    Refused = erl_esdb_snapshots:maybe_snapshot(Store, ?S),
+    ?assertEqual({error, {events_removed, ?S, 0, 4}}, Refused),
+    ?assertNot(exists(Store, ?S)).
+
+b_policies_are_checked(Config) ->
+    Set = fun(Policy) -> erl_esdb_snapshots:set_policy(store(Config), <<"*">>, Policy) end,
+    Good = policy(10, 2),
+    ?assertEqual({error, {invalid_option, every, 0}}, Set(Good#{every => 0})),
+    ?assertEqual({error, {invalid_option, every, undefined}}, Set(maps:remove(every, Good))),
+    ?assertEqual({error, {invalid_option, keep, 0}}, Set(Good#{keep => 0})),
+    ?assertEqual({error, {invalid_option, fold, undefined}}, Set(maps:remove(fold, Good))),
+    Fun = fun(_, S) -> S end,
+    ?assertEqual({error, {invalid_option, fold, Fun}}, Set(Good#{fold => Fun})),
+    ?assertEqual({error, {invalid_option, evry, 1}}, Set(Good#{evry => 1})),
+    ?assertError(badarg, Set(no_map)),
+    ?assertError(badarg, erl_esdb_snapshots:set_policy(store(Config), order, Good)),
+    ?assertEqual({ok, #{}}, erl_esdb_snapshots:list_policies(store(Config))).
+
+b_the_pattern_language(_Config) ->
+    Matches = fun(Pattern, Name) ->
+        erl_esdb_stream_pattern:matches(erl_esdb_stream_pattern:compile(Pattern), Name)
+    end,
+    ?assert(Matches(<<"*">>, <<>>)),
+    ?assert(Matches(<<"a*c*e">>, <<"abcde">>)),
+    ?assertNot(Matches(<<"a*c*e">>, <<"abde">>)),
+    ?assertNot(Matches(<<"aa*aa">>, <<"aaa">>)),
+    ?assertNot(Matches(<<"a?c">>, <<"abc">>)),
+    ?assert(Matches(<<"a?c">>, <<"a?c">>)),
+    %% Against a definition by cases.
+    Letters = fun() -> ?LET(L, list(oneof("ab*")), list_to_binary(L)) end,
+    Name = ?LET(L, list(oneof("ab")), list_to_binary(L)),
+    Property = ?FORALL({P, N}, {Letters(), Name}, Matches(P, N) =:= naive(P, N)),
+    erl_esdb_test:property(500, Property).
+
+naive(<<>>, Name) -> Name =:= <<>>;
+naive(<<$*, P/binary>>, <<_, N/binary>> = Name) -> naive(P, Name) orelse naive(<<$*, P/binary>>, N);
+naive(<<$*, P/binary>>, <<>>) -> naive(P, <<>>);
+naive(<<C, P/binary>>, <<C, N/binary>>) -> naive(P, N);
+naive(_, _) -> false.
