@@ -42,13 +42,15 @@ the store ended during the call, it is not known whether a command was done.
 -doc "Of the log: from which position on, how many events, and which way.".
 -type window() :: {From :: non_neg_integer() | last, count(), direction()}.
 -doc """
-`hidden`: also what the metadata of a stream hides; default false. `verify`: see
+`hidden`: also what the metadata of a stream hides; default false. `copies`: also the events of link
+streams, where many streams are read; default true. `verify`: see
 `m:erl_esdb_integrity`.
 """.
 -type read_options() :: #{
     consistency => linearizable | read_your_writes | local,
     timeout => timeout(),
     hidden => boolean(),
+    copies => boolean(),
     verify => erl_esdb_integrity:mode(),
     decode => erl_esdb_json:codec(),
     archives => erl_esdb_archive_backend:backend(),
@@ -205,14 +207,20 @@ matching(Store, Query, {From, Count, Direction}, Options) ->
         true ?= are_indexed(Keys, Settings),
         Until = deadline(Options, Settings),
         Look = Options#{limit => min(?PAGE, Count), direction => Direction},
-        found_by(Store, {Keys, Mode, Compiled}, {From, Count}, Until, Look)
+        Found = found_by(Store, {Keys, Mode, Compiled}, {From, Count}, Until, Look),
+        erl_esdb_json:decode_all(Found, Options)
     else
         {error, Reason} ->
             {error, Reason};
         _ ->
             Keep = fun(Body) -> erl_esdb_query:matches(Body, Compiled) end,
-            search(Store, {fun(_) -> true end, Keep}, From, Count, Direction, Options)
+            Of = fun(Stream) -> is_wanted(Stream, Options) end,
+            search(Store, {Of, Keep}, From, Count, Direction, Options)
     end.
+
+-spec is_wanted(binary(), map()) -> boolean().
+is_wanted(Stream, #{copies := false}) -> not erl_esdb_event:are_copies(Stream);
+is_wanted(_Stream, _Options) -> true.
 
 -spec are_indexed([erl_esdb_index_keys:key()], erl_esdb_engine:settings()) -> boolean().
 are_indexed(Keys, Settings) ->
@@ -232,7 +240,12 @@ found_by(Store, {Keys, Mode, Query} = Asked, {From, Count}, Until, Look) ->
     maybe
         true ?= Count =/= 0 andalso From =/= -1,
         {ok, [_ | _] = Events} ?= erl_esdb_index:events_of(Store, Keys, Mode, Look1),
-        Matching = [Event || Event <- Events, erl_esdb_query:matches_event(Event, Query)],
+        Matching = [
+            Event
+         || #event{stream_id = Stream} = Event <- Events,
+            erl_esdb_query:matches_event(Event, Query),
+            is_wanted(Stream, Look)
+        ],
         Taken = at_most(Count, Matching),
         #{direction := Direction, limit := Page} = Look,
         Window = {next_to(lists:last(Events), Direction), less(Count, length(Taken))},

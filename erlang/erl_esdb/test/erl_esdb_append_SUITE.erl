@@ -453,6 +453,21 @@ condition_and_expectation(Config) ->
     ?assertEqual({ok, [?S]}, erl_esdb_streams:list_streams(Store)).
 
 %% A seat is taken once, though no two writers share a stream or an expectation.
+%% What a link writes is no other event: neither looked at nor refused for.
+condition_and_copies(Config) ->
+    Store = store(Config),
+    Booked = fun(Id) -> (id(Id))#{event_type => <<"Booked">>} end,
+    {ok, #append_result{position = P}} =
+        append(Store, ?S, any, [Booked(<<"a">>)], #{return => result}),
+    {ok, 0} = append(Store, <<"$link:bookings">>, any, [Booked(<<"a">>)]),
+    Booking = #{fail_if_events_match => [#{types => [<<"Booked">>]}], after_position => P},
+    ?assertEqual({ok, 1}, append(Store, ?S, any, ids([<<"b">>]), #{condition => Booking})),
+    {ok, 2} = append(Store, ?S, any, [Booked(<<"c">>)]),
+    ?assertEqual(
+        {error, {condition_failed, P + 3}},
+        append(Store, ?S, any, ids([<<"d">>]), #{condition => Booking})
+    ).
+
 condition_of_racers(Config) ->
     Store = store(Config),
     Seats = lists:seq(1, 10),
