@@ -101,10 +101,6 @@ step(Events, Next, Fun, Acc, Go) ->
 -doc "How many events to read next, when so many were asked for and these were there.".
 -spec next_size(pos_integer(), [event(), ...]) -> pos_integer().
 next_size(Size, Events) ->
-    Bytes = lists:sum([size_of(Event) || Event <- Events]),
+    Bytes = lists:sum([erl_esdb_event_segment:size_of(Event) || Event <- Events]),
     Fitting = ?BYTES * length(Events) div max(1, Bytes),
     max(1, min(Fitting, min(2 * Size, ?LARGEST))).
-
--spec size_of(event()) -> pos_integer().
-size_of(#event{data = Data, metadata = Metadata}) ->
-    erlang:external_size(Data) + erlang:external_size(Metadata).
