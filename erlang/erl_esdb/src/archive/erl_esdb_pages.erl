@@ -100,7 +100,7 @@ step(Events, Next, Fun, Acc, Go) ->
 
 -doc "How many events to read next, when so many were asked for and these were there.".
 -spec next_size(pos_integer(), [event(), ...]) -> pos_integer().
-next_size(Size, Events) ->
+next_size(Size, Events) when is_integer(Size) ->
     Bytes = lists:sum([erl_esdb_event_segment:size_of(Event) || Event <- Events]),
     Fitting = ?BYTES * length(Events) div max(1, Bytes),
     max(1, min(Fitting, min(2 * Size, ?LARGEST))).
