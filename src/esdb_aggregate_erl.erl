@@ -125,9 +125,12 @@ add({sum, Ints, Floats}, Number) -> {sum, Ints, Floats + Number}.
 total({sum, Ints, none}) -> Ints;
 total({sum, Ints, Floats}) -> nearest(Ints) + Floats.
 
-%% The float next to a number, of two the even one. Erlang's own conversion is that in release 29;
-%% before, integers of several words were rounded once for each of them. One word is rounded by the
-%% processor, with a bit that stands for all below it.
+-doc """
+The float next to a number, of two the even one; `badarith` where there is none.
+
+Erlang's own conversion is that in release 29; before, integers of several words were rounded once
+for each of them. One word is rounded by the processor, with a bit that stands for all below it.
+""".
 -spec nearest(number()) -> float().
 nearest(Float) when is_float(Float) -> Float;
 nearest(Int) when Int < 0 -> -nearest(-Int);

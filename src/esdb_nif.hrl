@@ -1,4 +1,4 @@
-%% What every `esdb_*_nif` module begins with: it loads its library, where there is one, and says so.
+%% What every `esdb_*_nif` module begins with: it loads its library, where there is one, and tells.
 %% The library replaces implementation/0 in place, so each module needs its own.
 
 %% Handed to the library, which refuses to load into code of another version.

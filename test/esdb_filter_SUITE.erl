@@ -691,7 +691,7 @@ packed_events_answer_as_maps(_Config) ->
                 lists:zip(Lists, Segments)
             )
     end),
-    holds(Property, 300).
+    holds(Property, 150).
 
 same_answers(Events, Packed, Predicate, Handle) ->
     lists:all(
@@ -869,8 +869,8 @@ questions() ->
             fun(#{event_id := <<C, _/binary>>}) -> C < $a end
         },
         {
-            {'or', [{exists, [metadata, ~"parents", 1]}, {lt, ~"insertions", 3}]},
-            fun(#{data := #{~"insertions" := N}}) -> N < 3 end
+            {'or', [{exists, [metadata, ~"parents", 1]}, {lt, ~"insertions", 500}]},
+            fun(#{data := #{~"insertions" := N}}) -> N < 500 end
         }
     ].
 

@@ -301,12 +301,12 @@ short_filters_do_not_block(_Config) ->
             {{Regex, Size}, fun() ->
                 Handle = regex(Regex),
                 Asked = Of(Size),
-                repeat(fun() -> esdb_filter_nif:regex_match(Asked, Handle) end, times(100))
+                repeat(fun() -> esdb_filter_nif:regex_match(Asked, Handle) end, times(40))
             end}
          || Regex <- Regexes, Size <- [90, 300, 1_000, 3_000, 33_000]
         ] ++
             [
-                {Call, fun() -> repeat(Fun, times(200)) end}
+                {Call, fun() -> repeat(Fun, times(80)) end}
              || {Call, Fun} <- [
                     {names, fun() -> esdb_filter_nif:count_matches(Names, regex(~"a[ab]{3}x")) end},
                     {wildcard, fun() -> esdb_filter_nif:match_indices(Names, ~"*a*b?a*") end},

@@ -13,7 +13,6 @@ and events, predicates and damaged segments for `esdb_segment_SUITE`.
 -define(M, esdb_segment_nif).
 -define(DICTIONARY, ~"amount tags placed paid sent order-17 actor a b c").
 
-cost(count, 1) -> cheap;
 cost(_, _) -> costly.
 
 %% -------- arguments

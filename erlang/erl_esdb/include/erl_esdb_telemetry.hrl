@@ -45,5 +45,8 @@
 -define(LINK_DELETED, [erl_esdb, link, deleted]).
 -define(LINK_STARTED, [erl_esdb, link, started]).
 -define(LINK_STOPPED, [erl_esdb, link, stopped]).
+-define(PERSISTENCE_WORKER_STARTED, [erl_esdb, persistence_worker, started]).
+-define(PERSISTENCE_WORKER_CYCLE, [erl_esdb, persistence_worker, cycle]).
+-define(PERSISTENCE_WORKER_FORCED, [erl_esdb, persistence_worker, forced]).
 
 -endif.

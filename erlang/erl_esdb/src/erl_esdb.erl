@@ -14,7 +14,8 @@ Without options a store lives in memory, until it is stopped or the node ends. T
 `erl_esdb` is started when it does not run.
 """.
 
--export([start_store/1, start_store/2, stop_store/1, which_stores/0, list_stores/0]).
+-export([start_store/1, start_store/2, stop_store/1, drop/1, which_stores/0, list_stores/0]).
+-export([join_cluster/1, join_cluster/2, join/2]).
 
 -include("erl_esdb.hrl").
 
@@ -68,6 +69,18 @@ with_start(Fun) ->
 -spec stop_store(atom()) -> ok | {error, not_found}.
 stop_store(Store) -> erl_esdb_sup:stop_store(Store).
 
+-doc """
+Stops a store and removes all that it has left, for good. What a store in memory held is gone when
+it is stopped. Errors: `not_found` where it does not run, or why its files cannot be removed.
+""".
+-spec drop(atom()) -> ok | {error, not_found | term()}.
+drop(Store) ->
+    maybe
+        {ok, Remove} ?= erl_esdb_engine:remover(Store),
+        ok ?= stop_store(Store),
+        Remove()
+    end.
+
 -doc "The stores that run on this node, sorted.".
 -spec which_stores() -> [atom()].
 which_stores() -> erl_esdb_sup:which_stores().
@@ -75,3 +88,31 @@ which_stores() -> erl_esdb_sup:which_stores().
 -doc "The same as `which_stores/0`.".
 -spec list_stores() -> [atom()].
 list_stores() -> which_stores().
+
+-doc """
+Has a store join the same store on a node that is found by itself. A store in memory lives on one
+node. Errors: as `join_cluster/2`.
+""".
+-spec join_cluster(Store :: atom()) -> {error, {not_clustered | store_not_started, atom()}}.
+join_cluster(Store) -> not_clustered(Store).
+
+-doc """
+Has a store join the same store on another node. A store in memory lives on one node.
+
+Errors: `{not_clustered, Store}`, `{store_not_started, Store}`.
+""".
+-spec join_cluster(Store :: atom(), node()) ->
+    {error, {not_clustered | store_not_started, atom()}}.
+join_cluster(Store, Node) when is_atom(Node) -> not_clustered(Store);
+join_cluster(_, _) -> error(badarg).
+
+-doc "The same as `join_cluster/2`.".
+-spec join(Store :: atom(), node()) -> {error, {not_clustered | store_not_started, atom()}}.
+join(Store, Node) -> join_cluster(Store, Node).
+
+-spec not_clustered(atom()) -> {error, {not_clustered | store_not_started, atom()}}.
+not_clustered(Store) ->
+    case erl_esdb_store:is_ready(Store) of
+        true -> {error, {not_clustered, Store}};
+        false -> {error, {store_not_started, Store}}
+    end.

@@ -33,6 +33,7 @@ start(_Type, _Args) ->
         ok ?= erl_esdb_config:check_environment(),
         %% From here on erl_esdb_telemetry sees the library where there is one.
         _ = code:ensure_loaded(telemetry),
+        ok = erl_esdb_telemetry:set_aliases(erl_esdb_config:get_env(telemetry_aliases, false)),
         ok = lists:foreach(
             fun attach/1, erl_esdb_config:get_env(telemetry_handlers, [logger])
         ),
@@ -45,6 +46,7 @@ detach_unless({ok, Pid}) ->
     {ok, Pid};
 detach_unless({error, Reason}) ->
     _ = erl_esdb_telemetry:detach_logger(),
+    ok = erl_esdb_telemetry:set_aliases(false),
     {error, Reason}.
 
 -spec supervised() -> {ok, pid()} | {error, term()}.
@@ -69,6 +71,7 @@ prep_stop(State) ->
 stop(_State) ->
     erl_esdb_telemetry:emit(?STORE_STOPPED, now_ms(), #{reason => normal}),
     _ = erl_esdb_telemetry:detach_logger(),
+    ok = erl_esdb_telemetry:set_aliases(false),
     erl_esdb_sup:open().
 
 -spec emit_started() -> ok.

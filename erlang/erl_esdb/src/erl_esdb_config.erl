@@ -18,7 +18,31 @@ Configuration: the application's environment and the options of a store.
 | `max_event_size` | 16 MiB | bytes of an event, encoded |
 | `max_batch_size` | 64 MiB | bytes of an append, encoded |
 | `max_batch_events` | 100,000 | events of an append |
-| `writer_pool_size`, `reader_pool_size`, `gateway_pool_size` | 10, 10, 1 | |
+| `max_queue` | 10,000 | commands that wait for the store; more are `overloaded` |
+| `idempotence_window` | 100,000 | ids by which appends that are sent twice are recognised |
+| `idempotence_appends` | 1000 | the latest appends of a stream for which they are |
+| `condition_window` | 100,000 | the latest appends a condition is checked against at once |
+| `indexes` | `event_id`, `type`, `tag`, `causation`, `correlation` | see `m:erl_esdb_index` |
+| `integrity` | `disabled` | keys, to sign events with: see `m:erl_esdb_integrity` |
+| `codec` | `none` | `json` stores the data of events as JSON text: `m:erl_esdb_json` |
+| `persistence_interval` | 5000 | milliseconds: `m:erl_esdb_persistence_worker` |
+| `writer_pool_size`, `reader_pool_size`, `gateway_pool_size` | 10, 10, 1 | taken, not used here |
+
+| key of the application | default | |
+|---|---|---|
+| `stores` | `[]` | the stores that start with the application, with their options |
+| `default_timeout` | 5000 | what stores have as `timeout` |
+| `writer_pool_size`, `reader_pool_size`, `gateway_pool_size` | 10, 10, 1 | the same of stores |
+| `writer_idle_timeout_ms` | 10,000 | of the processes of `m:erl_esdb_streams_writer` |
+| `reader_idle_timeout_ms` | 10,000 | of the processes of `m:erl_esdb_streams_reader` |
+| `persistence_interval` | 5000 | what stores have as `persistence_interval` |
+| `telemetry_handlers` | `[logger]` | which handlers are attached |
+| `telemetry_aliases` | `false` | second names of events: `m:erl_esdb_telemetry` |
+| `health_probe_interval`, `health_probe_timeout` | 2000, 1000 | clusters |
+| `health_failure_threshold` | 3 | clusters |
+| `health_probe_type` | `rpc` | clusters; or `ping`, `khepri`, `deep` |
+| `consistency_check_interval` | 5000 | clusters |
+| `discovery`, `discovery_port`, `multicast_addr`, `broadcast_interval` | | clusters |
 
 The options of a store are a list of pairs or a map. What is not known of a store goes to its
 `options`, with a warning when the store starts; an unknown key of the application is refused by
@@ -35,35 +59,27 @@ name when it starts. So is a value that cannot be: `{invalid_option, Key, Value}
 
 -define(APP, erl_esdb).
 -define(MIB, 1_048_576).
+%% The longest name of a store: those of its processes begin with up to 28 characters more.
+-define(MAX_NAME, 200).
+%% The longest time that a process can wait.
+-define(MAX_INTERVAL, 16#FFFFFFFF).
 
-%% Keys of the application's environment.
--define(KEYS, [
-    stores,
-    default_timeout,
-    writer_pool_size,
-    reader_pool_size,
-    gateway_pool_size,
-    writer_idle_timeout_ms,
-    reader_idle_timeout_ms,
-    health_probe_interval,
-    health_probe_timeout,
-    health_failure_threshold,
-    health_probe_type,
-    consistency_check_interval,
-    persistence_interval,
-    telemetry_handlers,
-    discovery,
-    discovery_port,
-    multicast_addr,
-    broadcast_interval,
-    %% set by OTP
-    included_applications
-]).
 -define(FIELDS, [
     data_dir, mode, timeout, writer_pool_size, reader_pool_size, gateway_pool_size
 ]).
 -define(OPTIONS, [
-    engine, max_event_size, max_batch_size, max_batch_events, persistence_interval
+    engine,
+    max_event_size,
+    max_batch_size,
+    max_batch_events,
+    max_queue,
+    idempotence_window,
+    idempotence_appends,
+    condition_window,
+    persistence_interval,
+    indexes,
+    integrity,
+    codec
 ]).
 
 -doc "How a store is to be started.".
@@ -126,7 +142,8 @@ is_proper([_ | Rest]) -> is_proper(Rest);
 is_proper(Rest) -> Rest =:= [].
 
 -spec is_name(term()) -> boolean().
-is_name(Store) -> is_atom(Store) andalso Store =/= undefined.
+is_name(Store) ->
+    is_atom(Store) andalso Store =/= undefined andalso length(atom_to_list(Store)) =< ?MAX_NAME.
 
 %% The options of a store that the environment names.
 -spec named(atom()) -> {ok, map()} | {error, not_found | invalid()}.
@@ -242,12 +259,42 @@ available(Name, Module) ->
 -spec settings(store_config()) -> {ok, erl_esdb_engine:settings()} | {error, invalid()}.
 settings(#store_config{timeout = Timeout, options = Given}) ->
     Defaults = #{
-        max_event_size => 16 * ?MIB, max_batch_size => 64 * ?MIB, max_batch_events => 100_000
+        max_event_size => 16 * ?MIB,
+        max_batch_size => 64 * ?MIB,
+        max_batch_events => 100_000,
+        max_queue => 10_000,
+        idempotence_window => 100_000,
+        idempotence_appends => 1000,
+        condition_window => 100_000
     },
-    Settings = maps:merge(Defaults, maps:with(maps:keys(Defaults), Given)),
-    case [{Key, Value} || Key := Value <- Settings, not is_positive(Value)] of
-        [] -> {ok, Settings#{timeout => Timeout}};
+    Settings = maps:merge(Defaults, maps:with([codec | maps:keys(Defaults)], Given)),
+    Indexes = maps:get(indexes, Given, erl_esdb_index_keys:kinds()),
+    All = maps:merge(Settings#{indexes => Indexes}, maps:with([persistence_interval], Given)),
+    case [{Key, Value} || Key := Value <- All, not is_option(Key, Value)] of
+        [] -> signing(Given, Settings#{timeout => Timeout, indexes => lists:usort(Indexes)});
         [{Key, Value} | _] -> {error, {invalid_option, Key, Value}}
+    end.
+
+-spec is_option(atom(), term()) -> boolean().
+is_option(codec, Codec) -> Codec =:= json orelse Codec =:= none;
+is_option(persistence_interval, Interval) -> is_interval(Interval);
+is_option(indexes, Kinds) -> are_indexes(Kinds);
+is_option(_, Value) -> is_positive(Value).
+
+-spec is_interval(term()) -> boolean().
+is_interval(Value) -> is_positive(Value) andalso Value =< ?MAX_INTERVAL.
+
+-spec are_indexes(term()) -> boolean().
+are_indexes(Kinds) ->
+    is_proper(Kinds) andalso lists:all(fun erl_esdb_index_keys:is_kind/1, Kinds).
+
+%% The value may have a key in it: it is not told.
+-spec signing(map(), erl_esdb_engine:settings()) ->
+    {ok, erl_esdb_engine:settings()} | {error, {invalid_option, integrity, term()}}.
+signing(Given, Settings) ->
+    case erl_esdb_chain:keys(maps:get(integrity, Given, disabled)) of
+        {ok, Keys} -> {ok, Settings#{integrity => Keys}};
+        {error, Reason} -> {error, {invalid_option, integrity, Reason}}
     end.
 
 -spec is_positive(term()) -> boolean().
@@ -287,23 +334,48 @@ warn_mode(Store, Mode) ->
 warn_unknown(_Store, []) -> ok;
 warn_unknown(Store, Keys) -> ?LOG_WARNING("store ~tp: unknown options ~tp", [Store, Keys]).
 
--doc "Whether the environment has known keys only, and entries of stores that are such.".
+-doc "Whether the environment has known keys only, values that can be, and stores that are such.".
 -spec check_environment() -> ok | {error, {unknown_config_key, atom()} | invalid()}.
 check_environment() ->
+    Given = [Pair || {Key, _} = Pair <- application:get_all_env(?APP), Key =/= stores],
+    Known = keys(),
+    Unknown = [{unknown_config_key, Key} || {Key, _} <- Given, not is_map_key(Key, Known)],
+    Wrong = [
+        {invalid_option, Key, Value}
+     || {Key, Value} <- Given, is_map_key(Key, Known), not (maps:get(Key, Known))(Value)
+    ],
     maybe
-        ok ?= check_keys([Key || {Key, _} <- application:get_all_env(?APP)] -- ?KEYS),
-        ok ?= check_handlers(get_env(telemetry_handlers, [])),
+        [] ?= Unknown ++ Wrong,
         {ok, Entries} ?= stores(),
         hd([{error, Reason} || {error, Reason} <- Entries] ++ [ok])
+    else
+        [Reason | _] -> {error, Reason};
+        {error, Reason} -> {error, Reason}
     end.
 
--spec check_keys(Unknown :: [atom()]) -> ok | {error, {unknown_config_key, atom()}}.
-check_keys([]) -> ok;
-check_keys([Key | _]) -> {error, {unknown_config_key, Key}}.
-
--spec check_handlers(term()) -> ok | {error, invalid()}.
-check_handlers(Handlers) ->
-    case is_proper(Handlers) of
-        true -> ok;
-        false -> {error, {invalid_option, telemetry_handlers, Handlers}}
-    end.
+%% Keys of the application's environment besides `stores', and what their values can be.
+-spec keys() -> #{atom() => fun((term()) -> boolean())}.
+keys() ->
+    Any = fun(_) -> true end,
+    #{
+        default_timeout => fun erl_esdb_store:is_timeout/1,
+        writer_pool_size => fun is_positive/1,
+        reader_pool_size => fun is_positive/1,
+        gateway_pool_size => fun is_positive/1,
+        writer_idle_timeout_ms => fun is_interval/1,
+        reader_idle_timeout_ms => fun is_interval/1,
+        health_probe_interval => fun is_interval/1,
+        health_probe_timeout => fun is_interval/1,
+        health_failure_threshold => fun is_positive/1,
+        health_probe_type => fun(Type) -> lists:member(Type, [ping, rpc, khepri, deep]) end,
+        consistency_check_interval => fun is_interval/1,
+        persistence_interval => fun is_interval/1,
+        telemetry_handlers => fun is_proper/1,
+        telemetry_aliases => fun erlang:is_boolean/1,
+        discovery => Any,
+        discovery_port => fun(Port) -> is_positive(Port) andalso Port < 65_536 end,
+        multicast_addr => Any,
+        broadcast_interval => fun is_interval/1,
+        %% set by OTP
+        included_applications => Any
+    }.

@@ -80,9 +80,9 @@ handle_cast(_, State) ->
 handle_info({{engine, Sup}, _, process, _, Reason}, State) ->
     #{Sup := Watched} = State,
     {noreply, State#{Sup := engine_down(Reason, Watched)}};
-handle_info({{supervisor, Sup}, _, process, Sup, _Reason}, State) ->
+handle_info({{supervisor, Sup}, _, process, Sup, Reason}, State) ->
     {Watched, State1} = maps:take(Sup, State),
-    supervisor_down(settled(Sup, Watched)),
+    supervisor_down(has_given_up(Sup, Reason), settled(Sup, Watched)),
     {noreply, State1};
 handle_info(_, State) ->
     {noreply, State}.
@@ -96,7 +96,8 @@ terminate(_Reason, State) ->
 -spec last(pid(), #watched{}) -> ok.
 last(Sup, Watched) ->
     receive
-        {{supervisor, Sup}, _, process, Sup, _} -> supervisor_down(settled(Sup, Watched))
+        {{supervisor, Sup}, _, process, Sup, Reason} ->
+            supervisor_down(has_given_up(Sup, Reason), settled(Sup, Watched))
     end.
 
 -spec watched(atom(), life(), state()) -> state().
@@ -107,6 +108,9 @@ watched(Store, #{supervisor := Sup, engine := Engine} = Life, State) ->
             #{} -> monitor(process, Sup, [{tag, {supervisor, Sup}}])
         end,
     Ref = monitor(process, Engine, [{tag, {engine, Sup}}]),
+    %% A monitor may still be on its way when a message to somebody else has arrived. This is
+    %% answered behind it: so it is told why an engine ended that is killed at once by who was told.
+    _ = is_process_alive(Engine),
     State#{Sup => #watched{store = Store, life = Life, engine = Ref}}.
 
 %% An engine whose supervisor has started the next one, or has ended, has ended too: the news of it
@@ -127,11 +131,17 @@ engine_down(Down, #watched{store = Store, life = Life} = Watched) ->
     tell(?STORE_STOPPED, #{uptime_ms => Uptime}, #{store_id => Store, reason => Reason}),
     Watched#watched{engine = undefined, reason = Reason}.
 
-%% A supervisor says `shutdown' when it was told to end and when it gave up: the engine knows which.
--spec supervisor_down(#watched{}) -> ok.
-supervisor_down(#watched{reason = shutdown}) ->
+%% A supervisor says `shutdown' when it was told to end and when it gave up. One that was killed is
+%% started again.
+-spec has_given_up(pid(), term()) -> boolean().
+has_given_up(Sup, Reason) ->
+    not erl_esdb_engine:was_stopped(Sup) andalso Reason =:= shutdown andalso
+        erl_esdb_sup:state() =:= open.
+
+-spec supervisor_down(GaveUp :: boolean(), #watched{}) -> ok.
+supervisor_down(false, _) ->
     ok;
-supervisor_down(#watched{store = Store, reason = Reason}) ->
+supervisor_down(true, #watched{store = Store, reason = Reason}) ->
     ?LOG_ERROR("store ~tp ended too often and is not started again; the last time: ~tP", [
         Store, Reason, 30
     ]),

@@ -9,12 +9,18 @@ where the store cannot be reached, and `error(badarg)` for arguments of a wrong 
 the store ended during the call, it is not known whether a command was done.
 """.
 
--export([check_append/5, append/5, read/6, read_log/5, read_log_end/3, read_by_types/3]).
--export([info/2, streams/1, next_position/1]).
--export([delete/2, truncate/3]).
+-export([append/5, append_many/3]).
+-export([read/6, read_log/5, read_log_end/3, read_log_end/4]).
+-export([read_category/6, read_by_types/4, read_by_tags/5, matching/4]).
+-export([info/2, info/3, streams/1, names/2, next_position/1, next_position/2]).
+-export([delete/2, delete/3, truncate/3, truncate/4]).
+-export([set_metadata/4, get_metadata/3, scavengeable/2, tip/2]).
 -export([put_document/3, get_document/2, delete_document/2, list_documents/3]).
--export([is_ready/1, is_timeout/1]).
--export_type([failure/0, count/0, read_options/0, append_options/0]).
+-export([checkpoint/2, save_checkpoints/2]).
+-export([is_ready/1, get_store/1, get_leader/1, is_timeout/1]).
+%% What takes several looks or commands, in one time.
+-export([engine/1, command/5, timeout/2, deadline/2, left/1, limit/3]).
+-export_type([failure/0, count/0, window/0, read_options/0, names_options/0, deadline/0]).
 
 -include("erl_esdb.hrl").
 
@@ -23,6 +29,8 @@ the store ended during the call, it is not known whether a command was done.
 -define(PAGE, 1000).
 %% Bytes of a stream's name: it is kept in RAM, in a key.
 -define(MAX_STREAM_ID, 65_536).
+%% Names that are listed where no limit is given.
+-define(NAMES, 1000).
 %% Bytes of a document, packed.
 -define(MAX_DOCUMENT, 16_777_216).
 %% The longest time that `receive` takes.
@@ -30,10 +38,31 @@ the store ended during the call, it is not known whether a command was done.
 
 -type failure() :: {store_not_started | timeout | no_quorum | overloaded, Store :: atom()}.
 -type count() :: non_neg_integer() | infinity.
+-doc "Of the log: from which position on, how many events, and which way.".
+-type window() :: {From :: non_neg_integer() | last, count(), direction()}.
+-doc """
+`hidden`: also what the metadata of a stream hides; default false. `verify`: see
+`m:erl_esdb_integrity`.
+""".
 -type read_options() :: #{
-    consistency => linearizable | read_your_writes | local, timeout => timeout(), _ => _
+    consistency => linearizable | read_your_writes | local,
+    timeout => timeout(),
+    hidden => boolean(),
+    verify => erl_esdb_integrity:mode(),
+    decode => erl_esdb_json:codec(),
+    archives => erl_esdb_archive_backend:backend(),
+    _ => _
 }.
--type append_options() :: #{return => version | result, timeout => timeout(), _ => _}.
+-type names_options() :: #{
+    prefix => binary(),
+    pattern => binary(),
+    from => binary(),
+    limit => pos_integer() | infinity,
+    timeout => timeout(),
+    _ => _
+}.
+-doc "In monotonic milliseconds.".
+-type deadline() :: integer() | infinity.
 
 -doc "Whether the store can be used.".
 -spec is_ready(atom()) -> boolean().
@@ -43,63 +72,41 @@ is_ready(Store) ->
         {error, _} -> false
     end.
 
+-doc "The name of a store: itself.".
+-spec get_store(Store) -> Store when Store :: atom().
+get_store(Store) when is_atom(Store) -> Store;
+get_store(_) -> error(badarg).
+
+-doc """
+The node that orders the appends of a store: this one, for a store that lives on one node. Errors:
+`not_started`.
+""".
+-spec get_leader(Store :: atom()) -> {ok, node()} | {error, not_started}.
+get_leader(Store) ->
+    case is_ready(Store) of
+        true -> {ok, node()};
+        false -> {error, not_started}
+    end.
+
 %% ---- streams
 
--doc "Raises `badarg` where arguments of `append/5` have a wrong shape.".
--spec check_append(term(), term(), term(), term(), term()) -> ok.
-check_append(Store, Stream, Expected, Events, Options) ->
-    _ = expected(Expected),
-    ok = check(is_atom(Store) andalso is_binary(Stream) andalso is_map(Options)),
-    _ = timeout(Options, #{timeout => infinity}),
-    ok = check(lists:member(maps:get(return, Options, version), [version, result])),
-    check(is_proper(Events)).
-
 -doc "See `erl_esdb_streams:append/5`.".
--spec append(atom(), binary(), term(), [new_event() | event()], append_options()) ->
+-spec append(atom(), binary(), term(), [new_event() | event()], erl_esdb_append:options()) ->
     {ok, append_result()} | {error, term()}.
 append(Store, Stream, Expected, Events, Options) ->
-    ok = check_append(Store, Stream, Expected, Events, Options),
-    maybe
-        {ok, Engine, Handle, Settings} ?= engine(Store),
-        ok ?= limit(stream_id_too_long, byte_size(Stream), ?MAX_STREAM_ID),
-        ok ?= limit(too_many_events, length(Events), max_batch_events, Settings),
-        {ok, Bodies} ?= erl_esdb_event:bodies(Events),
-        {ok, Packed} ?= pack(Bodies, Settings),
-        Summary = #{count => length(Bodies), epoch_us => erlang:system_time(microsecond)},
-        Command = {append, Stream, expected(Expected), Packed, Summary},
-        Timeout = timeout(Options, Settings),
-        {ok, {Version, Position, Count}} ?= command(Store, Engine, Handle, Command, Timeout),
-        {ok, #append_result{version = Version, position = Position, count = Count}}
-    end.
+    erl_esdb_append:append(Store, Stream, Expected, Events, Options).
 
-%% Sizes are counted before the first event is encoded: bodies that share a large binary take its
-%% size once, encoded they take it once each.
--spec pack([erl_esdb_event:body()], erl_esdb_engine:settings()) ->
-    {ok, binary()} | {error, term()}.
-pack(Bodies, Settings) ->
-    Sizes = [erl_esdb_batch:term_size(Body) || Body <- Bodies],
-    maybe
-        ok ?= limit(event_too_large, lists:max([0 | Sizes]), max_event_size, Settings),
-        ok ?= limit(batch_too_large, lists:sum(Sizes), max_batch_size, Settings),
-        {ok, erl_esdb_batch:pack(Bodies)}
-    end.
+-doc "See `erl_esdb_streams:append_many/3`.".
+-spec append_many(atom(), [erl_esdb_append:given()], erl_esdb_append:options()) ->
+    {ok, #{binary() => append_result()}} | {error, term()}.
+append_many(Store, Parts, Options) ->
+    erl_esdb_append:append_many(Store, Parts, Options).
 
--spec limit(atom(), non_neg_integer(), atom(), erl_esdb_engine:settings()) ->
-    ok | {error, {atom(), non_neg_integer(), pos_integer()}}.
-limit(Error, Size, Limit, Settings) -> limit(Error, Size, maps:get(Limit, Settings)).
-
+-doc false.
 -spec limit(Error, non_neg_integer(), pos_integer()) ->
     ok | {error, {Error, non_neg_integer(), pos_integer()}}.
 limit(Error, Size, Max) when Size > Max -> {error, {Error, Size, Max}};
 limit(_Error, _Size, _Max) -> ok.
-
--spec expected(term()) -> erl_esdb_log:expected().
-expected(any) -> ?ANY_VERSION;
-expected(no_stream) -> ?NO_STREAM;
-expected(stream_exists) -> ?STREAM_EXISTS;
-expected(Version) when is_integer(Version), Version >= ?ANY_VERSION -> Version;
-expected(?STREAM_EXISTS) -> ?STREAM_EXISTS;
-expected(_) -> error(badarg).
 
 -doc "See `erl_esdb_streams:read/6`. `last` begins backward with the newest event.".
 -spec read(
@@ -109,14 +116,20 @@ read(Store, Stream, From, Count, Direction, Options) ->
     ok = check(is_binary(Stream) andalso is_window(From, Count, Direction)),
     ok = check_options(Options),
     maybe
-        {ok, Engine, Handle, _} ?= engine(Store),
+        {ok, Engine, Handle, Settings} ?= engine(Store),
         {ok, Pieces} ?=
             named(Store, Engine:read(Handle, Stream, From, Count, Direction, Options)),
-        events(Pieces, Direction)
+        {ok, Events} ?= events(Pieces, Direction),
+        Keys = maps:get(integrity, Settings, disabled),
+        Checked = erl_esdb_integrity:check(Store, Keys, Stream, Events, mode(Options)),
+        erl_esdb_json:decode_all(Checked, Options)
     else
         {error, stream_not_found} -> {error, {stream_not_found, Stream}};
         {error, Reason} -> {error, Reason}
     end.
+
+-spec mode(read_options()) -> erl_esdb_integrity:mode().
+mode(Options) -> maps:get(verify, Options, skip_legacy).
 
 -doc "See `erl_esdb_streams:read_log/5`.".
 -spec read_log(atom(), non_neg_integer() | last, count(), direction(), read_options()) ->
@@ -127,70 +140,225 @@ read_log(Store, From, Count, Direction, Options) ->
     maybe
         {ok, Engine, Handle, _} ?= engine(Store),
         {ok, Pieces} ?= named(Store, Engine:read_log(Handle, From, Count, Direction, Options)),
-        events(Pieces, Direction)
+        erl_esdb_json:decode_all(events(Pieces, Direction), Options)
     end.
 
--doc "The newest `Count` events of all streams, downwards, without the last `Skip` positions.".
+-doc "The same as `read_log_end/4` without options.".
 -spec read_log_end(atom(), Skip :: non_neg_integer(), count()) ->
     {ok, [event()]} | {error, term()}.
-read_log_end(Store, Skip, Count) ->
+read_log_end(Store, Skip, Count) -> read_log_end(Store, Skip, Count, #{}).
+
+-doc "The newest `Count` events of all streams, downwards, without the last `Skip` positions.".
+-spec read_log_end(atom(), Skip :: non_neg_integer(), count(), read_options()) ->
+    {ok, [event()]} | {error, term()}.
+read_log_end(Store, Skip, Count, Options) ->
     ok = check(is_window(Skip, Count, backward)),
-    case next_position(Store) of
-        {ok, Next} when Skip < Next -> read_log(Store, Next - Skip - 1, Count, backward, #{});
+    ok = check_options(Options),
+    case next_position(Store, Options) of
+        {ok, Next} when Skip < Next -> read_log(Store, Next - Skip - 1, Count, backward, Options);
         {ok, _} -> {ok, []};
         {error, Reason} -> {error, Reason}
     end.
 
--doc "The first `Count` events of these types in the order of positions; no types means all.".
--spec read_by_types(atom(), [binary()], count()) -> {ok, [event()]} | {error, term()}.
-read_by_types(Store, Types, Count) ->
-    ok = check(is_proper(Types) andalso lists:all(fun is_binary/1, Types)),
-    ok = check(is_window(0, Count, forward)),
-    Wanted = maps:from_keys(Types, true),
-    Keep = fun(Body) -> Types =:= [] orelse is_map_key(erl_esdb_event:type(Body), Wanted) end,
-    maybe
-        {ok, Engine, Handle, _} ?= engine(Store),
-        Page = fun(From) ->
-            named(Store, Engine:read_log(Handle, From, ?PAGE, forward, #{}))
-        end,
-        search(Page, Keep, 0, {Count, []})
+-doc "The first events of these types in the order of positions; no types means all.".
+-spec read_by_types(atom(), [binary()], window(), read_options()) ->
+    {ok, [event()]} | {error, term()}.
+read_by_types(Store, Types, Window, Options) ->
+    matching(Store, [#{types => Types}], Window, Options).
+
+-doc "See `erl_esdb_streams:read_by_tags/4`.".
+-spec read_by_tags(atom(), [binary()], any | all, window(), read_options()) ->
+    {ok, [event()]} | {error, term()}.
+read_by_tags(Store, Tags, Which, Window, Options) ->
+    ok = check(is_proper(Tags) andalso lists:all(fun is_binary/1, Tags)),
+    case {Which, Tags} of
+        {all, [_ | _]} -> matching(Store, [#{tags => Tags}], Window, Options);
+        {any, [_ | _]} -> matching(Store, [#{tags => [Tag]} || Tag <- Tags], Window, Options);
+        {_, []} when Which =:= any; Which =:= all -> nothing(Store, Window, Options);
+        _ -> error(badarg)
     end.
 
--type found() :: {Left :: count(), [event()]}.
+%% As it would be answered if there were no event.
+-spec nothing(atom(), window(), read_options()) -> {ok, []} | {error, term()}.
+nothing(Store, {From, Count, Direction}, Options) ->
+    ok = check(is_window(From, Count, Direction)),
+    read_log(Store, 0, 0, forward, Options).
+
+-doc """
+The events that match a query, in the order of positions: from a position on, so many, forward or
+backward.
+
+The index of types and tags says where to look (`m:erl_esdb_index`). Where a query has an item that
+every event matches, or the store keeps no such index, the log is read page by page. Where that
+takes longer than the time allowed the answer is `{error, {timeout, Store}}`.
+""".
+-spec matching(atom(), erl_esdb_query:query(), window(), read_options()) ->
+    {ok, [event()]} | {error, term()}.
+matching(Store, Query, {From, Count, Direction}, Options) ->
+    ok = check(erl_esdb_query:is_query(Query) andalso is_window(From, Count, Direction)),
+    ok = check_options(Options),
+    Compiled = erl_esdb_query:compile(Query),
+    maybe
+        {ok, Keys, Mode} ?= erl_esdb_query:keys(Query),
+        {ok, _, _, Settings} ?= engine(Store),
+        true ?= are_indexed(Keys, Settings),
+        Until = deadline(Options, Settings),
+        Look = Options#{limit => min(?PAGE, Count), direction => Direction},
+        Found = found_by(Store, {Keys, Mode, Compiled}, {From, Count}, Until, Look),
+        erl_esdb_json:decode_all(Found, Options)
+    else
+        {error, Reason} ->
+            {error, Reason};
+        _ ->
+            Keep = fun(Body) -> erl_esdb_query:matches(Body, Compiled) end,
+            search(Store, {fun(_) -> true end, Keep}, From, Count, Direction, Options)
+    end.
+
+-spec are_indexed([erl_esdb_index_keys:key()], erl_esdb_engine:settings()) -> boolean().
+are_indexed(Keys, Settings) ->
+    Kinds = maps:get(indexes, Settings, []),
+    lists:all(fun({Kind, _}) -> lists:member(Kind, Kinds) end, Keys).
+
+%% The index finds all that may match, and some more.
+-spec found_by(
+    atom(),
+    {[erl_esdb_index_keys:key()], any | all, erl_esdb_query:compiled()},
+    {From :: integer() | last, count()},
+    deadline(),
+    erl_esdb_index:options()
+) -> {ok, [event()]} | {error, term()}.
+found_by(Store, {Keys, Mode, Query} = Asked, {From, Count}, Until, Look) ->
+    Look1 = Look#{from => From, timeout => left(Until)},
+    maybe
+        true ?= Count =/= 0 andalso From =/= -1,
+        {ok, [_ | _] = Events} ?= erl_esdb_index:events_of(Store, Keys, Mode, Look1),
+        Matching = [Event || Event <- Events, erl_esdb_query:matches_event(Event, Query)],
+        Taken = at_most(Count, Matching),
+        #{direction := Direction, limit := Page} = Look,
+        Window = {next_to(lists:last(Events), Direction), less(Count, length(Taken))},
+        {ok, More} ?=
+            found_by(Store, Asked, Window, Until, Look#{limit := min(?PAGE, 2 * Page)}),
+        {ok, Taken ++ More}
+    else
+        false -> {ok, []};
+        {ok, []} -> {ok, []};
+        {error, Reason} -> {error, Reason}
+    end.
+
+-spec at_most(count(), [event()]) -> [event()].
+at_most(infinity, Events) -> Events;
+at_most(Count, Events) -> lists:sublist(Events, Count).
+
+-spec next_to(event(), direction()) -> integer().
+next_to(#event{position = Position}, forward) -> Position + 1;
+next_to(#event{position = Position}, backward) -> Position - 1.
+
+-doc "See `erl_esdb_streams:read_category/6`.".
+-spec read_category(
+    atom(), binary(), non_neg_integer() | last, count(), direction(), read_options()
+) -> {ok, [event()]} | {error, term()}.
+read_category(Store, Pattern, From, Count, Direction, Options) ->
+    ok = check(is_binary(Pattern)),
+    Compiled = erl_esdb_pattern:compile(Pattern),
+    Of = fun(Stream) -> erl_esdb_pattern:matches(Stream, Compiled) end,
+    search(Store, {Of, fun(_) -> true end}, From, Count, Direction, Options).
+
+%% ---- a search through the log
+
+-record(search, {
+    %% which streams, and which of their events
+    streams :: fun((binary()) -> boolean()),
+    keep :: fun((erl_esdb_event:body()) -> boolean()),
+    page :: page(),
+    direction :: direction(),
+    until :: deadline()
+}).
 -type page() :: fun(
-    (non_neg_integer()) -> {ok, [erl_esdb_engine:piece()]} | {error, failure()}
+    (non_neg_integer() | last) -> {ok, [erl_esdb_engine:piece()]} | {error, failure()}
 ).
+-type found() :: {Left :: count(), [event()]}.
+
+-spec search(
+    atom(),
+    {fun((binary()) -> boolean()), fun((erl_esdb_event:body()) -> boolean())},
+    From :: non_neg_integer() | last,
+    count(),
+    direction(),
+    read_options()
+) -> {ok, [event()]} | {error, term()}.
+search(Store, {Of, Keep}, From, Count, Direction, Options) ->
+    ok = check(is_window(From, Count, Direction)),
+    ok = check_options(Options),
+    maybe
+        {ok, Engine, Handle, Settings} ?= engine(Store),
+        Until = deadline(Options, Settings),
+        Page = fun(Position) ->
+            Timed = Options#{timeout => left(Until)},
+            named(Store, Engine:read_log(Handle, Position, ?PAGE, Direction, Timed))
+        end,
+        Search = #search{
+            streams = Of, keep = Keep, page = Page, direction = Direction, until = Until
+        },
+        {ok, {_, Found}} ?= named(Store, search_from(From, {Count, []}, Search)),
+        erl_esdb_json:decode_all({ok, lists:reverse(Found)}, Options)
+    end.
 
 %% A page is where events are; only one of them at a time is decoded, and kept or forgotten.
--spec search(page(), fun((erl_esdb_event:body()) -> boolean()), non_neg_integer(), found()) ->
-    {ok, [event()]} | {error, term()}.
-search(_Page, _Keep, _From, {0, Found}) ->
-    {ok, lists:reverse(Found)};
-search(Page, Keep, From, {_, Found} = Sum) ->
+-spec search_from(integer() | last, found(), #search{}) -> {ok, found()} | {error, term()}.
+search_from(From, {Left, _} = Sum, _Search) when Left =:= 0; From =:= -1 ->
+    {ok, Sum};
+search_from(From, Sum, #search{page = Page, until = Until} = Search) ->
     maybe
         {ok, [_ | _] = Pieces} ?= Page(From),
-        {ok, Sum1} ?= search_pieces(Pieces, Keep, Sum),
+        {ok, Sum1} ?= search_pieces(Pieces, Search, Sum),
+        false ?= left(Until) =:= 0,
         {_, Last, _} = lists:last(Pieces),
-        search(Page, Keep, erl_esdb_log:after_span(Last), Sum1)
+        search_from(beyond(Last, Search), Sum1, Search)
     else
-        {ok, []} -> {ok, lists:reverse(Found)};
+        {ok, []} -> {ok, Sum};
+        true -> {error, timeout};
         {error, Reason} -> {error, Reason}
     end.
 
--spec search_pieces(
-    [erl_esdb_engine:piece()], fun((erl_esdb_event:body()) -> boolean()), found()
-) -> {ok, found()} | {error, term()}.
-search_pieces([Piece | Pieces], Keep, {Left, _} = Sum) when Left =/= 0 ->
-    case search_piece(Piece, Keep, Sum) of
-        {ok, Sum1} -> search_pieces(Pieces, Keep, Sum1);
+-spec beyond(erl_esdb_log:span(), #search{}) -> integer().
+beyond(Span, #search{direction = forward}) -> erl_esdb_log:after_span(Span);
+beyond(Span, #search{direction = backward}) -> erl_esdb_log:before_span(Span).
+
+-spec search_pieces([erl_esdb_engine:piece()], #search{}, found()) ->
+    {ok, found()} | {error, term()}.
+search_pieces([{Stream, _, _} = Piece | Pieces], #search{} = Search, {Left, _} = Sum) when
+    Left =/= 0
+->
+    maybe
+        true ?= (Search#search.streams)(Stream),
+        {ok, Sum1} ?= search_piece(Piece, Search, Sum),
+        search_pieces(Pieces, Search, Sum1)
+    else
+        false -> search_pieces(Pieces, Search, Sum);
         {error, Reason} -> {error, Reason}
     end;
-search_pieces(_, _Keep, Sum) ->
+search_pieces(_, _Search, Sum) ->
     {ok, Sum}.
 
--spec search_piece(erl_esdb_engine:piece(), fun((erl_esdb_event:body()) -> boolean()), found()) ->
+-spec search_piece(erl_esdb_engine:piece(), #search{}, found()) -> {ok, found()} | {error, term()}.
+search_piece(Piece, #search{direction = forward, keep = Keep}, Sum) ->
+    fold_piece(Piece, Keep, Sum);
+search_piece(Piece, #search{direction = backward, keep = Keep}, {Left, Found}) ->
+    case fold_piece(Piece, Keep, {infinity, []}) of
+        {ok, {_, Newest}} -> {ok, took(Newest, Left, Found)};
+        {error, Reason} -> {error, Reason}
+    end.
+
+-spec took([event()], count(), [event()]) -> found().
+took([Event | Events], Left, Found) when Left =/= 0 ->
+    took(Events, less(Left), [Event | Found]);
+took(_, Left, Found) ->
+    {Left, Found}.
+
+%% What is found of a piece, the last first.
+-spec fold_piece(erl_esdb_engine:piece(), fun((erl_esdb_event:body()) -> boolean()), found()) ->
     {ok, found()} | {error, term()}.
-search_piece({Stream, {Row, From, To}, Packed}, Keep, Sum) ->
+fold_piece({Stream, {Row, From, To}, Packed}, Keep, Sum) ->
     First = erl_esdb_log:first_version(Row),
     Look = fun(Nth, Body, {Left, Found}) ->
         case Keep(Body) of
@@ -204,22 +372,84 @@ search_piece({Stream, {Row, From, To}, Packed}, Keep, Sum) ->
     end.
 
 -spec found(count(), [event()]) -> {next | stop, found()}.
-found(infinity, Found) -> {next, {infinity, Found}};
 found(1, Found) -> {stop, {0, Found}};
-found(Left, Found) -> {next, {Left - 1, Found}}.
+found(Left, Found) -> {next, {less(Left), Found}}.
 
--doc "What is known of a stream.".
+-spec less(count()) -> count().
+less(Left) -> less(Left, 1).
+
+-spec less(count(), non_neg_integer()) -> count().
+less(infinity, _) -> infinity;
+less(Left, Taken) when is_integer(Left) -> Left - Taken.
+
+%% ---- what is known of streams
+
+-doc "The same as `info/3` without options.".
 -spec info(atom(), binary()) ->
     {ok, erl_esdb_log:info()} | {error, {stream_not_found, binary()} | failure()}.
-info(Store, Stream) ->
+info(Store, Stream) -> info(Store, Stream, #{}).
+
+-doc "What is known of a stream: `first` is the first version that may be seen.".
+-spec info(atom(), binary(), read_options()) ->
+    {ok, erl_esdb_log:info()} | {error, {stream_not_found, binary()} | failure()}.
+info(Store, Stream, Options) ->
     ok = check(is_binary(Stream)),
+    ok = check_options(Options),
     maybe
         {ok, Engine, Handle, _} ?= engine(Store),
-        {ok, Info} ?= named(Store, Engine:stream(Handle, Stream, #{})),
+        {ok, Info} ?= named(Store, Engine:stream(Handle, Stream, Options)),
         {ok, Info}
     else
         {error, stream_not_found} -> {error, {stream_not_found, Stream}};
         {error, Reason} -> {error, Reason}
+    end.
+
+-doc """
+The version before which all events of a stream may be removed: those that its metadata hides. See
+`truncate/3`.
+""".
+-spec scavengeable(atom(), binary()) ->
+    {ok, Before :: non_neg_integer()} | {error, {stream_not_found, binary()} | failure()}.
+scavengeable(Store, Stream) ->
+    case info(Store, Stream) of
+        {ok, #{first := First}} -> {ok, First};
+        {error, Reason} -> {error, Reason}
+    end.
+
+-doc """
+What the next append of a stream goes on from, also behind a tombstone and where nothing is: the
+version it gets, the time of the last one, and the tip that it has to name.
+""".
+-spec tip(atom(), binary()) ->
+    {ok, #{next := non_neg_integer(), epoch_us := integer(), tip := erl_esdb_log:tip()}}
+    | {error, failure()}.
+tip(Store, Stream) ->
+    ok = check(is_binary(Stream)),
+    maybe
+        {ok, Engine, Handle, _} ?= engine(Store),
+        named(Store, Engine:tip(Handle, Stream, #{}))
+    end.
+
+-doc "See `erl_esdb_streams:set_metadata/4`.".
+-spec set_metadata(atom(), binary(), erl_esdb_log:metadata(), map()) -> ok | {error, failure()}.
+set_metadata(Store, Stream, Metadata, Options) ->
+    Command = {set_metadata, Stream, Metadata},
+    ok = check(erl_esdb_log:is_command(Command)),
+    maybe
+        {ok, Engine, Handle, Settings} ?= engine(Store),
+        ok ?= limit(stream_id_too_long, byte_size(Stream), ?MAX_STREAM_ID),
+        done(command(Store, Engine, Handle, Command, timeout(Options, Settings)))
+    end.
+
+-doc "See `erl_esdb_streams:get_metadata/3`.".
+-spec get_metadata(atom(), binary(), read_options()) ->
+    {ok, erl_esdb_log:metadata()} | {error, failure()}.
+get_metadata(Store, Stream, Options) ->
+    ok = check(is_binary(Stream)),
+    ok = check_options(Options),
+    maybe
+        {ok, Engine, Handle, _} ?= engine(Store),
+        named(Store, Engine:metadata(Handle, Stream, Options))
     end.
 
 -doc "The names of all streams, sorted.".
@@ -230,31 +460,132 @@ streams(Store) ->
         named(Store, Engine:streams(Handle, #{}))
     end.
 
--doc "The position that the next event gets.".
--spec next_position(atom()) -> {ok, non_neg_integer()} | {error, failure()}.
-next_position(Store) ->
+-doc "See `erl_esdb_streams:list_streams/2`.".
+-spec names(atom(), names_options()) -> {ok, [binary()], Next :: binary() | done} | {error, term()}.
+names(Store, Options) ->
+    ok = check_names(Options),
+    Limit = maps:get(limit, Options, ?NAMES),
+    Pattern = erl_esdb_pattern:compile(maps:get(pattern, Options, ~"*")),
     maybe
-        {ok, Engine, Handle, _} ?= engine(Store),
-        named(Store, Engine:next_position(Handle, #{}))
+        {ok, Engine, Handle, Settings} ?= engine(Store),
+        {ok, Prefix} ?= prefix(maps:get(prefix, Options, <<>>), erl_esdb_pattern:prefix(Pattern)),
+        Until = deadline(Options, Settings),
+        Page = fun(Behind) -> Engine:names(Handle, Behind, Prefix, ?NAMES, Options) end,
+        named(Store, names(maps:get(from, Options, first), Limit, [], {Pattern, Page, Until}))
+    else
+        none -> {ok, [], done};
+        {error, Reason} -> {error, Reason}
     end.
 
--doc "Removes a stream. Its versions begin again at 0, its positions stay used.".
+%% What names begin with that are to begin with both.
+-spec prefix(binary(), binary()) -> {ok, binary()} | none.
+prefix(A, B) when byte_size(A) > byte_size(B) ->
+    prefix(B, A);
+prefix(A, B) ->
+    case binary:longest_common_prefix([A, B]) =:= byte_size(A) of
+        true -> {ok, B};
+        false -> none
+    end.
+
+-type names() :: {
+    erl_esdb_pattern:pattern(),
+    fun((binary() | first) -> {ok, [binary()]} | {error, erl_esdb_engine:failure()}),
+    deadline()
+}.
+
+%% Page by page, and of each page what matches.
+-spec names(binary() | first, pos_integer() | infinity, [[binary()]], names()) ->
+    {ok, [binary()], binary() | done} | {error, erl_esdb_engine:failure()}.
+names(Behind, Limit, Pages, {Pattern, Page, _} = Names) ->
+    case Page(Behind) of
+        {ok, []} ->
+            {ok, lists:append(lists:reverse(Pages)), done};
+        {ok, All} ->
+            Found = take(Limit, [Name || Name <- All, erl_esdb_pattern:matches(Name, Pattern)]),
+            names_behind(lists:last(All), Limit, Found, Pages, Names);
+        {error, Reason} ->
+            {error, Reason}
+    end.
+
+-spec names_behind(binary(), pos_integer() | infinity, [binary()], [[binary()]], names()) ->
+    {ok, [binary()], binary() | done} | {error, erl_esdb_engine:failure()}.
+names_behind(_Behind, Limit, Found, Pages, _Names) when length(Found) =:= Limit ->
+    {ok, lists:append(lists:reverse([Found | Pages])), lists:last(Found)};
+names_behind(Behind, Limit, Found, Pages, {_, _, Until} = Names) ->
+    case left(Until) of
+        0 -> {error, timeout};
+        _ -> names(Behind, less(Limit, length(Found)), [Found | Pages], Names)
+    end.
+
+-spec take(count(), [Name]) -> [Name].
+take(infinity, Names) -> Names;
+take(Limit, Names) -> lists:sublist(Names, Limit).
+
+-doc "The same as `next_position/2` without options.".
+-spec next_position(atom()) -> {ok, non_neg_integer()} | {error, failure()}.
+next_position(Store) -> next_position(Store, #{}).
+
+-doc "The position that the next event gets.".
+-spec next_position(atom(), read_options()) -> {ok, non_neg_integer()} | {error, failure()}.
+next_position(Store, Options) ->
+    maybe
+        {ok, Engine, Handle, _} ?= engine(Store),
+        named(Store, Engine:next_position(Handle, Options))
+    end.
+
+-doc "The same as `delete/3` without options.".
 -spec delete(atom(), binary()) -> ok | {error, failure()}.
-delete(Store, Stream) ->
-    ok = check(is_binary(Stream)),
-    done(command(Store, {delete, Stream})).
+delete(Store, Stream) -> delete(Store, Stream, #{}).
+
+-doc "See `erl_esdb_streams:delete/3`.".
+-spec delete(atom(), binary(), #{mode => hard | tombstone, timeout => timeout(), _ => _}) ->
+    ok | {error, failure()}.
+delete(Store, Stream, Options) when is_binary(Stream), is_map(Options) ->
+    case maps:get(mode, Options, hard) of
+        hard -> deleted(Store, Stream, done(command(Store, {delete, Stream}, Options)));
+        tombstone -> done(command(Store, {tombstone, Stream}, Options));
+        _ -> error(badarg)
+    end;
+delete(_, _, _) ->
+    error(badarg).
+
+-spec deleted(atom(), binary(), ok | {error, failure()}) -> ok | {error, failure()}.
+deleted(Store, Stream, ok) ->
+    case signing(Store) of
+        {ok, disabled} -> ok;
+        _ -> erl_esdb_integrity:forget(Store, Stream)
+    end;
+deleted(_Store, _Stream, {error, Failure}) ->
+    {error, Failure}.
+
+-spec signing(atom()) -> {ok, disabled | erl_esdb_chain:keys()} | {error, failure()}.
+signing(Store) ->
+    maybe
+        {ok, _, _, Settings} ?= engine(Store),
+        {ok, maps:get(integrity, Settings, disabled)}
+    end.
+
+-doc "The same as `truncate/4` without options.".
+-spec truncate(atom(), binary(), Before :: non_neg_integer()) ->
+    {ok, {non_neg_integer(), non_neg_integer()}}
+    | {error, {stream_not_found, binary()} | failure()}.
+truncate(Store, Stream, Before) -> truncate(Store, Stream, Before, #{}).
 
 -doc """
 Removes the events of a stream before a version; numbering goes on. Answers the versions removed:
 from the first to before the second.
 """.
--spec truncate(atom(), binary(), Before :: non_neg_integer()) ->
+-spec truncate(atom(), binary(), Before :: non_neg_integer(), #{timeout => timeout(), _ => _}) ->
     {ok, {non_neg_integer(), non_neg_integer()}}
     | {error, {stream_not_found, binary()} | failure()}.
-truncate(Store, Stream, Before) ->
-    ok = check(is_binary(Stream) andalso is_integer(Before) andalso Before >= 0),
-    case command(Store, {truncate, Stream, Before}) of
-        {ok, {From, Cut}} -> {ok, {From, Cut}};
+truncate(Store, Stream, Before, Options) ->
+    ok = check(is_binary(Stream) andalso is_natural(Before) andalso is_map(Options)),
+    maybe
+        {ok, Keys} ?= signing(Store),
+        {ok, Before1} ?= erl_esdb_integrity:keep_anchors(Store, Keys, Stream, Before),
+        {ok, {From, Cut}} ?= command(Store, {truncate, Stream, Before1}, Options),
+        {ok, {From, Cut}}
+    else
         {error, stream_not_found} -> {error, {stream_not_found, Stream}};
         {error, Failure} -> {error, Failure}
     end.
@@ -292,7 +623,7 @@ get_document(Store, Key) ->
 -spec delete_document(atom(), erl_esdb_log:document_key()) -> ok | {error, failure()}.
 delete_document(Store, Key) ->
     ok = check(is_tuple(Key)),
-    done(command(Store, {delete_document, Key})).
+    done(command(Store, {delete_document, Key}, #{})).
 
 -doc "The keys between two keys, both included, in term order, and how often each was put.".
 -spec list_documents(atom(), erl_esdb_log:document_key(), erl_esdb_log:document_key()) ->
@@ -303,6 +634,22 @@ list_documents(Store, From, To) ->
         {ok, Engine, Handle, _} ?= engine(Store),
         named(Store, Engine:documents(Handle, From, To, #{}))
     end.
+
+%% ---- checkpoints
+
+-doc "The value that was saved under a key.".
+-spec checkpoint(atom(), Key :: term()) -> {ok, term()} | {error, not_found | failure()}.
+checkpoint(Store, Key) ->
+    maybe
+        {ok, Engine, Handle, _} ?= engine(Store),
+        named(Store, Engine:checkpoint(Handle, Key, #{}))
+    end.
+
+-doc "Saves values under keys, and forgets those that are `delete`: all at once.".
+-spec save_checkpoints(atom(), erl_esdb_log:checkpoints()) -> ok | {error, failure()}.
+save_checkpoints(Store, Values) ->
+    ok = check(is_map(Values)),
+    done(command(Store, {checkpoint, Values}, #{})).
 
 %% ---- pieces to events
 
@@ -332,6 +679,7 @@ ordered(backward, Events) -> lists:reverse(Events).
 
 %% ---- the engine, and names for its failures
 
+-doc false.
 -spec engine(atom()) ->
     {ok, module(), erl_esdb_engine:handle(), erl_esdb_engine:settings()} | {error, failure()}.
 engine(Store) when is_atom(Store) ->
@@ -342,13 +690,15 @@ engine(Store) when is_atom(Store) ->
 engine(_) ->
     error(badarg).
 
--spec command(atom(), erl_esdb_log:command()) -> erl_esdb_log:reply() | {error, failure()}.
-command(Store, Command) ->
+-spec command(atom(), erl_esdb_log:command(), #{timeout => timeout(), _ => _}) ->
+    erl_esdb_log:reply() | {error, failure()}.
+command(Store, Command, Options) ->
     maybe
-        {ok, Engine, Handle, #{timeout := Timeout}} ?= engine(Store),
-        command(Store, Engine, Handle, Command, Timeout)
+        {ok, Engine, Handle, Settings} ?= engine(Store),
+        command(Store, Engine, Handle, Command, timeout(Options, Settings))
     end.
 
+-doc false.
 -spec command(
     atom(), module(), erl_esdb_engine:handle(), erl_esdb_log:command(), timeout()
 ) -> erl_esdb_log:reply() | {error, failure()}.
@@ -387,12 +737,40 @@ is_proper(Rest) -> Rest =:= [].
 
 -spec check_options(term()) -> ok.
 check_options(Options) when is_map(Options) ->
+    Mode = maps:get(verify, Options, skip_legacy),
+    ok = check(lists:member(Mode, [skip_legacy, strict, skip_all])),
     Consistency = maps:get(consistency, Options, local),
     _ = timeout(Options, #{timeout => infinity}),
+    ok = check(is_boolean(maps:get(hidden, Options, false))),
+    ok = check(lists:member(maps:get(decode, Options, none), [none, json])),
     check(lists:member(Consistency, [linearizable, read_your_writes, local]));
 check_options(_) ->
     error(badarg).
 
+-spec check_names(term()) -> ok.
+check_names(Options) ->
+    ok = check_options(Options),
+    Names = maps:values(maps:with([prefix, pattern, from], Options)),
+    Limit = maps:get(limit, Options, ?NAMES),
+    ok = check(lists:all(fun is_binary/1, Names)),
+    check(Limit =:= infinity orelse (is_natural(Limit) andalso Limit > 0)).
+
+-doc false.
+%% When a call has to have answered.
+-spec deadline(map(), #{timeout := timeout(), _ => _}) -> deadline().
+deadline(Options, Settings) ->
+    case timeout(Options, Settings) of
+        infinity -> infinity;
+        Timeout -> erlang:monotonic_time(millisecond) + Timeout
+    end.
+
+-doc false.
+%% What is left of the time.
+-spec left(deadline()) -> timeout().
+left(infinity) -> infinity;
+left(Until) when is_integer(Until) -> max(0, Until - erlang:monotonic_time(millisecond)).
+
+-doc false.
 -spec timeout(map(), #{timeout := timeout(), _ => _}) -> timeout().
 timeout(#{timeout := Timeout}, _) ->
     ok = check(is_timeout(Timeout)),

@@ -2,8 +2,10 @@
 -moduledoc """
 The top supervisor: one subtree a store, which come and go independently.
 
-A store that gives up is not started again and takes nothing with it: its subtree is temporary. The
-process that tells of stores is the first child, so that it is there before and after them.
+A store that gives up is not started again and takes nothing with it: a supervisor that ends by
+itself says `shutdown`, and a transient child that does so stays away. The process that tells of
+stores, and the scope of process groups `erl_esdb_pg`, are the first children, so that they are
+there before and after the stores.
 """.
 
 -behaviour(supervisor).
@@ -45,29 +47,65 @@ start_plan({ok, {#store_config{store_id = Store}, _, _} = Plan}) ->
     Child = #{
         id => {store, Store},
         start => {erl_esdb_system_sup, start_link, [Plan]},
-        restart => temporary,
+        restart => transient,
         shutdown => infinity,
         type => supervisor
     },
-    started(running(fun() -> supervisor:start_child(?MODULE, Child) end));
+    started(running(fun() -> start_child(Child) end));
 start_plan({error, Reason}) ->
     {error, Reason}.
 
+%% One that gave up is still known to the supervisor.
+-spec start_child(supervisor:child_spec()) -> supervisor:startchild_ret().
+start_child(#{id := Id} = Child) ->
+    case supervisor:start_child(?MODULE, Child) of
+        {error, already_present} ->
+            _ = supervisor:delete_child(?MODULE, Id),
+            start_child(Child);
+        Started ->
+            Started
+    end.
+
 -spec started(term()) -> {ok, pid()} | {error, term()}.
 started({ok, Pid}) -> {ok, Pid};
-started({error, {{shutdown, {failed_to_start_child, _, Reason}}, _Child}}) -> {error, Reason};
-started({error, {Reason, {child, _, _, _, _, _, _, _}}}) -> {error, Reason};
+started({error, {Reason, Child}}) when element(1, Child) =:= child -> {error, innermost(Reason)};
 started({error, Reason}) -> {error, Reason}.
+
+%% Each supervisor on the way wraps what its child said.
+-spec innermost(term()) -> term().
+innermost({shutdown, {failed_to_start_child, _, Reason}}) -> innermost(Reason);
+innermost(Reason) -> Reason.
 
 -doc "Stops a store. What a memory store held is gone.".
 -spec stop_store(atom()) -> ok | {error, not_found}.
 stop_store(Store) when is_atom(Store) ->
-    case running(fun() -> supervisor:terminate_child(?MODULE, {store, Store}) end) of
-        ok -> ok;
+    case running(fun() -> stop_child({store, Store}) end) of
+        ok -> erl_esdb_delivery:forget(Store);
         {error, _} -> {error, not_found}
     end;
 stop_store(_) ->
     error(badarg).
+
+-spec stop_child(term()) -> ok | {error, not_found}.
+stop_child(Id) ->
+    case lists:keyfind(Id, 1, supervisor:which_children(?MODULE)) of
+        {_, Pid, _, _} when is_pid(Pid) ->
+            ok = erl_esdb_engine:stopping(Pid),
+            terminate_child(Id);
+        {_, restarting, _, _} ->
+            terminate_child(Id);
+        _ ->
+            {error, not_found}
+    end.
+
+-spec terminate_child(term()) -> ok | {error, not_found}.
+terminate_child(Id) ->
+    maybe
+        ok ?= supervisor:terminate_child(?MODULE, Id),
+        %% Where somebody has started it again meanwhile, it is not deleted.
+        _ = supervisor:delete_child(?MODULE, Id),
+        ok
+    end.
 
 -doc "The stores that run, sorted. Waits for no process.".
 -spec which_stores() -> [atom()].
@@ -113,5 +151,8 @@ open() ->
 -spec init([]) -> {ok, {supervisor:sup_flags(), [supervisor:child_spec()]}}.
 init([]) ->
     ok = erl_esdb_engine:create_registry(),
+    ok = erl_esdb_index:create_registry(),
+    ok = erl_esdb_delivery:create_table(),
+    Groups = #{id => groups, start => {pg, start_link, [erl_esdb_pg]}},
     Lifecycle = #{id => lifecycle, start => {erl_esdb_lifecycle, start_link, []}},
-    {ok, {#{strategy => one_for_one, intensity => 10, period => 60}, [Lifecycle]}}.
+    {ok, {#{strategy => one_for_one, intensity => 10, period => 60}, [Groups, Lifecycle]}}.

@@ -17,17 +17,30 @@ ok
 ```
 
 Durations are in native time units, `system_time` in milliseconds.
+
+With `{telemetry_aliases, true}` in the environment of `erl_esdb`, events that some guides of the
+original name otherwise are emitted under that name too, with the same measurements and metadata:
+
+| event | also |
+|---|---|
+| `[erl_esdb, stream, write, start]` | `[erl_esdb, append, start]` |
+| `[erl_esdb, stream, write, stop]` | `[erl_esdb, append, stop]` |
+| `[erl_esdb, stream, write, error]` | `[erl_esdb, append, exception]` |
+| `[erl_esdb, stream, read, start]`, `stop` | `[erl_esdb, read, start]`, `stop` |
+| `[erl_esdb, health, probe, complete]` | `[erl_esdb, health, probe]` |
+| `[erl_esdb, health, node, failed]`, `recovered` | `[erl_esdb, health, change]` |
 """.
 
 -export([attach/3, attach_many/4, detach/1, attach_default_handler/0, detach_default_handler/0]).
 -export([attach_logger/0, detach_logger/0]).
--export([emit/3, span/3, handle_event/4]).
+-export([emit/3, span/3, handle_event/4, set_aliases/1]).
 -export_type([handler/0, event_name/0]).
 
 -include_lib("kernel/include/logger.hrl").
 -include("erl_esdb_telemetry.hrl").
 
 -define(HANDLERS, {?MODULE, handlers}).
+-define(ALIASES, {?MODULE, aliases}).
 -define(DEFAULT_ID, erl_esdb_telemetry_handler).
 -define(LOGGER_ID, erl_esdb_logger_handler).
 
@@ -121,6 +134,14 @@ detach_logger() -> detach(?LOGGER_ID).
 -doc "Calls the handlers of an event.".
 -spec emit(event_name(), Measurements :: map(), Metadata :: map()) -> ok.
 emit(Event, Measurements, Metadata) ->
+    execute(Event, Measurements, Metadata),
+    case persistent_term:get(?ALIASES, #{}) of
+        #{Event := Alias} -> execute(Alias, Measurements, Metadata);
+        #{} -> ok
+    end.
+
+-spec execute(event_name(), map(), map()) -> ok.
+execute(Event, Measurements, Metadata) ->
     case persistent_term:get(?HANDLERS, #{}) of
         #{Event := Handlers} -> run(Handlers, Event, Measurements, Metadata);
         #{} -> ok
@@ -129,6 +150,24 @@ emit(Event, Measurements, Metadata) ->
         true -> telemetry_call(execute, [Event, Measurements, Metadata]);
         false -> ok
     end.
+
+-doc false.
+%% What the application does for `{telemetry_aliases, true}'.
+-spec set_aliases(boolean()) -> ok.
+set_aliases(true) ->
+    persistent_term:put(?ALIASES, #{
+        ?STREAM_WRITE_START => [erl_esdb, append, start],
+        ?STREAM_WRITE_STOP => [erl_esdb, append, stop],
+        ?STREAM_WRITE_ERROR => [erl_esdb, append, exception],
+        ?STREAM_READ_START => [erl_esdb, read, start],
+        ?STREAM_READ_STOP => [erl_esdb, read, stop],
+        ?HEALTH_PROBE_COMPLETE => [erl_esdb, health, probe],
+        ?HEALTH_NODE_FAILED => [erl_esdb, health, change],
+        ?HEALTH_NODE_RECOVERED => [erl_esdb, health, change]
+    });
+set_aliases(false) ->
+    _ = persistent_term:erase(?ALIASES),
+    ok.
 
 -doc """
 Runs a fun between the events `Prefix ++ [start]` and `Prefix ++ [stop]`, and gives its result.

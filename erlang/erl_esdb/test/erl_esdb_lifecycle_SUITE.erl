@@ -10,7 +10,12 @@
 
 suite() -> [{timetrap, {minutes, 3}}].
 
-all() -> [F || {F, 1} <- ?MODULE:module_info(exports), lists:prefix("a_", atom_to_list(F))].
+all() ->
+    [
+        F
+     || {F, 1} <- ?MODULE:module_info(exports),
+        lists:prefix("a_", atom_to_list(F)) orelse lists:prefix("t_", atom_to_list(F))
+    ].
 
 init_per_testcase(_Case, Config) ->
     _ = application:stop(erl_esdb),
@@ -106,6 +111,64 @@ a_cfg_unknown_keys_are_refused_by_name(_Config) ->
     ?assertMatch(
         {error, {erl_esdb, {{unknown_config_key, wirter_pool_size}, _}}}, erl_esdb_app:start()
     ).
+
+a_cfg_values_that_cannot_be_are_refused_by_name(_Config) ->
+    [
+        begin
+            application:set_env(erl_esdb, Key, Value),
+            ?assertEqual(
+                {error, {invalid_option, Key, Value}}, erl_esdb_config:check_environment()
+            ),
+            application:unset_env(erl_esdb, Key)
+        end
+     || {Key, Value} <- [
+            {default_timeout, soon},
+            {writer_pool_size, 0},
+            {gateway_pool_size, many},
+            {writer_idle_timeout_ms, -1},
+            {reader_idle_timeout_ms, 1 bsl 32},
+            {persistence_interval, infinity},
+            {health_probe_type, guess},
+            {health_failure_threshold, 0},
+            {consistency_check_interval, 1.5},
+            {telemetry_aliases, maybe_later},
+            {discovery_port, 65_536},
+            {broadcast_interval, 0}
+        ]
+    ],
+    ?assertEqual(ok, erl_esdb_config:check_environment()).
+
+%% T-34: every key of the contract is known, with a value that it can have.
+t_34_every_key(_Config) ->
+    Values = [
+        {stores, []},
+        {default_timeout, infinity},
+        {writer_pool_size, 1},
+        {reader_pool_size, 1},
+        {gateway_pool_size, 1},
+        {writer_idle_timeout_ms, 60_000},
+        {reader_idle_timeout_ms, 60_000},
+        {health_probe_interval, 5000},
+        {health_probe_timeout, 2000},
+        {health_failure_threshold, 3},
+        {health_probe_type, ping},
+        {consistency_check_interval, 60_000},
+        {persistence_interval, 60_000},
+        {telemetry_handlers, [logger]},
+        {telemetry_aliases, false},
+        {discovery, [{method, multicast}]},
+        {discovery_port, 45_892},
+        {multicast_addr, {239, 255, 0, 1}},
+        {broadcast_interval, 5000}
+    ],
+    [application:set_env(erl_esdb, Key, Value) || {Key, Value} <- Values],
+    ?assertMatch({ok, _}, erl_esdb_app:start()).
+
+a_cfg_names_that_leave_no_room(_Config) ->
+    Name = fun(Length) -> list_to_atom(lists:duplicate(Length, $s)) end,
+    {ok, _} = erl_esdb:start_store(Name(200)),
+    {ok, #{ready := true}} = erl_esdb_store_mgr:get_info(Name(200)),
+    ?assertEqual({error, {invalid_store, Name(201)}}, erl_esdb:start_store(Name(201))).
 
 a_cfg_the_engine_follows_the_options(_Config) ->
     NoRa = {error, {engine_not_available, ra}},
@@ -312,15 +375,43 @@ is_outcome({ok, Pid}) -> is_pid(Pid);
 is_outcome({error, {already_started, _}}) -> true;
 is_outcome(Result) -> Result =:= {error, not_found}.
 
+%% Not of what was asked of the store either: writers, readers, links, funs.
 a_lif_05_stop_leaves_nothing_behind(_Config) ->
     {ok, _} = erl_esdb_app:start(),
-    Tables = ets:all(),
-    Processes = length(processes()),
+    Before = everything(),
     {ok, _} = erl_esdb:start_store(a),
     {ok, 0} = writes(a),
+    {ok, 1} = erl_esdb_streams_writer:append(a, <<"s">>, any, erl_esdb_test:events(1)),
+    {ok, [_]} = erl_esdb_streams_reader:read(a, <<"s">>, 0, 1, forward),
+    Link = #{name => <<"l">>, source => #{type => all}, filter => fun(_) -> true end},
+    ok = erl_esdb_links:create(a, Link),
+    ok = erl_esdb_links:start(a, <<"l">>),
+    ok = erl_esdb_schema:register(a, <<"T">>, #{version => 1, validator => fun(_) -> ok end}),
+    ?assertMatch({[_ | _], [_ | _], [_, _], _, [_ | _]}, left(Before, everything())),
     ok = erl_esdb:stop_store(a),
-    Left = fun() -> {ets:all() -- Tables, length(processes()) - Processes} end,
-    erl_esdb_test:await(fun() -> {Ets, Pids} = Left(), Ets =:= [] andalso Pids =< 0 end).
+    erl_esdb_test:await(fun() -> left(Before, everything()) =:= {[], [], [], 0, []} end).
+
+everything() ->
+    {
+        ets:all(),
+        registered(),
+        pg:which_groups(erl_esdb_pg),
+        maps:get(count, persistent_term:info()),
+        [Pid || Pid <- processes(), is_of_store(Pid)]
+    }.
+
+%% Processes of other applications come and go.
+is_of_store(Pid) ->
+    case process_info(Pid, dictionary) of
+        {dictionary, Dictionary} ->
+            Ancestors = proplists:get_value('$ancestors', Dictionary, []),
+            lists:member(erl_esdb_sup, Ancestors);
+        undefined ->
+            false
+    end.
+
+left({Ets0, Names0, Groups0, Terms0, Pids0}, {Ets, Names, Groups, Terms, Pids}) ->
+    {Ets -- Ets0, Names -- Names0, Groups -- Groups0, max(0, Terms - Terms0), Pids -- Pids0}.
 
 a_lif_06_which_stores(_Config) ->
     ?assertEqual([], erl_esdb:which_stores()),
@@ -363,6 +454,100 @@ a_lif_11_a_crash_restarts_the_store(_Config) ->
     %% What was in memory is gone, as documented: this is the first event again, or one of few.
     {ok, Events} = erl_esdb_streams:read(a, <<"s">>, 0, 10, forward),
     ?assertMatch([#event{version = 0, position = 0}], Events).
+
+%% Each process of a store, supervisors too: what it was for is there again, and a process that does
+%% not keep the events has not taken them along.
+a_lif_11_a_crash_of_any_process(_Config) ->
+    {ok, _} = erl_esdb_app:start(),
+    {ok, _} = erl_esdb:start_store(first),
+    Paths = [Path || {Path, _} <- tree(first)],
+    ok = erl_esdb:stop_store(first),
+    ?assert(lists:member([core_sup, persistence_sup, engine], Paths)),
+    ?assert(length(Paths) >= 10),
+    [crash(Nth, Path, Paths) || {Nth, Path} <- lists:enumerate(Paths)].
+
+crash(Nth, Path, Paths) ->
+    Store = list_to_atom("crash_" ++ integer_to_list(Nth)),
+    {ok, _} = erl_esdb:start_store(Store),
+    {ok, 0} = writes(Store),
+    {_, Victim} = lists:keyfind(Path, 1, tree(Store)),
+    exit(Victim, kill),
+    %% All there again, and none of them what was killed.
+    erl_esdb_test:await(fun() ->
+        not is_process_alive(Victim) andalso [P || {P, _} <- tree(Store)] =:= Paths andalso
+            erl_esdb_store:is_ready(Store)
+    end),
+    {ok, Version} = writes(Store),
+    Keeps = not lists:prefix(Path, [core_sup, persistence_sup, engine]),
+    ?assertEqual({Path, Keeps}, {Path, Version =:= 1}),
+    {ok, _} = erl_esdb_streams_writer:append(Store, <<"s">>, any, erl_esdb_test:events(1)),
+    {ok, #{ready := true}} = erl_esdb_store_mgr:get_info(Store),
+    ok = erl_esdb_persistence_worker:force_persistence(Store),
+    {ok, []} = erl_esdb_links:list(Store),
+    ok = erl_esdb:stop_store(Store),
+    ?assertEqual({error, {store_not_started, Store}}, writes(Store)).
+
+%% The processes of a store with the way to each; those between two lives are missing.
+tree(Store) ->
+    case whereis(erl_esdb_naming:system_sup_name(Store)) of
+        undefined -> [];
+        Pid -> [{[], Pid} | below(Pid, [])]
+    end.
+
+below(Sup, Path) ->
+    try lists:reverse(supervisor:which_children(Sup)) of
+        Children -> lists:append([child(C, Path) || {_, P, _, _} = C <- Children, is_pid(P)])
+    catch
+        exit:_ -> []
+    end.
+
+child({Id, Pid, worker, _}, Path) -> [{Path ++ [Id], Pid}];
+child({Id, Pid, supervisor, _}, Path) -> [{Path ++ [Id], Pid} | below(Pid, Path ++ [Id])].
+
+a_lif_13_names_of_the_tree(_Config) ->
+    {ok, _} = erl_esdb:start_store(a),
+    [
+        ?assert(is_pid(whereis(erl_esdb_naming:Name(a))))
+     || Name <- [
+            system_sup_name,
+            core_sup_name,
+            persistence_sup_name,
+            notification_sup_name,
+            streams_sup_name,
+            store_mgr_name,
+            persistence_worker_name
+        ]
+    ],
+    ?assertEqual(undefined, whereis(erl_esdb_naming:cluster_sup_name(a))),
+    ok = erl_esdb:stop_store(a).
+
+%% Not only an engine can be the reason; and it is told then as well.
+a_lif_11_giving_up_for_another_reason(_Config) ->
+    {ok, _} = erl_esdb_app:start(),
+    ok = listen(fun(_, _) -> ok end),
+    ok = logger:add_handler(?FUNCTION_NAME, ?MODULE, #{level => error, config => self()}),
+    {ok, _} = erl_esdb:start_store(a),
+    ?assertMatch({?STORE_STARTED, _, #{store_id := a}}, heard()),
+    Name = erl_esdb_naming:notification_sup_name(a),
+    Kill = fun() ->
+        Pid = whereis(Name),
+        exit(Pid, kill),
+        erl_esdb_test:await(fun() ->
+            not lists:member(whereis(Name), [Pid, undefined]) orelse erl_esdb:which_stores() =:= []
+        end)
+    end,
+    {ok, 0} = writes(a),
+    [Kill() || _ <- lists:seq(1, 5)],
+    ?assertEqual({ok, 1}, writes(a)),
+    Kill(),
+    ?assertMatch({?STORE_STOPPED, _, #{store_id := a}}, heard()),
+    ?assertMatch({?STORE_GAVE_UP, _, #{store_id := a}}, heard()),
+    ok = logger:remove_handler(?FUNCTION_NAME),
+    ok = erl_esdb_telemetry:detach(?MODULE),
+    ?assertMatch([_], [Line || "store a ended too often" ++ _ = Line <- warnings()]),
+    ?assertEqual({error, not_found}, erl_esdb:stop_store(a)),
+    {ok, _} = erl_esdb:start_store(a),
+    ?assertEqual({ok, 0}, writes(a)).
 
 a_lif_14_is_ready(_Config) ->
     ?assertNot(erl_esdb_store:is_ready(a)),

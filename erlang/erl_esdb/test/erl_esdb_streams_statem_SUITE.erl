@@ -12,7 +12,14 @@ suite() -> [{timetrap, {minutes, 5}}].
 all() -> [{group, Engine} || {Engine, _} <- erl_esdb_streams_SUITE:engines()].
 
 groups() ->
-    Cases = [calls_in_sequence, calls_in_parallel, racers_with_one_expectation, many_writers],
+    Cases = [
+        calls_in_sequence,
+        calls_in_parallel,
+        racers_with_one_expectation,
+        many_writers,
+        fifty_writers_on_one_stream,
+        fifty_writers_on_fifty_streams
+    ],
     [{Engine, [], Cases} || {Engine, _} <- erl_esdb_streams_SUITE:engines()].
 
 init_per_group(Engine, Config) -> erl_esdb_streams_SUITE:init_per_group(Engine, Config).
@@ -94,3 +101,138 @@ dense(Found) ->
     lists:all(
         fun(Versions) -> Versions =:= lists:seq(0, length(Versions) - 1) end, maps:values(Streams)
     ).
+
+%% ---- fifty writers, and what has to be true when they are done
+
+fifty_writers_on_one_stream(Config) -> fifty_writers(Config, [<<"s">>]).
+
+fifty_writers_on_fifty_streams(Config) ->
+    fifty_writers(Config, [<<"s-", N>> || N <- lists:seq(1, 50)]).
+
+fifty_writers(Config, Streams) ->
+    Store = erl_esdb_test:start_store(options(Config)),
+    Processes = processes(),
+    Names = list_to_tuple(Streams),
+    Writer = fun(Me) -> fun() -> script(Store, Me, Names) end end,
+    Notes = lists:append(erl_esdb_test:concurrently([Writer(Me) || Me <- lists:seq(1, 50)])),
+    Written = lists:append([Events || {written, Events} <- Notes]),
+    Refused = lists:append([Ids || {refused, Ids} <- Notes]),
+    ?assert(length(Written) > 1000 andalso length(Refused) > 50),
+    {ok, Kept} = erl_esdb_streams:read_log(Store, 0, infinity, forward, #{}),
+    %% 1: what was acknowledged is there as it was acknowledged, unless it was removed.
+    Told = #{Position => {S, V, Id} || {Position, S, V, Id} <- Written},
+    [
+        ?assertEqual({S, V, Id}, map_get(P, Told))
+     || #event{position = P, stream_id = S, version = V, event_id = Id} <- Kept
+    ],
+    Cut = maps:groups_from_list(fun({S, _}) -> S end, fun({_, V}) -> V end, cuts(Notes)),
+    Removed = [E || {_, S, V, _} = E <- Written, V < lists:max(maps:get(S, Cut, [0]))],
+    ?assertEqual(length(Written), length(Kept) + length(Removed)),
+    %% 2: a refused append has no effect.
+    Ids = #{Id => [] || #event{event_id = Id} <- Kept},
+    ?assertEqual([], [Id || Id <- Refused, is_map_key(Id, Ids)]),
+    %% 3: no version and no position was given twice, and none was left out.
+    Positions = [Position || {Position, _, _, _} <- Written],
+    ?assertEqual(lists:seq(0, length(Written) - 1), lists:sort(Positions)),
+    ?assertEqual({ok, length(Written)}, erl_esdb_store:next_position(Store)),
+    ByStream = maps:groups_from_list(fun({_, S, _, _}) -> S end, fun(E) -> E end, Written),
+    [?assertEqual([], wrong_in(Store, S, Events)) || S := Events <- ByStream],
+    %% 6: nobody is left behind.
+    ?assertEqual([], [P || P <- processes() -- Processes, is_linked_to_us(P)]),
+    ok = erl_esdb:stop_store(Store).
+
+cuts(Notes) -> [Cut || {cut, Cut} <- Notes].
+
+is_linked_to_us(Pid) -> lists:member(self(), element(2, process_info(Pid, links))).
+
+%% Versions are dense and rise with the positions, times never fall, and pages make the whole.
+wrong_in(Store, Stream, Written) ->
+    Sorted = lists:sort(Written),
+    Versions = [V || {_, _, V, _} <- Sorted],
+    {ok, Events} = erl_esdb_streams:read(Store, Stream, 0, infinity, forward),
+    {ok, #{first := First, next := Next}} = erl_esdb_store:info(Store, Stream),
+    Times = [T || #event{epoch_us = T} <- Events],
+    Checks = [
+        {versions, Versions =:= lists:seq(0, length(Versions) - 1)},
+        {next, Next =:= length(Versions)},
+        {kept, erl_esdb_test:versions(Events) =:= lists:seq(First, Next - 1)},
+        {times, Times =:= lists:sort(Times)}
+    ],
+    [{Stream, What} || {What, false} <- Checks].
+
+%% What one writer does, always the same for the same number, and what it notes of it.
+script(Store, Me, Streams) ->
+    _ = rand:seed(exsss, Me),
+    lists:append([step(rand:uniform(10), Store, {Me, N}, Streams) || N <- lists:seq(1, 30)]).
+
+step(1, Store, Tag, Streams) ->
+    %% a batch with one event that is none
+    Stream = some(Streams),
+    {error, {invalid_event, _}} =
+        erl_esdb_streams:append(Store, Stream, any, batch(Tag, 2) ++ [#{event_type => <<"T">>}]),
+    [{refused, ids(batch(Tag, 2))}];
+step(2, Store, _Tag, Streams) ->
+    Stream = some(Streams),
+    Before = max(0, erl_esdb_streams:get_version(Store, Stream) div 2),
+    case erl_esdb_store:truncate(Store, Stream, Before) of
+        {ok, {_, Cut}} -> [{cut, {Stream, Cut}}];
+        {error, {stream_not_found, Stream}} -> []
+    end;
+step(N, Store, Tag, Streams) when N =< 5 ->
+    Stream = some(Streams),
+    Expected = erl_esdb_streams:get_version(Store, Stream),
+    sent(Store, Stream, Expected, batch(Tag, rand:uniform(3)));
+step(N, Store, Tag, Streams) when N =< 7 ->
+    many(Store, lists:usort([some(Streams), some(Streams), some(Streams)]), Tag);
+step(_, Store, Tag, Streams) ->
+    sent(Store, some(Streams), any, batch(Tag, rand:uniform(3))).
+
+some(Streams) -> element(rand:uniform(tuple_size(Streams)), Streams).
+
+%% One that was done is sent again.
+sent(Store, Stream, Expected, Batch) ->
+    Options = #{return => result},
+    Send = fun() -> erl_esdb_streams:append(Store, Stream, Expected, Batch, Options) end,
+    case Send() of
+        {ok, Result} ->
+            Written = {written, noted(Stream, Batch, Result)},
+            [Written | again(Store, Stream, Batch, Result, Send())];
+        {error, {wrong_expected_version, Expected, _}} ->
+            [{refused, ids(Batch)}]
+    end.
+
+%% The answer is the same, unless somebody removed some of it in between: then it is not known.
+again(_Store, _Stream, _Batch, Result, {ok, Result}) ->
+    [];
+again(Store, Stream, Batch, #append_result{version = Last, count = Count}, Answer) ->
+    {ok, #{first := First}} = erl_esdb_store:info(Store, Stream),
+    true = First > Last - Count + 1,
+    case Answer of
+        {ok, Other} when First > Last -> [{written, noted(Stream, Batch, Other)}];
+        {error, {duplicate_event_ids, _}} -> [];
+        {error, {wrong_expected_version, _, _}} -> []
+    end.
+
+many(Store, Streams, Tag) ->
+    Parts = [{S, any, batch({Tag, S}, rand:uniform(3))} || S <- Streams],
+    {ok, Results} = erl_esdb_streams:append_many(Store, Parts, #{return => result}),
+    Noted = [noted(S, Batch, map_get(S, Results)) || {S, _, Batch} <- Parts],
+    %% Their positions follow each other, in this order.
+    [First | _] = Positions = [P || {P, _, _, _} <- lists:append(Noted)],
+    Positions = lists:seq(First, First + length(Positions) - 1),
+    [{written, lists:append(Noted)}].
+
+batch(Tag, Size) ->
+    [
+        (erl_esdb_test:event(N))#{event_id => base64:encode(term_to_binary({Tag, N}))}
+     || N <- lists:seq(1, Size)
+    ].
+
+ids(Batch) -> [Id || #{event_id := Id} <- Batch].
+
+noted(Stream, Batch, #append_result{version = Version, position = Position, count = Count}) ->
+    Count = length(Batch),
+    [
+        {Position - Count + N, Stream, Version - Count + N, Id}
+     || {N, Id} <- lists:enumerate(ids(Batch))
+    ].

@@ -18,7 +18,8 @@ all() ->
         a_tel_07_every_macro,
         a_handler_survives_the_library,
         the_library_is_started_first,
-        the_store_starts_without_the_library
+        the_store_starts_without_the_library,
+        the_environment_switches_aliases
     ].
 
 groups() -> [{Group, [], cases()} || Group <- [alone, with_library]].
@@ -32,6 +33,8 @@ cases() ->
         a_tel_05_span,
         a_tel_05_span_of_a_crash,
         a_tel_06_handle_event,
+        t_37_missing_keys_detach_nobody,
+        t_39_aliases,
         a_crashing_handler_is_detached,
         concurrent_attaches,
         misuse
@@ -130,6 +133,37 @@ log(#{msg := {Text, Args}}, #{config := Pid}) when is_list(Args) ->
 log(_, _) ->
     ok.
 
+%% T-37: the handler that logs stays, whatever an event has in its maps.
+t_37_missing_keys_detach_nobody(_Config) ->
+    ok = erl_esdb_telemetry:attach_default_handler(),
+    [ok = erl_esdb_telemetry:emit(Event, #{}, #{}) || Event <- attached()],
+    ?assertEqual(ok, erl_esdb_telemetry:detach_default_handler()).
+
+%% T-39: the second vocabulary, where it is asked for.
+t_39_aliases(_Config) ->
+    Aliases = [
+        {?STREAM_WRITE_START, [erl_esdb, append, start]},
+        {?STREAM_WRITE_STOP, [erl_esdb, append, stop]},
+        {?STREAM_WRITE_ERROR, [erl_esdb, append, exception]},
+        {?STREAM_READ_START, [erl_esdb, read, start]},
+        {?STREAM_READ_STOP, [erl_esdb, read, stop]},
+        {?HEALTH_PROBE_COMPLETE, [erl_esdb, health, probe]},
+        {?HEALTH_NODE_FAILED, [erl_esdb, health, change]},
+        {?HEALTH_NODE_RECOVERED, [erl_esdb, health, change]}
+    ],
+    ok = attach(?FUNCTION_NAME, lists:usort([Alias || {_, Alias} <- Aliases])),
+    Emit = fun() ->
+        [ok = erl_esdb_telemetry:emit(Event, #{m => 1}, #{d => 2}) || {Event, _} <- Aliases],
+        ok = erl_esdb_telemetry:emit(?STORE_STARTED, #{}, #{}),
+        received()
+    end,
+    ?assertEqual([], Emit()),
+    ok = erl_esdb_telemetry:set_aliases(true),
+    ?assertEqual([{Alias, #{m => 1}, #{d => 2}, config} || {_, Alias} <- Aliases], Emit()),
+    ok = erl_esdb_telemetry:set_aliases(false),
+    ?assertEqual([], Emit()),
+    ok = erl_esdb_telemetry:detach(?FUNCTION_NAME).
+
 a_crashing_handler_is_detached(_Config) ->
     Crash = fun(_, _, _, _) -> error(deliberate) end,
     ok = erl_esdb_telemetry:attach(crashing, Crash, none),
@@ -197,6 +231,24 @@ the_store_starts_without_the_library(_Config) ->
     ?assertEqual({error, already_exists}, erl_esdb_telemetry:attach_logger()),
     fresh().
 
+%% By the environment, as long as the application runs.
+the_environment_switches_aliases(_Config) ->
+    fresh(),
+    ok = application:load(erl_esdb),
+    ok = application:set_env(erl_esdb, telemetry_aliases, true),
+    {ok, _} = erl_esdb_app:start(),
+    ok = attach(?FUNCTION_NAME, [[erl_esdb, append, stop], ?STREAM_WRITE_STOP]),
+    {ok, _} = erl_esdb:start_store(?FUNCTION_NAME),
+    {ok, 0} = erl_esdb_streams:append(?FUNCTION_NAME, <<"s">>, any, erl_esdb_test:events(1)),
+    ?assertMatch(
+        [{?STREAM_WRITE_STOP, M, D, config}, {[erl_esdb, append, stop], M, D, config}], received()
+    ),
+    ok = erl_esdb_app:stop(),
+    ok = erl_esdb_telemetry:emit(?STREAM_WRITE_STOP, #{}, #{}),
+    ?assertMatch([_], received()),
+    ok = erl_esdb_telemetry:detach(?FUNCTION_NAME),
+    fresh().
+
 fresh() ->
     [_ = application:stop(App) || App <- [erl_esdb, erl_esdb_gater]],
     _ = application:unload(erl_esdb),
@@ -243,6 +295,9 @@ a_tel_07_every_macro(_Config) ->
         {?HEALTH_PROBE_COMPLETE, "health.probe.complete"},
         {?HEALTH_NODE_FAILED, "health.node.failed"},
         {?HEALTH_NODE_RECOVERED, "health.node.recovered"},
+        {?PERSISTENCE_WORKER_STARTED, "persistence_worker.started"},
+        {?PERSISTENCE_WORKER_CYCLE, "persistence_worker.cycle"},
+        {?PERSISTENCE_WORKER_FORCED, "persistence_worker.forced"},
         {?LINK_CREATED, "link.created"},
         {?LINK_DELETED, "link.deleted"},
         {?LINK_STARTED, "link.started"},

@@ -29,9 +29,7 @@ stop_store(Store) -> erl_esdb:stop_store(Store).
 -doc "The process of a store's engine.".
 -spec engine(atom()) -> pid().
 engine(Store) ->
-    Stores = supervisor:which_children(erl_esdb_sup),
-    {_, Sup, _, _} = lists:keyfind({store, Store}, 1, Stores),
-    [Engine] = [Pid || {engine, Pid, _, _} <- supervisor:which_children(Sup)],
+    [Engine] = [Pid || {S, #{engine := Pid}} <- erl_esdb_engine:lives(), S =:= Store],
     Engine.
 
 -spec event(term()) -> new_event().

@@ -12,9 +12,10 @@ ok
 3> #snapshot{version = 7} = erl_esdb_snapshots_store:get_latest(shop, ~"order-1").
 ```
 
-A store that cannot be reached is `{error, R}` where the answer has room for it; elsewhere
-(`get/2,3`, `get_latest/2`, `exists/2,3`) it raises `error({erl_esdb, R})`: an answer that nothing
-is there would be wrong.
+In a store that signs, a snapshot is kept with a seal and checked when it is read
+(`m:erl_esdb_integrity`). A store that cannot be reached is `{error, R}` where the answer has room
+for it; elsewhere (`get/2,3`, `get_latest/2`, `exists/2,3`) it raises `error({erl_esdb, R})`: an
+answer that nothing is there would be wrong.
 """.
 
 -export([put/2, get/2, get/3, get_latest/2]).
@@ -25,9 +26,11 @@ is there would be wrong.
 -doc "Keeps a snapshot, in place of the one of this version.".
 -spec put(Store :: atom(), snapshot()) -> ok | {error, term()}.
 put(Store, #snapshot{stream_id = Stream, version = Version} = Snapshot) ->
-    case erl_esdb_store:put_document(Store, key(Stream, Version), Snapshot) of
-        {ok, _Times} -> ok;
-        {error, Reason} -> {error, Reason}
+    Key = key(Stream, Version),
+    maybe
+        {ok, Document} ?= erl_esdb_integrity:sealed(Store, Snapshot),
+        {ok, _Times} ?= erl_esdb_store:put_document(Store, Key, Document),
+        ok
     end.
 
 -doc #{equiv => get_latest(Store, Stream)}.
@@ -38,8 +41,11 @@ get(Store, Stream) -> get_latest(Store, Stream).
 -spec get(Store :: atom(), Stream :: binary(), Version :: non_neg_integer()) ->
     snapshot() | undefined.
 get(Store, Stream, Version) ->
-    case erl_esdb_store:get_document(Store, key(Stream, Version)) of
-        {ok, Snapshot} -> Snapshot;
+    maybe
+        {ok, Document} ?= erl_esdb_store:get_document(Store, key(Stream, Version)),
+        {ok, Snapshot} ?= erl_esdb_integrity:opened(Store, Document),
+        Snapshot
+    else
         {error, not_found} -> undefined;
         {error, Reason} -> error({erl_esdb, Reason})
     end.
@@ -107,7 +113,9 @@ exists(Store, Stream) -> known(Store, Stream) =/= [].
 
 -doc "Whether a version of a stream has a snapshot.".
 -spec exists(Store :: atom(), Stream :: binary(), Version :: non_neg_integer()) -> boolean().
-exists(Store, Stream, Version) -> get(Store, Stream, Version) =/= undefined.
+exists(Store, Stream, Version) ->
+    _ = key(Stream, Version),
+    lists:member(Version, known(Store, Stream)).
 
 -spec known(atom(), binary()) -> [non_neg_integer()].
 known(Store, Stream) ->

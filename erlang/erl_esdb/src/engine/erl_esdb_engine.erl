@@ -8,29 +8,35 @@ that it is dead, and finds it by its index. When it can be used it calls `ready/
 callback gets the handle given there and may run in any process.
 
 A callback that cannot reach the store answers `{error, t:failure/0}` within the time allowed; it
-does not exit. `Options` of reads are checked already: `consistency` and `timeout`.
+does not exit. `Options` of reads are checked already: `consistency`, `timeout`, and `hidden`, which
+is true where also that is wanted that the metadata of a stream hides.
 """.
 
 -export([ready/3, gone/2, find/1, running/0]).
--export([create_registry/0, lives/0, ended/3]).
+-export([create_registry/0, lives/0, ended/3, remover/1, stopping/1, was_stopped/1]).
 -export_type([handle/0, failure/0, options/0, piece/0, settings/0]).
 
 -doc "What the engine needs to find the store again, from any process of this node.".
 -type handle() :: term().
 -type failure() :: not_started | timeout | no_quorum | overloaded.
 -type options() :: #{
-    consistency => linearizable | read_your_writes | local, timeout => timeout(), _ => _
+    consistency => linearizable | read_your_writes | local,
+    timeout => timeout(),
+    hidden => boolean(),
+    _ => _
 }.
 -doc "Packed events and which of them are meant.".
 -type piece() :: {Stream :: binary(), erl_esdb_log:span(), Packed :: binary()}.
 -doc """
-What the API needs to know of a store: limits in bytes and events, timeout in milliseconds. And, on
-the way through the engine to `ready/3`, what is told of it.
+What the API needs to know of a store: limits in bytes, events and waiting commands, timeout in
+milliseconds; what the machine needs to know, `t:erl_esdb_log:limits/0`. And, on the way through the
+engine to `ready/3`, what is told of it.
 """.
 -type settings() :: #{
     max_event_size := pos_integer(),
     max_batch_size := pos_integer(),
     max_batch_events := pos_integer(),
+    max_queue := pos_integer(),
     timeout := timeout(),
     life => #{
         supervisor := pid(), mode := single | cluster, data_dir := file:filename() | undefined
@@ -43,7 +49,8 @@ the way through the engine to `ready/3`, what is told of it.
 -doc """
 Orders and applies a command.
 
-A timeout does not tell whether it was applied; nor does `not_started` where the engine ended during
+`overloaded`: it was not given to the engine, for which `max_queue` commands wait already. A timeout
+does not tell whether it was applied; nor does `not_started` where the engine ended during
 the call. One that was not there when the call began has applied nothing.
 """.
 -callback command(handle(), erl_esdb_log:command(), timeout()) ->
@@ -74,6 +81,29 @@ the call. One that was not there when the call began has applied nothing.
 -doc "The names of all streams, sorted.".
 -callback streams(handle(), options()) -> {ok, [binary()]} | {error, failure()}.
 
+-doc """
+The names of streams that begin with a prefix and come behind a name, in order, at most so many.
+""".
+-callback names(
+    handle(),
+    Behind :: binary() | first,
+    Prefix :: binary(),
+    Limit :: non_neg_integer() | infinity,
+    options()
+) -> {ok, [binary()]} | {error, failure()}.
+
+-doc """
+What the next append of a stream goes on from, also behind a tombstone and where nothing is: the
+version that it gets, the time of the last one (0), and the tip.
+""".
+-callback tip(handle(), Stream :: binary(), options()) ->
+    {ok, #{next := non_neg_integer(), epoch_us := integer(), tip := erl_esdb_log:tip()}}
+    | {error, failure()}.
+
+-doc "What may be seen of a stream, also of one that is not there.".
+-callback metadata(handle(), Stream :: binary(), options()) ->
+    {ok, erl_esdb_log:metadata()} | {error, failure()}.
+
 -doc "The position that the next event gets.".
 -callback next_position(handle(), options()) -> {ok, non_neg_integer()} | {error, failure()}.
 
@@ -84,6 +114,18 @@ the call. One that was not there when the call began has applied nothing.
 -callback documents(
     handle(), From :: erl_esdb_log:document_key(), To :: erl_esdb_log:document_key(), options()
 ) -> {ok, [{erl_esdb_log:document_key(), pos_integer()}]} | {error, failure()}.
+
+-doc "What is kept under a key of a checkpoint.".
+-callback checkpoint(handle(), Key :: term(), options()) ->
+    {ok, term()} | {error, not_found | failure()}.
+
+-doc """
+Removes what a store left behind that does not run: for an engine that leaves something. `DataDir`
+is what `ready/3` was told of it.
+""".
+-callback drop(Store :: atom(), DataDir :: file:filename() | undefined) -> ok | {error, term()}.
+
+-optional_callbacks([drop/2]).
 
 -doc "The engine's word that its store can be used from now on, with the settings of its start.".
 -spec ready(Store :: atom(), module(), {handle(), settings()}) -> ok.
@@ -110,6 +152,19 @@ ended(Store, Engine, Otherwise) ->
         [{_, Reason}] -> Reason;
         [] -> Otherwise
     end.
+
+-doc false.
+%% The supervisor of a store is about to be ended by a call. Supervisors end with the same reason
+%% when they give up.
+-spec stopping(Supervisor :: pid()) -> ok.
+stopping(Supervisor) ->
+    true = ets:insert(?MODULE, {{stopping, Supervisor}, true}),
+    ok.
+
+-doc false.
+%% Whether that was so; then it is forgotten.
+-spec was_stopped(Supervisor :: pid()) -> boolean().
+was_stopped(Supervisor) -> ets:take(?MODULE, {stopping, Supervisor}) =/= [].
 
 -doc "The engine of a running store.".
 -spec find(Store :: atom()) -> {ok, module(), handle(), settings()} | {error, not_started}.
@@ -141,3 +196,23 @@ lives() -> ets:select(?MODULE, [{{'$1', '_', '_', '$2'}, [], [{{'$1', '$2'}}]}])
 create_registry() ->
     ?MODULE = ets:new(?MODULE, [named_table, public, {read_concurrency, true}]),
     ok.
+
+-doc false.
+%% What removes what a store that runs will leave when it is stopped.
+-spec remover(Store :: atom()) -> {ok, fun(() -> ok | {error, term()})} | {error, not_found}.
+remover(Store) when is_atom(Store) ->
+    try ets:lookup(?MODULE, Store) of
+        [{_, {Engine, _, _}, _, #{data_dir := Dir}}] -> {ok, remover(Engine, Store, Dir)};
+        [] -> {error, not_found}
+    catch
+        error:badarg -> {error, not_found}
+    end;
+remover(_) ->
+    error(badarg).
+
+-spec remover(module(), atom(), file:filename() | undefined) -> fun(() -> ok | {error, term()}).
+remover(Engine, Store, Dir) ->
+    case erlang:function_exported(Engine, drop, 2) of
+        true -> fun() -> Engine:drop(Store, Dir) end;
+        false -> fun() -> ok end
+    end.

@@ -14,6 +14,9 @@ may be removed in between by a truncation or deletion; then it begins again with
 Nothing that a head names is ever missing otherwise, because a head is written after all it names
 and before anything it does not name any more is removed.
 
+Commands that have been sent and not yet taken are counted by who sends and by the process. Where
+there are `max_queue` of them the next is refused at once, `overloaded`.
+
 The promise is that of memory: the process and its tables are the only copy. When the process
 crashes or is killed, its supervisor starts another, and the store is there again and empty: no
 streams, positions from 0. Handlers of `[erl_esdb, store, stopped]` and `started` see it happen. Who
@@ -24,7 +27,8 @@ must not lose events takes an engine that writes to disk.
 -behaviour(gen_server).
 
 -export([start_link/2, command/3, read/6, read_log/5]).
--export([stream/3, streams/2, next_position/2, document/3, documents/4]).
+-export([stream/3, streams/2, names/5, tip/3, metadata/3]).
+-export([next_position/2, document/3, documents/4, checkpoint/3]).
 -export([init/1, handle_call/3, handle_cast/2, handle_info/2, terminate/2]).
 
 -include_lib("kernel/include/logger.hrl").
@@ -33,23 +37,33 @@ must not lose events takes an engine that writes to disk.
 %% Everything a reader needs: the process, and its tables.
 -record(handle, {
     server :: pid(),
+    %% how many commands wait for it, about, and may
+    waiting :: counters:counters_ref(),
+    max_queue :: pos_integer(),
     %% {Stream, Head}, ordered
     streams :: ets:table(),
+    %% {Stream, Head} of streams with a tombstone
+    tombs :: ets:table(),
+    %% {Stream, Metadata}
+    metadata :: ets:table(),
     %% {Number of a stream, Name, First version kept} and {order, Sequence}
     owners :: ets:table(),
     %% {{Number of a stream or 0, Number}, Chunk or gap}
     chunks :: ets:table(),
-    %% {Index, Packed events or body of a document}
+    %% {Index, Packed events or body of a document}; of an append to several streams
+    %% {{Index, Stream}, Packed events} and {Index, [Stream]}
     bodies :: ets:table(),
     %% {Key, Version, Index}, ordered
-    documents :: ets:table()
+    documents :: ets:table(),
+    %% {Key, Value}
+    checkpoints :: ets:table()
 }).
 
 -record(state, {
     store :: atom(),
     handle :: #handle{},
     index = 0 :: non_neg_integer(),
-    log = erl_esdb_log:new() :: erl_esdb_log:state(),
+    log :: erl_esdb_log:state(),
     %% whether a message is on its way that goes on with erasing
     sweeping = false :: boolean()
 }).
@@ -63,7 +77,31 @@ start_link(Store, Settings) -> gen_server:start_link(?MODULE, {Store, Settings},
 -doc false.
 -spec command(#handle{}, erl_esdb_log:command(), timeout()) ->
     erl_esdb_log:reply() | {error, erl_esdb_engine:failure()}.
-command(#handle{server = Server}, Command, Timeout) ->
+command(#handle{server = Server, waiting = Waiting} = Handle, Command, Timeout) ->
+    case is_full(Handle) of
+        true ->
+            {error, overloaded};
+        false ->
+            ok = counters:add(Waiting, 1, 1),
+            call(Server, Command, Timeout)
+    end.
+
+%% One who is killed between counting and sending is counted for ever. So the count is only believed
+%% where it says that there is room, and put right where it says that there is none.
+-spec is_full(#handle{}) -> boolean().
+is_full(#handle{server = Server, waiting = Waiting, max_queue = Max}) ->
+    counters:get(Waiting, 1) >= Max andalso
+        case process_info(Server, message_queue_len) of
+            {message_queue_len, Length} ->
+                ok = counters:put(Waiting, 1, Length),
+                Length >= Max;
+            undefined ->
+                false
+        end.
+
+-spec call(pid(), erl_esdb_log:command(), timeout()) ->
+    erl_esdb_log:reply() | {error, not_started | timeout}.
+call(Server, Command, Timeout) ->
     try
         gen_server:call(Server, Command, Timeout)
     catch
@@ -95,25 +133,40 @@ ended(_, Exit, Stack) ->
     forward | backward,
     erl_esdb_engine:options()
 ) -> {ok, [erl_esdb_engine:piece()]} | {error, stream_not_found | erl_esdb_engine:failure()}.
-read(Handle, Stream, From, Count, Direction, _Options) ->
-    looking(fun() -> read_stream(Handle, Stream, From, Count, Direction) end).
+read(Handle, Stream, From, Count, Direction, Options) ->
+    on_head(Handle, Stream, Options, fun(Head, Fetch) ->
+        Spans = erl_esdb_log:rows(Head, From, Count, Direction, Fetch),
+        [piece(Handle, Stream, Span) || Span <- Spans]
+    end).
 
--spec read_stream(
-    #handle{},
-    binary(),
-    non_neg_integer() | last,
-    non_neg_integer() | infinity,
-    forward | backward
-) -> {ok, [erl_esdb_engine:piece()]} | {error, stream_not_found}.
-read_stream(#handle{streams = Streams} = Handle, Stream, From, Count, Direction) ->
-    case ets:lookup(Streams, Stream) of
-        [{_, Head}] ->
-            Fetch = fetch(Handle, erl_esdb_log:no(Head)),
-            Spans = erl_esdb_log:rows(Head, From, Count, Direction, Fetch),
-            {ok, [piece(Handle, Stream, Span) || Span <- Spans]};
-        [] ->
-            {error, stream_not_found}
+%% The head of a stream, as its metadata lets it be seen.
+-spec on_head(#handle{}, binary(), erl_esdb_engine:options(), Fun) ->
+    {ok, Result} | {error, stream_not_found | not_started}
+when
+    Fun :: fun((erl_esdb_log:head(), erl_esdb_chunks:fetch()) -> Result).
+on_head(#handle{streams = Streams} = Handle, Stream, Options, Fun) ->
+    looking(fun() ->
+        case ets:lookup(Streams, Stream) of
+            [{_, Head}] ->
+                Fetch = fetch(Handle, erl_esdb_log:no(Head)),
+                {ok, Fun(view(Handle, Stream, Head, Options, Fetch), Fetch)};
+            [] ->
+                {error, stream_not_found}
+        end
+    end).
+
+-spec view(#handle{}, binary(), erl_esdb_log:head(), map(), erl_esdb_chunks:fetch()) ->
+    erl_esdb_log:head().
+view(_Handle, _Stream, Head, #{hidden := true}, _Fetch) ->
+    Head;
+view(#handle{metadata = Table}, Stream, Head, _Options, Fetch) ->
+    case ets:lookup(Table, Stream) of
+        [{_, Metadata}] -> erl_esdb_log:view(Head, Metadata, now_us(), Fetch);
+        [] -> Head
     end.
+
+-spec now_us() -> integer().
+now_us() -> erlang:system_time(microsecond).
 
 -doc false.
 -spec read_log(
@@ -123,10 +176,10 @@ read_stream(#handle{streams = Streams} = Handle, Stream, From, Count, Direction)
     forward | backward,
     erl_esdb_engine:options()
 ) -> {ok, [erl_esdb_engine:piece()]} | {error, erl_esdb_engine:failure()}.
-read_log(#handle{owners = Owners} = Handle, From, Count, Direction, _Options) ->
+read_log(#handle{owners = Owners} = Handle, From, Count, Direction, Options) ->
     Owner = fun(No) ->
         case ets:lookup(Owners, No) of
-            [{_, Name, First}] -> {Name, First};
+            [{_, Name, First}] -> {Name, First, first_seen(Handle, Name, No, First, Options)};
             [] -> gone
         end
     end,
@@ -137,22 +190,97 @@ read_log(#handle{owners = Owners} = Handle, From, Count, Direction, _Options) ->
         {ok, [piece(Handle, Stream, Span) || {Stream, Span} <- Found]}
     end).
 
+-spec first_seen(#handle{}, binary(), pos_integer(), First, map()) -> First when
+    First :: non_neg_integer().
+first_seen(_Handle, _Name, _No, First, #{hidden := true}) ->
+    First;
+first_seen(#handle{streams = Streams, metadata = Table} = Handle, Name, No, First, Options) ->
+    case ets:member(Table, Name) andalso ets:lookup(Streams, Name) of
+        [{_, Head}] -> erl_esdb_log:first(view(Handle, Name, Head, Options, fetch(Handle, No)));
+        %% It has none, or was removed a moment ago.
+        _ -> First
+    end.
+
 -doc false.
 -spec stream(#handle{}, binary(), erl_esdb_engine:options()) ->
     {ok, erl_esdb_log:info()} | {error, stream_not_found | erl_esdb_engine:failure()}.
-stream(#handle{streams = Streams}, Stream, _Options) ->
-    looking(fun() ->
-        case ets:lookup(Streams, Stream) of
-            [{_, Head}] -> {ok, erl_esdb_log:describe(Head)};
-            [] -> {error, stream_not_found}
-        end
-    end).
+stream(Handle, Stream, Options) ->
+    on_head(Handle, Stream, Options, fun(Head, _Fetch) -> erl_esdb_log:describe(Head) end).
 
 -doc false.
 -spec streams(#handle{}, erl_esdb_engine:options()) ->
     {ok, [binary()]} | {error, erl_esdb_engine:failure()}.
 streams(#handle{streams = Streams}, _Options) ->
     looking(fun() -> {ok, ets:select(Streams, [{{'$1', '_'}, [], ['$1']}])} end).
+
+-doc false.
+-spec names(
+    #handle{},
+    binary() | first,
+    binary(),
+    non_neg_integer() | infinity,
+    erl_esdb_engine:options()
+) -> {ok, [binary()]} | {error, erl_esdb_engine:failure()}.
+names(#handle{streams = Streams}, Behind, Prefix, Limit, _Options) ->
+    looking(fun() ->
+        First =
+            case Behind =:= first orelse Behind < Prefix of
+                true -> from(Prefix, Streams);
+                false -> ets:next(Streams, Behind)
+            end,
+        {ok, collect(First, Prefix, Limit, Streams)}
+    end).
+
+%% The first name that is not before this one.
+-spec from(binary(), ets:table()) -> binary() | '$end_of_table'.
+from(Name, Streams) ->
+    case ets:member(Streams, Name) of
+        true -> Name;
+        false -> ets:next(Streams, Name)
+    end.
+
+-spec collect(
+    binary() | '$end_of_table', binary(), non_neg_integer() | infinity, ets:table()
+) -> [binary()].
+collect(_Name, _Prefix, 0, _Streams) ->
+    [];
+collect(Name, Prefix, Limit, Streams) ->
+    Size = byte_size(Prefix),
+    case Name of
+        <<Prefix:Size/binary, _/binary>> ->
+            [Name | collect(ets:next(Streams, Name), Prefix, less(Limit), Streams)];
+        _ ->
+            []
+    end.
+
+-spec less(pos_integer() | infinity) -> non_neg_integer() | infinity.
+less(infinity) -> infinity;
+less(Limit) when is_integer(Limit) -> Limit - 1.
+
+-doc false.
+-spec tip(#handle{}, binary(), erl_esdb_engine:options()) ->
+    {ok, #{next := non_neg_integer(), epoch_us := integer(), tip := erl_esdb_log:tip()}}
+    | {error, erl_esdb_engine:failure()}.
+tip(#handle{streams = Streams, tombs = Tombs}, Stream, _Options) ->
+    looking(fun() ->
+        %% The second time for one that went on behind its tombstone in between.
+        Tables = [Streams, Tombs, Streams],
+        case [Head || Table <- Tables, {_, Head} <- ets:lookup(Table, Stream)] of
+            [Head | _] -> {ok, maps:with([next, epoch_us, tip], erl_esdb_log:describe(Head))};
+            [] -> {ok, #{next => 0, epoch_us => 0, tip => none}}
+        end
+    end).
+
+-doc false.
+-spec metadata(#handle{}, binary(), erl_esdb_engine:options()) ->
+    {ok, erl_esdb_log:metadata()} | {error, erl_esdb_engine:failure()}.
+metadata(#handle{metadata = Table}, Stream, _Options) ->
+    looking(fun() ->
+        case ets:lookup(Table, Stream) of
+            [{_, Metadata}] -> {ok, Metadata};
+            [] -> {ok, #{}}
+        end
+    end).
 
 -doc false.
 -spec next_position(#handle{}, erl_esdb_engine:options()) ->
@@ -184,13 +312,26 @@ documents(#handle{documents = Documents}, From, To, _Options) ->
         {ok, ets:select(Documents, [{{'$1', '$2', '_'}, Between, [{{'$1', '$2'}}]}])}
     end).
 
--spec piece(#handle{}, binary(), erl_esdb_log:span()) -> erl_esdb_engine:piece().
-piece(#handle{bodies = Bodies}, Stream, {#row{index = Index}, _, _} = Span) ->
-    {Stream, Span, body(Bodies, Index)}.
+-doc false.
+-spec checkpoint(#handle{}, term(), erl_esdb_engine:options()) ->
+    {ok, term()} | {error, not_found | erl_esdb_engine:failure()}.
+checkpoint(#handle{checkpoints = Checkpoints}, Key, _Options) ->
+    looking(fun() ->
+        case ets:lookup(Checkpoints, Key) of
+            [{_, Value}] -> {ok, Value};
+            [] -> {error, not_found}
+        end
+    end).
 
--spec body(ets:table(), erl_esdb_log:index()) -> binary().
-body(Bodies, Index) ->
-    case ets:lookup(Bodies, Index) of
+-spec piece(#handle{}, binary(), erl_esdb_log:span()) -> erl_esdb_engine:piece().
+piece(#handle{bodies = Bodies}, Stream, {#row{index = Index, parts = 1}, _, _} = Span) ->
+    {Stream, Span, body(Bodies, Index)};
+piece(#handle{bodies = Bodies}, Stream, {#row{index = Index}, _, _} = Span) ->
+    {Stream, Span, body(Bodies, {Index, Stream})}.
+
+-spec body(ets:table(), erl_esdb_log:index() | {erl_esdb_log:index(), binary()}) -> binary().
+body(Bodies, Key) ->
+    case ets:lookup(Bodies, Key) of
         [{_, Body}] -> Body;
         [] -> throw(removed)
     end.
@@ -229,15 +370,20 @@ init({Store, Settings}) ->
     proc_lib:set_label({?MODULE, Store}),
     Handle = #handle{
         server = self(),
+        waiting = counters:new(1, [atomics]),
+        max_queue = maps:get(max_queue, Settings),
         streams = table(ordered_set),
+        tombs = table(set),
+        metadata = table(set),
         owners = table(set),
         chunks = table(set),
         bodies = table(set),
-        documents = table(ordered_set)
+        documents = table(ordered_set),
+        checkpoints = table(set)
     },
-    mirror({order, erl_esdb_chunks:new()}, <<>>, Handle),
+    true = ets:insert(Handle#handle.owners, {order, erl_esdb_chunks:new()}),
     ok = erl_esdb_engine:ready(Store, ?MODULE, {Handle, Settings}),
-    {ok, #state{store = Store, handle = Handle}}.
+    {ok, #state{store = Store, handle = Handle, log = erl_esdb_log:new(Settings)}}.
 
 -spec table(set | ordered_set) -> ets:table().
 table(Type) -> ets:new(?MODULE, [Type, protected, {read_concurrency, true}]).
@@ -246,9 +392,10 @@ table(Type) -> ets:new(?MODULE, [Type, protected, {read_concurrency, true}]).
 %% The tables are the only copy: no message that is none of ours may end the process.
 -spec handle_call(term(), gen_server:from(), #state{}) ->
     {reply, erl_esdb_log:reply() | {error, unknown_request}, #state{}}.
-handle_call(Request, _From, State) ->
+handle_call(Request, _From, #state{handle = Handle} = State) ->
     case erl_esdb_log:is_command(Request) of
         true ->
+            ok = counters:sub(Handle#handle.waiting, 1, 1),
             {Reply, State1} = applied(Request, State),
             {reply, Reply, sweep_later(State1)};
         false ->
@@ -261,7 +408,15 @@ applied(Command, #state{index = Before, log = Log, handle = Handle} = State) ->
     {Reply, Effects, Log1} = erl_esdb_log:apply(Index, Command, Log),
     Body = brought(Command),
     lists:foreach(fun(Effect) -> mirror(Effect, Body, Handle) end, Effects),
+    lists:foreach(fun(Effect) -> feed(Effect, State) end, Effects),
     {Reply, State#state{index = Index, log = Log1}}.
+
+%% What was appended can be read by now.
+-spec feed(erl_esdb_log:effect(), #state{}) -> ok.
+feed({order, Order}, #state{store = Store}) ->
+    erl_esdb_feed:committed(Store, erl_esdb_log:log_end(Order));
+feed(_, _State) ->
+    ok.
 
 %% Whatever came in the meantime has its turn before the next slice is erased.
 -spec sweep_later(#state{}) -> #state{}.
@@ -297,17 +452,35 @@ ignored(Message, #state{store = Store} = State) ->
 -spec terminate(term(), #state{}) -> ok.
 terminate(Reason, #state{store = Store}) -> erl_esdb_engine:gone(Store, Reason).
 
--spec brought(erl_esdb_log:command()) -> binary().
+%% One body, or one a stream.
+-spec brought(erl_esdb_log:command()) -> binary() | [{binary(), binary()}].
 brought({append, _, _, Packed, _}) -> Packed;
+brought({append_many, Parts, _}) -> several([P || {_, _, _, #{count := N}} = P <- Parts, N > 0]);
 brought({put_document, _, Body}) -> Body;
 brought(_) -> <<>>.
 
--spec mirror(erl_esdb_log:effect(), binary(), #handle{}) -> true.
-mirror({live, [Index]}, Body, #handle{bodies = Bodies}) ->
+-spec several([{binary(), erl_esdb_log:expected(), binary(), erl_esdb_log:summary()}]) ->
+    binary() | [{binary(), binary()}].
+several([{_, _, Packed, _}]) -> Packed;
+several(Parts) -> [{Stream, Packed} || {Stream, _, Packed, _} <- Parts].
+
+-spec mirror(erl_esdb_log:effect(), binary() | [{binary(), binary()}], #handle{}) -> true.
+mirror({live, [Index]}, Body, #handle{bodies = Bodies}) when is_binary(Body) ->
     ets:insert(Bodies, {Index, Body});
+mirror({live, [Index]}, Parts, #handle{bodies = Bodies}) ->
+    Names = [Stream || {Stream, _} <- Parts],
+    ets:insert(Bodies, [{Index, Names} | [{{Index, Name}, Packed} || {Name, Packed} <- Parts]]);
 mirror({dead, Indexes}, _, #handle{bodies = Bodies}) ->
-    lists:foreach(fun(Index) -> ets:delete(Bodies, Index) end, Indexes),
+    lists:foreach(fun(Index) -> forget(Index, Bodies) end, Indexes),
     true;
+mirror({tomb, Name, Head}, _, #handle{tombs = Tombs}) ->
+    ets:insert(Tombs, {Name, Head});
+mirror({no_tomb, Name}, _, #handle{tombs = Tombs}) ->
+    ets:delete(Tombs, Name);
+mirror({metadata, Name, Metadata}, _, #handle{metadata = Table}) ->
+    ets:insert(Table, {Name, Metadata});
+mirror({no_metadata, Name}, _, #handle{metadata = Table}) ->
+    ets:delete(Table, Name);
 mirror({stream, Name, Head}, _, #handle{streams = Streams, owners = Owners}) ->
     ets:insert(Owners, {erl_esdb_log:no(Head), Name, erl_esdb_log:first(Head)}),
     ets:insert(Streams, {Name, Head});
@@ -323,4 +496,16 @@ mirror({no_chunk, Key}, _, #handle{chunks = Chunks}) ->
 mirror({document, Key, {Version, Index}}, _, #handle{documents = Documents}) ->
     ets:insert(Documents, {Key, Version, Index});
 mirror({no_document, Key}, _, #handle{documents = Documents}) ->
-    ets:delete(Documents, Key).
+    ets:delete(Documents, Key);
+mirror({checkpoint, Saved, Gone}, _, #handle{checkpoints = Checkpoints}) ->
+    lists:foreach(fun(Key) -> ets:delete(Checkpoints, Key) end, Gone),
+    ets:insert(Checkpoints, maps:to_list(Saved)).
+
+-spec forget(erl_esdb_log:index(), ets:table()) -> ok.
+forget(Index, Bodies) ->
+    case ets:take(Bodies, Index) of
+        [{_, [_ | _] = Names}] ->
+            lists:foreach(fun(Name) -> ets:delete(Bodies, {Index, Name}) end, Names);
+        _ ->
+            ok
+    end.

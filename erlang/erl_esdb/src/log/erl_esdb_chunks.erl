@@ -10,13 +10,14 @@ the maps of the pure machine and on ETS tables that many processes read at once.
 
 ```
  chunk  =  row, row, ...          differences to the row before, the first to a row of zeros
- row    =  head [index] [stream] [version] [position] epoch
+ row    =  head [index] [stream] [version] [position] [parts] epoch
 
- head      varint   (count - 1) * 16 + flags
- index     varint   index - index before - 1             flag 1: there, otherwise 0
+ head      varint   (count - 1) * 32 + flags
+ index     zigzag   index - index before - 1             flag 1: there, otherwise 0
  stream    zigzag   stream - stream before               flag 2
  version   zigzag   version - (version + count) before   flag 4
  position  zigzag   position - (position + count) before flag 8
+ parts     varint   rows of this index - 1               flag 16
  epoch     zigzag   epoch_us - epoch_us before
 
  varint: 7 bits a byte, the lowest first, the top bit set where more follow; zigzag: 0 -1 1 -2 2 ...
@@ -37,7 +38,7 @@ neither costs a byte there. One append after the other to one stream takes three
 ```
 """.
 
--export([new/0, add/2, last/1, fold/7, walk/7, drop_before/4, numbers/1]).
+-export([new/0, add/2, last/1, fold/7, walk/7, since/3, drop_before/4, numbers/1]).
 -export([rows/0, holder/5, remove/3]).
 -export_type([seq/0, fetch/0, field/0, chunk_no/0, chunk/0]).
 
@@ -46,8 +47,8 @@ neither costs a byte there. One append after the other to one stream takes three
 -compile({inline, [int/1, field/2, signed/1]}).
 
 -define(ROWS, 128).
-%% No row takes more bytes: six integers of less than 140 bits.
--define(LONGEST, 120).
+%% No row takes more bytes: seven integers of less than 140 bits.
+-define(LONGEST, 140).
 -define(ZERO, #row{}).
 
 -record(seq, {
@@ -68,8 +69,11 @@ neither costs a byte there. One append after the other to one stream takes three
 -doc "Rows, or a gap and how many chunks to go on from it: at least 1, which is itself.".
 -type chunk() ::
     binary() | {gap, FirstRow :: binary(), Forward :: pos_integer(), Back :: pos_integer()}.
--doc "What a sequence is searched by: both rise from row to row.".
--type field() :: version | position.
+-doc """
+What a sequence is searched by: it rises from row to row. Times do in a stream, where they may also
+stay the same.
+""".
+-type field() :: version | position | epoch.
 
 -doc "No rows.".
 -spec new() -> seq().
@@ -107,14 +111,14 @@ stop.
 Forward begins with the row that holds `From` or, where there is none, the first after it;
 backward with the last row that begins at or before it. The chunk is found by bisection.
 """.
--spec fold(field(), non_neg_integer(), forward | backward, Fun, Acc, seq(), fetch()) -> Acc when
+-spec fold(field(), integer(), forward | backward, Fun, Acc, seq(), fetch()) -> Acc when
     Fun :: fun((#row{}, Acc) -> {next | stop, Acc}).
 fold(Field, From, Direction, Fun, Acc, Seq, Fetch) ->
     {Result, _Passed} = walk(Field, From, Direction, Fun, Acc, Seq, Fetch),
     Result.
 
 -doc "The same, and answers whether it passed over a gap.".
--spec walk(field(), non_neg_integer(), forward | backward, Fun, Acc, seq(), fetch()) ->
+-spec walk(field(), integer(), forward | backward, Fun, Acc, seq(), fetch()) ->
     {Acc, Passed :: boolean()}
 when
     Fun :: fun((#row{}, Acc) -> {next | stop, Acc}).
@@ -132,6 +136,16 @@ walk(Field, From, Direction, Fun, Acc, Seq, Fetch) ->
         {backward, {gap, _, _, Back}} ->
             backward([], Number - Back + 1, Fun, {Acc, true}, Seq, Fetch)
     end.
+
+-doc "The first row of a stream that is not older than a time.".
+-spec since(EpochUs :: integer(), seq(), fetch()) -> #row{} | none.
+since(Time, Seq, Fetch) ->
+    Look = fun
+        (#row{epoch_us = Epoch}, none) when Epoch < Time -> {next, none};
+        (Row, none) -> {stop, Row}
+    end,
+    %% The last chunk that begins before the time: later ones may begin with the time itself.
+    fold(epoch, Time - 1, forward, Look, none, Seq, Fetch).
 
 %% Decodes no row more than the fun asks for.
 -spec forward([byte()], #row{}, chunk_no(), Fun, {Acc, boolean()}, seq(), fetch()) ->
@@ -174,7 +188,7 @@ backward([], _Number, _Fun, Sum, _Seq, _Fetch) ->
     Sum.
 
 %% The bytes from the row on that ends after the key, and the row before them.
--spec skip(field(), non_neg_integer(), [byte()], #row{}) -> {#row{}, [byte()]}.
+-spec skip(field(), integer(), [byte()], #row{}) -> {#row{}, [byte()]}.
 skip(_Field, _From, [], Before) ->
     {Before, []};
 skip(Field, From, Bytes, Before) ->
@@ -185,7 +199,7 @@ skip(Field, From, Bytes, Before) ->
     end.
 
 %% The rows that begin at or before the key, the last first.
--spec rows_to(field(), non_neg_integer(), [byte()], #row{}, [#row{}]) -> [#row{}].
+-spec rows_to(field(), integer(), [byte()], #row{}, [#row{}]) -> [#row{}].
 rows_to(_Field, _From, [], _Before, Rows) ->
     Rows;
 rows_to(Field, From, Bytes, Before, Rows) ->
@@ -267,7 +281,7 @@ grown(Begin, Size, Changed, Look) ->
 
 %% The last chunk that begins at or before the key, the first chunk where none does. The open
 %% chunk has the number that it will get.
--spec find(field(), non_neg_integer(), seq(), fetch()) -> chunk_no().
+-spec find(field(), integer(), seq(), fetch()) -> chunk_no().
 find(Field, Key, #seq{first = First} = Seq, Fetch) ->
     bisect(Field, Key, First, last_number(Seq), Seq, Fetch).
 
@@ -275,7 +289,7 @@ find(Field, Key, #seq{first = First} = Seq, Fetch) ->
 last_number(#seq{first = First, next = Next, size = 0}) -> max(First, Next - 1);
 last_number(#seq{next = Next}) -> Next.
 
--spec bisect(field(), non_neg_integer(), chunk_no(), chunk_no(), seq(), fetch()) -> chunk_no().
+-spec bisect(field(), integer(), chunk_no(), chunk_no(), seq(), fetch()) -> chunk_no().
 bisect(_Field, _Key, Low, Low, _Seq, _Fetch) ->
     Low;
 bisect(Field, Key, Low, High, Seq, Fetch) ->
@@ -286,9 +300,10 @@ bisect(Field, Key, Low, High, Seq, Fetch) ->
         false -> bisect(Field, Key, Low, Middle - 1, Seq, Fetch)
     end.
 
--spec key(field(), #row{}) -> non_neg_integer().
+-spec key(field(), #row{}) -> integer().
 key(version, #row{version = Version}) -> Version;
-key(position, #row{position = Position}) -> Position.
+key(position, #row{position = Position}) -> Position;
+key(epoch, #row{epoch_us = Epoch}) -> Epoch.
 
 -spec chunk(chunk_no(), seq(), fetch()) -> chunk().
 chunk(Next, #seq{next = Next, open = Open}, _Fetch) -> Open;
@@ -300,21 +315,23 @@ chunk(Number, _Seq, Fetch) -> Fetch(Number).
 encode(Row, Before) ->
     #row{index = I0, count = C0, stream = S0, version = V0, position = P0, epoch_us = E0} = Before,
     #row{index = I, count = C, stream = S, version = V, position = P, epoch_us = E} = Row,
+    Parts = Row#row.parts - 1,
     Index = I - I0 - 1,
     Stream = S - S0,
     Version = V - V0 - C0,
     Position = P - P0 - C0,
-    Flags = flag(Index, 1) + flag(Stream, 2) + flag(Version, 4) + flag(Position, 8),
+    Places = flag(Index, 1) + flag(Stream, 2) + flag(Version, 4) + flag(Position, 8),
     [
-        varint((C - 1) bsl 4 bor Flags),
-        [varint(Index) || Index =/= 0],
+        varint((C - 1) bsl 5 bor (Places + flag(Parts, 16))),
+        [zigzag(Index) || Index =/= 0],
         [zigzag(Stream) || Stream =/= 0],
         [zigzag(Version) || Version =/= 0],
         [zigzag(Position) || Position =/= 0],
+        [varint(Parts) || Parts =/= 0],
         zigzag(E - E0)
     ].
 
--spec flag(integer(), 1 | 2 | 4 | 8) -> 0 | 1 | 2 | 4 | 8.
+-spec flag(integer(), Bit) -> 0 | Bit when Bit :: 1 | 2 | 4 | 8 | 16.
 flag(0, _) -> 0;
 flag(_, Bit) -> Bit.
 
@@ -358,18 +375,20 @@ row(Bytes, #row{index = I, count = C, stream = S, version = V, position = P, epo
     {Stream, Bytes2} = field(Head band 2, Bytes1),
     {Version, Bytes3} = field(Head band 4, Bytes2),
     {Position, Bytes4} = field(Head band 8, Bytes3),
-    {Epoch, Rest} = int(Bytes4),
+    {Parts, Bytes5} = field(Head band 16, Bytes4),
+    {Epoch, Rest} = int(Bytes5),
     Row = #row{
-        index = I + Index + 1,
-        count = (Head bsr 4) + 1,
+        index = I + signed(Index) + 1,
+        count = (Head bsr 5) + 1,
         stream = S + signed(Stream),
         version = V + C + signed(Version),
         position = P + C + signed(Position),
-        epoch_us = E + signed(Epoch)
+        epoch_us = E + signed(Epoch),
+        parts = Parts + 1
     },
     {Row, Rest}.
 
--spec field(0 | 1 | 2 | 4 | 8, [byte()]) -> {non_neg_integer(), [byte()]}.
+-spec field(0 | 1 | 2 | 4 | 8 | 16, [byte()]) -> {non_neg_integer(), [byte()]}.
 field(0, Bytes) -> {0, Bytes};
 field(_, Bytes) -> int(Bytes).
 

@@ -7,7 +7,9 @@ A body is `{Id, Type, Data, Metadata}`, with a map of what differs from the usua
 where something does. Bodies are stored, so their form is part of the format on disk.
 """.
 
--export([bodies/1, event/4, type/1]).
+-export([bodies/1, event/4, id/1, type/1, tags/1]).
+-export([unsigned/4, signed/2]).
+-export([given/1, hashes/3, facts/1, type_hash/1, tag_hash/1]).
 -export_type([body/0, invalid/0]).
 
 -include("erl_esdb.hrl").
@@ -22,6 +24,10 @@ where something does. Bodies are stored, so their form is part of the format on 
     | {duplicate_event_ids, [binary()]}.
 
 -define(RANDOM, 16).
+%% So that a type, a tag and all ids together have other hashes than an id of the same bytes.
+-define(TYPE_SEED, 1).
+-define(TAG_SEED, 2).
+-define(ALL_SEED, 3).
 
 -doc """
 Checks events and makes bodies of them.
@@ -125,9 +131,63 @@ unique(Bodies) ->
         false -> throw({invalid, {duplicate_event_ids, lists:usort(Ids -- lists:usort(Ids))}})
     end.
 
+-doc "The id of a body.".
+-spec id(body()) -> binary().
+id(Body) -> element(1, Body).
+
 -doc "The type of a body.".
 -spec type(body()) -> binary().
 type(Body) -> element(2, Body).
+
+-doc "The tags of a body.".
+-spec tags(body()) -> [binary()].
+tags({_, _, _, _, #{tags := Tags}}) -> Tags;
+tags(_) -> [].
+
+-doc "The ids that the caller gave: an event without one gets another each time it is sent.".
+-spec given([new_event() | event()]) -> [binary()].
+given(Events) -> [Id || Event <- Events, Id <- [given_id(Event)], Id =/= <<>>].
+
+-spec given_id(new_event() | event()) -> binary().
+given_id(#event{} = Event) -> given_id(from_record(Event));
+given_id(#{event_id := Id}) -> Id;
+given_id(#{}) -> <<>>.
+
+-doc """
+The hashes by which the machine recognises an append: one of each id that the caller gave, and one
+of all ids unless these are all. Or only the latter: each hash takes room and time in the machine.
+""".
+-spec hashes(Given :: [binary()], [body()], each | whole) -> [erl_esdb_seen:hash()].
+hashes(_Given, Bodies, whole) ->
+    [hash_of_all(Bodies)];
+hashes(Given, Bodies, each) when length(Given) =:= length(Bodies) ->
+    [hash(Id) || Id <- Given];
+hashes(Given, Bodies, each) ->
+    [hash_of_all(Bodies) | [hash(Id) || Id <- Given]].
+
+-spec hash(binary()) -> erl_esdb_seen:hash().
+hash(Id) -> esdb_hash_nif:xxhash3(Id) bsr 5.
+
+-spec hash_of_all([body()]) -> erl_esdb_seen:hash().
+hash_of_all(Bodies) ->
+    Ids = [[<<(byte_size(Id)):32>>, Id] || Body <- Bodies, Id <- [id(Body)]],
+    esdb_hash_nif:xxhash3(Ids, ?ALL_SEED) bsr 5.
+
+-doc "What the machine keeps of the types and tags of an append.".
+-spec facts([body()]) -> erl_esdb_recent:facts().
+facts(Bodies) ->
+    Types = maps:from_keys([type(Body) || Body <- Bodies], []),
+    Tags = maps:from_keys([Tag || Body <- Bodies, Tag <- tags(Body)], []),
+    Hashes = [type_hash(Type) || Type := _ <- Types] ++ [tag_hash(Tag) || Tag := _ <- Tags],
+    erl_esdb_recent:facts(Hashes).
+
+-doc false.
+-spec type_hash(binary()) -> erl_esdb_recent:hash().
+type_hash(Type) -> esdb_hash_nif:xxhash3(Type, ?TYPE_SEED) band 16#FFFFFFFF.
+
+-doc false.
+-spec tag_hash(binary()) -> erl_esdb_recent:hash().
+tag_hash(Tag) -> esdb_hash_nif:xxhash3(Tag, ?TAG_SEED) band 16#FFFFFFFF.
 
 -doc "The event of this version that an append brought.".
 -spec event(Stream :: binary(), #row{}, Version :: non_neg_integer(), body()) -> event().
@@ -146,8 +206,22 @@ event(Stream, Row, Version, Body) ->
         data_content_type = maps:get(data_content_type, Unusual, ?CONTENT_TYPE_JSON),
         metadata_content_type = maps:get(metadata_content_type, Unusual, ?CONTENT_TYPE_JSON),
         tags = maps:get(tags, Unusual, []),
-        position = Position + Version - First
+        position = Position + Version - First,
+        prev_event_hash = maps:get(prev_event_hash, Unusual, undefined),
+        mac = maps:get(mac, Unusual, undefined)
     }.
+
+-doc "The event that a body becomes with this version and time; its position is not known yet.".
+-spec unsigned(Stream :: binary(), Version :: non_neg_integer(), integer(), body()) -> event().
+unsigned(Stream, Version, Time, Body) ->
+    event(Stream, #row{version = Version, epoch_us = Time}, Version, Body).
+
+-doc "The body with what an event was signed with.".
+-spec signed(body(), event()) ->
+    {Id :: binary(), Type :: binary(), data(), Metadata :: map(), Unusual :: map()}.
+signed(Body, #event{prev_event_hash = Name, mac = Code}) ->
+    {Id, Type, Data, Metadata, Unusual} = whole(Body),
+    {Id, Type, Data, Metadata, Unusual#{prev_event_hash => Name, mac => Code}}.
 
 -spec whole(body()) -> {binary(), binary(), data(), map(), map()}.
 whole({Id, Type, Data, Metadata}) -> {Id, Type, Data, Metadata, #{}};

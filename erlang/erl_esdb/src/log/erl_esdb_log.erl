@@ -1,6 +1,6 @@
 -module(erl_esdb_log).
 -moduledoc """
-The state machine of a store: versions, positions, conditions, indexes, documents. Pure.
+The state machine of a store: versions, positions, conditions, indexes, documents, metadata. Pure.
 
 Every engine runs it: it takes one command after the other, each with a rising index that the
 engine chose, and answers what the caller gets and what changed. It reads no clock and no process,
@@ -17,29 +17,54 @@ Removal is quick however much is removed: a stream is cut or forgotten at once, 
 behind is erased in slices of at most 256 appends, the first with the command itself. While
 `pending/1` says that there is more, the engine gives the command `sweep`, between others.
 
+## What an append is asked
+
+In this order, and the first that says no is the answer; nothing has changed then.
+
+1. With expectation -2 or -4: whether the stream has seen its ids lately (`ids`). What is found are
+   candidates, `{seen, Spans}`: whoever sent the command compares the ids, and sends it again with
+   `known` where they are others.
+2. Its expectation.
+3. Its tip: 32 bytes that it brings and that the next append has to name, `tip_moved` otherwise.
+4. Its condition: an append after the position up to which the sender has looked may have brought
+   what must not be there (`stale`: look again), or it was found already.
+
+An append to several streams is done when all of its parts may be, under one index.
+
 An engine that answers reads from other processes than the one that applies commands mirrors the
 effects, in their order, into tables: whoever looks from the stream or the log downwards then
 finds everything it names, or finds that it was removed in between and looks again. `rows/5` and
 `log_rows/6` work on either.
 """.
 
--export([new/0, apply/3, is_command/1, pending/1]).
+-export([new/0, new/1, apply/3, is_command/1, pending/1]).
 -export([read/5, read_log/4, stream/2, streams/1, next_position/1, document/2, documents/3]).
--export([rows/5, log_rows/6, describe/1, first/1, no/1, log_end/1]).
--export([first_version/1, after_span/1]).
+-export([metadata/2, checkpoint/2]).
+-export([rows/5, log_rows/6, view/4, describe/1, first/1, no/1, log_end/1]).
+-export([first_version/1, after_span/1, before_span/1]).
 -export_type([state/0, command/0, reply/0, effect/0, index/0, head/0, expected/0, span/0]).
--export_type([document_key/0, chunk_key/0, info/0]).
+-export_type([document_key/0, chunk_key/0, info/0, limits/0, summary/0, condition/0, refusal/0]).
+-export_type([appended/0, checkpoints/0, tip/0, metadata/0, owner/0]).
 
 -include("erl_esdb_log.hrl").
 
 %% Appends that are erased at a time: in the memory engine the work of a millisecond, at most a few.
 -define(SLICE, 256).
+%% Bytes of a tip.
+-define(TIP, 32).
 
 -record(head, {
     %% number of the stream
     no :: pos_integer(),
     %% first version that is kept
     first = 0 :: non_neg_integer(),
+    %% first version since it was made, or made again after a tombstone
+    base = 0 :: non_neg_integer(),
+    %% the tip that it had then
+    base_tip = none :: tip(),
+    tip = none :: tip(),
+    %% the first version that came with a tip
+    signed = none :: none | non_neg_integer(),
     seq :: erl_esdb_chunks:seq()
 }).
 
@@ -57,6 +82,9 @@ finds everything it names, or finds that it was removed in between and looks aga
 
 -record(log, {
     streams = #{} :: #{binary() => head()},
+    %% what is known of streams that have a tombstone
+    tombs = #{} :: #{binary() => head()},
+    metadata = #{} :: #{binary() => metadata()},
     names = #{} :: #{pos_integer() => binary()},
     chunks = #{} :: #{chunk_key() => erl_esdb_chunks:chunk()},
     %% all appends in the order of positions
@@ -64,8 +92,15 @@ finds everything it names, or finds that it was removed in between and looks aga
     %% how many rows of a chunk of the order are erased, until all are
     erased = #{} :: #{erl_esdb_chunks:chunk_no() => pos_integer()},
     removals = queue:new() :: queue:queue(#removal{}),
+    %% of how many rows of an append to several streams nothing is left, until it is all
+    shared = #{} :: #{index() => pos_integer()},
     next_no = 1 :: pos_integer(),
-    documents = gb_trees:empty() :: gb_trees:tree(document_key(), {pos_integer(), index()})
+    %% the appends of a stream among which ids are looked for
+    appends :: non_neg_integer(),
+    seen :: erl_esdb_seen:seen(),
+    recent :: erl_esdb_recent:recent(),
+    documents = gb_trees:empty() :: gb_trees:tree(document_key(), {pos_integer(), index()}),
+    checkpoints = #{} :: #{term() => term()}
 }).
 
 -opaque state() :: #log{}.
@@ -79,61 +114,152 @@ finds everything it names, or finds that it was removed in between and looks aga
 -type document_key() :: tuple().
 -doc "Stream number (0: the order of all events) and number of the chunk.".
 -type chunk_key() :: {non_neg_integer(), erl_esdb_chunks:chunk_no()}.
+-doc """
+What is remembered: hashes of ids in all, appends of a stream among which an id is found, appends
+that a condition is checked against.
+""".
+-type limits() :: #{
+    idempotence_window => non_neg_integer(),
+    idempotence_appends => non_neg_integer(),
+    condition_window => non_neg_integer(),
+    _ => _
+}.
+-doc "Of all that a stream's chain of hashes holds so far.".
+-type tip() :: none | <<_:256>>.
+-doc "What of a stream may be seen; `max_age` in microseconds.".
+-type metadata() :: #{
+    max_age => pos_integer(), max_count => pos_integer(), truncate_before => non_neg_integer()
+}.
+-doc """
+What the machine needs to know of the events of an append: how many there are and when they came,
+the hashes of their ids and of their types and tags. And what is asked of it: `known` are first
+versions of appends that have other ids.
+""".
+-type summary() :: #{
+    count := non_neg_integer(),
+    epoch_us := integer(),
+    ids => [erl_esdb_seen:hash()],
+    known => [non_neg_integer()],
+    facts => erl_esdb_recent:facts(),
+    tip => {Known :: tip(), New :: <<_:256>>},
+    condition => condition()
+}.
+-doc "Nothing up to a position matches; or what matches, which is refused if nothing else is.".
+-type condition() ::
+    {evaluated, UpTo :: integer(), erl_esdb_recent:query()} | {failed, non_neg_integer()}.
 -type command() ::
-    {append, Stream :: binary(), expected(), Packed :: binary(), #{
-        count := non_neg_integer(), epoch_us := integer()
+    {append, Stream :: binary(), expected(), Packed :: binary(), summary()}
+    | {append_many, [{Stream :: binary(), expected(), Packed :: binary(), summary()}], #{
+        condition => condition()
     }}
     | {truncate, Stream :: binary(), Before :: non_neg_integer()}
     | {delete, Stream :: binary()}
+    | {tombstone, Stream :: binary()}
+    | {set_metadata, Stream :: binary(), metadata()}
     | sweep
     | {put_document, document_key(), Body :: binary()}
-    | {delete_document, document_key()}.
+    | {delete_document, document_key()}
+    | {checkpoint, checkpoints()}.
+-doc "What to keep under which key; `delete` keeps nothing.".
+-type checkpoints() :: #{Key :: term() => Value :: delete | term()}.
 -type appended() :: {
     Version :: integer(), Position :: non_neg_integer() | undefined, Count :: non_neg_integer()
 }.
+-doc "Why an append is not done.".
+-type refusal() ::
+    {seen, [{From :: non_neg_integer(), To :: non_neg_integer()}, ...]}
+    | {wrong_expected_version, expected(), Actual :: integer()}
+    | tip_moved.
 -type reply() ::
     {ok, appended()}
+    | {ok, [appended()]}
     | {ok, {From :: non_neg_integer(), Before :: non_neg_integer()}}
     | {ok, DocumentVersion :: pos_integer()}
     | ok
-    | {error, {wrong_expected_version, expected(), Actual :: integer()} | stream_not_found}.
+    | {error, refusal() | {refused, [ok | refusal()]}}
+    | {error, stale | {condition_failed, Position :: non_neg_integer()}}
+    | {error, stream_not_found}.
 -type effect() ::
     {live | dead, [index()]}
     | {stream, binary(), head()}
     | {no_stream, binary(), head()}
+    | {tomb, binary(), head()}
+    | {no_tomb, binary()}
+    | {metadata, binary(), metadata()}
+    | {no_metadata, binary()}
     | {order, erl_esdb_chunks:seq()}
     | {chunk, chunk_key(), erl_esdb_chunks:chunk()}
     | {no_chunk, chunk_key()}
     | {document, document_key(), {pos_integer(), index()}}
-    | {no_document, document_key()}.
+    | {no_document, document_key()}
+    | {checkpoint, Saved :: checkpoints(), Gone :: [Key :: term()]}.
 -doc "A row and which of its versions are meant.".
 -type span() :: {#row{}, From :: non_neg_integer(), To :: non_neg_integer()}.
--doc "`first`: the first version that is kept; `next`: the version of the next event.".
+-doc """
+`first`: the first version that is kept and may be seen; `next`: the version of the next event;
+`base`: the first version since the stream was made, or made again after a tombstone, and
+`base_tip` the tip that it had then; `signed`: the
+first version that came with a tip.
+""".
 -type info() :: #{
     no := pos_integer(),
     first := non_neg_integer(),
+    base := non_neg_integer(),
+    base_tip := tip(),
     next := non_neg_integer(),
-    epoch_us := integer()
+    epoch_us := integer(),
+    tip := tip(),
+    signed := none | non_neg_integer()
 }.
+-doc "Of a stream its name, the first version that is kept, and the first that may be seen.".
+-type owner() :: {binary(), Kept :: non_neg_integer(), Seen :: non_neg_integer()} | gone.
+-type part() :: {binary(), expected(), summary()}.
 
--doc "The empty machine.".
+-doc "The empty machine, with the limits of a store that has no others.".
 -spec new() -> state().
-new() -> #log{}.
+new() -> new(#{}).
+
+-doc """
+The empty machine. Limits: `idempotence_window` (100,000), `idempotence_appends` (1,000),
+`condition_window` (100,000). The same for all machines that are to agree.
+""".
+-spec new(limits()) -> state().
+new(Limits) ->
+    #log{
+        appends = maps:get(idempotence_appends, Limits, 1000),
+        seen = erl_esdb_seen:new(maps:get(idempotence_window, Limits, 100_000)),
+        recent = erl_esdb_recent:new(maps:get(condition_window, Limits, 100_000))
+    }.
 
 -doc """
 Applies one command.
 
 The reply of an append is `{Version, Position, Count}` of its last event; an empty one answers the
-stream's version and `undefined`. A truncation answers which versions it removed, from the first to
-before the second. What is dead need never be read again; an index never comes back to life.
+stream's version and `undefined`. One to several streams answers a list of them in its own order, or
+what each part would have been answered. A truncation answers which versions it removed, from the
+first to before the second. What is dead need never be read again; an index never comes back to
+life.
 """.
 -spec apply(index(), command(), state()) -> {reply(), [effect()], state()}.
 apply(Index, {append, Stream, Expected, _Packed, Summary}, Log) ->
-    Head = maps:get(Stream, Log#log.streams, absent),
-    Actual = version(Head),
-    case meets(Expected, Actual) of
-        true -> append(Index, Stream, Head, Summary, Log);
-        false -> {{error, {wrong_expected_version, Expected, Actual}}, [], Log}
+    Part = {Stream, Expected, Summary},
+    maybe
+        ok ?= may(Part, Log),
+        ok ?= holds(Summary, Log),
+        {[Reply], Effects, Log1} = append([Part], Index, Log),
+        {{ok, Reply}, Effects, Log1}
+    else
+        Refusal -> {{error, Refusal}, [], Log}
+    end;
+apply(Index, {append_many, Given, Common}, Log) ->
+    Parts = [{Stream, Expected, Summary} || {Stream, Expected, _Packed, Summary} <- Given],
+    maybe
+        ok ?= may_all(Parts, Log),
+        ok ?= holds(Common, Log),
+        {Replies, Effects, Log1} = append(Parts, Index, Log),
+        {{ok, Replies}, Effects, Log1}
+    else
+        Refusal -> {{error, Refusal}, [], Log}
     end;
 apply(_Index, {truncate, Stream, Before}, Log) ->
     case Log#log.streams of
@@ -141,36 +267,102 @@ apply(_Index, {truncate, Stream, Before}, Log) ->
         #{} -> {{error, stream_not_found}, [], Log}
     end;
 apply(_Index, {delete, Stream}, Log) ->
+    {Effects, Log1} = delete(Stream, Log),
+    {Forgotten, Log2} = keep_metadata(Stream, #{}, Log1),
+    {ok, Effects ++ Forgotten, Log2};
+apply(_Index, {tombstone, Stream}, Log) ->
     case Log#log.streams of
-        #{Stream := Head} -> delete(Stream, Head, Log);
+        #{Stream := Head} -> bury(Stream, Head, Log);
         #{} -> {ok, [], Log}
     end;
+apply(_Index, {set_metadata, Stream, Metadata}, Log) ->
+    {Effects, Log1} = keep_metadata(Stream, Metadata, Log),
+    {ok, Effects, Log1};
 apply(_Index, sweep, Log) ->
     {Effects, Log1} = sweep(Log),
     {ok, Effects, Log1};
 apply(Index, {put_document, Key, _Body}, Log) ->
     put_document(Index, Key, Log);
 apply(_Index, {delete_document, Key}, Log) ->
-    delete_document(Key, Log).
+    delete_document(Key, Log);
+apply(_Index, {checkpoint, Values}, Log) ->
+    checkpoints(Values, Log).
 
 -doc """
 Whether a term is a command. An engine asks before it applies what came from a process that it does
 not know: the machine has no clause for anything else.
 """.
 -spec is_command(term()) -> boolean().
-is_command({append, Stream, Expected, Packed, #{count := Count, epoch_us := Time}}) ->
-    is_binary(Stream) andalso is_integer(Expected) andalso is_binary(Packed) andalso
-        is_natural(Count) andalso is_integer(Time);
+is_command({append, Stream, Expected, Packed, Summary}) ->
+    is_part({Stream, Expected, Packed, Summary}) andalso is_condition(Summary);
+is_command({append_many, [_ | _] = Parts, #{} = Common}) ->
+    is_proper(Parts) andalso lists:all(fun is_part/1, Parts) andalso is_condition(Common) andalso
+        length(lists:usort([element(1, Part) || Part <- Parts])) =:= length(Parts);
 is_command({truncate, Stream, Before}) ->
     is_binary(Stream) andalso is_natural(Before);
 is_command({delete, Stream}) ->
     is_binary(Stream);
+is_command({tombstone, Stream}) ->
+    is_binary(Stream);
+is_command({set_metadata, Stream, Metadata}) ->
+    is_binary(Stream) andalso is_metadata(Metadata);
 is_command({put_document, Key, Body}) ->
     is_tuple(Key) andalso is_binary(Body);
 is_command({delete_document, Key}) ->
     is_tuple(Key);
+is_command({checkpoint, Values}) ->
+    is_map(Values);
 is_command(Other) ->
     Other =:= sweep.
+
+-spec is_part(term()) -> boolean().
+is_part({Stream, Expected, Packed, #{count := Count, epoch_us := Time} = Summary}) ->
+    is_binary(Stream) andalso is_integer(Expected) andalso is_binary(Packed) andalso
+        is_natural(Count) andalso is_integer(Time) andalso is_tip(Summary) andalso
+        is_naturals(maps:get(ids, Summary, [])) andalso
+        is_naturals(maps:get(known, Summary, [])) andalso
+        is_facts(maps:get(facts, Summary, any));
+is_part(_) ->
+    false.
+
+-spec is_tip(map()) -> boolean().
+is_tip(#{tip := {none, <<_:?TIP/binary>>}}) -> true;
+is_tip(#{tip := {<<_:?TIP/binary>>, <<_:?TIP/binary>>}}) -> true;
+is_tip(Summary) -> not is_map_key(tip, Summary).
+
+-spec is_facts(term()) -> boolean().
+is_facts(Facts) -> Facts =:= any orelse (is_binary(Facts) andalso byte_size(Facts) rem 4 =:= 0).
+
+-spec is_condition(map()) -> boolean().
+is_condition(#{condition := {evaluated, Position, Query}}) ->
+    is_integer(Position) andalso is_proper(Query) andalso lists:all(fun is_item/1, Query);
+is_condition(#{condition := {failed, Position}}) ->
+    is_natural(Position);
+is_condition(Map) ->
+    not is_map_key(condition, Map).
+
+-spec is_item(term()) -> boolean().
+is_item({Types, Tags}) -> (Types =:= any orelse is_naturals(Types)) andalso is_naturals(Tags);
+is_item(_) -> false.
+
+-spec is_metadata(term()) -> boolean().
+is_metadata(#{} = Metadata) ->
+    [] =:= [Key || Key := Value <- Metadata, not is_limit(Key, Value)];
+is_metadata(_) ->
+    false.
+
+-spec is_limit(term(), term()) -> boolean().
+is_limit(truncate_before, Value) -> is_natural(Value);
+is_limit(Key, Value) when Key =:= max_age; Key =:= max_count -> is_natural(Value) andalso Value > 0;
+is_limit(_, _) -> false.
+
+-spec is_naturals(term()) -> boolean().
+is_naturals([Value | Values]) -> is_natural(Value) andalso is_naturals(Values);
+is_naturals(Rest) -> Rest =:= [].
+
+-spec is_proper(term()) -> boolean().
+is_proper([_ | Rest]) -> is_proper(Rest);
+is_proper(Rest) -> Rest =:= [].
 
 -spec is_natural(term()) -> boolean().
 is_natural(Value) -> is_integer(Value) andalso Value >= 0.
@@ -179,45 +371,167 @@ is_natural(Value) -> is_integer(Value) andalso Value >= 0.
 -spec pending(state()) -> boolean().
 pending(#log{removals = Removals}) -> not queue:is_empty(Removals).
 
-%% ---- appends
+%% ---- whether an append may be done
 
--spec meets(expected(), Actual :: integer()) -> boolean().
-meets(-2, _) -> true;
-meets(-4, Actual) -> Actual >= 0;
-meets(Expected, Actual) -> Expected =:= Actual.
+-spec may_all([part()], state()) -> ok | {refused, [ok | refusal()]}.
+may_all(Parts, Log) ->
+    Answers = [may(Part, Log) || Part <- Parts],
+    case lists:all(fun(Answer) -> Answer =:= ok end, Answers) of
+        true -> ok;
+        false -> {refused, Answers}
+    end.
+
+-spec may(part(), state()) -> ok | refusal().
+may({Stream, Expected, Summary}, #log{streams = Streams} = Log) ->
+    Head = maps:get(Stream, Streams, absent),
+    maybe
+        ok ?= unseen(Expected, Head, Summary, Log),
+        ok ?= meets(Expected, version(Head)),
+        continues(Stream, Head, Summary, Log)
+    end.
+
+-spec unseen(expected(), head() | absent, summary(), state()) -> ok | {seen, [{_, _}, ...]}.
+unseen(Expected, #head{no = No} = Head, #{ids := [_ | _] = Ids} = Summary, Log) when
+    Expected < -1
+->
+    case erl_esdb_seen:find(No, Ids, Log#log.seen) -- maps:get(known, Summary, []) of
+        [] -> ok;
+        Versions -> kept(Versions, Head, Log)
+    end;
+unseen(_Expected, _Head, _Summary, _Log) ->
+    ok.
+
+%% Which of these appends are among the latest of the stream and are kept, at least in part.
+-spec kept([non_neg_integer()], head(), state()) -> ok | {seen, [{_, _}, ...]}.
+kept(Versions, #head{no = No, first = First, seq = Seq}, #log{appends = Most} = Log) ->
+    Look = fun
+        (_Row, {Left, Wanted, Spans}) when Left =:= 0; Wanted =:= [] ->
+            {stop, {Left, Wanted, Spans}};
+        (#row{version = V, count = C}, {Left, Wanted, Spans}) ->
+            Found = [{V, V + C - 1} || lists:member(V, Wanted), V + C > First],
+            {next, {Left - 1, lists:delete(V, Wanted), Found ++ Spans}}
+    end,
+    Start = {Most, Versions, []},
+    #row{version = Last} = erl_esdb_chunks:last(Seq),
+    case erl_esdb_chunks:fold(version, Last, backward, Look, Start, Seq, fetch(No, Log)) of
+        {_, _, []} -> ok;
+        {_, _, Spans} -> {seen, Spans}
+    end.
+
+-spec meets(expected(), Actual :: integer()) ->
+    ok | {wrong_expected_version, expected(), integer()}.
+meets(-2, _) -> ok;
+meets(-4, Actual) when Actual >= 0 -> ok;
+meets(Actual, Actual) -> ok;
+meets(Expected, Actual) -> {wrong_expected_version, Expected, Actual}.
 
 -spec version(head() | absent) -> integer().
 version(absent) -> -1;
 version(Head) -> next(Head) - 1.
 
--spec append(index(), binary(), head() | absent, map(), state()) -> {reply(), [effect()], state()}.
-append(_Index, _Stream, Head, #{count := 0}, Log) ->
-    {{ok, {version(Head), undefined, 0}}, [], Log};
-append(Index, Stream, absent, Summary, #log{next_no = No, names = Names} = Log) ->
-    Head = #head{no = No, seq = erl_esdb_chunks:new()},
-    append(Index, Stream, Head, Summary, Log#log{next_no = No + 1, names = Names#{No => Stream}});
-append(Index, Stream, #head{seq = Seq} = Head, #{count := Count, epoch_us := Time}, Log) ->
+-spec continues(binary(), head() | absent, summary(), state()) -> ok | tip_moved.
+continues(Stream, absent, #{tip := _} = Summary, #log{tombs = Tombs} = Log) ->
+    case Tombs of
+        #{Stream := Head} -> continues(Stream, Head, Summary, Log);
+        #{} -> continued(none, Summary)
+    end;
+continues(_Stream, #head{tip = Tip}, #{tip := _} = Summary, _Log) ->
+    continued(Tip, Summary);
+continues(_Stream, _Head, _Summary, _Log) ->
+    ok.
+
+-spec continued(tip(), summary()) -> ok | tip_moved.
+continued(Tip, #{tip := {Tip, _}}) -> ok;
+continued(_Tip, _Summary) -> tip_moved.
+
+-spec holds(#{condition => condition(), _ => _}, state()) ->
+    ok | stale | {condition_failed, non_neg_integer()}.
+holds(#{condition := {failed, Position}}, _Log) ->
+    {condition_failed, Position};
+holds(#{condition := {evaluated, Position, Query}}, #log{recent = Recent}) ->
+    case erl_esdb_recent:may_match(Position, Query, Recent) of
+        true -> stale;
+        false -> ok
+    end;
+holds(#{}, _Log) ->
+    ok.
+
+%% ---- appends
+
+-spec append([part()], index(), state()) -> {[appended()], [effect()], state()}.
+append(Parts, Index, Log) ->
+    Rows = length([Stream || {Stream, _, #{count := Count}} <- Parts, Count > 0]),
+    Append = fun(Part, {Sum, Effects}) ->
+        {Reply, New, Sum1} = append_part(Part, {Index, Rows}, Sum),
+        {Reply, {Sum1, [New | Effects]}}
+    end,
+    {Replies, {Log1, Effects}} = lists:mapfoldl(Append, {Log, []}, Parts),
+    {Replies, ordered(Index, lists:append(lists:reverse(Effects)), Log1), Log1}.
+
+%% Whoever looks from the order downwards sees all parts of an append, or none.
+-spec ordered(index(), [effect()], state()) -> [effect()].
+ordered(_Index, [], _Log) -> [];
+ordered(Index, Effects, #log{order = Order}) -> [{live, [Index]} | Effects] ++ [{order, Order}].
+
+-spec append_part(part(), {index(), non_neg_integer()}, state()) ->
+    {appended(), [effect()], state()}.
+append_part({Stream, _, #{count := 0}}, _, #log{streams = Streams} = Log) ->
+    {{version(maps:get(Stream, Streams, absent)), undefined, 0}, [], Log};
+append_part({Stream, _, Summary}, {Index, Rows}, Log) ->
+    {#head{seq = Seq} = Head, Revived, Log1} = head(Stream, Log),
+    #{count := Count, epoch_us := Time} = Summary,
     #row{epoch_us = LastTime} = erl_esdb_chunks:last(Seq),
-    #log{streams = Streams, order = Order, chunks = Chunks} = Log,
     Row = #row{
         index = Index,
         count = Count,
         stream = Head#head.no,
         version = next(Head),
-        position = log_end(Order),
-        epoch_us = max(Time, LastTime)
+        position = log_end(Log1#log.order),
+        epoch_us = max(Time, LastTime),
+        parts = Rows
     },
+    {Effects, Log2} = append_row(Row, Stream, Head, Summary, Log1),
+    Reply = {Row#row.version + Count - 1, Row#row.position + Count - 1, Count},
+    {Reply, Effects ++ Revived, remember(Row, Summary, Log2)}.
+
+-spec append_row(#row{}, binary(), head(), summary(), state()) -> {[effect()], state()}.
+append_row(Row, Stream, #head{no = No, seq = Seq, tip = Tip} = Head, Summary, Log) ->
+    #log{streams = Streams, order = Order, chunks = Chunks} = Log,
     {Seq1, Full1} = erl_esdb_chunks:add(Row, Seq),
     {Order1, Full2} = erl_esdb_chunks:add(Row, Order),
-    Head1 = Head#head{seq = Seq1},
-    Sealed = sealed(Head#head.no, Full1) ++ sealed(0, Full2),
+    {_, Tip1} = maps:get(tip, Summary, {Tip, Tip}),
+    Head1 = Head#head{seq = Seq1, tip = Tip1, signed = signed_from(Head, Tip1, Row)},
+    Sealed = sealed(No, Full1) ++ sealed(0, Full2),
     Log1 = Log#log{
         streams = Streams#{Stream => Head1},
         order = Order1,
         chunks = maps:merge(Chunks, #{Key => Chunk || {chunk, Key, Chunk} <- Sealed})
     },
-    Reply = {Row#row.version + Count - 1, Row#row.position + Count - 1, Count},
-    {{ok, Reply}, [{live, [Index]} | Sealed] ++ [{stream, Stream, Head1}, {order, Order1}], Log1}.
+    {Sealed ++ [{stream, Stream, Head1}], Log1}.
+
+-spec signed_from(head(), tip(), #row{}) -> none | non_neg_integer().
+signed_from(#head{signed = none}, Tip, #row{version = Version}) when Tip =/= none -> Version;
+signed_from(#head{signed = Signed}, _Tip, _Row) -> Signed.
+
+-spec remember(#row{}, summary(), state()) -> state().
+remember(#row{stream = No, version = Version, count = Count}, Summary, Log) ->
+    #log{seen = Seen, recent = Recent} = Log,
+    Log#log{
+        seen = erl_esdb_seen:add(No, Version, maps:get(ids, Summary, []), Seen),
+        recent = erl_esdb_recent:add(Count, maps:get(facts, Summary, any), Recent)
+    }.
+
+%% The stream that is there, goes on behind its tombstone, or begins.
+-spec head(binary(), state()) -> {head(), [effect()], state()}.
+head(Stream, #log{streams = Streams} = Log) when is_map_key(Stream, Streams) ->
+    {map_get(Stream, Streams), [], Log};
+head(Stream, #log{tombs = Tombs, names = Names} = Log) when is_map_key(Stream, Tombs) ->
+    {#head{no = No} = Head, Tombs1} = maps:take(Stream, Tombs),
+    Log1 = Log#log{tombs = Tombs1, names = Names#{No => Stream}},
+    {Head#head{base = next(Head), base_tip = Head#head.tip}, [{no_tomb, Stream}], Log1};
+head(Stream, #log{next_no = No, names = Names} = Log) ->
+    Head = #head{no = No, seq = erl_esdb_chunks:new()},
+    {Head, [], Log#log{next_no = No + 1, names = Names#{No => Stream}}}.
 
 -spec sealed(non_neg_integer(), none | {erl_esdb_chunks:chunk_no(), binary()}) -> [effect()].
 sealed(_No, none) -> [];
@@ -233,23 +547,47 @@ truncate(Stream, #head{first = First} = Head, Before, Log) ->
     end.
 
 -spec truncated(binary(), head(), non_neg_integer(), state()) -> {reply(), [effect()], state()}.
-truncated(Stream, #head{no = No, first = First, seq = Seq} = Head, Cut, Log) ->
-    #log{streams = Streams} = Log,
-    Seq1 = erl_esdb_chunks:drop_before(version, Cut, Seq, fetch(No, Log)),
-    {Keep, _} = erl_esdb_chunks:numbers(Seq1),
-    Head1 = Head#head{first = Cut, seq = Seq1},
-    Removal = #removal{no = No, seq = Seq, from = First, before = Cut, keep = Keep},
+truncated(Stream, #head{first = First} = Head, Cut, #log{streams = Streams} = Log) ->
+    {Head1, Removal} = cut(Head, Cut, Log),
     {Effects, Log1} = removed(Removal, Log#log{streams = Streams#{Stream => Head1}}),
     {{ok, {First, Cut}}, [{stream, Stream, Head1} | Effects], Log1}.
 
--spec delete(binary(), head(), state()) -> {reply(), [effect()], state()}.
-delete(Stream, #head{no = No, first = First, seq = Seq} = Head, Log) ->
-    #log{streams = Streams, names = Names} = Log,
-    {_, Next} = erl_esdb_chunks:numbers(Seq),
-    Removal = #removal{no = No, seq = Seq, from = First, before = next(Head), keep = Next},
-    Log1 = Log#log{streams = maps:remove(Stream, Streams), names = maps:remove(No, Names)},
+-spec cut(head(), non_neg_integer(), state()) -> {head(), #removal{}}.
+cut(#head{no = No, first = First, seq = Seq} = Head, Cut, Log) ->
+    Seq1 = erl_esdb_chunks:drop_before(version, Cut, Seq, fetch(No, Log)),
+    {Keep, _} = erl_esdb_chunks:numbers(Seq1),
+    Removal = #removal{no = No, seq = Seq, from = First, before = Cut, keep = Keep},
+    {Head#head{first = Cut, seq = Seq1}, Removal}.
+
+%% Its number stays, and with it its versions, its tip and what was seen of it.
+-spec bury(binary(), head(), state()) -> {ok, [effect()], state()}.
+bury(Stream, Head, #log{streams = Streams, tombs = Tombs, names = Names} = Log) ->
+    {Head1, Removal} = cut(Head, next(Head), Log),
+    Log1 = Log#log{
+        streams = maps:remove(Stream, Streams),
+        tombs = Tombs#{Stream => Head1},
+        names = maps:remove(Head#head.no, Names)
+    },
     {Effects, Log2} = removed(Removal, Log1),
-    {ok, [{no_stream, Stream, Head} | Effects], Log2}.
+    {ok, [{tomb, Stream, Head1}, {no_stream, Stream, Head1} | Effects], Log2}.
+
+-spec delete(binary(), state()) -> {[effect()], state()}.
+delete(Stream, #log{streams = Streams, names = Names} = Log) when is_map_key(Stream, Streams) ->
+    {Head, Streams1} = maps:take(Stream, Streams),
+    Log1 = Log#log{streams = Streams1, names = maps:remove(Head#head.no, Names)},
+    {Effects, Log2} = removed(whole(Head), Log1),
+    {[{no_stream, Stream, Head} | Effects], Log2};
+delete(Stream, #log{tombs = Tombs} = Log) when is_map_key(Stream, Tombs) ->
+    {Head, Tombs1} = maps:take(Stream, Tombs),
+    {Effects, Log1} = removed(whole(Head), Log#log{tombs = Tombs1}),
+    {[{no_tomb, Stream} | Effects], Log1};
+delete(_Stream, Log) ->
+    {[], Log}.
+
+-spec whole(head()) -> #removal{}.
+whole(#head{no = No, first = First, seq = Seq} = Head) ->
+    {_, Next} = erl_esdb_chunks:numbers(Seq),
+    #removal{no = No, seq = Seq, from = First, before = next(Head), keep = Next}.
 
 -spec removed(#removal{}, state()) -> {[effect()], state()}.
 removed(Removal, #log{removals = Removals} = Log) ->
@@ -271,11 +609,23 @@ sweep(#removal{no = No, seq = Seq} = Removal, Rest, #log{chunks = Chunks} = Log)
     {Removals, Before} = left(More, Rows, Removal, Rest, Fetch),
     {First, _} = erl_esdb_chunks:numbers(Seq),
     Keys = [{No, Number} || Number <- lists:seq(First, Before - 1)],
-    Log1 = Log#log{chunks = maps:without(Keys, Chunks), removals = Removals},
+    {Dead, Shared} = lists:foldl(fun dead/2, {[], Log#log.shared}, Rows),
+    Log1 = Log#log{chunks = maps:without(Keys, Chunks), removals = Removals, shared = Shared},
     {Gaps, Log2} = erased([Row#row.position || Row <- Rows], Log1),
-    Dead = [{dead, [Row#row.index || Row <- Rows]} || Rows =/= []],
     %% Whoever meets a gap finds no body of what lay before it in its stream either.
-    {Dead ++ [{no_chunk, Key} || Key <- Keys] ++ Gaps, Log2}.
+    Bodies = [{dead, lists:reverse(Dead)} || Dead =/= []],
+    {Bodies ++ [{no_chunk, Key} || Key <- Keys] ++ Gaps, Log2}.
+
+%% An index is dead with the last of its rows.
+-spec dead(#row{}, {[index()], Shared}) -> {[index()], Shared} when
+    Shared :: #{index() => pos_integer()}.
+dead(#row{index = Index, parts = 1}, {Dead, Shared}) ->
+    {[Index | Dead], Shared};
+dead(#row{index = Index, parts = Parts}, {Dead, Shared}) ->
+    case maps:get(Index, Shared, 0) + 1 of
+        Parts -> {[Index | Dead], maps:remove(Index, Shared)};
+        Erased -> {Dead, Shared#{Index => Erased}}
+    end.
 
 %% The next appends all of whose events lie before the version, and whether there are more.
 -spec slice(#removal{}, erl_esdb_chunks:fetch()) -> {[#row{}], More :: boolean()}.
@@ -354,9 +704,44 @@ delete_document(Key, #log{documents = Documents} = Log) ->
             {ok, [{no_document, Key}, {dead, [Index]}], Log#log{documents = Documents1}}
     end.
 
+%% ---- metadata
+
+-spec keep_metadata(binary(), metadata(), state()) -> {[effect()], state()}.
+keep_metadata(Stream, Metadata, #log{metadata = All} = Log) when map_size(Metadata) =:= 0 ->
+    case All of
+        #{Stream := _} ->
+            {[{no_metadata, Stream}], Log#log{metadata = maps:remove(Stream, All)}};
+        #{} ->
+            {[], Log}
+    end;
+keep_metadata(Stream, Metadata, #log{metadata = All} = Log) ->
+    case All of
+        #{Stream := Metadata} -> {[], Log};
+        #{} -> {[{metadata, Stream, Metadata}], Log#log{metadata = All#{Stream => Metadata}}}
+    end.
+
+%% ---- checkpoints: small values that change often, kept in the machine itself
+
+-spec checkpoints(checkpoints(), state()) -> {reply(), [effect()], state()}.
+checkpoints(Values, #log{checkpoints = Before} = Log) ->
+    Changed = maps:filter(fun(K, V) -> maps:get(K, Before, delete) =/= V end, Values),
+    Gone = [Key || Key := delete <- Changed],
+    Saved = maps:without(Gone, Changed),
+    After = maps:merge(maps:without(Gone, Before), Saved),
+    Effects = [{checkpoint, Saved, Gone} || map_size(Changed) > 0],
+    {ok, Effects, Log#log{checkpoints = After}}.
+
+-doc "What is kept under a key of a checkpoint.".
+-spec checkpoint(Key :: term(), state()) -> {ok, term()} | {error, not_found}.
+checkpoint(Key, #log{checkpoints = Checkpoints}) ->
+    case Checkpoints of
+        #{Key := Value} -> {ok, Value};
+        #{} -> {error, not_found}
+    end.
+
 %% ---- queries on the machine itself
 
--doc "Where the events of a window of versions are: see `rows/5`.".
+-doc "Where the events of a window of versions are, also hidden ones: see `rows/5`.".
 -spec read(
     binary(),
     non_neg_integer() | last,
@@ -370,18 +755,24 @@ read(Stream, From, Count, Direction, Log) ->
         #{} -> {error, stream_not_found}
     end.
 
--doc "Where the events from a position on are, with the names of their streams: see `log_rows/6`.".
+-doc """
+Where the events from a position on are, also hidden ones, with the names of their streams: see
+`log_rows/6`.
+""".
 -spec read_log(
     non_neg_integer() | last, non_neg_integer() | infinity, forward | backward, state()
 ) -> [{binary(), span()}].
 read_log(From, Count, Direction, #log{order = Order, names = Names, streams = Streams} = Log) ->
     Owner = fun(No) ->
         case Names of
-            #{No := Name} -> {Name, first(maps:get(Name, Streams))};
+            #{No := Name} -> owner(Name, first(maps:get(Name, Streams)));
             #{} -> gone
         end
     end,
     log_rows(Order, From, Count, Direction, Owner, fetch(0, Log)).
+
+-spec owner(binary(), First) -> {binary(), First, First} when First :: non_neg_integer().
+owner(Name, First) -> {Name, First, First}.
 
 -doc "What is known of a stream.".
 -spec stream(binary(), state()) -> {ok, info()} | {error, stream_not_found}.
@@ -398,6 +789,10 @@ streams(#log{streams = Streams}) -> lists:sort(maps:keys(Streams)).
 -doc "The position that the next event gets.".
 -spec next_position(state()) -> non_neg_integer().
 next_position(#log{order = Order}) -> log_end(Order).
+
+-doc "What may be seen of a stream, also of one that is not there.".
+-spec metadata(binary(), state()) -> metadata().
+metadata(Stream, #log{metadata = All}) -> maps:get(Stream, All, #{}).
 
 -doc "How often a document was put, and by which command the last time.".
 -spec document(document_key(), state()) -> {ok, {pos_integer(), index()}} | {error, not_found}.
@@ -471,10 +866,32 @@ within(_Row, _Low, _High, Spans) ->
     {stop, Spans}.
 
 -doc """
-Where the next `Count` events from a position on are, in the order of positions, without those
-removed.
+The head as one sees it whom the metadata of the stream tells what to see: its first version is the
+first that is not before `truncate_before`, not older than `max_age` and among the last `max_count`.
+""".
+-spec view(head(), metadata(), NowUs :: integer(), erl_esdb_chunks:fetch()) -> head().
+view(Head, Metadata, _Now, _Fetch) when map_size(Metadata) =:= 0 ->
+    Head;
+view(#head{first = First} = Head, Metadata, Now, Fetch) ->
+    Firsts = [from(Key, Value, Head, Now, Fetch) || Key := Value <- Metadata],
+    Head#head{first = min(next(Head), lists:max([First | Firsts]))}.
 
-`Owner` tells for the number of a stream its name and the first version that is kept. It is asked
+-spec from(atom(), non_neg_integer(), head(), integer(), erl_esdb_chunks:fetch()) -> integer().
+from(truncate_before, Version, _Head, _Now, _Fetch) ->
+    Version;
+from(max_count, Count, Head, _Now, _Fetch) ->
+    next(Head) - Count;
+from(max_age, Age, #head{seq = Seq} = Head, Now, Fetch) ->
+    case erl_esdb_chunks:since(Now - Age, Seq, Fetch) of
+        #row{version = Version} -> Version;
+        none -> next(Head)
+    end.
+
+-doc """
+Where the next `Count` events from a position on are, in the order of positions, without those
+removed or hidden.
+
+`Owner` tells for the number of a stream its `t:owner/0`. It is asked
 once a stream: a stream that is cut in between is seen as it was, and whoever then misses a body
 looks again. Throws `removed`, as the caller's fun may that fetches, where a gap was passed and a
 stream has been cut in between: then the gap may hide what was there. `last` begins backward with
@@ -485,7 +902,7 @@ the newest event.
     non_neg_integer() | last,
     non_neg_integer() | infinity,
     forward | backward,
-    Owner :: fun((pos_integer()) -> {binary(), non_neg_integer()} | gone),
+    Owner :: fun((pos_integer()) -> owner()),
     erl_esdb_chunks:fetch()
 ) -> [{binary(), span()}].
 log_rows(_Order, _From, 0, _Direction, _Owner, _Fetch) ->
@@ -504,24 +921,30 @@ log_rows(Order, From, Count, Direction, Owner, Fetch) ->
     Passed andalso check_owners(Owners, Owner),
     lists:reverse(Found).
 
--spec check_owners(#{pos_integer() => Is}, fun((pos_integer()) -> Is)) -> true.
+%% What may be seen moves with the clock and with each append: it tells of no cut.
+-spec check_owners(#{pos_integer() => owner()}, fun((pos_integer()) -> owner())) -> true.
 check_owners(Owners, Owner) ->
-    maps:foreach(fun(No, Was) -> Owner(No) =:= Was orelse throw(removed) end, Owners),
+    Check = fun(No, Was) -> uncut(Owner(No), Was) orelse throw(removed) end,
+    maps:foreach(Check, Owners),
     true.
 
--spec asked(pos_integer(), fun((pos_integer()) -> Owner), #{pos_integer() => Owner}) ->
-    #{pos_integer() => Owner}.
+-spec uncut(owner(), owner()) -> boolean().
+uncut({Name, First, _}, {Name, First, _}) -> true;
+uncut(Is, Was) -> Is =:= Was.
+
+-spec asked(pos_integer(), fun((pos_integer()) -> owner()), #{pos_integer() => owner()}) ->
+    #{pos_integer() => owner()}.
 asked(No, _Owner, Owners) when is_map_key(No, Owners) -> Owners;
 asked(No, Owner, Owners) -> Owners#{No => Owner(No)}.
 
--spec log_row(
-    #row{}, non_neg_integer(), forward | backward, {binary(), non_neg_integer()} | gone, Sum
-) -> {next | stop, Sum} when
+-spec log_row(#row{}, non_neg_integer(), forward | backward, owner(), Sum) ->
+    {next | stop, Sum}
+when
     Sum :: {Left :: non_neg_integer() | infinity, [{binary(), span()}]}.
 log_row(Row, From, Direction, Owner, {Left, Spans}) ->
     {Low, High} = versions_from(From, Direction, Row),
     case Owner of
-        {Name, First} when First =< High ->
+        {Name, _, First} when First =< High ->
             take(Name, {Row, max(Low, First), High}, Direction, Left, Spans);
         _Removed ->
             {next, {Left, Spans}}
@@ -551,9 +974,18 @@ less(Left, Taken) when is_integer(Left), is_integer(Taken) -> Left - Taken.
 
 -doc "What is known of the stream with this head.".
 -spec describe(head()) -> info().
-describe(#head{no = No, first = First, seq = Seq} = Head) ->
+describe(#head{no = No, first = First, base = Base, seq = Seq} = Head) ->
     #row{epoch_us = Time} = erl_esdb_chunks:last(Seq),
-    #{no => No, first => First, next => next(Head), epoch_us => Time}.
+    #{
+        no => No,
+        first => First,
+        base => Base,
+        base_tip => Head#head.base_tip,
+        next => next(Head),
+        epoch_us => Time,
+        tip => Head#head.tip,
+        signed => Head#head.signed
+    }.
 
 -doc "The first version that is kept.".
 -spec first(head()) -> non_neg_integer().
@@ -577,6 +1009,13 @@ next(#head{seq = Seq}) ->
 -doc "The version of the first event of a row.".
 -spec first_version(#row{}) -> non_neg_integer().
 first_version(#row{version = Version}) -> Version.
+
+-doc "The position before the first event of a span; -1 where there is none.".
+-spec before_span(span()) -> integer().
+before_span({#row{version = Version, position = Position}, From, _To}) when
+    is_integer(Version), is_integer(Position), is_integer(From)
+->
+    Position + From - Version - 1.
 
 -doc "The position after the last event of a span.".
 -spec after_span(span()) -> integer().

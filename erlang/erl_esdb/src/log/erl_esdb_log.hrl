@@ -12,5 +12,7 @@
     %% of the first event
     position = 0 :: non_neg_integer(),
     %% microseconds since 1970
-    epoch_us = 0 :: integer()
+    epoch_us = 0 :: integer(),
+    %% how many rows have this index: more than one where a command appended to several streams
+    parts = 1 :: pos_integer()
 }).

@@ -1,0 +1,50 @@
+-module(erl_esdb_notification_sup).
+-moduledoc "The supervisor of what follows the log of a store; see `m:erl_esdb_system_sup`.".
+
+-behaviour(supervisor).
+
+-export([start_link/1]).
+-export([init/1]).
+
+-include("erl_esdb.hrl").
+
+-doc "Starts the supervisor, registered as `erl_esdb_naming:notification_sup_name/1` says.".
+-spec start_link(store_config()) -> supervisor:startlink_ret().
+start_link(#store_config{store_id = Store} = Config) ->
+    Name = erl_esdb_naming:notification_sup_name(Store),
+    erl_esdb_system_sup:start_named(fun() ->
+        supervisor:start_link({local, Name}, ?MODULE, Config)
+    end).
+
+-doc false.
+-spec init(store_config()) -> {ok, {supervisor:sup_flags(), [supervisor:child_spec()]}}.
+init(Config) ->
+    {ok, {#{strategy => one_for_one, intensity => 5, period => 30}, children(Config)}}.
+
+%% One line for each: they do not depend on each other.
+-spec children(store_config()) -> [supervisor:child_spec()].
+children(#store_config{store_id = Store} = Config) ->
+    index(Store) ++
+        [
+            supervisor(emitter_sup, erl_esdb_emitter_sup, Config),
+            supervisor(delivery_sup, erl_esdb_delivery_sup, Config),
+            supervisor(links_sup, erl_esdb_links_sup, Config)
+        ].
+
+-spec index(atom()) -> [supervisor:child_spec()].
+index(Store) ->
+    case erl_esdb_engine:find(Store) of
+        {ok, _, _, #{indexes := [_ | _] = Kinds}} ->
+            [#{id => index, start => {erl_esdb_index, start_link, [Store, Kinds]}}];
+        _ ->
+            []
+    end.
+
+-spec supervisor(atom(), module(), store_config()) -> supervisor:child_spec().
+supervisor(Id, Module, Config) ->
+    #{
+        id => Id,
+        start => {Module, start_link, [Config]},
+        shutdown => infinity,
+        type => supervisor
+    }.

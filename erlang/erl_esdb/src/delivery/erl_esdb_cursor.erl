@@ -1,0 +1,150 @@
+-module(erl_esdb_cursor).
+-moduledoc """
+A place in the log of a store, and what is wanted from there on.
+
+```erlang
+1> {ok, Filter} = erl_esdb_filters:compile(event_type, ~"Paid").
+2> {more, Events, Cursor1} = erl_esdb_cursor:page(erl_esdb_cursor:new(shop, Filter, 0), 100).
+```
+
+Where only one stream can be meant, that stream is read and nothing else. The place is a position
+all the same: a stream that is deleted and made again begins at version 0, with positions that go
+on.
+""".
+
+-export([new/3, page/2, position/1, first_position/4]).
+-export_type([cursor/0]).
+
+-include("erl_esdb.hrl").
+
+-record(stream, {
+    name :: binary(),
+    %% number of the stream, which tells one from another of the same name, and its next version
+    no :: pos_integer() | undefined,
+    version = 0 :: non_neg_integer()
+}).
+
+-record(cursor, {
+    store :: atom(),
+    filter :: erl_esdb_filters:filter(),
+    position :: non_neg_integer(),
+    stream :: #stream{} | undefined
+}).
+
+-opaque cursor() :: #cursor{}.
+
+-doc "A cursor that begins at a position.".
+-spec new(Store :: atom(), erl_esdb_filters:filter(), Position :: non_neg_integer()) -> cursor().
+new(Store, Filter, Position) ->
+    Stream =
+        case erl_esdb_filters:stream(Filter) of
+            {ok, Name} -> #stream{name = Name};
+            any -> undefined
+        end,
+    #cursor{store = Store, filter = Filter, position = Position, stream = Stream}.
+
+-doc "All before this position was read.".
+-spec position(cursor()) -> non_neg_integer().
+position(#cursor{position = Position}) -> Position.
+
+-doc """
+Reads on, at most so many events, and answers those that are wanted: `more` where there may be
+others right now, `done` at the end of the log.
+""".
+-spec page(cursor(), pos_integer()) ->
+    {more | done, [event()], cursor()} | {error, term()}.
+page(#cursor{store = Store, position = Position} = Cursor, Max) ->
+    %% The end first: what is written from here on is not taken for read where nothing was found.
+    case erl_esdb_store:next_position(Store) of
+        {ok, End} when End =< Position -> {done, [], Cursor};
+        {ok, End} -> page(Cursor, Max, End);
+        {error, Reason} -> {error, Reason}
+    end.
+
+-spec page(cursor(), pos_integer(), non_neg_integer()) ->
+    {more | done, [event()], cursor()} | {error, term()}.
+page(#cursor{store = Store, position = Position, stream = undefined} = Cursor, Max, End) ->
+    case erl_esdb_store:read_log(Store, Position, Max, forward, #{}) of
+        {ok, Events} -> answer(Events, End, Cursor);
+        {error, Reason} -> {error, Reason}
+    end;
+page(#cursor{store = Store, stream = #stream{name = Name} = Stream} = Cursor, Max, End) ->
+    maybe
+        {ok, Info} ?= erl_esdb_store:info(Store, Name),
+        {ok, #stream{no = No, version = Version} = Stream1} ?= current(Info, Stream, Cursor),
+        {ok, Events} ?= erl_esdb_store:read(Store, Name, Version, Max, forward, #{}),
+        %% The same before and after, so it was this one that was read.
+        {ok, #{no := No}} ?= erl_esdb_store:info(Store, Name),
+        answer(Events, End, Cursor#cursor{stream = advanced(Events, Stream1)})
+    else
+        {error, {stream_not_found, _}} -> answer([], End, Cursor);
+        {error, Reason} -> {error, Reason};
+        {ok, _Another} -> page(Cursor, Max, End)
+    end.
+
+-spec current(erl_esdb_log:info(), #stream{}, cursor()) -> {ok, #stream{}} | {error, term()}.
+current(#{no := No}, #stream{no = No} = Stream, _Cursor) ->
+    {ok, Stream};
+current(#{no := No, first := First, next := Next}, #stream{name = Name} = Stream, Cursor) ->
+    #cursor{store = Store, position = Position} = Cursor,
+    case version_from(Store, Name, Position, First, Next) of
+        {ok, Version} -> {ok, Stream#stream{no = No, version = Version}};
+        {error, Reason} -> {error, Reason}
+    end.
+
+-spec advanced([event()], #stream{}) -> #stream{}.
+advanced([], Stream) -> Stream;
+advanced(Events, Stream) -> Stream#stream{version = (lists:last(Events))#event.version + 1}.
+
+-spec answer([event()], non_neg_integer(), cursor()) -> {more | done, [event()], cursor()}.
+answer([], End, #cursor{position = Position} = Cursor) ->
+    {done, [], Cursor#cursor{position = max(Position, End)}};
+answer(Events, _End, #cursor{filter = Filter, position = Position} = Cursor) ->
+    Wanted = [E || E <- Events, E#event.position >= Position, erl_esdb_filters:matches(Filter, E)],
+    #event{position = Last} = lists:last(Events),
+    {more, Wanted, Cursor#cursor{position = max(Position, Last + 1)}}.
+
+%% The first version from `Low' to before `High' whose event has this position or a later one: in a
+%% stream positions rise with versions. What is removed meanwhile lies before it.
+-spec version_from(atom(), binary(), non_neg_integer(), Version, Version) ->
+    {ok, Version} | {error, term()}
+when
+    Version :: non_neg_integer().
+version_from(_Store, _Name, _Position, Low, High) when Low >= High ->
+    {ok, Low};
+version_from(Store, Name, Position, Low, High) ->
+    Middle = (Low + High) div 2,
+    case erl_esdb_store:read(Store, Name, Middle, 1, forward, #{}) of
+        {ok, [#event{position = At}]} when At >= Position ->
+            version_from(Store, Name, Position, Low, Middle);
+        {ok, _} ->
+            version_from(Store, Name, Position, Middle + 1, High);
+        {error, Reason} ->
+            {error, Reason}
+    end.
+
+-doc """
+The position of the first event of a stream from a version on; the end of the log where there is
+none yet.
+""".
+-spec first_position(Store :: atom(), Stream :: binary(), Version :: non_neg_integer(), End) ->
+    {ok, End} | {error, term()}
+when
+    End :: non_neg_integer().
+first_position(Store, Stream, Version, End) ->
+    case erl_esdb_store:info(Store, Stream) of
+        {ok, #{first := First}} ->
+            From = max(First, Version),
+            first_of(erl_esdb_store:read(Store, Stream, From, 1, forward, #{}), End);
+        {error, {stream_not_found, _}} ->
+            {ok, End};
+        {error, Reason} ->
+            {error, Reason}
+    end.
+
+-spec first_of({ok, [event()]} | {error, term()}, End) -> {ok, End} | {error, term()} when
+    End :: non_neg_integer().
+first_of({ok, [#event{position = Position}]}, _End) when is_integer(Position) -> {ok, Position};
+first_of({ok, []}, End) -> {ok, End};
+first_of({error, {stream_not_found, _}}, End) -> {ok, End};
+first_of({error, Reason}, _End) -> {error, Reason}.

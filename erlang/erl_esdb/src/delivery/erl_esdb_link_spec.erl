@@ -1,0 +1,274 @@
+-module(erl_esdb_link_spec).
+-moduledoc """
+What a link is, and what it makes of an event. Pure but for the functions of the link itself.
+
+`m:erl_esdb_links` is the API, `m:erl_esdb_link` the process that follows the log.
+""".
+
+-export([check/1, whole/2, loop/3, stream/1, is_link_stream/1]).
+-export([rules/1, outputs/2, recovered/2]).
+-export_type([spec/0, source/0, definition/0, progress/0, rules/0, invalid/0, place/0]).
+
+-include("erl_esdb.hrl").
+
+-define(PREFIX, "$link:").
+%% Bytes of the name of a stream.
+-define(MAX_STREAM_ID, 65_536).
+
+-type source() ::
+    #{type := stream, stream_id := binary()}
+    | #{type := stream_pattern, pattern := binary()}
+    | #{type := all}.
+-type spec() :: #{
+    name := binary(),
+    source := source(),
+    filter => erl_esdb_callback:callback(),
+    transform => fun((event()) -> event() | new_event()) | {module(), atom(), [term()]},
+    backfill => boolean(),
+    _ => _
+}.
+-type place() :: filter | transform.
+-doc "What is kept of a link. `from_end`: the next start begins behind what is there by then.".
+-type definition() :: #{
+    name := binary(),
+    source := source(),
+    backfill := boolean(),
+    status := stopped | running | error,
+    from_end := boolean(),
+    created_at := Milliseconds :: integer(),
+    id := binary(),
+    reason => term(),
+    place() => erl_esdb_callback:classified() | volatile | lost
+}.
+-doc """
+How far a link has come: the next position to look at, the version of its stream by then, how many
+events it wrote, and the id of the last.
+""".
+-type progress() :: #{
+    next := non_neg_integer(),
+    version := integer(),
+    processed := non_neg_integer(),
+    last_event := binary() | undefined
+}.
+-type rules() :: #{
+    selects := fun((binary()) -> boolean()),
+    keeps := fun((event()) -> boolean()),
+    transform := fun((event()) -> term())
+}.
+-type invalid() :: {invalid_link, {missing | bad_type | undefined_function, atom()}}.
+
+%% ---- definitions
+
+-doc "Checks a spec. The funs that no document can keep are apart.".
+-spec check(map()) -> {ok, definition(), #{place() => fun()}} | {error, invalid()}.
+check(Spec) ->
+    try
+        Callbacks = #{P => callback(P, V) || P := V <- maps:with([filter, transform], Spec)},
+        Backfill = field(backfill, Spec#{backfill => maps:get(backfill, Spec, false)}),
+        Definition = #{
+            name => field(name, Spec),
+            source => field(source, Spec),
+            backfill => Backfill,
+            status => stopped,
+            from_end => not Backfill,
+            created_at => erlang:system_time(millisecond),
+            id => crypto:strong_rand_bytes(8)
+        },
+        Kept = maps:map(fun(_, Callback) -> kept(Callback) end, Callbacks),
+        {ok, maps:merge(Definition, Kept), #{P => Fun || P := {volatile, Fun} <- Callbacks}}
+    catch
+        throw:{invalid, Why} -> {error, {invalid_link, Why}}
+    end.
+
+-spec field(atom(), map()) -> term().
+field(Key, Spec) ->
+    case Spec of
+        #{Key := Value} -> good(Key, is_good(Key, Value), Value);
+        #{} -> throw({invalid, {missing, Key}})
+    end.
+
+-spec good(atom(), boolean(), Value) -> Value.
+good(_Key, true, Value) -> Value;
+good(Key, false, _Value) -> throw({invalid, {bad_type, Key}}).
+
+-spec is_good(atom(), term()) -> boolean().
+is_good(backfill, Value) -> is_boolean(Value);
+is_good(name, Name) when is_binary(Name), Name =/= <<>> ->
+    byte_size(stream(Name)) =< ?MAX_STREAM_ID;
+is_good(source, #{type := stream, stream_id := Stream}) -> is_binary(Stream);
+is_good(source, #{type := stream_pattern, pattern := Pattern}) -> is_binary(Pattern);
+is_good(source, #{type := all}) -> true;
+is_good(_, _) -> false.
+
+-spec callback(place(), term()) -> erl_esdb_callback:classified().
+callback(Place, Term) ->
+    Callback = erl_esdb_callback:classify(Term),
+    good(Place, may_be(Place, Callback), Callback),
+    erl_esdb_callback:is_known(Callback) orelse throw({invalid, {undefined_function, Place}}),
+    Callback.
+
+%% A predicate makes no event.
+-spec may_be(place(), erl_esdb_callback:classified() | error) -> boolean().
+may_be(_, error) -> false;
+may_be(Place, {predicate, _}) -> Place =:= filter;
+may_be(_, _) -> true.
+
+-spec kept(erl_esdb_callback:classified()) -> erl_esdb_callback:classified() | volatile.
+kept({volatile, _}) -> volatile;
+kept(Callback) -> Callback.
+
+-doc "A definition with its funs; `lost` is one that went when the store stopped.".
+-spec whole(definition(), #{place() => fun()}) -> definition().
+whole(Definition, Funs) ->
+    Missing = #{P => found(P, Funs) || P := volatile <- maps:with([filter, transform], Definition)},
+    maps:merge(Definition, Missing).
+
+-spec found(place(), #{place() => fun()}) -> {volatile, fun()} | lost.
+found(Place, Funs) ->
+    case Funs of
+        #{Place := Fun} -> {volatile, Fun};
+        #{} -> lost
+    end.
+
+-doc "The stream that a link writes.".
+-spec stream(Name :: binary()) -> binary().
+stream(Name) -> <<?PREFIX, Name/binary>>.
+
+-doc "Whether a stream is written by a link.".
+-spec is_link_stream(binary()) -> boolean().
+is_link_stream(<<?PREFIX, _/binary>>) -> true;
+is_link_stream(_) -> false.
+
+-doc """
+The names of the links through which a link would read what it writes; `none` where it would not.
+`Source` tells the source of the link of this name.
+""".
+-spec loop(binary(), source(), fun((binary()) -> {ok, source()} | none)) -> [binary()] | none.
+loop(Name, Source, Find) -> loop(Name, Source, Find, [Name]).
+
+-spec loop(binary(), source(), fun((binary()) -> {ok, source()} | none), [binary()]) ->
+    [binary()] | none.
+loop(Name, #{type := stream, stream_id := <<?PREFIX, Name/binary>>}, _Find, Passed) ->
+    lists:reverse(Passed);
+loop(Name, #{type := stream, stream_id := <<?PREFIX, Other/binary>>}, Find, Passed) ->
+    case Find(Other) of
+        {ok, Source} -> loop(Name, Source, Find, [Other | Passed]);
+        none -> none
+    end;
+loop(_Name, _Source, _Find, _Passed) ->
+    none.
+
+%% ---- events
+
+-doc "What a link does, with everything compiled that can be. Not for one that has lost a fun.".
+-spec rules(definition()) -> rules().
+rules(#{source := Source} = Definition) ->
+    #{
+        selects => selector(Source),
+        keeps => keeper(maps:get(filter, Definition, none)),
+        transform => transformer(maps:get(transform, Definition, none))
+    }.
+
+-spec selector(source()) -> fun((binary()) -> boolean()).
+selector(#{type := stream, stream_id := Wanted}) ->
+    fun(Stream) -> Stream =:= Wanted end;
+selector(#{type := stream_pattern, pattern := Pattern}) ->
+    Compiled = erl_esdb_pattern:compile(Pattern),
+    Matches = fun(Stream) -> erl_esdb_pattern:matches(Stream, Compiled) end,
+    fun(Stream) -> not is_link_stream(Stream) andalso Matches(Stream) end;
+selector(#{type := all}) ->
+    fun(Stream) -> not is_link_stream(Stream) end.
+
+-spec keeper(erl_esdb_callback:classified() | none) -> fun((event()) -> boolean()).
+keeper(none) ->
+    fun(_) -> true end;
+keeper(Callback) ->
+    Test = erl_esdb_callback:matcher(Callback),
+    fun(Event) ->
+        try
+            Test(Event)
+        catch
+            _:_ -> false
+        end
+    end.
+
+-spec transformer(erl_esdb_callback:classified() | none) -> fun((event()) -> term()).
+transformer(none) ->
+    fun(Event) -> Event end;
+transformer(Callback) ->
+    fun(Event) ->
+        try
+            erl_esdb_callback:call(Callback, Event)
+        catch
+            _:_ -> Event
+        end
+    end.
+
+-doc "What a link writes for events, in their order.".
+-spec outputs([event()], rules()) -> [new_event()].
+outputs(Events, #{selects := Selects, keeps := Keeps, transform := Transform}) ->
+    [
+        output(Event, Transform(Event))
+     || #event{stream_id = Stream} = Event <- Events, Selects(Stream), Keeps(Event)
+    ].
+
+%% The id is that of the source: it tells for which event this one stands. What is no event counts
+%% as the failure of the transformation.
+-spec output(event(), term()) -> new_event().
+output(Source, Transformed) ->
+    Output = #{metadata := Metadata} = fields(Transformed, Source),
+    Output#{
+        event_id => Source#event.event_id,
+        metadata := Metadata#{
+            source_stream => Source#event.stream_id,
+            source_version => Source#event.version,
+            source_position => Source#event.position
+        }
+    }.
+
+-spec fields(term(), event()) -> new_event().
+fields(#event{} = Event, Source) ->
+    fields(
+        #{
+            event_type => Event#event.event_type,
+            data => Event#event.data,
+            metadata => Event#event.metadata,
+            tags => Event#event.tags,
+            data_content_type => Event#event.data_content_type,
+            metadata_content_type => Event#event.metadata_content_type
+        },
+        Source
+    );
+fields(Map, Source) ->
+    case is_map(Map) andalso erl_esdb_event:bodies([maps:remove(event_id, Map)]) of
+        {ok, _} -> Map#{metadata => maps:get(metadata, Map, #{})};
+        _ -> fields(Source, Source)
+    end.
+
+-doc """
+How far a link has come that has written these events since its progress was saved: behind the
+source of the last. Events that it has not written do not count.
+""".
+-spec recovered([event()], progress()) -> progress().
+recovered(Events, Progress) -> lists:foldl(fun recover/2, Progress, Events).
+
+-spec recover(event(), progress()) -> progress().
+recover(#event{version = Version, metadata = Metadata} = Event, #{next := Next} = Progress) ->
+    case source_position(Metadata) of
+        At when is_integer(At), At >= Next ->
+            #{processed := Processed} = Progress,
+            Progress#{
+                next := At + 1,
+                version := Version,
+                processed := Processed + 1,
+                last_event := Event#event.event_id
+            };
+        _ ->
+            Progress#{version := Version}
+    end.
+
+%% In a store with the codec JSON the keys of metadata become binaries.
+-spec source_position(map()) -> term().
+source_position(#{source_position := At}) -> At;
+source_position(#{~"source_position" := At}) -> At;
+source_position(#{}) -> none.

@@ -1,0 +1,232 @@
+-module(erl_esdb_subscription_manager).
+-moduledoc """
+Makes and removes the subscriptions of a store, one after the other, and keeps a process running for
+each.
+
+A process that ends by itself is started again: at once, then after 20 milliseconds, after twice as
+long each time, up to five seconds. So a subscription that cannot go on harms no other.
+""".
+
+-behaviour(gen_server).
+
+-export([start_link/1, start_subscription/3, subscribe/4, unsubscribe/2, attach/3]).
+-export([init/1, handle_continue/2, handle_call/3, handle_cast/2, handle_info/2]).
+
+-include_lib("kernel/include/logger.hrl").
+-include("erl_esdb.hrl").
+
+%% Milliseconds.
+-define(FIRST_DELAY, 10).
+-define(RETRY, 200).
+-define(LONGEST_DELAY, 5000).
+%% A process that ran so long has not failed at its start.
+-define(STABLE, 60_000).
+
+-record(run, {
+    key :: binary(),
+    pid :: pid(),
+    since :: integer(),
+    failures :: non_neg_integer()
+}).
+
+-record(state, {
+    store :: atom(),
+    %% by the monitors of the processes
+    running = #{} :: #{reference() => #run{}}
+}).
+
+-doc false.
+-spec start_link(atom()) -> gen_server:start_ret().
+start_link(Store) -> gen_server:start_link(?MODULE, Store, []).
+
+-doc false.
+%% Of the child of `m:erl_esdb_subscription_sup': which module it is stands in the subscription.
+-spec start_subscription(atom(), module(), subscription()) -> gen_server:start_ret().
+start_subscription(Store, Module, Subscription) -> Module:start_link(Store, Subscription).
+
+-doc false.
+%% `Caller': who gets the events where nobody else takes them.
+-spec subscribe(atom(), subscription(), Next :: non_neg_integer(), Caller :: pid()) ->
+    {ok, binary()} | {error, term()}.
+subscribe(Store, Subscription, Next, Caller) ->
+    call(Store, {subscribe, Subscription, Next, Caller}).
+
+-doc false.
+-spec unsubscribe(atom(), binary()) -> {ok, subscription()} | {error, term()}.
+unsubscribe(Store, Key) -> call(Store, {unsubscribe, Key}).
+
+-doc false.
+-spec attach(atom(), binary(), pid()) -> {ok, subscription()} | {error, term()}.
+attach(Store, Key, Pid) -> call(Store, {attach, Key, Pid}).
+
+-spec call(atom(), term()) -> {ok, term()} | {error, term()}.
+call(Store, Request) ->
+    maybe
+        {ok, Pid} ?= erl_esdb_delivery:pid(Store, manager, none),
+        gen_server:call(Pid, Request, infinity)
+    end.
+
+-doc false.
+-spec init(atom()) -> {ok, #state{}, {continue, start}}.
+init(Store) ->
+    proc_lib:set_label({?MODULE, Store}),
+    ok = erl_esdb_delivery:put(Store, manager, none, self()),
+    {ok, #state{store = Store}, {continue, start}}.
+
+-doc false.
+-spec handle_continue(start, #state{}) -> {noreply, #state{}}.
+handle_continue(start, #state{store = Store} = State) ->
+    case erl_esdb_subscriptions_store:list(Store) of
+        {ok, Subscriptions} ->
+            {noreply, begun(Subscriptions, State)};
+        {error, Reason} ->
+            %% An engine that ended takes this process with it in a moment.
+            ?LOG_DEBUG("store ~tp: subscriptions wait: ~tp", [Store, Reason]),
+            _ = erlang:send_after(?RETRY, self(), begin_again),
+            {noreply, State}
+    end.
+
+-spec begun([subscription()], #state{}) -> #state{}.
+begun(Subscriptions, #state{store = Store} = State) ->
+    Keys = [Key || #subscription{id = Key} <- Subscriptions],
+    Forget = fun(Key) -> erl_esdb_delivery:remove(Store, consumer, Key) end,
+    lists:foreach(Forget, erl_esdb_delivery:ids(Store, consumer) -- Keys),
+    lists:foldl(fun(S, Acc) -> started(S, 0, Acc) end, State, Subscriptions).
+
+-doc false.
+-spec handle_call(term(), gen_server:from(), #state{}) -> {reply, term(), #state{}}.
+handle_call({subscribe, Subscription, Next, Caller}, _From, #state{store = Store} = State) ->
+    case created(Store, Subscription, Next, Caller) of
+        {ok, Key} -> {reply, {ok, Key}, started(Subscription, 0, State)};
+        {error, Reason} -> {reply, {error, Reason}, State}
+    end;
+handle_call({unsubscribe, Key}, _From, #state{store = Store} = State) ->
+    case found(Store, Key) of
+        {ok, Subscription} ->
+            State1 = stopped(Key, State),
+            {reply, removed(Store, Subscription), State1};
+        {error, Reason} ->
+            {reply, {error, Reason}, State}
+    end;
+handle_call({attach, Key, Pid}, _From, #state{store = Store} = State) ->
+    {reply, attached(Store, Key, Pid), State};
+handle_call(_, _From, State) ->
+    {reply, {error, unknown_request}, State}.
+
+-spec created(atom(), subscription(), non_neg_integer(), pid()) ->
+    {ok, binary()} | {error, term()}.
+created(Store, #subscription{id = Key, subscription_name = Name} = Subscription, Next, Caller) ->
+    maybe
+        {error, not_found} ?= found(Store, Key),
+        %% The place first: whoever finds the subscription finds it, too.
+        ok ?= erl_esdb_checkpoints:put(Store, #{
+            erl_esdb_subscriptions_store:next_key(Key) => Next,
+            erl_esdb_subscriptions_store:acknowledged_key(Key) => delete
+        }),
+        ok ?= erl_esdb_subscriptions_store:put(Store, Subscription),
+        ok = erl_esdb_delivery:put(Store, consumer, Key, Caller),
+        {ok, Key}
+    else
+        {ok, _} -> {error, {already_exists, Name}};
+        {error, Reason} -> {error, Reason}
+    end.
+
+-spec found(atom(), binary()) -> {ok, subscription()} | {error, term()}.
+found(Store, Key) ->
+    try erl_esdb_subscriptions_store:get(Store, Key) of
+        undefined -> {error, not_found};
+        Subscription -> {ok, Subscription}
+    catch
+        error:{erl_esdb, Reason} -> {error, Reason}
+    end.
+
+%% The process is gone, so what it had saved is deleted for good.
+-spec removed(atom(), subscription()) -> {ok, subscription()} | {error, term()}.
+removed(Store, #subscription{id = Key} = Subscription) ->
+    maybe
+        ok ?= erl_esdb_subscriptions_store:delete(Store, Key),
+        ok ?= erl_esdb_checkpoints:put(Store, #{
+            erl_esdb_subscriptions_store:next_key(Key) => delete
+        }),
+        ok ?= erl_esdb_consumers:forget(Store, Key),
+        ok = erl_esdb_delivery:remove(Store, consumer, Key),
+        ok = erl_esdb_emitter_pool:stop(Store, Key),
+        {ok, Subscription}
+    end.
+
+-spec attached(atom(), binary(), pid()) -> {ok, subscription()} | {error, term()}.
+attached(Store, Key, Pid) ->
+    maybe
+        {ok, Subscription} ?= found(Store, Key),
+        Subscription1 = Subscription#subscription{subscriber_pid = Pid},
+        ok ?= erl_esdb_subscriptions_store:put(Store, Subscription1),
+        {ok, Process} ?= erl_esdb_delivery:pid(Store, subscription, Key),
+        ok = gen_server:cast(Process, {attach, Pid}),
+        {ok, Subscription1}
+    end.
+
+-spec started(subscription(), non_neg_integer(), #state{}) -> #state{}.
+started(#subscription{id = Key} = Subscription, Failures, #state{store = Store} = State) ->
+    case erl_esdb_subscription_sup:start(Store, Subscription) of
+        {ok, Pid} -> watched(Key, Pid, Failures, State);
+        {error, Reason} -> again(Key, Reason, Failures, State)
+    end.
+
+-spec watched(binary(), pid(), non_neg_integer(), #state{}) -> #state{}.
+watched(Key, Pid, Failures, #state{running = Running} = State) ->
+    Since = erlang:monotonic_time(millisecond),
+    Run = #run{key = Key, pid = Pid, since = Since, failures = Failures},
+    State#state{running = Running#{monitor(process, Pid) => Run}}.
+
+-spec again(binary(), term(), non_neg_integer(), #state{}) -> #state{}.
+again(Key, Reason, Failures, #state{store = Store} = State) ->
+    ?LOG_WARNING("store ~tp: subscription ~ts begins again after ~tP", [Store, Key, Reason, 30]),
+    Delay = min(?LONGEST_DELAY, ?FIRST_DELAY bsl min(Failures, 20)),
+    _ = erlang:send_after(first_at_once(Failures, Delay), self(), {start, Key, Failures + 1}),
+    State.
+
+-spec first_at_once(non_neg_integer(), pos_integer()) -> non_neg_integer().
+first_at_once(0, _) -> 0;
+first_at_once(_, Delay) -> Delay.
+
+-spec stopped(binary(), #state{}) -> #state{}.
+stopped(Key, #state{store = Store, running = Running} = State) ->
+    case [{Ref, Pid} || Ref := #run{key = K, pid = Pid} <- Running, K =:= Key] of
+        [{Ref, Pid}] ->
+            true = demonitor(Ref, [flush]),
+            ok = erl_esdb_subscription_sup:stop(Store, Pid),
+            State#state{running = maps:remove(Ref, Running)};
+        [] ->
+            State
+    end.
+
+-doc false.
+-spec handle_cast(term(), #state{}) -> {noreply, #state{}}.
+handle_cast(_, State) -> {noreply, State}.
+
+-doc false.
+-spec handle_info(term(), #state{}) -> {noreply, #state{}} | {noreply, #state{}, {continue, start}}.
+handle_info({'DOWN', Ref, process, _, Reason}, #state{running = Running} = State) ->
+    case maps:take(Ref, Running) of
+        {#run{key = Key} = Run, Running1} ->
+            {noreply, again(Key, Reason, failures(Run), State#state{running = Running1})};
+        error ->
+            {noreply, State}
+    end;
+handle_info({start, Key, Failures}, #state{store = Store, running = Running} = State) ->
+    %% Meanwhile it may have been removed, and made again.
+    case [found || _ := #run{key = K} <- Running, K =:= Key] =:= [] andalso found(Store, Key) of
+        {ok, Subscription} -> {noreply, started(Subscription, Failures, State)};
+        _ -> {noreply, State}
+    end;
+handle_info(begin_again, State) ->
+    {noreply, State, {continue, start}};
+handle_info(_, State) ->
+    {noreply, State}.
+
+-spec failures(#run{}) -> non_neg_integer().
+failures(#run{since = Since, failures = Failures}) ->
+    case erlang:monotonic_time(millisecond) - Since of
+        Time when Time > ?STABLE -> 0;
+        _ -> Failures
+    end.

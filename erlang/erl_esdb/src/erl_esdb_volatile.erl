@@ -1,0 +1,46 @@
+-module(erl_esdb_volatile).
+-moduledoc """
+What a store knows only as long as it runs: funs that were registered, which no document can keep.
+
+A table of its own for each store. It belongs to the supervisor of the store: it is there before
+its other processes, outlives their crashes, and goes with the store.
+""".
+
+-export([create/1, put/3, get/2, delete/2]).
+
+-doc "Makes the table of a store. The process that calls owns it.".
+-spec create(Store :: atom()) -> ok.
+create(Store) ->
+    _ = ets:new(table(Store), [named_table, public, {read_concurrency, true}]),
+    ok.
+
+-doc "Keeps a term under a key.".
+-spec put(Store :: atom(), Key :: term(), term()) -> ok | {error, {store_not_started, atom()}}.
+put(Store, Key, Term) ->
+    try ets:insert(table(Store), {Key, Term}) of
+        true -> ok
+    catch
+        error:badarg -> {error, {store_not_started, Store}}
+    end.
+
+-doc "The term under a key.".
+-spec get(Store :: atom(), Key :: term()) -> {ok, term()} | {error, not_found}.
+get(Store, Key) ->
+    try ets:lookup(table(Store), Key) of
+        [{_, Term}] -> {ok, Term};
+        [] -> {error, not_found}
+    catch
+        error:badarg -> {error, not_found}
+    end.
+
+-doc "Forgets what is under a key; also where nothing is, or the store does not run.".
+-spec delete(Store :: atom(), Key :: term()) -> ok.
+delete(Store, Key) ->
+    try ets:delete(table(Store), Key) of
+        true -> ok
+    catch
+        error:badarg -> ok
+    end.
+
+-spec table(atom()) -> atom().
+table(Store) -> erl_esdb_naming:volatile_name(Store).

@@ -1,0 +1,542 @@
+-module(erl_esdb_index).
+-moduledoc """
+Finds events by id, type, tag, cause and correlation, without a search through the log.
+
+One process a store and node follows the log and keeps where each key occurs (`m:erl_esdb_runs`,
+`m:erl_esdb_index_keys`). What it keeps is derived: it is never asked whether an event exists, only
+where to look, and each event is looked at before it is given out. So hashes that collide and events
+that were removed change nothing but the time it takes. The store's option `indexes` says which
+kinds are kept; without any there is no process.
+
+Look-ups run in the process of the caller. It asks the store how far the log reaches and, where the
+index is not that far yet, waits until it is: every event appended before the call is found.
+
+```erlang
+1> erl_esdb_index:events(shop, tag, ~"customer-7", #{direction => backward, limit => 2}).
+{ok,[#event{...},#event{...}]}
+2> erl_esdb_index:events_of(shop, [{type, ~"Placed"}, {tag, ~"customer-7"}], all, #{}).
+{ok,[#event{...}]}
+```
+
+| option of a look-up | default | |
+|---|---|---|
+| `from` | 0, backward `last` | the position to begin at |
+| `limit` | `infinity` | events, at most |
+| `direction` | `forward` | of positions, or `backward` |
+| `timeout` | that of the store | milliseconds to wait for the index, or `infinity` |
+| `consistency` | `local` | how far the log reaches is asked so, see `erl_esdb_streams:read/6` |
+
+## Errors
+
+- `{not_indexed, Kind}`: the store does not keep this kind
+- `{store_not_started | timeout | no_quorum | overloaded, Store}`; after a timeout the index goes on
+  from where it is
+- `{corrupt_events, Stream, Version}`: an event that was found is damaged. What is damaged when the
+  index comes by is left out, with a line in the log
+
+Arguments of a wrong shape are `error(badarg)`.
+""".
+
+-behaviour(gen_server).
+
+%% Look-ups
+-export([positions/4, events/4, events_of/4, view/3, look/4]).
+%% The index itself
+-export([wake/1, compact/2, info/1, create_registry/0, start_link/2]).
+%% gen_server
+-export([init/1, handle_call/3, handle_cast/2, handle_info/2, terminate/2]).
+-export_type([view/0, options/0, reason/0, info/0]).
+
+-include_lib("kernel/include/logger.hrl").
+-include("erl_esdb.hrl").
+
+%% Pages that are indexed between two messages, at most.
+-define(PAGES, 8).
+%% Milliseconds after which an index that nobody asks and nobody wakes looks for itself.
+-define(TICK, 1000).
+%% Positions that are read at a time during a look-up.
+-define(PORTION, 256).
+%% Entries of a run that are looked at to see whether it is worth to look at all.
+-define(SAMPLE, 64).
+
+-type kind() :: erl_esdb_index_keys:kind().
+-type key() :: erl_esdb_index_keys:key().
+-type options() :: #{
+    from => non_neg_integer() | last,
+    limit => erl_esdb_store:count(),
+    direction => direction(),
+    timeout => timeout(),
+    consistency => linearizable | read_your_writes | local,
+    _ => _
+}.
+-type reason() ::
+    {not_indexed, kind()}
+    | {corrupt_events, Stream :: binary(), Version :: non_neg_integer()}
+    | erl_esdb_store:failure().
+-doc "`next`: the position that is indexed next; `bytes`: what the entries take in memory.".
+-type info() :: #{
+    next := non_neg_integer(),
+    entries := non_neg_integer(),
+    bytes := non_neg_integer(),
+    runs := non_neg_integer()
+}.
+
+-record(view, {
+    store :: atom(),
+    log :: erl_esdb_index_reader:log(),
+    runs :: erl_esdb_runs:runs()
+}).
+-opaque view() :: #view{}.
+
+-record(state, {
+    store :: atom(),
+    kinds :: [kind(), ...],
+    %% {runs, Runs}: what the callers see
+    table :: ets:table(),
+    runs = erl_esdb_runs:new() :: erl_esdb_runs:runs(),
+    %% who waits until a position is reached
+    waiting = [] :: [{erl_esdb_runs:position(), gen_server:from()}],
+    %% whether a message is on its way that goes on with indexing
+    stepping = false :: boolean(),
+    %% the process that merges runs, and who waits for it
+    merger = none :: none | {pid(), [gen_server:from()]},
+    %% who waits for a merge of all runs that has not begun
+    compacting = [] :: [gen_server:from()]
+}).
+
+%% ---- look-ups, in the process of the caller
+
+-doc "The positions of the events with a key; see `events/4`.".
+-spec positions(Store :: atom(), kind(), Key :: binary(), options()) ->
+    {ok, [non_neg_integer()]} | {error, reason()}.
+positions(Store, Kind, Key, Options) ->
+    maybe
+        {ok, Events} ?= events(Store, Kind, Key, Options),
+        {ok, [Position || #event{position = Position} <- Events]}
+    end.
+
+-doc "The events with a key, in the order of positions.".
+-spec events(Store :: atom(), kind(), Key :: binary(), options()) ->
+    {ok, [event()]} | {error, reason()}.
+events(Store, Kind, Key, Options) -> events_of(Store, [{Kind, Key}], any, Options).
+
+-doc """
+The events with any of the keys, or with all of them, in the order of positions, each once. No keys
+find nothing. What comes after the limit is not searched: for the next page begin at the last
+position plus 1 (backward: minus 1).
+""".
+-spec events_of(Store :: atom(), [key()], any | all, options()) ->
+    {ok, [event()]} | {error, reason()}.
+events_of(Store, Keys, Mode, Options) ->
+    ok = check_look(Keys, Mode, Options),
+    maybe
+        {ok, View} ?= view(Store, [Kind || {Kind, _} <- Keys], Options),
+        look(View, Keys, Mode, Options)
+    end.
+
+-doc """
+What these kinds of keys find from now on, with every event that was appended before: for look-ups
+that belong together. Of the options it takes `timeout` and `consistency`.
+""".
+-spec view(Store :: atom(), [kind()], options()) -> {ok, view()} | {error, reason()}.
+view(Store, Kinds, Options) when is_atom(Store) ->
+    ok = check_options(Options),
+    maybe
+        {ok, Engine, Handle, Settings} ?= erl_esdb_engine:find(Store),
+        #{indexes := Indexed, timeout := Timeout} = Settings,
+        [] ?= [Kind || Kind <- Kinds, not lists:member(Kind, Indexed)],
+        {ok, Next} ?= Engine:next_position(Handle, Options),
+        {ok, Runs} ?= reached(Store, Kinds, Next, maps:get(timeout, Options, Timeout)),
+        Log = #{engine => Engine, handle => Handle, options => Options},
+        {ok, #view{store = Store, log = Log, runs = Runs}}
+    else
+        [Kind | _] -> {error, {not_indexed, Kind}};
+        {error, Failure} -> {error, named(Store, Failure)}
+    end;
+view(_, _, _) ->
+    error(badarg).
+
+-doc "`events_of/4` of a view; the options `timeout` and `consistency` have no meaning here.".
+-spec look(view(), [key()], any | all, options()) -> {ok, [event()]} | {error, reason()}.
+look(#view{store = Store, log = Log, runs = Runs}, Keys, Mode, Options) ->
+    {From, Direction} = window(Options),
+    Unique = lists:usort(Keys),
+    Cursors = [
+        erl_esdb_runs:cursor(erl_esdb_index_keys:hash(Key), From, Direction, Runs)
+     || Key <- Unique
+    ],
+    Positions = erl_esdb_index_positions:new(Mode, Direction, Cursors),
+    Wanted = wanted(Unique, Mode),
+    Read = fun(Found) -> read(Log, Found, Direction, Wanted) end,
+    Limit = maps:get(limit, Options, infinity),
+    case collect(Positions, Limit, min(Limit, ?PORTION), Read, []) of
+        {ok, Events} -> {ok, Events};
+        {error, Failure} -> {error, named(Store, Failure)}
+    end.
+
+-spec window(options()) -> {non_neg_integer() | last, direction()}.
+window(#{direction := backward} = Options) -> {maps:get(from, Options, last), backward};
+window(Options) -> {maps:get(from, Options, 0), forward}.
+
+%% A position is one of the keys' only when its event says so.
+-spec wanted([key()], any | all) -> fun((event()) -> boolean()).
+wanted([{Kind, _} = Key], _Mode) ->
+    fun(Event) -> lists:member(Key, erl_esdb_index_keys:keys(Event, [Kind])) end;
+wanted(Keys, Mode) ->
+    Set = maps:from_keys(Keys, []),
+    Kinds = lists:usort([Kind || {Kind, _} <- Keys]),
+    Has = fun(Event) ->
+        [Key || Key <- erl_esdb_index_keys:keys(Event, Kinds), is_map_key(Key, Set)]
+    end,
+    case Mode of
+        any -> fun(Event) -> Has(Event) =/= [] end;
+        all -> fun(Event) -> length(Has(Event)) =:= map_size(Set) end
+    end.
+
+-spec read(
+    erl_esdb_index_reader:log(), [non_neg_integer()], direction(), fun((event()) -> boolean())
+) -> {ok, [event()]} | {error, term()}.
+read(Log, Positions, forward, Wanted) ->
+    erl_esdb_index_reader:events(Log, Positions, Wanted);
+read(Log, Positions, backward, Wanted) ->
+    maybe
+        {ok, Events} ?= erl_esdb_index_reader:events(Log, lists:reverse(Positions), Wanted),
+        {ok, lists:reverse(Events)}
+    end.
+
+%% As many positions at a time as events are wanted; twice as many each time that this was not
+%% enough: then what is found there was removed, and there may be much of it.
+-spec collect(Positions, erl_esdb_store:count(), non_neg_integer(), Read, [[event()]]) ->
+    {ok, [event()]} | {error, term()}
+when
+    Positions :: erl_esdb_index_positions:positions() | done,
+    Read :: fun(([non_neg_integer()]) -> {ok, [event()]} | {error, term()}).
+collect(Positions, Left, _Portion, _Read, Found) when Positions =:= done; Left =:= 0 ->
+    {ok, lists:append(lists:reverse(Found))};
+collect(Positions, Left, Portion, Read, Found) ->
+    {Taken, Rest} = erl_esdb_index_positions:take(Portion, Positions),
+    maybe
+        {ok, Events} ?= Read(Taken),
+        Kept = lists:sublist(Events, min(Left, Portion)),
+        Left1 = less(Left, length(Kept)),
+        collect(Rest, Left1, min(2 * Portion, ?PORTION), Read, [Kept | Found])
+    end.
+
+-spec less(erl_esdb_store:count(), non_neg_integer()) -> erl_esdb_store:count().
+less(infinity, _) -> infinity;
+less(Left, Found) when is_integer(Left), is_integer(Found) -> Left - Found.
+
+%% What the index has when it has reached a position. Who asks for no kinds needs none.
+-spec reached(atom(), [kind()], non_neg_integer(), timeout()) ->
+    {ok, erl_esdb_runs:runs()} | {error, erl_esdb_engine:failure()}.
+reached(_Store, [], _Next, _Timeout) ->
+    {ok, erl_esdb_runs:new()};
+reached(Store, _Kinds, Next, Timeout) ->
+    maybe
+        {ok, Index, Table} ?= find(Store),
+        {ok, Runs} ?= published(Table),
+        false ?= erl_esdb_runs:next_position(Runs) >= Next andalso {ok, Runs},
+        ok ?= called(Index, {reach, Next}, Timeout),
+        published(Table)
+    end.
+
+-spec find(atom()) -> {ok, pid(), ets:table()} | {error, not_started}.
+find(Store) ->
+    try ets:lookup(?MODULE, Store) of
+        [{_, Index, Table}] -> {ok, Index, Table};
+        [] -> {error, not_started}
+    catch
+        %% The application does not run.
+        error:badarg -> {error, not_started}
+    end.
+
+%% The table goes with its process.
+-spec published(ets:table()) -> {ok, erl_esdb_runs:runs()} | {error, not_started}.
+published(Table) ->
+    try
+        {ok, ets:lookup_element(Table, runs, 2)}
+    catch
+        error:badarg -> {error, not_started}
+    end.
+
+-spec called(pid(), term(), timeout()) -> Answer | {error, erl_esdb_engine:failure()} when
+    Answer :: term().
+called(Index, Request, Timeout) ->
+    try
+        gen_server:call(Index, Request, Timeout)
+    catch
+        exit:{timeout, {gen_server, call, _}} -> {error, timeout};
+        exit:{_Ended, {gen_server, call, _}} -> {error, not_started}
+    end.
+
+-spec named(atom(), term()) -> reason().
+named(Store, not_started) -> {store_not_started, Store};
+named(Store, Failure) when is_atom(Failure) -> {Failure, Store};
+named(_Store, Reason) -> Reason.
+
+%% ---- arguments
+
+-spec check(boolean()) -> ok.
+check(true) -> ok;
+check(false) -> error(badarg).
+
+-spec check_look(term(), term(), term()) -> ok.
+check_look(Keys, Mode, Options) ->
+    ok = check(are_keys(Keys) andalso (Mode =:= any orelse Mode =:= all)),
+    check_options(Options).
+
+-spec are_keys(term()) -> boolean().
+are_keys([{Kind, Key} | Keys]) ->
+    erl_esdb_index_keys:is_kind(Kind) andalso is_binary(Key) andalso are_keys(Keys);
+are_keys(Rest) ->
+    Rest =:= [].
+
+-spec check_options(term()) -> ok.
+check_options(Options) when is_map(Options) ->
+    {From, Direction} = window(Options),
+    ok = check(is_natural(From) orelse (From =:= last andalso Direction =:= backward)),
+    ok = check(lists:member(maps:get(direction, Options, forward), [forward, backward])),
+    Limit = maps:get(limit, Options, infinity),
+    ok = check(is_natural(Limit) orelse Limit =:= infinity),
+    Consistency = maps:get(consistency, Options, local),
+    ok = check(lists:member(Consistency, [linearizable, read_your_writes, local])),
+    check(erl_esdb_store:is_timeout(maps:get(timeout, Options, infinity)));
+check_options(_) ->
+    error(badarg).
+
+-spec is_natural(term()) -> boolean().
+is_natural(Value) -> is_integer(Value) andalso Value >= 0.
+
+%% ---- the index itself
+
+-doc "Tells the index that the log has grown. Nobody needs to: it looks itself when it is asked.".
+-spec wake(Store :: atom()) -> ok.
+wake(Store) ->
+    case find(Store) of
+        {ok, Index, _} -> gen_server:cast(Index, wake);
+        {error, not_started} -> ok
+    end.
+
+-doc """
+Merges all runs and drops what was removed from the log. As a rule that comes by itself, as the
+index grows: whoever has removed much at once may want the memory back now.
+""".
+-spec compact(Store :: atom(), timeout()) -> ok | {error, erl_esdb_store:failure()}.
+compact(Store, Timeout) ->
+    maybe
+        {ok, Index, _} ?= find(Store),
+        ok ?= called(Index, compact, Timeout)
+    else
+        {error, Failure} -> {error, named(Store, Failure)}
+    end.
+
+-doc "How far the index is and what it takes.".
+-spec info(Store :: atom()) -> {ok, info()} | {error, erl_esdb_store:failure()}.
+info(Store) ->
+    maybe
+        {ok, _, Table} ?= find(Store),
+        {ok, Runs} ?= published(Table),
+        {ok, #{
+            next => erl_esdb_runs:next_position(Runs),
+            entries => erl_esdb_runs:size(Runs),
+            bytes => erl_esdb_runs:bytes(Runs),
+            runs => erl_esdb_runs:count(Runs)
+        }}
+    else
+        {error, Failure} -> {error, named(Store, Failure)}
+    end.
+
+-doc false.
+%% The table belongs to the top supervisor, so that it lives as long as the application.
+-spec create_registry() -> ok.
+create_registry() ->
+    ?MODULE = ets:new(?MODULE, [named_table, public, {read_concurrency, true}]),
+    ok.
+
+-doc false.
+-spec start_link(atom(), [kind(), ...]) -> gen_server:start_ret().
+start_link(Store, Kinds) ->
+    %% What was merged is garbage that weighs more than its terms show.
+    gen_server:start_link(?MODULE, {Store, Kinds}, [{spawn_opt, [{fullsweep_after, 4}]}]).
+
+-doc false.
+-spec init({atom(), [kind(), ...]}) -> {ok, #state{}, timeout()}.
+init({Store, Kinds}) ->
+    %% terminate/2 shall run when the supervisor stops us.
+    process_flag(trap_exit, true),
+    proc_lib:set_label({?MODULE, Store}),
+    Table = ets:new(?MODULE, [protected, {read_concurrency, true}]),
+    State = publish(#state{store = Store, kinds = Kinds, table = Table}),
+    true = ets:insert(?MODULE, {Store, self(), Table}),
+    {ok, State, 0}.
+
+-doc false.
+-spec handle_call(term(), gen_server:from(), #state{}) ->
+    {reply, ok | {error, unknown_request}, #state{}, timeout()} | {noreply, #state{}, timeout()}.
+handle_call({reach, Position}, From, #state{runs = Runs, waiting = Waiting} = State) ->
+    case erl_esdb_runs:next_position(Runs) of
+        Reached when Reached >= Position -> {reply, ok, State, ?TICK};
+        _ -> {noreply, step_later(State#state{waiting = [{Position, From} | Waiting]}), ?TICK}
+    end;
+handle_call(compact, From, #state{compacting = Compacting} = State) ->
+    {noreply, merge_later(State#state{compacting = [From | Compacting]}), ?TICK};
+handle_call(_, _From, State) ->
+    {reply, {error, unknown_request}, State, ?TICK}.
+
+-doc false.
+-spec handle_cast(term(), #state{}) -> {noreply, #state{}, timeout()}.
+handle_cast(wake, State) -> {noreply, step_later(State), ?TICK};
+handle_cast(_, State) -> {noreply, State, ?TICK}.
+
+-doc false.
+-spec handle_info(term(), #state{}) ->
+    {noreply, #state{}, timeout()} | {stop, term(), #state{}}.
+handle_info(timeout, State) ->
+    {noreply, step_later(State), ?TICK};
+handle_info(step, State) ->
+    {noreply, merge_later(step(State#state{stepping = false})), ?TICK};
+handle_info({merged, Merger, Run}, #state{merger = {Merger, Waiting}} = State) ->
+    {noreply, merge_later(merged(Run, Waiting, State)), ?TICK};
+handle_info({'EXIT', _, Reason}, State) when Reason =/= normal ->
+    {stop, Reason, State};
+handle_info(_, State) ->
+    {noreply, State, ?TICK}.
+
+-doc false.
+-spec terminate(term(), #state{}) -> true.
+terminate(_Reason, #state{store = Store, table = Table}) ->
+    ets:delete_object(?MODULE, {Store, self(), Table}).
+
+-spec publish(#state{}) -> #state{}.
+publish(#state{table = Table, runs = Runs} = State) ->
+    true = ets:insert(Table, {runs, Runs}),
+    State.
+
+%% ---- following the log, some pages at a time, between the messages that come
+
+-spec step_later(#state{}) -> #state{}.
+step_later(#state{stepping = false} = State) ->
+    self() ! step,
+    State#state{stepping = true};
+step_later(State) ->
+    State.
+
+-spec step(#state{}) -> #state{}.
+step(#state{store = Store, runs = Runs} = State) ->
+    maybe
+        {ok, Log, Next} ?= log(Store),
+        {ok, Reached, Entries} ?= gather(Log, erl_esdb_runs:next_position(Runs), Next, State),
+        stepped(Next, State#state{runs = erl_esdb_runs:add(lists:reverse(Entries), Reached, Runs)})
+    else
+        {error, Failure} -> answered({error, Failure}, State)
+    end.
+
+-spec log(atom()) ->
+    {ok, erl_esdb_index_reader:log(), Next :: non_neg_integer()}
+    | {error, erl_esdb_engine:failure()}.
+log(Store) ->
+    maybe
+        {ok, Engine, Handle, _} ?= erl_esdb_engine:find(Store),
+        {ok, Next} ?= Engine:next_position(Handle, #{}),
+        %% What the metadata of a stream hides may be seen again.
+        {ok, #{engine => Engine, handle => Handle, options => #{hidden => true}}, Next}
+    end.
+
+%% The entries of the next pages, the last first.
+-spec gather(erl_esdb_index_reader:log(), non_neg_integer(), non_neg_integer(), #state{}) ->
+    {ok, non_neg_integer(), [erl_esdb_runs:entry()]} | {error, erl_esdb_engine:failure()}.
+gather(Log, From, Next, #state{store = Store, kinds = Kinds}) ->
+    Entries = fun(Event) -> erl_esdb_index_keys:entries(Event, Kinds) end,
+    Page = fun(At) -> erl_esdb_index_reader:page(Log, At, Entries) end,
+    Warn = fun(Where) -> ?LOG_WARNING("store ~tp: not indexed: ~tp", [Store, Where]) end,
+    gather(?PAGES, From, Next, Page, Warn, []).
+
+-spec gather(non_neg_integer(), Position, Position, Page, fun((term()) -> ok), [Entry]) ->
+    {ok, Position, [Entry]} | {error, erl_esdb_engine:failure()}
+when
+    Position :: non_neg_integer(),
+    Entry :: erl_esdb_runs:entry(),
+    Page :: fun(
+        (Position) ->
+            {ok, [Entry], Position | last, [term()]} | {error, erl_esdb_engine:failure()}
+    ).
+gather(Pages, At, Next, Page, Warn, Entries) when Pages > 0, At < Next ->
+    case Page(At) of
+        {ok, [], last, []} ->
+            {ok, Next, Entries};
+        {ok, New, At1, Corrupt} ->
+            lists:foreach(Warn, Corrupt),
+            gather(Pages - 1, At1, Next, Page, Warn, New ++ Entries);
+        {error, Failure} ->
+            {error, Failure}
+    end;
+gather(_Pages, At, _Next, _Page, _Warn, Entries) ->
+    {ok, At, Entries}.
+
+-spec stepped(non_neg_integer(), #state{}) -> #state{}.
+stepped(Next, #state{runs = Runs} = State) ->
+    State1 = answered(ok, publish(State)),
+    case erl_esdb_runs:next_position(Runs) < Next of
+        true -> step_later(State1);
+        false -> State1
+    end.
+
+%% Those who wait for more go on waiting; an error is for all of them.
+-spec answered(ok | {error, erl_esdb_engine:failure()}, #state{}) -> #state{}.
+answered(Answer, #state{runs = Runs, waiting = Waiting} = State) ->
+    Reached = erl_esdb_runs:next_position(Runs),
+    IsDue = fun({Position, _}) -> Answer =/= ok orelse Position =< Reached end,
+    {Due, Waiting1} = lists:partition(IsDue, Waiting),
+    lists:foreach(fun({_, From}) -> gen_server:reply(From, Answer) end, Due),
+    State#state{waiting = Waiting1}.
+
+%% ---- merging, in a process of its own, one merge at a time
+
+-spec merge_later(#state{}) -> #state{}.
+merge_later(#state{merger = none, compacting = [], runs = Runs} = State) ->
+    merging(erl_esdb_runs:due(Runs), [], State);
+merge_later(#state{merger = none, compacting = Waiting, runs = Runs} = State) ->
+    merging(erl_esdb_runs:all(Runs), Waiting, State#state{compacting = []});
+merge_later(State) ->
+    State.
+
+-spec merging(Due, [gen_server:from()], #state{}) -> #state{} when
+    Due :: {merge, [erl_esdb_runs:run(), ...], erl_esdb_runs:runs()} | none.
+merging({merge, Group, Runs}, Waiting, #state{store = Store} = State) ->
+    Index = self(),
+    Merger = spawn_link(fun() ->
+        proc_lib:set_label({?MODULE, merger, Store}),
+        Index ! {merged, self(), erl_esdb_runs:merge(swept(Store, Group, Waiting =/= []))}
+    end),
+    State#state{merger = {Merger, Waiting}, runs = Runs};
+merging(none, Waiting, State) ->
+    lists:foreach(fun(From) -> gen_server:reply(From, ok) end, Waiting),
+    State.
+
+-spec merged(erl_esdb_runs:run(), [gen_server:from()], #state{}) -> #state{}.
+merged(Run, Waiting, #state{runs = Runs} = State) ->
+    State1 = publish(State#state{merger = none, runs = erl_esdb_runs:replace(Run, Runs)}),
+    %% The old runs may be most of the memory of the index.
+    true = garbage_collect(),
+    lists:foreach(fun(From) -> gen_server:reply(From, ok) end, Waiting),
+    State1.
+
+%% The runs without what is no longer in the log, where a sample says that this is worth while or it
+%% has to be.
+-spec swept(atom(), [Run, ...], boolean()) -> [Run, ...] when Run :: erl_esdb_runs:run().
+swept(Store, Runs, Must) ->
+    maybe
+        {ok, Log, _} ?= log(Store),
+        true ?= Must orelse lists:any(fun(Run) -> is_worth(Log, Run) end, Runs),
+        {ok, Live} ?= erl_esdb_index_reader:live(Log, erl_esdb_runs:stretch(Runs)),
+        [erl_esdb_runs:filter(Live, Run) || Run <- Runs]
+    else
+        _ -> Runs
+    end.
+
+%% More than one of eight entries is dead.
+-spec is_worth(erl_esdb_index_reader:log(), erl_esdb_runs:run()) -> boolean().
+is_worth(Log, Run) ->
+    Sample = erl_esdb_runs:sample(?SAMPLE, Run),
+    Dead = [P || P <- Sample, not erl_esdb_index_reader:is_live(Log, P)],
+    8 * length(Dead) > length(Sample).

@@ -1,0 +1,363 @@
+-module(erl_esdb_integrity_SUITE).
+-moduledoc """
+Stores that sign: what is appended is verified on read, and who changes what is stored is found out.
+
+Events are changed in the tables of the memory engine, in its own process.
+""".
+
+-compile(export_all).
+
+-include_lib("proper/include/proper.hrl").
+-include_lib("common_test/include/ct.hrl").
+-include_lib("stdlib/include/assert.hrl").
+-include("../include/erl_esdb.hrl").
+
+-import(erl_esdb_test, [event/1, events/1, versions/1]).
+
+-define(KEY, <<"0123456789abcdef0123456789abcdef">>).
+-define(S, ~"s").
+
+suite() -> [{timetrap, {minutes, 2}}].
+
+all() ->
+    [
+        appended_events_are_signed,
+        a_store_that_does_not_sign_has_nothing_to_verify,
+        options_are_checked,
+        reads_verify_from_any_place_on,
+        writers_at_the_same_time_make_one_chain,
+        repeated_appends_are_recognised,
+        several_streams_in_one_append,
+        changed_events_are_named,
+        another_newest_event_is_noticed_by_the_tip,
+        events_from_before_it_signed,
+        scavenged_streams_go_on,
+        tombstones_keep_the_chain,
+        deleted_streams_begin_anew,
+        snapshots_are_anchored,
+        snapshots_of_removed_events,
+        the_whole_store
+    ].
+
+init_per_suite(Config) ->
+    {ok, _} = application:ensure_all_started(erl_esdb),
+    Config.
+
+end_per_suite(_Config) -> application:stop(erl_esdb).
+
+init_per_testcase(_Case, Config) ->
+    Store = erl_esdb_test:start_store(#{integrity => #{enabled => true, key => ?KEY}}),
+    [{store, Store} | Config].
+
+end_per_testcase(_Case, Config) -> erl_esdb_test:stop_store(?config(store, Config)).
+
+appended_events_are_signed(Config) ->
+    Store = ?config(store, Config),
+    {ok, 2} = append(Store, -1, events(3)),
+    {ok, 3} = append(Store, 2, [event(3)]),
+    {ok, [First | _] = Events} = read(Store, 0, 10),
+    ?assertEqual(<<0:256>>, First#event.prev_event_hash),
+    ?assertMatch([{1, <<_:256>>}, {1, _}, {1, _}, {1, _}], [E#event.mac || E <- Events]),
+    Tip = erl_esdb_chain:chain_hash(lists:last(Events)),
+    ?assertEqual(
+        {ok, #{stream_id => ?S, first => 0, last => 3, events => 4, signed => 4, tip => Tip}},
+        erl_esdb_integrity:verify_stream(Store, ?S)
+    ).
+
+a_store_that_does_not_sign_has_nothing_to_verify(_Config) ->
+    Store = erl_esdb_test:start_store(#{}),
+    {ok, 0} = append(Store, -1, [event(1)]),
+    ?assertMatch({ok, [#event{prev_event_hash = undefined, mac = undefined}]}, read(Store, 0, 1)),
+    ?assertEqual({error, integrity_disabled}, erl_esdb_integrity:verify_stream(Store, ?S)),
+    ?assertEqual({error, integrity_disabled}, erl_esdb_integrity:verify_store(Store)),
+    erl_esdb_test:stop_store(Store),
+    ?assertMatch({error, {store_not_started, _}}, erl_esdb_integrity:verify_store(Store)).
+
+options_are_checked(Config) ->
+    Store = ?config(store, Config),
+    [
+        ?assertEqual(
+            {error, {invalid_option, integrity, Reason}},
+            erl_esdb:start_store(never_started, #{integrity => Integrity})
+        )
+     || {Integrity, Reason} <- [
+            {#{enabled => true, key => <<1>>}, {integrity_key_invalid_size, 1}},
+            {#{enabled => false}, integrity_config_invalid},
+            {true, integrity_config_invalid}
+        ]
+    ],
+    {ok, 0} = append(Store, -1, [event(1)]),
+    ?assertError(badarg, erl_esdb_streams:read(Store, ?S, 0, 1, forward, #{verify => all})).
+
+reads_verify_from_any_place_on(Config) ->
+    Store = ?config(store, Config),
+    [{ok, _} = append(Store, any, events(3)) || _ <- lists:seq(1, 5)],
+    [
+        begin
+            {ok, Forward} = read(Store, From, Count),
+            ?assertEqual(lists:seq(From, min(From + Count, 15) - 1), versions(Forward)),
+            {ok, Backward} = erl_esdb_streams:read(Store, ?S, From, Count, backward),
+            ?assertEqual(lists:seq(From, max(0, From - Count + 1), -1), versions(Backward))
+        end
+     || From <- lists:seq(0, 14), Count <- [1, 2, 7, 20]
+    ].
+
+writers_at_the_same_time_make_one_chain(Config) ->
+    Store = ?config(store, Config),
+    Writer = fun() -> [{ok, _} = append(Store, any, events(2)) || _ <- lists:seq(1, 10)] end,
+    erl_esdb_test:concurrently(lists:duplicate(20, Writer)),
+    ?assertMatch(
+        {ok, #{events := 400, signed := 400}}, erl_esdb_integrity:verify_stream(Store, ?S)
+    ),
+    Race = [fun() -> append(Store, 399, [event(N)]) end || N <- lists:seq(1, 20)],
+    Results = erl_esdb_test:concurrently(Race),
+    ?assertEqual([{ok, 400}], [Result || {ok, _} = Result <- Results]),
+    ?assertMatch({ok, #{events := 401}}, erl_esdb_integrity:verify_stream(Store, ?S)).
+
+repeated_appends_are_recognised(Config) ->
+    Store = ?config(store, Config),
+    Event = (event(1))#{event_id => ~"first"},
+    {ok, 0} = append(Store, -1, [Event]),
+    {ok, 1} = append(Store, 0, [event(2)]),
+    ?assertEqual({ok, 0}, append(Store, -1, [Event])),
+    ?assertEqual({ok, 0}, append(Store, any, [Event])),
+    ?assertMatch({ok, #{events := 2}}, erl_esdb_integrity:verify_stream(Store, ?S)).
+
+several_streams_in_one_append(Config) ->
+    Store = ?config(store, Config),
+    {ok, 0} = append(Store, -1, [event(0)]),
+    Parts = [{?S, 0, events(2)}, {~"t", -1, events(3)}, {~"u", any, []}],
+    {ok, #{?S := 2, ~"t" := 2}} = erl_esdb_streams:append_many(Store, Parts, #{}),
+    ?assertEqual(
+        {ok, #{streams => 2, events => 6, signed => 6}}, erl_esdb_integrity:verify_store(Store)
+    ).
+
+changed_events_are_named(Config) ->
+    Store = ?config(store, Config),
+    {ok, 2} = append(Store, -1, events(3)),
+    {ok, 5} = append(Store, 2, events(3)),
+    [
+        begin
+            Undo = change(Store, Version, fun(Body) -> setelement(Field, Body, Value) end),
+            Expected = {error, violation(Version, mac_mismatch)},
+            ?assertEqual(Expected, named(read(Store, 0, 10))),
+            ?assertEqual(Expected, named(read(Store, Version, 1))),
+            ?assertEqual(Expected, named(erl_esdb_streams:read(Store, ?S, 5, 6, backward))),
+            ?assertEqual(Expected, named(erl_esdb_integrity:verify_stream(Store, ?S))),
+            ?assertEqual(Expected, named(erl_esdb_integrity:verify_store(Store))),
+            Unchecked = #{verify => skip_all},
+            {ok, [_]} = erl_esdb_streams:read(Store, ?S, Version, 1, forward, Unchecked),
+            Undo(),
+            {ok, [_, _, _, _, _, _]} = read(Store, 0, 10)
+        end
+     || Version <- [0, 2, 3, 5], {Field, Value} <- [{1, ~"id"}, {2, ~"T"}, {3, #{}}, {4, #{a => 1}}]
+    ],
+    Undo = change(Store, 4, fun({A, B, C, D, E}) ->
+        {A, B, C, D, E#{prev_event_hash := <<1:256>>}}
+    end),
+    ?assertEqual({error, violation(4, chain_mismatch)}, named(read(Store, 0, 10))),
+    ?assertEqual({error, violation(4, chain_mismatch)}, named(read(Store, 4, 1))),
+    Undo(),
+    _ = change(Store, 1, fun({A, B, C, D, _}) -> {A, B, C, D} end),
+    ?assertEqual({error, violation(1, missing_integrity)}, named(read(Store, 0, 10))),
+    ?assertEqual({error, violation(1, missing_integrity)}, named(read(Store, 2, 10))),
+    ?assertMatch({ok, [_, _, _]}, read(Store, 3, 10)).
+
+%% The chain alone could not tell: even who has the key cannot exchange the newest event.
+another_newest_event_is_noticed_by_the_tip(Config) ->
+    Store = ?config(store, Config),
+    {ok, 1} = append(Store, -1, events(2)),
+    {ok, [First, Second]} = read(Store, 0, 2),
+    Before = erl_esdb_chain:chain_hash(First),
+    {[Other], _} = erl_esdb_chain:sign(keys(), Before, [Second#event{event_id = ~"other"}]),
+    _ = change(Store, 1, fun({_, B, C, D, E}) ->
+        {~"other", B, C, D, E#{mac := Other#event.mac}}
+    end),
+    ?assertMatch({ok, [_, #event{event_id = ~"other"}]}, read(Store, 0, 2)),
+    ?assertEqual(
+        {error, violation(1, tip_mismatch)}, named(erl_esdb_integrity:verify_stream(Store, ?S))
+    ).
+
+events_from_before_it_signed(Config) ->
+    Store = ?config(store, Config),
+    unsigned(Store, 3),
+    {ok, 4} = append(Store, 2, events(2)),
+    ?assertMatch({ok, [_, _, _, _, _]}, read(Store, 0, 10)),
+    ?assertMatch({ok, #{events := 5, signed := 2}}, erl_esdb_integrity:verify_stream(Store, ?S)),
+    ?assertEqual(
+        {error, violation(1, missing_integrity)},
+        named(erl_esdb_streams:read(Store, ?S, 1, 2, forward, #{verify => strict}))
+    ),
+    ?assertMatch(
+        {ok, [_, _]}, erl_esdb_streams:read(Store, ?S, 3, 2, forward, #{verify => strict})
+    ).
+
+scavenged_streams_go_on(Config) ->
+    Store = ?config(store, Config),
+    [{ok, _} = append(Store, any, events(2)) || _ <- lists:seq(1, 6)],
+    [
+        begin
+            {ok, _} = erl_esdb_store:truncate(Store, ?S, Before),
+            {ok, Events} = read(Store, 0, 100),
+            ?assertEqual(lists:seq(Before, 11), versions(Events)),
+            ?assertMatch({ok, [_]}, read(Store, Before, 1)),
+            ?assertMatch({ok, #{first := Before}}, erl_esdb_integrity:verify_stream(Store, ?S))
+        end
+     || Before <- [3, 4, 9]
+    ],
+    {ok, _} = erl_esdb_store:truncate(Store, ?S, 1_000),
+    ?assertMatch({ok, []}, read(Store, 0, 100)),
+    {ok, 12} = append(Store, 11, [event(12)]),
+    ?assertMatch({ok, [#event{version = 12}]}, read(Store, 0, 100)),
+    %% Who takes the anchor away takes the proof.
+    ok = erl_esdb_store:delete_document(Store, {integrity, ?S, 11}),
+    ?assertEqual({error, violation(12, chain_mismatch)}, named(read(Store, 0, 100))).
+
+tombstones_keep_the_chain(Config) ->
+    Store = ?config(store, Config),
+    {ok, 2} = append(Store, -1, events(3)),
+    ok = erl_esdb_streams:delete(Store, ?S, #{mode => tombstone}),
+    {ok, 4} = append(Store, -1, events(2)),
+    {ok, Events} = read(Store, 0, 10),
+    ?assertEqual([3, 4], versions(Events)),
+    ?assertNotEqual(<<0:256>>, (hd(Events))#event.prev_event_hash),
+    ?assertMatch({ok, #{events := 2, first := 3}}, erl_esdb_integrity:verify_stream(Store, ?S)).
+
+deleted_streams_begin_anew(Config) ->
+    Store = ?config(store, Config),
+    {ok, 9} = append(Store, -1, events(10)),
+    {ok, _} = erl_esdb_store:truncate(Store, ?S, 4),
+    ok = erl_esdb_streams:delete(Store, ?S),
+    ?assertEqual(
+        {ok, []}, erl_esdb_store:list_documents(Store, {integrity, ?S, 0}, {integrity, ?S, last})
+    ),
+    {ok, 1} = append(Store, -1, events(2)),
+    ?assertMatch({ok, [#event{prev_event_hash = <<0:256>>}, _]}, read(Store, 0, 10)).
+
+snapshots_are_anchored(Config) ->
+    Store = ?config(store, Config),
+    {ok, 4} = append(Store, -1, events(5)),
+    Keys = keys(),
+    Snapshot = snapshot(3, #{total => 6}),
+    {ok, Seal} = erl_esdb_integrity:seal_snapshot(Store, Keys, Snapshot),
+    Check = fun(Given) -> named(erl_esdb_integrity:check_snapshot(Store, Keys, Given, Seal)) end,
+    ?assertEqual(ok, Check(Snapshot)),
+    ?assertEqual(ok, erl_esdb_integrity:check_snapshot(Store, Keys, Snapshot, none)),
+    [
+        ?assertEqual({error, violation(snapshot, 3, snapshot_mac_mismatch)}, Check(Changed))
+     || Changed <- [
+            Snapshot#snapshot{data = #{total => 7}},
+            Snapshot#snapshot{metadata = #{a => 1}},
+            Snapshot#snapshot{timestamp = 8}
+        ]
+    ],
+    ?assertEqual(
+        {error, violation(snapshot, 2, snapshot_anchor_mismatch)},
+        Check(Snapshot#snapshot{version = 2})
+    ),
+    ?assertEqual(
+        {error,
+            {snapshot_anchor_unavailable, #{
+                stream_id => ?S, version => 5, reason => event_not_found
+            }}},
+        erl_esdb_integrity:seal_snapshot(Store, Keys, snapshot(5, #{}))
+    ),
+    ?assertEqual({ok, none}, erl_esdb_integrity:seal_snapshot(Store, disabled, Snapshot)).
+
+snapshots_of_removed_events(Config) ->
+    Store = ?config(store, Config),
+    {ok, 9} = append(Store, -1, events(10)),
+    ok = erl_esdb_snapshots:save(Store, ?S, 3, #{total => 6}),
+    ok = erl_esdb_snapshots:save(Store, ?S, 5, #{total => 15}),
+    {ok, Saved} = erl_esdb_snapshots:load_at(Store, ?S, 3),
+    {ok, _} = erl_esdb_store:truncate(Store, ?S, 7),
+    ?assertEqual({ok, Saved}, erl_esdb_snapshots:load_at(Store, ?S, 3)),
+    ?assertMatch({ok, #snapshot{version = 5}}, erl_esdb_snapshots:load(Store, ?S)),
+    %% A snapshot that somebody has changed in the store.
+    Key = {snapshot, ?S, 5},
+    {ok, {sealed, Snapshot, Seal}} = erl_esdb_store:get_document(Store, Key),
+    Changed = {sealed, Snapshot#snapshot{data = #{total => 16}}, Seal},
+    {ok, _} = erl_esdb_store:put_document(Store, Key, Changed),
+    ?assertEqual(
+        {error, violation(snapshot, 5, snapshot_mac_mismatch)},
+        named(erl_esdb_snapshots:load(Store, ?S))
+    ),
+    ?assertMatch(
+        {error, {snapshot_anchor_unavailable, #{reason := event_not_found}}},
+        erl_esdb_snapshots:save(Store, ~"none", 0, #{})
+    ).
+
+the_whole_store(Config) ->
+    Store = ?config(store, Config),
+    Streams = [<<"s-", (integer_to_binary(N))/binary>> || N <- lists:seq(1, 1_200)],
+    [{ok, 1} = erl_esdb_streams:append(Store, Stream, -1, events(2)) || Stream <- Streams],
+    ?assertEqual(
+        {ok, #{streams => 1_200, events => 2_400, signed => 2_400}},
+        erl_esdb_integrity:verify_store(Store)
+    ),
+    _ = change(Store, ~"s-777", 1, fun(Body) -> setelement(2, Body, ~"Changed") end),
+    ?assertMatch(
+        {error, {integrity_violation, #{stream_id := ~"s-777", version := 1}}},
+        erl_esdb_integrity:verify_store(Store)
+    ).
+
+%% -------- helpers
+
+append(Store, Expected, Events) -> erl_esdb_streams:append(Store, ?S, Expected, Events).
+
+read(Store, From, Count) -> erl_esdb_streams:read(Store, ?S, From, Count, forward).
+
+keys() ->
+    {ok, Keys} = erl_esdb_chain:keys(#{enabled => true, key => ?KEY}),
+    Keys.
+
+snapshot(Version, Data) ->
+    #snapshot{stream_id = ?S, version = Version, data = Data, timestamp = 7}.
+
+violation(Version, Kind) -> violation(storage, Version, Kind).
+
+violation(Layer, Version, Kind) -> {integrity_violation, {Layer, ?S, Version, Kind}}.
+
+%% Without its context.
+named({error, {integrity_violation, Details}}) ->
+    #{layer := Layer, stream_id := Stream, version := Version, kind := Kind} = Details,
+    {error, {integrity_violation, {Layer, Stream, Version, Kind}}};
+named(Other) ->
+    Other.
+
+%% As a store appended that did not sign.
+unsigned(Store, Count) ->
+    {ok, Engine, Handle, _} = erl_esdb_store:engine(Store),
+    {ok, Bodies} = erl_esdb_event:bodies(events(Count)),
+    Summary = #{count => Count, epoch_us => erlang:system_time(microsecond)},
+    Command = {append, ?S, -1, erl_esdb_batch:pack(Bodies), Summary},
+    {ok, _} = erl_esdb_store:command(Store, Engine, Handle, Command, 5_000).
+
+change(Store, Version, Change) -> change(Store, ?S, Version, Change).
+
+%% Changes what the engine has stored of one event; the answer undoes it.
+change(Store, Stream, Version, Change) ->
+    {ok, Engine, Handle, _} = erl_esdb_store:engine(Store),
+    {ok, [{_, {Row, _, _}, Packed}]} =
+        Engine:read(Handle, Stream, Version, 1, forward, #{hidden => true}),
+    First = erl_esdb_log:first_version(Row),
+    {ok, Count} = erl_esdb_batch:count(Packed),
+    {ok, Bodies} = erl_esdb_batch:unpack(Packed, 0, Count - 1),
+    {Before, [Body | After]} = lists:split(Version - First, Bodies),
+    Changed = erl_esdb_batch:pack(Before ++ [Change(Body) | After]),
+    replace(Store, Packed, Changed),
+    fun() -> replace(Store, Changed, Packed) end.
+
+%% Wherever the tables of the engine have these bytes.
+replace(Store, Packed, Other) ->
+    sys:replace_state(erl_esdb_test:engine(Store), fun(State) ->
+        Tables = [T || T <- ets:all(), ets:info(T, owner) =:= self()],
+        [
+            ets:insert(Table, setelement(Place, Object, Other))
+         || Table <- Tables,
+            Object <- ets:tab2list(Table),
+            Place <- lists:seq(1, tuple_size(Object)),
+            element(Place, Object) =:= Packed
+        ],
+        State
+    end).

@@ -1,0 +1,280 @@
+-module(erl_esdb_runs_SUITE).
+-moduledoc "Sorted runs and positions of several keys, against lists.".
+
+-compile([export_all, nowarn_export_all]).
+
+-include_lib("stdlib/include/assert.hrl").
+-include_lib("proper/include/proper.hrl").
+
+all() ->
+    [
+        any_growth_against_a_model,
+        cursors_seek,
+        any_and_all_against_sets,
+        an_entry_takes_fourteen_bytes,
+        there_are_few_runs,
+        a_large_merge_is_left_to_others,
+        what_is_added_during_a_merge_stays,
+        what_is_denied_is_dropped,
+        runs_come_back_from_a_file,
+        what_is_no_such_file_is_refused
+    ].
+
+%% ---- a model: the list of entries, in the order of positions
+
+%% The hashes that occur, at each of some positions that follow each other.
+batch() -> list(list(frequency([{5, range(0, 4)}, {1, range(0, 16#FFFFFFFFFFFFFF)}]))).
+
+step() ->
+    frequency([{6, {add, batch()}}, {1, {drop, range(2, 5)}}, {1, lock}, {1, merge}]).
+
+model(Steps) -> lists:foldl(fun step/2, {erl_esdb_runs:new(), [], none}, Steps).
+
+step({add, Batch}, {Runs, Entries, Group}) ->
+    At = erl_esdb_runs:next_position(Runs),
+    New = [
+        {Hash, Position}
+     || {Position, Hashes} <- lists:enumerate(At, Batch), Hash <- lists:usort(Hashes)
+    ],
+    {erl_esdb_runs:add(New, At + length(Batch), Runs), Entries ++ New, Group};
+step(lock, {Runs, Entries, none}) ->
+    case erl_esdb_runs:all(Runs) of
+        {merge, Group, Runs1} -> {Runs1, Entries, Group};
+        none -> {Runs, Entries, none}
+    end;
+step(merge, {Runs, Entries, none}) ->
+    case erl_esdb_runs:due(Runs) of
+        {merge, Group, Runs1} -> step(merge, {Runs1, Entries, Group});
+        none -> {Runs, Entries, none}
+    end;
+step(merge, {Runs, Entries, Group}) ->
+    {erl_esdb_runs:replace(erl_esdb_runs:merge(Group), Runs), Entries, none};
+%% All entries whose positions the number divides, of what is merged.
+step({drop, Number}, {Runs, Entries, [_ | _] = Group}) ->
+    {From, Before} = erl_esdb_runs:stretch(Group),
+    Keep = fun(Position) -> Position rem Number =/= 0 end,
+    Merged = erl_esdb_runs:merge([erl_esdb_runs:filter(Keep, Run) || Run <- Group]),
+    Kept = [E || {_, P} = E <- Entries, P < From orelse P >= Before orelse Keep(P)],
+    {erl_esdb_runs:replace(Merged, Runs), Kept, none};
+step(_, Model) ->
+    Model.
+
+found(Hash, From, forward, Entries) -> [P || {H, P} <- Entries, H =:= Hash, P >= From];
+found(Hash, last, backward, Entries) -> found(Hash, 1 bsl 55, backward, Entries);
+found(Hash, From, backward, Entries) ->
+    lists:reverse([P || {H, P} <- Entries, H =:= Hash, P =< From]).
+
+drain(Cursor) ->
+    case erl_esdb_runs:next(Cursor) of
+        {Position, Cursor1} -> [Position | drain(Cursor1)];
+        none -> []
+    end.
+
+questions(Runs, Entries) ->
+    Next = erl_esdb_runs:next_position(Runs),
+    Hashes = lists:usort([0, 5, 16#FFFFFFFFFFFFFF] ++ [H || {H, _} <- Entries]),
+    Froms = lists:usort([0, Next div 3, Next div 2, max(0, Next - 1), Next, Next + 1]),
+    [{H, F, D} || H <- Hashes, D <- [forward, backward], F <- [last || D =:= backward] ++ Froms].
+
+any_growth_against_a_model(_Config) ->
+    Property = ?FORALL(
+        Steps,
+        resize(40, list(step())),
+        begin
+            {Runs, Entries, _} = model(Steps),
+            Wrong = [
+                Question
+             || {Hash, From, Direction} = Question <- questions(Runs, Entries),
+                drain(erl_esdb_runs:cursor(Hash, From, Direction, Runs)) =/=
+                    found(Hash, From, Direction, Entries)
+            ],
+            ?WHENFAIL(
+                io:format("~p~n", [Wrong]),
+                Wrong =:= [] andalso erl_esdb_runs:size(Runs) =:= length(Entries)
+            )
+        end
+    ),
+    erl_esdb_test:property(300, Property).
+
+cursors_seek(_Config) ->
+    Property = ?FORALL(
+        {Steps, Hash, Direction, Taken, Share},
+        {resize(40, list(step())), range(0, 4), direction(), range(0, 20), range(0, 100)},
+        begin
+            {Runs, Entries, _} = model(Steps),
+            To = erl_esdb_runs:next_position(Runs) * Share div 100,
+            From = lists:nth(1, [0 || Direction =:= forward] ++ [last]),
+            Cursor = taken(Taken, erl_esdb_runs:cursor(Hash, From, Direction, Runs)),
+            Left = drain(Cursor),
+            %% Seeking leads on, never back.
+            Left =:= lists:nthtail(
+                min(Taken, length(found(Hash, From, Direction, Entries))),
+                found(Hash, From, Direction, Entries)
+            ) andalso
+                (Left =:= [] orelse not is_ahead(Direction, To, hd(Left)) orelse
+                    drain(erl_esdb_runs:seek(To, Cursor)) =:=
+                        [P || P <- Left, P =:= To orelse is_ahead(Direction, P, To)])
+        end
+    ),
+    erl_esdb_test:property(300, Property).
+
+direction() -> oneof([forward, backward]).
+
+is_ahead(forward, Position, From) -> Position > From;
+is_ahead(backward, Position, From) -> Position < From.
+
+taken(0, Cursor) ->
+    Cursor;
+taken(Count, Cursor) ->
+    case erl_esdb_runs:next(Cursor) of
+        {_, Cursor1} -> taken(Count - 1, Cursor1);
+        none -> Cursor
+    end.
+
+any_and_all_against_sets(_Config) ->
+    Property = ?FORALL(
+        {Steps, Hashes, Mode, Direction, Count},
+        {resize(40, list(step())), list(range(0, 5)), oneof([any, all]), direction(), range(1, 9)},
+        begin
+            {Runs, Entries, _} = model(Steps),
+            From = lists:nth(1, [0 || Direction =:= forward] ++ [last]),
+            Cursors = [erl_esdb_runs:cursor(H, From, Direction, Runs) || H <- Hashes],
+            Positions = erl_esdb_index_positions:new(Mode, Direction, Cursors),
+            take_all(Count, Positions) =:= positions(Mode, Hashes, Direction, Entries)
+        end
+    ),
+    erl_esdb_test:property(300, Property).
+
+take_all(Count, Positions) ->
+    case erl_esdb_index_positions:take(Count, Positions) of
+        {Taken, done} when length(Taken) =< Count -> Taken;
+        {Taken, Rest} when length(Taken) =:= Count -> Taken ++ take_all(Count, Rest)
+    end.
+
+positions(_Mode, [], _Direction, _Entries) ->
+    [];
+positions(Mode, Hashes, Direction, Entries) ->
+    Sets = [ordsets:from_list([P || {H, P} <- Entries, H =:= Hash]) || Hash <- Hashes],
+    case {Mode, Direction} of
+        {any, forward} -> ordsets:union(Sets);
+        {any, backward} -> lists:reverse(ordsets:union(Sets));
+        {all, forward} -> ordsets:intersection(Sets);
+        {all, backward} -> lists:reverse(ordsets:intersection(Sets))
+    end.
+
+%% ---- sizes
+
+random_entries(From, Count) ->
+    [{rand:uniform(1 bsl 56) - 1, Position} || Position <- lists:seq(From, From + Count - 1)].
+
+an_entry_takes_fourteen_bytes(_Config) ->
+    Runs = erl_esdb_runs:add(random_entries(0, 1000), 1000, erl_esdb_runs:new()),
+    ?assertEqual({1000, 14_000}, {erl_esdb_runs:size(Runs), erl_esdb_runs:bytes(Runs)}),
+    %% Neither is there room for more in the memory that a run takes.
+    {merge, [Run], _} = erl_esdb_runs:all(Runs),
+    [Entries] = [Field || Field <- tuple_to_list(Run), is_binary(Field)],
+    ?assertEqual({14_000, 14_000}, {byte_size(Entries), binary:referenced_byte_size(Entries)}).
+
+there_are_few_runs(_Config) ->
+    Add = fun(Position, Runs) ->
+        Runs1 = erl_esdb_runs:add([{Position * 7919 rem 1000, Position}], Position + 1, Runs),
+        ?assert(erl_esdb_runs:count(Runs1) =< 1 + math:log2(Position + 1)),
+        Runs1
+    end,
+    lists:foldl(Add, erl_esdb_runs:new(), lists:seq(0, 3000)).
+
+a_large_merge_is_left_to_others(_Config) ->
+    Add = fun(Size, Runs) ->
+        At = erl_esdb_runs:next_position(Runs),
+        erl_esdb_runs:add(random_entries(At, Size), At + Size, Runs)
+    end,
+    %% The older one is not less than twice as large.
+    Runs = lists:foldl(Add, erl_esdb_runs:new(), [50_000, 25_000]),
+    ?assertEqual({2, none}, {erl_esdb_runs:count(Runs), erl_esdb_runs:due(Runs)}),
+    Runs1 = Add(1, Runs),
+    ?assertEqual({3, none}, {erl_esdb_runs:count(Runs1), erl_esdb_runs:due(Runs1)}),
+    %% Those that can be are merged at once, what is too much is due.
+    Runs2 = Add(20_000, Runs1),
+    ?assertEqual(2, erl_esdb_runs:count(Runs2)),
+    {merge, Group, Runs3} = erl_esdb_runs:due(Runs2),
+    ?assertEqual({none, none}, {erl_esdb_runs:due(Runs3), erl_esdb_runs:all(Runs3)}),
+    Runs4 = erl_esdb_runs:replace(erl_esdb_runs:merge(Group), Runs3),
+    ?assertEqual({1, 95_001}, {erl_esdb_runs:count(Runs4), erl_esdb_runs:size(Runs4)}),
+    ?assertEqual(none, erl_esdb_runs:due(Runs4)).
+
+what_is_added_during_a_merge_stays(_Config) ->
+    Runs = erl_esdb_runs:add([{1, 0}, {2, 0}], 1, erl_esdb_runs:new()),
+    {merge, Group, Runs1} = erl_esdb_runs:all(Runs),
+    Runs2 = erl_esdb_runs:add([{1, 1}], 2, Runs1),
+    ?assertEqual([0, 1], drain(erl_esdb_runs:cursor(1, 0, forward, Runs2))),
+    Runs3 = erl_esdb_runs:replace(erl_esdb_runs:merge(Group), Runs2),
+    ?assertEqual([0, 1], drain(erl_esdb_runs:cursor(1, 0, forward, Runs3))),
+    ?assertEqual({2, 3}, {erl_esdb_runs:next_position(Runs3), erl_esdb_runs:size(Runs3)}).
+
+what_is_denied_is_dropped(_Config) ->
+    Runs = erl_esdb_runs:add(random_entries(0, 100), 100, erl_esdb_runs:new()),
+    {merge, [Run], Runs1} = erl_esdb_runs:all(Runs),
+    ?assertEqual({0, 100}, erl_esdb_runs:stretch([Run])),
+    Half = erl_esdb_runs:filter(fun(Position) -> Position >= 50 end, Run),
+    ?assertEqual(50, erl_esdb_runs:size(erl_esdb_runs:replace(Half, Runs1))),
+    ?assertEqual(lists:seq(50, 99), lists:sort(erl_esdb_runs:sample(1000, Half))),
+    ?assert(length(erl_esdb_runs:sample(10, Half)) >= 10),
+    None = erl_esdb_runs:filter(fun(_) -> false end, Run),
+    Empty = erl_esdb_runs:replace(None, Runs1),
+    ?assertEqual({0, 0}, {erl_esdb_runs:size(Empty), erl_esdb_runs:count(Empty)}),
+    ?assertEqual(100, erl_esdb_runs:next_position(Empty)).
+
+%% ---- files
+
+runs_come_back_from_a_file(_Config) ->
+    Property = ?FORALL(
+        {Steps, Label},
+        {resize(30, list(step())), byte()},
+        begin
+            {Runs, Entries, _} = model(Steps),
+            File = iolist_to_binary(erl_esdb_runs:to_iodata(Label, Runs)),
+            {ok, Label, Back} = erl_esdb_runs:from_binary(File),
+            erl_esdb_runs:next_position(Back) =:= erl_esdb_runs:next_position(Runs) andalso
+                erl_esdb_runs:count(Back) =:= erl_esdb_runs:count(Runs) andalso
+                lists:all(
+                    fun({Hash, From, Direction}) ->
+                        drain(erl_esdb_runs:cursor(Hash, From, Direction, Back)) =:=
+                            found(Hash, From, Direction, Entries)
+                    end,
+                    questions(Runs, Entries)
+                )
+        end
+    ),
+    erl_esdb_test:property(100, Property).
+
+what_is_no_such_file_is_refused(_Config) ->
+    Runs = erl_esdb_runs:add([{1, 0}, {2, 1}], 2, erl_esdb_runs:new()),
+    File = iolist_to_binary(erl_esdb_runs:to_iodata(3, Runs)),
+    ?assertMatch({ok, 3, _}, erl_esdb_runs:from_binary(File)),
+    Flip = fun(At) ->
+        <<Before:At/binary, Byte, After/binary>> = File,
+        <<Before/binary, (Byte bxor 1), After/binary>>
+    end,
+    Bad =
+        [Flip(At) || At <- lists:seq(0, byte_size(File) - 1)] ++
+            [binary:part(File, 0, Size) || Size <- lists:seq(0, byte_size(File) - 1)] ++
+            [<<File/binary, 0>>],
+    [?assertEqual({error, corrupt}, erl_esdb_runs:from_binary(Bin)) || Bin <- Bad],
+    %% Nor is one believed whose checksum is right.
+    Entry = <<1:56, 0:56>>,
+    Tables = [
+        {1, 2, [{0, 2, 2}], Entry},
+        {1, 2, [{0, 3, 1}], Entry},
+        {1, 2, [{1, 1, 1}], Entry},
+        {1, 2, [{0, 2, 0}], <<>>},
+        {2, 2, [{0, 2, 1}], Entry},
+        {2, 3, [{0, 2, 1}, {1, 3, 1}], <<Entry/binary, Entry/binary>>},
+        {1, 2, [{0, 2, 1}], <<Entry/binary, 0>>}
+    ],
+    [?assertEqual({error, corrupt}, erl_esdb_runs:from_binary(file(T))) || T <- Tables],
+    ?assertMatch({ok, 0, _}, erl_esdb_runs:from_binary(file({1, 2, [{0, 2, 1}], Entry}))).
+
+file({Count, Next, Table, Entries}) ->
+    Places = <<<<F:64, B:64, S:64>> || {F, B, S} <- Table>>,
+    Front = <<"EI", 1, 0, Count:32, Next:64, Places/binary, Entries/binary>>,
+    <<Front/binary, (esdb_hash_nif:xxhash3(Front)):64>>.

@@ -1,0 +1,940 @@
+-module(erl_esdb_subscriptions_SUITE).
+-moduledoc "Subscriptions, how they are kept, and what they select.".
+
+-compile([export_all, nowarn_export_all]).
+
+-include_lib("stdlib/include/assert.hrl").
+-include_lib("proper/include/proper.hrl").
+-include("../include/erl_esdb.hrl").
+-include("../include/erl_esdb_telemetry.hrl").
+
+-import(erl_esdb_subscriptions, [subscribe/4, subscribe/5]).
+
+suite() -> [{timetrap, {minutes, 2}}].
+
+all() -> [{group, Engine} || {Engine, _} <- erl_esdb_streams_SUITE:engines()].
+
+groups() ->
+    Cases = [F || {F, 1} <- ?MODULE:module_info(exports), is_case(atom_to_list(F))],
+    [{Engine, [], Cases} || {Engine, _} <- erl_esdb_streams_SUITE:engines()].
+
+is_case(Name) -> lists:prefix("a_", Name) orelse lists:prefix("t_", Name).
+
+init_per_group(Engine, Config) -> erl_esdb_streams_SUITE:init_per_group(Engine, Config).
+
+end_per_group(_Engine, _Config) -> ok.
+
+init_per_testcase(_Case, Config) ->
+    Options = proplists:get_value(options, Config),
+    [{store, erl_esdb_test:start_store(Options)} | Config].
+
+end_per_testcase(_Case, Config) ->
+    _ = erl_esdb_test:stop_store(store(Config)),
+    ok.
+
+store(Config) -> proplists:get_value(store, Config).
+
+append(Store, Stream, Events) ->
+    {ok, Version} = erl_esdb_streams:append(Store, Stream, any, Events),
+    Version.
+
+typed(Type) -> #{event_type => Type, data => #{}}.
+
+data(Data) -> #{event_type => <<"T">>, data => Data}.
+
+%% So many events, of either shape.
+events(0) ->
+    [];
+events(Count) ->
+    receive
+        {events, [Event]} -> [Event | events(Count - 1)];
+        {event, Event} -> [Event | events(Count - 1)]
+    after 5000 -> error({missing, Count})
+    end.
+
+%% All that was sent before an event of a stream of its own, which ends it.
+until_end(Store) ->
+    _ = append(Store, <<"end">>, [typed(<<"End">>)]),
+    until_end().
+
+until_end() ->
+    case events(1) of
+        [#event{event_type = <<"End">>}] -> [];
+        [Event] -> [Event | until_end()]
+    end.
+
+nothing_more() ->
+    receive
+        {Shape, _} = Message when Shape =:= event; Shape =:= events -> error({unexpected, Message})
+    after 0 -> ok
+    end.
+
+names(Events) -> [{E#event.stream_id, E#event.version} || E <- Events].
+
+%% What a subscription selects of these: it gets no other, as its order shows.
+selected(Config, Type, Selector, Streams) ->
+    Store = store(Config),
+    {ok, All} = subscribe(Store, stream, <<"$all">>, <<"all">>, #{subscriber => spawned(Store)}),
+    {ok, Key} = subscribe(Store, Type, Selector, <<"sub">>, #{subscriber => self()}),
+    [append(Store, Stream, [Event]) || {Stream, Event} <- Streams],
+    caught_up(Store, Key),
+    ok = erl_esdb_subscriptions:unsubscribe(Store, Key),
+    ok = erl_esdb_subscriptions:unsubscribe(Store, All),
+    [Stream || {Stream, _} <- names(mail())].
+
+spawned(_Store) -> spawn_link(fun Loop() -> receive stop -> ok; _ -> Loop() end end).
+
+%% A subscription that has read all there is has sent all there is.
+caught_up(Store, Key) ->
+    {ok, End} = erl_esdb_store:next_position(Store),
+    erl_esdb_test:await(fun() ->
+        {ok, #{position := Position, queue := #{size := Size}}} =
+            erl_esdb_subscriptions:info(Store, Key),
+        Position =:= End andalso Size =:= 0
+    end).
+
+mail() ->
+    receive
+        {events, Events} -> Events ++ mail();
+        {event, Event} -> [Event | mail()]
+    after 0 -> []
+    end.
+
+%% ---- subscribing
+
+a_sub_01_key(Config) ->
+    Key = erl_esdb_subscriptions_store:key(stream, <<"s">>, <<"n">>),
+    ?assertEqual({ok, Key}, subscribe(store(Config), stream, <<"s">>, <<"n">>)),
+    ?assert(is_binary(Key)).
+
+a_sub_02_duplicate(Config) ->
+    {ok, _} = subscribe(store(Config), stream, <<"s">>, <<"n">>),
+    ?assertEqual(
+        {error, {already_exists, <<"n">>}}, subscribe(store(Config), stream, <<"s">>, <<"n">>)
+    ).
+
+a_sub_03_one_name_twice(Config) ->
+    {ok, Key1} = subscribe(store(Config), stream, <<"s">>, <<"n">>),
+    {ok, Key2} = subscribe(store(Config), stream, <<"t">>, <<"n">>),
+    ?assertNotEqual(Key1, Key2).
+
+record(Config, Options) ->
+    {ok, Key} = subscribe(store(Config), stream, <<"s">>, <<"n">>, Options),
+    {ok, Subscription} = erl_esdb_subscriptions:get(store(Config), Key),
+    ok = erl_esdb_subscriptions:unsubscribe(store(Config), Key),
+    Subscription.
+
+a_sub_04_pool_size(Config) ->
+    ?assertMatch(#subscription{pool_size = 1}, record(Config, #{})),
+    ?assertMatch(#subscription{pool_size = 4}, record(Config, #{pool_size => 4})).
+
+a_sub_05_start_from(Config) ->
+    ?assertMatch(#subscription{checkpoint = undefined}, record(Config, #{})),
+    Options = #{start_from => 3, of_mine => 1},
+    ?assertMatch(#subscription{checkpoint = 3, options = Options}, record(Config, Options)).
+
+a_sub_06_subscriber(Config) ->
+    ?assertMatch(#subscription{subscriber_pid = undefined}, record(Config, #{})),
+    Self = self(),
+    ?assertMatch(#subscription{subscriber_pid = Self}, record(Config, #{subscriber => Self})).
+
+a_sub_07_stream(Config) ->
+    Streams = [{<<"a">>, typed(<<"T">>)}, {<<"b">>, typed(<<"T">>)}, {<<"a">>, typed(<<"U">>)}],
+    ?assertEqual([<<"a">>, <<"a">>], selected(Config, stream, <<"a">>, Streams)).
+
+a_sub_08_stream_without_dollar(Config) ->
+    Streams = [{S, typed(<<"T">>)} || S <- [<<"order-123">>, <<"order-1234">>]],
+    ?assertEqual([<<"order-123">>], selected(Config, stream, <<"order-123">>, Streams)).
+
+a_sub_09_stream_with_dollar(Config) ->
+    Streams = [{S, typed(<<"T">>)} || S <- [<<"test$abc">>, <<"abc">>]],
+    ?assertEqual([<<"test$abc">>], selected(Config, stream, <<"test$abc">>, Streams)).
+
+a_sub_10_all_streams(Config) ->
+    Streams = [{S, typed(<<"T">>)} || S <- [<<"a">>, <<"b">>, <<"c$d">>]],
+    ?assertEqual([<<"a">>, <<"b">>, <<"c$d">>], selected(Config, stream, <<"$all">>, Streams)).
+
+a_sub_11_event_type(Config) ->
+    Types = [{<<"a">>, <<"T">>}, {<<"b">>, <<"U">>}, {<<"c">>, <<"T">>}],
+    Streams = [{S, typed(T)} || {S, T} <- Types],
+    ?assertEqual([<<"a">>, <<"c">>], selected(Config, event_type, <<"T">>, Streams)).
+
+pattern(Config, Pattern, Names) ->
+    selected(Config, event_pattern, Pattern, [{Name, typed(<<"T">>)} || Name <- Names]).
+
+a_sub_12_prefix(Config) ->
+    Found = pattern(Config, <<"order-*">>, [<<"order-1">>, <<"user-1">>, <<"order-">>]),
+    ?assertEqual([<<"order-1">>, <<"order-">>], Found).
+
+a_sub_13_suffix_and_middle(Config) ->
+    Names = [<<"x-eu">>, <<"eu">>, <<"a-z">>, <<"a-b-z">>, <<"a-x-zz">>],
+    ?assertEqual([<<"x-eu">>], pattern(Config, <<"*-eu">>, Names)),
+    %% Each stream has two events by now.
+    ?assertEqual([<<"a-b-z">>, <<"a-b-z">>], pattern(Config, <<"a-*-z">>, Names)).
+
+a_sub_14_map_pattern(Config) ->
+    Streams = [{<<"a">>, typed(<<"T">>)}, {<<"b">>, typed(<<"U">>)}],
+    ?assertEqual([<<"a">>], selected(Config, event_pattern, #{event_type => <<"T">>}, Streams)),
+    With = fun(User) -> (typed(<<"T">>))#{metadata => #{user => User, more => 1}} end,
+    Users = [{<<"c">>, With(1)}, {<<"d">>, With(2)}],
+    Pattern = #{metadata => #{user => 2}, event_type => <<"T">>},
+    ?assertEqual([<<"d">>], selected(Config, event_pattern, Pattern, Users)),
+    ?assertMatch(
+        {error, {invalid_selector, _}},
+        subscribe(store(Config), event_pattern, #{no_field => 1}, <<"n">>)
+    ).
+
+a_sub_15_literal_characters(Config) ->
+    Found = pattern(Config, <<"a.b*">>, [<<"axb">>, <<"a.b">>, <<"a.bc">>]),
+    ?assertEqual([<<"a.b">>, <<"a.bc">>], Found).
+
+payload(Config, Selector, Datas) ->
+    Streams = [{integer_to_binary(N), data(D)} || {N, D} <- lists:enumerate(Datas)],
+    [binary_to_integer(S) || S <- selected(Config, event_payload, Selector, Streams)].
+
+a_sub_16_payload_equality(Config) ->
+    Datas = [#{customer_type => <<"VIP">>}, #{customer_type => <<"no">>}, #{}],
+    ?assertEqual([1], payload(Config, #{customer_type => <<"VIP">>}, Datas)).
+
+a_sub_17_payload_greater(Config) ->
+    ?assertEqual(
+        [2], payload(Config, #{total => {gt, 10_000}}, [#{total => 10_000}, #{total => 10_001}])
+    ).
+
+a_sub_17_payload_operators(Config) ->
+    Datas = [#{n => N} || N <- [1, 2, 3]],
+    [
+        ?assertEqual({Op, Numbers}, {Op, lists:usort(payload_now(Config, #{n => Op}, Datas))})
+     || {Op, Numbers} <- [
+            {{gte, 2}, [2, 3]},
+            {{lt, 2}, [1]},
+            {{lte, 2}, [1, 2]},
+            {{eq, 2}, [2]},
+            {2, [2]},
+            {{neq, 2}, [1, 3]},
+            {{in, [1, 3]}, [1, 3]},
+            {{between, 2, 3}, [2, 3]}
+        ]
+    ].
+
+payload_now(Config, Selector, Datas) ->
+    Numbers = [maps:get(n, D) || D <- Datas],
+    Found = payload(Config, Selector, Datas),
+    [lists:nth((N - 1) rem length(Numbers) + 1, Numbers) || N <- Found].
+
+a_sub_18_payload_missing(Config) ->
+    Datas = [#{other => 1}, <<"binary">>, #{total => <<"text">>}, #{total => undefined}],
+    ?assertEqual([], payload(Config, #{total => {gt, 1}}, Datas)),
+    %% Fields of the event are not those of its data.
+    ?assertEqual([], payload(Config, #{version => 0}, Datas)).
+
+a_sub_19_unknown_type(Config) ->
+    Store = store(Config),
+    ?assertEqual({error, {invalid_type, bogus}}, subscribe(Store, bogus, <<"s">>, <<"n">>)),
+    ?assertMatch({error, {invalid_selector, 7}}, subscribe(Store, stream, 7, <<"n">>)),
+    ?assertMatch({error, invalid_stream}, subscribe(Store, stream, <<>>, <<"n">>)),
+    ?assertMatch({error, {invalid_predicate, _}}, subscribe(Store, event_payload, {x}, <<"n">>)),
+    ?assertMatch(
+        {error, {invalid_option, pool_size, 0}},
+        subscribe(Store, stream, <<"s">>, <<"n">>, #{pool_size => 0})
+    ),
+    ?assertEqual(
+        {error, {store_not_started, no_store}}, subscribe(no_store, stream, <<"s">>, <<"n">>)
+    ),
+    ?assertError(badarg, subscribe(Store, stream, <<"s">>, name)).
+
+a_predicate_selects(Config) ->
+    Predicate = {'and', [{gt, amount, 9}, {prefix, stream_id, <<"o">>}]},
+    Amounts = [{<<"o1">>, 5}, {<<"o2">>, 50}, {<<"u">>, 50}],
+    Streams = [{S, data(#{amount => N})} || {S, N} <- Amounts],
+    ?assertEqual([<<"o2">>], selected(Config, event_payload, Predicate, Streams)),
+    {ok, Handle} = esdb_filter_nif:compile_predicate(Predicate),
+    ?assertEqual(
+        [<<"o2">>, <<"o2">>], selected(Config, event_pattern, Handle, Streams)
+    ),
+    %% What is kept of a handle is a term that every node understands.
+    {ok, Key} = subscribe(store(Config), event_payload, Handle, <<"kept">>),
+    {ok, #subscription{selector = Kept}} = erl_esdb_subscriptions:get(store(Config), Key),
+    ?assertEqual({ok, Kept}, esdb_predicate_erl:normalise(Kept)).
+
+%% ---- delivery
+
+a_sub_20_to_a_subscriber(Config) ->
+    {ok, _} = subscribe(store(Config), stream, <<"s">>, <<"n">>, #{subscriber => self()}),
+    _ = append(store(Config), <<"s">>, [typed(<<"T">>)]),
+    receive
+        {events, [#event{stream_id = <<"s">>, event_type = <<"T">>}]} -> ok
+    after 5000 -> error(missing)
+    end.
+
+handler(Report) ->
+    spawn_link(fun Loop() ->
+        receive
+            {event, Event} ->
+                Report ! {handled, self(), Event},
+                Loop();
+            stop ->
+                ok
+        end
+    end).
+
+handled(0) -> [];
+handled(Count) ->
+    receive
+        {handled, Pid, Event} -> [{Pid, Event} | handled(Count - 1)]
+    after 5000 -> error({missing, Count})
+    end.
+
+joined(Store, Key, Count) ->
+    Handlers = [handler(self()) || _ <- lists:seq(1, Count)],
+    ok = erl_esdb_emitter_group:join(Store, Key, Handlers),
+    Handlers.
+
+a_sub_21_to_a_handler(Config) ->
+    {ok, Key} = subscribe(store(Config), stream, <<"s">>, <<"n">>),
+    [Handler] = joined(store(Config), Key, 1),
+    _ = append(store(Config), <<"s">>, erl_esdb_test:events(3)),
+    ?assertMatch([{Handler, _}, {Handler, _}, {Handler, _}], handled(3)),
+    nothing_more(),
+    %% When it has gone the events come to who subscribed.
+    ok = erl_esdb_emitter_group:leave(store(Config), Key, Handler),
+    _ = append(store(Config), <<"s">>, erl_esdb_test:events(1)),
+    ?assertEqual([{<<"s">>, 3}], names(events(1))).
+
+a_sub_22_to_who_subscribed(Config) ->
+    _ = append(store(Config), <<"s">>, [typed(<<"T">>)]),
+    {ok, _} = subscribe(store(Config), stream, <<"s">>, <<"n">>),
+    receive
+        {event, #event{stream_id = <<"s">>}} -> ok
+    after 5000 -> error(missing)
+    end.
+
+a_sub_23_not_before_it_is_there(Config) ->
+    Store = store(Config),
+    Self = self(),
+    Reader = spawn_link(fun() ->
+        [is_there(Store, Event) || Event <- events(200)],
+        Self ! all_there
+    end),
+    {ok, _} = subscribe(Store, stream, <<"$all">>, <<"n">>, #{subscriber => Reader}),
+    [append(Store, <<(N rem 7)>>, erl_esdb_test:events(2)) || N <- lists:seq(1, 100)],
+    receive
+        all_there -> ok
+    after 5000 -> error(missing)
+    end.
+
+is_there(Store, #event{stream_id = Stream, version = Version} = Event) ->
+    {ok, [Event]} = erl_esdb_streams:read(Store, Stream, Version, 1, forward).
+
+a_sub_24_refused_append(Config) ->
+    {ok, _} = subscribe(store(Config), stream, <<"$all">>, <<"n">>),
+    {error, _} = erl_esdb_streams:append(store(Config), <<"s">>, 7, erl_esdb_test:events(1)),
+    ?assertEqual([], until_end(store(Config))).
+
+a_sub_25_order(Config) ->
+    {ok, _} = subscribe(store(Config), stream, <<"s">>, <<"n">>, #{subscriber => self()}),
+    [append(store(Config), <<"s">>, erl_esdb_test:events(10)) || _ <- lists:seq(1, 100)],
+    ?assertEqual(lists:seq(0, 999), erl_esdb_test:versions(events(1000))).
+
+a_sub_26_order_through_a_pool(Config) ->
+    Options = #{subscriber => self(), pool_size => 4},
+    {ok, _} = subscribe(store(Config), stream, <<"$all">>, <<"n">>, Options),
+    [append(store(Config), <<(N rem 9)>>, erl_esdb_test:events(5)) || N <- lists:seq(1, 180)],
+    ordered_streams(events(900)),
+    nothing_more().
+
+ordered_streams(Events) ->
+    Streams = maps:groups_from_list(
+        fun(E) -> E#event.stream_id end, fun(E) -> E#event.version end, Events
+    ),
+    [?assertEqual(lists:seq(0, length(Vs) - 1), Vs) || _ := Vs <- Streams].
+
+a_sub_27_exactly_once(Config) ->
+    Store = store(Config),
+    {ok, _} = subscribe(Store, stream, <<"$all">>, <<"n">>, #{subscriber => self()}),
+    Writers = [
+        fun() -> [append(Store, <<W>>, erl_esdb_test:events(3)) || _ <- lists:seq(1, 50)] end
+     || W <- lists:seq(1, 4)
+    ],
+    _ = erl_esdb_test:concurrently(Writers),
+    Events = until_end(Store),
+    ?assertEqual(lists:seq(0, 599), [E#event.position || E <- Events]).
+
+a_sub_28_two_subscriptions(Config) ->
+    {ok, _} = subscribe(store(Config), stream, <<"s">>, <<"n">>),
+    {ok, _} = subscribe(store(Config), stream, <<"s">>, <<"m">>),
+    _ = append(store(Config), <<"s">>, erl_esdb_test:events(2)),
+    ?assertEqual([0, 0, 1, 1], lists:sort(erl_esdb_test:versions(events(4)))).
+
+%% In any order of the two: each event to one handler, and each handler has some.
+a_sub_29_each_to_one_handler(Config) ->
+    Shares = shares(Config),
+    ?assertEqual(lists:seq(0, 999), lists:sort(lists:append(Shares))).
+
+a_sub_30_each_handler_has_a_share(Config) ->
+    Shares = shares(Config),
+    ?assertEqual(4, length(Shares)),
+    [?assert(length(Share) > 100) || Share <- Shares].
+
+shares(Config) ->
+    {ok, Key} = subscribe(store(Config), stream, <<"s">>, <<"n">>),
+    Handlers = joined(store(Config), Key, 4),
+    [append(store(Config), <<"s">>, erl_esdb_test:events(10)) || _ <- lists:seq(1, 100)],
+    Handled = handled(1000),
+    nothing_more(),
+    [[E#event.version || {Pid, E} <- Handled, Pid =:= Handler] || Handler <- Handlers].
+
+a_sub_31_dead_subscriber(Config) ->
+    Dead = spawned(store(Config)),
+    {ok, Key} = subscribe(store(Config), stream, <<"s">>, <<"n">>, #{subscriber => Dead}),
+    {ok, _} = subscribe(store(Config), stream, <<"s">>, <<"m">>, #{subscriber => self()}),
+    unlink(Dead),
+    exit(Dead, kill),
+    _ = append(store(Config), <<"s">>, erl_esdb_test:events(3)),
+    %% The other subscription, and the one whose subscriber is dead: now for who subscribed.
+    ?assertEqual([0, 0, 1, 1, 2, 2], lists:sort(erl_esdb_test:versions(events(6)))),
+    ?assert(erl_esdb_subscriptions:exists(store(Config), Key)).
+
+a_sub_32_slow_subscriber(Config) ->
+    Store = store(Config),
+    Slow = spawn_link(fun() -> receive stop -> ok end end),
+    Options = #{subscriber => Slow, window => 10, max_queue => 5},
+    {ok, Key} = subscribe(Store, stream, <<"$all">>, <<"slow">>, Options),
+    [append(Store, <<"s">>, erl_esdb_test:events(100)) || _ <- lists:seq(1, 20)],
+    {ok, _} = subscribe(Store, stream, <<"s">>, <<"n">>, #{subscriber => self()}),
+    ?assertEqual(lists:seq(0, 1999), erl_esdb_test:versions(events(2000))),
+    %% Not more than its window waits in its mailbox, and its queue is bounded.
+    Waiting = {message_queue_len, 10},
+    erl_esdb_test:await(fun() -> Waiting =:= process_info(Slow, message_queue_len) end),
+    {ok, #{queue := #{size := 5}, position := 15}} = erl_esdb_subscriptions:info(Store, Key),
+    Slow ! stop.
+
+%% ---- catching up
+
+a_sub_33_history_then_live(Config) ->
+    _ = append(store(Config), <<"s">>, erl_esdb_test:events(5)),
+    {ok, _} = subscribe(store(Config), stream, <<"s">>, <<"n">>),
+    _ = append(store(Config), <<"s">>, erl_esdb_test:events(2)),
+    ?assertEqual(lists:seq(0, 6), erl_esdb_test:versions(events(7))),
+    nothing_more().
+
+a_sub_34_start_from(Config) ->
+    Store = store(Config),
+    _ = append(Store, <<"other">>, erl_esdb_test:events(10)),
+    _ = append(Store, <<"s">>, erl_esdb_test:events(5)),
+    {ok, Key} = subscribe(Store, stream, <<"s">>, <<"n">>, #{start_from => 3}),
+    ?assertEqual([3, 4], erl_esdb_test:versions(events(2))),
+    ok = erl_esdb_subscriptions:unsubscribe(Store, Key),
+    %% Of other types it is a position.
+    {ok, _} = subscribe(Store, event_pattern, <<"*">>, <<"n">>, #{start_from => 8}),
+    ?assertEqual(lists:seq(8, 14), [E#event.position || E <- events(7)]),
+    nothing_more().
+
+a_sub_35_no_gap_and_no_duplicate(Config) ->
+    Store = store(Config),
+    Self = self(),
+    Writer = spawn_link(fun() ->
+        [append(Store, <<(N rem 3)>>, erl_esdb_test:events(1)) || N <- lists:seq(1, 3000)],
+        Self ! written
+    end),
+    Subscribers = [
+        spawn_link(fun() ->
+            {ok, _} = subscribe(Store, stream, <<"$all">>, <<N>>),
+            Self ! {got, N, [E#event.position || E <- events(3000)]}
+        end)
+     || N <- lists:seq(1, 5)
+    ],
+    ?assertEqual(5, length(Subscribers)),
+    ?assert(is_pid(Writer)),
+    [
+        receive
+            {got, N, Positions} -> ?assertEqual(lists:seq(0, 2999), Positions)
+        after 20_000 -> error(missing)
+        end
+     || N <- lists:seq(1, 5)
+    ],
+    receive written -> ok end.
+
+a_sub_36_beyond_the_end(Config) ->
+    Store = store(Config),
+    _ = append(Store, <<"s">>, erl_esdb_test:events(5)),
+    {ok, _} = subscribe(Store, stream, <<"s">>, <<"n">>, #{start_from => 100}),
+    {ok, _} = subscribe(Store, event_pattern, <<"s">>, <<"m">>, #{start_from => 100}),
+    {ok, _} = subscribe(Store, stream, <<"$all">>, <<"l">>, #{start_from => latest}),
+    _ = append(Store, <<"s">>, erl_esdb_test:events(1)),
+    ?assertEqual([5, 5, 5], erl_esdb_test:versions(events(3))),
+    nothing_more().
+
+a_deleted_stream_begins_again(Config) ->
+    Store = store(Config),
+    _ = append(Store, <<"s">>, erl_esdb_test:events(5)),
+    {ok, Key} = subscribe(Store, stream, <<"s">>, <<"n">>, #{start_from => 3}),
+    ?assertEqual([3, 4], erl_esdb_test:versions(events(2))),
+    caught_up(Store, Key),
+    ok = erl_esdb_streams:delete(Store, <<"s">>),
+    _ = append(Store, <<"s">>, erl_esdb_test:events(2)),
+    ?assertEqual([0, 1], erl_esdb_test:versions(events(2))),
+    nothing_more().
+
+a_removed_events_are_passed_over(Config) ->
+    Store = store(Config),
+    [append(Store, <<(N rem 2)>>, erl_esdb_test:events(1)) || N <- lists:seq(1, 2000)],
+    {ok, _} = erl_esdb_store:truncate(Store, <<0>>, 990),
+    ok = erl_esdb_streams:delete(Store, <<1>>),
+    {ok, _} = subscribe(Store, stream, <<"$all">>, <<"n">>, #{subscriber => self()}),
+    ?assertEqual([{<<0>>, V} || V <- lists:seq(990, 999)], names(until_end(Store))).
+
+%% ---- acknowledging
+
+a_sub_37_ack(Config) ->
+    {ok, Key} = subscribe(store(Config), stream, <<"s">>, <<"n">>),
+    ?assertEqual(ok, erl_esdb_subscriptions:ack(store(Config), <<"n">>, <<"s">>, 7)),
+    {ok, #subscription{checkpoint = 7}} = erl_esdb_subscriptions:get(store(Config), Key),
+    ?assertEqual(ok, erl_esdb_subscriptions:ack(store(Config), <<"n">>, <<"s">>, 2)),
+    {ok, #subscription{checkpoint = 2}} = erl_esdb_subscriptions:get(store(Config), Key).
+
+%% As far as an engine without a disk can show it: the processes begin again from what is saved.
+a_sub_38_goes_on_after_the_checkpoint(Config) ->
+    Store = store(Config),
+    Options = #{ack => manual, subscriber => self()},
+    {ok, Key} = subscribe(Store, stream, <<"s">>, <<"n">>, Options),
+    _ = append(Store, <<"s">>, erl_esdb_test:events(6)),
+    6 = length(events(6)),
+    ok = erl_esdb_subscriptions:ack(Store, <<"n">>, <<"s">>, 3),
+    {ok, #{floor := 4}} = erl_esdb_subscriptions:info(Store, Key),
+    crash_delivery(Store),
+    ?assertEqual([4, 5], erl_esdb_test:versions(events(2))),
+    _ = append(Store, <<"s">>, erl_esdb_test:events(1)),
+    ?assertEqual([6], erl_esdb_test:versions(events(1))),
+    nothing_more().
+
+%% All that delivers is killed by way of its feed, and is there again.
+crash_delivery(Store) ->
+    {ok, {Feed, _}} = erl_esdb_delivery:find(Store, feed, none),
+    {ok, Manager} = erl_esdb_delivery:pid(Store, manager, none),
+    exit(Feed, kill),
+    erl_esdb_test:await(fun() ->
+        {ok, Manager} =/= erl_esdb_delivery:pid(Store, manager, none)
+    end),
+    {ok, Again} = erl_esdb_delivery:pid(Store, manager, none),
+    {error, unknown_request} = gen_server:call(Again, ?FUNCTION_NAME).
+
+a_sub_39_ack_of_an_unknown_name(Config) ->
+    ?assertEqual(
+        {error, {subscription_not_found, <<"no">>}},
+        erl_esdb_subscriptions:ack(store(Config), <<"no">>, <<"s">>, 1)
+    ).
+
+a_sub_40_ack_arguments(Config) ->
+    Store = store(Config),
+    {ok, Key} = subscribe(Store, event_type, <<"Counted">>, <<"n">>, #{
+        ack => manual, subscriber => self()
+    }),
+    _ = append(Store, <<"s">>, erl_esdb_test:events(3)),
+    _ = append(Store, <<"t">>, erl_esdb_test:events(3)),
+    6 = length(events(6)),
+    ?assertEqual(ok, erl_esdb_subscriptions:ack(Store, <<"n">>, undefined, 1)),
+    {ok, #{floor := 2}} = erl_esdb_subscriptions:info(Store, Key),
+    %% With a stream the number is one of its versions.
+    ?assertEqual(ok, erl_esdb_subscriptions:ack(Store, <<"n">>, <<"t">>, 1)),
+    {ok, #{floor := 5}} = erl_esdb_subscriptions:info(Store, Key),
+    ?assertError(badarg, erl_esdb_subscriptions:ack(Store, <<"s">>, <<"n">>, -1)).
+
+a_sub_41_ack_is_told(Config) ->
+    Store = store(Config),
+    {ok, _} = subscribe(Store, stream, <<"s">>, <<"n">>),
+    Self = self(),
+    Tell = fun(_, Measurements, Metadata, _) -> Self ! {told, Measurements, Metadata} end,
+    ok = erl_esdb_telemetry:attach_many(?FUNCTION_NAME, [?SUBSCRIPTION_CHECKPOINT], Tell, none),
+    ok = erl_esdb_subscriptions:ack(Store, <<"n">>, undefined, 7),
+    ok = erl_esdb_telemetry:detach(?FUNCTION_NAME),
+    receive
+        {told, #{position := 7}, #{store_id := Store, subscription_name := <<"n">>}} -> ok
+    after 0 -> error(missing)
+    end.
+
+%% ---- unsubscribing
+
+a_sub_42_unsubscribe(Config) ->
+    Store = store(Config),
+    {ok, Key} = subscribe(Store, stream, <<"s">>, <<"n">>),
+    ?assertEqual(ok, erl_esdb_subscriptions:unsubscribe(Store, Key)),
+    ?assertNot(erl_esdb_subscriptions:exists(Store, Key)),
+    _ = append(Store, <<"s">>, erl_esdb_test:events(1)),
+    {ok, _} = subscribe(Store, stream, <<"end">>, <<"n">>),
+    ?assertEqual([], until_end(Store)).
+
+a_sub_43_unsubscribe_unknown(Config) ->
+    ?assertEqual({error, not_found}, erl_esdb_subscriptions:unsubscribe(store(Config), <<"1">>)).
+
+a_sub_44_unsubscribe_by_name(Config) ->
+    {ok, Key} = subscribe(store(Config), stream, <<"s">>, <<"n">>),
+    ?assertEqual(ok, erl_esdb_subscriptions:unsubscribe(store(Config), stream, <<"n">>)),
+    ?assertNot(erl_esdb_subscriptions:exists(store(Config), Key)).
+
+a_sub_45_unsubscribe_other_type(Config) ->
+    {ok, _} = subscribe(store(Config), stream, <<"s">>, <<"n">>),
+    ?assertEqual(
+        {error, not_found}, erl_esdb_subscriptions:unsubscribe(store(Config), event_type, <<"n">>)
+    ).
+
+a_sub_46_subscribe_again(Config) ->
+    Store = store(Config),
+    _ = append(Store, <<"s">>, erl_esdb_test:events(2)),
+    {ok, Key} = subscribe(Store, stream, <<"s">>, <<"n">>),
+    2 = length(events(2)),
+    ok = erl_esdb_subscriptions:ack(Store, <<"n">>, <<"s">>, 1),
+    ok = erl_esdb_subscriptions:unsubscribe(Store, Key),
+    ?assertEqual({ok, Key}, subscribe(Store, stream, <<"s">>, <<"n">>)),
+    %% From the beginning: nothing of the one before has stayed.
+    ?assertEqual([0, 1], erl_esdb_test:versions(events(2))),
+    {ok, #subscription{checkpoint = undefined}} = erl_esdb_subscriptions:get(Store, Key).
+
+a_sub_47_get_unknown(Config) ->
+    ?assertEqual({error, not_found}, erl_esdb_subscriptions:get(store(Config), <<"1">>)).
+
+a_sub_48_list(Config) ->
+    ?assertEqual({ok, []}, erl_esdb_subscriptions:list(store(Config))),
+    Keys = [
+        element(2, subscribe(store(Config), stream, <<N>>, <<"n">>))
+     || N <- lists:seq(1, 5)
+    ],
+    {ok, Found} = erl_esdb_subscriptions:list(store(Config)),
+    ?assertEqual(lists:sort(Keys), [S#subscription.id || S <- Found]).
+
+a_sub_49_exists(Config) ->
+    ?assertEqual(false, erl_esdb_subscriptions:exists(store(Config), <<"1">>)),
+    {ok, Key} = subscribe(store(Config), stream, <<"s">>, <<"n">>),
+    ?assertEqual(true, erl_esdb_subscriptions:exists(store(Config), Key)),
+    ?assertEqual(false, erl_esdb_subscriptions:exists(no_store, Key)).
+
+%% As far as an engine without a disk can show it.
+a_sub_50_survives_its_processes(Config) ->
+    Store = store(Config),
+    {ok, Key} = subscribe(Store, stream, <<"s">>, <<"n">>),
+    _ = append(Store, <<"s">>, erl_esdb_test:events(3)),
+    3 = length(events(3)),
+    crash_delivery(Store),
+    {ok, [#subscription{id = Key}]} = erl_esdb_subscriptions:list(Store),
+    _ = append(Store, <<"s">>, erl_esdb_test:events(1)),
+    %% Who subscribed still gets the events; what it may have been at comes again.
+    Versions = until(fun(V) -> V =:= 3 end),
+    ?assertEqual(lists:seq(hd(Versions), 3), Versions),
+    ?assert(hd(Versions) >= 0).
+
+until(Is) ->
+    [#event{version = Version}] = events(1),
+    case Is(Version) of
+        true -> [Version];
+        false -> [Version | until(Is)]
+    end.
+
+%% ---- telemetry, trackers
+
+a_sub_51_created_is_told_once(Config) ->
+    Store = store(Config),
+    ok = erl_esdb_test:collect(?FUNCTION_NAME, Store),
+    {ok, Key} = subscribe(Store, stream, <<"s">>, <<"n">>),
+    {error, _} = subscribe(Store, stream, <<"s">>, <<"n">>),
+    ok = erl_esdb_test:release(?FUNCTION_NAME),
+    [{_, #{system_time := _}, Metadata}] =
+        [T || {?SUBSCRIPTION_CREATED, _, _} = T <- erl_esdb_test:collected(?FUNCTION_NAME)],
+    ?assertEqual(
+        #{
+            store_id => Store,
+            subscription_id => Key,
+            type => stream,
+            selector => <<"s">>,
+            subscription_name => <<"n">>
+        },
+        Metadata
+    ).
+
+a_sub_52_delivered_and_deleted_are_told(Config) ->
+    Store = store(Config),
+    ok = erl_esdb_test:collect(?FUNCTION_NAME, Store),
+    {ok, Key} = subscribe(Store, stream, <<"s">>, <<"n">>),
+    _ = append(Store, <<"s">>, erl_esdb_test:events(3)),
+    Ids = erl_esdb_test:ids(events(3)),
+    ok = erl_esdb_subscriptions:unsubscribe(Store, Key),
+    ok = erl_esdb_test:release(?FUNCTION_NAME),
+    Told = erl_esdb_test:collected(?FUNCTION_NAME),
+    Delivered = [M || {?SUBSCRIPTION_EVENT_DELIVERED, #{count := 1}, M} <- Told],
+    ?assertEqual(Ids, [Id || #{event_id := Id, event_type := <<"Counted">>} <- Delivered]),
+    [{_, #{system_time := _}, #{subscription_id := Key}}] =
+        [T || {?SUBSCRIPTION_DELETED, _, _} = T <- Told].
+
+a_sub_53_tracking(Config) ->
+    Store = store(Config),
+    ok = erl_esdb_subscriptions:setup_tracking(Store, self()),
+    {ok, Key} = subscribe(Store, stream, <<"s">>, <<"n">>),
+    ok = erl_esdb_subscriptions:unsubscribe(Store, Key),
+    receive {feature_created, subscriptions, #subscription{id = Key}} -> ok end,
+    receive {feature_deleted, subscriptions, #subscription{id = Key}} -> ok end.
+
+%% ---- back-pressure
+
+a_pull_gives_what_is_asked_for(Config) ->
+    Store = store(Config),
+    Options = #{mode => pull, subscriber => self()},
+    {ok, Key} = subscribe(Store, stream, <<"s">>, <<"n">>, Options),
+    _ = append(Store, <<"s">>, erl_esdb_test:events(10)),
+    ok = erl_esdb_subscriptions:demand(Store, Key, 3),
+    ?assertEqual([0, 1, 2], erl_esdb_test:versions(events(3))),
+    ok = erl_esdb_subscriptions:demand(Store, Key, 4),
+    ?assertEqual([3, 4, 5, 6], erl_esdb_test:versions(events(4))),
+    {ok, #{queue := #{demand := 0}}} = erl_esdb_subscriptions:info(Store, Key),
+    nothing_more(),
+    ok = erl_esdb_subscriptions:demand(Store, Key, 100),
+    ?assertEqual([7, 8, 9], erl_esdb_test:versions(events(3))).
+
+dropping(Config, Strategy) ->
+    Store = store(Config),
+    _ = append(Store, <<"s">>, erl_esdb_test:events(10)),
+    Options = #{mode => pull, subscriber => self(), max_queue => 3, strategy => Strategy},
+    {ok, Key} = subscribe(Store, stream, <<"s">>, atom_to_binary(Strategy), Options),
+    erl_esdb_test:await(fun() ->
+        {ok, #{position := Position}} = erl_esdb_subscriptions:info(Store, Key),
+        Position =:= 10
+    end),
+    {ok, #{queue := #{dropped := 7}}} = erl_esdb_subscriptions:info(Store, Key),
+    ok = erl_esdb_subscriptions:demand(Store, Key, 10),
+    erl_esdb_test:versions(events(3)).
+
+a_strategy_drop_oldest(Config) ->
+    ?assertEqual([7, 8, 9], dropping(Config, drop_oldest)).
+
+a_strategy_drop_newest(Config) ->
+    ?assertEqual([0, 1, 2], dropping(Config, drop_newest)).
+
+a_strategy_block(Config) ->
+    Store = store(Config),
+    _ = append(Store, <<"s">>, erl_esdb_test:events(10)),
+    Options = #{mode => pull, subscriber => self(), max_queue => 3, strategy => block},
+    {ok, Key} = subscribe(Store, stream, <<"s">>, <<"n">>, Options),
+    ok = erl_esdb_subscriptions:demand(Store, Key, 10),
+    ?assertEqual(lists:seq(0, 9), erl_esdb_test:versions(events(10))).
+
+a_strategy_error(Config) ->
+    Store = store(Config),
+    _ = append(Store, <<"s">>, erl_esdb_test:events(10)),
+    Options = #{mode => pull, subscriber => self(), max_queue => 3, strategy => error},
+    {ok, Key} = subscribe(Store, stream, <<"s">>, <<"n">>, Options),
+    receive
+        {erl_esdb_subscription, Key, {error, queue_full}} -> ok
+    after 5000 -> error(missing)
+    end,
+    nothing_more(),
+    %% Whoever is attached gets all of it, if it asks in time.
+    ok = erl_esdb_subscriptions:unsubscribe(Store, Key),
+    {ok, Key} = subscribe(Store, stream, <<"s">>, <<"n">>, Options#{max_queue => 20}),
+    ok = erl_esdb_subscriptions:demand(Store, Key, 10),
+    ?assertEqual(lists:seq(0, 9), erl_esdb_test:versions(events(10))).
+
+a_window_of_unacknowledged_events(Config) ->
+    Store = store(Config),
+    Options = #{ack => manual, window => 3, subscriber => self()},
+    {ok, Key} = subscribe(Store, stream, <<"s">>, <<"n">>, Options),
+    _ = append(Store, <<"s">>, erl_esdb_test:events(10)),
+    ?assertEqual([0, 1, 2], erl_esdb_test:versions(events(3))),
+    {ok, #{unhandled := 3, floor := 0}} = erl_esdb_subscriptions:info(Store, Key),
+    nothing_more(),
+    ok = erl_esdb_subscriptions:ack(Store, <<"n">>, <<"s">>, 1),
+    ?assertEqual([3, 4], erl_esdb_test:versions(events(2))),
+    ok = erl_esdb_subscriptions:ack(Store, <<"n">>, <<"s">>, 4),
+    ?assertEqual([5, 6, 7], erl_esdb_test:versions(events(3))),
+    nothing_more().
+
+a_batches(Config) ->
+    Store = store(Config),
+    _ = append(Store, <<"s">>, erl_esdb_test:events(10)),
+    {ok, _} = subscribe(Store, stream, <<"s">>, <<"n">>, #{subscriber => self(), batch => 4}),
+    Sizes = [
+        receive
+            {events, Events} -> length(Events)
+        after 5000 -> error(missing)
+        end
+     || _ <- [1, 2, 3]
+    ],
+    ?assertEqual([4, 4, 2], Sizes).
+
+%% ---- who takes over
+
+%% A subscriber that has its mail in its mailbox when it is killed: what it had not taken, and the
+%% one before, go to the next.
+a_attached_process_gets_what_was_not_handled(Config) ->
+    Store = store(Config),
+    Self = self(),
+    Subscriber = spawn(fun() ->
+        Self ! {took, erl_esdb_test:versions(events(4))},
+        receive never -> ok end
+    end),
+    %% Subscribed by a process that has ended: nobody else takes the events.
+    [{ok, Key}] = erl_esdb_test:concurrently([
+        fun() -> subscribe(Store, stream, <<"s">>, <<"n">>, #{subscriber => Subscriber}) end
+    ]),
+    _ = append(Store, <<"s">>, erl_esdb_test:events(10)),
+    receive {took, [0, 1, 2, 3]} -> ok after 5000 -> error(missing) end,
+    erl_esdb_test:await(fun() ->
+        {ok, #{unhandled => 7}} =:= kept(erl_esdb_subscriptions:info(Store, Key))
+    end),
+    exit(Subscriber, kill),
+    Next = handler_of_events(Self),
+    ok = erl_esdb_subscriptions:attach(Store, Key, Next),
+    Handled = [{Pid, E#event.version} || {Pid, E} <- handled(7)],
+    ?assertEqual([{Next, V} || V <- lists:seq(3, 9)], Handled).
+
+kept({ok, #{unhandled := Count}}) -> {ok, #{unhandled => Count}}.
+
+handler_of_events(Report) ->
+    spawn_link(fun Loop() ->
+        receive
+            {events, Events} ->
+                [Report ! {handled, self(), Event} || Event <- Events],
+                Loop()
+        end
+    end).
+
+a_crashed_process_begins_again(Config) ->
+    Store = store(Config),
+    {ok, Key} = subscribe(Store, stream, <<"s">>, <<"n">>, #{subscriber => self()}),
+    _ = append(Store, <<"s">>, erl_esdb_test:events(3)),
+    3 = length(events(3)),
+    {ok, Pid} = erl_esdb_delivery:pid(Store, subscription, Key),
+    exit(Pid, kill),
+    _ = append(Store, <<"s">>, erl_esdb_test:events(1)),
+    Versions = until(fun(V) -> V =:= 3 end),
+    ?assertEqual(lists:seq(hd(Versions), 3), Versions).
+
+a_stopped_store_leaves_nothing(Config) ->
+    Store = store(Config),
+    {ok, Key} = subscribe(Store, stream, <<"s">>, <<"n">>, #{subscriber => self(), pool_size => 2}),
+    {ok, Subscription} = erl_esdb_subscriptions:get(Store, Key),
+    {ok, _} = erl_esdb_emitter_pool:start_emitter(Store, Subscription),
+    {ok, Process} = erl_esdb_delivery:pid(Store, subscription, Key),
+    ok = erl_esdb:stop_store(Store),
+    ?assertNot(is_process_alive(Process)),
+    ?assertEqual([], ets:match(erl_esdb_delivery, {{Store, '$1', '_'}, '_'})),
+    ?assertEqual([], erl_esdb_emitter_group:retrieve_emitters(Store, Key)),
+    ?assertEqual([], erl_esdb_emitter_group:members(Store, Key)),
+    ?assertEqual({error, {store_not_started, Store}}, erl_esdb_subscriptions:list(Store)).
+
+%% ---- how they are kept
+
+a_sst_01_key(_Config) ->
+    Key = erl_esdb_subscriptions_store:key(stream, <<"order-123">>, <<"sub">>),
+    ?assertEqual(<<"84568820">>, Key),
+    Subscription = #subscription{
+        type = stream, selector = <<"order-123">>, subscription_name = <<"sub">>
+    },
+    ?assertEqual(Key, erl_esdb_subscriptions_store:key(Subscription)).
+
+subscription(Name) ->
+    #subscription{type = event_type, selector = <<"T">>, subscription_name = Name}.
+
+kept_as_k() -> (subscription(<<"m">>))#subscription{id = <<"k">>}.
+
+a_sst_02_put(Config) ->
+    Store = store(Config),
+    ok = erl_esdb_subscriptions_store:put(Store, subscription(<<"n">>)),
+    Key = erl_esdb_subscriptions_store:key(event_type, <<"T">>, <<"n">>),
+    ?assertMatch(#subscription{id = Key}, erl_esdb_subscriptions_store:get(Store, Key)),
+    ok = erl_esdb_subscriptions_store:put(Store, kept_as_k()),
+    ?assertMatch(#subscription{id = <<"k">>}, erl_esdb_subscriptions_store:get(Store, <<"k">>)).
+
+a_sst_03_get(Config) ->
+    ?assertEqual(undefined, erl_esdb_subscriptions_store:get(store(Config), <<"k">>)),
+    Given = (kept_as_k())#subscription{options = #{a => 1}},
+    ok = erl_esdb_subscriptions_store:put(store(Config), Given),
+    ?assertEqual(Given, erl_esdb_subscriptions_store:get(store(Config), <<"k">>)).
+
+a_sst_04_delete(Config) ->
+    Store = store(Config),
+    ok = erl_esdb_subscriptions_store:put(Store, kept_as_k()),
+    ?assertEqual(ok, erl_esdb_subscriptions_store:delete(Store, <<"k">>)),
+    ?assertEqual(ok, erl_esdb_subscriptions_store:delete(Store, <<"k">>)),
+    ?assertEqual(undefined, erl_esdb_subscriptions_store:get(Store, <<"k">>)).
+
+a_sst_05_exists(Config) ->
+    Store = store(Config),
+    ok = erl_esdb_subscriptions_store:put(Store, kept_as_k()),
+    ?assert(erl_esdb_subscriptions_store:exists(Store, event_type, <<"m">>)),
+    ?assertNot(erl_esdb_subscriptions_store:exists(Store, stream, <<"m">>)),
+    ?assert(erl_esdb_subscriptions_store:exists(Store, <<"k">>)),
+    ?assertNot(erl_esdb_subscriptions_store:exists(Store, <<"l">>)).
+
+a_sst_06_find_by_name(Config) ->
+    Store = store(Config),
+    ?assertEqual({error, not_found}, erl_esdb_subscriptions_store:find_by_name(Store, <<"m">>)),
+    Given = kept_as_k(),
+    ok = erl_esdb_subscriptions_store:put(Store, Given),
+    ?assertEqual({ok, <<"k">>, Given}, erl_esdb_subscriptions_store:find_by_name(Store, <<"m">>)),
+    ?assertEqual({ok, <<"k">>, Given}, erl_esdb_subscriptions_store:find_by_name(Store, <<"m">>)),
+    ok = erl_esdb_subscriptions_store:delete(Store, <<"k">>),
+    ?assertEqual({error, not_found}, erl_esdb_subscriptions_store:find_by_name(Store, <<"m">>)).
+
+a_sst_07_update_checkpoint(Config) ->
+    Store = store(Config),
+    ?assertEqual(
+        {error, not_found}, erl_esdb_subscriptions_store:update_checkpoint(Store, <<"k">>, 1)
+    ),
+    ok = erl_esdb_subscriptions_store:put(Store, kept_as_k()),
+    ?assertEqual(ok, erl_esdb_subscriptions_store:update_checkpoint(Store, <<"k">>, 9)),
+    ?assertMatch(#subscription{checkpoint = 9}, erl_esdb_subscriptions_store:get(Store, <<"k">>)).
+
+a_sst_08_list(Config) ->
+    Store = store(Config),
+    ?assertEqual({ok, []}, erl_esdb_subscriptions_store:list(Store)),
+    [ok = erl_esdb_subscriptions_store:put(Store, subscription(<<N>>)) || N <- lists:seq(1, 5)],
+    {ok, Found} = erl_esdb_subscriptions_store:list(Store),
+    ?assertEqual(5, length(Found)).
+
+%% ---- filters
+
+a_flt_01_by_stream(_Config) ->
+    Event = #event{stream_id = <<"s">>},
+    [
+        ?assert(erl_esdb_filters:matches(erl_esdb_filters:by_stream(S), Event))
+     || S <- [<<"$all">>, <<"s">>]
+    ],
+    ?assertNot(erl_esdb_filters:matches(erl_esdb_filters:by_stream(<<"t">>), Event)),
+    ?assertEqual({error, invalid_stream}, erl_esdb_filters:by_stream(<<>>)).
+
+a_flt_02_others(_Config) ->
+    Event = #event{
+        stream_id = <<"s">>, event_type = <<"T">>, data = #{n => 5}, metadata = #{}, version = 3
+    },
+    Filters = [
+        erl_esdb_filters:by_event_type(<<"T">>),
+        erl_esdb_filters:by_event_pattern(#{event_type => <<"T">>, version => 3}),
+        erl_esdb_filters:by_event_payload(#{n => {gt, 4}})
+    ],
+    [?assert(erl_esdb_filters:matches(Filter, Event)) || Filter <- Filters],
+    Other = Event#event{event_type = <<"U">>, data = #{n => 4}},
+    [?assertNot(erl_esdb_filters:matches(Filter, Other)) || Filter <- Filters].
+
+%% Against a regular expression made of it.
+t_17_wildcards_have_stars_only(_Config) ->
+    Bytes = list(oneof("ab*?.")),
+    Property = ?FORALL(
+        {Pattern, Text},
+        {Bytes, Bytes},
+        begin
+            Escaped = [
+                case C of
+                    $* -> ".*";
+                    _ -> [$\\, C]
+                end
+             || C <- Pattern
+            ],
+            Quoted = [re_safe(Part) || Part <- Escaped],
+            Regex = iolist_to_binary(["\\A", Quoted, "\\z"]),
+            Expected = re:run(Text, Regex, [dotall, {capture, none}]) =:= match,
+            Wildcard = erl_esdb_filters:wildcard(list_to_binary(Pattern)),
+            Expected =:= erl_esdb_filters:wildcard_match(Wildcard, list_to_binary(Text))
+        end
+    ),
+    erl_esdb_test:property(2000, Property).
+
+re_safe([$\\, C]) when C =:= $a; C =:= $b -> [C];
+re_safe(Part) -> Part.
