@@ -65,10 +65,10 @@ stream(Store, Stream, From, Until, Fun, Acc) ->
     end,
     fold({Read, fun(#event{version = Version}) -> Version end}, From, Until, ?FIRST, Fun, Acc).
 
--doc "What is known of a stream: `first` is the first version that is kept.".
+-doc "What is known of a stream: `first` is the first version that is kept, hidden or not.".
 -spec info(Store :: atom(), Stream :: binary()) ->
     {ok, erl_esdb_log:info()} | {error, term()}.
-info(Store, Stream) -> erl_esdb_store:info(Store, Stream).
+info(Store, Stream) -> erl_esdb_store:info(Store, Stream, #{hidden => true}).
 
 -spec fold(source(), non_neg_integer(), non_neg_integer(), pos_integer(), step(Acc), Acc) ->
     {done | stopped, Acc} | {error, term()}.
