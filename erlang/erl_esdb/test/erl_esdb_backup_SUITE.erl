@@ -264,6 +264,10 @@ b_damaged_backups_are_refused(Config) ->
     ?assertEqual(not_a_backup, Refused("manifest.json", Delete)),
     ?assertEqual(not_a_backup, Refused("manifest.json", fun(P, _) -> file:write_file(P, "{") end)),
     ?assertEqual(not_a_backup, Refused("manifest.json", fun(P, _) -> file:write_file(P, "{}") end)),
+    Half = fun(P, Good) ->
+        file:write_file(P, json:encode(maps:remove(<<"position">>, json:decode(Good))))
+    end,
+    ?assertEqual(not_a_backup, Refused("manifest.json", Half)),
     Later = fun(P, _) -> file:write_file(P, "{\"format\": 99}") end,
     ?assertEqual(unsupported_version, Refused("manifest.json", Later)),
     ?assertMatch({error, {not_a_backup, _}}, verify(filename:join(dir(Config), "none"))),
