@@ -10,22 +10,23 @@ correlated with it; a line has 100 events, spread evenly over the whole log.
 -export([run/0]).
 
 -define(STORE, ?MODULE).
--define(LINE, 100).
+-define(LENGTH, 100).
 -define(BATCH, 100).
 -define(PAGE, 1000).
 
 -spec run() -> ok.
 run() ->
     {ok, _} = application:ensure_all_started(erl_esdb),
-    lists:foreach(fun size/1, [1_000, 100_000, 1_000_000]).
+    lists:foreach(fun sized/1, [1_000, 100_000, 1_000_000]).
 
--spec size(pos_integer()) -> ok.
-size(Events) ->
+-spec sized(pos_integer()) -> ok.
+sized(Events) ->
     esdb_bench:title(lists:flatten(io_lib:format("Causation, ~b events", [Events]))),
     {ok, _} = erl_esdb:start_store(?STORE),
     [{_, Index, _}] = ets:lookup(erl_esdb_index, ?STORE),
     ok = sys:suspend(Index),
-    lists:foreach(fun(From) -> append(From, Events div ?LINE) end, lists:seq(0, Events - 1, ?BATCH)),
+    Begins = lists:seq(0, Events - 1, ?BATCH),
+    lists:foreach(fun(From) -> append(From, Events div ?LENGTH) end, Begins),
     Before = memory(),
     ok = sys:resume(Index),
     {Us, {ok, _}} = timer:tc(fun() ->
@@ -72,7 +73,7 @@ line(N) -> <<"line-", (integer_to_binary(N))/binary>>.
 -spec questions(pos_integer()) -> ok.
 questions(Events) ->
     Last = Events - 1,
-    Line = line(Last rem (Events div ?LINE)),
+    Line = line(Last rem (Events div ?LENGTH)),
     Middle = id(Events div 2),
     compare(Events, "chain of 100", "get_chain", fun() ->
         {ok, Chain} = erl_esdb_causation:get_chain(?STORE, id(Last)),
@@ -97,7 +98,9 @@ compare(_Events, What, _Name, Ours, Scan) ->
     Found =:= Ours() orelse error({results_differ, What}),
     Calls = 200,
     {Us, _} = timer:tc(fun() -> [Ours() || _ <- lists:seq(1, Calls)] end),
-    esdb_bench:note("~ts: ~.1f us; a pass over the log: ~.1f ms", [What, Us / Calls, ScanUs / 1000]).
+    esdb_bench:note("~ts: ~.1f us; a pass over the log: ~.1f ms", [
+        What, Us / Calls, ScanUs / 1000
+    ]).
 
 %% An event comes after its cause.
 -spec scanned_chain(binary()) -> [tuple()].

@@ -18,6 +18,8 @@ or the command is sent again with what was learned, within the time of the call.
 
 -include("erl_esdb.hrl").
 
+%% A command with more events is recognised as a whole only: the machine is to be done with it soon.
+-define(EACH, 1000).
 %% Bytes of a stream's name: it is kept in RAM, in a key.
 -define(MAX_STREAM_ID, 65_536).
 
@@ -62,12 +64,9 @@ signed.
 
 %% A query, and from which position on it is still to be asked.
 -type open() :: none | {erl_esdb_query:query(), non_neg_integer()}.
--type outcome() ::
-    ok
-    | {done, append_result()}
-    | {other, Versions :: [non_neg_integer()]}
-    | {error, term()}
-    | {failure, term()}.
+-type outcome() :: ok | found() | {failure, term()}.
+-type found() :: same() | {other, Versions :: [non_neg_integer()]}.
+-type same() :: {done, append_result()} | {error, term()}.
 
 -doc "Raises `badarg` where arguments of `append/5` have a wrong shape.".
 -spec check(term(), term(), term(), term(), term()) -> ok.
@@ -157,7 +156,9 @@ run(Store, Given, Options) ->
         {ok, Engine, Handle, Settings} ?= erl_esdb_store:engine(Store),
         Until = erl_esdb_store:deadline(Options, Settings),
         Time = maps:get(epoch_us, Options, erlang:system_time(microsecond)),
-        {ok, [_ | _] = Parts} ?= parts(Given, {0, 0}, Time, Options, Settings),
+        Count = lists:sum([length(Events) || {_, _, Events} <- Given]),
+        Codec = codec(Options, Settings),
+        {ok, [_ | _] = Parts} ?= parts(Given, {0, 0, which(Count)}, Codec, Settings),
         Call = #call{
             store = Store,
             engine = Engine,
@@ -165,21 +166,29 @@ run(Store, Given, Options) ->
             keys = maps:get(integrity, Settings, disabled),
             until = Until
         },
-        submit(Call, open(Options), Parts)
+        submit(Call, open(Options), [asked(Part, Time, Options) || Part <- Parts])
     end.
+
+-spec which(non_neg_integer()) -> each | whole.
+which(Count) when Count =< ?EACH -> each;
+which(_Count) -> whole.
 
 %% ---- what comes in
 
--spec parts([given()], {non_neg_integer(), non_neg_integer()}, integer(), options(), map()) ->
+%% Limits are those of the whole command, of which so many events and bytes are used; and which ids
+%% are remembered depends on it.
+-type used() :: {Events :: non_neg_integer(), Bytes :: non_neg_integer(), each | whole}.
+
+-spec parts([given()], used(), erl_esdb_json:codec(), map()) ->
     {ok, [#part{}]} | {error, {part, binary(), term()}}.
-parts([], _Used, _Time, _Options, _Settings) ->
+parts([], _Used, _Codec, _Settings) ->
     {ok, []};
-parts([{Stream, Expected, Events} | Given], Used, Time, Options, Settings) ->
+parts([{Stream, Expected, Events} | Given], Used, Codec, Settings) ->
     maybe
-        {ok, Encoded} ?= erl_esdb_json:encode_all(Events, codec(Options, Settings)),
+        {ok, Encoded} ?= erl_esdb_json:encode_all(Events, Codec),
         {ok, Part, Used1} ?= part(Stream, Expected, Encoded, Used, Settings),
-        {ok, Parts} ?= parts(Given, Used1, Time, Options, Settings),
-        {ok, [asked(Part, Time, Options) | Parts]}
+        {ok, Parts} ?= parts(Given, Used1, Codec, Settings),
+        {ok, [Part | Parts]}
     else
         {error, {part, Other, Reason}} -> {error, {part, Other, Reason}};
         {error, Reason} -> {error, {part, Stream, Reason}}
@@ -189,10 +198,9 @@ parts([{Stream, Expected, Events} | Given], Used, Time, Options, Settings) ->
 codec(#{codec := Codec}, _Settings) -> Codec;
 codec(#{}, Settings) -> maps:get(codec, Settings, none).
 
-%% Limits are those of the whole command: used are so many events and bytes.
--spec part(binary(), term(), [term()], {non_neg_integer(), non_neg_integer()}, map()) ->
-    {ok, #part{}, {non_neg_integer(), non_neg_integer()}} | {error, term()}.
-part(Stream, Expected, Events, {Count, Size}, Settings) ->
+-spec part(binary(), term(), [term()], used(), map()) ->
+    {ok, #part{}, used()} | {error, term()}.
+part(Stream, Expected, Events, {Count, Size, Which}, Settings) ->
     Count1 = Count + length(Events),
     maybe
         ok ?= erl_esdb_store:limit(stream_id_too_long, byte_size(Stream), ?MAX_STREAM_ID),
@@ -207,21 +215,27 @@ part(Stream, Expected, Events, {Count, Size}, Settings) ->
             given = Given =/= [],
             bodies = Bodies,
             packed = Packed,
-            summary = summary(Given, Bodies)
+            summary = summary(Stream, Given, Bodies, Which)
         },
-        {ok, Part, {Count1, Size1}}
+        {ok, Part, {Count1, Size1, Which}}
     end.
 
--spec summary([binary()], [erl_esdb_event:body()]) -> erl_esdb_log:summary().
-summary(_Given, []) ->
+-spec summary(binary(), [binary()], [erl_esdb_event:body()], each | whole) ->
+    erl_esdb_log:summary().
+summary(_Stream, _Given, [], _Which) ->
     #{count => 0, epoch_us => 0};
-summary(Given, Bodies) ->
+summary(Stream, Given, Bodies, Which) ->
     #{
         count => length(Bodies),
         epoch_us => 0,
-        ids => erl_esdb_event:hashes(Given, Bodies),
-        facts => erl_esdb_event:facts(Bodies)
+        ids => erl_esdb_event:hashes(Given, Bodies, Which),
+        facts => facts(erl_esdb_event:are_copies(Stream), Bodies)
     }.
+
+%% A copy that a link makes of an event is no other event: no condition looks at it.
+-spec facts(boolean(), [erl_esdb_event:body()]) -> erl_esdb_recent:facts().
+facts(true, _Bodies) -> erl_esdb_event:facts([]);
+facts(false, Bodies) -> erl_esdb_event:facts(Bodies).
 
 -spec asked(#part{}, integer(), options()) -> #part{}.
 asked(#part{stream = Stream, summary = Summary} = Part, Time, Options) ->
@@ -271,10 +285,10 @@ evaluate(#call{store = Store} = Call, {Query, From}) ->
         {error, Reason} -> {error, Reason}
     end.
 
-%% A hidden event is an event.
+%% A hidden event is an event, the copy of one is none.
 -spec read_options(#call{}) -> map().
 read_options(#call{until = Until}) ->
-    #{hidden => true, timeout => erl_esdb_store:left(Until)}.
+    #{hidden => true, copies => false, timeout => erl_esdb_store:left(Until)}.
 
 -spec later(open(), none | erl_esdb_log:condition()) -> open().
 later({Query, _From}, {evaluated, UpTo, _}) -> {Query, UpTo + 1};
@@ -324,7 +338,7 @@ sealed(_Call, []) ->
 command(Call, [#part{} = Part], Asked) ->
     #part{stream = Stream, expected = Expected, packed = Packed, summary = Summary} = Part,
     case send(Call, {append, Stream, Expected, Packed, with(Asked, Summary)}) of
-        {ok, Reply} -> {ok, [Reply]};
+        {ok, {_, _, _} = Reply} -> {ok, [Reply]};
         {error, {seen, _} = Refusal} -> {error, {refused, [Refusal]}};
         {error, {wrong_expected_version, _, _} = Refusal} -> {error, {refused, [Refusal]}};
         {error, tip_moved} -> {error, {refused, [tip_moved]}};
@@ -335,7 +349,10 @@ command(Call, Parts, Asked) ->
         {Stream, Expected, Packed, Summary}
      || #part{stream = Stream, expected = Expected, packed = Packed, summary = Summary} <- Parts
     ],
-    send(Call, {append_many, Given, with(Asked, #{})}).
+    case send(Call, {append_many, Given, with(Asked, #{})}) of
+        {ok, Replies} when is_list(Replies) -> {ok, Replies};
+        {error, Reason} -> {error, Reason}
+    end.
 
 -spec with(none | erl_esdb_log:condition(), map()) -> map().
 with(none, Map) -> Map;
@@ -410,7 +427,8 @@ outcome(_Call, _Part, Refusal) ->
     {error, Refusal}.
 
 %% The events after the expected version, if they are still there.
--spec after_version(#call{}, #part{}, integer(), erl_esdb_log:refusal()) -> outcome().
+-spec after_version(#call{}, #part{}, integer(), erl_esdb_log:refusal()) ->
+    found() | {failure, term()}.
 after_version(#call{store = Store} = Call, Part, Expected, Refusal) ->
     #part{stream = Stream, ids = Ids} = Part,
     Options = read_options(Call),
@@ -426,7 +444,7 @@ after_version(#call{store = Store} = Call, Part, Expected, Refusal) ->
         _Removed -> {error, Refusal}
     end.
 
--spec compared([binary()], [event()], Otherwise :: outcome()) -> outcome().
+-spec compared([binary()], [event()], Otherwise) -> same() | Otherwise.
 compared(Ids, Events, Otherwise) ->
     Found = #{Id => Event || #event{event_id = Id} = Event <- Events},
     case [Id || Id <- Ids, is_map_key(Id, Found)] of
@@ -434,7 +452,7 @@ compared(Ids, Events, Otherwise) ->
         Twice -> all_or_some(Ids, Twice, Found)
     end.
 
--spec all_or_some([binary()], [binary()], #{binary() => event()}) -> outcome().
+-spec all_or_some([binary()], [binary()], #{binary() => event()}) -> same().
 all_or_some(Ids, Ids, Found) ->
     Events = [map_get(Id, Found) || Id <- Ids],
     [#event{version = First} | _] = Events,
@@ -448,7 +466,8 @@ all_or_some(_Ids, Some, _Found) ->
     {error, {duplicate_event_ids, Some}}.
 
 %% The appends that may have brought the ids.
--spec among(#call{}, #part{}, [{non_neg_integer(), non_neg_integer()}]) -> outcome().
+-spec among(#call{}, #part{}, [{non_neg_integer(), non_neg_integer()}]) ->
+    found() | {failure, term()}.
 among(#call{store = Store} = Call, #part{stream = Stream, ids = Ids}, Spans) ->
     Options = read_options(Call),
     Reads = [

@@ -15,7 +15,8 @@ the store ended during the call, it is not known whether a command was done.
 -export([info/2, info/3, streams/1, names/2, next_position/1, next_position/2]).
 -export([delete/2, delete/3, truncate/3, truncate/4]).
 -export([set_metadata/4, get_metadata/3, scavengeable/2, tip/2]).
--export([put_document/3, get_document/2, delete_document/2, list_documents/3]).
+-export([put_document/3, put_document/4, get_document/2, get_document/3]).
+-export([delete_document/2, delete_document/3, list_documents/3, list_documents/4]).
 -export([checkpoint/2, save_checkpoints/2]).
 -export([is_ready/1, get_store/1, get_leader/1, is_timeout/1]).
 %% What takes several looks or commands, in one time.
@@ -41,13 +42,15 @@ the store ended during the call, it is not known whether a command was done.
 -doc "Of the log: from which position on, how many events, and which way.".
 -type window() :: {From :: non_neg_integer() | last, count(), direction()}.
 -doc """
-`hidden`: also what the metadata of a stream hides; default false. `verify`: see
+`hidden`: also what the metadata of a stream hides; default false. `copies`: also the events of link
+streams, where many streams are read; default true. `verify`: see
 `m:erl_esdb_integrity`.
 """.
 -type read_options() :: #{
     consistency => linearizable | read_your_writes | local,
     timeout => timeout(),
     hidden => boolean(),
+    copies => boolean(),
     verify => erl_esdb_integrity:mode(),
     decode => erl_esdb_json:codec(),
     archives => erl_esdb_archive_backend:backend(),
@@ -203,14 +206,21 @@ matching(Store, Query, {From, Count, Direction}, Options) ->
         {ok, _, _, Settings} ?= engine(Store),
         true ?= are_indexed(Keys, Settings),
         Until = deadline(Options, Settings),
-        found_by(Store, {Keys, Mode, Compiled}, {From, Count, Direction}, Until, Options)
+        Look = Options#{limit => min(?PAGE, Count), direction => Direction},
+        Found = found_by(Store, {Keys, Mode, Compiled}, {From, Count}, Until, Look),
+        erl_esdb_json:decode_all(Found, Options)
     else
         {error, Reason} ->
             {error, Reason};
         _ ->
             Keep = fun(Body) -> erl_esdb_query:matches(Body, Compiled) end,
-            search(Store, {fun(_) -> true end, Keep}, From, Count, Direction, Options)
+            Of = fun(Stream) -> is_wanted(Stream, Options) end,
+            search(Store, {Of, Keep}, From, Count, Direction, Options)
     end.
+
+-spec is_wanted(binary(), map()) -> boolean().
+is_wanted(Stream, #{copies := false}) -> not erl_esdb_event:are_copies(Stream);
+is_wanted(_Stream, _Options) -> true.
 
 -spec are_indexed([erl_esdb_index_keys:key()], erl_esdb_engine:settings()) -> boolean().
 are_indexed(Keys, Settings) ->
@@ -221,32 +231,32 @@ are_indexed(Keys, Settings) ->
 -spec found_by(
     atom(),
     {[erl_esdb_index_keys:key()], any | all, erl_esdb_query:compiled()},
-    {From :: integer() | last, count(), direction()},
+    {From :: integer() | last, count()},
     deadline(),
-    read_options()
+    erl_esdb_index:options()
 ) -> {ok, [event()]} | {error, term()}.
-found_by(Store, {Keys, Mode, Query} = Asked, {From, Count, Direction}, Until, Options) ->
-    Window = #{from => From, limit => page(Count), direction => Direction},
-    Look = maps:merge(Options, Window#{timeout => left(Until)}),
+found_by(Store, {Keys, Mode, Query} = Asked, {From, Count}, Until, Look) ->
+    Look1 = Look#{from => From, timeout => left(Until)},
     maybe
         true ?= Count =/= 0 andalso From =/= -1,
-        {ok, [_ | _] = Events} ?= erl_esdb_index:events_of(Store, Keys, Mode, Look),
-        Matching = [Event || Event <- Events, erl_esdb_query:matches_event(Event, Query)],
+        {ok, [_ | _] = Events} ?= erl_esdb_index:events_of(Store, Keys, Mode, Look1),
+        Matching = [
+            Event
+         || #event{stream_id = Stream} = Event <- Events,
+            erl_esdb_query:matches_event(Event, Query),
+            is_wanted(Stream, Look)
+        ],
         Taken = at_most(Count, Matching),
-        Next = next_to(lists:last(Events), Direction),
-        Left = less(Count, length(Taken)),
-        {ok, More} ?= found_by(Store, Asked, {Next, Left, Direction}, Until, Options),
+        #{direction := Direction, limit := Page} = Look,
+        Window = {next_to(lists:last(Events), Direction), less(Count, length(Taken))},
+        {ok, More} ?=
+            found_by(Store, Asked, Window, Until, Look#{limit := min(?PAGE, 2 * Page)}),
         {ok, Taken ++ More}
     else
         false -> {ok, []};
         {ok, []} -> {ok, []};
         {error, Reason} -> {error, Reason}
     end.
-
-%% Of few that are wanted, some may not match.
--spec page(count()) -> pos_integer().
-page(infinity) -> ?PAGE;
-page(Count) -> min(?PAGE, 2 * Count + 8).
 
 -spec at_most(count(), [event()]) -> [event()].
 at_most(infinity, Events) -> Events;
@@ -303,7 +313,7 @@ search(Store, {Of, Keep}, From, Count, Direction, Options) ->
             streams = Of, keep = Keep, page = Page, direction = Direction, until = Until
         },
         {ok, {_, Found}} ?= named(Store, search_from(From, {Count, []}, Search)),
-        {ok, lists:reverse(Found)}
+        erl_esdb_json:decode_all({ok, lists:reverse(Found)}, Options)
     end.
 
 %% A page is where events are; only one of them at a time is decoded, and kept or forgotten.
@@ -383,7 +393,7 @@ less(Left) -> less(Left, 1).
 
 -spec less(count(), non_neg_integer()) -> count().
 less(infinity, _) -> infinity;
-less(Left, Taken) -> Left - Taken.
+less(Left, Taken) when is_integer(Left) -> Left - Taken.
 
 %% ---- what is known of streams
 
@@ -595,26 +605,41 @@ truncate(Store, Stream, Before, Options) ->
 
 %% ---- documents
 
--doc "Keeps a term, of at most 16 MiB packed, under a key. Answers how often that was done.".
+-doc "The same as `put_document/4` without options.".
 -spec put_document(atom(), erl_esdb_log:document_key(), term()) ->
     {ok, pos_integer()} | {error, {document_too_large, pos_integer(), pos_integer()} | failure()}.
-put_document(Store, Key, Term) ->
-    ok = check(is_tuple(Key)),
+put_document(Store, Key, Term) -> put_document(Store, Key, Term, #{}).
+
+-doc """
+Keeps a term, of at most 16 MiB packed, under a key. Answers how often that was done. Option:
+`timeout`.
+""".
+-spec put_document(atom(), erl_esdb_log:document_key(), term(), #{timeout => timeout(), _ => _}) ->
+    {ok, pos_integer()} | {error, {document_too_large, pos_integer(), pos_integer()} | failure()}.
+put_document(Store, Key, Term, Options) ->
+    ok = check(is_tuple(Key) andalso is_map(Options)),
     maybe
-        {ok, Engine, Handle, #{timeout := Timeout}} ?= engine(Store),
+        {ok, Engine, Handle, Settings} ?= engine(Store),
+        Timeout = timeout(Options, Settings),
         ok ?= limit(document_too_large, erl_esdb_batch:packed_size([Term]), ?MAX_DOCUMENT),
         Body = erl_esdb_batch:pack([Term]),
         command(Store, Engine, Handle, {put_document, Key, Body}, Timeout)
     end.
 
--doc "The term under a key.".
+-doc "The same as `get_document/3` without options.".
 -spec get_document(atom(), erl_esdb_log:document_key()) ->
     {ok, term()} | {error, not_found | {corrupt_document, erl_esdb_log:document_key()} | failure()}.
-get_document(Store, Key) ->
+get_document(Store, Key) -> get_document(Store, Key, #{}).
+
+-doc "The term under a key.".
+-spec get_document(atom(), erl_esdb_log:document_key(), read_options()) ->
+    {ok, term()} | {error, not_found | {corrupt_document, erl_esdb_log:document_key()} | failure()}.
+get_document(Store, Key, Options) ->
     ok = check(is_tuple(Key)),
+    ok = check_options(Options),
     maybe
         {ok, Engine, Handle, _} ?= engine(Store),
-        {ok, {_Version, Body}} ?= named(Store, Engine:document(Handle, Key, #{})),
+        {ok, {_Version, Body}} ?= named(Store, Engine:document(Handle, Key, Options)),
         {ok, [Term]} ?= erl_esdb_batch:unpack(Body, 0, 0),
         {ok, Term}
     else
@@ -622,20 +647,32 @@ get_document(Store, Key) ->
         {error, Reason} -> {error, Reason}
     end.
 
--doc "Removes what is under a key.".
+-doc "The same as `delete_document/3` without options.".
 -spec delete_document(atom(), erl_esdb_log:document_key()) -> ok | {error, failure()}.
-delete_document(Store, Key) ->
-    ok = check(is_tuple(Key)),
-    done(command(Store, {delete_document, Key}, #{})).
+delete_document(Store, Key) -> delete_document(Store, Key, #{}).
 
--doc "The keys between two keys, both included, in term order, and how often each was put.".
+-doc "Removes what is under a key. Option: `timeout`.".
+-spec delete_document(atom(), erl_esdb_log:document_key(), #{timeout => timeout(), _ => _}) ->
+    ok | {error, failure()}.
+delete_document(Store, Key, Options) ->
+    ok = check(is_tuple(Key) andalso is_map(Options)),
+    done(command(Store, {delete_document, Key}, Options)).
+
+-doc "The same as `list_documents/4` without options.".
 -spec list_documents(atom(), erl_esdb_log:document_key(), erl_esdb_log:document_key()) ->
     {ok, [{erl_esdb_log:document_key(), pos_integer()}]} | {error, failure()}.
-list_documents(Store, From, To) ->
+list_documents(Store, From, To) -> list_documents(Store, From, To, #{}).
+
+-doc "The keys between two keys, both included, in term order, and how often each was put.".
+-spec list_documents(
+    atom(), erl_esdb_log:document_key(), erl_esdb_log:document_key(), read_options()
+) -> {ok, [{erl_esdb_log:document_key(), pos_integer()}]} | {error, failure()}.
+list_documents(Store, From, To, Options) ->
     ok = check(is_tuple(From) andalso is_tuple(To)),
+    ok = check_options(Options),
     maybe
         {ok, Engine, Handle, _} ?= engine(Store),
-        named(Store, Engine:documents(Handle, From, To, #{}))
+        named(Store, Engine:documents(Handle, From, To, Options))
     end.
 
 %% ---- checkpoints
@@ -771,7 +808,7 @@ deadline(Options, Settings) ->
 %% What is left of the time.
 -spec left(deadline()) -> timeout().
 left(infinity) -> infinity;
-left(Until) -> max(0, Until - erlang:monotonic_time(millisecond)).
+left(Until) when is_integer(Until) -> max(0, Until - erlang:monotonic_time(millisecond)).
 
 -doc false.
 -spec timeout(map(), #{timeout := timeout(), _ => _}) -> timeout().

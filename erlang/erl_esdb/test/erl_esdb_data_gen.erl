@@ -1,7 +1,7 @@
 -module(erl_esdb_data_gen).
 -moduledoc "Generators of events, for the suites of archives, exports and backups.".
 
--export([new_event/0, json_event/0, value/0, json/0, stream/0, log/1, write/2]).
+-export([new_event/0, new_events/0, json_event/0, value/0, json/0, stream/0, log/1, write/2]).
 
 -include_lib("proper/include/proper.hrl").
 -include("../include/erl_esdb.hrl").
@@ -22,66 +22,70 @@ stream() ->
     ]).
 
 value() ->
-    ?SIZED(Size, value(Size)).
+    ?SIZED(Size, value(min(Size, 6))).
 
 value(0) ->
     oneof([integer(), float(), binary(), boolean(), undefined, <<"text">>, 1 bsl 70, [], #{}]);
 value(Size) ->
-    Less = value(Size div 3),
+    Less = value(Size div 4),
     oneof([
         value(0),
-        list(Less),
+        few(list(Less)),
         ?LET({A, B}, {Less, Less}, {A, B}),
         ?LET({A, B}, {Less, Less}, [A | B]),
-        map(Less, Less)
+        few(map(Less, Less))
     ]).
 
+%% Lists are as long as the size says, at each level.
+few(Type) -> resize(3, Type).
+
 json() ->
-    ?SIZED(Size, json(Size)).
+    ?SIZED(Size, json(min(Size, 6))).
 
 json(0) ->
     oneof([integer(), float(), text(), boolean(), null, 1 bsl 70]);
 json(Size) ->
-    oneof([json(0), list(json(Size div 3)), map(text(), json(Size div 3))]).
+    oneof([json(0), few(list(json(Size div 4))), few(map(text(), json(Size div 4)))]).
 
 text() ->
     ?LET(
         Chars,
-        list(oneof([$a, $", $\\, 10, 0, 16#E9, 16#1F600, range(32, 126)])),
+        few(list(oneof([$a, $", $\\, 10, 0, 16#E9, 16#1F600, range(32, 126)]))),
         unicode:characters_to_binary(Chars)
     ).
 
-data() -> oneof([map(value(), value()), binary()]).
+data() -> oneof([few(map(value(), value())), binary()]).
 
 new_event() ->
     ?LET(
         {Type, Data, Metadata, Tags, Content},
-        {binary(), data(), map(value(), value()), tags(), content_type()},
+        {binary(), data(), few(map(value(), value())), tags(), content_type()},
         Content#{event_type => Type, data => Data, metadata => Metadata, tags => Tags}
     ).
+
+new_events() -> few(non_empty(list(new_event()))).
 
 json_event() ->
     ?LET(
         {Type, Data, Metadata},
-        {text(), oneof([map(text(), json()), text()]), map(text(), json())},
+        {text(), oneof([few(map(text(), json())), text()]), few(map(text(), json()))},
         #{event_type => Type, data => Data, metadata => Metadata}
     ).
 
-tags() -> oneof([[], list(binary())]).
+tags() -> oneof([[], few(list(binary()))]).
 
 content_type() ->
     oneof([#{}, #{data_content_type => <<"x/y">>}, #{metadata_content_type => <<"text/plain">>}]).
 
 %% What is done to a store: appends, removals, documents.
 log(Event) ->
-    list(
-        frequency([
-            {8, {append, stream(), non_empty(list(Event))}},
-            {2, {truncate, stream(), range(0, 12)}},
-            {1, {delete, stream()}},
-            {1, {snapshot, stream(), range(0, 5), value()}}
-        ])
-    ).
+    Step = frequency([
+        {8, {append, stream(), few(non_empty(list(Event)))}},
+        {2, {truncate, stream(), range(0, 12)}},
+        {1, {delete, stream()}},
+        {1, {snapshot, stream(), range(0, 5), few(value())}}
+    ]),
+    ?SIZED(Size, resize(min(Size, 20), list(Step))).
 
 write(Store, Log) -> lists:foreach(fun(Step) -> step(Store, Step) end, Log).
 

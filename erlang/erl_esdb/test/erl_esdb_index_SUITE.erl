@@ -32,7 +32,9 @@ stores() ->
         an_append_is_found_at_once,
         many_appends_at_once,
         it_follows_the_log_by_itself,
+        it_hears_of_appends,
         what_is_removed_is_not_found,
+        a_limit_counts_what_is_there,
         what_is_removed_is_dropped,
         a_merge_drops_what_is_gone,
         equal_hashes_are_told_apart,
@@ -296,6 +298,36 @@ it_follows_the_log_by_itself(Config) ->
     erl_esdb_test:await(fun() -> maps:get(next, info(Store)) =:= 3001 end),
     ?assertMatch(#{entries := 6002, bytes := 84_028}, info(Store)).
 
+%% Sooner than it would look by itself, also when the feed has ended and there is another.
+it_hears_of_appends(Config) ->
+    Store = store(Config),
+    [
+        begin
+            Feed = hears(Store),
+            ?assert(lists:min([heard_after(Store) || _ <- lists:seq(1, 5)]) < 700),
+            true = exit(Feed, kill),
+            erl_esdb_test:await(fun() -> not is_process_alive(Feed) end)
+        end
+     || _ <- [first, second]
+    ].
+
+%% The feed that the index listens to, when it does.
+hears(Store) ->
+    erl_esdb_test:await(fun() -> monitored(Store) =/= [] end),
+    [Feed] = monitored(Store),
+    Feed.
+
+monitored(Store) ->
+    {monitors, Monitors} = process_info(index(Store), monitors),
+    [Pid || {process, Pid} <- Monitors].
+
+heard_after(Store) ->
+    #{next := Next} = info(Store),
+    Begin = erlang:monotonic_time(millisecond),
+    append(Store, ~"s", erl_esdb_test:events(1)),
+    erl_esdb_test:await(fun() -> maps:get(next, info(Store)) =:= Next + 1 end),
+    erlang:monotonic_time(millisecond) - Begin.
+
 %% ---- what is gone
 
 what_is_removed_is_not_found(Config) ->
@@ -311,6 +343,21 @@ what_is_removed_is_not_found(Config) ->
     append(Store, ~"b", [event(~"b0", #{})]),
     ?assertEqual({ok, [6]}, positions(Store, event_id, ~"b0", #{limit => 1})),
     ?assertEqual({ok, [6]}, positions(Store, type, ~"T", #{limit => 1, direction => backward})).
+
+%% Where much of what is found is gone.
+a_limit_counts_what_is_there(Config) ->
+    Store = store(Config),
+    Streams = [~"a", ~"b"],
+    [append(Store, S, erl_esdb_test:events(10)) || _ <- lists:seq(1, 100), S <- Streams],
+    {ok, _} = erl_esdb_store:truncate(Store, ~"a", 995),
+    ok = erl_esdb_streams:delete(Store, ~"b"),
+    Found = fun(Options) -> positions(Store, type, ~"Counted", Options) end,
+    ?assertEqual({ok, [1985, 1986, 1987, 1988, 1989]}, Found(#{})),
+    ?assertEqual({ok, [1985]}, Found(#{limit => 1})),
+    ?assertEqual({ok, [1985, 1986, 1987]}, Found(#{limit => 3})),
+    ?assertEqual({ok, [1989, 1988]}, Found(#{limit => 2, direction => backward})),
+    ?assertEqual({ok, [1987, 1988, 1989]}, Found(#{limit => 5, from => 1987})),
+    ?assertEqual({ok, []}, Found(#{limit => 0})).
 
 what_is_removed_is_dropped(Config) ->
     Store = store(Config),

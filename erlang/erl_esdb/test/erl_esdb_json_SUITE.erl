@@ -138,6 +138,23 @@ b_a_codec_of_the_store(_Config) ->
         {error, {invalid_option, codec, xml}}, erl_esdb:start_store(Store, #{codec => xml})
     ).
 
+b_every_read_decodes(Config) ->
+    Store = store(Config),
+    Event = #{event_type => ~"T", data => #{n => 1}, tags => [~"red"]},
+    {ok, _} = erl_esdb_streams:append_many(Store, [{~"s", any, [Event]}], ?JSON),
+    Decode = #{decode => json},
+    [
+        ?assertMatch({ok, [#event{data = #{~"n" := 1}}]}, Read)
+     || Read <- [
+            erl_esdb_streams:read(Store, ~"s", 0, 9, forward, Decode),
+            erl_esdb_streams:read_log(Store, 0, 9, forward, Decode),
+            erl_esdb_streams:read_by_event_types(Store, [~"T"], Decode),
+            erl_esdb_streams:read_by_tags(Store, [~"red"], Decode),
+            erl_esdb_streams:read_category(Store, ~"*", 0, 9, forward, Decode)
+        ]
+    ],
+    {ok, [#event{data = ~"{\"n\":1}"}]} = erl_esdb_streams:read_by_tags(Store, [~"red"], #{}).
+
 b_misuse(Config) ->
     Event = #{event_type => ~"T", data => #{}},
     ?assertError(badarg, append(store(Config), Event, #{codec => xml})),

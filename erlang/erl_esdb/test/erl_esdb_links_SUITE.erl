@@ -223,7 +223,10 @@ a_lnk_11_links_are_no_source_of_all(Config) ->
     append(Store, ~"t", events(21, 21)),
     [?assertEqual(lists:seq(1, 21), numbers(Store, Name, 21)) || Name <- [~"x", ~"y", ~"w"]],
     [settled(Store, Name, ~"s") || Name <- [~"x", ~"y", ~"w"]],
-    ?assertEqual([24, 24, 24, 0], [length(outputs(Store, Name)) || {Name, _} <- Links]).
+    %% The last of them follows the log by itself.
+    await(fun() ->
+        [24, 24, 24, 0] =:= [length(outputs(Store, Name)) || {Name, _} <- Links]
+    end).
 
 b_loops_are_refused(Config) ->
     Store = store(Config),
@@ -383,9 +386,71 @@ a_lnk_18_delete(Config) ->
     ?assertEqual([], supervisor:which_children(erl_esdb_naming:link_pool_name(Store))),
     {ok, Left} = erl_esdb_store:list_documents(Store, {a, 0}, {z, 0}),
     ?assertEqual([], [Key || {Key, _} <- Left]),
+    ?assertEqual({error, not_found}, erl_esdb_store:checkpoint(Store, {link, ?N})),
     %% A new link of the name writes behind what is there.
     started(Store, (spec(stream(~"s")))#{backfill => true}),
     ?assertEqual([1, 1], numbers(Store, ?N, 2)).
+
+%% The stream of a link is one like any other: also for who subscribes to it.
+a_lnk_19_subscription(Config) ->
+    Store = store(Config),
+    started(Store, (spec(stream(~"s")))#{filter => {gt, n, 1}}),
+    {ok, _} = erl_esdb_subscriptions:subscribe(
+        Store, stream, ?OUT, ~"reader", #{subscriber_pid => self()}
+    ),
+    append(Store, ~"s", events(1, 3)),
+    ?assertEqual([2, 3], [N || #event{stream_id = ?OUT, data = #{n := N}} <- delivered(2)]).
+
+delivered(0) ->
+    [];
+delivered(Count) ->
+    receive
+        {event, Event} -> [Event | delivered(Count - 1)];
+        {events, Events} -> Events ++ delivered(Count - length(Events))
+    after 10_000 -> error({not_delivered, Count})
+    end.
+
+%% What follows the log ends with its feed, and is there again.
+b_the_feed_ends(Config) ->
+    Store = store(Config),
+    started(Store, spec(stream(~"s"))),
+    append(Store, ~"s", events(1, 1)),
+    [1] = numbers(Store, ?N, 1),
+    Link = link_process(Store),
+    Feed = feed_process(Store),
+    exit(Feed, kill),
+    await(fun() -> not lists:member(feed_process(Store), [Feed, none]) end),
+    append(Store, ~"s", events(2, 2)),
+    ?assertEqual([1, 2], numbers(Store, ?N, 2)),
+    ?assertEqual(Link, link_process(Store)).
+
+feed_process(Store) ->
+    case erl_esdb_feed:subscribe(Store) of
+        {ok, Feed} -> erl_esdb_feed:pid(Feed);
+        {error, _} -> none
+    end.
+
+%% A link that waits takes no time, also where the end of the log was removed.
+b_a_link_that_waits_sleeps(Config) ->
+    Store = store(Config),
+    append(Store, ~"s", events(1, 1)),
+    append(Store, ~"t", events(2, 3)),
+    ok = erl_esdb_streams:delete(Store, ~"t"),
+    started(Store, (spec(stream(~"s")))#{backfill => true}),
+    [1] = numbers(Store, ?N, 1),
+    ok = erl_esdb_streams:delete(Store, ?OUT),
+    append(Store, ~"s", events(4, 4)),
+    [4] = numbers(Store, ?N, 1),
+    ok = erl_esdb_streams:delete(Store, ?OUT),
+    Link = link_process(Store),
+    Asleep = fun() ->
+        {reductions, Before} = process_info(Link, reductions),
+        [erlang:yield() || _ <- lists:seq(1, 1000)],
+        process_info(Link, [reductions, status]) =:= [{reductions, Before}, {status, waiting}]
+    end,
+    await(Asleep),
+    append(Store, ~"s", events(5, 5)),
+    ?assertEqual([5], numbers(Store, ?N, 1)).
 
 %% The stream of a link is one like any other.
 a_lnk_19_its_stream_is_a_stream(Config) ->
@@ -482,10 +547,10 @@ b_progress_that_was_not_saved(Config) ->
     Store = store(Config),
     started(Store, (spec(stream(~"s")))#{backfill => true}),
     append(Store, ~"s", events(1, 5)),
-    {ok, Early} = erl_esdb_store:get_document(Store, {link_progress, ?N}),
+    {ok, Early} = erl_esdb_store:checkpoint(Store, {link, ?N}),
     [1, 2, 3, 4, 5] = numbers(Store, ?N, 5),
     ok = erl_esdb_links:stop(Store, ?N),
-    {ok, _} = erl_esdb_store:put_document(Store, {link_progress, ?N}, Early),
+    ok = erl_esdb_store:save_checkpoints(Store, #{{link, ?N} => Early}),
     %% And somebody else writes there too.
     append(Store, ?OUT, [event(foreign)]),
     ok = erl_esdb_links:start(Store, ?N),
@@ -496,6 +561,40 @@ b_progress_that_was_not_saved(Config) ->
         maps:with([processed, link_stream_version], Info) =:=
             #{processed => 6, link_stream_version => 6}
     end).
+
+%% Nor does it matter what of the stream was removed or is hidden by then.
+b_progress_that_was_not_saved_of_what_is_gone(Config) ->
+    Store = store(Config),
+    started(Store, (spec(stream(~"s")))#{backfill => true}),
+    {ok, Early} = erl_esdb_store:checkpoint(Store, {link, ?N}),
+    append(Store, ~"s", events(1, 5)),
+    [1, 2, 3, 4, 5] = numbers(Store, ?N, 5),
+    Again = fun(Count) ->
+        ok = erl_esdb_links:stop(Store, ?N),
+        ok = erl_esdb_store:save_checkpoints(Store, #{{link, ?N} => Early}),
+        ok = erl_esdb_links:start(Store, ?N),
+        append(Store, ~"s", events(Count, Count)),
+        await(fun() -> erl_esdb_streams:get_version(Store, ?OUT) =:= Count - 1 end)
+    end,
+    ok = erl_esdb_streams:set_metadata(Store, ?OUT, #{max_count => 1}, #{}),
+    Again(6),
+    ?assertEqual([6], numbers(Store, ?N, 1)),
+    {ok, _} = erl_esdb_store:truncate(Store, ?OUT, 5),
+    Again(7),
+    ?assertEqual([7], numbers(Store, ?N, 1)).
+
+%% Somebody has written behind, and that is gone.
+b_a_stream_that_is_ahead_of_what_is_saved(Config) ->
+    Store = store(Config),
+    started(Store, (spec(stream(~"s")))#{backfill => true}),
+    append(Store, ~"s", events(1, 1)),
+    [1] = numbers(Store, ?N, 1),
+    ok = erl_esdb_links:stop(Store, ?N),
+    append(Store, ?OUT, [event(foreign), event(foreign)]),
+    {ok, _} = erl_esdb_store:truncate(Store, ?OUT, 3),
+    ok = erl_esdb_links:start(Store, ?N),
+    append(Store, ~"s", events(2, 2)),
+    ?assertEqual([2], numbers(Store, ?N, 1)).
 
 b_others_write_to_its_stream_while_it_runs(Config) ->
     Store = store(Config),
@@ -600,10 +699,10 @@ b_in_a_store_of_json(_Config) ->
     Store = erl_esdb_test:start_store(#{codec => json}),
     started(Store, (spec(stream(~"s")))#{backfill => true}),
     append(Store, ~"s", events(1, 5)),
-    {ok, Early} = erl_esdb_store:get_document(Store, {link_progress, ?N}),
+    {ok, Early} = erl_esdb_store:checkpoint(Store, {link, ?N}),
     await(fun() -> length(outputs(Store, ?N)) =:= 5 end),
     ok = erl_esdb_links:stop(Store, ?N),
-    {ok, _} = erl_esdb_store:put_document(Store, {link_progress, ?N}, Early),
+    ok = erl_esdb_store:save_checkpoints(Store, #{{link, ?N} => Early}),
     ok = erl_esdb_links:start(Store, ?N),
     append(Store, ~"s", events(6, 6)),
     await(fun() -> length(outputs(Store, ?N)) >= 6 end),

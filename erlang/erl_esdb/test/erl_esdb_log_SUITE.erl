@@ -27,6 +27,7 @@ all() ->
         a_gap_met_during_a_cut_is_looked_at_again,
         a_stream_cut_during_a_read_is_seen_as_it_was,
         many_appends_stay_small,
+        what_is_remembered_stays_small,
         parts_of_an_append_share_an_index,
         a_tombstone_keeps_the_version,
         metadata_shows_a_part,
@@ -190,7 +191,13 @@ rows_are_found_by_time(_Config) ->
             erl_esdb_chunks:since(Some, Seq, Fetch) =:= hd(Since ++ [none])
         end
     ),
-    erl_esdb_test:property(300, Property).
+    erl_esdb_test:property(300, Property),
+    %% Chunks that begin with the time that one before them begins with.
+    Steps = [6, 1 | lists:duplicate(400, 0)],
+    {Seq, Chunks} = build(rising([{0, 1, 0, 0, 0, Step, 1} || Step <- Steps])),
+    Since = fun(Time) -> erl_esdb_chunks:since(Time, Seq, fun(N) -> map_get(N, Chunks) end) end,
+    ?assertEqual([0, 0, 1], [Row#row.version || Row <- [Since(5), Since(6), Since(7)]]),
+    ?assertEqual(none, Since(8)).
 
 %% Whatever full chunks are removed, in whatever order: the others' rows are found from everywhere.
 gaps_are_passed_over(_Config) ->
@@ -538,8 +545,9 @@ effect({no_metadata, Name}, M) -> maps:remove({metadata, Name}, M);
 effect({live, Indexes}, M) -> maps:merge(M, #{{live, I} => true || I <- Indexes});
 effect({order, Order}, M) -> M#{order => Order};
 effect({dead, Indexes}, M) -> maps:without([{live, I} || I <- Indexes], M);
-effect({checkpoint, Values}, M) ->
-    maps:merge(M, #{{checkpoint, Key} => Value || Key := Value <- Values});
+effect({checkpoint, Saved, Gone}, M) ->
+    M1 = maps:without([{checkpoint, Key} || Key <- Gone], M),
+    maps:merge(M1, #{{checkpoint, Key} => Value || Key := Value <- Saved});
 effect(_, M) -> M.
 
 same_metadata(S, Mirror, Log) ->
@@ -666,6 +674,21 @@ many_appends_stay_small(_Config) ->
     ct:pal("~.2f bytes an append", [Bytes / Count]),
     ?assert(Bytes / Count =< 20).
 
+%% As many ids and appends as are kept by default, and twice as many more: less than 12 MB.
+what_is_remembered_stays_small(_Config) ->
+    {Seen, Recent} = lists:foldl(
+        fun(N, {Seen, Recent}) ->
+            Facts = erl_esdb_recent:facts([N rem 20, 16#FFFFFFFF - N]),
+            Hash = erlang:phash2(N) bsl 27 bor erlang:phash2({N}),
+            {erl_esdb_seen:add(N rem 100, N, [Hash], Seen), erl_esdb_recent:add(1, Facts, Recent)}
+        end,
+        {erl_esdb_seen:new(100_000), erl_esdb_recent:new(100_000)},
+        lists:seq(1, 300_000)
+    ),
+    Bytes = size_of(Seen) + size_of(Recent),
+    ct:pal("~.1f bytes an id, ~.1f an append", [size_of(Seen) / 1.0e5, size_of(Recent) / 1.0e5]),
+    ?assert(Bytes < 12_000_000).
+
 %% Words of the heap, and what lies outside of it, which erts_debug:size/1 does not count.
 size_of(Term) -> erts_debug:flat_size(Term) * erlang:system_info(wordsize) + off_heap(Term).
 
@@ -703,12 +726,21 @@ parts_of_an_append_share_an_index(_Config) ->
     {ok, Effects2, Log2} = erl_esdb_log:apply(9, {delete, <<"c">>}, Log1),
     ?assertEqual([[7]], [Dead || {dead, Dead} <- Effects2]),
     ?assertEqual([], all(Log2)),
+    %% Half of it is noted, of the whole nothing stays.
+    ?assertEqual([true, false], [has_key(7, Sum) || Sum <- [Log1, Log2]]),
     %% One that may not be done holds the others back.
     Refused = [{<<"x">>, -1, <<>>, summary(1)}, {<<"y">>, 3, <<>>, summary(1)}],
     ?assertEqual(
         {{error, {refused, [ok, {wrong_expected_version, 3, -1}]}}, [], Log2},
         erl_esdb_log:apply(10, {append_many, Refused, #{}}, Log2)
     ).
+
+%% Whether there is a map somewhere in the term that has this key.
+has_key(Key, Map) when is_map(Map) ->
+    is_map_key(Key, Map) orelse has_key(Key, maps:values(Map));
+has_key(Key, Tuple) when is_tuple(Tuple) -> has_key(Key, tuple_to_list(Tuple));
+has_key(Key, [Head | Tail]) -> has_key(Key, Head) orelse has_key(Key, Tail);
+has_key(_Key, _) -> false.
 
 all(Log) -> erl_esdb_log:read_log(0, infinity, forward, Log).
 

@@ -328,6 +328,23 @@ b_many_events_make_many_archives(Config) ->
     ),
     ?assertEqual(lists:seq(0, 24), versions(Events)).
 
+%% What metadata hides is removed, and archived before.
+b_what_is_hidden_is_removed(Config) ->
+    fill(Config, 10),
+    ok = erl_esdb_streams:set_metadata(store(Config), ?S, #{max_count => 4}, #{}),
+    ?assertEqual([6, 7, 8, 9], left(Config)),
+    ?assertMatch(
+        {ok, #{deleted_versions := {0, 1}}},
+        dry_run(store(Config), ?S, #{?FREE, keep_versions => 8})
+    ),
+    Backend = backend(#{}),
+    {ok, #{deleted_versions := {0, 5}, archive_keys := [_]}} =
+        archive_and_scavenge(store(Config), ?S, Backend, #{?FREE}),
+    ok = erl_esdb_streams:set_metadata(store(Config), ?S, #{}, #{}),
+    ?assertEqual([6, 7, 8, 9], left(Config)),
+    {ok, All} = erl_esdb_archive:read_through(store(Config), ?S, 0, 99, forward, Backend),
+    ?assertEqual(lists:seq(0, 9), versions(All)).
+
 b_an_archive_that_lost_events_is_noticed(Config) ->
     fill(Config, 10),
     Options = #{before_version => 6, verify => true, ?FREE},

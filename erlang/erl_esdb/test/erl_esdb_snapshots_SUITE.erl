@@ -367,7 +367,7 @@ b_policies_are_checked(Config) ->
 
 b_the_pattern_language(_Config) ->
     Matches = fun(Pattern, Name) ->
-        erl_esdb_stream_pattern:matches(erl_esdb_stream_pattern:compile(Pattern), Name)
+        erl_esdb_pattern:matches(Name, erl_esdb_pattern:compile(Pattern))
     end,
     ?assert(Matches(<<"*">>, <<>>)),
     ?assert(Matches(<<"a*c*e">>, <<"abcde">>)),

@@ -528,6 +528,8 @@ a_str_45_no_more_is_decoded_than_is_asked_for(Config) ->
     [{ok, _} = append(Store, <<"large">>, any, [Large]) || _ <- lists:seq(1, 100)],
     {ok, 0} = append(Store, <<"last">>, any, [event(1, <<"Last">>)]),
     One = fun() -> read_by_event_types(Store, [<<"Counted">>], 1) end,
+    %% The index has caught up by then.
+    {ok, [_]} = One(),
     {{ok, [#event{position = 0}]}, Decoded} = counted({erlang, binary_to_term, 2}, One),
     ?assert(Decoded > 0 andalso Decoded < 10),
     Self = self(),

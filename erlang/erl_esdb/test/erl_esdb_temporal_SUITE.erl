@@ -157,8 +157,11 @@ a_tmp_12_telemetry(Config) ->
     {error, _} = read_until(store(Config), <<"orders-2">>, 1),
     {ok, _} = version_at(store(Config), ?S, 1),
     ok = erl_esdb_test:release(?FUNCTION_NAME),
-    [{?TEMPORAL_READ_UNTIL, M1, T1}, {?TEMPORAL_READ_RANGE, M2, T2}, {?TEMPORAL_READ_UNTIL, M3, _}] =
-        erl_esdb_test:collected(?FUNCTION_NAME),
+    [
+        {?TEMPORAL_READ_UNTIL, M1, T1},
+        {?TEMPORAL_READ_RANGE, M2, T2},
+        {?TEMPORAL_READ_UNTIL, M3, _}
+    ] = erl_esdb_test:collected(?FUNCTION_NAME),
     ?assertMatch(#{event_count := 2, duration := D} when D >= 0, M1),
     ?assertEqual(#{store_id => store(Config), stream_id => ?S, timestamp => 150}, T1),
     ?assertMatch(#{event_count := 3}, M2),

@@ -29,6 +29,10 @@ walk where it would begin again.
 The last argument of every question may be options: `timeout` in milliseconds, for what the index
 still has to do before it can answer, and `consistency`. Other keys are ignored.
 
+Each of the first four questions emits `[erl_esdb, causation, query]` when it was answered, with
+`duration` and `event_count`, `store_id`, `id`, and as `query_type` its name: `causation_effects`,
+`causation_cause`, `causation_chain` or `causation_correlated`.
+
 ## Errors
 
 Every question may answer `{error, R}`, R as in `m:erl_esdb_index`: `{not_indexed, Kind}` where the

@@ -60,7 +60,8 @@ svg(Text, Timeout) ->
         _ -> {error, graphviz_not_found}
     end.
 
-%% In a process of its own: the port goes with it, wherever it waits.
+%% In a process of its own: the port goes with it, wherever it waits. Its answer is its end.
+-dialyzer({nowarn_function, drawn/4}).
 -spec drawn(string(), string(), binary(), timeout()) -> {ok, binary()} | {error, reason()}.
 drawn(Shell, Dot, Text, Timeout) ->
     Args = ["-c", ?SCRIPT, "sh", integer_to_list(byte_size(Text)), Dot, seconds(Timeout)],

@@ -306,7 +306,7 @@ anchor(Store, Keys, {Stream, No, Version}) ->
 no_anchor(Stream, Version, Detail) ->
     {error, violation(storage, Stream, Version + 1, chain_mismatch, #{detail => Detail})}.
 
--spec anchor_bytes(place(), erl_esdb_chain:hash()) -> iodata().
+-spec anchor_bytes(place(), erl_esdb_chain:hash()) -> iolist().
 anchor_bytes(Place, Hash) -> [~"anchor|", bytes({Place, Hash})].
 
 -spec bytes(term()) -> binary().
@@ -466,7 +466,7 @@ check_snapshot(Store, Keys, #snapshot{stream_id = Stream, version = Version} = S
             {error, violation(snapshot, Stream, Version, snapshot_anchor_mismatch, #{})}
     end.
 
--spec snapshot_bytes(snapshot(), erl_esdb_chain:hash()) -> iodata().
+-spec snapshot_bytes(snapshot(), erl_esdb_chain:hash()) -> iolist().
 snapshot_bytes(Snapshot, Anchor) ->
     #snapshot{stream_id = Stream, version = Version, data = Data} = Snapshot,
     #snapshot{metadata = Metadata, timestamp = Time} = Snapshot,

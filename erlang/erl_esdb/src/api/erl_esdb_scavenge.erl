@@ -15,7 +15,8 @@ its version does not change, and the next append goes on from it.
 ## Options
 
 - `before_version`: removes the events before this version; or else
-- `before`: removes the events whose `epoch_us` is earlier than this; nothing where neither is given
+- `before`: removes the events whose `epoch_us` is earlier than this; none for this where neither is
+  given
 - `keep_versions`: the newest so many events stay in any case; default 0
 - `require_snapshot`: whether the stream must have a snapshot; default `true`. Any snapshot will
   do: whether it stands for all that is removed, only the caller can know
@@ -26,7 +27,8 @@ and for `archive_and_scavenge/4`
 - `archive_events`: how many events an archive has at most, default 100,000; more make more archives
 - `verify`: reads each archive and compares it before anything is removed; default `false`
 
-Others are ignored.
+Others are ignored. What the metadata of the stream hides (`erl_esdb_streams:set_metadata/4`) is
+removed in any case, but for what `keep_versions` keeps.
 
 ## Results
 
@@ -115,15 +117,19 @@ Streams that fail are not in the list.
 -spec scavenge_matching(Store :: atom(), Pattern :: binary(), options()) ->
     {ok, [result()]} | {error, term()}.
 scavenge_matching(Store, Pattern, Options) when is_map(Options) ->
-    Compiled = erl_esdb_stream_pattern:compile(Pattern),
+    Compiled = pattern(Pattern),
     maybe
         {ok, _} ?= checked(Options),
         {ok, Streams} ?= erl_esdb_store:streams(Store),
-        Matching = [S || S <- Streams, erl_esdb_stream_pattern:matches(Compiled, S)],
+        Matching = [S || S <- Streams, erl_esdb_pattern:matches(S, Compiled)],
         {ok, [Result || S <- Matching, {ok, Result} <- [scavenge(Store, S, Options)]]}
     end;
 scavenge_matching(_, _, _) ->
     error(badarg).
+
+-spec pattern(binary()) -> erl_esdb_pattern:pattern().
+pattern(Pattern) when is_binary(Pattern) -> erl_esdb_pattern:compile(Pattern);
+pattern(_) -> error(badarg).
 
 -doc """
 Archives the events that `scavenge/3` would remove, and then removes them.
@@ -198,9 +204,10 @@ snapshot(Store, Stream, #{}) ->
 
 -spec span(atom(), binary(), erl_esdb_log:info(), map()) -> {ok, span()} | {error, term()}.
 span(Store, Stream, #{first := First, next := Next}, #{keep_versions := Keep} = Options) ->
-    case cut(Store, Stream, Options) of
-        {ok, Cut} -> {ok, {First, max(First, min(Cut, Next - Keep))}};
-        {error, Reason} -> {error, Reason}
+    maybe
+        {ok, Cut} ?= cut(Store, Stream, Options),
+        {ok, Hidden} ?= erl_esdb_store:scavengeable(Store, Stream),
+        {ok, {First, max(First, min(max(Cut, Hidden), Next - Keep))}}
     end.
 
 -spec cut(atom(), binary(), map()) -> {ok, non_neg_integer()} | {error, term()}.

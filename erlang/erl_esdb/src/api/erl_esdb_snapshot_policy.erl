@@ -70,15 +70,17 @@ get(_, _) ->
 -spec choose([binary()], Stream :: binary()) -> {ok, binary()} | {error, not_found}.
 choose(Patterns, Stream) ->
     Matching = [
-        {-erl_esdb_stream_pattern:weight(Compiled), Pattern}
+        {-weight(Pattern), Pattern}
      || Pattern <- Patterns,
-        Compiled <- [erl_esdb_stream_pattern:compile(Pattern)],
-        erl_esdb_stream_pattern:matches(Compiled, Stream)
+        erl_esdb_pattern:matches(Stream, erl_esdb_pattern:compile(Pattern))
     ],
     case lists:sort(Matching) of
         [{_, Pattern} | _] -> {ok, Pattern};
         [] -> {error, not_found}
     end.
+
+-spec weight(binary()) -> non_neg_integer().
+weight(Pattern) -> byte_size(binary:replace(Pattern, ~"*", ~"", [global])).
 
 -doc false.
 -spec delete(atom(), binary()) -> ok | {error, term()}.
@@ -175,7 +177,7 @@ fold(Store, Stream, From, #{fold := {Module, Function, Args}} = Policy, State) -
             {ok, State, From - 1};
         %% Events were removed while we read.
         {ok, [#event{version = First} | _]} ->
-            continues(Stream, From, First);
+            {error, {events_removed, Stream, From, First}};
         {error, Reason} ->
             {error, Reason}
     end.

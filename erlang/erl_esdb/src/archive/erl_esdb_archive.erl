@@ -74,7 +74,7 @@ archive(Store, Stream, No, {From, Before}, Backend, Options) ->
 -spec collect([event()], name(), map(), collected()) -> {next, collected()} | {error, term()}.
 collect([Event | Events], Name, Options, {Backend, Keys, Waiting, Count, Bytes}) ->
     #{archive_events := MaxCount} = Options,
-    Size = erlang:external_size(Event#event.data),
+    Size = erl_esdb_event_segment:size_of(Event),
     Acc = {Backend, Keys, [Event | Waiting], Count + 1, Bytes + Size},
     case Count + 1 >= MaxCount orelse Bytes + Size >= ?ARCHIVE_BYTES of
         true ->

@@ -202,6 +202,6 @@ unescape_all(Text) ->
     [Plain | Escaped] = binary:split(Text, ~"%", [global]),
     iolist_to_binary([Plain | [unescape_one(Part) || Part <- Escaped]]).
 
--spec unescape_one(binary()) -> iodata().
+-spec unescape_one(binary()) -> iolist().
 unescape_one(<<Hex:2/binary, Rest/binary>>) -> [binary:decode_hex(Hex), Rest];
 unescape_one(_) -> error(badarg).

@@ -149,7 +149,7 @@ train(Folder, Family, Samples, Size) ->
         {ok, {Name, esdb_archive_nif:dictionary(Bytes)}}
     end.
 
--spec samples([event()], integer()) -> iodata().
+-spec samples([event()], integer()) -> iolist().
 samples([#event{data = Data, metadata = Metadata} | Events], Missing) when Missing > 0 ->
     Payloads = [term_to_binary(Term, [{minor_version, 2}]) || Term <- [Data, Metadata]],
     Framed = [[<<(byte_size(Payload)):32>>, Payload] || Payload <- Payloads],

@@ -137,7 +137,7 @@ pack([Events | Rest], Level, Dictionary) ->
 pack([], _Level, _Dictionary) ->
     {ok, []}.
 
--spec file(map(), [binary()]) -> iodata().
+-spec file(map(), [binary()]) -> iolist().
 file(Header, Segments) ->
     {Head, Sum} = erl_esdb_frames:head(archive),
     Frames = [{header, encode(Header)} | [{segment, S} || S <- Segments]] ++ [{'end', <<>>}],

@@ -53,7 +53,7 @@ and those of `m:erl_esdb_streams`.
 -define(MANIFEST, ~"manifest.json").
 -define(FORMAT, 1).
 -define(SEGMENT, #{events => 4096, bytes => 16_777_216}).
-%% Documents, and streams, of a frame.
+%% Streams of a frame.
 -define(GROUP, 500).
 %% No key of a document has more elements.
 -define(LAST_KEY, erlang:make_tuple(1024, [])).
@@ -198,7 +198,7 @@ copy_events(Store, Position, Known, Out) ->
 seen(#event{stream_id = Name, version = Version}, Known) ->
     case ets:lookup(Known, Name) of
         [{_, _, Next}] when Next > Version -> true;
-        [{_, _, _}] -> ets:update_element(Known, Name, {3, Version + 1});
+        [{_, No, _}] -> ets:insert(Known, {Name, No, Version + 1});
         [] -> ets:insert(Known, {Name, unknown, Version + 1})
     end.
 
@@ -366,20 +366,24 @@ manifest(Dir) ->
 
 -spec parsed(binary(), binary()) -> {ok, manifest()} | {error, term()}.
 parsed(Dir, Json) ->
-    try json:decode(Json) of
-        #{~"format" := Format} when is_integer(Format), Format > ?FORMAT ->
-            {error, {unsupported_version, Format}};
-        #{~"files" := #{?EVENTS := Events, ?DOCUMENTS := Documents}} = Manifest ->
-            Files = #{?EVENTS => file_of(Events), ?DOCUMENTS => file_of(Documents)},
-            Keys = [store, position, events, streams, documents, created_at],
-            Found = #{Key => maps:get(atom_to_binary(Key), Manifest) || Key <- Keys},
-            {ok, Found#{files => Files}};
-        _ ->
-            {error, {not_a_backup, Dir}}
+    try
+        checked(json:decode(Json))
     catch
-        %% No JSON, or not all of it.
+        %% No JSON, or not all that is needed.
         error:_ -> {error, {not_a_backup, Dir}}
     end.
+
+-spec checked(map()) -> {ok, manifest()} | {error, {unsupported_version, pos_integer()}}.
+checked(#{~"format" := Format}) when is_integer(Format), Format > ?FORMAT ->
+    {error, {unsupported_version, Format}};
+checked(#{~"format" := ?FORMAT, ~"files" := Files, ~"store" := Store} = Manifest) ->
+    Keys = [position, events, streams, documents, created_at],
+    Numbers = #{Key => number(maps:get(atom_to_binary(Key), Manifest)) || Key <- Keys},
+    Found = #{Name => file_of(maps:get(Name, Files)) || Name <- [?EVENTS, ?DOCUMENTS]},
+    {ok, Numbers#{store => Store, files => Found}}.
+
+-spec number(integer()) -> integer().
+number(Number) when is_integer(Number) -> Number.
 
 -spec file_of(map()) -> map().
 file_of(#{~"bytes" := Bytes, ~"sha256" := Hash}) -> #{bytes => Bytes, sha256 => Hash}.
@@ -478,8 +482,8 @@ belongs(#event{stream_id = Name, version = Version}, Table) ->
 restore_events(Store, Dir, Position, Table) ->
     Other = other(Table),
     Removed = [
-        {Name, First, Begin, Time}
-     || Name := #{first := First, position := Begin, epoch_us := Time} <- Table
+        {Name, First, Begin, time(Entry)}
+     || Name := #{first := First, position := Begin} = Entry <- Table
     ],
     Plan = erl_esdb_restore:plan(Removed, Other),
     Write = fun(Events, Acc) ->
@@ -492,6 +496,12 @@ restore_events(Store, Dir, Position, Table) ->
         ok ?= truncate(Store, [{Name, First} || {Name, First, _, _} <- Removed, First > 0]),
         erl_esdb_store:delete(Store, Other)
     end.
+
+%% Of what fills the place of removed events: no later than the first event that is kept, or where
+%% none is, that of the last one.
+-spec time(entry()) -> integer().
+time(#{position := none, epoch_us := Time}) -> Time;
+time(#{}) -> 0.
 
 %% A name that no stream has.
 -spec other(table()) -> binary().

@@ -23,9 +23,9 @@ An event as a line of JSON, and back.
 | `NAME_etf` | in place of NAME: what is not JSON, as Base64 of the external term format |
 
 **Atoms become strings**: keys, and values other than `true`, `false` and `null`; read again they
-are binaries. All else comes back as it was: what JSON cannot say exactly (binaries that are no UTF-8,
-tuples, keys that are numbers, an atom and a binary of one name as two keys of a map) is `NAME_etf`.
-Whoever writes such lines in another language needs no `_etf`.
+are binaries. All else comes back as it was: what JSON cannot say exactly (binaries that are no
+UTF-8, tuples, keys that are numbers, an atom and a binary of one name as two keys of a map) is
+`NAME_etf`. Whoever writes such lines in another language needs no `_etf`.
 """.
 
 -export([encode/1, decode/2, is_json/1]).
@@ -50,13 +50,13 @@ Whoever writes such lines in another language needs no `_etf`.
 ]).
 
 -doc "The line of an event, with its end.".
--spec encode(event()) -> iodata().
+-spec encode(event()) -> iolist().
 encode(Event) ->
     Map = erl_esdb_event_segment:to_map(Event),
     Fields = [field(Name, maps:get(Name, Map)) || Name <- ?FIELDS, is_map_key(Name, Map)],
     [${, lists:join($,, Fields), "}\n"].
 
--spec field(atom(), term()) -> iodata().
+-spec field(atom(), term()) -> iolist().
 field(Name, Value) ->
     case is_json(Value) of
         true -> [$", atom_to_binary(Name), "\":", json:encode(Value)];

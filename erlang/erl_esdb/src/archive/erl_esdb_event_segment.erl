@@ -12,7 +12,7 @@ segment, because it holds terms such as pids, stands in it as external term unde
 ```
 """.
 
--export([pack/2, unpack/2, split/2, to_map/1, from_map/2, decode/2]).
+-export([pack/2, unpack/2, split/2, size_of/1, to_map/1, from_map/2, decode/2]).
 
 -include("erl_esdb.hrl").
 
@@ -51,6 +51,7 @@ check_sizes([Event | Events]) ->
 check_sizes([]) ->
     ok.
 
+-doc "The bytes of what an event holds, in the external term format.".
 -spec size_of(event()) -> pos_integer().
 size_of(#event{data = Data, metadata = Metadata}) ->
     erlang:external_size(Data) + erlang:external_size(Metadata).

@@ -66,7 +66,7 @@ hexadecimal digits.
     store :: atom(),
     path :: binary(),
     options :: map(),
-    pattern :: erl_esdb_stream_pattern:pattern(),
+    pattern :: erl_esdb_pattern:pattern(),
     pages :: pos_integer() | infinity,
     fd :: file:fd(),
     hash :: crypto:hash_state(),
@@ -147,7 +147,7 @@ export(Store, Path, #{streams := Pattern, max_pages := Pages} = Options, Fd, {Ne
         store = Store,
         path = Path,
         options = Options,
-        pattern = erl_esdb_stream_pattern:compile(Pattern),
+        pattern = erl_esdb_pattern:compile(Pattern),
         pages = Pages,
         fd = Fd,
         hash = crypto:hash_init(sha256),
@@ -200,7 +200,7 @@ run(#export{store = Store, next = From, until = Until} = Export) ->
 -spec page([event()], non_neg_integer(), #export{}) ->
     {next | stop, #export{}} | {error, term()}.
 page(Events, Next, #export{pattern = Pattern, options = #{format := Format}} = Export) ->
-    Wanted = [E || E <- Events, erl_esdb_stream_pattern:matches(Pattern, E#event.stream_id)],
+    Wanted = [E || E <- Events, erl_esdb_pattern:matches(E#event.stream_id, Pattern)],
     maybe
         {ok, Export1} ?= write_events(Format, Wanted, Export),
         Count = Export1#export.events + length(Wanted),

@@ -21,10 +21,14 @@ ok
 
 -type reason() :: {failed_to_create_dir | write_failed, term()}.
 
--doc "The bytes of a file's name.".
+-doc "A file's name as a binary.".
 -spec path(file:filename_all()) -> binary().
 path(Path) when is_binary(Path) -> Path;
-path(Path) -> unicode:characters_to_binary(filename:flatten(Path), file:native_name_encoding()).
+path(Path) -> encoded(unicode:characters_to_binary(filename:flatten(Path))).
+
+-spec encoded(binary() | tuple()) -> binary().
+encoded(Path) when is_binary(Path) -> Path;
+encoded(_) -> error(badarg).
 
 -doc "Writes a file, in place of what is there, and the folders above it where they are missing.".
 -spec write(file:filename_all(), iodata()) -> ok | {error, reason()}.
@@ -33,7 +37,8 @@ write(Path, Content) ->
     maybe
         ok ?= ensure_dir(filename:dirname(Path)),
         ok ?= failed(write_and_sync(Temporary, Content)),
-        rename(Temporary, Path)
+        ok ?= rename(Temporary, Path),
+        ok
     else
         {error, Reason} ->
             _ = file:delete(Temporary, [raw]),

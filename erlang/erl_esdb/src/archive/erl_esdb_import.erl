@@ -34,7 +34,7 @@ before the first event is written.
   `invalid_json`, `{missing | bad_type, Field}`, `{line_too_long, Max}`. The pages before it are
   imported
 - `{checksum_mismatch, Path}`: the file is not what its manifest says
-- `{cursor_mismatch, Path}`: the cursor belongs to another file or store
+- `{cursor_mismatch, Path}`: the cursor belongs to another file or store, or is damaged
 - `{read_failed, R}`, `{write_failed, R}`: R as of `m:file`
 - `{invalid_option, Key, Value}`
 

@@ -65,10 +65,10 @@ stream(Store, Stream, From, Until, Fun, Acc) ->
     end,
     fold({Read, fun(#event{version = Version}) -> Version end}, From, Until, ?FIRST, Fun, Acc).
 
--doc "What is known of a stream: `first` is the first version that is kept.".
+-doc "What is known of a stream: `first` is the first version that is kept, hidden or not.".
 -spec info(Store :: atom(), Stream :: binary()) ->
     {ok, erl_esdb_log:info()} | {error, term()}.
-info(Store, Stream) -> erl_esdb_store:info(Store, Stream).
+info(Store, Stream) -> erl_esdb_store:info(Store, Stream, #{hidden => true}).
 
 -spec fold(source(), non_neg_integer(), non_neg_integer(), pos_integer(), step(Acc), Acc) ->
     {done | stopped, Acc} | {error, term()}.
@@ -100,11 +100,7 @@ step(Events, Next, Fun, Acc, Go) ->
 
 -doc "How many events to read next, when so many were asked for and these were there.".
 -spec next_size(pos_integer(), [event(), ...]) -> pos_integer().
-next_size(Size, Events) ->
-    Bytes = lists:sum([size_of(Event) || Event <- Events]),
+next_size(Size, Events) when is_integer(Size) ->
+    Bytes = lists:sum([erl_esdb_event_segment:size_of(Event) || Event <- Events]),
     Fitting = ?BYTES * length(Events) div max(1, Bytes),
-    max(1, lists:min([Fitting, 2 * Size, ?LARGEST])).
-
--spec size_of(event()) -> pos_integer().
-size_of(#event{data = Data, metadata = Metadata}) ->
-    erlang:external_size(Data) + erlang:external_size(Metadata).
+    max(1, min(Fitting, min(2 * Size, ?LARGEST))).

@@ -40,11 +40,19 @@ save(Store, Key, Value) ->
 -doc "The newest value.".
 -spec get(Store :: atom(), Key :: term()) ->
     {ok, term()} | {error, not_found | erl_esdb_store:failure()}.
-get(Store, Key) -> call(Store, {get, Key}).
+get(Store, Key) ->
+    case call(Store, {get, Key}) of
+        {ok, Value} -> {ok, Value};
+        {error, Reason} -> {error, Reason}
+    end.
 
 -doc "Saves values, or deletes them, before it answers: all or none.".
 -spec put(Store :: atom(), values()) -> ok | {error, erl_esdb_store:failure()}.
-put(Store, Values) -> call(Store, {put, Values}).
+put(Store, Values) ->
+    case call(Store, {put, Values}) of
+        ok -> ok;
+        {error, Reason} -> {error, Reason}
+    end.
 
 -spec call(atom(), term()) -> Answer | {error, erl_esdb_store:failure()} when
     Answer :: ok | {ok, term()} | {error, not_found}.

@@ -97,7 +97,7 @@ init({Store, #subscription{id = Key, type = Type, selector = Selector} = Subscri
     maybe
         {ok, Filter} ?= erl_esdb_filters:compile(Type, Selector),
         {ok, Next} ?= erl_esdb_subscriptions:resume(Store, Subscription),
-        {ok, Feed} ?= erl_esdb_feed:subscribe(Store),
+        {ok, Feed} ?= erl_esdb_feed:subscribe(Store, erl_esdb_filters:stream(Filter)),
         ok = erl_esdb_delivery:put(Store, subscription, Key, self()),
         {ok,
             pumped(
@@ -172,7 +172,7 @@ handle_call(info, _From, #state{competing = Competing, cursor = Cursor} = State)
     Next = erl_esdb_cursor:position(Cursor),
     Info = erl_esdb_competing:info(Competing),
     Floor = erl_esdb_competing:floor(Next, Competing),
-    {reply, {ok, Info#{position => Next, floor => Floor}}, State};
+    {reply, {ok, Info#{position => Next, floor => Floor}}, pumped(State)};
 handle_call(_, _From, State) ->
     {reply, {error, competing}, State}.
 
@@ -245,7 +245,7 @@ kept(park, Event, State) ->
 kept(_, #event{position = Position}, #state{store = Store, key = Key}) ->
     %% It may be one that was parked. A document that is not there costs a look.
     case erl_esdb_store:get_document(Store, {parked, Key, Position}) of
-        {ok, _} -> unpark(Store, Key, [Position]);
+        {ok, _} -> ok = unpark(Store, Key, [Position]);
         {error, not_found} -> ok
     end.
 

@@ -22,10 +22,9 @@ An event that the store refuses as output (too large, after a transformation) en
 
 %% Events that are read, and at most written, at a time.
 -define(PAGE, 100).
-%% Positions passed without an output, after which it is worth a document that they were.
+%% Positions passed without an output, after which it is worth a command that they were.
 -define(WORTH_SAVING, 1000).
-%% Milliseconds until the log is looked at again: at its end; and after the store did not answer.
--define(POLL, 20).
+%% Milliseconds until it is tried again, after the store did not answer.
 -define(RETRY, 200).
 
 -record(state, {
@@ -35,8 +34,15 @@ An event that the store refuses as output (too large, after a transformation) en
     rules :: erl_esdb_link_spec:rules(),
     %% where the link is, and what of it is saved
     progress :: erl_esdb_link_spec:progress() | undefined,
-    saved :: erl_esdb_link_spec:progress() | undefined
+    saved :: erl_esdb_link_spec:progress() | undefined,
+    %% what wakes it; and whether it is to be woken
+    feed :: erl_esdb_feed:feed() | undefined,
+    idle = false :: boolean()
 }).
+
+%% How a page went, and how far the link has come.
+-type outcome() ::
+    {ok | {error, term()} | {failed, term()}, erl_esdb_link_spec:progress()}.
 
 -doc "Starts the process of a link.".
 -spec start_link(Store :: atom(), erl_esdb_link_spec:definition()) -> gen_server:start_ret().
@@ -69,7 +75,7 @@ init({Store, #{name := Name} = Definition}) ->
 -spec handle_continue(resume | page, #state{}) ->
     {noreply, #state{}} | {noreply, #state{}, {continue, page}} | {stop, term(), #state{}}.
 handle_continue(resume, State) -> resumed(resume(State), State);
-handle_continue(page, State) -> paged(page(State)).
+handle_continue(page, State) -> paged(page(State#state{idle = false})).
 
 -doc false.
 -spec handle_call(term(), gen_server:from(), #state{}) -> {reply, term(), #state{}}.
@@ -84,8 +90,14 @@ handle_cast(_, State) -> {noreply, State}.
     {noreply, #state{}}
     | {noreply, #state{}, {continue, resume | page}}
     | {stop, term(), #state{}}.
-handle_info(page, State) -> {noreply, State, {continue, page}};
-handle_info(resume, State) -> {noreply, State, {continue, resume}};
+handle_info(page, State) ->
+    {noreply, State, {continue, page}};
+handle_info(resume, State) ->
+    {noreply, State, {continue, resume}};
+handle_info({erl_esdb_feed, _}, #state{idle = true} = State) ->
+    {noreply, State, {continue, page}};
+handle_info({feed_down, _, process, _, _}, State) ->
+    {noreply, State#state{feed = undefined, idle = false}, {continue, resume}};
 %% A process that a function of the user has linked.
 handle_info({'EXIT', _, Reason}, State) when Reason =/= normal -> {stop, Reason, State};
 handle_info(_, State) -> {noreply, State}.
@@ -118,36 +130,46 @@ paged({more, State}) ->
     %% Through the mailbox, so that a request to end comes before the next page.
     self() ! page,
     {noreply, State};
-paged({idle, State}) ->
-    wake_later(),
+paged({idle, #state{feed = undefined} = State}) ->
+    %% The word that it has ended, and that leads on, is on its way.
     {noreply, State};
+paged({idle, #state{feed = Feed, progress = #{next := Next}} = State}) ->
+    _ = erl_esdb_feed:wait(Feed, Next) =:= ready andalso (self() ! page),
+    {noreply, State#state{idle = true}};
 paged({error, Reason, State}) ->
     retry(Reason, State);
 paged({failed, Reason, State}) ->
     {stop, {shutdown, {failed, Reason}}, State}.
 
-%% The only place that knows how this process learns of new events.
--spec wake_later() -> ok.
-wake_later() ->
-    _ = erlang:send_after(?POLL, self(), page),
-    ok.
-
 %% Where the saved progress says, or behind what was written after it was saved.
 -spec resume(#state{}) -> {ok, #state{}} | {error, term()}.
-resume(#state{store = Store, name = Name, stream = Stream} = State) ->
+resume(#state{store = Store, name = Name, stream = Stream} = Given) ->
     maybe
-        {ok, Saved} ?= erl_esdb_store:get_document(Store, {link_progress, Name}),
+        {ok, State} ?= subscribed(Given),
+        {ok, Saved} ?= erl_esdb_store:checkpoint(Store, {link, Name}),
         {ok, Version} ?= version(Store, Stream),
         %% A stream that was removed begins again.
         Known = min(maps:get(version, Saved), Version),
         {ok, Progress} ?= recover(State, Saved#{version := Known}),
-        save(State#state{progress = Progress, saved = Saved})
+        %% What was removed of the stream by now keeps its version.
+        Reached = max(Version, maps:get(version, Progress)),
+        save(State#state{progress = Progress#{version := Reached}, saved = Saved})
     end.
+
+-spec subscribed(#state{}) -> {ok, #state{}} | {error, term()}.
+subscribed(#state{store = Store, feed = undefined} = State) ->
+    maybe
+        {ok, Feed} ?= erl_esdb_feed:subscribe(Store),
+        _ = monitor(process, erl_esdb_feed:pid(Feed), [{tag, feed_down}]),
+        {ok, State#state{feed = Feed}}
+    end;
+subscribed(State) ->
+    {ok, State}.
 
 -spec recover(#state{}, erl_esdb_link_spec:progress()) ->
     {ok, erl_esdb_link_spec:progress()} | {error, term()}.
 recover(#state{store = Store, stream = Stream} = State, #{version := Version} = Progress) ->
-    case erl_esdb_store:read(Store, Stream, Version + 1, ?PAGE, forward, #{}) of
+    case erl_esdb_store:read(Store, Stream, Version + 1, ?PAGE, forward, #{hidden => true}) of
         {ok, []} -> {ok, Progress};
         {ok, Events} -> recover(State, erl_esdb_link_spec:recovered(Events, Progress));
         {error, {stream_not_found, _}} -> {ok, Progress};
@@ -156,22 +178,26 @@ recover(#state{store = Store, stream = Stream} = State, #{version := Version} = 
 
 -spec page(#state{}) -> {more | idle, #state{}} | {error | failed, term(), #state{}}.
 page(#state{store = Store, progress = #{next := Next} = Progress, rules = Rules} = State) ->
-    case erl_esdb_store:read_log(Store, Next, ?PAGE, forward, #{}) of
-        {ok, []} ->
-            {idle, State};
-        {ok, Events} ->
-            After = (lists:last(Events))#event.position + 1,
-            Outputs = erl_esdb_link_spec:outputs(Events, Rules),
-            written(write(Outputs, Progress, State), After, State);
-        {error, Reason} ->
-            {error, Reason, State}
+    maybe
+        {ok, End} ?= erl_esdb_store:next_position(Store),
+        {ok, Events} ?= erl_esdb_store:read_log(Store, Next, ?PAGE, forward, #{}),
+        Outputs = erl_esdb_link_spec:outputs(Events, Rules),
+        passed(Events, End, write(Outputs, Progress, State), State)
+    else
+        {error, Reason} -> {error, Reason, State}
     end.
 
--spec written(
-    {ok | {error, term()} | {failed, term()}, erl_esdb_link_spec:progress()},
-    non_neg_integer(),
-    #state{}
-) -> {more, #state{}} | {error | failed, term(), #state{}}.
+%% Where there is nothing up to the end, what was there is gone.
+-spec passed([event()], non_neg_integer(), outcome(), #state{}) ->
+    {more | idle, #state{}} | {error | failed, term(), #state{}}.
+passed([], End, _Nothing, #state{progress = #{next := Next} = Progress} = State) ->
+    {idle, State#state{progress = Progress#{next := max(Next, End)}}};
+passed(Events, _End, Outcome, State) ->
+    written(Outcome, (lists:last(Events))#event.position + 1, State).
+
+
+-spec written(outcome(), non_neg_integer(), #state{}) ->
+    {more, #state{}} | {error | failed, term(), #state{}}.
 written({ok, Progress}, After, State) ->
     case save_if_worth(State#state{progress = Progress#{next := After}}) of
         {ok, State1} -> {more, State1};
@@ -182,8 +208,7 @@ written({{Kind, Reason}, Progress}, _After, State) ->
 
 %% What the store refuses is halved until it is clear which event it is: all of them may be too much
 %% together, and two streams may have events of one id, which no append may.
--spec write([new_event()], erl_esdb_link_spec:progress(), #state{}) ->
-    {ok | {error, term()} | {failed, term()}, erl_esdb_link_spec:progress()}.
+-spec write([new_event()], erl_esdb_link_spec:progress(), #state{}) -> outcome().
 write([], Progress, _State) ->
     {ok, Progress};
 write(Outputs, #{version := Version} = Progress, #state{store = Store, stream = Stream} = State) ->
@@ -200,7 +225,7 @@ is_failure(_, _) ->
     false.
 
 -spec refused(boolean(), term(), [new_event()], erl_esdb_link_spec:progress(), #state{}) ->
-    {ok | {error, term()} | {failed, term()}, erl_esdb_link_spec:progress()}.
+    outcome().
 refused(true, Reason, _Outputs, Progress, _State) ->
     {{error, Reason}, Progress};
 refused(false, Reason, [_], Progress, _State) ->
@@ -236,6 +261,6 @@ save(#state{progress = Progress, saved = Progress} = State) ->
     {ok, State};
 save(#state{store = Store, name = Name, progress = Progress} = State) ->
     maybe
-        {ok, _} ?= erl_esdb_store:put_document(Store, {link_progress, Name}, Progress),
+        ok ?= erl_esdb_store:save_checkpoints(Store, #{{link, Name} => Progress}),
         {ok, State#state{saved = Progress}}
     end.

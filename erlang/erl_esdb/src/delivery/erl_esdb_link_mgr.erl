@@ -86,7 +86,7 @@ funs(Store, Name, Id) ->
 -doc "How far a link has come. Asks no process.".
 -spec progress(Store :: atom(), Name :: binary()) ->
     {ok, erl_esdb_link_spec:progress()} | {error, term()}.
-progress(Store, Name) -> erl_esdb_store:get_document(Store, {link_progress, Name}).
+progress(Store, Name) -> erl_esdb_store:checkpoint(Store, {link, Name}).
 
 -doc "The definitions of all links, in the order of their names.".
 -spec definitions(Store :: atom()) -> {ok, [erl_esdb_link_spec:definition()]} | {error, term()}.
@@ -210,8 +210,7 @@ place(Store, Name, Next, Progress) ->
     maybe
         {ok, Version} ?= erl_esdb_link:version(Store, erl_esdb_link_spec:stream(Name)),
         Placed = Progress#{next => Next, version => Version},
-        {ok, _} ?= erl_esdb_store:put_document(Store, {link_progress, Name}, Placed),
-        ok
+        erl_esdb_store:save_checkpoints(Store, #{{link, Name} => Placed})
     end.
 
 -spec delete(binary(), #state{}) -> answer().
@@ -219,7 +218,7 @@ delete(Name, #state{store = Store}) ->
     maybe
         {ok, #{id := Id}} ?= erl_esdb_store:get_document(Store, {link, Name}),
         ok ?= erl_esdb_store:delete_document(Store, {link, Name}),
-        ok ?= erl_esdb_store:delete_document(Store, {link_progress, Name}),
+        ok ?= erl_esdb_store:save_checkpoints(Store, #{{link, Name} => delete}),
         ok = erl_esdb_volatile:delete(Store, {link, Name, Id}),
         {changed, ?LINK_DELETED, Name}
     else

@@ -136,8 +136,7 @@ stream(Name) -> <<?PREFIX, Name/binary>>.
 
 -doc "Whether a stream is written by a link.".
 -spec is_link_stream(binary()) -> boolean().
-is_link_stream(<<?PREFIX, _/binary>>) -> true;
-is_link_stream(_) -> false.
+is_link_stream(Stream) -> erl_esdb_event:are_copies(Stream).
 
 -doc """
 The names of the links through which a link would read what it writes; `none` where it would not.
@@ -173,34 +172,11 @@ rules(#{source := Source} = Definition) ->
 selector(#{type := stream, stream_id := Wanted}) ->
     fun(Stream) -> Stream =:= Wanted end;
 selector(#{type := stream_pattern, pattern := Pattern}) ->
-    Parts = binary:split(Pattern, ~"*", [global]),
-    fun(Stream) -> not is_link_stream(Stream) andalso begins(Parts, Stream) end;
+    Compiled = erl_esdb_pattern:compile(Pattern),
+    Matches = fun(Stream) -> erl_esdb_pattern:matches(Stream, Compiled) end,
+    fun(Stream) -> not is_link_stream(Stream) andalso Matches(Stream) end;
 selector(#{type := all}) ->
     fun(Stream) -> not is_link_stream(Stream) end.
-
-%% `*' is any run of bytes, everything else is itself, `?' too.
--spec begins([binary(), ...], binary()) -> boolean().
-begins([Whole], Stream) ->
-    Whole =:= Stream;
-begins([First | Rest], Stream) ->
-    Size = byte_size(First),
-    case Stream of
-        <<First:Size/binary, Left/binary>> -> goes_on(Rest, Left);
-        _ -> false
-    end.
-
-%% The earliest place of each part leaves the most for those behind it.
--spec goes_on([binary(), ...], binary()) -> boolean().
-goes_on([Last], Left) ->
-    Size = byte_size(Last),
-    byte_size(Left) >= Size andalso binary_part(Left, byte_size(Left), -Size) =:= Last;
-goes_on([<<>> | Rest], Left) ->
-    goes_on(Rest, Left);
-goes_on([Part | Rest], Left) ->
-    case binary:match(Left, Part) of
-        {At, Size} -> goes_on(Rest, binary_part(Left, At + Size, byte_size(Left) - At - Size));
-        nomatch -> false
-    end.
 
 -spec keeper(erl_esdb_callback:classified() | none) -> fun((event()) -> boolean()).
 keeper(none) ->

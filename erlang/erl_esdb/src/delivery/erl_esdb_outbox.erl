@@ -52,7 +52,7 @@ not handled, or where reading has come to when there is none. What counts as han
     sent = queue:new() :: queue:queue(non_neg_integer()),
     count = 0 :: non_neg_integer(),
     %% positions: the last handed over, the one acknowledged, and where reading has come to
-    last = -1 :: integer(),
+    last :: integer(),
     acknowledged :: non_neg_integer() | undefined,
     next :: non_neg_integer()
 }).
@@ -74,6 +74,7 @@ new(Next, Options) ->
         strategy = Strategy,
         ack = maps:get(ack, Options, auto),
         window = maps:get(window, Options, ?WINDOW),
+        last = Next - 1,
         next = Next
     }.
 
@@ -169,7 +170,7 @@ unhandled(#outbox{sent = Sent, queue = Queue, next = Next}) ->
 rewind(#outbox{queue = Queue} = Box) ->
     Floor = floor(Box),
     {ok, _, Empty} = erl_esdb_backpressure:dequeue_all(Queue),
-    Box#outbox{queue = Empty, sent = queue:new(), count = 0, last = -1, next = Floor}.
+    Box#outbox{queue = Empty, sent = queue:new(), count = 0, last = Floor - 1, next = Floor}.
 
 -doc "The subscriber of a queue in mode `pull` wants so many more.".
 -spec demand(non_neg_integer(), outbox()) -> outbox().

@@ -151,20 +151,20 @@ stopped(Pid) ->
 
 -doc "The state as of the last page. Errors: `not_found` where no such projection runs.".
 -spec state(Store :: atom(), Name :: binary()) -> {ok, term()} | {error, not_found}.
-state(Store, Name) -> call(Store, Name, state, infinity).
+state(Store, Name) -> found(call(Store, Name, state, infinity)).
 
 -doc "The table of a projection with `keep => ets`.".
 -spec table(Store :: atom(), Name :: binary()) -> {ok, ets:table()} | {error, not_found}.
 table(Store, Name) ->
     case call(Store, Name, table, infinity) of
         {ok, undefined} -> {error, not_found};
-        Answer -> Answer
+        Answer -> found(Answer)
     end.
 
 -doc "The position up to which all events are in the state.".
 -spec position(Store :: atom(), Name :: binary()) ->
     {ok, non_neg_integer()} | {error, not_found}.
-position(Store, Name) -> call(Store, Name, position, infinity).
+position(Store, Name) -> found(call(Store, Name, position, infinity)).
 
 -doc "How many positions the state is behind the end of the log.".
 -spec lag(Store :: atom(), Name :: binary()) ->
@@ -183,15 +183,24 @@ own writes. Errors: `timeout`, `not_found`.
 -spec await(Store :: atom(), Name :: binary(), Position :: non_neg_integer(), timeout()) ->
     ok | {error, timeout | not_found}.
 await(Store, Name, Position, Timeout) when is_integer(Position), Position >= 0 ->
-    call(Store, Name, {await, Position}, Timeout);
+    done(call(Store, Name, {await, Position}, Timeout));
 await(_, _, _, _) ->
     error(badarg).
 
 -doc "Forgets the state and folds all events again, from the first one on.".
 -spec rebuild(Store :: atom(), Name :: binary()) -> ok | {error, not_found | term()}.
-rebuild(Store, Name) -> call(Store, Name, rebuild, infinity).
+rebuild(Store, Name) -> done(call(Store, Name, rebuild, infinity)).
 
--spec call(atom(), binary(), term(), timeout()) -> ok | {ok, term()} | {error, term()}.
+-spec found({ok, Found} | {error, Reason}) -> {ok, Found} | {error, Reason}.
+found({ok, Found}) -> {ok, Found};
+found({error, Reason}) -> {error, Reason}.
+
+-spec done(ok | {error, Reason}) -> ok | {error, Reason}.
+done(ok) -> ok;
+done({error, Reason}) -> {error, Reason}.
+
+-spec call(atom(), binary(), term(), timeout()) -> Answer | {error, timeout | not_found} when
+    Answer :: ok | {ok, term()} | {error, term()}.
 call(Store, Name, Request, Timeout) ->
     case erl_esdb_delivery:pid(Store, projection, Name) of
         {ok, Pid} ->

@@ -29,7 +29,6 @@ While there is none nothing is read, and nothing is lost.
 -define(LOOK, 10).
 -define(SETTLE, 100).
 -define(AGAIN, 1000).
-%% Messages in the mailbox of a subscriber from which on it gets no more.
 -define(WINDOW, 1000).
 -define(DEAD, 1 bsl 32).
 
@@ -51,6 +50,8 @@ While there is none nothing is read, and nothing is lost.
     %% emitters that the events go through, each stream through one; none with a pool of one
     lanes = [] :: [pid()],
     pool_size :: pos_integer(),
+    %% messages in a mailbox from which on it gets no more
+    window :: pos_integer(),
     saved :: non_neg_integer(),
     %% whether a message is on its way that goes on with reading
     pumping = false :: boolean(),
@@ -72,7 +73,7 @@ init({Store, #subscription{id = Key, type = Type, selector = Selector} = Subscri
     maybe
         {ok, Filter} ?= erl_esdb_filters:compile(Type, Selector),
         {ok, Next} ?= erl_esdb_subscriptions:resume(Store, Subscription),
-        {ok, Feed} ?= erl_esdb_feed:subscribe(Store),
+        {ok, Feed} ?= erl_esdb_feed:subscribe(Store, erl_esdb_filters:stream(Filter)),
         ok = erl_esdb_delivery:put(Store, subscription, Key, self()),
         {ok, pumped(new(Store, Subscription, Filter, Next, Feed))}
     else
@@ -85,6 +86,7 @@ init({Store, #subscription{id = Key, type = Type, selector = Selector} = Subscri
 new(Store, Subscription, Filter, Next, Feed) ->
     #subscription{id = Key, options = Given, pool_size = Size} = Subscription,
     Options = Given#{store_id => Store, subscription_key => Key},
+    _ = monitor(process, ?SCOPE),
     {Group, _} = pg:monitor(?SCOPE, erl_esdb_emitter_group:group_key(Store, Key)),
     Outbox = erl_esdb_outbox:new(Next, Options),
     laned(#state{
@@ -100,6 +102,7 @@ new(Store, Subscription, Filter, Next, Feed) ->
         group = Group,
         handlers = erl_esdb_emitter_group:handlers(Store, Key),
         pool_size = Size,
+        window = maps:get(window, Given, ?WINDOW),
         saved = Next
     }).
 
@@ -132,7 +135,8 @@ laned(State) ->
 -doc false.
 -spec handle_call(term(), gen_server:from(), #state{}) -> {reply, term(), #state{}}.
 handle_call(info, _From, #state{outbox = Outbox} = State) ->
-    {reply, {ok, erl_esdb_outbox:info(Outbox)}, State};
+    %% Who asks again hears of what was written to other streams meanwhile, too.
+    {reply, {ok, erl_esdb_outbox:info(Outbox)}, pumped(State)};
 handle_call({demand, More}, _From, #state{outbox = Outbox} = State) ->
     {reply, ok, pumped(State#state{outbox = erl_esdb_outbox:demand(More, Outbox)})};
 handle_call(_, _From, State) ->
@@ -143,19 +147,28 @@ handle_call(_, _From, State) ->
 handle_cast({acknowledged, Position}, #state{outbox = Outbox} = State) ->
     Outbox1 = erl_esdb_outbox:acknowledged(Position, Outbox),
     {noreply, pumped(saved(State#state{outbox = Outbox1}))};
-handle_cast({attach, Pid}, #state{subscriber = Before, lanes = Lanes} = State) ->
-    ok = left(Before),
+handle_cast({attach, Pid}, #state{lanes = Lanes} = State) ->
+    State1 = left(State),
     lists:foreach(fun(Lane) -> erl_esdb_emitter:update_subscriber(Lane, Pid) end, Lanes),
-    {noreply, pumped(laned(State#state{subscriber = taker(Pid), suspended = false}))};
+    {noreply, pumped(laned(State1#state{subscriber = taker(Pid), suspended = false}))};
 handle_cast(_, State) ->
     {noreply, State}.
 
--spec left(taker()) -> ok.
-left(undefined) ->
-    ok;
-left({_, Ref}) ->
+%% The news that the one before is dead may still be on its way: then it is as if it were here.
+-spec left(#state{}) -> #state{}.
+left(#state{subscriber = undefined} = State) ->
+    State;
+left(#state{subscriber = {Pid, Ref}} = State) ->
     true = demonitor(Ref, [flush]),
-    ok.
+    case is_known_alive(Pid) of
+        true -> State;
+        false -> gone(Ref, State)
+    end.
+
+%% Of a process on another node it is not known: what it has not handled for all we know goes out
+%% again.
+-spec is_known_alive(pid()) -> boolean().
+is_known_alive(Pid) -> not lists:member(backlog(Pid), [unknown, ?DEAD]).
 
 -doc false.
 -spec handle_info(term(), #state{}) -> {noreply, #state{}} | {stop, term(), #state{}}.
@@ -167,6 +180,9 @@ handle_info(look, State) ->
     {noreply, pumped(State#state{timer = undefined})};
 handle_info({Group, Change, _, _}, #state{group = Group} = State) ->
     {noreply, pumped(regrouped(Change, State))};
+handle_info({'DOWN', _, process, {?SCOPE, _}, _}, State) ->
+    %% Who is a member now is only heard by who asks anew.
+    {stop, groups_ended, State};
 handle_info({'DOWN', Ref, process, _, _}, State) ->
     {noreply, pumped(gone(Ref, State))};
 handle_info({'EXIT', Pid, Reason}, #state{lanes = Lanes} = State) ->
@@ -353,11 +369,11 @@ seen([Backlog]) -> Backlog;
 seen(_) -> unknown.
 
 -spec sum([non_neg_integer() | unknown]) -> non_neg_integer() | unknown.
-sum(Backlogs) ->
-    case lists:member(unknown, Backlogs) of
-        true -> unknown;
-        false -> lists:sum(Backlogs)
-    end.
+sum(Backlogs) -> lists:foldl(fun plus/2, 0, Backlogs).
+
+-spec plus(non_neg_integer() | unknown, non_neg_integer() | unknown) -> non_neg_integer() | unknown.
+plus(A, B) when is_integer(A), is_integer(B) -> A + B;
+plus(_, _) -> unknown.
 
 %% One that has died has no room: the news of its end is on the way here. So has one of a time
 %% before this node was started, which is no process to ask about.
@@ -377,7 +393,7 @@ backlog(_) ->
 room(unknown, _State) -> infinity;
 room(_Backlog, #state{options = #{mode := pull}}) -> infinity;
 room(_Backlog, #state{options = #{ack := manual}}) -> infinity;
-room(Backlog, #state{options = Options}) -> max(0, maps:get(window, Options, ?WINDOW) - Backlog).
+room(Backlog, #state{window = Window}) when is_integer(Backlog) -> max(0, Window - Backlog).
 
 -spec hand_over(event | events, pid(), [event()], #state{}) -> ok.
 hand_over(event, Pid, Events, _State) ->
@@ -413,11 +429,12 @@ to_many(Pids, #state{outbox = Outbox} = State) ->
     State#state{outbox = Outbox2, handlers = Left ++ (Pids -- Left)}.
 
 -spec total([{pid(), non_neg_integer() | infinity}]) -> non_neg_integer() | infinity.
-total(Rooms) ->
-    case lists:keymember(infinity, 2, Rooms) of
-        true -> infinity;
-        false -> lists:sum([Room || {_, Room} <- Rooms])
-    end.
+total(Rooms) -> lists:foldl(fun({_, Room}, Sum) -> more(Room, Sum) end, 0, Rooms).
+
+-spec more(non_neg_integer() | infinity, non_neg_integer() | infinity) ->
+    non_neg_integer() | infinity.
+more(A, B) when is_integer(A), is_integer(B) -> A + B;
+more(_, _) -> infinity.
 
 %% In turn; answers whose turn it is next. There is room for all of them.
 -spec deal([event()], [{pid(), pos_integer() | infinity}], [{pid(), pos_integer() | infinity}]) ->

@@ -311,7 +311,7 @@ position or id.
 -spec ack(atom(), binary(), binary() | undefined, non_neg_integer()) -> ok | {error, term()};
          (atom(), binary(), pid(), [erl_esdb_competing:ref()]) -> ok | {error, term()}.
 ack(Store, Key, Pid, Refs) when is_pid(Pid), is_list(Refs) ->
-    call(Store, Key, {settle, Pid, Refs, ack});
+    done(call(Store, Key, {settle, Pid, Refs, ack}));
 ack(Store, Name, Stream, Number) when
     is_binary(Name), is_integer(Number), Number >= 0, is_binary(Stream) orelse Stream =:= undefined
 ->
@@ -328,13 +328,21 @@ ack(_, _, _, _) ->
     ok | {error, term()}.
 acknowledge(Store, Key, #subscription{subscription_name = Name} = S, Stream, Number) ->
     maybe
-        {ok, Position} ?= position(Store, version_of(stream(S), Stream), Number),
+        {ok, Position} ?= acknowledged_position(Store, S, Stream, Number),
         AckKey = erl_esdb_subscriptions_store:acknowledged_key(Key),
         ok ?= erl_esdb_checkpoints:put(Store, #{AckKey => {Number, Position}}),
         ok = pass_on(Store, Key, Position),
         Metadata = #{store_id => Store, subscription_id => Key, subscription_name => Name},
         erl_esdb_telemetry:emit(?SUBSCRIPTION_CHECKPOINT, #{position => Number}, Metadata)
     end.
+
+%% What competing consumers have done, each of them says of each event.
+-spec acknowledged_position(atom(), subscription(), binary() | undefined, non_neg_integer()) ->
+    {ok, non_neg_integer() | undefined} | {error, term()}.
+acknowledged_position(_, #subscription{options = #{consumers := competing}}, _, _) ->
+    {ok, undefined};
+acknowledged_position(Store, Subscription, Stream, Number) ->
+    position(Store, version_of(stream(Subscription), Stream), Number).
 
 -spec version_of({ok, binary()} | any, binary() | undefined) -> {ok, binary()} | any.
 version_of({ok, Stream}, _) -> {ok, Stream};
@@ -386,8 +394,10 @@ pass_on(Store, Key, Position) ->
 
 -doc "Asks for so many more events, of a subscription with `mode => pull`.".
 -spec demand(Store :: atom(), Key :: binary(), non_neg_integer()) -> ok | {error, term()}.
-demand(Store, Key, Count) when is_integer(Count), Count >= 0 -> call(Store, Key, {demand, Count});
-demand(_, _, _) -> error(badarg).
+demand(Store, Key, Count) when is_integer(Count), Count >= 0 ->
+    done(call(Store, Key, {demand, Count}));
+demand(_, _, _) ->
+    error(badarg).
 
 -spec call(atom(), binary(), term()) -> ok | {ok, term()} | {error, term()}.
 call(Store, Key, Request) ->
@@ -399,6 +409,14 @@ call(Store, Key, Request) ->
             exit:_ -> {error, not_found}
         end
     end.
+
+-spec done(ok | {error, Reason}) -> ok | {error, Reason}.
+done(ok) -> ok;
+done({error, Reason}) -> {error, Reason}.
+
+-spec found({ok, Found} | {error, Reason}) -> {ok, Found} | {error, Reason}.
+found({ok, Found}) -> {ok, Found};
+found({error, Reason}) -> {error, Reason}.
 
 -doc "The subscription with this key.".
 -spec get(Store :: atom(), Key :: binary()) -> {ok, subscription()} | {error, not_found | term()}.
@@ -432,7 +450,7 @@ How far a subscription is: `position` up to which the log was read, `floor` it w
 after a crash, and what is held: of `queue` see `erl_esdb_backpressure:info/1`.
 """.
 -spec info(Store :: atom(), Key :: binary()) -> {ok, map()} | {error, not_found | term()}.
-info(Store, Key) -> call(Store, Key, info).
+info(Store, Key) -> found(call(Store, Key, info)).
 
 -doc "Makes a process one that is told of subscriptions: see `m:erl_esdb_tracker_group`.".
 -spec setup_tracking(Store :: atom(), pid()) -> ok.
@@ -453,7 +471,7 @@ had when it ended goes to the others, and counts as an attempt that failed.
     ok | {error, not_found | not_competing | term()}.
 connect(Store, Key, Pid, Options) when is_pid(Pid), is_map(Options) ->
     case maps:get(max_in_flight, Options, 1) of
-        Max when is_integer(Max), Max > 0 -> call(Store, Key, {connect, Pid, Options});
+        Max when is_integer(Max), Max > 0 -> done(call(Store, Key, {connect, Pid, Options}));
         Max -> {error, {invalid_option, max_in_flight, Max}}
     end;
 connect(_, _, _, _) ->
@@ -461,7 +479,7 @@ connect(_, _, _, _) ->
 
 -doc "Ends what `connect/4` began. What the consumer had goes to the others.".
 -spec disconnect(Store :: atom(), Key :: binary(), pid()) -> ok | {error, term()}.
-disconnect(Store, Key, Pid) when is_pid(Pid) -> call(Store, Key, {disconnect, Pid});
+disconnect(Store, Key, Pid) when is_pid(Pid) -> done(call(Store, Key, {disconnect, Pid}));
 disconnect(_, _, _) -> error(badarg).
 
 -doc """
@@ -480,7 +498,7 @@ Errors as of `ack/4`.
 nack(Store, Key, Pid, Refs, How) when
     is_pid(Pid), is_list(Refs), How =:= park orelse How =:= retry orelse How =:= skip
 ->
-    call(Store, Key, {settle, Pid, Refs, How});
+    done(call(Store, Key, {settle, Pid, Refs, How}));
 nack(_, _, _, _, _) ->
     error(badarg).
 
@@ -499,4 +517,4 @@ stays parked until it is acknowledged or skipped.
 """.
 -spec replay_parked(Store :: atom(), Key :: binary()) ->
     {ok, non_neg_integer()} | {error, not_found | not_competing | term()}.
-replay_parked(Store, Key) -> call(Store, Key, replay).
+replay_parked(Store, Key) -> found(call(Store, Key, replay)).

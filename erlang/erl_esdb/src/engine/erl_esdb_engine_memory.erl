@@ -87,16 +87,13 @@ command(#handle{server = Server, waiting = Waiting} = Handle, Command, Timeout) 
     end.
 
 %% One who is killed between counting and sending is counted for ever. So the count is only believed
-%% where it says that there is room, and put right where it says that there is none.
+%% where it says that there is room; otherwise the queue itself is asked, which takes longer.
 -spec is_full(#handle{}) -> boolean().
 is_full(#handle{server = Server, waiting = Waiting, max_queue = Max}) ->
     counters:get(Waiting, 1) >= Max andalso
         case process_info(Server, message_queue_len) of
-            {message_queue_len, Length} ->
-                ok = counters:put(Waiting, 1, Length),
-                Length >= Max;
-            undefined ->
-                false
+            {message_queue_len, Length} -> Length >= Max;
+            undefined -> false
         end.
 
 -spec call(pid(), erl_esdb_log:command(), timeout()) ->
@@ -255,7 +252,7 @@ collect(Name, Prefix, Limit, Streams) ->
 
 -spec less(pos_integer() | infinity) -> non_neg_integer() | infinity.
 less(infinity) -> infinity;
-less(Limit) -> Limit - 1.
+less(Limit) when is_integer(Limit) -> Limit - 1.
 
 -doc false.
 -spec tip(#handle{}, binary(), erl_esdb_engine:options()) ->
@@ -381,7 +378,7 @@ init({Store, Settings}) ->
         documents = table(ordered_set),
         checkpoints = table(set)
     },
-    mirror({order, erl_esdb_chunks:new()}, <<>>, Handle),
+    true = ets:insert(Handle#handle.owners, {order, erl_esdb_chunks:new()}),
     ok = erl_esdb_engine:ready(Store, ?MODULE, {Handle, Settings}),
     {ok, #state{store = Store, handle = Handle, log = erl_esdb_log:new(Settings)}}.
 
@@ -408,14 +405,14 @@ applied(Command, #state{index = Before, log = Log, handle = Handle} = State) ->
     {Reply, Effects, Log1} = erl_esdb_log:apply(Index, Command, Log),
     Body = brought(Command),
     lists:foreach(fun(Effect) -> mirror(Effect, Body, Handle) end, Effects),
-    ok = fed(lists:keyfind(order, 1, Effects), State),
+    lists:foreach(fun(Effect) -> feed(Effect, State) end, Effects),
     {Reply, State#state{index = Index, log = Log1}}.
 
 %% What was appended can be read by now.
--spec fed({order, erl_esdb_chunks:seq()} | false, #state{}) -> ok.
-fed({order, Order}, #state{store = Store}) ->
+-spec feed(erl_esdb_log:effect(), #state{}) -> ok.
+feed({order, Order}, #state{store = Store}) ->
     erl_esdb_feed:committed(Store, erl_esdb_log:log_end(Order));
-fed(false, _State) ->
+feed(_, _State) ->
     ok.
 
 %% Whatever came in the meantime has its turn before the next slice is erased.
@@ -497,9 +494,9 @@ mirror({document, Key, {Version, Index}}, _, #handle{documents = Documents}) ->
     ets:insert(Documents, {Key, Version, Index});
 mirror({no_document, Key}, _, #handle{documents = Documents}) ->
     ets:delete(Documents, Key);
-mirror({checkpoint, Values}, _, #handle{checkpoints = Checkpoints}) ->
-    lists:foreach(fun(Key) -> ets:delete(Checkpoints, Key) end, [K || K := delete <- Values]),
-    ets:insert(Checkpoints, [{K, V} || K := V <- Values, V =/= delete]).
+mirror({checkpoint, Saved, Gone}, _, #handle{checkpoints = Checkpoints}) ->
+    lists:foreach(fun(Key) -> ets:delete(Checkpoints, Key) end, Gone),
+    ets:insert(Checkpoints, maps:to_list(Saved)).
 
 -spec forget(erl_esdb_log:index(), ets:table()) -> ok.
 forget(Index, Bodies) ->

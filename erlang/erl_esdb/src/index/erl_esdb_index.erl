@@ -52,6 +52,9 @@ Arguments of a wrong shape are `error(badarg)`.
 
 %% Pages that are indexed between two messages, at most.
 -define(PAGES, 8).
+%% Milliseconds from the word of the feed until its events are indexed. Who asks earlier does not
+%% wait for that, and all that is written in between is one piece of work.
+-define(PAUSE, 50).
 %% Milliseconds after which an index that nobody asks and nobody wakes looks for itself.
 -define(TICK, 1000).
 %% Positions that are read at a time during a look-up.
@@ -96,6 +99,10 @@ Arguments of a wrong shape are `error(badarg)`.
     runs = erl_esdb_runs:new() :: erl_esdb_runs:runs(),
     %% who waits until a position is reached
     waiting = [] :: [{erl_esdb_runs:position(), gen_server:from()}],
+    %% what tells that the log has grown, once it is there
+    feed = none :: none | erl_esdb_feed:feed(),
+    %% whether it has, and the pause after its word is not over
+    pausing = false :: boolean(),
     %% whether a message is on its way that goes on with indexing
     stepping = false :: boolean(),
     %% the process that merges runs, and who waits for it
@@ -168,7 +175,8 @@ look(#view{store = Store, log = Log, runs = Runs}, Keys, Mode, Options) ->
     Positions = erl_esdb_index_positions:new(Mode, Direction, Cursors),
     Wanted = wanted(Unique, Mode),
     Read = fun(Found) -> read(Log, Found, Direction, Wanted) end,
-    case collect(Positions, maps:get(limit, Options, infinity), Read, []) of
+    Limit = maps:get(limit, Options, infinity),
+    case collect(Positions, Limit, min(Limit, ?PORTION), Read, []) of
         {ok, Events} -> {ok, Events};
         {error, Failure} -> {error, named(Store, Failure)}
     end.
@@ -179,6 +187,8 @@ window(Options) -> {maps:get(from, Options, 0), forward}.
 
 %% A position is one of the keys' only when its event says so.
 -spec wanted([key()], any | all) -> fun((event()) -> boolean()).
+wanted([{Kind, _} = Key], _Mode) ->
+    fun(Event) -> lists:member(Key, erl_esdb_index_keys:keys(Event, [Kind])) end;
 wanted(Keys, Mode) ->
     Set = maps:from_keys(Keys, []),
     Kinds = lists:usort([Kind || {Kind, _} <- Keys]),
@@ -201,23 +211,27 @@ read(Log, Positions, backward, Wanted) ->
         {ok, lists:reverse(Events)}
     end.
 
--spec collect(Positions, erl_esdb_store:count(), Read, [[event()]]) ->
+%% As many positions at a time as events are wanted; twice as many each time that this was not
+%% enough: then what is found there was removed, and there may be much of it.
+-spec collect(Positions, erl_esdb_store:count(), non_neg_integer(), Read, [[event()]]) ->
     {ok, [event()]} | {error, term()}
 when
     Positions :: erl_esdb_index_positions:positions() | done,
     Read :: fun(([non_neg_integer()]) -> {ok, [event()]} | {error, term()}).
-collect(Positions, Left, _Read, Found) when Positions =:= done; Left =:= 0 ->
+collect(Positions, Left, _Portion, _Read, Found) when Positions =:= done; Left =:= 0 ->
     {ok, lists:append(lists:reverse(Found))};
-collect(Positions, Left, Read, Found) ->
-    {Taken, Rest} = erl_esdb_index_positions:take(min(Left, ?PORTION), Positions),
+collect(Positions, Left, Portion, Read, Found) ->
+    {Taken, Rest} = erl_esdb_index_positions:take(Portion, Positions),
     maybe
         {ok, Events} ?= Read(Taken),
-        collect(Rest, less(Left, length(Events)), Read, [Events | Found])
+        Kept = lists:sublist(Events, min(Left, Portion)),
+        Left1 = less(Left, length(Kept)),
+        collect(Rest, Left1, min(2 * Portion, ?PORTION), Read, [Kept | Found])
     end.
 
 -spec less(erl_esdb_store:count(), non_neg_integer()) -> erl_esdb_store:count().
 less(infinity, _) -> infinity;
-less(Left, Found) -> Left - Found.
+less(Left, Found) when is_integer(Left), is_integer(Found) -> Left - Found.
 
 %% What the index has when it has reached a position. Who asks for no kinds needs none.
 -spec reached(atom(), [kind()], non_neg_integer(), timeout()) ->
@@ -386,6 +400,12 @@ handle_cast(_, State) -> {noreply, State, ?TICK}.
     {noreply, #state{}, timeout()} | {stop, term(), #state{}}.
 handle_info(timeout, State) ->
     {noreply, step_later(State), ?TICK};
+handle_info({erl_esdb_feed, _}, State) ->
+    {noreply, pause(State), ?TICK};
+handle_info(follow, State) ->
+    {noreply, step_later(State#state{pausing = false}), ?TICK};
+handle_info({'DOWN', _, process, _, _}, State) ->
+    {noreply, State#state{feed = none}, ?TICK};
 handle_info(step, State) ->
     {noreply, merge_later(step(State#state{stepping = false})), ?TICK};
 handle_info({merged, Merger, Run}, #state{merger = {Merger, Waiting}} = State) ->
@@ -419,7 +439,7 @@ step(#state{store = Store, runs = Runs} = State) ->
     maybe
         {ok, Log, Next} ?= log(Store),
         {ok, Reached, Entries} ?= gather(Log, erl_esdb_runs:next_position(Runs), Next, State),
-        stepped(Next, State#state{runs = erl_esdb_runs:add(Entries, Reached, Runs)})
+        stepped(Next, State#state{runs = erl_esdb_runs:add(lists:reverse(Entries), Reached, Runs)})
     else
         {error, Failure} -> answered({error, Failure}, State)
     end.
@@ -435,6 +455,7 @@ log(Store) ->
         {ok, #{engine => Engine, handle => Handle, options => #{hidden => true}}, Next}
     end.
 
+%% The entries of the next pages, the last first.
 -spec gather(erl_esdb_index_reader:log(), non_neg_integer(), non_neg_integer(), #state{}) ->
     {ok, non_neg_integer(), [erl_esdb_runs:entry()]} | {error, erl_esdb_engine:failure()}.
 gather(Log, From, Next, #state{store = Store, kinds = Kinds}) ->
@@ -470,8 +491,31 @@ stepped(Next, #state{runs = Runs} = State) ->
     State1 = answered(ok, publish(State)),
     case erl_esdb_runs:next_position(Runs) < Next of
         true -> step_later(State1);
-        false -> State1
+        false -> listen(State1)
     end.
+
+%% Without a feed the next look is that of the tick.
+-spec listen(#state{}) -> #state{}.
+listen(#state{feed = none, store = Store} = State) ->
+    case erl_esdb_feed:subscribe(Store) of
+        {ok, Feed} ->
+            _ = monitor(process, erl_esdb_feed:pid(Feed)),
+            listen(State#state{feed = Feed});
+        {error, _} ->
+            State
+    end;
+listen(#state{feed = Feed, runs = Runs} = State) ->
+    case erl_esdb_feed:wait(Feed, erl_esdb_runs:next_position(Runs)) of
+        ready -> pause(State);
+        wait -> State
+    end.
+
+-spec pause(#state{}) -> #state{}.
+pause(#state{pausing = false} = State) ->
+    _ = erlang:send_after(?PAUSE, self(), follow),
+    State#state{pausing = true};
+pause(State) ->
+    State.
 
 %% Those who wait for more go on waiting; an error is for all of them.
 -spec answered(ok | {error, erl_esdb_engine:failure()}, #state{}) -> #state{}.

@@ -75,4 +75,4 @@ number(correlation) -> 5.
 
 -doc "A number for these kinds, a bit each: runs that are brought back must have the same.".
 -spec label([kind()]) -> byte().
-label(Kinds) -> lists:sum([1 bsl number(Kind) || Kind <- lists:usort(Kinds)]).
+label(Kinds) -> lists:foldl(fun(Kind, Bits) -> Bits bor (1 bsl number(Kind)) end, 0, Kinds).

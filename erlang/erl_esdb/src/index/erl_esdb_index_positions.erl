@@ -18,14 +18,18 @@ the keys, or all. Pure, and lazy: what is not taken is not searched.
 -type cursor() :: erl_esdb_runs:cursor().
 -type position() :: erl_esdb_runs:position().
 
-%% For `any' a heap of what comes next from each cursor, by its position in the given direction
-%% and, so that equal ones differ, its number. For `all' the cursors, none of which has ended.
+%% Most questions have one key. For `any' a heap of what comes next from each cursor, by its
+%% position in the given direction and, so that equal ones differ, its number. For `all' the
+%% cursors, none of which has ended.
 -opaque positions() ::
-    {any, direction(), gb_sets:set({Rank :: integer(), pos_integer(), cursor()})}
+    {one, cursor()}
+    | {any, direction(), gb_sets:set({Rank :: integer(), pos_integer(), cursor()})}
     | {all, direction(), [cursor()]}.
 
 -doc "The positions that any of the cursors gives, or all do. No cursors give none.".
 -spec new(mode(), direction(), [cursor()]) -> positions().
+new(_Mode, _Direction, [Cursor]) ->
+    {one, Cursor};
 new(all, Direction, Cursors) ->
     {all, Direction, Cursors};
 new(any, Direction, Cursors) ->
@@ -56,6 +60,11 @@ take(Count, Positions, Taken) ->
     end.
 
 -spec next(positions()) -> {position(), positions()} | done.
+next({one, Cursor}) ->
+    case erl_esdb_runs:next(Cursor) of
+        {Position, Cursor1} -> {Position, {one, Cursor1}};
+        none -> done
+    end;
 next({any, Direction, Heads}) ->
     case gb_sets:is_empty(Heads) of
         true -> done;

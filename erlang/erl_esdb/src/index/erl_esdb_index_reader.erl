@@ -29,8 +29,8 @@ many events only those that are wanted are made.
 -type corrupt() :: {corrupt_events, Stream :: binary(), Version :: non_neg_integer()}.
 
 -doc """
-Maps a fun over the next events from a position on. Answers the position after them, or `last` where
-there are none, and the stretches that are damaged, whose events are left out.
+Maps a fun over the next events from a position on, and answers what it gave, the last first; the
+position after them, or `last` where there are none; and what is damaged, whose events are left out.
 """.
 -spec page(log(), From :: position(), fun((event()) -> [Result])) ->
     {ok, [Result], position() | last, [corrupt()]} | {error, erl_esdb_engine:failure()}.
@@ -182,7 +182,9 @@ set(Piece, {At, Bits}) ->
     {Before, <<Bits/bitstring, 0:(From - At), -1:(Before - From)>>}.
 
 -spec piece_begin(piece()) -> position().
-piece_begin({_, {#row{position = Position, version = Version}, From, _}, _}) ->
+piece_begin({_, {#row{position = Position, version = Version}, From, _}, _}) when
+    is_integer(Position), is_integer(Version), is_integer(From)
+->
     Position + From - Version.
 
 -spec piece_end(piece()) -> position().

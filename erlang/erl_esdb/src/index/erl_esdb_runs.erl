@@ -93,11 +93,11 @@ next_position(#runs{next = Next}) -> Next.
 
 -doc "How many entries there are.".
 -spec size(runs()) -> non_neg_integer().
-size(#runs{list = List}) -> lists:sum([Run#run.size || Run <- List]).
+size(Runs) -> bytes(Runs) div ?ENTRY.
 
 -doc "How many bytes the entries take.".
 -spec bytes(runs()) -> non_neg_integer().
-bytes(Runs) -> ?ENTRY * size(Runs).
+bytes(#runs{list = List}) -> iolist_size([Run#run.entries || Run <- List]).
 
 -doc "How many runs there are.".
 -spec count(runs()) -> non_neg_integer().
@@ -106,13 +106,15 @@ count(#runs{list = List}) -> length(List).
 %% ---- growing
 
 -doc """
-Adds the entries of the positions from `next_position/1` to before `Next`, in any order.
+Adds the entries of the positions from `next_position/1` to before `Next`; their positions rise.
 """.
 -spec add([entry()], Next :: position(), runs()) -> runs().
 add([], Next, #runs{next = From} = Runs) when Next >= From ->
     Runs#runs{next = Next};
 add(Entries, Next, #runs{next = From, list = List} = Runs) when Next > From ->
-    Packed = <<<<Hash:56, Position:56>> || {Hash, Position} <- lists:sort(Entries)>>,
+    %% Stable, and half the work of comparing whole entries.
+    Sorted = lists:keysort(1, Entries),
+    Packed = <<<<Hash:56, Position:56>> || {Hash, Position} <- Sorted>>,
     Run = run(From, Next, Packed),
     settle(Runs#runs{next = Next, list = [Run | List]}).
 

@@ -184,7 +184,7 @@ code_of(Id, {_, Keys}, Bytes) when is_map_key(Id, Keys) ->
 code_of(_, _, _) ->
     unknown_key.
 
--spec event_bytes(event()) -> iodata().
+-spec event_bytes(event()) -> iolist().
 event_bytes(Event) -> [~"evt|", bytes(Event)].
 
 %% A tuple of its own, so that a field that the record gets one day does not change what was signed.

@@ -7,9 +7,9 @@ A body is `{Id, Type, Data, Metadata}`, with a map of what differs from the usua
 where something does. Bodies are stored, so their form is part of the format on disk.
 """.
 
--export([bodies/1, event/4, id/1, type/1, tags/1]).
+-export([bodies/1, event/4, id/1, type/1, tags/1, are_copies/1]).
 -export([unsigned/4, signed/2]).
--export([given/1, hashes/2, facts/1, type_hash/1, tag_hash/1]).
+-export([given/1, hashes/3, facts/1, type_hash/1, tag_hash/1]).
 -export_type([body/0, invalid/0]).
 
 -include("erl_esdb.hrl").
@@ -24,8 +24,6 @@ where something does. Bodies are stored, so their form is part of the format on 
     | {duplicate_event_ids, [binary()]}.
 
 -define(RANDOM, 16).
-%% An append with more events is recognised as a whole only: each hash takes room in the machine.
--define(EACH, 1000).
 %% So that a type, a tag and all ids together have other hashes than an id of the same bytes.
 -define(TYPE_SEED, 1).
 -define(TAG_SEED, 2).
@@ -141,6 +139,11 @@ id(Body) -> element(1, Body).
 -spec type(body()) -> binary().
 type(Body) -> element(2, Body).
 
+-doc "Whether the events of this stream are copies of others, which a link has made.".
+-spec are_copies(Stream :: binary()) -> boolean().
+are_copies(<<"$link:", _/binary>>) -> true;
+are_copies(_) -> false.
+
 -doc "The tags of a body.".
 -spec tags(body()) -> [binary()].
 tags({_, _, _, _, #{tags := Tags}}) -> Tags;
@@ -151,22 +154,21 @@ tags(_) -> [].
 given(Events) -> [Id || Event <- Events, Id <- [given_id(Event)], Id =/= <<>>].
 
 -spec given_id(new_event() | event()) -> binary().
-given_id(#event{event_id = undefined}) -> <<>>;
-given_id(#event{event_id = Id}) -> Id;
+given_id(#event{} = Event) -> given_id(from_record(Event));
 given_id(#{event_id := Id}) -> Id;
 given_id(#{}) -> <<>>.
 
 -doc """
 The hashes by which the machine recognises an append: one of each id that the caller gave, and one
-of all ids unless these are all. More than 1,000 events are recognised as a whole only.
+of all ids unless these are all. Or only the latter: each hash takes room and time in the machine.
 """.
--spec hashes(Given :: [binary()], [body()]) -> [erl_esdb_seen:hash()].
-hashes(Given, Bodies) when length(Given) =:= length(Bodies), length(Given) =< ?EACH ->
+-spec hashes(Given :: [binary()], [body()], each | whole) -> [erl_esdb_seen:hash()].
+hashes(_Given, Bodies, whole) ->
+    [hash_of_all(Bodies)];
+hashes(Given, Bodies, each) when length(Given) =:= length(Bodies) ->
     [hash(Id) || Id <- Given];
-hashes(Given, Bodies) when length(Given) =< ?EACH ->
-    [hash_of_all(Bodies) | [hash(Id) || Id <- Given]];
-hashes(_Given, Bodies) ->
-    [hash_of_all(Bodies)].
+hashes(Given, Bodies, each) ->
+    [hash_of_all(Bodies) | [hash(Id) || Id <- Given]].
 
 -spec hash(binary()) -> erl_esdb_seen:hash().
 hash(Id) -> esdb_hash_nif:xxhash3(Id) bsr 5.
@@ -220,7 +222,8 @@ unsigned(Stream, Version, Time, Body) ->
     event(Stream, #row{version = Version, epoch_us = Time}, Version, Body).
 
 -doc "The body with what an event was signed with.".
--spec signed(body(), event()) -> body().
+-spec signed(body(), event()) ->
+    {Id :: binary(), Type :: binary(), data(), Metadata :: map(), Unusual :: map()}.
 signed(Body, #event{prev_event_hash = Name, mac = Code}) ->
     {Id, Type, Data, Metadata, Unusual} = whole(Body),
     {Id, Type, Data, Metadata, Unusual#{prev_event_hash => Name, mac => Code}}.

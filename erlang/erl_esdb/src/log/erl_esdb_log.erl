@@ -192,7 +192,7 @@ versions of appends that have other ids.
     | {no_chunk, chunk_key()}
     | {document, document_key(), {pos_integer(), index()}}
     | {no_document, document_key()}
-    | {checkpoint, checkpoints()}.
+    | {checkpoint, Saved :: checkpoints(), Gone :: [Key :: term()]}.
 -doc "A row and which of its versions are meant.".
 -type span() :: {#row{}, From :: non_neg_integer(), To :: non_neg_integer()}.
 -doc """
@@ -726,8 +726,10 @@ keep_metadata(Stream, Metadata, #log{metadata = All} = Log) ->
 checkpoints(Values, #log{checkpoints = Before} = Log) ->
     Changed = maps:filter(fun(K, V) -> maps:get(K, Before, delete) =/= V end, Values),
     Gone = [Key || Key := delete <- Changed],
-    After = maps:without(Gone, maps:merge(Before, Changed)),
-    {ok, [{checkpoint, Changed} || map_size(Changed) > 0], Log#log{checkpoints = After}}.
+    Saved = maps:without(Gone, Changed),
+    After = maps:merge(maps:without(Gone, Before), Saved),
+    Effects = [{checkpoint, Saved, Gone} || map_size(Changed) > 0],
+    {ok, Effects, Log#log{checkpoints = After}}.
 
 -doc "What is kept under a key of a checkpoint.".
 -spec checkpoint(Key :: term(), state()) -> {ok, term()} | {error, not_found}.
@@ -769,7 +771,7 @@ read_log(From, Count, Direction, #log{order = Order, names = Names, streams = St
     end,
     log_rows(Order, From, Count, Direction, Owner, fetch(0, Log)).
 
--spec owner(binary(), non_neg_integer()) -> owner().
+-spec owner(binary(), First) -> {binary(), First, First} when First :: non_neg_integer().
 owner(Name, First) -> {Name, First, First}.
 
 -doc "What is known of a stream.".

@@ -1,0 +1,557 @@
+-module(erl_esdb_archive_SUITE).
+-moduledoc "Archives: keys, files, and streams that go on into them, row by row of the checklist.".
+
+-compile([export_all, nowarn_export_all]).
+
+-include_lib("stdlib/include/assert.hrl").
+-include_lib("proper/include/proper.hrl").
+-include("../include/erl_esdb.hrl").
+
+-import(erl_esdb_archive_backend, [make_key/4, make_key/5, parse_key/1]).
+-import(erl_esdb_test, [versions/1, events/1]).
+
+-define(FILE_BACKEND, erl_esdb_archive_file).
+-define(S, <<"orders-1">>).
+-define(KEY, <<"my_store/orders-123/0-99.archive">>).
+
+suite() -> [{timetrap, {minutes, 3}}].
+
+all() ->
+    Functions = [atom_to_list(F) || {F, 1} <- ?MODULE:module_info(exports)],
+    [list_to_atom(F) || F <- Functions, [C, $_ | _] <- [F], lists:member(C, "abt")].
+
+init_per_testcase(Case, Config) ->
+    Dir = filename:join(proplists:get_value(priv_dir, Config), atom_to_list(Case)),
+    [{dir, Dir}, {store, erl_esdb_test:start_store(#{engine => memory})} | Config].
+
+end_per_testcase(_Case, Config) ->
+    _ = erl_esdb:stop_store(store(Config)),
+    ok.
+
+store(Config) -> proplists:get_value(store, Config).
+
+dir(Config) -> proplists:get_value(dir, Config).
+
+files(Config) -> files(Config, #{}).
+
+files(Config, Options) ->
+    {ok, State} = ?FILE_BACKEND:init(Options#{base_dir => dir(Config)}),
+    State.
+
+%% Recorded events of a stream.
+recorded(Config, Stream, New) ->
+    {ok, _} = erl_esdb_streams:append(store(Config), Stream, any, New),
+    {ok, Events} = erl_esdb_streams:read(store(Config), Stream, 0, infinity, forward),
+    Events.
+
+paths(Config, Wildcard) ->
+    filelib:wildcard(filename:join([dir(Config), "**", Wildcard])).
+
+%% ---- keys
+
+a_arc_01_make_key(_Config) ->
+    ?assertEqual(?KEY, make_key(my_store, <<"orders-123">>, 0, 99)).
+
+a_arc_02_parse_key(_Config) ->
+    ?assertEqual(
+        {ok, #{
+            store_id => my_store, stream_id => <<"orders-123">>, from_version => 0, to_version => 99
+        }},
+        parse_key(?KEY)
+    ),
+    Part = ?LET(Text, list(oneof([$a, $7, $B])), list_to_binary(Text)),
+    Property = ?FORALL(
+        {Stream, From, Count, Incarnation},
+        {oneof([erl_esdb_data_gen:stream(), binary()]), non_neg_integer(), non_neg_integer(), Part},
+        begin
+            Parsed = #{
+                store_id => my_store,
+                stream_id => Stream,
+                from_version => From,
+                to_version => From + Count
+            },
+            {ok, Parsed} =:= parse_key(make_key(my_store, Stream, From, From + Count)) andalso
+                (Incarnation =:= <<>> orelse
+                    {ok, Parsed#{incarnation => Incarnation}} =:=
+                        parse_key(make_key(my_store, Stream, From, From + Count, Incarnation)))
+        end
+    ),
+    erl_esdb_test:property(300, Property).
+
+a_arc_03_invalid_keys(_Config) ->
+    Invalid = [
+        <<>>,
+        <<"my_store">>,
+        <<"my_store/0-99.archive">>,
+        <<"my_store/orders/1/0-99.archive">>,
+        <<"my_store/orders/0-99">>,
+        <<"my_store/orders/0-99.zip">>,
+        <<"my_store/orders/0-x.archive">>,
+        <<"my_store/orders/a-9.archive">>,
+        <<"my_store/orders/-1-9.archive">>,
+        <<"my_store/orders/00-9.archive">>,
+        <<"my_store/orders/+0-9.archive">>,
+        <<"my_store/orders/0.archive">>,
+        <<"my_store/orders/0-9..archive">>,
+        <<"my_store/orders/0-9.a-b.archive">>,
+        <<"my_store/orders/0-9.a.b.archive">>,
+        <<"my_store/../0-9.archive">>,
+        <<"../orders/0-9.archive">>,
+        <<"my_store/%2e/0-9.archive">>,
+        <<"my_store/%6F/0-9.archive">>,
+        <<"my_store/%/0-9.archive">>,
+        <<"my_store/a b/0-9.archive">>,
+        <<"my_store/orders/0-9.archive/">>,
+        <<"/my_store/orders/0-9.archive">>,
+        <<"no_atom_of_this_node_1/orders/0-9.archive">>,
+        my_key,
+        "my_store/orders-123/0-99.archive"
+    ],
+    [?assertEqual({Key, {error, invalid_key}}, {Key, parse_key(Key)}) || Key <- Invalid],
+    ?assertError(badarg, make_key(my_store, <<"s">>, -1, 2)),
+    ?assertError(badarg, make_key(my_store, <<"s">>, 0, 2, <<"../..">>)),
+    ?assertError(badarg, make_key(my_store, <<"s">>, 0, 2, <<>>)).
+
+a_arc_14_the_behaviour(_Config) ->
+    ?assertEqual(
+        lists:sort([{init, 1}, {archive, 3}, {read, 2}, {list, 3}, {delete, 2}, {exists, 2}]),
+        lists:sort(erl_esdb_archive_backend:behaviour_info(callbacks))
+    ).
+
+%% ---- files
+
+a_arc_04_init(Config) ->
+    Dir = filename:join(dir(Config), "a/b"),
+    ?assertMatch({ok, _}, ?FILE_BACKEND:init(#{base_dir => Dir})),
+    ?assert(filelib:is_dir(Dir)),
+    Binary = list_to_binary(Dir ++ "2"),
+    ?assertMatch({ok, _}, ?FILE_BACKEND:init(#{base_dir => Binary})),
+    ?assert(filelib:is_dir(Binary)).
+
+t_28_base_path(Config) ->
+    {ok, State} = ?FILE_BACKEND:init(#{base_path => dir(Config)}),
+    {ok, State1} = ?FILE_BACKEND:archive(State, ?KEY, []),
+    ?assertMatch({ok, [], _}, ?FILE_BACKEND:read(State1, ?KEY)),
+    ?assertMatch({ok, [], _}, ?FILE_BACKEND:read(files(Config), ?KEY)).
+
+a_arc_05_missing_and_bad_options(Config) ->
+    ?assertEqual({error, {missing_option, base_dir}}, ?FILE_BACKEND:init(#{})),
+    Bad = [
+        {base_dir, undefined}, {dictionary_size, 1}, {level, 0}, {level, high}, {atoms, some}
+    ],
+    [
+        ?assertEqual(
+            {error, {invalid_option, Key, Value}},
+            ?FILE_BACKEND:init(maps:merge(#{base_dir => dir(Config)}, #{Key => Value}))
+        )
+     || {Key, Value} <- Bad
+    ].
+
+a_arc_06_round_trip(Config) ->
+    Events = recorded(Config, ?S, events(3)),
+    {ok, State} = ?FILE_BACKEND:archive(files(Config), ?KEY, Events),
+    ?assertMatch({ok, Events, _}, ?FILE_BACKEND:read(State, ?KEY)),
+    %% By another one, who knows nothing but the folder.
+    ?assertMatch({ok, Events, _}, ?FILE_BACKEND:read(files(Config), ?KEY)),
+    ?assertEqual([], paths(Config, "*.tmp")).
+
+%% Any events, of any streams, also terms that have no place in a segment.
+b_any_events_round_trip(Config) ->
+    State = files(Config, #{dictionary_size => 256}),
+    Property = ?FORALL(
+        {Stream, New},
+        {erl_esdb_data_gen:stream(), erl_esdb_data_gen:new_events()},
+        begin
+            Name = <<Stream/binary, (integer_to_binary(erlang:unique_integer()))/binary>>,
+            Events = recorded(Config, Name, New),
+            Key = make_key(store(Config), Name, 0, length(Events) - 1),
+            {ok, State1} = ?FILE_BACKEND:archive(State, Key, Events),
+            {ok, Read, _} = ?FILE_BACKEND:read(State1, Key),
+            {ok, Read1, _} = ?FILE_BACKEND:read(State, Key),
+            Events =:= Read andalso Events =:= Read1 andalso
+                {ok, [Key], State} =:= ?FILE_BACKEND:list(State, store(Config), Name)
+        end
+    ),
+    erl_esdb_test:property(30, Property).
+
+b_terms_without_a_place_in_a_segment(Config) ->
+    New = [
+        #{event_type => <<"t">>, data => Data}
+     || Data <- [#{pid => self()}, #{}, #{f => fun lists:map/2, r => make_ref()}]
+    ],
+    Events = recorded(Config, ?S, New),
+    {ok, State} = ?FILE_BACKEND:archive(files(Config), ?KEY, Events),
+    ?assertMatch({ok, Events, _}, ?FILE_BACKEND:read(State, ?KEY)).
+
+b_an_archive_of_many_segments(Config) ->
+    Large = #{event_type => <<"t">>, data => binary:copy(<<0>>, 10_000_000)},
+    Events = recorded(Config, ?S, events(9000)) ++ recorded(Config, <<"large">>, [Large, Large]),
+    {ok, State} = ?FILE_BACKEND:archive(files(Config), ?KEY, Events),
+    {ok, Read, _} = ?FILE_BACKEND:read(State, ?KEY),
+    ?assert(Events =:= Read).
+
+a_arc_07_an_absent_archive(Config) ->
+    ?assertEqual({error, {archive_not_found, ?KEY}}, ?FILE_BACKEND:read(files(Config), ?KEY)).
+
+a_arc_08_a_corrupt_archive(Config) ->
+    Events = recorded(Config, ?S, events(50)),
+    {ok, State} = ?FILE_BACKEND:archive(files(Config), ?KEY, Events),
+    [Path] = paths(Config, "*.archive"),
+    {ok, Good} = file:read_file(Path),
+    Corrupt = {error, {corrupted_archive, ?KEY}},
+    Property = ?FORALL({At, Bit}, {range(0, byte_size(Good) - 1), range(0, 7)}, begin
+        <<Head:At/binary, Byte, Tail/binary>> = Good,
+        ok = file:write_file(Path, <<Head/binary, (Byte bxor (1 bsl Bit)), Tail/binary>>),
+        Corrupt =:= ?FILE_BACKEND:read(State, ?KEY)
+    end),
+    erl_esdb_test:property(300, Property),
+    Others = [
+        <<>>,
+        <<"garbage">>,
+        binary_part(Good, 0, byte_size(Good) - 1),
+        binary_part(Good, 0, 4),
+        <<Good/binary, 0>>,
+        <<Good/binary, Good/binary>>
+    ],
+    [
+        begin
+            ok = file:write_file(Path, Other),
+            ?assertEqual(Corrupt, ?FILE_BACKEND:read(State, ?KEY))
+        end
+     || Other <- Others
+    ],
+    %% It is replaced when it is archived again.
+    {ok, State1} = ?FILE_BACKEND:archive(State, ?KEY, Events),
+    ?assertMatch({ok, Events, _}, ?FILE_BACKEND:read(State1, ?KEY)).
+
+b_an_archive_under_another_name_is_corrupt(Config) ->
+    Events = recorded(Config, ?S, events(5)),
+    {ok, State} = ?FILE_BACKEND:archive(files(Config), ?KEY, Events),
+    [Path] = paths(Config, "*.archive"),
+    ok = file:rename(Path, filename:join(filename:dirname(Path), "100-199.archive")),
+    Key = make_key(my_store, <<"orders-123">>, 100, 199),
+    ?assertEqual({error, {corrupted_archive, Key}}, ?FILE_BACKEND:read(State, Key)).
+
+b_an_archive_is_not_changed(Config) ->
+    [E1, E2] = recorded(Config, ?S, events(2)),
+    {ok, State} = ?FILE_BACKEND:archive(files(Config), ?KEY, [E1]),
+    ?assertMatch({ok, _}, ?FILE_BACKEND:archive(State, ?KEY, [E1])),
+    Refused = ?FILE_BACKEND:archive(State, ?KEY, [E2]),
+    ?assertEqual({error, {archive_exists, ?KEY}}, Refused),
+    ?assertMatch({ok, [E1], _}, ?FILE_BACKEND:read(State, ?KEY)).
+
+a_arc_09_list(Config) ->
+    State = files(Config),
+    ?assertEqual({ok, [], State}, ?FILE_BACKEND:list(State, my_store, <<"orders-123">>)),
+    Keys = [
+        make_key(my_store, <<"orders-123">>, From, To)
+     || {From, To} <- [{0, 9}, {10, 99}, {100, 101}]
+    ],
+    Other = make_key(my_store, <<"orders-1234">>, 0, 9),
+    [{ok, _} = ?FILE_BACKEND:archive(State, Key, []) || Key <- [Other | lists:reverse(Keys)]],
+    %% What is no archive is passed over.
+    Folder = filename:dirname(hd(paths(Config, "0-9.archive"))),
+    ok = file:write_file(filename:join(Folder, "notes.txt"), <<"x">>),
+    ok = file:write_file(filename:join(Folder, "0-9.archive.ab12.tmp"), <<"x">>),
+    ?assertEqual({ok, Keys, State}, ?FILE_BACKEND:list(State, my_store, <<"orders-123">>)),
+    ?assertEqual({ok, [], State}, ?FILE_BACKEND:list(State, my_store, <<"orders">>)),
+    ?assertEqual({ok, [], State}, ?FILE_BACKEND:list(State, other_store, <<"orders-123">>)),
+    ok = file:write_file(filename:join([dir(Config), "my_store", "file"]), <<"x">>),
+    ?assertEqual(
+        {error, {list_failed, enotdir}}, ?FILE_BACKEND:list(State, my_store, <<"file">>)
+    ).
+
+a_arc_10_delete(Config) ->
+    {ok, State} = ?FILE_BACKEND:archive(files(Config), ?KEY, []),
+    {ok, State1} = ?FILE_BACKEND:delete(State, ?KEY),
+    ?assertEqual({error, {archive_not_found, ?KEY}}, ?FILE_BACKEND:read(State1, ?KEY)),
+    ?assertMatch({ok, _}, ?FILE_BACKEND:delete(State1, ?KEY)).
+
+a_arc_11_exists(Config) ->
+    State = files(Config),
+    ?assertEqual({false, State}, ?FILE_BACKEND:exists(State, ?KEY)),
+    {ok, State1} = ?FILE_BACKEND:archive(State, ?KEY, []),
+    ?assertMatch({true, _}, ?FILE_BACKEND:exists(State1, ?KEY)).
+
+a_arc_12_no_path_climbs_out(Config) ->
+    State = files(Config),
+    Keys = [
+        <<"../orders/0-9.archive">>,
+        <<"my_store/../0-9.archive">>,
+        <<"my_store/orders/../0-9.archive">>,
+        <<"my_store/orders/..%2F0-9.archive">>,
+        <<"../../x/0-9.archive">>,
+        <<"/etc/orders/0-9.archive">>,
+        <<"my_store/", 0, "/0-9.archive">>,
+        <<"./orders/0-9.archive">>,
+        <<"my_store/~dictionaries/0-9.archive">>
+    ],
+    [
+        begin
+            Refused = {error, {invalid_key, Key}},
+            ?assertEqual(Refused, ?FILE_BACKEND:archive(State, Key, [])),
+            ?assertEqual(Refused, ?FILE_BACKEND:read(State, Key)),
+            ?assertEqual(Refused, ?FILE_BACKEND:delete(State, Key)),
+            ?assertEqual({false, State}, ?FILE_BACKEND:exists(State, Key))
+        end
+     || Key <- Keys
+    ],
+    ?assertEqual([], paths(Config, "*")),
+    %% Whatever the stream is called, its archive is in the folder.
+    Property = ?FORALL(Stream, oneof([erl_esdb_data_gen:stream(), binary()]), begin
+        Key = make_key('../x', Stream, 0, 9),
+        {ok, State1} = ?FILE_BACKEND:archive(State, Key, []),
+        {IsThere, _} = ?FILE_BACKEND:exists(State1, Key),
+        Found = paths(Config, "0-9.archive"),
+        {ok, _} = ?FILE_BACKEND:delete(State1, Key),
+        IsThere andalso length(Found) =:= 1
+    end),
+    erl_esdb_test:property(60, Property).
+
+a_arc_13_a_folder_that_cannot_be_written(Config) ->
+    ok = filelib:ensure_path(dir(Config)),
+    File = filename:join(dir(Config), "file"),
+    ok = file:write_file(File, <<"x">>),
+    ?assertEqual(
+        {error, {failed_to_create_dir, enotdir}}, ?FILE_BACKEND:init(#{base_dir => File})
+    ),
+    ?assertEqual(
+        {error, {failed_to_create_dir, enotdir}},
+        ?FILE_BACKEND:init(#{base_dir => filename:join(File, "below")})
+    ),
+    ok = file:write_file(filename:join(dir(Config), "my_store"), <<"x">>),
+    ?assertMatch({error, {_, enotdir}}, ?FILE_BACKEND:archive(files(Config), ?KEY, [])),
+    ok = file:delete(filename:join(dir(Config), "my_store")),
+    %% A folder where the file should be.
+    ok = filelib:ensure_path(filename:join([dir(Config), "my_store/orders-123/0-99.archive"])),
+    ?assertEqual(
+        {error, {read_failed, eisdir}}, ?FILE_BACKEND:archive(files(Config), ?KEY, [])
+    ),
+    ?assertEqual([], paths(Config, "*.tmp")).
+
+%% ---- dictionaries
+
+%% Small archives of one family: as soon as there are samples enough, a dictionary is trained.
+b_a_dictionary_for_a_family(Config) ->
+    State = files(Config, #{dictionary_size => 1024}),
+    Name = fun(N) -> <<"cart-", (integer_to_binary(N))/binary>> end,
+    Sizes = [
+        begin
+            Events = recorded(Config, Name(N), [cart(N, I) || I <- lists:seq(1, 5)]),
+            Key = make_key(my_store, Name(N), 0, 4),
+            {ok, _} = ?FILE_BACKEND:archive(State, Key, Events),
+            {ok, Events, _} = ?FILE_BACKEND:read(State, Key),
+            [Path] = paths(Config, "cart-" ++ integer_to_list(N) ++ "/*"),
+            filelib:file_size(Path)
+        end
+     || N <- lists:seq(1, 120)
+    ],
+    [Dictionary] = paths(Config, "*.dictionary"),
+    ?assertEqual([], paths(Config, "*.samples")),
+    %% The same content is smaller with it.
+    ?assert(lists:last(Sizes) < hd(Sizes)),
+    %% Without it, the archives that need it say which one is missing, and the others are read.
+    {ok, Bytes} = file:read_file(Dictionary),
+    Last = make_key(my_store, Name(120), 0, 4),
+    Missing = fun() ->
+        {error, {missing_dictionary, Path}} = ?FILE_BACKEND:read(files(Config), Last),
+        binary_to_list(Path)
+    end,
+    ok = file:delete(Dictionary),
+    ?assertEqual(filename:basename(Dictionary), filename:basename(Missing())),
+    ok = file:write_file(Dictionary, binary:replace(Bytes, <<"a">>, <<"b">>)),
+    ?assertEqual(filename:basename(Dictionary), filename:basename(Missing())),
+    ?assertMatch({ok, [_ | _], _}, ?FILE_BACKEND:read(State, make_key(my_store, Name(1), 0, 4))),
+    ok = file:write_file(Dictionary, Bytes),
+    ?assertMatch({ok, [_ | _], _}, ?FILE_BACKEND:read(files(Config), Last)).
+
+cart(N, I) ->
+    #{
+        event_type => <<"ItemAdded">>,
+        data => #{
+            product => <<"product number ", (integer_to_binary(N * I rem 17))/binary>>,
+            quantity => I,
+            currency => <<"EUR">>,
+            warehouse => <<"north building, second floor">>
+        },
+        metadata => #{user => <<"user-", (integer_to_binary(N rem 9))/binary>>}
+    }.
+
+b_no_dictionaries_when_they_are_not_wanted(Config) ->
+    State = files(Config, #{dictionary_size => none}),
+    Events = recorded(Config, ?S, [cart(1, I) || I <- lists:seq(1, 300)]),
+    {ok, _} = ?FILE_BACKEND:archive(State, ?KEY, Events),
+    ?assertMatch({ok, Events, _}, ?FILE_BACKEND:read(State, ?KEY)),
+    ?assertEqual([], paths(Config, "~dictionaries")).
+
+b_atoms_of_others_are_not_made(_Config) ->
+    Atom = <<"atom_of_an_archive_", (integer_to_binary(erlang:unique_integer([positive])))/binary>>,
+    %% {#{Atom => 1}, #{}}, as a node wrote it that has this atom.
+    Data = <<116, 1:32, 119, (byte_size(Atom)), Atom/binary, 97, 1>>,
+    Event = #{event_id => <<"e">>, event_type => <<"t">>, stream_id => <<"s">>, version => 0},
+    Segment = esdb_segment_nif:pack([
+        Event#{epoch_us => 0, encoded => <<131, 104, 2, Data/binary, 116, 0:32>>}
+    ]),
+    ?assertEqual({error, {corrupt, event}}, erl_esdb_event_segment:unpack(Segment, existing)),
+    ?assertError(badarg, binary_to_existing_atom(Atom)),
+    {ok, [#event{data = Made}]} = erl_esdb_event_segment:unpack(Segment, create),
+    ?assertEqual(#{binary_to_existing_atom(Atom) => 1}, Made),
+    Bomb = term_to_binary({#{a => binary:copy(<<0>>, 100_000)}, #{}}, [compressed]),
+    Compressed = esdb_segment_nif:pack([Event#{epoch_us => 0, encoded => Bomb}]),
+    ?assertEqual({error, {corrupt, event}}, erl_esdb_event_segment:unpack(Compressed, create)).
+
+%% ---- reading on into archives
+
+backend(Config) -> {?FILE_BACKEND, files(Config, #{dictionary_size => none})}.
+
+scavenge(Config, Stream, Before, Backend) ->
+    Options = #{before_version => Before, require_snapshot => false, verify => true},
+    {ok, Result} =
+        erl_esdb_scavenge:archive_and_scavenge(store(Config), Stream, Backend, Options),
+    Result.
+
+b_a_read_goes_on_into_the_archives(Config) ->
+    Backend = backend(Config),
+    All = recorded(Config, ?S, [cart(1, I) || I <- lists:seq(1, 60)]),
+    [scavenge(Config, ?S, Before, Backend) || Before <- [7, 20, 21, 45]],
+    Read = fun(From, Count, Direction) ->
+        erl_esdb_archive:read_through(store(Config), ?S, From, Count, Direction, Backend)
+    end,
+    ?assertEqual({ok, All}, Read(0, infinity, forward)),
+    ?assertEqual({ok, lists:reverse(All)}, Read(last, infinity, backward)),
+    Property = ?FORALL(
+        {From, Count, Direction},
+        {range(0, 70), oneof([infinity, range(0, 70)]), oneof([forward, backward])},
+        Read(From, Count, Direction) =:= {ok, window(All, From, Count, Direction)}
+    ),
+    erl_esdb_test:property(100, Property),
+    %% What was removed without an archive is left out.
+    {ok, _} = erl_esdb_store:truncate(store(Config), ?S, 50),
+    {ok, Left} = Read(0, infinity, forward),
+    ?assertEqual(lists:seq(0, 44) ++ lists:seq(50, 59), versions(Left)),
+    {ok, Check} = erl_esdb_archive:check(store(Config), ?S, Backend),
+    ?assertEqual(#{archives => 4, events => 45, gaps => [{45, 49}], damaged => []}, Check).
+
+window(All, From, Count, forward) ->
+    [E || #event{version = V} = E <- All, V >= From, V < From + count(Count)];
+window(All, From, Count, backward) ->
+    [E || #event{version = V} = E <- lists:reverse(All), V =< From, V > From - count(Count)].
+
+count(infinity) -> 1 bsl 60;
+count(Count) -> Count.
+
+b_damaged_and_missing_archives_are_named(Config) ->
+    {_, State} = Backend = backend(Config),
+    recorded(Config, ?S, events(40)),
+    [K1, K2, K3] =
+        [map_get(archive_key, scavenge(Config, ?S, B, Backend)) || B <- [10, 20, 30]],
+    Read = fun(From) ->
+        erl_esdb_archive:read_through(store(Config), ?S, From, 100, forward, Backend)
+    end,
+    [P1, P2, _] = lists:sort(paths(Config, "*.archive")),
+    {ok, Good} = file:read_file(P2),
+    ok = file:write_file(P2, binary_part(Good, 0, 50)),
+    ?assertEqual({error, {corrupted_archive, K2}}, Read(0)),
+    ?assertMatch({ok, [#event{version = 25} | _]}, Read(25)),
+    {ok, Check} = erl_esdb_archive:check(store(Config), ?S, Backend),
+    ?assertEqual(
+        #{
+            archives => 3,
+            events => 20,
+            gaps => [{10, 19}],
+            damaged => [{K2, {corrupted_archive, K2}}]
+        },
+        Check
+    ),
+    ok = file:write_file(P2, Good),
+    ok = file:delete(P1),
+    {ok, Check1} = erl_esdb_archive:check(store(Config), ?S, Backend),
+    ?assertEqual(#{archives => 2, events => 20, gaps => [{0, 9}], damaged => []}, Check1),
+    ?assertEqual({error, {archive_not_found, K1}}, ?FILE_BACKEND:read(State, K1)),
+    {true, _} = ?FILE_BACKEND:exists(State, K3).
+
+%% A stream that was deleted and made again has archives of its own.
+b_incarnations_keep_their_archives(Config) ->
+    {_, State} = Backend = backend(Config),
+    First = recorded(Config, ?S, events(10)),
+    #{archive_key := K1} = scavenge(Config, ?S, 5, Backend),
+    ok = erl_esdb_streams:delete(store(Config), ?S),
+    Read = fun() ->
+        erl_esdb_archive:read_through(store(Config), ?S, 0, infinity, forward, Backend)
+    end,
+    ?assertEqual({error, {stream_not_found, ?S}}, Read()),
+    Second = recorded(Config, ?S, [cart(9, I) || I <- lists:seq(1, 8)]),
+    ?assertEqual({ok, Second}, Read()),
+    #{archive_key := K2} = scavenge(Config, ?S, 5, Backend),
+    ?assertNotEqual(K1, K2),
+    ?assertEqual({ok, Second}, Read()),
+    Past = lists:sublist(First, 5),
+    ?assertMatch({ok, Past, _}, ?FILE_BACKEND:read(State, K1)),
+    {ok, Keys, _} = ?FILE_BACKEND:list(State, store(Config), ?S),
+    ?assertEqual(lists:sort([K1, K2]), lists:sort(Keys)).
+
+%% Archived and not removed (as after a failure), and later archived with more: no event twice.
+b_archives_that_overlap(Config) ->
+    Backend = backend(Config),
+    All = recorded(Config, ?S, events(30)),
+    {ok, #{no := No}} = erl_esdb_store:info(store(Config), ?S),
+    Options = #{archive_events => 100, verify => false},
+    {ok, [_]} = erl_esdb_archive:archive(store(Config), ?S, No, {0, 10}, Backend, Options),
+    ?assertEqual(
+        {ok, All},
+        erl_esdb_archive:read_through(store(Config), ?S, 0, infinity, forward, Backend)
+    ),
+    scavenge(Config, ?S, 20, Backend),
+    ?assertEqual(
+        {ok, All},
+        erl_esdb_archive:read_through(store(Config), ?S, 0, infinity, forward, Backend)
+    ).
+
+b_who_archives_at_once_finds_one_incarnation(Config) ->
+    recorded(Config, ?S, events(10)),
+    {ok, #{no := No}} = erl_esdb_store:info(store(Config), ?S),
+    Ask = fun() -> erl_esdb_archive:incarnation(store(Config), ?S, No) end,
+    Names = erl_esdb_test:concurrently(lists:duplicate(10, Ask)),
+    ?assertMatch([{ok, _}], lists:usort(Names)).
+
+%% Readers see every event while it goes from the store to the archive.
+b_reads_while_events_are_archived(Config) ->
+    Backend = backend(Config),
+    All = recorded(Config, ?S, events(200)),
+    Move = fun() ->
+        [scavenge(Config, ?S, Before, Backend) || Before <- lists:seq(10, 200, 10)],
+        done
+    end,
+    Read = fun() ->
+        [
+            {ok, All} = erl_esdb_archive:read_through(
+                store(Config), ?S, 0, infinity, forward, Backend
+            )
+         || _ <- lists:seq(1, 20)
+        ],
+        done
+    end,
+    ?assertEqual([done, done], erl_esdb_test:concurrently([Move, Read])).
+
+%% Real events: archived stream by stream, and read on.
+b_the_commits_of_a_history(Config) ->
+    Backend = {?FILE_BACKEND, files(Config, #{dictionary_size => 1024})},
+    Streams = erl_esdb_test:append_commits(store(Config)),
+    [
+        begin
+            Half = length(Commits) div 2,
+            scavenge(Config, Stream, Half, Backend),
+            {ok, Events} = erl_esdb_archive:read_through(
+                store(Config), Stream, 0, infinity, forward, Backend
+            ),
+            Fields = fun(#event{event_id = I, data = D, metadata = M, epoch_us = T}) ->
+                #{event_id => I, data => D, metadata => M, epoch_us => T}
+            end,
+            Keys = [event_id, data, metadata, epoch_us],
+            ?assertEqual(
+                [maps:with(Keys, Commit) || Commit <- Commits],
+                [Fields(Event) || Event <- Events]
+            )
+        end
+     || Stream := [_, _ | _] = Commits <- Streams
+    ].

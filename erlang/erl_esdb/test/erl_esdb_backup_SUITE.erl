@@ -1,0 +1,328 @@
+-module(erl_esdb_backup_SUITE).
+-moduledoc "Copies of a store, made while it is written to, and restored.".
+
+-compile([export_all, nowarn_export_all]).
+
+-include_lib("stdlib/include/assert.hrl").
+-include_lib("proper/include/proper.hrl").
+-include("../include/erl_esdb.hrl").
+
+-import(erl_esdb_backup, [backup/2, verify/1, restore/2, compare/2]).
+-import(erl_esdb_test, [versions/1, events/1]).
+
+-define(S, <<"orders-1">>).
+
+suite() -> [{timetrap, {minutes, 3}}].
+
+all() ->
+    Functions = [atom_to_list(F) || {F, 1} <- ?MODULE:module_info(exports)],
+    [list_to_atom(F) || "b_" ++ _ = F <- Functions].
+
+init_per_testcase(Case, Config) ->
+    Dir = filename:join(proplists:get_value(priv_dir, Config), atom_to_list(Case)),
+    [{dir, Dir}, {store, start()} | Config].
+
+end_per_testcase(_Case, Config) ->
+    _ = erl_esdb:stop_store(store(Config)),
+    ok.
+
+start() -> erl_esdb_test:start_store(#{engine => memory}).
+
+store(Config) -> proplists:get_value(store, Config).
+
+dir(Config) -> proplists:get_value(dir, Config).
+
+with_store(Fun) ->
+    Store = start(),
+    try
+        Fun(Store)
+    after
+        erl_esdb:stop_store(Store)
+    end.
+
+append(Store, Stream, New) ->
+    {ok, _} = erl_esdb_streams:append(Store, Stream, any, New),
+    ok.
+
+%% Everything that can be asked of a store.
+everything(Store) ->
+    {ok, Log} = erl_esdb_streams:read_log(Store, 0, infinity, forward, #{}),
+    {ok, Next} = erl_esdb_store:next_position(Store),
+    {ok, Names} = erl_esdb_streams:list_streams(Store),
+    Infos = [
+        begin
+            {ok, Info} = erl_esdb_store:info(Store, Name),
+            {ok, Events} = erl_esdb_streams:read(Store, Name, 0, infinity, forward),
+            {Name, maps:with([first, next, epoch_us], Info), Events}
+        end
+     || Name <- Names
+    ],
+    {ok, Keys} = erl_esdb_store:list_documents(Store, {}, erlang:make_tuple(100, [])),
+    Documents = [{Key, erl_esdb_store:get_document(Store, Key)} || {Key, _} <- Keys],
+    #{log => Log, next => Next, streams => Infos, documents => Documents}.
+
+b_a_copy_is_the_same(Config) ->
+    Store = store(Config),
+    append(Store, ?S, events(10)),
+    append(Store, <<"gone">>, events(3)),
+    append(Store, <<"orders-2">>, events(5)),
+    append(Store, ?S, events(1)),
+    ok = erl_esdb_snapshots:save(Store, ?S, 9, #{state => {any, term}}),
+    {ok, _} = erl_esdb_store:truncate(Store, ?S, 4),
+    {ok, _} = erl_esdb_store:truncate(Store, <<"orders-2">>, 99),
+    ok = erl_esdb_streams:delete(Store, <<"gone">>),
+    {ok, Manifest} = backup(Store, dir(Config)),
+    ?assertMatch(#{position := 19, events := 7, streams := 2, documents := 1}, Manifest),
+    ?assertEqual({ok, Manifest}, verify(dir(Config))),
+    with_store(fun(Copy) ->
+        ?assertEqual({ok, Manifest}, restore(Copy, dir(Config))),
+        ?assertEqual(everything(Store), everything(Copy)),
+        %% Numbering goes on.
+        ?assertEqual({ok, 11}, erl_esdb_streams:append(Copy, ?S, 10, events(1))),
+        ?assertEqual({ok, 5}, erl_esdb_streams:append(Copy, <<"orders-2">>, 4, events(1))),
+        ?assertEqual({ok, 0}, erl_esdb_streams:append(Copy, <<"gone">>, -1, events(1)))
+    end).
+
+b_any_store_is_copied(Config) ->
+    Property = ?FORALL(Log, erl_esdb_data_gen:log(erl_esdb_data_gen:new_event()), begin
+        Dir = filename:join(dir(Config), integer_to_list(erlang:unique_integer([positive]))),
+        with_store(fun(Store) ->
+            erl_esdb_data_gen:write(Store, Log),
+            {ok, _} = backup(Store, Dir),
+            with_store(fun(Copy) ->
+                {ok, _} = restore(Copy, Dir),
+                everything(Store) =:= everything(Copy)
+            end)
+        end)
+    end),
+    erl_esdb_test:property(40, Property).
+
+b_an_empty_store(Config) ->
+    {ok, #{position := 0, events := 0}} = backup(store(Config), dir(Config)),
+    with_store(fun(Copy) ->
+        {ok, _} = restore(Copy, dir(Config)),
+        ?assertEqual(everything(store(Config)), everything(Copy))
+    end).
+
+%% While others append, cut and delete: what is copied is a store that could have been. Appends are
+%% there as a whole, streams without gaps, and of streams that nobody cuts all up to the position.
+b_a_copy_while_writes_go_on(Config) ->
+    Store = store(Config),
+    Streams = [<<"s-", (integer_to_binary(N))/binary>> || N <- lists:seq(1, 10)],
+    [append(Store, Stream, events(200)) || Stream <- Streams],
+    Stop = atomics:new(1, []),
+    Until = fun Loop(Step) ->
+        case atomics:get(Stop, 1) of
+            0 ->
+                Step(),
+                Loop(Step);
+            1 ->
+                done
+        end
+    end,
+    Append = fun() -> Until(fun() -> [append(Store, S, events(5)) || S <- Streams] end) end,
+    Cut = fun() ->
+        Until(fun() ->
+            [
+                begin
+                    {ok, #{next := Next}} = erl_esdb_store:info(Store, S),
+                    {ok, _} = erl_esdb_store:truncate(Store, S, Next - 10)
+                end
+             || S <- [<<"s-2">>, <<"s-3">>]
+            ]
+        end)
+    end,
+    Delete = fun() ->
+        Until(fun() ->
+            append(Store, <<"short">>, events(3)),
+            ok = erl_esdb_streams:delete(Store, <<"short">>)
+        end)
+    end,
+    Copies = [filename:join(dir(Config), integer_to_list(N)) || N <- lists:seq(1, 4)],
+    Backup = fun() ->
+        try
+            [{backup(Store, Dir), Dir} || Dir <- Copies]
+        after
+            atomics:put(Stop, 1, 1)
+        end
+    end,
+    [done, done, done, Made] = erl_esdb_test:concurrently([Append, Cut, Delete, Backup]),
+    [
+        with_store(fun(Copy) ->
+            {{ok, #{position := Position}}, Dir} = One,
+            {ok, _} = restore(Copy, Dir),
+            {ok, Log} = erl_esdb_streams:read_log(Copy, 0, infinity, forward, #{}),
+            [consistent(Copy, S) || S <- Streams],
+            Untouched = fun(S) ->
+                {ok, Events} = erl_esdb_streams:read(Store, S, 0, infinity, forward),
+                [E || #event{position = P} = E <- Events, P < Position]
+            end,
+            [
+                ?assertEqual(Untouched(S), [E || E <- Log, E#event.stream_id =:= S])
+             || S <- Streams -- [<<"s-2">>, <<"s-3">>]
+            ]
+        end)
+     || One <- Made
+    ].
+
+consistent(Store, Stream) ->
+    {ok, #{first := First, next := Next}} = erl_esdb_store:info(Store, Stream),
+    {ok, Events} = erl_esdb_streams:read(Store, Stream, 0, infinity, forward),
+    ?assertEqual(lists:seq(First, Next - 1), versions(Events)),
+    %% Appends had five events (the first 200): none is there in part.
+    ?assertEqual(0, Next rem 5).
+
+%% Archives belong to the copy as they belonged to the store.
+b_archives_are_found_again(Config) ->
+    Store = store(Config),
+    {ok, Files} = erl_esdb_archive_file:init(#{base_dir => filename:join(dir(Config), "archive")}),
+    Backend = {erl_esdb_archive_file, Files},
+    append(Store, <<"first">>, events(1)),
+    ok = erl_esdb_streams:delete(Store, <<"first">>),
+    append(Store, ?S, events(20)),
+    {ok, All} = erl_esdb_streams:read(Store, ?S, 0, infinity, forward),
+    Options = #{before_version => 10, require_snapshot => false},
+    {ok, _} = erl_esdb_scavenge:archive_and_scavenge(Store, ?S, Backend, Options),
+    {ok, _} = backup(Store, filename:join(dir(Config), "backup")),
+    Name = atom_to_binary(Store),
+    ok = erl_esdb:stop_store(Store),
+    {ok, _} = erl_esdb:start_store(Store, #{engine => memory}),
+    ok = erl_esdb_test:told(),
+    ?assertEqual(Name, atom_to_binary(Store)),
+    {ok, _} = restore(Store, filename:join(dir(Config), "backup")),
+    Read = erl_esdb_archive:read_through(Store, ?S, 0, infinity, forward, Backend),
+    ?assertEqual({ok, All}, Read).
+
+b_only_into_an_empty_store(Config) ->
+    append(store(Config), ?S, events(3)),
+    {ok, _} = backup(store(Config), dir(Config)),
+    Refused = {error, {store_not_empty, store(Config)}},
+    ?assertEqual(Refused, restore(store(Config), dir(Config))),
+    with_store(fun(Copy) ->
+        ok = erl_esdb_snapshots:save(Copy, ?S, 1, data),
+        ?assertEqual({error, {store_not_empty, Copy}}, restore(Copy, dir(Config)))
+    end),
+    ?assertEqual(
+        {error, {store_not_started, no_such_store}}, restore(no_such_store, dir(Config))
+    ).
+
+b_differences_are_found(Config) ->
+    Store = store(Config),
+    append(Store, ?S, events(10)),
+    append(Store, <<"orders-2">>, events(10)),
+    ok = erl_esdb_snapshots:save(Store, ?S, 3, data),
+    {ok, _} = backup(Store, dir(Config)),
+    ?assertEqual(ok, compare(Store, dir(Config))),
+    Differs = fun(Change) ->
+        with_store(fun(Copy) ->
+            {ok, _} = restore(Copy, dir(Config)),
+            Change(Copy),
+            {error, {differs, What}} = compare(Copy, dir(Config)),
+            What
+        end)
+    end,
+    ?assertEqual(position, Differs(fun(S) -> append(S, ?S, events(1)) end)),
+    ?assertEqual(
+        {events, 0}, Differs(fun(S) -> {ok, _} = erl_esdb_store:truncate(S, ?S, 1) end)
+    ),
+    ?assertEqual({events, 0}, Differs(fun(S) -> erl_esdb_streams:delete(S, ?S) end)),
+    ?assertEqual(
+        {document, {snapshot, ?S, 3}},
+        Differs(fun(S) -> ok = erl_esdb_snapshots:save(S, ?S, 3, other) end)
+    ),
+    ?assertEqual(
+        documents, Differs(fun(S) -> ok = erl_esdb_snapshots:save(S, ?S, 4, data) end)
+    ),
+    ?assertEqual(documents, Differs(fun(S) -> ok = erl_esdb_snapshots:delete(S, ?S) end)).
+
+b_damaged_backups_are_refused(Config) ->
+    append(store(Config), ?S, events(10)),
+    ok = erl_esdb_snapshots:save(store(Config), ?S, 3, data),
+    {ok, _} = backup(store(Config), dir(Config)),
+    ?assertMatch({error, {not_empty, _}}, backup(store(Config), dir(Config))),
+    Refused = fun(Name, Content) ->
+        Path = filename:join(dir(Config), Name),
+        {ok, Good} = file:read_file(Path),
+        ok = Content(Path, Good),
+        Verified = verify(dir(Config)),
+        with_store(fun(Copy) ->
+            ?assertEqual(Verified, restore(Copy, dir(Config))),
+            ?assertEqual({ok, 0}, erl_esdb_store:next_position(Copy))
+        end),
+        ok = file:write_file(Path, Good),
+        element(1, element(2, Verified))
+    end,
+    Flip = fun(Path, <<A:20/binary, B, C/binary>>) ->
+        file:write_file(Path, <<A/binary, (B bxor 1), C/binary>>)
+    end,
+    Cut = fun(Path, Good) -> file:write_file(Path, binary_part(Good, 0, byte_size(Good) - 1)) end,
+    Delete = fun(Path, _) -> file:delete(Path) end,
+    [
+        ?assertEqual(checksum_mismatch, Refused(Name, How))
+     || Name <- ["events.esdb", "documents.esdb"], How <- [Flip, Cut, Delete]
+    ],
+    ?assertEqual(not_a_backup, Refused("manifest.json", Delete)),
+    ?assertEqual(not_a_backup, Refused("manifest.json", fun(P, _) -> file:write_file(P, "{") end)),
+    ?assertEqual(not_a_backup, Refused("manifest.json", fun(P, _) -> file:write_file(P, "{}") end)),
+    Half = fun(P, Good) ->
+        file:write_file(P, json:encode(maps:remove(<<"position">>, json:decode(Good))))
+    end,
+    ?assertEqual(not_a_backup, Refused("manifest.json", Half)),
+    Later = fun(P, _) -> file:write_file(P, "{\"format\": 99}") end,
+    ?assertEqual(unsupported_version, Refused("manifest.json", Later)),
+    ?assertMatch({error, {not_a_backup, _}}, verify(filename:join(dir(Config), "none"))),
+    ok = compare(store(Config), dir(Config)).
+
+b_bad_calls(Config) ->
+    ?assertEqual(
+        {error, {store_not_started, no_such_store}}, backup(no_such_store, dir(Config))
+    ),
+    ok = filelib:ensure_path(dir(Config)),
+    File = filename:join(dir(Config), "file"),
+    ok = file:write_file(File, <<"x">>),
+    ?assertEqual({error, {failed_to_create_dir, enotdir}}, backup(store(Config), File)),
+    ?assertError(badarg, backup("store", dir(Config))),
+    ?assertError(badarg, restore("store", dir(Config))),
+    ?assertError(badarg, compare("store", dir(Config))).
+
+%% Free positions go to the streams that have to be ready first; there is always a way, as the
+%% original order was one.
+b_filling_in_time(_Config) ->
+    Stream = range(1, 5),
+    Order = list({Stream, range(1, 3)}),
+    Property = ?FORALL({Appends, Cuts}, {Order, list({Stream, range(0, 9)})}, begin
+        Positions = [S || {S, Count} <- Appends, _ <- lists:seq(1, Count)],
+        Removed = maps:from_list(Cuts),
+        Step = fun(S, {Acc, Seen}) -> kept(S, Removed, Acc, Seen) end,
+        {Kept, _} = lists:foldl(Step, {[], #{}}, Positions),
+        filled(lists:enumerate(0, lists:reverse(Kept)), Removed)
+    end),
+    erl_esdb_test:property(300, Property).
+
+kept(Stream, Removed, Acc, Seen) ->
+    Version = maps:get(Stream, Seen, 0),
+    Seen1 = Seen#{Stream => Version + 1},
+    case Version < maps:get(Stream, Removed, 0) of
+        true -> {[free | Acc], Seen1};
+        false -> {[{Stream, Version} | Acc], Seen1}
+    end.
+
+filled(Positions, Removed) ->
+    Firsts = lists:reverse([{S, {P, V}} || {P, {S, V}} <- Positions]),
+    First = maps:map(fun(_, {P, V}) -> {P, V} end, maps:from_list(Firsts)),
+    Plan = erl_esdb_restore:plan(
+        [{integer_to_binary(S), Left, P, 0} || S := {P, Left} <- First, is_map_key(S, Removed)],
+        <<"other">>
+    ),
+    {Counts, _} = lists:foldl(fun place/2, {#{}, Plan}, Positions),
+    is_map(Counts).
+
+%% Each event comes to its version: so many events of its stream were there before.
+place({_, free}, {Counts, Plan}) ->
+    {[{Name, From, 1, 0}], Plan1} = erl_esdb_restore:fill(1, Plan),
+    From = maps:get(Name, Counts, 0),
+    {Counts#{Name => From + 1}, Plan1};
+place({_, {Stream, Version}}, {Counts, Plan}) ->
+    Name = integer_to_binary(Stream),
+    Version = maps:get(Name, Counts, 0),
+    {Counts#{Name => Version + 1}, Plan}.

@@ -1,0 +1,357 @@
+-module(erl_esdb_competing_SUITE).
+-moduledoc "Competing consumers: the pure part against any schedule, and the process.".
+
+-compile([export_all, nowarn_export_all]).
+
+-include_lib("stdlib/include/assert.hrl").
+-include_lib("proper/include/proper.hrl").
+-include("../include/erl_esdb.hrl").
+
+-import(erl_esdb_subscriptions, [connect/4, ack/4, nack/5, parked/2, replay_parked/2]).
+
+suite() -> [{timetrap, {minutes, 2}}].
+
+all() ->
+    [
+        any_schedule_keeps_the_order,
+        a_consumer_gets_what_it_has_room_for,
+        events_are_shared,
+        the_order_of_a_stream_holds_through_retries,
+        a_retry_comes_after_its_delay,
+        too_many_retries_park,
+        parked_events_are_listed_and_replayed,
+        skipped_events_are_gone,
+        a_dead_consumer_gives_back,
+        consumers_stay_when_the_process_crashes,
+        a_stream_that_waits_does_not_fill_the_queue,
+        parked_events_survive_and_go_with_the_subscription,
+        mistakes
+    ].
+
+init_per_testcase(_Case, Config) ->
+    [{store, erl_esdb_test:start_store(#{})} | Config].
+
+end_per_testcase(_Case, Config) ->
+    _ = erl_esdb_test:stop_store(store(Config)),
+    ok.
+
+store(Config) -> proplists:get_value(store, Config).
+
+subscribed(Config, Options) ->
+    {ok, Key} = erl_esdb_subscriptions:subscribe(
+        store(Config), stream, <<"$all">>, <<"n">>, Options#{consumers => competing}
+    ),
+    Key.
+
+append(Config, Stream, Count) ->
+    {ok, _} = erl_esdb_streams:append(store(Config), Stream, any, erl_esdb_test:events(Count)),
+    ok.
+
+one() ->
+    receive
+        {events, [Event]} -> Event
+    after 5000 -> error(missing)
+    end.
+
+name(#event{stream_id = Stream, version = Version}) -> {Stream, Version}.
+
+%% A word with the process: what it has done before is in our mailbox.
+nothing_more(Config, Key) ->
+    {ok, _} = erl_esdb_subscriptions:info(store(Config), Key),
+    {ok, _} = erl_esdb_subscriptions:info(store(Config), Key),
+    receive
+        {events, _} = Message -> error({unexpected, Message})
+    after 0 -> ok
+    end.
+
+%% ---- the pure part
+
+%% Any streams and consumers, each event out acknowledged, retried, parked or lost with its consumer
+%% in any order: of a stream one event is out at most, no later one goes out before an
+%% earlier one is done or parked, and in the end each is done or parked once.
+any_schedule_keeps_the_order(_Config) ->
+    Choice = {oneof([ack, ack, ack, retry, park, die]), nat()},
+    Property = ?FORALL(
+        {Streams, Choices, Max},
+        {non_empty(list(range(1, 4))), list(Choice), range(1, 3)},
+        begin
+            Events = numbered(Streams),
+            State0 = erl_esdb_competing:new(#{max_retries => 3, retry_delays => [1]}),
+            State1 = consumers(Max, erl_esdb_competing:add(Events, State0)),
+            Done = run(Choices, Max, erl_esdb_competing:dispatch(State1), [], []),
+            Expected = [E#event.position || E <- Events],
+            lists:sort([P || {_, P} <- Done]) =:= Expected andalso
+                lists:all(
+                    fun(N) -> is_sorted([P || {S, P} <- Done, S =:= <<N>>]) end, [1, 2, 3, 4]
+                )
+        end
+    ),
+    erl_esdb_test:property(500, Property).
+
+numbered(Streams) ->
+    [
+        #event{event_id = <<P:32>>, stream_id = <<S>>, version = P, position = P}
+     || {P, S} <- lists:enumerate(0, Streams)
+    ].
+
+consumers(Max, State) ->
+    lists:foldl(fun(N, S) -> erl_esdb_competing:connect(pid(N), Max, S) end, State, [1, 2]).
+
+pid(N) -> list_to_pid("<0." ++ integer_to_list(N) ++ ".0>").
+
+is_sorted(List) -> List =:= lists:sort(List).
+
+run(Choices, Max, {Sent, State}, Out, Done) ->
+    Out1 = Out ++ Sent,
+    Streams = [E#event.stream_id || {_, E} <- Out1],
+    length(lists:usort(Streams)) =:= length(Streams) orelse error({two_of_a_stream, Streams}),
+    case {Out1, Choices} of
+        {[], _} -> lists:reverse(Done);
+        {_, []} -> run([{ack, 0}], Max, {[], State}, Out1, Done);
+        {_, [{How, N} | Rest]} ->
+            {Pid, _} = Chosen = lists:nth(N rem length(Out1) + 1, Out1),
+            {Left, Done1, State1} = choose(How, Max, Pid, Chosen, Out1, Done, State),
+            run(Rest, Max, erl_esdb_competing:dispatch(State1), Left, Done1)
+    end.
+
+choose(die, Max, Pid, _, Out, Done, State) ->
+    {Parked, State1} = erl_esdb_competing:disconnect(Pid, State),
+    Left = [O || {P, _} = O <- Out, P =/= Pid],
+    {Left, finished(Parked, Done), erl_esdb_competing:connect(Pid, Max, State1)};
+choose(retry, _Max, Pid, {_, Event} = Chosen, Out, Done, State) ->
+    {ok, Position} = erl_esdb_competing:find(Pid, Event, State),
+    case erl_esdb_competing:retry(Pid, Position, State) of
+        {retry, 1, State1} -> {Out -- [Chosen], Done, erl_esdb_competing:due(Position, State1)};
+        {park, Event, State1} -> {Out -- [Chosen], finished([Event], Done), State1}
+    end;
+choose(_, _Max, Pid, {_, Event} = Chosen, Out, Done, State) ->
+    {ok, Position} = erl_esdb_competing:find(Pid, Event#event.event_id, State),
+    {ok, Event, State1} = erl_esdb_competing:done(Pid, Position, State),
+    {Out -- [Chosen], finished([Event], Done), State1}.
+
+finished(Events, Done) ->
+    [{E#event.stream_id, E#event.position} || E <- lists:reverse(Events)] ++ Done.
+
+%% ---- the process
+
+a_consumer_gets_what_it_has_room_for(Config) ->
+    Key = subscribed(Config, #{}),
+    [append(Config, <<N>>, 1) || N <- lists:seq(1, 5)],
+    ok = connect(store(Config), Key, self(), #{max_in_flight => 2}),
+    [E1, E2] = [one(), one()],
+    nothing_more(Config, Key),
+    ok = ack(store(Config), Key, self(), [E1, E2]),
+    [_, _] = [one(), one()],
+    nothing_more(Config, Key).
+
+worker(Store, Key, Report) ->
+    Work = fun Loop() ->
+        receive
+            {events, [Event]} ->
+                Report ! {worked, self(), name(Event)},
+                ok = ack(Store, Key, self(), [Event#event.position]),
+                Loop();
+            stop ->
+                ok
+        end
+    end,
+    Pid = spawn_link(Work),
+    ok = connect(Store, Key, Pid, #{max_in_flight => 5}),
+    Pid.
+
+worked(0) -> [];
+worked(Count) ->
+    receive
+        {worked, Pid, Name} -> [{Pid, Name} | worked(Count - 1)]
+    after 5000 -> error({missing, Count})
+    end.
+
+events_are_shared(Config) ->
+    Key = subscribed(Config, #{}),
+    Workers = [worker(store(Config), Key, self()) || _ <- [1, 2, 3]],
+    [append(Config, <<(N rem 20)>>, 3) || N <- lists:seq(1, 200)],
+    Worked = worked(600),
+    ?assertEqual(600, length(lists:usort([Name || {_, Name} <- Worked]))),
+    [?assert(length([W || {W, _} <- Worked, W =:= Worker]) > 50) || Worker <- Workers],
+    [
+        ?assertEqual(lists:seq(0, 29), [V || {_, {S, V}} <- Worked, S =:= <<N>>])
+     || N <- lists:seq(0, 19)
+    ].
+
+the_order_of_a_stream_holds_through_retries(Config) ->
+    Key = subscribed(Config, #{retry_delays => [20]}),
+    append(Config, <<"a">>, 3),
+    append(Config, <<"b">>, 3),
+    ok = connect(store(Config), Key, self(), #{max_in_flight => 10}),
+    [A0, B0] = lists:keysort(#event.stream_id, [one(), one()]),
+    ok = nack(store(Config), Key, self(), [A0], retry),
+    ok = ack(store(Config), Key, self(), [B0]),
+    %% The other stream goes on; of this one nothing comes before its first event.
+    B1 = one(),
+    ?assertEqual({<<"b">>, 1}, name(B1)),
+    ok = ack(store(Config), Key, self(), [B1#event.event_id]),
+    ?assertEqual([{<<"a">>, 0}, {<<"b">>, 2}], lists:sort([name(one()), name(one())])),
+    ok = ack(store(Config), Key, self(), [A0]),
+    ?assertEqual({<<"a">>, 1}, name(one())).
+
+a_retry_comes_after_its_delay(Config) ->
+    Key = subscribed(Config, #{retry_delays => [50, 100]}),
+    append(Config, <<"a">>, 1),
+    ok = connect(store(Config), Key, self(), #{}),
+    Event = one(),
+    Times = [
+        begin
+            Begin = erlang:monotonic_time(millisecond),
+            ok = nack(store(Config), Key, self(), [Event], retry),
+            Event = one(),
+            erlang:monotonic_time(millisecond) - Begin
+        end
+     || _ <- [1, 2]
+    ],
+    [First, Second] = Times,
+    ?assert(First >= 50),
+    ?assert(Second >= 100).
+
+too_many_retries_park(Config) ->
+    Key = subscribed(Config, #{retry_delays => [1], max_retries => 2}),
+    append(Config, <<"a">>, 2),
+    ok = connect(store(Config), Key, self(), #{}),
+    [ok = nack(store(Config), Key, self(), [one()], retry) || _ <- [1, 2, 3]],
+    ?assertEqual({<<"a">>, 1}, name(one())),
+    ?assertMatch(
+        {ok, [#{stream_id := <<"a">>, version := 0, reason := retries}]},
+        parked(store(Config), Key)
+    ).
+
+parked_events_are_listed_and_replayed(Config) ->
+    Store = store(Config),
+    Key = subscribed(Config, #{}),
+    append(Config, <<"a">>, 3),
+    ok = connect(Store, Key, self(), #{}),
+    ok = nack(Store, Key, self(), [one()], park),
+    ok = nack(Store, Key, self(), [one()], park),
+    E2 = one(),
+    {ok, Parked} = parked(Store, Key),
+    ?assertMatch([#{version := 0, reason := nack}, #{version := 1, position := 1}], Parked),
+    %% They come after what is out of their stream, in their order, and stay parked until then.
+    ?assertEqual({ok, 2}, replay_parked(Store, Key)),
+    ?assertEqual({ok, 2}, replay_parked(Store, Key)),
+    nothing_more(Config, Key),
+    ok = ack(Store, Key, self(), [E2]),
+    E0 = one(),
+    ?assertEqual({<<"a">>, 0}, name(E0)),
+    {ok, [_, _]} = parked(Store, Key),
+    ok = ack(Store, Key, self(), [E0]),
+    E1 = one(),
+    {ok, [#{version := 1}]} = parked(Store, Key),
+    ok = nack(Store, Key, self(), [E1], skip),
+    ?assertEqual({ok, []}, parked(Store, Key)),
+    nothing_more(Config, Key).
+
+skipped_events_are_gone(Config) ->
+    Key = subscribed(Config, #{}),
+    append(Config, <<"a">>, 2),
+    ok = connect(store(Config), Key, self(), #{}),
+    ok = nack(store(Config), Key, self(), [one()], skip),
+    ?assertEqual({<<"a">>, 1}, name(one())),
+    ?assertEqual({ok, []}, parked(store(Config), Key)).
+
+a_dead_consumer_gives_back(Config) ->
+    Store = store(Config),
+    Key = subscribed(Config, #{}),
+    Self = self(),
+    Dying = spawn(fun() ->
+        Self ! {got, [name(one()), name(one())]},
+        receive die -> ok end
+    end),
+    ok = connect(Store, Key, Dying, #{max_in_flight => 2}),
+    append(Config, <<"a">>, 1),
+    append(Config, <<"b">>, 1),
+    append(Config, <<"b">>, 1),
+    receive {got, Names} -> ?assertEqual([{<<"a">>, 0}, {<<"b">>, 0}], lists:sort(Names)) end,
+    ok = connect(Store, Key, self(), #{}),
+    nothing_more(Config, Key),
+    Dying ! die,
+    Back = [one(), one()],
+    ?assertEqual([{<<"a">>, 0}, {<<"b">>, 0}], lists:sort([name(E) || E <- Back])),
+    ok = ack(Store, Key, self(), Back),
+    ?assertEqual({<<"b">>, 1}, name(one())),
+    ok = erl_esdb_subscriptions:disconnect(Store, Key, self()).
+
+consumers_stay_when_the_process_crashes(Config) ->
+    Store = store(Config),
+    Key = subscribed(Config, #{}),
+    ok = connect(Store, Key, self(), #{max_in_flight => 1}),
+    append(Config, <<"a">>, 2),
+    ok = ack(Store, Key, self(), [one()]),
+    ?assertEqual({<<"a">>, 1}, name(one())),
+    {ok, Pid} = erl_esdb_delivery:pid(Store, subscription, Key),
+    exit(Pid, kill),
+    %% What was not acknowledged for all the process knew comes again, in order.
+    First = one(),
+    ?assert(First#event.version =< 1).
+
+%% One stream fails and has more events than are held: others still go through, and its own come in
+%% order when it goes on.
+a_stream_that_waits_does_not_fill_the_queue(Config) ->
+    Store = store(Config),
+    Key = subscribed(Config, #{max_queue => 100, retry_delays => [1]}),
+    append(Config, <<"bad">>, 1000),
+    append(Config, <<"good">>, 10),
+    ok = connect(Store, Key, self(), #{max_in_flight => 2}),
+    Bad = one(),
+    ?assertEqual({<<"bad">>, 0}, name(Bad)),
+    Good = [
+        begin
+            Event = one(),
+            ok = ack(Store, Key, self(), [Event]),
+            name(Event)
+        end
+     || _ <- lists:seq(1, 10)
+    ],
+    ?assertEqual([{<<"good">>, V} || V <- lists:seq(0, 9)], Good),
+    {ok, #{held := Held, floor := 0}} = erl_esdb_subscriptions:info(Store, Key),
+    ?assert(Held =< 100),
+    append(Config, <<"bad">>, 5),
+    ok = ack(Store, Key, self(), [Bad]),
+    Rest = [
+        begin
+            Event = one(),
+            ok = ack(Store, Key, self(), [Event]),
+            name(Event)
+        end
+     || _ <- lists:seq(1, 1004)
+    ],
+    ?assertEqual([{<<"bad">>, V} || V <- lists:seq(1, 1004)], Rest),
+    {ok, #{held := 0, floor := 1015, streams := 0}} = erl_esdb_subscriptions:info(Store, Key).
+
+parked_events_survive_and_go_with_the_subscription(Config) ->
+    Store = store(Config),
+    Key = subscribed(Config, #{}),
+    append(Config, <<"a">>, 1),
+    ok = connect(Store, Key, self(), #{}),
+    ok = nack(Store, Key, self(), [one()], park),
+    {ok, Pid} = erl_esdb_delivery:pid(Store, subscription, Key),
+    exit(Pid, kill),
+    {ok, [#{version := 0}]} = parked(Store, Key),
+    ok = erl_esdb_subscriptions:unsubscribe(Store, Key),
+    ?assertEqual({error, not_found}, parked(Store, Key)),
+    Key = subscribed(Config, #{}),
+    ?assertEqual({ok, []}, parked(Store, Key)).
+
+mistakes(Config) ->
+    Store = store(Config),
+    Key = subscribed(Config, #{}),
+    ?assertEqual({error, not_found}, connect(Store, <<"no">>, self(), #{})),
+    ?assertEqual(
+        {error, {invalid_option, max_in_flight, 0}},
+        connect(Store, Key, self(), #{max_in_flight => 0})
+    ),
+    ?assertEqual(
+        {error, {not_in_flight, [7, <<"id">>]}}, ack(Store, Key, self(), [7, <<"id">>])
+    ),
+    ?assertEqual({error, competing}, erl_esdb_subscriptions:demand(Store, Key, 1)),
+    {ok, Other} = erl_esdb_subscriptions:subscribe(Store, stream, <<"s">>, <<"n">>),
+    ?assertEqual({error, not_competing}, connect(Store, Other, self(), #{})),
+    ?assertEqual({error, not_competing}, replay_parked(Store, Other)),
+    ?assertError(badarg, nack(Store, Key, self(), [], later)).

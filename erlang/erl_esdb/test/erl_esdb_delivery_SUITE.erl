@@ -1,0 +1,389 @@
+-module(erl_esdb_delivery_SUITE).
+-moduledoc """
+Delivery as a whole: subscribers that crash at any time, many of them, the feed, and the outbox,
+which is pure, against any sequence of calls.
+""".
+
+-compile([export_all, nowarn_export_all]).
+
+-include_lib("stdlib/include/assert.hrl").
+-include_lib("proper/include/proper.hrl").
+-include("../include/erl_esdb.hrl").
+
+suite() -> [{timetrap, {minutes, 5}}].
+
+all() ->
+    [
+        the_feed_wakes_who_waits,
+        no_wake_is_lost,
+        readers_of_a_stream_are_woken_for_it,
+        an_outbox_loses_nothing,
+        subscribers_that_crash,
+        a_thousand_subscribers,
+        a_thousand_streams,
+        a_selector_that_matches_little_is_not_read_again,
+        a_subscription_that_cannot_start_harms_no_other,
+        whatever_is_killed_delivery_goes_on
+    ].
+
+options() -> #{}.
+
+append(Store, Stream, Events) ->
+    {ok, Version} = erl_esdb_streams:append(Store, Stream, any, Events),
+    Version.
+
+%% ---- the feed
+
+the_feed_wakes_who_waits(_Config) ->
+    Store = erl_esdb_test:start_store(options()),
+    {ok, Feed} = erl_esdb_feed:subscribe(Store),
+    ?assertEqual(wait, erl_esdb_feed:wait(Feed, 0)),
+    [append(Store, <<"s">>, erl_esdb_test:events(1)) || _ <- lists:seq(1, 100)],
+    receive {erl_esdb_feed, Store} -> ok after 5000 -> error(missing) end,
+    %% One message, however much was written.
+    {error, unknown_request} = gen_server:call(erl_esdb_feed:pid(Feed), x),
+    receive {erl_esdb_feed, Store} -> error(twice) after 0 -> ok end,
+    ?assertEqual(ready, erl_esdb_feed:wait(Feed, 99)),
+    ?assertEqual(wait, erl_esdb_feed:wait(Feed, 100)),
+    ok = erl_esdb:stop_store(Store),
+    ?assertEqual({error, {store_not_started, Store}}, erl_esdb_feed:subscribe(Store)),
+    ?assertEqual(ok, erl_esdb_feed:committed(Store, 7)).
+
+readers_of_a_stream_are_woken_for_it(_Config) ->
+    Store = erl_esdb_test:start_store(options()),
+    {ok, Feed} = erl_esdb_feed:subscribe(Store, {ok, <<"s">>}),
+    ?assertEqual(wait, erl_esdb_feed:wait(Feed, 0)),
+    Written = fun() -> {error, unknown_request} = gen_server:call(erl_esdb_feed:pid(Feed), x) end,
+    [append(Store, <<"t">>, erl_esdb_test:events(1)) || _ <- lists:seq(1, 100)],
+    Written(),
+    receive {erl_esdb_feed, Store} -> error(woken_for_another) after 0 -> ok end,
+    _ = append(Store, <<"s">>, erl_esdb_test:events(1)),
+    receive {erl_esdb_feed, Store} -> ok after 5000 -> error(missing) end,
+    %% After more than is looked at one is woken to look for oneself.
+    ?assertEqual(wait, erl_esdb_feed:wait(Feed, 101)),
+    _ = append(Store, <<"t">>, erl_esdb_test:events(2000)),
+    receive {erl_esdb_feed, Store} -> ok after 5000 -> error(missing) end,
+    ok = erl_esdb:stop_store(Store).
+
+%% A reader that only ever waits for the next event gets to the end of what others write.
+no_wake_is_lost(_Config) ->
+    Store = erl_esdb_test:start_store(options()),
+    Count = 5000,
+    Self = self(),
+    Readers = [
+        spawn_link(fun() ->
+            {ok, Feed} = erl_esdb_feed:subscribe(Store),
+            ok = follow(Feed, Store, 0, 2 * Count),
+            Self ! {there, self()}
+        end)
+     || _ <- lists:seq(1, 3)
+    ],
+    Write = fun(S) ->
+        fun() -> [append(Store, S, erl_esdb_test:events(1)) || _ <- lists:seq(1, Count)] end
+    end,
+    _ = erl_esdb_test:concurrently([Write(<<"a">>), Write(<<"b">>)]),
+    [receive {there, Reader} -> ok after 5000 -> error(lost) end || Reader <- Readers],
+    ok = erl_esdb:stop_store(Store).
+
+follow(_Feed, _Store, End, End) ->
+    ok;
+follow(Feed, Store, Position, End) ->
+    case erl_esdb_feed:wait(Feed, Position) of
+        ready -> ok;
+        wait -> receive {erl_esdb_feed, Store} -> ok end
+    end,
+    {ok, Next} = erl_esdb_store:next_position(Store),
+    follow(Feed, Store, Next, End).
+
+%% ---- the outbox
+
+%% Whatever is added, taken, settled, acknowledged and lost: with `manual', whoever goes on from the
+%% floor misses nothing that was not acknowledged, and what is taken is in order without a gap.
+an_outbox_loses_nothing(_Config) ->
+    Call = oneof([{add, range(1, 5)}, {take, range(0, 5)}, {ack, nat()}, rewind, {settle, nat()}]),
+    Property = ?FORALL(
+        {Ack, Window, Calls},
+        {oneof([auto, manual]), range(1, 5), list(Call)},
+        begin
+            Box = erl_esdb_outbox:new(0, #{ack => Ack, window => Window}),
+            Start = #{box => Box, ack => Ack, read => 0, sent => 0, acked => -1, out => 0},
+            lists:foldl(fun outbox_step/2, Start, Calls),
+            true
+        end
+    ),
+    erl_esdb_test:property(1000, Property).
+
+outbox_step({add, Count}, #{box := Box, read := Read} = Model) ->
+    Events = [#event{position = P} || P <- lists:seq(Read, Read + Count - 1)],
+    {ok, Box1} = erl_esdb_outbox:add(Events, Read + Count, Box),
+    checked(Model#{box := Box1, read := Read + Count});
+outbox_step({take, Count}, #{box := Box, sent := Sent, out := Out, ack := Ack} = Model) ->
+    Limit = erl_esdb_outbox:limit(Box),
+    {Events, Box1} = erl_esdb_outbox:take(Count, Box),
+    true = length(Events) =< min(Count, Limit),
+    true = [E#event.position || E <- Events] =:= lists:seq(Sent, Sent + length(Events) - 1),
+    Ack =:= auto orelse Limit =:= max(0, Limit) orelse error(limit),
+    checked(Model#{box := Box1, sent := Sent + length(Events), out := Out + length(Events)});
+outbox_step({ack, _}, #{sent := 0} = Model) ->
+    Model;
+outbox_step({ack, N}, #{box := Box, sent := Sent} = Model) ->
+    Position = N rem Sent,
+    checked(Model#{box := erl_esdb_outbox:acknowledged(Position, Box), acked := Position});
+outbox_step({settle, Backlog}, #{box := Box} = Model) ->
+    checked(Model#{box := erl_esdb_outbox:settle(Backlog, Box)});
+outbox_step(rewind, #{box := Box} = Model) ->
+    Floor = erl_esdb_outbox:floor(Box),
+    Box1 = erl_esdb_outbox:rewind(Box),
+    Floor = erl_esdb_outbox:floor(Box1),
+    checked(Model#{box := Box1, read := Floor, sent := Floor, out := 0}).
+
+checked(#{box := Box, ack := Ack, sent := Sent, acked := Acked} = Model) ->
+    Floor = erl_esdb_outbox:floor(Box),
+    %% Never beyond what was handed over, and never beyond what was acknowledged.
+    true = Floor =< Sent,
+    true = Ack =:= auto orelse Floor =< max(Acked + 1, 0) orelse Floor =:= Sent,
+    true = Acked < 0 orelse Acked + 1 >= Sent orelse Floor =< Acked + 1,
+    Model.
+
+%% ---- subscribers that crash
+
+%% Any appends to a few streams, subscribers that die after some of their events, whether they
+%% acknowledge or not, and others that are attached in their place. Together they see each event of
+%% each stream, and each of them sees a stream in order; where none dies, each event once.
+subscribers_that_crash(_Config) ->
+    Lives = list(range(0, 12)),
+    Property = ?FORALL(
+        {Batches, Ack, Deaths},
+        {non_empty(list({range(1, 3), range(1, 6)})), oneof([auto, manual]), Lives},
+        begin
+            Store = erl_esdb_test:start_store(options()),
+            Seen = seen(Store, Batches, Ack, Deaths),
+            ok = erl_esdb:stop_store(Store),
+            right(Seen, Batches, Deaths)
+        end
+    ),
+    erl_esdb_test:property(60, Property).
+
+seen(Store, Batches, Ack, Deaths) ->
+    Self = self(),
+    First = subscriber(Store, Ack, Deaths, Self),
+    %% Subscribed by a process that ends: nobody else takes the events.
+    Options = #{subscriber => First, ack => Ack, window => 4},
+    [{ok, Key}] = erl_esdb_test:concurrently([
+        fun() -> erl_esdb_subscriptions:subscribe(Store, stream, <<"$all">>, <<"n">>, Options) end
+    ]),
+    Keeper = keeper(Store, Key, First, Ack, Deaths, Self),
+    [append(Store, <<S>>, erl_esdb_test:events(Count)) || {S, Count} <- Batches],
+    _ = append(Store, <<"end">>, [erl_esdb_test:event(last)]),
+    Seen = saw(Store, []),
+    Keeper ! stop,
+    Seen.
+
+%% What each subscriber saw, in order, until the last event was seen.
+saw(Store, Seen) ->
+    receive
+        {saw, Store, _, #event{stream_id = <<"end">>}} ->
+            lists:reverse(Seen);
+        {saw, Store, Pid, #event{stream_id = Stream, version = Version}} ->
+            saw(Store, [{Pid, Stream, Version} | Seen])
+    after 10_000 -> error({never_ended, lists:reverse(Seen)})
+    end.
+
+%% Dies after as many events as stand first in the list, if there is a number.
+subscriber(Store, Ack, [Life | _], Report) ->
+    spawn(fun() -> take(Store, Ack, Life, Report) end);
+subscriber(Store, Ack, [], Report) ->
+    spawn(fun() -> take(Store, Ack, infinity, Report) end).
+
+take(_Store, _Ack, 0, _Report) ->
+    exit(crashed);
+take(Store, Ack, Life, Report) ->
+    receive
+        {events, [Event]} ->
+            Report ! {saw, Store, self(), Event},
+            _ = acknowledge(Ack, Store, Event),
+            take(Store, Ack, less(Life), Report)
+    end.
+
+less(infinity) -> infinity;
+less(Life) -> Life - 1.
+
+acknowledge(manual, Store, #event{position = Position}) ->
+    ok = erl_esdb_subscriptions:ack(Store, <<"n">>, undefined, Position);
+acknowledge(auto, _, _) ->
+    ok.
+
+%% Attaches the next subscriber when one has died.
+keeper(Store, Key, Subscriber, Ack, Deaths, Report) ->
+    spawn(fun() -> keep(Store, Key, Subscriber, Ack, Deaths, Report) end).
+
+keep(Store, Key, Subscriber, Ack, Deaths, Report) ->
+    Ref = monitor(process, Subscriber),
+    receive
+        {'DOWN', Ref, process, _, _} ->
+            Left = lists:nthtail(min(1, length(Deaths)), Deaths),
+            Next = subscriber(Store, Ack, Left, Report),
+            ok = erl_esdb_subscriptions:attach(Store, Key, Next),
+            keep(Store, Key, Next, Ack, Left, Report);
+        stop ->
+            exit(Subscriber, kill)
+    end.
+
+right(Seen, Batches, Deaths) ->
+    Counts = lists:foldl(
+        fun({S, Count}, Acc) -> maps:update_with(<<S>>, fun(N) -> N + Count end, Count, Acc) end,
+        #{},
+        Batches
+    ),
+    Expected = lists:sort([{S, V} || S := Count <- Counts, V <- lists:seq(0, Count - 1)]),
+    Names = [{S, V} || {_, S, V} <- Seen],
+    Pids = lists:usort([Pid || {Pid, _, _} <- Seen]),
+    Complete = lists:usort(Names) =:= Expected,
+    Once = Deaths =/= [] orelse lists:sort(Names) =:= Expected,
+    Ordered = lists:all(
+        fun({Pid, S}) -> is_rising([V || {P, T, V} <- Seen, P =:= Pid, T =:= S]) end,
+        [{Pid, S} || Pid <- Pids, S <- maps:keys(Counts)]
+    ),
+    Complete andalso Once andalso Ordered.
+
+%% Without a gap: one after the other.
+is_rising([]) -> true;
+is_rising([First | _] = Versions) -> Versions =:= lists:seq(First, First + length(Versions) - 1).
+
+%% ---- many
+
+a_thousand_subscribers(_Config) ->
+    Store = erl_esdb_test:start_store(options()),
+    Self = self(),
+    Count = 100,
+    Begin = erlang:monotonic_time(millisecond),
+    Subscribers = [
+        spawn_link(fun() ->
+            Selector = {stream, <<"$all">>},
+            {ok, _} = erl_esdb_subscriptions:subscribe(
+                Store, element(1, Selector), element(2, Selector), <<N:32>>, #{subscriber => self()}
+            ),
+            Self ! {subscribed, self()},
+            Self ! {got, self(), [receive {events, [E]} -> E end || _ <- lists:seq(1, Count)]}
+        end)
+     || N <- lists:seq(1, 1000)
+    ],
+    [receive {subscribed, Pid} -> ok end || Pid <- Subscribers],
+    Subscribed = erlang:monotonic_time(millisecond),
+    [append(Store, <<(N rem 5)>>, erl_esdb_test:events(10)) || N <- lists:seq(1, Count div 10)],
+    [
+        receive
+            {got, Pid, Events} ->
+                ?assertEqual(lists:seq(0, Count - 1), [E#event.position || E <- Events])
+        end
+     || Pid <- Subscribers
+    ],
+    End = erlang:monotonic_time(millisecond),
+    Time = max(1, End - Subscribed),
+    ct:pal("1000 subscriptions made in ~b ms, ~b events to each in ~b ms: ~b messages a second", [
+        Subscribed - Begin, Count, Time, Count * 1000 * 1000 div Time
+    ]),
+    ok = erl_esdb:stop_store(Store).
+
+%% Each with a subscriber of its own, while all are written to.
+a_thousand_streams(_Config) ->
+    Store = erl_esdb_test:start_store(options()),
+    Self = self(),
+    Names = [<<"stream-", (integer_to_binary(N))/binary>> || N <- lists:seq(1, 1000)],
+    Subscriber = fun(Name) ->
+        {ok, _} = erl_esdb_subscriptions:subscribe(Store, stream, Name, Name),
+        Self ! {subscribed, self()},
+        Self ! {got, self(), [receive {event, E} -> E end || _ <- [1, 2, 3]]}
+    end,
+    Pids = [{Name, spawn_link(fun() -> Subscriber(Name) end)} || Name <- Names],
+    [receive {subscribed, Pid} -> ok end || {_, Pid} <- Pids],
+    [append(Store, Name, erl_esdb_test:events(1)) || _ <- [1, 2, 3], Name <- Names],
+    [
+        receive
+            {got, Pid, Events} ->
+                Expected = [{Name, V} || V <- [0, 1, 2]],
+                ?assertEqual(Expected, [{E#event.stream_id, E#event.version} || E <- Events])
+        after 5000 -> error({missing, Name})
+        end
+     || {Name, Pid} <- Pids
+    ],
+    ok = erl_esdb:stop_store(Store).
+
+%% The place that is saved moves also when nothing is selected.
+a_selector_that_matches_little_is_not_read_again(_Config) ->
+    Store = erl_esdb_test:start_store(options()),
+    {ok, Key} = erl_esdb_subscriptions:subscribe(Store, event_type, <<"Rare">>, <<"n">>),
+    [append(Store, <<"s">>, erl_esdb_test:events(100)) || _ <- lists:seq(1, 10)],
+    NextKey = erl_esdb_subscriptions_store:next_key(Key),
+    erl_esdb_test:await(fun() -> {ok, 1000} =:= erl_esdb_store:checkpoint(Store, NextKey) end),
+    ok = erl_esdb_subscriptions:unsubscribe(Store, Key),
+    ?assertEqual({error, not_found}, erl_esdb_store:checkpoint(Store, NextKey)),
+    ok = erl_esdb:stop_store(Store).
+
+a_subscription_that_cannot_start_harms_no_other(_Config) ->
+    Store = erl_esdb_test:start_store(options()),
+    {ok, _} = erl_esdb_subscriptions:subscribe(Store, stream, <<"s">>, <<"n">>),
+    %% One that no version of ours would have written: it is found when all begins again.
+    Broken = #subscription{type = stream, selector = not_a_name, subscription_name = <<"broken">>},
+    ok = erl_esdb_subscriptions_store:put(Store, Broken),
+    #{level := Level} = logger:get_primary_config(),
+    ok = logger:set_primary_config(level, none),
+    {ok, {Feed, _}} = erl_esdb_delivery:find(Store, feed, none),
+    exit(Feed, kill),
+    erl_esdb_test:await(fun() -> {ok, Feed} =/= feed(Store) end),
+    _ = append(Store, <<"s">>, erl_esdb_test:events(1)),
+    receive {event, #event{version = 0}} -> ok after 5000 -> error(missing) end,
+    ok = erl_esdb_subscriptions:unsubscribe(Store, erl_esdb_subscriptions_store:key(Broken)),
+    ok = logger:set_primary_config(level, Level),
+    ok = erl_esdb:stop_store(Store).
+
+%% Each process that delivers, one after the other, while events are written: all of them come, in
+%% order but for those that come again. The engine, whose store this is, lives on.
+whatever_is_killed_delivery_goes_on(_Config) ->
+    Store = erl_esdb_test:start_store(options()),
+    Engine = erl_esdb_test:engine(Store),
+    {ok, Key} = erl_esdb_subscriptions:subscribe(Store, stream, <<"$all">>, <<"n">>),
+    #{level := Level} = logger:get_primary_config(),
+    ok = logger:set_primary_config(level, none),
+    Victims = [
+        fun() -> feed(Store) end,
+        fun() -> erl_esdb_delivery:pid(Store, checkpoints, none) end,
+        fun() -> erl_esdb_delivery:pid(Store, subscriptions, none) end,
+        fun() -> erl_esdb_delivery:pid(Store, manager, none) end,
+        fun() -> erl_esdb_delivery:pid(Store, subscription, Key) end,
+        fun() -> {ok, whereis(erl_esdb_pg)} end
+    ],
+    lists:foldl(
+        fun(Victim, Version) ->
+            {ok, Pid} = Victim(),
+            exit(Pid, kill),
+            Version = append(Store, <<"s">>, erl_esdb_test:events(1)),
+            ok = comes(Version),
+            Version + 1
+        end,
+        0,
+        Victims
+    ),
+    ok = logger:set_primary_config(level, Level),
+    ?assertEqual(Engine, erl_esdb_test:engine(Store)),
+    %% Also members of groups are known again.
+    erl_esdb_test:await(fun() -> is_pid(whereis(erl_esdb_pg)) end),
+    Self = self(),
+    Handler = spawn_link(fun() -> receive {event, Event} -> Self ! {handled, Event} end end),
+    ok = erl_esdb_emitter_group:join(Store, Key, Handler),
+    _ = append(Store, <<"s">>, erl_esdb_test:events(1)),
+    receive {handled, _} -> ok after 5000 -> error(missing) end,
+    ok = erl_esdb:stop_store(Store).
+
+comes(Version) ->
+    receive
+        {event, #event{version = Version}} -> ok;
+        {event, #event{version = Earlier}} when Earlier < Version -> comes(Version)
+    after 10_000 -> error({missing, Version})
+    end.
+
+feed(Store) ->
+    case erl_esdb_delivery:find(Store, feed, none) of
+        {ok, {Pid, _}} -> {ok, Pid};
+        error -> error
+    end.

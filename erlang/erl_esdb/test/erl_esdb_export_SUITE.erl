@@ -1,0 +1,537 @@
+-module(erl_esdb_export_SUITE).
+-moduledoc "Export and import, and the forms of events outside a store.".
+
+-compile([export_all, nowarn_export_all]).
+
+-include_lib("stdlib/include/assert.hrl").
+-include_lib("proper/include/proper.hrl").
+-include("../include/erl_esdb.hrl").
+
+-import(erl_esdb_export, [to_file/3]).
+-import(erl_esdb_import, [from_file/3]).
+-import(erl_esdb_test, [versions/1, ids/1, events/1]).
+
+-define(S, <<"orders-1">>).
+
+suite() -> [{timetrap, {minutes, 3}}].
+
+all() ->
+    Functions = [atom_to_list(F) || {F, 1} <- ?MODULE:module_info(exports)],
+    [list_to_atom(F) || "b_" ++ _ = F <- Functions].
+
+init_per_testcase(Case, Config) ->
+    Dir = filename:join(proplists:get_value(priv_dir, Config), atom_to_list(Case)),
+    ok = filelib:ensure_path(Dir),
+    [{dir, Dir}, {store, start()} | Config].
+
+end_per_testcase(_Case, Config) ->
+    _ = erl_esdb:stop_store(store(Config)),
+    ok.
+
+start() -> erl_esdb_test:start_store(#{engine => memory}).
+
+store(Config) -> proplists:get_value(store, Config).
+
+path(Config, Name) -> filename:join(proplists:get_value(dir, Config), Name).
+
+append(Store, Stream, New) ->
+    {ok, _} = erl_esdb_streams:append(Store, Stream, any, New),
+    ok.
+
+log(Store) ->
+    {ok, Events} = erl_esdb_streams:read_log(Store, 0, infinity, forward, #{}),
+    Events.
+
+lines(Path) ->
+    {ok, Content} = file:read_file(Path),
+    [json:decode(Line) || Line <- binary:split(Content, <<"\n">>, [global, trim_all])].
+
+%% Runs a fun with a store of its own.
+with_store(Fun) ->
+    Store = start(),
+    try
+        Fun(Store)
+    after
+        erl_esdb:stop_store(Store)
+    end.
+
+%% ---- export
+
+b_lines_of_json(Config) ->
+    Store = store(Config),
+    New = #{
+        event_type => <<"Placed">>,
+        data => #{total => 42, <<"state">> => open, list => [1.5, true, null, undefined]},
+        metadata => #{by => <<"me">>},
+        tags => [<<"eu">>]
+    },
+    append(Store, ?S, [New, #{event_type => <<"Raw">>, data => <<"text">>}]),
+    {ok, Report} = to_file(Store, path(Config, "a.ndjson"), #{}),
+    [#event{event_id = Id, epoch_us = Time}, _] = log(Store),
+    [Line, Raw] = lines(path(Config, "a.ndjson")),
+    ?assertEqual(
+        #{
+            <<"position">> => 0,
+            <<"stream_id">> => ?S,
+            <<"version">> => 0,
+            <<"event_id">> => Id,
+            <<"event_type">> => <<"Placed">>,
+            <<"epoch_us">> => Time,
+            <<"data">> => #{
+                <<"total">> => 42,
+                <<"state">> => <<"open">>,
+                <<"list">> => [1.5, true, null, <<"undefined">>]
+            },
+            <<"metadata">> => #{<<"by">> => <<"me">>},
+            <<"tags">> => [<<"eu">>]
+        },
+        Line
+    ),
+    ?assertMatch(#{<<"data">> := <<"text">>, <<"version">> := 1}, Raw),
+    Size = filelib:file_size(path(Config, "a.ndjson")),
+    {ok, Hash} = erl_esdb_file:sha256(path(Config, "a.ndjson")),
+    ?assertEqual(#{events => 2, bytes => Size, next => 2, sha256 => Hash}, Report),
+    {ok, Manifest} = file:read_file(path(Config, "a.ndjson.manifest")),
+    ?assertEqual(
+        #{<<"events">> => 2, <<"bytes">> => Size, <<"next">> => 2, <<"sha256">> => Hash},
+        json:decode(Manifest)
+    ),
+    {ok, Files} = file:list_dir(proplists:get_value(dir, Config)),
+    ?assertEqual(["a.ndjson", "a.ndjson.manifest"], lists:sort(Files)).
+
+b_what_is_exported(Config) ->
+    Store = store(Config),
+    [append(Store, Stream, events(3)) || Stream <- [?S, <<"users-1">>, <<"orders-2">>]],
+    Positions = fun(Options) ->
+        {ok, #{events := Count}} = to_file(Store, path(Config, "b"), Options),
+        Found = [Position || #{<<"position">> := Position} <- lines(path(Config, "b"))],
+        ?assertEqual(Count, length(Found)),
+        Found
+    end,
+    ?assertEqual(lists:seq(0, 8), Positions(#{})),
+    ?assertEqual([4, 5, 6], Positions(#{from => 4, until => 7})),
+    ?assertEqual([0, 1, 2, 6, 7, 8], Positions(#{streams => <<"orders-*">>})),
+    ?assertEqual([], Positions(#{from => 9})),
+    ?assertEqual([8], Positions(#{from => 8, until => 1000})),
+    {ok, _} = erl_esdb_store:truncate(Store, ?S, 2),
+    ?assertEqual([2, 3, 4, 5, 6, 7, 8], Positions(#{})).
+
+%% Stopped after each page, it makes the same file as in one go, whatever is appended meanwhile.
+b_an_export_goes_on_where_it_was_stopped(Config) ->
+    Store = store(Config),
+    [append(Store, ?S, events(100)) || _ <- lists:seq(1, 12)],
+    [
+        begin
+            Whole = path(Config, ["whole.", atom_to_list(Format)]),
+            Parts = path(Config, ["parts.", atom_to_list(Format)]),
+            {ok, Report} = to_file(Store, Whole, #{format => Format, until => 1200}),
+            Pages = go_on(Store, Parts, #{format => Format, until => 1200, max_pages => 1}, 0),
+            ?assert(Pages > 2),
+            {ok, Expected} = file:read_file(Whole),
+            {ok, Written} = file:read_file(Parts),
+            %% Pages of another size make other segments.
+            case Format of
+                ndjson -> ?assert(Expected =:= Written);
+                segments -> ok
+            end,
+            with_store(fun(Copy) ->
+                {ok, #{events := 1200}} = from_file(Copy, Parts, #{atoms => create}),
+                ?assertEqual(ids(lists:sublist(log(Store), 1200)), ids(log(Copy)))
+            end),
+            ?assertMatch(#{events := 1200, next := 1200}, Report)
+        end
+     || Format <- [ndjson, segments]
+    ].
+
+go_on(Store, Path, Options, Pages) ->
+    append(Store, <<"meanwhile">>, events(1)),
+    case to_file(Store, Path, Options) of
+        {more, #{next := Next}} ->
+            ?assertNot(filelib:is_regular(Path)),
+            ?assert(Next =< 1200),
+            %% As a crash leaves it: more in the file than the cursor knows.
+            ok = file:write_file([Path, ".part"], <<"garbage">>, [append]),
+            go_on(Store, Path, Options, Pages + 1);
+        {ok, _} ->
+            Pages
+    end.
+
+b_another_export_begins_anew(Config) ->
+    Store = store(Config),
+    append(Store, ?S, events(500)),
+    Path = path(Config, "x"),
+    {more, _} = to_file(Store, Path, #{max_pages => 1}),
+    %% Other options.
+    {ok, #{events := 100}} = to_file(Store, Path, #{from => 400}),
+    %% What was written is not what the cursor says.
+    {more, _} = to_file(Store, Path, #{max_pages => 1}),
+    ok = file:write_file([Path, ".part"], <<"garbage">>),
+    {ok, #{events := 500}} = to_file(Store, Path, #{}),
+    ?assertEqual(500, length(lines(Path))),
+    %% A cursor that is none.
+    {more, _} = to_file(Store, Path, #{max_pages => 1}),
+    ok = file:write_file([Path, ".cursor"], <<"garbage">>),
+    {ok, #{events := 500}} = to_file(Store, Path, #{}),
+    ?assertEqual(500, length(lines(Path))).
+
+b_bad_calls_of_export(Config) ->
+    Bad = [
+        {format, xml}, {from, -1}, {until, last}, {streams, orders}, {max_pages, 0}
+    ],
+    [
+        ?assertEqual(
+            {error, {invalid_option, Key, Value}},
+            to_file(store(Config), path(Config, "x"), #{Key => Value})
+        )
+     || {Key, Value} <- Bad
+    ],
+    ?assertEqual(
+        {error, {store_not_started, no_such_store}},
+        to_file(no_such_store, path(Config, "x"), #{})
+    ),
+    ok = file:write_file(path(Config, "file"), <<"x">>),
+    ?assertEqual(
+        {error, {failed_to_create_dir, enotdir}},
+        to_file(store(Config), path(Config, "file/below"), #{})
+    ),
+    ok = filelib:ensure_path(path(Config, "dir.part")),
+    ?assertEqual(
+        {error, {write_failed, eisdir}}, to_file(store(Config), path(Config, "dir"), #{})
+    ),
+    ?assertError(badarg, to_file(store(Config), path(Config, "x"), [])).
+
+%% ---- both
+
+%% Any events come back as they were from segments; from JSON but for atoms.
+b_segments_round_trip(Config) ->
+    round_trip(Config, segments, erl_esdb_data_gen:new_event(), fun(Event) -> Event end).
+
+b_json_round_trip(Config) ->
+    round_trip(Config, ndjson, erl_esdb_data_gen:json_event(), fun(Event) -> Event end),
+    round_trip(Config, ndjson, erl_esdb_data_gen:new_event(), fun spelled/1).
+
+round_trip(Config, Format, Event, Spelled) ->
+    Path = path(Config, "round"),
+    Property = ?FORALL(Log, erl_esdb_data_gen:log(Event), begin
+        with_store(fun(From) ->
+            erl_esdb_data_gen:write(From, Log),
+            {ok, #{events := Count}} = to_file(From, Path, #{format => Format}),
+            with_store(fun(To) ->
+                {ok, #{events := Count}} = from_file(To, Path, #{}),
+                compare(log(From), log(To), Spelled)
+            end)
+        end)
+    end),
+    erl_esdb_test:property(25, Property).
+
+%% Positions and versions are new: without gaps, in the same order.
+compare(Before, After, Spelled) ->
+    Expected = [(Spelled(E))#event{position = P} || {P, E} <- lists:enumerate(0, Before)],
+    Same = fun(E, A) ->
+        E#event{version = 0, timestamp = 0, epoch_us = 0} =:=
+            A#event{version = 0, timestamp = 0, epoch_us = 0} andalso
+            A#event.epoch_us =:= E#event.epoch_us
+    end,
+    length(Expected) =:= length(After) andalso
+        lists:all(fun({E, A}) -> Same(E, A) end, lists:zip(Expected, After)).
+
+%% What JSON makes of atoms.
+spelled(#event{data = Data, metadata = Metadata} = Event) ->
+    Event#event{data = spelled_term(Data), metadata = spelled_term(Metadata)}.
+
+spelled_term(Term) ->
+    case erl_esdb_event_json:is_json(Term) of
+        true -> text(Term);
+        false -> Term
+    end.
+
+text(Map) when is_map(Map) -> #{text_key(Key) => text(Value) || Key := Value <- Map};
+text(List) when is_list(List) -> [text(Item) || Item <- List];
+text(Value) when is_boolean(Value); Value =:= null -> Value;
+text(Atom) when is_atom(Atom) -> atom_to_binary(Atom);
+text(Value) -> Value.
+
+text_key(Key) when is_atom(Key) -> atom_to_binary(Key);
+text_key(Key) -> Key.
+
+b_the_commits_of_a_history(Config) ->
+    Streams = erl_esdb_test:append_commits(store(Config)),
+    {ok, #{events := Count}} = to_file(store(Config), path(Config, "c.ndjson"), #{}),
+    ?assertEqual(lists:sum([length(Commits) || _ := Commits <- Streams]), Count),
+    with_store(fun(Copy) ->
+        {ok, #{events := Count, skipped := 0}} = from_file(Copy, path(Config, "c.ndjson"), #{}),
+        %% Into an empty store, from one where nothing was removed: the very same.
+        ?assertEqual(log(store(Config)), log(Copy))
+    end).
+
+%% ---- import
+
+b_lines_from_elsewhere(Config) ->
+    Path = path(Config, "elsewhere"),
+    ok = file:write_file(Path, [
+        <<"{\"stream_id\":\"a\",\"event_type\":\"T\",\"data\":{\"n\":1}}\r\n">>,
+        <<"\n">>,
+        <<"{\"stream_id\":\"a\",\"event_type\":\"T\",\"data\":\"text\",\"tags\":[\"x\"],">>,
+        <<"\"event_id\":\"e-2\",\"epoch_us\":17,\"metadata\":{\"k\":null},\"other\":[]}">>
+    ]),
+    {ok, #{events := 2}} = from_file(store(Config), Path, #{}),
+    {ok, [E1, E2]} = erl_esdb_streams:read(store(Config), <<"a">>, 0, 9, forward),
+    ?assertMatch(#event{data = #{<<"n">> := 1}, metadata = M, tags = []} when M =:= #{}, E1),
+    ?assertMatch(
+        #event{
+            event_id = <<"e-2">>,
+            data = <<"text">>,
+            metadata = #{<<"k">> := null},
+            tags = [<<"x">>]
+        },
+        E2
+    ),
+    %% Times do not run backwards in a stream.
+    ?assertEqual(E1#event.epoch_us, E2#event.epoch_us).
+
+b_what_is_wrong_is_named(Config) ->
+    Good = <<"{\"stream_id\":\"a\",\"event_type\":\"T\",\"data\":{}}">>,
+    Field = fun(Name, Json) ->
+        Object = maps:without([Name, atom_to_binary(Name)], json:decode(Good)),
+        json:encode(Object#{<<(atom_to_binary(Name))/binary, Json/binary>> => 7})
+    end,
+    Cases = [
+        {invalid_json, <<"{">>},
+        {invalid_json, <<"[]">>},
+        {invalid_json, <<"7">>},
+        {invalid_json, <<Good/binary, Good/binary>>},
+        {invalid_json, <<"{\"stream_id\":\"", 255, "\"}">>},
+        {{missing, stream_id}, <<"{}">>},
+        {{missing, data}, <<"{\"stream_id\":\"a\",\"event_type\":\"T\"}">>},
+        {{bad_type, data}, Field(data, <<>>)},
+        {{bad_type, stream_id}, Field(stream_id, <<>>)},
+        {{bad_type, tags}, Field(tags, <<>>)},
+        {{bad_type, metadata}, Field(metadata, <<>>)},
+        {{bad_type, event_id}, Field(event_id, <<>>)},
+        {{bad_type, metadata},
+            <<"{\"stream_id\":\"a\",\"event_type\":\"T\",\"data\":{},\"metadata_etf\":\"AAAA\"}">>},
+        {{bad_type, metadata},
+            <<"{\"stream_id\":\"a\",\"event_type\":\"T\",\"data\":{},\"metadata_etf\":\"%\"}">>}
+    ],
+    Path = path(Config, "wrong"),
+    [
+        begin
+            ok = file:write_file(Path, [Good, $\n, Good, $\n, Line, $\n]),
+            ?assertEqual({error, {line, 3, Reason}}, from_file(store(Config), Path, #{}))
+        end
+     || {Reason, Line} <- Cases
+    ],
+    ?assertEqual([], log(store(Config))),
+    ok = file:write_file(Path, [Good, $\n, binary:copy(<<" ">>, 2000)]),
+    ?assertEqual(
+        {error, {line, 2, {line_too_long, 1000}}},
+        from_file(store(Config), Path, #{max_line => 1000})
+    ),
+    %% A name that no stream may have is told by the store.
+    Long = binary:copy(<<"x">>, 70_000),
+    ok = file:write_file(Path, json:encode(#{stream_id => Long, event_type => a, data => #{}})),
+    ?assertEqual(
+        {error, {stream_id_too_long, 70_000, 65_536}}, from_file(store(Config), Path, #{})
+    ).
+
+b_a_damaged_export_is_refused(Config) ->
+    append(store(Config), ?S, events(50)),
+    Path = path(Config, "damaged"),
+    {ok, _} = to_file(store(Config), Path, #{format => segments}),
+    {ok, Good} = file:read_file(Path),
+    with_store(fun(Copy) ->
+        %% With its manifest, nothing is begun.
+        ok = file:write_file(Path, binary_part(Good, 0, byte_size(Good) - 20)),
+        ?assertMatch({error, {checksum_mismatch, _}}, from_file(Copy, Path, #{})),
+        ok = file:write_file([Path, ".manifest"], <<"{}">>),
+        ?assertMatch({error, {checksum_mismatch, _}}, from_file(Copy, Path, #{})),
+        %% Without, the frames tell it.
+        ok = file:delete([Path, ".manifest"]),
+        Property = ?FORALL(At, range(0, byte_size(Good) - 40), begin
+            <<Head:At/binary, Byte, Tail/binary>> = Good,
+            ok = file:write_file(Path, <<Head/binary, (Byte bxor 32), Tail/binary>>),
+            case from_file(Copy, Path, #{format => segments}) of
+                {error, {segment, 1, _}} -> true;
+                Other -> {unexpected, Other}
+            end
+        end),
+        erl_esdb_test:property(200, Property),
+        ?assertEqual([], log(Copy)),
+        ok = file:write_file(Path, binary_part(Good, 0, 3)),
+        ?assertEqual(
+            {error, {segment, 1, truncated}}, from_file(Copy, Path, #{format => segments})
+        ),
+        ok = file:write_file(Path, <<"EF", 9, "X">>),
+        ?assertEqual(
+            {error, {segment, 1, {unsupported_version, 9}}}, from_file(Copy, Path, #{})
+        )
+    end).
+
+%% Stopped after each page, or while a page was being written: nothing is missing, nothing twice.
+b_an_import_goes_on_where_it_was_stopped(Config) ->
+    Store = store(Config),
+    [append(Store, S, events(500)) || _ <- lists:seq(1, 4), S <- [?S, <<"orders-2">>]],
+    Path = path(Config, "resume.ndjson"),
+    Options = #{cursor => path(Config, "cursor")},
+    {ok, _} = to_file(Store, Path, #{}),
+    with_store(fun(Copy) ->
+        {more, #{events := 1000}} = from_file(Copy, Path, Options#{max_pages => 1}),
+        %% As a crash leaves it: the next page is written in part, and the cursor does not say so.
+        Lost = [E || E <- lists:sublist(log(Store), 1001, 700), E#event.stream_id =:= ?S],
+        {ok, _} = erl_esdb_streams:append(Copy, ?S, any, Lost),
+        Second = from_file(Copy, Path, Options#{max_pages => 1}),
+        ?assertEqual({more, #{events => 500, skipped => 500}}, Second),
+        {ok, #{events := 2000, skipped := 0}} = from_file(Copy, Path, Options),
+        ?assertNot(filelib:is_regular(path(Config, "cursor"))),
+        Of = fun(S, Stream) ->
+            {ok, Events} = erl_esdb_streams:read(S, Stream, 0, infinity, forward),
+            {ids(Events), versions(Events)}
+        end,
+        [
+            ?assertEqual(Of(Store, Stream), Of(Copy, Stream))
+         || Stream <- [?S, <<"orders-2">>]
+        ]
+    end).
+
+b_a_cursor_belongs_to_its_file(Config) ->
+    append(store(Config), ?S, events(2000)),
+    Cursor = path(Config, "cursor"),
+    [A, B] = [path(Config, Name) || Name <- ["a", "b"]],
+    {ok, _} = to_file(store(Config), A, #{}),
+    {ok, _} = to_file(store(Config), B, #{from => 1}),
+    with_store(fun(Copy) ->
+        {more, _} = from_file(Copy, A, #{cursor => Cursor, max_pages => 1}),
+        Refused = {error, {cursor_mismatch, Cursor}},
+        ?assertEqual(Refused, from_file(Copy, B, #{cursor => Cursor})),
+        ?assertEqual(Refused, from_file(store(Config), A, #{cursor => Cursor})),
+        ok = file:write_file(Cursor, <<"garbage">>),
+        ?assertEqual(Refused, from_file(Copy, A, #{cursor => Cursor}))
+    end).
+
+b_bad_calls_of_import(Config) ->
+    Path = path(Config, "none"),
+    ?assertEqual({error, {read_failed, enoent}}, from_file(store(Config), Path, #{})),
+    ok = file:write_file(Path, <<>>),
+    ?assertEqual({ok, #{events => 0, skipped => 0}}, from_file(store(Config), Path, #{})),
+    Bad = [
+        {format, xml}, {cursor, 7}, {atoms, some}, {max_line, 0}, {max_pages, none}
+    ],
+    [
+        ?assertEqual(
+            {error, {invalid_option, Key, Value}}, from_file(store(Config), Path, #{Key => Value})
+        )
+     || {Key, Value} <- Bad
+    ],
+    ?assertEqual(
+        {error, {store_not_started, no_such_store}}, from_file(no_such_store, Path, #{})
+    ),
+    ?assertError(badarg, from_file(store(Config), Path, [])).
+
+%% A store with smaller limits takes the events of a batch in several appends.
+b_limits_of_the_store(Config) ->
+    append(store(Config), ?S, events(100)),
+    Path = path(Config, "limits"),
+    {ok, _} = to_file(store(Config), Path, #{}),
+    Small = erl_esdb_test:start_store(#{max_batch_events => 7, max_batch_size => 500}),
+    {ok, #{events := 100}} = from_file(Small, Path, #{}),
+    ?assertEqual(ids(log(store(Config))), ids(log(Small))),
+    _ = erl_esdb:stop_store(Small),
+    Tiny = erl_esdb_test:start_store(#{max_event_size => 10}),
+    ?assertMatch({error, {event_too_large, _, 10}}, from_file(Tiny, Path, #{})),
+    ?assertEqual([], log(Tiny)),
+    _ = erl_esdb:stop_store(Tiny).
+
+%% ---- the parts
+
+b_frames(_Config) ->
+    Tags = [header, segment, documents, streams],
+    Frame = {oneof(Tags), binary()},
+    Property = ?FORALL({Frames, Kind}, {list(Frame), oneof([archive, export, backup])}, begin
+        All = Frames ++ [{'end', <<>>}],
+        {Head, Sum} = erl_esdb_frames:head(Kind),
+        {Encoded, _} = lists:mapfoldl(
+            fun({Tag, Body}, S) -> erl_esdb_frames:frame(Tag, Body, S) end, Sum, All
+        ),
+        File = iolist_to_binary([Head | Encoded]),
+        Cut = binary_part(File, 0, byte_size(File) - 1),
+        {ok, All} =:= erl_esdb_frames:decode(File, Kind) andalso
+            {error, corrupt} =:= erl_esdb_frames:decode(File, documents) andalso
+            {error, truncated} =:= erl_esdb_frames:decode(Cut, Kind) andalso
+            {error, corrupt} =:= erl_esdb_frames:decode([File, 0], Kind) andalso
+            {error, corrupt} =:= swapped(Head, Encoded, Kind)
+    end),
+    erl_esdb_test:property(200, Property).
+
+%% Frames out of order are found, also where each is intact.
+swapped(Head, [A, B | Rest], Kind) -> erl_esdb_frames:decode([Head, B, A | Rest], Kind);
+swapped(_Head, _, _Kind) -> {error, corrupt}.
+
+b_lines(Config) ->
+    Path = path(Config, "lines"),
+    Text = ?LET(Chars, list(frequency([{5, $a}, {1, $\n}, {1, $\r}])), list_to_binary(Chars)),
+    Long = ?LET({A, N}, {Text, range(60_000, 70_000)}, [A, binary:copy(<<"b">>, N)]),
+    Property = ?FORALL(Parts, list(frequency([{4, Text}, {1, Long}])), begin
+        Content = iolist_to_binary(Parts),
+        ok = file:write_file(Path, Content),
+        {ok, Lines} = erl_esdb_lines:open(Path, 0, 1_000_000),
+        Read = read_lines(Lines, []),
+        ok = erl_esdb_lines:close(Lines),
+        Read =:= [chomp(Line) || Line <- split(Content)]
+    end),
+    erl_esdb_test:property(100, Property).
+
+read_lines(Lines, Read) ->
+    case erl_esdb_lines:next(Lines) of
+        {ok, Line, Lines1} -> read_lines(Lines1, [Line | Read]);
+        eof -> lists:reverse(Read)
+    end.
+
+split(Content) ->
+    Lines = binary:split(Content, <<"\n">>, [global]),
+    case lists:last(Lines) of
+        <<>> -> lists:droplast(Lines);
+        _ -> Lines
+    end.
+
+chomp(Line) ->
+    case binary:longest_common_suffix([Line, <<"\r">>]) of
+        1 -> binary_part(Line, 0, byte_size(Line) - 1);
+        0 -> Line
+    end.
+
+b_files_are_there_as_a_whole(Config) ->
+    Path = path(Config, "a/b/c"),
+    ?assertEqual(ok, erl_esdb_file:write(Path, [<<"x">>, "y"])),
+    ?assertEqual({ok, <<"xy">>}, file:read_file(Path)),
+    ?assertEqual(ok, erl_esdb_file:write(Path, <<"z">>)),
+    ?assertEqual({ok, <<"z">>}, file:read_file(Path)),
+    ?assertEqual({ok, ["c"]}, file:list_dir(path(Config, "a/b"))),
+    ok = filelib:ensure_path(path(Config, "dir/full")),
+    ?assertMatch({error, {write_failed, _}}, erl_esdb_file:write(path(Config, "dir"), <<"x">>)),
+    ?assertEqual(["a", "dir"], lists:sort(filelib:wildcard("*", path(Config, "")))),
+    ok = erl_esdb_file:write_term(Path, #{a => [1, 2]}),
+    ?assertEqual({ok, #{a => [1, 2]}}, erl_esdb_file:read_term(Path)),
+    {ok, <<Byte, Rest/binary>>} = file:read_file(Path),
+    ok = file:write_file(Path, <<(Byte bxor 1), Rest/binary>>),
+    ?assertEqual({error, corrupt}, erl_esdb_file:read_term(Path)),
+    ok = file:write_file(Path, <<>>),
+    ?assertEqual({error, corrupt}, erl_esdb_file:read_term(Path)).
+
+%% A page is small where events are large.
+b_pages(Config) ->
+    Store = store(Config),
+    Large = #{event_type => <<"t">>, data => binary:copy(<<0>>, 1_000_000)},
+    [append(Store, ?S, [Large]) || _ <- lists:seq(1, 70)],
+    append(Store, ?S, events(5000)),
+    Sizes = fun(Events, _Next, Acc) -> {next, [length(Events) | Acc]} end,
+    {done, Pages} = erl_esdb_pages:log(Store, 0, 5070, #{}, Sizes, []),
+    ?assertEqual(5070, lists:sum(Pages)),
+    [First, Second | _] = lists:reverse(Pages),
+    ?assertEqual({64, 6 + 2}, {First, Second}),
+    ?assertEqual(2000, lists:max(Pages)),
+    {stopped, [First]} =
+        erl_esdb_pages:log(Store, 0, 5070, #{}, fun(E, _, A) -> {stop, [length(E) | A]} end, []),
+    ?assertEqual(
+        {error, enough},
+        erl_esdb_pages:stream(Store, ?S, 0, 9, fun(_, _, _) -> {error, enough} end, [])
+    ).

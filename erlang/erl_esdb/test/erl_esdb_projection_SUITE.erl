@@ -1,0 +1,252 @@
+-module(erl_esdb_projection_SUITE).
+-moduledoc "Projections, of which this module is one: it counts, and fails where it is told to.".
+
+-compile([export_all, nowarn_export_all]).
+
+-include_lib("stdlib/include/assert.hrl").
+-include_lib("proper/include/proper.hrl").
+-include("../include/erl_esdb.hrl").
+
+-behaviour(erl_esdb_projection).
+
+suite() -> [{timetrap, {minutes, 2}}].
+
+all() ->
+    [
+        users_read_their_own_writes,
+        a_document_survives_a_crash,
+        exactly_once_whenever_it_crashes,
+        a_table,
+        a_table_begins_again_after_a_crash,
+        selected_events_only,
+        rebuild_folds_all_again,
+        lag_is_what_is_missing,
+        await_gives_up,
+        one_of_a_name,
+        it_ends_with_the_store,
+        mistakes
+    ].
+
+%% ---- the projection
+
+init(#{table := Table}) -> {ok, Table};
+init(#{args := _}) -> {ok, #{}}.
+
+handle_event(#event{data = #{n := crash}} = Event, State) ->
+    case take_crash() of
+        true -> error({told_to, Event#event.position});
+        false -> counted(Event, State)
+    end;
+handle_event(Event, State) ->
+    counted(Event, State).
+
+counted(#event{stream_id = Stream}, Counts) when is_map(Counts) ->
+    {ok, maps:update_with(Stream, fun(N) -> N + 1 end, 1, Counts)};
+counted(#event{stream_id = Stream}, Table) ->
+    _ = ets:update_counter(Table, Stream, 1, {Stream, 0}),
+    {ok, Table}.
+
+%% As many crashes as are left.
+take_crash() -> counters_take(persistent_term:get(?MODULE)).
+
+counters_take(Crashes) ->
+    case atomics:sub_get(Crashes, 1, 1) of
+        Left when Left >= 0 -> true;
+        _ -> false
+    end.
+
+crashes(Count) ->
+    Crashes = atomics:new(1, []),
+    ok = atomics:put(Crashes, 1, Count),
+    persistent_term:put(?MODULE, Crashes).
+
+%% ---- the cases
+
+init_per_testcase(_Case, Config) ->
+    ok = crashes(0),
+    process_flag(trap_exit, true),
+    [{store, erl_esdb_test:start_store(#{})} | Config].
+
+end_per_testcase(_Case, Config) ->
+    _ = erl_esdb_test:stop_store(store(Config)),
+    ok.
+
+store(Config) -> proplists:get_value(store, Config).
+
+start(Config) -> start(Config, #{}).
+
+start(Config, Options) ->
+    {ok, Pid} = erl_esdb_projection:start_link(store(Config), <<"p">>, ?MODULE, Options),
+    Pid.
+
+append(Config, Stream, Count) ->
+    append_events(Config, Stream, erl_esdb_test:events(Count)).
+
+append_events(Config, Stream, Events) ->
+    Options = #{return => result},
+    {ok, #append_result{position = Position}} =
+        erl_esdb_streams:append(store(Config), Stream, any, Events, Options),
+    Position.
+
+await(Config, Position) ->
+    erl_esdb_projection:await(store(Config), <<"p">>, Position, 5000).
+
+state(Config) ->
+    {ok, State} = erl_esdb_projection:state(store(Config), <<"p">>),
+    State.
+
+users_read_their_own_writes(Config) ->
+    _ = append(Config, <<"a">>, 3),
+    _ = start(Config),
+    [
+        begin
+            ok = await(Config, append(Config, <<"b">>, 1)),
+            ?assertEqual(#{<<"a">> => 3, <<"b">> => N}, state(Config))
+        end
+     || N <- lists:seq(1, 100)
+    ].
+
+a_document_survives_a_crash(Config) ->
+    Pid = start(Config),
+    ok = await(Config, append(Config, <<"a">>, 500)),
+    exit(Pid, kill),
+    receive {'EXIT', Pid, killed} -> ok end,
+    _ = append(Config, <<"a">>, 1),
+    _ = start(Config),
+    ok = await(Config, 500),
+    ?assertEqual(#{<<"a">> => 501}, state(Config)).
+
+%% A handler that fails at any events, and a supervisor that starts it again.
+exactly_once_whenever_it_crashes(Config) ->
+    Property = ?FORALL(
+        {Sizes, Crashes},
+        {non_empty(list({range(1, 3), range(1, 300), boolean()})), range(0, 5)},
+        begin
+            Store = erl_esdb_test:start_store(#{}),
+            Mine = [{store, Store} | proplists:delete(store, Config)],
+            ok = crashes(Crashes),
+            Starter = self(),
+            Supervisor = spawn_link(fun() -> supervise(Mine, Starter) end),
+            Last = [append_events(Mine, <<S>>, batch(Size, Bad)) || {S, Size, Bad} <- Sizes],
+            erl_esdb_test:await(fun() -> await(Mine, lists:last(Last)) =:= ok end),
+            Expected = lists:foldl(
+                fun({S, Size, _}, Acc) ->
+                    maps:update_with(<<S>>, fun(N) -> N + Size end, Size, Acc)
+                end,
+                #{},
+                Sizes
+            ),
+            Equal = state(Mine) =:= Expected,
+            exit(Supervisor, kill),
+            receive {'EXIT', Supervisor, _} -> ok end,
+            ok = erl_esdb:stop_store(Store),
+            Equal
+        end
+    ),
+    #{level := Level} = logger:get_primary_config(),
+    ok = logger:set_primary_config(level, none),
+    try
+        erl_esdb_test:property(30, Property)
+    after
+        logger:set_primary_config(level, Level)
+    end.
+
+batch(Size, false) -> erl_esdb_test:events(Size);
+batch(Size, true) -> erl_esdb_test:events(Size - 1) ++ [erl_esdb_test:event(crash)].
+
+supervise(Config, Starter) ->
+    process_flag(trap_exit, true),
+    Pid = start(Config),
+    receive
+        {'EXIT', Pid, _} -> supervise(Config, Starter);
+        {'EXIT', Starter, Reason} -> exit(Reason)
+    end.
+
+a_table(Config) ->
+    _ = start(Config, #{keep => ets}),
+    ok = await(Config, append(Config, <<"a">>, 3)),
+    {ok, Table} = erl_esdb_projection:table(store(Config), <<"p">>),
+    ?assertEqual([{<<"a">>, 3}], ets:tab2list(Table)),
+    ?assertEqual(Table, state(Config)).
+
+a_table_begins_again_after_a_crash(Config) ->
+    Pid = start(Config, #{keep => ets}),
+    ok = await(Config, append(Config, <<"a">>, 3)),
+    exit(Pid, kill),
+    receive {'EXIT', Pid, killed} -> ok end,
+    _ = start(Config, #{keep => ets}),
+    ok = await(Config, 2),
+    ?assertEqual([{<<"a">>, 3}], ets:tab2list(state(Config))).
+
+selected_events_only(Config) ->
+    _ = start(Config, #{type => event_pattern, selector => <<"a*">>}),
+    _ = append(Config, <<"ab">>, 2),
+    %% Also a position of another stream is reached.
+    ok = await(Config, append(Config, <<"b">>, 2)),
+    ?assertEqual(#{<<"ab">> => 2}, state(Config)).
+
+rebuild_folds_all_again(Config) ->
+    [
+        begin
+            Pid = start(Config, #{keep => Keep}),
+            Position = append(Config, <<"a">>, 3),
+            ok = await(Config, Position),
+            Before = counts(state(Config)),
+            ok = erl_esdb_projection:rebuild(store(Config), <<"p">>),
+            ok = await(Config, Position),
+            ?assertEqual(Before, counts(state(Config))),
+            ok = erl_esdb_projection:stop(store(Config), <<"p">>),
+            receive {'EXIT', Pid, normal} -> ok end
+        end
+     || Keep <- [document, ets]
+    ].
+
+counts(Counts) when is_map(Counts) -> Counts;
+counts(Table) -> maps:from_list(ets:tab2list(Table)).
+
+lag_is_what_is_missing(Config) ->
+    ?assertEqual({error, not_found}, erl_esdb_projection:lag(store(Config), <<"p">>)),
+    Pid = start(Config),
+    ok = await(Config, append(Config, <<"a">>, 3)),
+    ?assertEqual({ok, 0}, erl_esdb_projection:lag(store(Config), <<"p">>)),
+    ok = sys:suspend(Pid),
+    _ = append(Config, <<"a">>, 5),
+    Self = self(),
+    spawn_link(fun() -> Self ! {lag, erl_esdb_projection:lag(store(Config), <<"p">>)} end),
+    ok = sys:resume(Pid),
+    receive {lag, {ok, Lag}} -> ?assert(Lag =< 5) end,
+    ok = await(Config, 7),
+    ?assertEqual({ok, 0}, erl_esdb_projection:lag(store(Config), <<"p">>)).
+
+await_gives_up(Config) ->
+    ?assertEqual({error, not_found}, await(Config, 0)),
+    _ = start(Config),
+    ?assertEqual(
+        {error, timeout}, erl_esdb_projection:await(store(Config), <<"p">>, 0, 10)
+    ).
+
+one_of_a_name(Config) ->
+    Pid = start(Config),
+    ?assertEqual(
+        {error, {already_started, Pid}},
+        erl_esdb_projection:start_link(store(Config), <<"p">>, ?MODULE, #{})
+    ).
+
+it_ends_with_the_store(Config) ->
+    Pid = start(Config),
+    ok = erl_esdb:stop_store(store(Config)),
+    receive
+        {'EXIT', Pid, Reason} -> ?assertEqual({shutdown, store_stopped}, Reason)
+    after 5000 -> error(missing)
+    end,
+    ?assertEqual({error, not_found}, erl_esdb_projection:state(store(Config), <<"p">>)).
+
+mistakes(Config) ->
+    Start = fun(Store, Options) ->
+        erl_esdb_projection:start_link(Store, <<"p">>, ?MODULE, Options)
+    end,
+    ?assertEqual({error, {invalid_option, keep, disk}}, Start(store(Config), #{keep => disk})),
+    ?assertEqual({error, {invalid_type, x}}, Start(store(Config), #{type => x})),
+    ?assertEqual({error, {store_not_started, no_store}}, Start(no_store, #{})),
+    ?assertError(badarg, Start("store", #{})),
+    ?assertError(badarg, erl_esdb_projection:await(store(Config), <<"p">>, -1, 10)).
