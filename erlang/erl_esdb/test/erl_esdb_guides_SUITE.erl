@@ -23,6 +23,7 @@ pages() ->
         testing,
         telemetry,
         disk_formats,
+        coming_from_erl_esdb,
         streams
     ].
 
@@ -48,15 +49,16 @@ integrity(Config) -> guide(Config, "integrity.md", 12).
 testing(Config) -> guide(Config, "testing.md", 14).
 telemetry(Config) -> guide(Config, "telemetry.md", 9).
 disk_formats(Config) -> guide(Config, "disk_formats.md", 7).
+coming_from_erl_esdb(Config) -> guide(Config, "coming_from_erl_esdb.md", 16).
 streams(Config) -> guide(Config, "streams.md", 40).
 
 in_elixir(Config) ->
     Pages = filelib:wildcard(filename:join([root(), "doc", "guides", "*.md"])),
     Script = filename:join(filename:dirname(source()), "erl_esdb_guide.exs"),
     Applications = [erl_esdb, erl_esdb_gater, erl_esdb_nifs],
-    Paths = lists:append([["-pa", filename:join(code:lib_dir(App), "ebin")] || App <- Applications]),
+    Paths = [["-pa", filename:join(code:lib_dir(App), "ebin")] || App <- Applications],
     Folder = proplists:get_value(priv_dir, Config),
-    {Status, Output} = elixir(Paths ++ [Script, Folder | Pages]),
+    {Status, Output} = elixir(lists:append(Paths) ++ [Script, Folder | Pages]),
     ct:pal("~ts", [Output]),
     ?assertEqual(0, Status),
     {match, [Lines]} = re:run(Output, "(\\d+) lines ran", [{capture, [1], list}]),
