@@ -4,11 +4,12 @@ The guides to the store: every example of them runs here, those in Elixir where 
 """.
 
 -include_lib("stdlib/include/assert.hrl").
+-include("../include/erl_esdb.hrl").
 
 -compile(export_all).
 
 %% Elixir need not be installed to build and to test the store.
-all() -> pages() ++ [in_elixir || os:find_executable("elixir") =/= false].
+all() -> pages() ++ [events_of_telemetry] ++ [in_elixir || os:find_executable("elixir") =/= false].
 
 pages() ->
     [
@@ -51,6 +52,107 @@ telemetry(Config) -> guide(Config, "telemetry.md", 9).
 disk_formats(Config) -> guide(Config, "disk_formats.md", 7).
 coming_from_erl_esdb(Config) -> guide(Config, "coming_from_erl_esdb.md", 16).
 streams(Config) -> guide(Config, "streams.md", 40).
+
+%% The table of events: each that is in it comes, with the measurements and metadata that it says.
+events_of_telemetry(_) ->
+    {ok, Page} = file:read_file(filename:join([root(), "doc", "guides", "telemetry.md"])),
+    Table = maps:from_list(lists:append([rows(Row) || Row <- re:split(Page, "\n"), is_row(Row)])),
+    ?assertEqual(28, map_size(Table)),
+    Tell = fun(Event, Measurements, Metadata, To) -> To ! {told, Event, Measurements, Metadata} end,
+    ok = erl_esdb_telemetry:attach_many(?FUNCTION_NAME, maps:keys(Table), Tell, self()),
+    ok = everything_happens(),
+    Told = told(Table, #{}),
+    ok = erl_esdb_telemetry:detach(?FUNCTION_NAME),
+    ?assertEqual(Table, Told).
+
+is_row(Row) ->
+    string:prefix(Row, "| `") =/= nomatch andalso length(string:split(Row, "`", all)) > 4.
+
+%% `link, created`, `deleted`: several events of one row.
+rows(Row) ->
+    [_, Names, Measurements, Metadata | _] = string:split(Row, "|", all),
+    [First | Others] = quoted(Names),
+    Path = string:split(First, ", ", all),
+    Last = [lists:droplast(Path) ++ [Other] || Other <- Others],
+    Keys = {keys(quoted(Measurements)), keys(quoted(Metadata))},
+    [{[erl_esdb | [binary_to_atom(Part) || Part <- Name]], Keys} || Name <- [Path | Last]].
+
+quoted(Cell) ->
+    case re:run(Cell, "`([^`]*)`", [global, {capture, [1], binary}]) of
+        {match, Found} -> [Text || [Text] <- Found];
+        nomatch -> []
+    end.
+
+keys(Names) -> lists:sort([binary_to_atom(Name) || Name <- Names]).
+
+%% What came first of each event, as soon as there is one of each.
+told(Table, Told) when map_size(Told) =:= map_size(Table) ->
+    Told;
+told(Table, Told) ->
+    receive
+        %% Those of the application have no store.
+        {told, [erl_esdb, store, _], _, Metadata} when not is_map_key(store_id, Metadata) ->
+            told(Table, Told);
+        {told, Event, _, _} when is_map_key(Event, Told) ->
+            told(Table, Told);
+        {told, Event, Measurements, Metadata} ->
+            Keys = {lists:sort(maps:keys(Measurements)), lists:sort(maps:keys(Metadata))},
+            told(Table, Told#{Event => Keys})
+    after 5000 -> Told
+    end.
+
+everything_happens() ->
+    Store = erl_esdb_test:start_store(#{}),
+    [Event] = erl_esdb_test:events(1),
+    S = ~"s",
+    Me = #{subscriber => self()},
+    {ok, Key} = erl_esdb_subscriptions:subscribe(Store, stream, S, ~"name", Me),
+    {ok, 0} = erl_esdb_streams:append(Store, S, -1, [Event]),
+    {error, _} = erl_esdb_streams:append(Store, S, -1, [Event]),
+    {ok, [#event{event_id = Id} = Old]} = erl_esdb_streams:read(Store, S, 0, 1, forward),
+    receive
+        {events, [_]} -> ok
+    end,
+    ok = erl_esdb_subscriptions:ack(Store, ~"name", S, 0),
+    ok = erl_esdb_subscriptions:unsubscribe(Store, Key),
+    {ok, Queue} = erl_esdb_backpressure:new(#{max_queue => 1}),
+    {ok, _} = erl_esdb_backpressure:enqueue_many(Queue, [a, b]),
+    ok = erl_esdb_snapshots:save(Store, S, 0, #{}),
+    {ok, _} = erl_esdb_snapshots:load(Store, S),
+    {ok, _} = erl_esdb_temporal:read_until(Store, S, 0),
+    {ok, _} = erl_esdb_temporal:read_range(Store, S, 0, 1),
+    {ok, _} = erl_esdb_scavenge:scavenge(Store, S, #{}),
+    {ok, _} = erl_esdb_causation:get_effects(Store, Id),
+    Schema = #{version => 2, upcast_from => #{1 => fun(Data) -> Data end}},
+    ok = erl_esdb_schema:register(Store, Old#event.event_type, Schema),
+    [_] = erl_esdb_schema:upcast(Store, [Old]),
+    ok = erl_esdb_schema:unregister(Store, Old#event.event_type),
+    ok = erl_esdb_links:create(Store, #{name => ~"l", source => #{type => all}}),
+    ok = erl_esdb_links:start(Store, ~"l"),
+    ok = erl_esdb_links:stop(Store, ~"l"),
+    ok = erl_esdb_links:delete(Store, ~"l"),
+    ok = erl_esdb:stop_store(Store),
+    memory_is_short(),
+    gives_up(erl_esdb_test:start_store(#{})).
+
+memory_is_short() ->
+    {ok, Pid} = erl_esdb_memory:start_link(),
+    ok = erl_esdb_memory:configure(#{elevated_threshold => 0.0, critical_threshold => 0.0}),
+    ok = gen_server:stop(Pid).
+
+%% Its engine ends six times: once more than it is started again.
+gives_up(Store) ->
+    lists:foldl(fun(_, Before) -> ends(Store, Before) end, none, lists:seq(1, 6)),
+    ok.
+
+ends(Store, Before) ->
+    ok = erl_esdb_test:await(fun() -> engines(Store) -- [Before] =/= [] end),
+    [Engine] = engines(Store),
+    exit(Engine, kill),
+    Engine.
+
+engines(Store) ->
+    [Pid || {S, #{engine := Pid}} <- erl_esdb_engine:lives(), S =:= Store].
 
 in_elixir(Config) ->
     Pages = filelib:wildcard(filename:join([root(), "doc", "guides", "*.md"])),
