@@ -2,8 +2,9 @@
 #
 #   elixir -pa EBIN... erl_esdb_guide.exs FOLDER PAGE...
 #
-# A page is one session: blocks of `iex> ` prompts (`...> ` goes on), and blocks that define a module, whose tests are
-# run. What is printed, then the result, is what stands behind a line. Ends with the number of lines that ran, or with status 1.
+# A page is one session: blocks of `iex> ` prompts (`...> ` goes on), and blocks that define a
+# module, whose tests are run. What is printed, then the result, is what stands behind a line. Ends
+# with the number of lines that ran, or with status 1.
 defmodule Guide do
   def run(page, folder) do
     text = page |> File.read!() |> String.replace("/var/lib/shop", folder)
@@ -39,9 +40,11 @@ defmodule Guide do
 
   defp step({:line, code, shown}, session, page) do
     {{printed, value}, session} = evaluate(code, session, page)
+
     if shown != "" and not same?(shown, String.trim(printed), value, session, page) do
       raise "#{page}: #{code}\nshown: #{shown}\ngot: #{printed}#{inspect(value, pretty: true)}"
     end
+
     session
   end
 
@@ -54,6 +57,7 @@ defmodule Guide do
     {:ok, screen} = StringIO.open("")
     before = Process.group_leader()
     Process.group_leader(self(), screen)
+
     try do
       quoted = Code.string_to_quoted!(code, file: page)
       {value, binding, env} = Code.eval_quoted_with_env(quoted, binding, env)
