@@ -10,9 +10,14 @@ defmodule Guide do
     text = page |> File.read!() |> String.replace("/var/lib/shop", folder)
     steps = Enum.flat_map(blocks(text), &steps/1)
     Enum.reduce(steps, {[], Code.env_for_eval([])}, &step(&1, &2, page))
-    %{failures: 0} = ExUnit.run()
+    if text =~ "ExUnit.Case", do: tested()
     for store <- :erl_esdb.which_stores(), do: :ok = :erl_esdb.stop_store(store)
     Enum.count(steps, &match?({:line, _, _}, &1))
+  end
+
+  defp tested do
+    %{failures: 0, total: total} = ExUnit.run()
+    true = total > 0
   end
 
   defp blocks(text) do
