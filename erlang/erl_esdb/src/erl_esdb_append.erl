@@ -215,21 +215,27 @@ part(Stream, Expected, Events, {Count, Size, Which}, Settings) ->
             given = Given =/= [],
             bodies = Bodies,
             packed = Packed,
-            summary = summary(Given, Bodies, Which)
+            summary = summary(Stream, Given, Bodies, Which)
         },
         {ok, Part, {Count1, Size1, Which}}
     end.
 
--spec summary([binary()], [erl_esdb_event:body()], each | whole) -> erl_esdb_log:summary().
-summary(_Given, [], _Which) ->
+-spec summary(binary(), [binary()], [erl_esdb_event:body()], each | whole) ->
+    erl_esdb_log:summary().
+summary(_Stream, _Given, [], _Which) ->
     #{count => 0, epoch_us => 0};
-summary(Given, Bodies, Which) ->
+summary(Stream, Given, Bodies, Which) ->
     #{
         count => length(Bodies),
         epoch_us => 0,
         ids => erl_esdb_event:hashes(Given, Bodies, Which),
-        facts => erl_esdb_event:facts(Bodies)
+        facts => facts(erl_esdb_event:are_copies(Stream), Bodies)
     }.
+
+%% A copy that a link makes of an event is no other event: no condition looks at it.
+-spec facts(boolean(), [erl_esdb_event:body()]) -> erl_esdb_recent:facts().
+facts(true, _Bodies) -> erl_esdb_event:facts([]);
+facts(false, Bodies) -> erl_esdb_event:facts(Bodies).
 
 -spec asked(#part{}, integer(), options()) -> #part{}.
 asked(#part{stream = Stream, summary = Summary} = Part, Time, Options) ->
@@ -279,10 +285,10 @@ evaluate(#call{store = Store} = Call, {Query, From}) ->
         {error, Reason} -> {error, Reason}
     end.
 
-%% A hidden event is an event.
+%% A hidden event is an event, the copy of one is none.
 -spec read_options(#call{}) -> map().
 read_options(#call{until = Until}) ->
-    #{hidden => true, timeout => erl_esdb_store:left(Until)}.
+    #{hidden => true, copies => false, timeout => erl_esdb_store:left(Until)}.
 
 -spec later(open(), none | erl_esdb_log:condition()) -> open().
 later({Query, _From}, {evaluated, UpTo, _}) -> {Query, UpTo + 1};

@@ -15,7 +15,8 @@ the store ended during the call, it is not known whether a command was done.
 -export([info/2, info/3, streams/1, names/2, next_position/1, next_position/2]).
 -export([delete/2, delete/3, truncate/3, truncate/4]).
 -export([set_metadata/4, get_metadata/3, scavengeable/2, tip/2]).
--export([put_document/3, get_document/2, delete_document/2, list_documents/3]).
+-export([put_document/3, put_document/4, get_document/2, get_document/3]).
+-export([delete_document/2, delete_document/3, list_documents/3, list_documents/4]).
 -export([checkpoint/2, save_checkpoints/2]).
 -export([is_ready/1, get_store/1, get_leader/1, is_timeout/1]).
 %% What takes several looks or commands, in one time.
@@ -41,13 +42,15 @@ the store ended during the call, it is not known whether a command was done.
 -doc "Of the log: from which position on, how many events, and which way.".
 -type window() :: {From :: non_neg_integer() | last, count(), direction()}.
 -doc """
-`hidden`: also what the metadata of a stream hides; default false. `verify`: see
+`hidden`: also what the metadata of a stream hides; default false. `copies`: also the events of link
+streams, where many streams are read; default true. `verify`: see
 `m:erl_esdb_integrity`.
 """.
 -type read_options() :: #{
     consistency => linearizable | read_your_writes | local,
     timeout => timeout(),
     hidden => boolean(),
+    copies => boolean(),
     verify => erl_esdb_integrity:mode(),
     decode => erl_esdb_json:codec(),
     archives => erl_esdb_archive_backend:backend(),
@@ -211,8 +214,13 @@ matching(Store, Query, {From, Count, Direction}, Options) ->
             {error, Reason};
         _ ->
             Keep = fun(Body) -> erl_esdb_query:matches(Body, Compiled) end,
-            search(Store, {fun(_) -> true end, Keep}, From, Count, Direction, Options)
+            Of = fun(Stream) -> is_wanted(Stream, Options) end,
+            search(Store, {Of, Keep}, From, Count, Direction, Options)
     end.
+
+-spec is_wanted(binary(), map()) -> boolean().
+is_wanted(Stream, #{copies := false}) -> not erl_esdb_event:are_copies(Stream);
+is_wanted(_Stream, _Options) -> true.
 
 -spec are_indexed([erl_esdb_index_keys:key()], erl_esdb_engine:settings()) -> boolean().
 are_indexed(Keys, Settings) ->
@@ -232,7 +240,12 @@ found_by(Store, {Keys, Mode, Query} = Asked, {From, Count}, Until, Look) ->
     maybe
         true ?= Count =/= 0 andalso From =/= -1,
         {ok, [_ | _] = Events} ?= erl_esdb_index:events_of(Store, Keys, Mode, Look1),
-        Matching = [Event || Event <- Events, erl_esdb_query:matches_event(Event, Query)],
+        Matching = [
+            Event
+         || #event{stream_id = Stream} = Event <- Events,
+            erl_esdb_query:matches_event(Event, Query),
+            is_wanted(Stream, Look)
+        ],
         Taken = at_most(Count, Matching),
         #{direction := Direction, limit := Page} = Look,
         Window = {next_to(lists:last(Events), Direction), less(Count, length(Taken))},
@@ -592,26 +605,41 @@ truncate(Store, Stream, Before, Options) ->
 
 %% ---- documents
 
--doc "Keeps a term, of at most 16 MiB packed, under a key. Answers how often that was done.".
+-doc "The same as `put_document/4` without options.".
 -spec put_document(atom(), erl_esdb_log:document_key(), term()) ->
     {ok, pos_integer()} | {error, {document_too_large, pos_integer(), pos_integer()} | failure()}.
-put_document(Store, Key, Term) ->
-    ok = check(is_tuple(Key)),
+put_document(Store, Key, Term) -> put_document(Store, Key, Term, #{}).
+
+-doc """
+Keeps a term, of at most 16 MiB packed, under a key. Answers how often that was done. Option:
+`timeout`.
+""".
+-spec put_document(atom(), erl_esdb_log:document_key(), term(), #{timeout => timeout(), _ => _}) ->
+    {ok, pos_integer()} | {error, {document_too_large, pos_integer(), pos_integer()} | failure()}.
+put_document(Store, Key, Term, Options) ->
+    ok = check(is_tuple(Key) andalso is_map(Options)),
     maybe
-        {ok, Engine, Handle, #{timeout := Timeout}} ?= engine(Store),
+        {ok, Engine, Handle, Settings} ?= engine(Store),
+        Timeout = timeout(Options, Settings),
         ok ?= limit(document_too_large, erl_esdb_batch:packed_size([Term]), ?MAX_DOCUMENT),
         Body = erl_esdb_batch:pack([Term]),
         command(Store, Engine, Handle, {put_document, Key, Body}, Timeout)
     end.
 
--doc "The term under a key.".
+-doc "The same as `get_document/3` without options.".
 -spec get_document(atom(), erl_esdb_log:document_key()) ->
     {ok, term()} | {error, not_found | {corrupt_document, erl_esdb_log:document_key()} | failure()}.
-get_document(Store, Key) ->
+get_document(Store, Key) -> get_document(Store, Key, #{}).
+
+-doc "The term under a key.".
+-spec get_document(atom(), erl_esdb_log:document_key(), read_options()) ->
+    {ok, term()} | {error, not_found | {corrupt_document, erl_esdb_log:document_key()} | failure()}.
+get_document(Store, Key, Options) ->
     ok = check(is_tuple(Key)),
+    ok = check_options(Options),
     maybe
         {ok, Engine, Handle, _} ?= engine(Store),
-        {ok, {_Version, Body}} ?= named(Store, Engine:document(Handle, Key, #{})),
+        {ok, {_Version, Body}} ?= named(Store, Engine:document(Handle, Key, Options)),
         {ok, [Term]} ?= erl_esdb_batch:unpack(Body, 0, 0),
         {ok, Term}
     else
@@ -619,20 +647,32 @@ get_document(Store, Key) ->
         {error, Reason} -> {error, Reason}
     end.
 
--doc "Removes what is under a key.".
+-doc "The same as `delete_document/3` without options.".
 -spec delete_document(atom(), erl_esdb_log:document_key()) -> ok | {error, failure()}.
-delete_document(Store, Key) ->
-    ok = check(is_tuple(Key)),
-    done(command(Store, {delete_document, Key}, #{})).
+delete_document(Store, Key) -> delete_document(Store, Key, #{}).
 
--doc "The keys between two keys, both included, in term order, and how often each was put.".
+-doc "Removes what is under a key. Option: `timeout`.".
+-spec delete_document(atom(), erl_esdb_log:document_key(), #{timeout => timeout(), _ => _}) ->
+    ok | {error, failure()}.
+delete_document(Store, Key, Options) ->
+    ok = check(is_tuple(Key) andalso is_map(Options)),
+    done(command(Store, {delete_document, Key}, Options)).
+
+-doc "The same as `list_documents/4` without options.".
 -spec list_documents(atom(), erl_esdb_log:document_key(), erl_esdb_log:document_key()) ->
     {ok, [{erl_esdb_log:document_key(), pos_integer()}]} | {error, failure()}.
-list_documents(Store, From, To) ->
+list_documents(Store, From, To) -> list_documents(Store, From, To, #{}).
+
+-doc "The keys between two keys, both included, in term order, and how often each was put.".
+-spec list_documents(
+    atom(), erl_esdb_log:document_key(), erl_esdb_log:document_key(), read_options()
+) -> {ok, [{erl_esdb_log:document_key(), pos_integer()}]} | {error, failure()}.
+list_documents(Store, From, To, Options) ->
     ok = check(is_tuple(From) andalso is_tuple(To)),
+    ok = check_options(Options),
     maybe
         {ok, Engine, Handle, _} ?= engine(Store),
-        named(Store, Engine:documents(Handle, From, To, #{}))
+        named(Store, Engine:documents(Handle, From, To, Options))
     end.
 
 %% ---- checkpoints

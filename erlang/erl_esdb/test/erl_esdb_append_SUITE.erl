@@ -145,6 +145,28 @@ once_among_ids_that_were_not_given(Config) ->
     ?assertEqual({ok, 3}, append(Store, ?S, any, [event(1)])),
     ?assertEqual({ok, 4}, append(Store, ?S, any, [event(1)])).
 
+%% An empty id is none; any other is one, whatever is in it.
+once_with_ids_of_any_size(Config) ->
+    Store = store(Config),
+    {ok, 0} = append(Store, ?S, any, ids([<<>>])),
+    ?assertEqual({ok, 1}, append(Store, ?S, any, ids([<<>>]))),
+    Ids = [<<0>>, binary:copy(<<"i">>, 10_000), <<255, 254>>, <<"größe"/utf8>>],
+    {ok, 5} = append(Store, ?S, any, ids(Ids)),
+    ?assertEqual({ok, 5}, append(Store, ?S, any, ids(Ids))),
+    ?assertEqual({ok, 5}, append(Store, ?S, 1, ids(Ids))),
+    ?assertEqual({ok, 3}, append(Store, ?S, stream_exists, ids([lists:nth(2, Ids)]))),
+    ?assertEqual(5, erl_esdb_streams:get_version(Store, ?S)).
+
+%% What is read is given back as it is: also records are known again.
+once_of_records(Config) ->
+    Store = store(Config),
+    {ok, 2} = append(Store, ?S, any, events(3)),
+    {ok, Events} = read(Store, ?S, 0, 9, forward),
+    %% They had got their ids from the store, which does not remember those one by one.
+    ?assertEqual({ok, 2}, append(Store, ?S, -1, Events)),
+    {ok, 2} = append(Store, <<"copy">>, any, Events),
+    ?assertEqual({ok, 2}, append(Store, <<"copy">>, any, Events)).
+
 %% Only as a whole: their hashes would take too much room.
 once_a_large_batch(Config) ->
     Store = store(Config),
@@ -431,6 +453,21 @@ condition_and_expectation(Config) ->
     ?assertEqual({ok, [?S]}, erl_esdb_streams:list_streams(Store)).
 
 %% A seat is taken once, though no two writers share a stream or an expectation.
+%% What a link writes is no other event: neither looked at nor refused for.
+condition_and_copies(Config) ->
+    Store = store(Config),
+    Booked = fun(Id) -> (id(Id))#{event_type => <<"Booked">>} end,
+    {ok, #append_result{position = P}} =
+        append(Store, ?S, any, [Booked(<<"a">>)], #{return => result}),
+    {ok, 0} = append(Store, <<"$link:bookings">>, any, [Booked(<<"a">>)]),
+    Booking = #{fail_if_events_match => [#{types => [<<"Booked">>]}], after_position => P},
+    ?assertEqual({ok, 1}, append(Store, ?S, any, ids([<<"b">>]), #{condition => Booking})),
+    {ok, 2} = append(Store, ?S, any, [Booked(<<"c">>)]),
+    ?assertEqual(
+        {error, {condition_failed, P + 3}},
+        append(Store, ?S, any, ids([<<"d">>]), #{condition => Booking})
+    ).
+
 condition_of_racers(Config) ->
     Store = store(Config),
     Seats = lists:seq(1, 10),
@@ -601,6 +638,7 @@ queue_of_callers_that_are_killed(Config) ->
             [receive {'DOWN', Ref, process, _, killed} -> ok end || {_, Ref} <- Waiting],
             ?assertEqual({error, {overloaded, Store}}, append(Store, ?S, any, events(1))),
             ok = sys:resume(Engine),
+            ok = erl_esdb_test:await(fun() -> queued(Engine) =:= 0 end),
             {ok, _} = append(Store, ?S, any, events(1))
         end
      || _ <- lists:seq(1, 20)

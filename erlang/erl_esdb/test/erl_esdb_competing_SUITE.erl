@@ -183,7 +183,7 @@ the_order_of_a_stream_holds_through_retries(Config) ->
     append(Config, <<"a">>, 3),
     append(Config, <<"b">>, 3),
     ok = connect(store(Config), Key, self(), #{max_in_flight => 10}),
-    [A0, B0] = lists:sort([one(), one()]),
+    [A0, B0] = lists:keysort(#event.stream_id, [one(), one()]),
     ok = nack(store(Config), Key, self(), [A0], retry),
     ok = ack(store(Config), Key, self(), [B0]),
     %% The other stream goes on; of this one nothing comes before its first event.

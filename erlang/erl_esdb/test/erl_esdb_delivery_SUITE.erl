@@ -16,11 +16,14 @@ all() ->
     [
         the_feed_wakes_who_waits,
         no_wake_is_lost,
+        readers_of_a_stream_are_woken_for_it,
         an_outbox_loses_nothing,
         subscribers_that_crash,
         a_thousand_subscribers,
+        a_thousand_streams,
         a_selector_that_matches_little_is_not_read_again,
-        a_subscription_that_cannot_start_harms_no_other
+        a_subscription_that_cannot_start_harms_no_other,
+        whatever_is_killed_delivery_goes_on
     ].
 
 options() -> #{}.
@@ -45,6 +48,22 @@ the_feed_wakes_who_waits(_Config) ->
     ok = erl_esdb:stop_store(Store),
     ?assertEqual({error, {store_not_started, Store}}, erl_esdb_feed:subscribe(Store)),
     ?assertEqual(ok, erl_esdb_feed:committed(Store, 7)).
+
+readers_of_a_stream_are_woken_for_it(_Config) ->
+    Store = erl_esdb_test:start_store(options()),
+    {ok, Feed} = erl_esdb_feed:subscribe(Store, {ok, <<"s">>}),
+    ?assertEqual(wait, erl_esdb_feed:wait(Feed, 0)),
+    Written = fun() -> {error, unknown_request} = gen_server:call(erl_esdb_feed:pid(Feed), x) end,
+    [append(Store, <<"t">>, erl_esdb_test:events(1)) || _ <- lists:seq(1, 100)],
+    Written(),
+    receive {erl_esdb_feed, Store} -> error(woken_for_another) after 0 -> ok end,
+    _ = append(Store, <<"s">>, erl_esdb_test:events(1)),
+    receive {erl_esdb_feed, Store} -> ok after 5000 -> error(missing) end,
+    %% After more than is looked at one is woken to look for oneself.
+    ?assertEqual(wait, erl_esdb_feed:wait(Feed, 101)),
+    _ = append(Store, <<"t">>, erl_esdb_test:events(2000)),
+    receive {erl_esdb_feed, Store} -> ok after 5000 -> error(missing) end,
+    ok = erl_esdb:stop_store(Store).
 
 %% A reader that only ever waits for the next event gets to the end of what others write.
 no_wake_is_lost(_Config) ->
@@ -266,6 +285,30 @@ a_thousand_subscribers(_Config) ->
     ]),
     ok = erl_esdb:stop_store(Store).
 
+%% Each with a subscriber of its own, while all are written to.
+a_thousand_streams(_Config) ->
+    Store = erl_esdb_test:start_store(options()),
+    Self = self(),
+    Names = [<<"stream-", (integer_to_binary(N))/binary>> || N <- lists:seq(1, 1000)],
+    Subscriber = fun(Name) ->
+        {ok, _} = erl_esdb_subscriptions:subscribe(Store, stream, Name, Name),
+        Self ! {subscribed, self()},
+        Self ! {got, self(), [receive {event, E} -> E end || _ <- [1, 2, 3]]}
+    end,
+    Pids = [{Name, spawn_link(fun() -> Subscriber(Name) end)} || Name <- Names],
+    [receive {subscribed, Pid} -> ok end || {_, Pid} <- Pids],
+    [append(Store, Name, erl_esdb_test:events(1)) || _ <- [1, 2, 3], Name <- Names],
+    [
+        receive
+            {got, Pid, Events} ->
+                Expected = [{Name, V} || V <- [0, 1, 2]],
+                ?assertEqual(Expected, [{E#event.stream_id, E#event.version} || E <- Events])
+        after 5000 -> error({missing, Name})
+        end
+     || {Name, Pid} <- Pids
+    ],
+    ok = erl_esdb:stop_store(Store).
+
 %% The place that is saved moves also when nothing is selected.
 a_selector_that_matches_little_is_not_read_again(_Config) ->
     Store = erl_esdb_test:start_store(options()),
@@ -293,6 +336,51 @@ a_subscription_that_cannot_start_harms_no_other(_Config) ->
     ok = erl_esdb_subscriptions:unsubscribe(Store, erl_esdb_subscriptions_store:key(Broken)),
     ok = logger:set_primary_config(level, Level),
     ok = erl_esdb:stop_store(Store).
+
+%% Each process that delivers, one after the other, while events are written: all of them come, in
+%% order but for those that come again. The engine, whose store this is, lives on.
+whatever_is_killed_delivery_goes_on(_Config) ->
+    Store = erl_esdb_test:start_store(options()),
+    Engine = erl_esdb_test:engine(Store),
+    {ok, Key} = erl_esdb_subscriptions:subscribe(Store, stream, <<"$all">>, <<"n">>),
+    #{level := Level} = logger:get_primary_config(),
+    ok = logger:set_primary_config(level, none),
+    Victims = [
+        fun() -> feed(Store) end,
+        fun() -> erl_esdb_delivery:pid(Store, checkpoints, none) end,
+        fun() -> erl_esdb_delivery:pid(Store, subscriptions, none) end,
+        fun() -> erl_esdb_delivery:pid(Store, manager, none) end,
+        fun() -> erl_esdb_delivery:pid(Store, subscription, Key) end,
+        fun() -> {ok, whereis(erl_esdb_pg)} end
+    ],
+    lists:foldl(
+        fun(Victim, Version) ->
+            {ok, Pid} = Victim(),
+            exit(Pid, kill),
+            Version = append(Store, <<"s">>, erl_esdb_test:events(1)),
+            ok = comes(Version),
+            Version + 1
+        end,
+        0,
+        Victims
+    ),
+    ok = logger:set_primary_config(level, Level),
+    ?assertEqual(Engine, erl_esdb_test:engine(Store)),
+    %% Also members of groups are known again.
+    erl_esdb_test:await(fun() -> is_pid(whereis(erl_esdb_pg)) end),
+    Self = self(),
+    Handler = spawn_link(fun() -> receive {event, Event} -> Self ! {handled, Event} end end),
+    ok = erl_esdb_emitter_group:join(Store, Key, Handler),
+    _ = append(Store, <<"s">>, erl_esdb_test:events(1)),
+    receive {handled, _} -> ok after 5000 -> error(missing) end,
+    ok = erl_esdb:stop_store(Store).
+
+comes(Version) ->
+    receive
+        {event, #event{version = Version}} -> ok;
+        {event, #event{version = Earlier}} when Earlier < Version -> comes(Version)
+    after 10_000 -> error({missing, Version})
+    end.
 
 feed(Store) ->
     case erl_esdb_delivery:find(Store, feed, none) of

@@ -85,7 +85,9 @@ distributed() ->
             ok;
         false ->
             _ = os:cmd("epmd -daemon"),
-            {ok, _} = net_kernel:start(?MODULE, #{name_domain => shortnames}),
+            %% A name of its own: this suite may run more than once at a time on a machine.
+            Name = list_to_atom(peer:random_name()),
+            {ok, _} = net_kernel:start(Name, #{name_domain => shortnames}),
             ok
     end.
 

@@ -32,6 +32,7 @@ stores() ->
         an_append_is_found_at_once,
         many_appends_at_once,
         it_follows_the_log_by_itself,
+        it_hears_of_appends,
         what_is_removed_is_not_found,
         a_limit_counts_what_is_there,
         what_is_removed_is_dropped,
@@ -296,6 +297,36 @@ it_follows_the_log_by_itself(Config) ->
     append(Store, ~"s", erl_esdb_test:events(1)),
     erl_esdb_test:await(fun() -> maps:get(next, info(Store)) =:= 3001 end),
     ?assertMatch(#{entries := 6002, bytes := 84_028}, info(Store)).
+
+%% Sooner than it would look by itself, also when the feed has ended and there is another.
+it_hears_of_appends(Config) ->
+    Store = store(Config),
+    [
+        begin
+            Feed = hears(Store),
+            ?assert(lists:min([heard_after(Store) || _ <- lists:seq(1, 5)]) < 700),
+            true = exit(Feed, kill),
+            erl_esdb_test:await(fun() -> not is_process_alive(Feed) end)
+        end
+     || _ <- [first, second]
+    ].
+
+%% The feed that the index listens to, when it does.
+hears(Store) ->
+    erl_esdb_test:await(fun() -> monitored(Store) =/= [] end),
+    [Feed] = monitored(Store),
+    Feed.
+
+monitored(Store) ->
+    {monitors, Monitors} = process_info(index(Store), monitors),
+    [Pid || {process, Pid} <- Monitors].
+
+heard_after(Store) ->
+    #{next := Next} = info(Store),
+    Begin = erlang:monotonic_time(millisecond),
+    append(Store, ~"s", erl_esdb_test:events(1)),
+    erl_esdb_test:await(fun() -> maps:get(next, info(Store)) =:= Next + 1 end),
+    erlang:monotonic_time(millisecond) - Begin.
 
 %% ---- what is gone
 

@@ -460,10 +460,14 @@ time_that_is_up(Config) ->
     ?assertEqual(Late, erl_esdb_streams:delete(Store, ?S, Options)),
     ?assertEqual(Late, set_metadata(Store, ?S, #{max_count => 1}, Options)),
     ?assertEqual(Late, erl_esdb_store:truncate(Store, ?S, 1, Options)),
+    ?assertEqual(Late, erl_esdb_store:put_document(Store, {d, 1}, one, Options)),
+    ?assertEqual(Late, erl_esdb_store:delete_document(Store, {d, 1}, Options)),
     %% Reads do not wait for the process.
     ?assertEqual(0, erl_esdb_streams:get_version(Store, ?S, Options)),
     ?assert(erl_esdb_streams:exists(Store, ?S, Options)),
     ?assertMatch({ok, [_]}, erl_esdb_streams:read_all(Store, 0, 9, forward, Options)),
+    ?assertEqual({error, not_found}, erl_esdb_store:get_document(Store, {d, 1}, Options)),
+    ?assertEqual({ok, []}, erl_esdb_store:list_documents(Store, {}, {d, 9}, Options)),
     ok = sys:resume(Engine).
 
 %% A search of many pages ends when its time does.

@@ -500,7 +500,7 @@ again(Given, Places, Otherwise) ->
             Otherwise;
         [{_, {First, _}} | _] when length(Found) =:= length(Given) ->
             {_, {Last, Position}} = lists:last(Found),
-            case Versions =:= lists:seq(First, Last) of
+            case Versions =:= lists:seq(First, First + length(Given) - 1) of
                 true -> {done, {Last, Position, length(Given)}};
                 false -> {error, {duplicate_event_ids, [Id || {Id, _} <- Found]}}
             end;

@@ -913,6 +913,61 @@ a_flt_02_others(_Config) ->
     Other = Event#event{event_type = <<"U">>, data = #{n => 4}},
     [?assertNot(erl_esdb_filters:matches(Filter, Other)) || Filter <- Filters].
 
+t_18_a_pattern_is_a_wildcard_or_a_map(Config) ->
+    Streams = [{<<"order-1">>, typed(<<"T">>)}, {<<"user-1">>, typed(<<"U">>)}],
+    ?assertEqual([<<"order-1">>], selected(Config, event_pattern, <<"order-*">>, Streams)),
+    Map = #{event_type => <<"U">>},
+    ?assertEqual([<<"user-1">>], lists:usort(selected(Config, event_pattern, Map, Streams))).
+
+%% What a handler gets of its subscription and of a broadcast.
+t_19_shapes_of_messages(Config) ->
+    Store = store(Config),
+    {ok, Key} = subscribe(Store, stream, <<"s">>, <<"n">>),
+    ok = erl_esdb_emitter_group:join(Store, Key, self()),
+    _ = append(Store, <<"s">>, erl_esdb_test:events(1)),
+    Event = receive {event, E} -> E end,
+    ok = erl_esdb_emitter_group:broadcast(Store, Key, Event),
+    Topic = erl_esdb_emitter_group:topic(Store, Key),
+    receive {forward_to_local, Topic, Event} -> ok end,
+    ok = erl_esdb_subscriptions:attach(Store, Key, self()),
+    _ = append(Store, <<"s">>, erl_esdb_test:events(1)),
+    receive {events, [#event{version = 1}]} -> ok end,
+    nothing_more().
+
+t_21_ack_takes_the_name_before_the_stream(Config) ->
+    {ok, _} = subscribe(store(Config), stream, <<"s">>, <<"n">>),
+    ?assertEqual(ok, erl_esdb_subscriptions:ack(store(Config), <<"n">>, <<"s">>, 1)),
+    ?assertEqual(
+        {error, {subscription_not_found, <<"s">>}},
+        erl_esdb_subscriptions:ack(store(Config), <<"s">>, <<"n">>, 1)
+    ).
+
+t_22_ack_finds_the_first_of_a_name(Config) ->
+    Store = store(Config),
+    Keys = [element(2, subscribe(Store, stream, S, <<"n">>)) || S <- [<<"s">>, <<"t">>, <<"u">>]],
+    ok = erl_esdb_subscriptions:ack(Store, <<"n">>, <<"t">>, 5),
+    {ok, Found} = erl_esdb_subscriptions:list(Store),
+    First = lists:min(Keys),
+    ?assertEqual([First], [S#subscription.id || S <- Found, S#subscription.checkpoint =:= 5]).
+
+t_23_history_is_replayed_by_default(Config) ->
+    _ = append(store(Config), <<"s">>, erl_esdb_test:events(2)),
+    {ok, _} = subscribe(store(Config), event_type, <<"Counted">>, <<"n">>),
+    ?assertEqual([0, 1], erl_esdb_test:versions(events(2))).
+
+t_24_the_record_has_the_names_of_the_api(Config) ->
+    Before = erlang:system_time(millisecond),
+    Record = record(Config, #{}),
+    ?assertMatch(
+        #subscription{type = stream, selector = <<"s">>, subscription_name = <<"n">>}, Record
+    ),
+    ?assert(Record#subscription.created_at >= Before).
+
+t_25_type_all_is_unknown(Config) ->
+    ?assertEqual(
+        {error, {invalid_type, all}}, subscribe(store(Config), all, <<"$all">>, <<"n">>)
+    ).
+
 %% Against a regular expression made of it.
 t_17_wildcards_have_stars_only(_Config) ->
     Bytes = list(oneof("ab*?.")),

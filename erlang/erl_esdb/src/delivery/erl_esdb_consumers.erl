@@ -97,7 +97,7 @@ init({Store, #subscription{id = Key, type = Type, selector = Selector} = Subscri
     maybe
         {ok, Filter} ?= erl_esdb_filters:compile(Type, Selector),
         {ok, Next} ?= erl_esdb_subscriptions:resume(Store, Subscription),
-        {ok, Feed} ?= erl_esdb_feed:subscribe(Store),
+        {ok, Feed} ?= erl_esdb_feed:subscribe(Store, erl_esdb_filters:stream(Filter)),
         ok = erl_esdb_delivery:put(Store, subscription, Key, self()),
         {ok,
             pumped(
@@ -172,7 +172,7 @@ handle_call(info, _From, #state{competing = Competing, cursor = Cursor} = State)
     Next = erl_esdb_cursor:position(Cursor),
     Info = erl_esdb_competing:info(Competing),
     Floor = erl_esdb_competing:floor(Next, Competing),
-    {reply, {ok, Info#{position => Next, floor => Floor}}, State};
+    {reply, {ok, Info#{position => Next, floor => Floor}}, pumped(State)};
 handle_call(_, _From, State) ->
     {reply, {error, competing}, State}.
 

@@ -13,16 +13,20 @@ One process a store and node. It carries no events: who is woken reads the log f
 that there is one way for old events and new ones, and nothing to hand over between two.
 
 The engine pays two atomic operations for a commit, and one message where the feed sleeps. A reader
-gets one message for each call of `wait/2` at most, however much is written in the meantime.
+gets one message for each call of `wait/2` at most, however much is written in the meantime. One
+that wants a single stream is only woken for that: so thousands of them cost what one costs.
 
 When the feed ends its readers are to subscribe anew: `pid/1` is what to monitor.
 """.
 
 -behaviour(gen_server).
 
--export([start_link/1, committed/2, subscribe/1, wait/2, pid/1]).
+-export([start_link/1, committed/2, subscribe/1, subscribe/2, wait/2, pid/1]).
 -export([init/1, handle_call/3, handle_cast/2, handle_info/2]).
--export_type([feed/0]).
+-export_type([feed/0, interest/0]).
+
+%% Positions whose streams are looked up. After more all readers are woken.
+-define(SCAN, 1000).
 
 %% Places in the array of a feed: the position after the newest event, and whether the feed is
 %% awake or has a message that wakes it.
@@ -38,10 +42,18 @@ When the feed ends its readers are to subscribe anew: `pid/1` is what to monitor
     own :: atomics:atomics_ref()
 }).
 
+-type reader() :: {pid(), atomics:atomics_ref()}.
+-doc "What a reader wants to be woken for: what is written to one stream, or anything.".
+-type interest() :: any | {ok, Stream :: binary()}.
+
 -record(state, {
     store :: atom(),
     shared :: atomics:atomics_ref(),
-    readers = #{} :: #{reference() => {pid(), atomics:atomics_ref()}}
+    %% who wants what, by the monitors of the readers
+    interests = #{} :: #{reference() => interest()},
+    readers = #{} :: #{interest() => #{reference() => reader()}},
+    %% whose streams are woken for what lies before
+    scanned :: non_neg_integer()
 }).
 
 -opaque feed() :: #feed{}.
@@ -70,19 +82,24 @@ committed(Pid, Shared, Next) ->
             ok
     end.
 
--doc "Makes the calling process a reader, until it ends.".
+-doc "Makes the calling process a reader of everything, until it ends.".
 -spec subscribe(Store :: atom()) -> {ok, feed()} | {error, {store_not_started, atom()}}.
-subscribe(Store) ->
+subscribe(Store) -> subscribe(Store, any).
+
+-doc "Makes the calling process a reader, until it ends.".
+-spec subscribe(Store :: atom(), interest()) ->
+    {ok, feed()} | {error, {store_not_started, atom()}}.
+subscribe(Store, Interest) ->
     case erl_esdb_delivery:find(Store, feed, none) of
-        {ok, {Pid, Shared}} -> subscribe(Store, Pid, Shared);
+        {ok, {Pid, Shared}} -> subscribe(Store, Interest, Pid, Shared);
         error -> {error, {store_not_started, Store}}
     end.
 
--spec subscribe(atom(), pid(), atomics:atomics_ref()) ->
+-spec subscribe(atom(), interest(), pid(), atomics:atomics_ref()) ->
     {ok, feed()} | {error, {store_not_started, atom()}}.
-subscribe(Store, Pid, Shared) ->
+subscribe(Store, Interest, Pid, Shared) ->
     Own = atomics:new(1, []),
-    try gen_server:call(Pid, {subscribe, self(), Own}, infinity) of
+    try gen_server:call(Pid, {subscribe, Interest, {self(), Own}}, infinity) of
         ok -> {ok, #feed{store = Store, pid = Pid, shared = Shared, own = Own}}
     catch
         exit:_ -> {error, {store_not_started, Store}}
@@ -90,7 +107,8 @@ subscribe(Store, Pid, Shared) ->
 
 -doc """
 Whether the log has events from a position on: `ready`, or `wait`: then the process that subscribed
-gets `{erl_esdb_feed, Store}` when something is written. Now and then it gets one for nothing.
+gets `{erl_esdb_feed, Store}` when something is written that it wants. Now and then it gets one for
+nothing.
 """.
 -spec wait(feed(), Position :: non_neg_integer()) -> ready | wait.
 wait(#feed{shared = Shared, own = Own}, Position) ->
@@ -114,23 +132,30 @@ init(Store) ->
     proc_lib:set_label({?MODULE, Store}),
     Shared = atomics:new(2, []),
     ok = erl_esdb_delivery:put(Store, feed, none, {self(), Shared}),
-    ok = begin_at(erl_esdb_store:next_position(Store), Shared),
-    {ok, #state{store = Store, shared = Shared}}.
+    Scanned = begin_at(erl_esdb_store:next_position(Store), Shared),
+    {ok, #state{store = Store, shared = Shared, scanned = Scanned}}.
 
 %% What is written meanwhile has set it already, to more. Where the engine has ended all of this is
 %% about to end too.
--spec begin_at({ok, non_neg_integer()} | {error, term()}, atomics:atomics_ref()) -> ok.
+-spec begin_at({ok, Position} | {error, term()}, atomics:atomics_ref()) -> Position when
+    Position :: non_neg_integer().
 begin_at({ok, Next}, Shared) ->
     _ = atomics:compare_exchange(Shared, ?NEXT, 0, Next),
-    ok;
+    Next;
 begin_at({error, _}, _Shared) ->
-    ok.
+    0.
 
 -doc false.
 -spec handle_call(term(), gen_server:from(), #state{}) ->
     {reply, ok | {error, unknown_request}, #state{}}.
-handle_call({subscribe, Pid, Own}, _From, #state{readers = Readers} = State) ->
-    {reply, ok, State#state{readers = Readers#{monitor(process, Pid) => {Pid, Own}}}};
+handle_call({subscribe, Interest, {Pid, _} = Reader}, _From, State) ->
+    #state{interests = Interests, readers = Readers} = State,
+    Ref = monitor(process, Pid),
+    Same = maps:get(Interest, Readers, #{}),
+    {reply, ok, State#state{
+        interests = Interests#{Ref => Interest},
+        readers = Readers#{Interest => Same#{Ref => Reader}}
+    }};
 handle_call(_, _From, State) ->
     {reply, {error, unknown_request}, State}.
 
@@ -140,18 +165,51 @@ handle_cast(_, State) -> {noreply, State}.
 
 -doc false.
 -spec handle_info(term(), #state{}) -> {noreply, #state{}}.
-handle_info(wake, #state{store = Store, shared = Shared, readers = Readers} = State) ->
+handle_info(wake, #state{shared = Shared} = State) ->
     %% Asleep first: a commit from here on sends the next message.
     ok = atomics:put(Shared, ?AWAKE, 0),
-    maps:foreach(fun(_, {Pid, Own}) -> tell(Store, Pid, Own) end, Readers),
-    {noreply, State};
-handle_info({'DOWN', Ref, process, _, _}, #state{readers = Readers} = State) ->
-    {noreply, State#state{readers = maps:remove(Ref, Readers)}};
+    {noreply, woken(atomics:get(Shared, ?NEXT), State)};
+handle_info({'DOWN', Ref, process, _, _}, State) ->
+    #state{interests = Interests, readers = Readers} = State,
+    {Interest, Interests1} = maps:take(Ref, Interests),
+    #{Interest := Same} = Readers,
+    Readers1 = without(Interest, maps:remove(Ref, Same), Readers),
+    {noreply, State#state{interests = Interests1, readers = Readers1}};
 handle_info(_, State) ->
     {noreply, State}.
 
--spec tell(atom(), pid(), atomics:atomics_ref()) -> ok.
-tell(Store, Pid, Own) ->
+-spec without(interest(), #{reference() => reader()}, Readers) -> Readers when
+    Readers :: #{interest() => #{reference() => reader()}}.
+without(Interest, Left, Readers) when map_size(Left) =:= 0 -> maps:remove(Interest, Readers);
+without(Interest, Left, Readers) -> Readers#{Interest := Left}.
+
+-spec woken(non_neg_integer(), #state{}) -> #state{}.
+woken(Next, #state{store = Store, readers = Readers, scanned = Scanned} = State) ->
+    Tell = fun(_, Reader) -> tell(Store, Reader) end,
+    Woken = maps:with([any | written(Store, Scanned, Next, Readers)], Readers),
+    maps:foreach(fun(_, Same) -> maps:foreach(Tell, Same) end, Woken),
+    State#state{scanned = Next}.
+
+%% What of the streams that readers want was written; all of them where it is too much to look at.
+-spec written(atom(), non_neg_integer(), non_neg_integer(), #{interest() => map()}) ->
+    [interest()].
+written(_Store, _Scanned, _Next, Readers) when
+    map_size(Readers) =:= 0; map_size(Readers) =:= 1, is_map_key(any, Readers)
+->
+    [];
+written(Store, Scanned, Next, Readers) when Next - Scanned =< ?SCAN ->
+    maybe
+        {ok, Engine, Handle, _} ?= erl_esdb_engine:find(Store),
+        {ok, Pieces} ?= Engine:read_log(Handle, Scanned, Next - Scanned, forward, #{}),
+        lists:usort([{ok, Stream} || {Stream, _, _} <- Pieces])
+    else
+        {error, _} -> maps:keys(Readers)
+    end;
+written(_Store, _Scanned, _Next, Readers) ->
+    maps:keys(Readers).
+
+-spec tell(atom(), reader()) -> ok.
+tell(Store, {Pid, Own}) ->
     case atomics:exchange(Own, ?WAITS, 0) of
         1 ->
             Pid ! {?MODULE, Store},

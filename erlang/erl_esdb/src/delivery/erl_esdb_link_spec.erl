@@ -136,8 +136,7 @@ stream(Name) -> <<?PREFIX, Name/binary>>.
 
 -doc "Whether a stream is written by a link.".
 -spec is_link_stream(binary()) -> boolean().
-is_link_stream(<<?PREFIX, _/binary>>) -> true;
-is_link_stream(_) -> false.
+is_link_stream(Stream) -> erl_esdb_event:are_copies(Stream).
 
 -doc """
 The names of the links through which a link would read what it writes; `none` where it would not.

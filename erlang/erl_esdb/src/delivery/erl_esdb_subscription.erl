@@ -73,7 +73,7 @@ init({Store, #subscription{id = Key, type = Type, selector = Selector} = Subscri
     maybe
         {ok, Filter} ?= erl_esdb_filters:compile(Type, Selector),
         {ok, Next} ?= erl_esdb_subscriptions:resume(Store, Subscription),
-        {ok, Feed} ?= erl_esdb_feed:subscribe(Store),
+        {ok, Feed} ?= erl_esdb_feed:subscribe(Store, erl_esdb_filters:stream(Filter)),
         ok = erl_esdb_delivery:put(Store, subscription, Key, self()),
         {ok, pumped(new(Store, Subscription, Filter, Next, Feed))}
     else
@@ -86,6 +86,7 @@ init({Store, #subscription{id = Key, type = Type, selector = Selector} = Subscri
 new(Store, Subscription, Filter, Next, Feed) ->
     #subscription{id = Key, options = Given, pool_size = Size} = Subscription,
     Options = Given#{store_id => Store, subscription_key => Key},
+    _ = monitor(process, ?SCOPE),
     {Group, _} = pg:monitor(?SCOPE, erl_esdb_emitter_group:group_key(Store, Key)),
     Outbox = erl_esdb_outbox:new(Next, Options),
     laned(#state{
@@ -134,7 +135,8 @@ laned(State) ->
 -doc false.
 -spec handle_call(term(), gen_server:from(), #state{}) -> {reply, term(), #state{}}.
 handle_call(info, _From, #state{outbox = Outbox} = State) ->
-    {reply, {ok, erl_esdb_outbox:info(Outbox)}, State};
+    %% Who asks again hears of what was written to other streams meanwhile, too.
+    {reply, {ok, erl_esdb_outbox:info(Outbox)}, pumped(State)};
 handle_call({demand, More}, _From, #state{outbox = Outbox} = State) ->
     {reply, ok, pumped(State#state{outbox = erl_esdb_outbox:demand(More, Outbox)})};
 handle_call(_, _From, State) ->
@@ -178,6 +180,9 @@ handle_info(look, State) ->
     {noreply, pumped(State#state{timer = undefined})};
 handle_info({Group, Change, _, _}, #state{group = Group} = State) ->
     {noreply, pumped(regrouped(Change, State))};
+handle_info({'DOWN', _, process, {?SCOPE, _}, _}, State) ->
+    %% Who is a member now is only heard by who asks anew.
+    {stop, groups_ended, State};
 handle_info({'DOWN', Ref, process, _, _}, State) ->
     {noreply, pumped(gone(Ref, State))};
 handle_info({'EXIT', Pid, Reason}, #state{lanes = Lanes} = State) ->

@@ -76,9 +76,9 @@ init(Store) ->
 -doc false.
 -spec handle_continue(start, #state{}) -> {noreply, #state{}}.
 handle_continue(start, #state{store = Store} = State) ->
-    case erl_esdb_subscriptions_store:list(Store) of
-        {ok, Subscriptions} ->
-            {noreply, begun(Subscriptions, State)};
+    case erl_esdb_subscriptions_store:keys(Store) of
+        {ok, Keys} ->
+            {noreply, begun(Keys, State)};
         {error, Reason} ->
             %% An engine that ended takes this process with it in a moment.
             ?LOG_DEBUG("store ~tp: subscriptions wait: ~tp", [Store, Reason]),
@@ -86,12 +86,20 @@ handle_continue(start, #state{store = Store} = State) ->
             {noreply, State}
     end.
 
--spec begun([subscription()], #state{}) -> #state{}.
-begun(Subscriptions, #state{store = Store} = State) ->
-    Keys = [Key || #subscription{id = Key} <- Subscriptions],
+-spec begun([binary()], #state{}) -> #state{}.
+begun(Keys, #state{store = Store} = State) ->
     Forget = fun(Key) -> erl_esdb_delivery:remove(Store, consumer, Key) end,
     lists:foreach(Forget, erl_esdb_delivery:ids(Store, consumer) -- Keys),
-    lists:foldl(fun(S, Acc) -> started(S, 0, Acc) end, State, Subscriptions).
+    lists:foldl(fun(Key, Acc) -> begun(Key, 0, Acc) end, State, Keys).
+
+%% One that cannot be read is tried again, and keeps none of the others from going on.
+-spec begun(binary(), non_neg_integer(), #state{}) -> #state{}.
+begun(Key, Failures, #state{store = Store} = State) ->
+    case found(Store, Key) of
+        {ok, Subscription} -> started(Subscription, Failures, State);
+        {error, not_found} -> State;
+        {error, Reason} -> again(Key, Reason, Failures, State)
+    end.
 
 -doc false.
 -spec handle_call(term(), gen_server:from(), #state{}) -> {reply, term(), #state{}}.
@@ -160,10 +168,14 @@ attached(Store, Key, Pid) ->
         {ok, Subscription} ?= found(Store, Key),
         Subscription1 = Subscription#subscription{subscriber_pid = Pid},
         ok ?= erl_esdb_subscriptions_store:put(Store, Subscription1),
-        {ok, Process} ?= erl_esdb_delivery:pid(Store, subscription, Key),
-        ok = gen_server:cast(Process, {attach, Pid}),
+        ok = pass_on(erl_esdb_delivery:pid(Store, subscription, Key), {attach, Pid}),
         {ok, Subscription1}
     end.
+
+%% A process that is about to begin again finds it in the subscription.
+-spec pass_on({ok, pid()} | {error, term()}, term()) -> ok.
+pass_on({ok, Process}, Message) -> gen_server:cast(Process, Message);
+pass_on({error, _}, _Message) -> ok.
 
 -spec started(subscription(), non_neg_integer(), #state{}) -> #state{}.
 started(#subscription{id = Key} = Subscription, Failures, #state{store = Store} = State) ->
@@ -213,11 +225,11 @@ handle_info({'DOWN', Ref, process, _, Reason}, #state{running = Running} = State
         error ->
             {noreply, State}
     end;
-handle_info({start, Key, Failures}, #state{store = Store, running = Running} = State) ->
+handle_info({start, Key, Failures}, #state{running = Running} = State) ->
     %% Meanwhile it may have been removed, and made again.
-    case [found || _ := #run{key = K} <- Running, K =:= Key] =:= [] andalso found(Store, Key) of
-        {ok, Subscription} -> {noreply, started(Subscription, Failures, State)};
-        _ -> {noreply, State}
+    case [found || _ := #run{key = K} <- Running, K =:= Key] of
+        [] -> {noreply, begun(Key, Failures, State)};
+        [found] -> {noreply, State}
     end;
 handle_info(begin_again, State) ->
     {noreply, State, {continue, start}};

@@ -328,13 +328,21 @@ ack(_, _, _, _) ->
     ok | {error, term()}.
 acknowledge(Store, Key, #subscription{subscription_name = Name} = S, Stream, Number) ->
     maybe
-        {ok, Position} ?= position(Store, version_of(stream(S), Stream), Number),
+        {ok, Position} ?= acknowledged_position(Store, S, Stream, Number),
         AckKey = erl_esdb_subscriptions_store:acknowledged_key(Key),
         ok ?= erl_esdb_checkpoints:put(Store, #{AckKey => {Number, Position}}),
         ok = pass_on(Store, Key, Position),
         Metadata = #{store_id => Store, subscription_id => Key, subscription_name => Name},
         erl_esdb_telemetry:emit(?SUBSCRIPTION_CHECKPOINT, #{position => Number}, Metadata)
     end.
+
+%% What competing consumers have done, each of them says of each event.
+-spec acknowledged_position(atom(), subscription(), binary() | undefined, non_neg_integer()) ->
+    {ok, non_neg_integer() | undefined} | {error, term()}.
+acknowledged_position(_, #subscription{options = #{consumers := competing}}, _, _) ->
+    {ok, undefined};
+acknowledged_position(Store, Subscription, Stream, Number) ->
+    position(Store, version_of(stream(Subscription), Stream), Number).
 
 -spec version_of({ok, binary()} | any, binary() | undefined) -> {ok, binary()} | any.
 version_of({ok, Stream}, _) -> {ok, Stream};

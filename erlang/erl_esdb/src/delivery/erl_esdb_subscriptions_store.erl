@@ -16,7 +16,7 @@ functions without an error in their answer raise `error({erl_esdb, Reason})`.
 -compile({no_auto_import, [get/1, put/2]}).
 
 -export([put/2, get/2, delete/2, exists/2, exists/3, list/1]).
--export([key/1, key/3, find_by_name/2, update_checkpoint/3]).
+-export([key/1, key/3, keys/1, find_by_name/2, update_checkpoint/3]).
 -export([next_key/1, acknowledged_key/1]).
 
 -include("erl_esdb.hrl").
@@ -104,9 +104,17 @@ all(Store) ->
 -doc "All subscriptions, in the order of their keys.".
 -spec list(Store :: atom()) -> {ok, [subscription()]} | {error, term()}.
 list(Store) ->
+    case keys(Store) of
+        {ok, Keys} -> {ok, existing([get(Store, Key) || Key <- Keys])};
+        {error, Reason} -> {error, Reason}
+    end.
+
+-doc "The keys of all subscriptions, in order.".
+-spec keys(Store :: atom()) -> {ok, [binary()]} | {error, term()}.
+keys(Store) ->
     %% No binary is the greatest, but every key of this kind is less than those of the next.
     case erl_esdb_store:list_documents(Store, {subscription, <<>>}, {subscriptions, <<>>}) of
-        {ok, Found} -> {ok, existing([get(Store, Key) || {{subscription, Key}, _} <- Found])};
+        {ok, Found} -> {ok, [Key || {{subscription, Key}, _} <- Found]};
         {error, Reason} -> {error, Reason}
     end.
 

@@ -87,16 +87,13 @@ command(#handle{server = Server, waiting = Waiting} = Handle, Command, Timeout) 
     end.
 
 %% One who is killed between counting and sending is counted for ever. So the count is only believed
-%% where it says that there is room, and put right where it says that there is none.
+%% where it says that there is room; otherwise the queue itself is asked, which takes longer.
 -spec is_full(#handle{}) -> boolean().
 is_full(#handle{server = Server, waiting = Waiting, max_queue = Max}) ->
     counters:get(Waiting, 1) >= Max andalso
         case process_info(Server, message_queue_len) of
-            {message_queue_len, Length} ->
-                ok = counters:put(Waiting, 1, Length),
-                Length >= Max;
-            undefined ->
-                false
+            {message_queue_len, Length} -> Length >= Max;
+            undefined -> false
         end.
 
 -spec call(pid(), erl_esdb_log:command(), timeout()) ->

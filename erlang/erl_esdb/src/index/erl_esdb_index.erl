@@ -52,6 +52,9 @@ Arguments of a wrong shape are `error(badarg)`.
 
 %% Pages that are indexed between two messages, at most.
 -define(PAGES, 8).
+%% Milliseconds from the word of the feed until its events are indexed. Who asks earlier does not
+%% wait for that, and all that is written in between is one piece of work.
+-define(PAUSE, 50).
 %% Milliseconds after which an index that nobody asks and nobody wakes looks for itself.
 -define(TICK, 1000).
 %% Positions that are read at a time during a look-up.
@@ -96,6 +99,10 @@ Arguments of a wrong shape are `error(badarg)`.
     runs = erl_esdb_runs:new() :: erl_esdb_runs:runs(),
     %% who waits until a position is reached
     waiting = [] :: [{erl_esdb_runs:position(), gen_server:from()}],
+    %% what tells that the log has grown, once it is there
+    feed = none :: none | erl_esdb_feed:feed(),
+    %% whether it has, and the pause after its word is not over
+    pausing = false :: boolean(),
     %% whether a message is on its way that goes on with indexing
     stepping = false :: boolean(),
     %% the process that merges runs, and who waits for it
@@ -393,6 +400,12 @@ handle_cast(_, State) -> {noreply, State, ?TICK}.
     {noreply, #state{}, timeout()} | {stop, term(), #state{}}.
 handle_info(timeout, State) ->
     {noreply, step_later(State), ?TICK};
+handle_info({erl_esdb_feed, _}, State) ->
+    {noreply, pause(State), ?TICK};
+handle_info(follow, State) ->
+    {noreply, step_later(State#state{pausing = false}), ?TICK};
+handle_info({'DOWN', _, process, _, _}, State) ->
+    {noreply, State#state{feed = none}, ?TICK};
 handle_info(step, State) ->
     {noreply, merge_later(step(State#state{stepping = false})), ?TICK};
 handle_info({merged, Merger, Run}, #state{merger = {Merger, Waiting}} = State) ->
@@ -478,8 +491,31 @@ stepped(Next, #state{runs = Runs} = State) ->
     State1 = answered(ok, publish(State)),
     case erl_esdb_runs:next_position(Runs) < Next of
         true -> step_later(State1);
-        false -> State1
+        false -> listen(State1)
     end.
+
+%% Without a feed the next look is that of the tick.
+-spec listen(#state{}) -> #state{}.
+listen(#state{feed = none, store = Store} = State) ->
+    case erl_esdb_feed:subscribe(Store) of
+        {ok, Feed} ->
+            _ = monitor(process, erl_esdb_feed:pid(Feed)),
+            listen(State#state{feed = Feed});
+        {error, _} ->
+            State
+    end;
+listen(#state{feed = Feed, runs = Runs} = State) ->
+    case erl_esdb_feed:wait(Feed, erl_esdb_runs:next_position(Runs)) of
+        ready -> pause(State);
+        wait -> State
+    end.
+
+-spec pause(#state{}) -> #state{}.
+pause(#state{pausing = false} = State) ->
+    _ = erlang:send_after(?PAUSE, self(), follow),
+    State#state{pausing = true};
+pause(State) ->
+    State.
 
 %% Those who wait for more go on waiting; an error is for all of them.
 -spec answered(ok | {error, erl_esdb_engine:failure()}, #state{}) -> #state{}.

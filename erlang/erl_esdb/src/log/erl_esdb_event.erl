@@ -7,7 +7,7 @@ A body is `{Id, Type, Data, Metadata}`, with a map of what differs from the usua
 where something does. Bodies are stored, so their form is part of the format on disk.
 """.
 
--export([bodies/1, event/4, id/1, type/1, tags/1]).
+-export([bodies/1, event/4, id/1, type/1, tags/1, are_copies/1]).
 -export([unsigned/4, signed/2]).
 -export([given/1, hashes/3, facts/1, type_hash/1, tag_hash/1]).
 -export_type([body/0, invalid/0]).
@@ -138,6 +138,11 @@ id(Body) -> element(1, Body).
 -doc "The type of a body.".
 -spec type(body()) -> binary().
 type(Body) -> element(2, Body).
+
+-doc "Whether the events of this stream are copies of others, which a link has made.".
+-spec are_copies(Stream :: binary()) -> boolean().
+are_copies(<<"$link:", _/binary>>) -> true;
+are_copies(_) -> false.
 
 -doc "The tags of a body.".
 -spec tags(body()) -> [binary()].

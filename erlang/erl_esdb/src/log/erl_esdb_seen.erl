@@ -3,8 +3,8 @@
 Which ids the latest appends of a store brought, as hashes: so an append that is sent twice is
 recognised.
 
-It forgets the oldest append when there are more hashes than it may keep, at most 90 bytes each. What
-it finds are only candidates: two ids may have one hash, and whoever asks compares the ids.
+It forgets the oldest append when there are more hashes than it may keep, at most 90 bytes each.
+What it finds are only candidates: two ids may have one hash, and whoever asks compares the ids.
 
 ```erlang
 1> Seen = erl_esdb_seen:add(1, 0, [17, 18], erl_esdb_seen:new(1000)).
