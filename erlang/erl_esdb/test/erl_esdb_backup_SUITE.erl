@@ -193,6 +193,36 @@ b_archives_are_found_again(Config) ->
     Read = erl_esdb_archive:read_through(Store, ?S, 0, infinity, forward, Backend),
     ?assertEqual({ok, All}, Read).
 
+%% Signed events are verified in the copy, also behind what was removed.
+b_a_signed_store(Config) ->
+    Options = #{engine => memory, integrity => #{enabled => true, key => <<7:256>>}},
+    Store = erl_esdb_test:start_store(Options),
+    append(Store, ?S, events(10)),
+    append(Store, <<"orders-2">>, events(4)),
+    append(Store, ?S, events(5)),
+    {ok, _} = erl_esdb_scavenge:scavenge(
+        Store, ?S, #{before_version => 4, require_snapshot => false}
+    ),
+    {ok, _} = erl_esdb_scavenge:scavenge(
+        Store, <<"orders-2">>, #{before_version => 9, require_snapshot => false}
+    ),
+    ok = erl_esdb_streams:set_metadata(Store, ?S, #{max_count => 8}, #{}),
+    {ok, _} = backup(Store, dir(Config)),
+    Copy = erl_esdb_test:start_store(Options),
+    {ok, _} = restore(Copy, dir(Config)),
+    ?assertEqual(everything(Store), everything(Copy)),
+    [
+        begin
+            Verified = erl_esdb_integrity:verify_stream(Store, Stream),
+            ?assertMatch({ok, _}, Verified),
+            ?assertEqual(Verified, erl_esdb_integrity:verify_stream(Copy, Stream)),
+            append(Copy, Stream, events(2)),
+            ?assertMatch({ok, _}, erl_esdb_integrity:verify_stream(Copy, Stream))
+        end
+     || Stream <- [?S, <<"orders-2">>]
+    ],
+    [ok = erl_esdb:stop_store(S) || S <- [Store, Copy]].
+
 b_only_into_an_empty_store(Config) ->
     append(store(Config), ?S, events(3)),
     {ok, _} = backup(store(Config), dir(Config)),

@@ -427,6 +427,18 @@ b_bad_calls_of_import(Config) ->
     ),
     ?assertError(badarg, from_file(store(Config), Path, [])).
 
+%% A store that signs signs what is imported.
+b_into_a_store_that_signs(Config) ->
+    append(store(Config), ?S, events(30)),
+    Path = path(Config, "signed"),
+    {ok, _} = to_file(store(Config), Path, #{}),
+    Key = #{enabled => true, key => <<7:256>>},
+    Signing = erl_esdb_test:start_store(#{engine => memory, integrity => Key}),
+    append(Signing, ?S, events(2)),
+    {ok, #{events := 30}} = from_file(Signing, Path, #{}),
+    ?assertMatch({ok, #{signed := 32}}, erl_esdb_integrity:verify_stream(Signing, ?S)),
+    ok = erl_esdb:stop_store(Signing).
+
 %% A store with smaller limits takes the events of a batch in several appends.
 b_limits_of_the_store(Config) ->
     append(store(Config), ?S, events(100)),

@@ -636,12 +636,13 @@ b_a_link_that_crashes_too_often(Config) ->
     Store = store(Config),
     ok = logger:add_handler_filter(default, ?FUNCTION_NAME, {fun(_, _) -> stop end, none}),
     started(Store, spec(stream(~"s"))),
-    Crash = fun() ->
+    Crash = fun(Before) ->
+        await(fun() -> not lists:member(any_link_process(Store), [Before, none]) end),
         Pid = link_process(Store),
         exit(Pid, kill),
-        await(fun() -> any_link_process(Store) =/= Pid end)
+        Pid
     end,
-    [Crash() || _ <- lists:seq(1, 6)],
+    lists:foldl(fun(_, Before) -> Crash(Before) end, none, lists:seq(1, 6)),
     await(fun() -> maps:get(status, element(2, erl_esdb_links:get(Store, ?N))) =:= error end),
     ok = logger:remove_handler_filter(default, ?FUNCTION_NAME),
     ?assertMatch({ok, #{reason := {crashed, killed}}}, erl_esdb_links:get(Store, ?N)),

@@ -24,9 +24,12 @@ none is ahead of the events.
 ## What restoring does
 
 The store must be empty. Events get the versions, positions, times, ids and contents that they had;
-versions and positions of removed events are not given again. Then everything in the store is
-compared with the backup. How often a document was put is not kept; the incarnations of archives
-are. What is in other places (archives, the application's environment) is not in a backup.
+versions and positions of removed events are not given again. What events were signed with is
+kept, so a store that has the keys verifies them; and the metadata of streams. Then everything in
+the store is compared with the backup. How often a document was put is not kept; the incarnations
+of archives are. Not in a backup are the numbering of streams behind a tombstone, the metadata of
+streams without events, how far subscriptions came, and what is in other places (archives, the
+application's environment).
 
 A restore that is stopped leaves a store that is to be dropped: begin again with an empty one.
 
@@ -78,7 +81,11 @@ and those of `m:erl_esdb_streams`.
     next := non_neg_integer(),
     %% of the first event, where there is one
     position := non_neg_integer() | none,
-    epoch_us := integer()
+    epoch_us := integer(),
+    metadata := erl_esdb_log:metadata(),
+    %% the first version that was signed, and the tip
+    signed := none | non_neg_integer(),
+    tip := erl_esdb_log:tip()
 }.
 
 -record(out, {
@@ -250,16 +257,12 @@ table(Store, Name, Known, {Events, Streams} = Counts, Entries, Out) ->
     {ok, entry()} | gone | {error, term()}.
 entry(Store, Name, No, Next) ->
     maybe
-        {ok, #{no := Number, first := First, epoch_us := Time}} ?=
-            erl_esdb_pages:info(Store, Name),
+        {ok, #{no := Number, first := First} = Info} ?= erl_esdb_pages:info(Store, Name),
+        {ok, Metadata} ?= erl_esdb_store:get_metadata(Store, Name, #{}),
         true ?= No =:= unknown orelse No =:= Number,
         {ok, Position} ?= position_of(Store, Name, First, Next),
-        {ok, #{
-            no => Number,
-            first => min(First, Next),
-            next => Next,
-            position => Position,
-            epoch_us => Time
+        {ok, (maps:with([no, epoch_us, signed, tip], Info))#{
+            first => min(First, Next), next => Next, position => Position, metadata => Metadata
         }}
     else
         false -> gone;
@@ -274,7 +277,8 @@ entry(Store, Name, No, Next) ->
 position_of(_Store, _Name, First, Next) when First >= Next ->
     {ok, none};
 position_of(Store, Name, First, _Next) ->
-    case erl_esdb_store:read(Store, Name, First, 1, forward, #{hidden => true}) of
+    Options = #{hidden => true, verify => skip_all},
+    case erl_esdb_store:read(Store, Name, First, 1, forward, Options) of
         {ok, [#event{position = Position}]} -> {ok, Position};
         {ok, []} -> removed;
         {error, Reason} -> {error, Reason}
@@ -488,14 +492,24 @@ restore_events(Store, Dir, Position, Table) ->
     Plan = erl_esdb_restore:plan(Removed, Other),
     Write = fun(Events, Acc) ->
         Maps = [erl_esdb_event_segment:to_map(Event) || Event <- Events],
-        write_runs(Store, erl_esdb_restore:runs(Maps, fun neighbours/2), Acc)
+        write_runs(Store, Table, erl_esdb_restore:runs(Maps, fun neighbours/2), Acc)
     end,
     maybe
         {ok, {Next, Plan1}} ?= events(Dir, Table, Write, {0, Plan}),
-        {ok, _} ?= fill(Store, Position - Next, Plan1),
+        {ok, _} ?= fill(Store, Table, Position - Next, Plan1),
         ok ?= truncate(Store, [{Name, First} || {Name, First, _, _} <- Removed, First > 0]),
-        erl_esdb_store:delete(Store, Other)
+        ok ?= erl_esdb_store:delete(Store, Other),
+        set_metadata(Store, [{Name, M} || Name := #{metadata := M} <- Table, M =/= #{}])
     end.
+
+-spec set_metadata(atom(), [{binary(), erl_esdb_log:metadata()}]) -> ok | {error, term()}.
+set_metadata(Store, [{Name, Metadata} | Streams]) ->
+    case erl_esdb_store:set_metadata(Store, Name, Metadata, #{}) of
+        ok -> set_metadata(Store, Streams);
+        {error, Reason} -> {error, Reason}
+    end;
+set_metadata(_Store, []) ->
+    ok.
 
 %% Of what fills the place of removed events: no later than the first event that is kept, or where
 %% none is, that of the last one.
@@ -513,43 +527,68 @@ other(Table) ->
     end.
 
 -spec neighbours(map(), map()) -> boolean().
-neighbours(#{position := Position}, #{position := Next}) -> Next =:= Position + 1.
+neighbours(#{position := Position} = Event, #{position := Next} = Following) ->
+    Next =:= Position + 1 andalso is_map_key(mac, Event) =:= is_map_key(mac, Following).
 
--spec write_runs(atom(), [[map(), ...]], {non_neg_integer(), erl_esdb_restore:plan()}) ->
-    {ok, {non_neg_integer(), erl_esdb_restore:plan()}} | {error, term()}.
-write_runs(Store, [[First | _] = Run | Runs], {Next, Plan}) ->
+-spec write_runs(atom(), table(), [[map(), ...]], Acc) -> {ok, Acc} | {error, term()} when
+    Acc :: {non_neg_integer(), erl_esdb_restore:plan()}.
+write_runs(Store, Table, [[First | _] = Run | Runs], {Next, Plan}) ->
     #{stream_id := Name, position := Position, version := Version, epoch_us := Time} = First,
     maybe
-        {ok, Plan1} ?= fill(Store, Position - Next, Plan),
-        {ok, _} ?= erl_esdb_restore:append(Store, Name, Version - 1, Run, Time),
-        write_runs(Store, Runs, {Position + length(Run), Plan1})
+        {ok, Plan1} ?= fill(Store, Table, Position - Next, Plan),
+        Tip = tip_of(lists:last(Run)),
+        {ok, _} ?= erl_esdb_restore:replay(Store, Name, Version - 1, Run, Time, Tip),
+        write_runs(Store, Table, Runs, {Position + length(Run), Plan1})
     end;
-write_runs(_Store, [], Acc) ->
+write_runs(_Store, _Table, [], Acc) ->
     {ok, Acc}.
 
--spec fill(atom(), non_neg_integer(), erl_esdb_restore:plan()) ->
+-spec tip_of(map()) -> erl_esdb_log:tip().
+tip_of(#{mac := _} = Map) ->
+    {ok, Event} = erl_esdb_event_segment:from_map(Map, existing),
+    erl_esdb_chain:chain_hash(Event);
+tip_of(#{}) ->
+    none.
+
+-spec fill(atom(), table(), non_neg_integer(), erl_esdb_restore:plan()) ->
     {ok, erl_esdb_restore:plan()} | {error, term()}.
-fill(Store, Count, Plan) ->
+fill(Store, Table, Count, Plan) ->
     {Fillers, Plan1} = erl_esdb_restore:fill(Count, Plan),
-    case fill_each(Store, Fillers) of
+    case fill_each(Store, Table, Fillers) of
         ok -> {ok, Plan1};
         {error, Reason} -> {error, Reason}
     end.
 
--spec fill_each(atom(), [{binary(), non_neg_integer(), pos_integer(), integer()}]) ->
+-spec fill_each(atom(), table(), [{binary(), non_neg_integer(), pos_integer(), integer()}]) ->
     ok | {error, term()}.
-fill_each(Store, [{Name, From, Count, Time} | Fillers]) ->
-    Events = erl_esdb_restore:filler(Count),
-    case erl_esdb_restore:append(Store, Name, From - 1, Events, Time) of
-        {ok, _} -> fill_each(Store, Fillers);
+fill_each(Store, Table, [{Name, From, Count, Time} | Fillers]) ->
+    {Part, Tip, Rest} = signed_part(maps:get(Name, Table, #{}), From, Count),
+    Events = erl_esdb_restore:filler(Part),
+    Fillers1 = [{Name, From + Part, Rest, Time} || Rest > 0] ++ Fillers,
+    case erl_esdb_restore:replay(Store, Name, From - 1, Events, Time, Tip) of
+        {ok, _} -> fill_each(Store, Table, Fillers1);
         {error, Reason} -> {error, Reason}
     end;
-fill_each(_Store, []) ->
+fill_each(_Store, _Table, []) ->
     ok.
+
+%% Signing began with the version it began with, and where no event is kept the tip is what it was.
+%% How many of these come before that or all after, the tip they leave, and how many are left.
+-spec signed_part(entry() | #{}, non_neg_integer(), pos_integer()) ->
+    {pos_integer(), erl_esdb_log:tip(), non_neg_integer()}.
+signed_part(#{signed := Signed, tip := Tip}, From, Count) when
+    is_integer(Signed), Signed < From + Count
+->
+    case Signed > From of
+        true -> {Signed - From, none, From + Count - Signed};
+        false -> {Count, Tip, 0}
+    end;
+signed_part(#{}, _From, Count) ->
+    {Count, none, 0}.
 
 -spec truncate(atom(), [{binary(), pos_integer()}]) -> ok | {error, term()}.
 truncate(Store, [{Name, First} | Streams]) ->
-    case erl_esdb_store:truncate(Store, Name, First) of
+    case erl_esdb_restore:truncate(Store, Name, First) of
         {ok, _} -> truncate(Store, Streams);
         {error, Reason} -> {error, Reason}
     end;
@@ -651,10 +690,12 @@ read_log(Store, From, Count) ->
     erl_esdb_store:read_log(Store, From, Count, forward, #{hidden => true}).
 
 -spec same_streams(atom(), [{binary(), entry()}]) -> ok | {error, term()}.
-same_streams(Store, [{Name, #{first := First, next := Next}} | Streams]) ->
+same_streams(Store, [{Name, Entry} | Streams]) ->
+    #{first := First, next := Next, metadata := Metadata} = Entry,
     maybe
         {ok, #{first := First1, next := Next1}} ?= erl_esdb_pages:info(Store, Name),
-        ok ?= equal({stream, Name}, {First1, Next1}, {First, Next}),
+        {ok, Metadata1} ?= erl_esdb_store:get_metadata(Store, Name, #{}),
+        ok ?= equal({stream, Name}, {First1, Next1, Metadata1}, {First, Next, Metadata}),
         same_streams(Store, Streams)
     end;
 same_streams(_Store, []) ->

@@ -15,7 +15,7 @@ if there is a way, this is one).
 ```
 """.
 
--export([append/5, runs/2]).
+-export([append/5, replay/6, truncate/3, runs/2]).
 -export([plan/2, fill/2, filler/1]).
 -export_type([plan/0]).
 
@@ -30,7 +30,7 @@ if there is a way, this is one).
 
 -doc """
 Appends events that have a time: that of the append, unless an event of the stream is later.
-`Expected` as the command has it: a version, -1 or -2.
+`Expected` as the command has it: a version, -1 or -2. A store that signs signs them.
 
 An append that is larger than those of this store may be is done in parts.
 
@@ -43,15 +43,69 @@ An append that is larger than those of this store may be is done in parts.
 ) -> {ok, Version :: integer()} | {error, term()}.
 append(Store, Stream, Expected, Events, EpochUs) ->
     maybe
-        {ok, Engine, Handle, #{timeout := Timeout} = Settings} ?= engine(Store),
+        {ok, _, _, Settings} ?= erl_esdb_store:engine(Store),
         ok ?= check_name(Stream),
         {ok, Bodies} ?= erl_esdb_event:bodies(Events),
-        Send = fun(Expect, Part) ->
-            Summary = #{count => length(Part), epoch_us => EpochUs},
-            Command = {append, Stream, Expect, erl_esdb_batch:pack(Part), Summary},
-            appended(Store, Engine:command(Handle, Command, Timeout))
-        end,
+        Keys = maps:get(integrity, Settings, disabled),
+        Send = fun(Expect, Part) -> seal(Keys, Store, Stream, Expect, Part, EpochUs) end,
         append_parts(parts(Bodies, Settings), Expected, Send)
+    end.
+
+-spec seal(erl_esdb_chain:keys() | disabled, atom(), binary(), integer(), Bodies, integer()) ->
+    {ok, integer()} | {error, term()}
+when
+    Bodies :: [erl_esdb_event:body()].
+seal(disabled, Store, Stream, Expected, Bodies, EpochUs) ->
+    send(Store, Stream, Expected, Bodies, #{epoch_us => EpochUs});
+seal(Keys, Store, Stream, Expected, Bodies, EpochUs) ->
+    maybe
+        {ok, #{epoch_us := Last, tip := Tip} = Place} ?= erl_esdb_store:tip(Store, Stream),
+        Time = max(EpochUs, Last),
+        {Signed, New} =
+            erl_esdb_integrity:seal(Keys, Stream, Place#{epoch_us := Time}, Bodies),
+        Summary = #{epoch_us => Time, tip => {Tip, New}},
+        %% Somebody was faster: they are signed again, behind what is there now.
+        {error, tip_moved} ?= send(Store, Stream, Expected, Signed, Summary),
+        seal(Keys, Store, Stream, Expected, Bodies, EpochUs)
+    end.
+
+-doc """
+Appends events of a run as they were recorded, with what they were signed with. `New` is the tip
+that the stream has then; `none` where it has none.
+""".
+-spec replay(
+    Store :: atom(), Stream :: binary(), Expected :: integer(), [map()], EpochUs, New
+) -> {ok, Version :: integer()} | {error, term()} when
+    EpochUs :: integer(), New :: erl_esdb_log:tip().
+replay(Store, Stream, Expected, Events, EpochUs, New) ->
+    maybe
+        {ok, Bodies} ?= erl_esdb_event:bodies(Events),
+        {ok, #{tip := Tip}} ?= erl_esdb_store:tip(Store, Stream),
+        Signed = lists:zipwith(fun signed/2, Bodies, Events),
+        send(Store, Stream, Expected, Signed, (tips(Tip, New))#{epoch_us => EpochUs})
+    end.
+
+-spec tips(erl_esdb_log:tip(), erl_esdb_log:tip()) -> map().
+tips(_Known, none) -> #{};
+tips(Known, New) -> #{tip => {Known, New}}.
+
+-spec signed(erl_esdb_event:body(), map()) -> erl_esdb_event:body().
+signed(Body, #{prev_event_hash := _, mac := _} = Map) ->
+    {ok, Event} = erl_esdb_event_segment:from_map(Map, existing),
+    erl_esdb_event:signed(Body, Event);
+signed(Body, #{}) ->
+    Body.
+
+-spec send(atom(), binary(), integer(), [erl_esdb_event:body()], map()) ->
+    {ok, integer()} | {error, term()}.
+send(Store, Stream, Expected, Bodies, Summary) ->
+    Summary1 = Summary#{count => length(Bodies), facts => erl_esdb_event:facts(Bodies)},
+    Command = {append, Stream, Expected, erl_esdb_batch:pack(Bodies), Summary1},
+    maybe
+        {ok, Engine, Handle, #{timeout := Timeout}} ?= erl_esdb_store:engine(Store),
+        {ok, {Version, _Position, _Count}} ?=
+            erl_esdb_store:command(Store, Engine, Handle, Command, Timeout),
+        {ok, Version}
     end.
 
 -spec check_name(binary()) ->
@@ -73,11 +127,18 @@ append_parts([Part | Parts], Expected, Send) ->
         {error, Reason} -> {error, Reason}
     end.
 
--spec appended(atom(), term()) -> {ok, integer()} | {error, term()}.
-appended(_Store, {ok, {Version, _Position, _Count}}) -> {ok, Version};
-appended(Store, {error, not_started}) -> {error, {store_not_started, Store}};
-appended(Store, {error, Failure}) when is_atom(Failure) -> {error, {Failure, Store}};
-appended(_Store, {error, Reason}) -> {error, Reason}.
+-doc """
+Removes what filled a place. Where a store signs, what it keeps of removed events is in the
+documents of the backup.
+""".
+-spec truncate(Store :: atom(), Stream :: binary(), Before :: pos_integer()) ->
+    {ok, term()} | {error, term()}.
+truncate(Store, Stream, Before) ->
+    maybe
+        {ok, Engine, Handle, #{timeout := Timeout}} ?= erl_esdb_store:engine(Store),
+        Command = {truncate, Stream, Before},
+        {ok, _} ?= erl_esdb_store:command(Store, Engine, Handle, Command, Timeout)
+    end.
 
 %% Parts that the limits of the store allow; an event alone that they do not is the error.
 -spec parts([erl_esdb_event:body()], erl_esdb_engine:settings()) ->
@@ -107,15 +168,6 @@ parts([], _MaxCount, _MaxBytes, _Count, _Bytes, Part) ->
     [lists:reverse(Part)];
 parts(Sized, MaxCount, MaxBytes, _Count, _Bytes, Part) ->
     [lists:reverse(Part) | parts(Sized, MaxCount, MaxBytes, 0, 0, [])].
-
--spec engine(atom()) ->
-    {ok, module(), erl_esdb_engine:handle(), erl_esdb_engine:settings()}
-    | {error, {store_not_started, atom()}}.
-engine(Store) ->
-    case erl_esdb_engine:find(Store) of
-        {error, not_started} -> {error, {store_not_started, Store}};
-        Found -> Found
-    end.
 
 -doc """
 Events in their order, as runs that can be an append each: of one stream and one time, and no id
