@@ -9,9 +9,10 @@ A process that the application does not start by itself; put it below a supervis
 ```
 
 ```erlang
-1> erl_esdb_memory:level().
+1> {ok, _} = erl_esdb_memory:start_link().
+2> erl_esdb_memory:level().
 normal
-2> Ref = erl_esdb_memory:on_pressure_change(fun(Level) -> logger:notice("memory: ~p", [Level]) end).
+3> Ref = erl_esdb_memory:on_pressure_change(fun(Level) -> logger:notice("memory: ~p", [Level]) end).
 ```
 
 | option | default | |

@@ -391,9 +391,11 @@ a_sub_31_dead_subscriber(Config) ->
     unlink(Dead),
     exit(Dead, kill),
     _ = append(store(Config), <<"s">>, erl_esdb_test:events(3)),
-    %% The other subscription, and the one whose subscriber is dead: now for who subscribed.
-    ?assertEqual([0, 0, 1, 1, 2, 2], lists:sort(erl_esdb_test:versions(events(6)))),
-    ?assert(erl_esdb_subscriptions:exists(store(Config), Key)).
+    %% The other subscription goes on, and this one waits for who comes next.
+    ?assertEqual([0, 1, 2], erl_esdb_test:versions(events(3))),
+    ?assert(erl_esdb_subscriptions:exists(store(Config), Key)),
+    ok = erl_esdb_subscriptions:attach(store(Config), Key, self()),
+    ?assertEqual([0, 1, 2], erl_esdb_test:versions(events(3))).
 
 a_sub_32_slow_subscriber(Config) ->
     Store = store(Config),
@@ -783,6 +785,24 @@ a_attached_process_gets_what_was_not_handled(Config) ->
     ok = erl_esdb_subscriptions:attach(Store, Key, Next),
     Handled = [{Pid, E#event.version} || {Pid, E} <- handled(7)],
     ?assertEqual([{Next, V} || V <- lists:seq(3, 9)], Handled).
+
+%% Who subscribed for another does not get what that one leaves.
+a_subscriber_that_ended_leaves_its_events_to_the_next(Config) ->
+    Store = store(Config),
+    Self = self(),
+    First = spawn(fun() -> receive {events, _} -> Self ! first, receive never -> ok end end end),
+    {ok, Key} = subscribe(Store, stream, <<"s">>, <<"n">>, #{subscriber => First}),
+    _ = append(Store, <<"s">>, erl_esdb_test:events(1)),
+    receive first -> ok after 5000 -> error(missing) end,
+    Ref = monitor(process, First),
+    exit(First, kill),
+    receive {'DOWN', Ref, process, _, killed} -> ok end,
+    _ = append(Store, <<"s">>, erl_esdb_test:events(2)),
+    Next = handler_of_events(Self),
+    ok = erl_esdb_subscriptions:attach(Store, Key, Next),
+    %% The last one that the first took may have been in its hands.
+    ?assertEqual([{Next, 0}, {Next, 1}, {Next, 2}], [{P, E#event.version} || {P, E} <- handled(3)]),
+    receive {event, _} -> error(given_to_who_subscribed) after 0 -> ok end.
 
 kept({ok, #{unhandled := Count}}) -> {ok, #{unhandled => Count}}.
 

@@ -50,9 +50,15 @@ is_valid(every, Every) ->
 is_valid(keep, Keep) ->
     Keep =:= infinity orelse (is_integer(Keep) andalso Keep > 0);
 is_valid(fold, {Module, Function, Args}) ->
-    is_atom(Module) andalso is_atom(Function) andalso is_list(Args) andalso length(Args) < 254;
+    is_atom(Module) andalso is_atom(Function) andalso is_list(Args) andalso
+        is_function_of(Module, Function, length(Args) + 2);
 is_valid(Key, _) ->
     Key =:= initial.
+
+-spec is_function_of(module(), atom(), arity()) -> boolean().
+is_function_of(Module, Function, Arity) ->
+    _ = code:ensure_loaded(Module),
+    erlang:function_exported(Module, Function, Arity).
 
 -doc false.
 -spec get(atom(), binary()) -> {ok, {binary(), policy()}} | {error, term()}.

@@ -278,8 +278,8 @@ read_keys([], _Span, _Backend, Read) ->
 
 -doc """
 Reads all archives of a stream, and tells which versions below the first one that is kept are in
-none (`gaps`), and which archives cannot be read or hold other versions than their key says
-(`damaged`).
+none (`gaps`, each from a version to a version, both included), and which archives cannot be read or
+hold other versions than their key says (`damaged`).
 """.
 -spec check(Store :: atom(), Stream :: binary(), erl_esdb_archive_backend:backend()) ->
     {ok, check()} | {error, term()}.

@@ -98,7 +98,7 @@ new(Store, Subscription, Filter, Next, Feed) ->
         outbox = acknowledged(erl_esdb_subscriptions:acknowledged(Store, Key), Outbox),
         feed = Feed,
         subscriber = taker(Subscription#subscription.subscriber_pid),
-        caller = taker(caller(erl_esdb_delivery:find(Store, consumer, Key))),
+        caller = taker(caller(Subscription, erl_esdb_delivery:find(Store, consumer, Key))),
         group = Group,
         handlers = erl_esdb_emitter_group:handlers(Store, Key),
         pool_size = Size,
@@ -111,9 +111,11 @@ new(Store, Subscription, Filter, Next, Feed) ->
 acknowledged(undefined, Outbox) -> Outbox;
 acknowledged(Position, Outbox) -> erl_esdb_outbox:acknowledged(Position, Outbox).
 
--spec caller({ok, pid()} | error) -> pid() | undefined.
-caller({ok, Pid}) -> Pid;
-caller(error) -> undefined.
+%% Who subscribed gets the events only where nobody was named: those of a subscriber that has ended
+%% wait for the next one.
+-spec caller(subscription(), {ok, pid()} | error) -> pid() | undefined.
+caller(#subscription{subscriber_pid = undefined}, {ok, Pid}) -> Pid;
+caller(_Subscription, _) -> undefined.
 
 -spec taker(pid() | undefined) -> taker().
 taker(undefined) -> undefined;
@@ -148,11 +150,18 @@ handle_cast({acknowledged, Position}, #state{outbox = Outbox} = State) ->
     Outbox1 = erl_esdb_outbox:acknowledged(Position, Outbox),
     {noreply, pumped(saved(State#state{outbox = Outbox1}))};
 handle_cast({attach, Pid}, #state{lanes = Lanes} = State) ->
-    State1 = left(State),
+    State1 = without_caller(left(State)),
     lists:foreach(fun(Lane) -> erl_esdb_emitter:update_subscriber(Lane, Pid) end, Lanes),
     {noreply, pumped(laned(State1#state{subscriber = taker(Pid), suspended = false}))};
 handle_cast(_, State) ->
     {noreply, State}.
+
+-spec without_caller(#state{}) -> #state{}.
+without_caller(#state{caller = undefined} = State) ->
+    State;
+without_caller(#state{caller = {_, Ref}} = State) ->
+    true = demonitor(Ref, [flush]),
+    State#state{caller = undefined}.
 
 %% The news that the one before is dead may still be on its way: then it is as if it were here.
 -spec left(#state{}) -> #state{}.
