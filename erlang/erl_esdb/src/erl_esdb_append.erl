@@ -434,7 +434,7 @@ after_version(#call{store = Store} = Call, Part, Expected, Refusal) ->
     Options = read_options(Call),
     maybe
         {ok, #{base := Base}} ?= erl_esdb_store:info(Store, Stream, Options),
-        From = max(Base, Expected + 1),
+        {ok, From} ?= behind(Expected, Base),
         {ok, Events} ?= erl_esdb_store:read(Store, Stream, From, length(Ids), forward, Options),
         [#event{version = From} | _] ?= Events,
         compared(Ids, Events, {error, Refusal})
@@ -443,6 +443,12 @@ after_version(#call{store = Store} = Call, Part, Expected, Refusal) ->
         {error, Reason} -> {failure, Reason};
         _Removed -> {error, Refusal}
     end.
+
+%% A stream that was made again after a tombstone begins there for who expects none.
+-spec behind(integer(), non_neg_integer()) -> {ok, non_neg_integer()} | removed.
+behind(?NO_STREAM, Base) -> {ok, Base};
+behind(Expected, Base) when Expected >= Base -> {ok, Expected + 1};
+behind(_Expected, _Base) -> removed.
 
 -spec compared([binary()], [event()], Otherwise) -> same() | Otherwise.
 compared(Ids, Events, Otherwise) ->

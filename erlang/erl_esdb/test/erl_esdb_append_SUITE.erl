@@ -453,6 +453,16 @@ condition_and_expectation(Config) ->
     ?assertEqual({ok, [?S]}, erl_esdb_streams:list_streams(Store)).
 
 %% A seat is taken once, though no two writers share a stream or an expectation.
+once_but_not_behind_a_tombstone_with_an_older_version(Config) ->
+    Store = store(Config),
+    {ok, 3} = append(Store, ?S, -1, events(4)),
+    ok = erl_esdb_streams:delete(Store, ?S, #{mode => tombstone}),
+    {ok, 4} = append(Store, ?S, -1, ids([<<"a">>])),
+    ?assertEqual({ok, 4}, append(Store, ?S, -1, ids([<<"a">>]))),
+    ?assertEqual(
+        {error, {wrong_expected_version, 1, 4}}, append(Store, ?S, 1, ids([<<"a">>]))
+    ).
+
 %% What a link writes is no other event: neither looked at nor refused for.
 condition_and_copies(Config) ->
     Store = store(Config),

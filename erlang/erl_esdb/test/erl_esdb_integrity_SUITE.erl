@@ -205,6 +205,10 @@ scavenged_streams_go_on(Config) ->
         end
      || Before <- [3, 4, 9]
     ],
+    %% Anchors that nobody needs do not stay.
+    Last = {integrity, ?S, last},
+    {ok, Anchors} = erl_esdb_store:list_documents(Store, {integrity, ?S, 0}, Last),
+    ?assertEqual([3, 8], [Version || {{_, _, Version}, _} <- Anchors]),
     {ok, _} = erl_esdb_store:truncate(Store, ?S, 1_000),
     ?assertMatch({ok, []}, read(Store, 0, 100)),
     {ok, 12} = append(Store, 11, [event(12)]),
@@ -285,7 +289,9 @@ snapshots_of_removed_events(Config) ->
     ?assertMatch(
         {error, {snapshot_anchor_unavailable, #{reason := event_not_found}}},
         erl_esdb_snapshots:save(Store, ~"none", 0, #{})
-    ).
+    ),
+    ok = erl_esdb_streams:delete(Store, ?S),
+    ?assertEqual({ok, Saved}, erl_esdb_snapshots:load_at(Store, ?S, 3)).
 
 the_whole_store(Config) ->
     Store = ?config(store, Config),

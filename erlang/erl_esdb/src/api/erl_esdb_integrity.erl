@@ -256,16 +256,16 @@ tip_before(_Store, _Keys, _Stream, First, #{signed := First}) ->
 %% What was before a tombstone is gone, but for the tip.
 tip_before(_Store, _Keys, _Stream, First, #{base := First, base_tip := Tip}) ->
     {ok, Tip};
-tip_before(Store, Keys, Stream, First, Info) ->
-    hash_at(Store, Keys, Stream, First - 1, Info).
+tip_before(Store, Keys, Stream, First, _Info) ->
+    hash_at(Store, Keys, Stream, First - 1).
 
 %% The chain hash of a signed event, that is kept or was removed.
--spec hash_at(atom(), erl_esdb_chain:keys(), binary(), non_neg_integer(), map()) ->
+-spec hash_at(atom(), erl_esdb_chain:keys(), binary(), non_neg_integer()) ->
     {ok, erl_esdb_chain:hash()} | {error, term()}.
-hash_at(Store, Keys, Stream, Version, #{no := No}) ->
+hash_at(Store, Keys, Stream, Version) ->
     case read(Store, Stream, Version, 1) of
         {ok, [Event]} -> hash_of(Event);
-        {ok, []} -> anchor(Store, Keys, {Stream, No, Version});
+        {ok, []} -> anchor(Store, Keys, {Stream, Version});
         {error, Reason} -> {error, Reason}
     end.
 
@@ -283,19 +283,19 @@ read(Store, Stream, From, Count) ->
 
 %% ---- anchors: chain hashes of events that are not there any more
 
--type place() :: {Stream :: binary(), No :: pos_integer(), Version :: non_neg_integer()}.
+%% Not the number of the stream, which another has after a restore. An old anchor in place of a new
+%% one makes a mismatch, no more.
+-type place() :: {Stream :: binary(), Version :: non_neg_integer()}.
 
 -spec anchor(atom(), erl_esdb_chain:keys(), place()) ->
     {ok, erl_esdb_chain:hash()} | {error, term()}.
-anchor(Store, Keys, {Stream, No, Version}) ->
+anchor(Store, Keys, {Stream, Version} = Place) ->
     case erl_esdb_store:get_document(Store, {integrity, Stream, Version}) of
-        {ok, #{no := No, hash := Hash, code := Code}} ->
-            case is_code(Keys, anchor_bytes({Stream, No, Version}, Hash), Code) of
+        {ok, #{hash := Hash, code := Code}} ->
+            case is_code(Keys, anchor_bytes(Place, Hash), Code) of
                 true -> {ok, Hash};
                 false -> no_anchor(Stream, Version, anchor_mac_mismatch)
             end;
-        {ok, _} ->
-            no_anchor(Stream, Version, anchor_missing);
         {error, not_found} ->
             no_anchor(Stream, Version, anchor_missing);
         {error, Reason} ->
@@ -331,10 +331,12 @@ keep_anchors(_Store, disabled, _Stream, Before) ->
     {ok, Before};
 keep_anchors(Store, Keys, Stream, Before) ->
     maybe
-        {ok, #{signed := Signed, next := Next} = Info} ?= erl_esdb_store:info(Store, Stream),
+        {ok, #{signed := Signed, next := Next, first := First}} ?=
+            erl_esdb_store:info(Store, Stream, #{hidden => true}),
         Before1 = min(Before, Next),
         Versions = versions(Store, Stream, Signed, Before1 - 1),
-        ok ?= keep_each(Store, Keys, Stream, Info, Versions),
+        ok ?= keep_each(Store, Keys, Stream, Versions),
+        ok ?= drop_others(Store, Stream, First, Versions),
         {ok, Before1}
     end.
 
@@ -349,24 +351,41 @@ versions(Store, Stream, Signed, Last) ->
         {error, _} -> [Last]
     end.
 
--spec keep_each(atom(), erl_esdb_chain:keys(), binary(), map(), [non_neg_integer()]) ->
+-spec keep_each(atom(), erl_esdb_chain:keys(), binary(), [non_neg_integer()]) ->
     ok | {error, term()}.
-keep_each(Store, Keys, Stream, #{no := No} = Info, [Version | Versions]) ->
-    Place = {Stream, No, Version},
+keep_each(Store, Keys, Stream, [Version | Versions]) ->
+    Place = {Stream, Version},
     maybe
         {ok, [Event]} ?= read(Store, Stream, Version, 1),
         {ok, Hash} ?= hash_of(Event),
         Code = erl_esdb_chain:code(Keys, anchor_bytes(Place, Hash)),
-        Anchor = #{no => No, hash => Hash, code => Code},
+        Anchor = #{hash => Hash, code => Code},
         {ok, _} ?= erl_esdb_store:put_document(Store, {integrity, Stream, Version}, Anchor),
-        keep_each(Store, Keys, Stream, Info, Versions)
+        keep_each(Store, Keys, Stream, Versions)
     else
         %% Removed before, when its anchor was kept.
-        {ok, []} -> keep_each(Store, Keys, Stream, Info, Versions);
+        {ok, []} -> keep_each(Store, Keys, Stream, Versions);
         {error, Reason} -> {error, Reason}
     end;
-keep_each(_Store, _Keys, _Stream, _Info, []) ->
+keep_each(_Store, _Keys, _Stream, []) ->
     ok.
+
+%% Anchors below that nobody needs any more. The one before the first event that is kept is needed
+%% until that is removed; it goes the next time.
+-spec drop_others(atom(), binary(), non_neg_integer(), [non_neg_integer()]) ->
+    ok | {error, term()}.
+drop_others(_Store, _Stream, _First, []) ->
+    ok;
+drop_others(Store, Stream, First, Needed) ->
+    To = min(First - 1, lists:max(Needed)) - 1,
+    case erl_esdb_store:list_documents(Store, {integrity, Stream, 0}, {integrity, Stream, To}) of
+        {ok, Found} ->
+            Keys = [Key || {Key, _} <- Found],
+            Others = [Key || {_, _, V} = Key <- Keys, not lists:member(V, Needed)],
+            lists:foreach(fun(Key) -> erl_esdb_store:delete_document(Store, Key) end, Others);
+        {error, Reason} ->
+            {error, Reason}
+    end.
 
 -doc "Removes the anchors of a stream that was deleted.".
 -spec forget(atom(), binary()) -> ok | {error, term()}.
@@ -442,7 +461,7 @@ anchor_of(Store, Keys, Stream, Version) ->
         {ok, #{next := Next}} when Version >= Next -> {unavailable, event_not_found};
         {ok, #{signed := Signed}} when Signed =:= none; Version < Signed ->
             {unavailable, event_is_legacy};
-        {ok, Info} -> hash_at(Store, Keys, Stream, Version, Info);
+        {ok, _} -> hash_at(Store, Keys, Stream, Version);
         {error, {stream_not_found, _}} -> {unavailable, event_not_found};
         {error, Reason} -> {error, Reason}
     end.
@@ -454,17 +473,26 @@ check_snapshot(_Store, Keys, _Snapshot, Seal) when Keys =:= disabled; Seal =:= n
     ok;
 check_snapshot(Store, Keys, #snapshot{stream_id = Stream, version = Version} = Snapshot, Seal) ->
     #{anchor := Anchor, code := Code} = Seal,
-    case anchor_of(Store, Keys, Stream, Version) of
-        {ok, Anchor} ->
-            case is_code(Keys, snapshot_bytes(Snapshot, Anchor), Code) of
-                true -> ok;
-                false -> {error, violation(snapshot, Stream, Version, snapshot_mac_mismatch, #{})}
-            end;
-        {error, Reason} when element(1, Reason) =/= integrity_violation ->
-            {error, Reason};
-        _ ->
-            {error, violation(snapshot, Stream, Version, snapshot_anchor_mismatch, #{})}
+    Mismatch = fun(Kind) -> {error, violation(snapshot, Stream, Version, Kind, #{})} end,
+    maybe
+        ok ?= anchored(anchor_of(Store, Keys, Stream, Version), Anchor, Mismatch),
+        true ?= is_code(Keys, snapshot_bytes(Snapshot, Anchor), Code),
+        ok
+    else
+        false -> Mismatch(snapshot_mac_mismatch);
+        {error, Reason} -> {error, Reason}
     end.
+
+-spec anchored({ok, Hash} | {unavailable, atom()} | {error, term()}, Hash, fun()) ->
+    ok | {error, violation() | term()}
+when
+    Hash :: erl_esdb_chain:hash().
+anchored({ok, Hash}, Hash, _Mismatch) -> ok;
+%% The stream was deleted: its snapshots stay, and the code is theirs.
+anchored({unavailable, _}, _, _Mismatch) -> ok;
+anchored({error, {Failure, _} = Reason}, _, _) when Failure =/= integrity_violation ->
+    {error, Reason};
+anchored(_, _, Mismatch) -> Mismatch(snapshot_anchor_mismatch).
 
 -spec snapshot_bytes(snapshot(), erl_esdb_chain:hash()) -> iolist().
 snapshot_bytes(Snapshot, Anchor) ->

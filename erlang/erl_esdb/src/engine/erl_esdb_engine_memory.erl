@@ -228,12 +228,12 @@ names(#handle{streams = Streams}, Behind, Prefix, Limit, _Options) ->
         {ok, collect(First, Prefix, Limit, Streams)}
     end).
 
-%% The first name that is not before this one.
--spec from(binary(), ets:table()) -> binary() | '$end_of_table'.
-from(Name, Streams) ->
-    case ets:member(Streams, Name) of
-        true -> Name;
-        false -> ets:next(Streams, Name)
+%% The first key that is not before this one.
+-spec from(Key, ets:table()) -> Key | '$end_of_table' when Key :: binary() | tuple().
+from(Key, Table) ->
+    case ets:member(Table, Key) of
+        true -> Key;
+        false -> ets:next(Table, Key)
     end.
 
 -spec collect(
@@ -304,10 +304,20 @@ document(#handle{documents = Documents, bodies = Bodies}, Key, _Options) ->
     #handle{}, erl_esdb_log:document_key(), erl_esdb_log:document_key(), erl_esdb_engine:options()
 ) -> {ok, [{erl_esdb_log:document_key(), pos_integer()}]} | {error, erl_esdb_engine:failure()}.
 documents(#handle{documents = Documents}, From, To, _Options) ->
-    Between = [{'>=', '$1', {const, From}}, {'=<', '$1', {const, To}}],
-    looking(fun() ->
-        {ok, ets:select(Documents, [{{'$1', '$2', '_'}, Between, [{{'$1', '$2'}}]}])}
-    end).
+    looking(fun() -> {ok, documents(from(From, Documents), To, Documents)} end).
+
+%% From key to key: a match specification with bounds would look at every document of the store.
+-spec documents(erl_esdb_log:document_key() | '$end_of_table', tuple(), ets:table()) ->
+    [{erl_esdb_log:document_key(), pos_integer()}].
+documents(Key, To, Documents) when is_tuple(Key), Key =< To ->
+    After = ets:next(Documents, Key),
+    case ets:lookup(Documents, Key) of
+        [{_, Version, _}] -> [{Key, Version} | documents(After, To, Documents)];
+        %% Removed a moment ago.
+        [] -> documents(After, To, Documents)
+    end;
+documents(_, _, _) ->
+    [].
 
 -doc false.
 -spec checkpoint(#handle{}, term(), erl_esdb_engine:options()) ->

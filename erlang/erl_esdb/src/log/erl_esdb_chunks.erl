@@ -50,6 +50,8 @@ neither costs a byte there. One append after the other to one stream takes three
 %% No row takes more bytes: seven integers of less than 140 bits.
 -define(LONGEST, 140).
 -define(ZERO, #row{}).
+%% Chunks among which bisection is as fast as a guess.
+-define(FEW, 8).
 
 -record(seq, {
     %% full chunks: the first that is still kept, and the next one
@@ -283,7 +285,34 @@ grown(Begin, Size, Changed, Look) ->
 %% chunk has the number that it will get.
 -spec find(field(), integer(), seq(), fetch()) -> chunk_no().
 find(Field, Key, #seq{first = First} = Seq, Fetch) ->
-    bisect(Field, Key, First, last_number(Seq), Seq, Fetch).
+    Last = last_number(Seq),
+    case Field =/= epoch andalso Last - First >= ?FEW of
+        true -> guess(Field, Key, First, Last, Seq, Fetch);
+        false -> bisect(Field, Key, First, Last, Seq, Fetch)
+    end.
+
+%% Appends are of about the same size, as a rule: the chunk is near the place that the key has among
+%% all keys (interpolation search, Peterson 1957), and where not it is found in steps that double.
+-spec guess(field(), integer(), chunk_no(), chunk_no(), seq(), fetch()) -> chunk_no().
+guess(Field, Key, Low, High, #seq{last = Last} = Seq, Fetch) ->
+    Begin = key(Field, first_row(chunk(Low, Seq, Fetch))),
+    All = max(1, key(Field, Last) - Begin),
+    Near = min(High, max(Low, Low + (Key - Begin) * (High - Low) div All)),
+    case key(Field, first_row(chunk(Near, Seq, Fetch))) =< Key of
+        true -> gallop(Field, Key, Near, 1, Seq, Fetch);
+        false -> gallop_back(Field, Key, Near, 1, Seq, Fetch)
+    end.
+
+%% The chunk begins after the key.
+-spec gallop_back(field(), integer(), chunk_no(), pos_integer(), seq(), fetch()) -> chunk_no().
+gallop_back(Field, Key, High, Step, #seq{first = First} = Seq, Fetch) when High - Step =< First ->
+    bisect(Field, Key, First, max(First, High - 1), Seq, Fetch);
+gallop_back(Field, Key, High, Step, Seq, Fetch) ->
+    Low = High - Step,
+    case key(Field, first_row(chunk(Low, Seq, Fetch))) =< Key of
+        true -> bisect(Field, Key, Low, High - 1, Seq, Fetch);
+        false -> gallop_back(Field, Key, Low, 2 * Step, Seq, Fetch)
+    end.
 
 -spec last_number(seq()) -> chunk_no().
 last_number(#seq{first = First, next = Next, size = 0}) -> max(First, Next - 1);
