@@ -80,7 +80,7 @@ innermost(Reason) -> Reason.
 -spec stop_store(atom()) -> ok | {error, not_found}.
 stop_store(Store) when is_atom(Store) ->
     case running(fun() -> stop_child({store, Store}) end) of
-        ok -> erl_esdb_delivery:forget(Store);
+        ok -> ok;
         {error, _} -> {error, not_found}
     end;
 stop_store(_) ->
@@ -152,7 +152,6 @@ open() ->
 init([]) ->
     ok = erl_esdb_engine:create_registry(),
     ok = erl_esdb_index:create_registry(),
-    ok = erl_esdb_delivery:create_table(),
     Groups = #{id => groups, start => {pg, start_link, [erl_esdb_pg]}},
     Lifecycle = #{id => lifecycle, start => {erl_esdb_lifecycle, start_link, []}},
     {ok, {#{strategy => one_for_one, intensity => 10, period => 60}, [Groups, Lifecycle]}}.

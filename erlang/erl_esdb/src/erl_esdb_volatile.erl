@@ -1,12 +1,13 @@
 -module(erl_esdb_volatile).
 -moduledoc """
-What a store knows only as long as it runs: funs that were registered, which no document can keep.
+What a store knows only as long as it runs: funs that were registered, which no document can keep,
+and where its processes are.
 
 A table of its own for each store. It belongs to the supervisor of the store: it is there before
 its other processes, outlives their crashes, and goes with the store.
 """.
 
--export([create/1, put/3, get/2, delete/2]).
+-export([create/1, put/3, get/2, delete/2, keys/2]).
 
 -doc "Makes the table of a store. The process that calls owns it.".
 -spec create(Store :: atom()) -> ok.
@@ -40,6 +41,15 @@ delete(Store, Key) ->
         true -> ok
     catch
         error:badarg -> ok
+    end.
+
+-doc "The keys that match an ETS pattern.".
+-spec keys(Store :: atom(), Pattern :: term()) -> [term()].
+keys(Store, Pattern) ->
+    try
+        ets:select(table(Store), [{{Pattern, '_'}, [], [{element, 1, '$_'}]}])
+    catch
+        error:badarg -> []
     end.
 
 -spec table(atom()) -> atom().

@@ -834,7 +834,7 @@ a_stopped_store_leaves_nothing(Config) ->
     {ok, Process} = erl_esdb_delivery:pid(Store, subscription, Key),
     ok = erl_esdb:stop_store(Store),
     ?assertNot(is_process_alive(Process)),
-    ?assertEqual([], ets:match(erl_esdb_delivery, {{Store, '$1', '_'}, '_'})),
+    ?assertEqual(undefined, ets:info(erl_esdb_naming:volatile_name(Store), size)),
     ?assertEqual([], erl_esdb_emitter_group:retrieve_emitters(Store, Key)),
     ?assertEqual([], erl_esdb_emitter_group:members(Store, Key)),
     ?assertEqual({error, {store_not_started, Store}}, erl_esdb_subscriptions:list(Store)).

@@ -2,40 +2,29 @@
 -moduledoc """
 Where the processes that deliver the events of a store are found, and who takes them.
 
-One table of the node, which belongs to the top supervisor: so it is there when a process begins
-again after a crash, and who took events before still gets them. A row is found by the store, a kind
-and an id: `feed`, `checkpoints` and `manager` stand once in a store, `subscription` and
-`projection` under their key; `consumer` is the process that takes the events of a subscription
-without being named in its record.
+It stands in the store's own table (`m:erl_esdb_volatile`), which belongs to its supervisor: so it
+is there when a process begins again after a crash, who took events before still gets them, and it
+ends with the store. Each is found by a kind and an id: `feed`, `checkpoints` and `manager` stand
+once in a store, `subscription` and `projection` under their key; `consumer` is the process that
+takes the events of a subscription without being named in its record.
 """.
 
--export([create_table/0, put/4, find/3, pid/3, remove/3, ids/2, forget/1]).
+-export([put/4, find/3, pid/3, remove/3, ids/2]).
 -export_type([kind/0]).
 
 -type kind() ::
     feed | checkpoints | manager | subscriptions | subscription | projection | consumer | name.
 
 -doc false.
--spec create_table() -> ok.
-create_table() ->
-    ?MODULE = ets:new(?MODULE, [named_table, public, {read_concurrency, true}]),
-    ok.
-
--doc false.
 -spec put(Store :: atom(), kind(), Id :: term(), Value :: term()) -> ok.
-put(Store, Kind, Id, Value) ->
-    true = ets:insert(?MODULE, {{Store, Kind, Id}, Value}),
-    ok.
+put(Store, Kind, Id, Value) -> ok = erl_esdb_volatile:put(Store, {?MODULE, Kind, Id}, Value).
 
 -doc false.
 -spec find(Store :: atom(), kind(), Id :: term()) -> {ok, term()} | error.
 find(Store, Kind, Id) ->
-    try ets:lookup_element(?MODULE, {Store, Kind, Id}, 2, ?MODULE) of
-        ?MODULE -> error;
-        Value -> {ok, Value}
-    catch
-        %% The application does not run.
-        error:badarg -> error
+    case erl_esdb_volatile:get(Store, {?MODULE, Kind, Id}) of
+        {ok, Value} -> {ok, Value};
+        {error, not_found} -> error
     end.
 
 -doc false.
@@ -50,17 +39,8 @@ pid(Store, Kind, Id) ->
 
 -doc false.
 -spec remove(Store :: atom(), kind(), Id :: term()) -> ok.
-remove(Store, Kind, Id) ->
-    true = ets:delete(?MODULE, {Store, Kind, Id}),
-    ok.
+remove(Store, Kind, Id) -> erl_esdb_volatile:delete(Store, {?MODULE, Kind, Id}).
 
 -doc false.
 -spec ids(Store :: atom(), kind()) -> [term()].
-ids(Store, Kind) -> ets:select(?MODULE, [{{{Store, Kind, '$1'}, '_'}, [], ['$1']}]).
-
--doc false.
-%% When a store was stopped: nothing of it stays.
--spec forget(Store :: atom()) -> ok.
-forget(Store) ->
-    true = ets:match_delete(?MODULE, {{Store, '_', '_'}, '_'}),
-    erl_esdb_emitter_sup:forget(Store).
+ids(Store, Kind) -> [Id || {_, _, Id} <- erl_esdb_volatile:keys(Store, {?MODULE, Kind, '_'})].

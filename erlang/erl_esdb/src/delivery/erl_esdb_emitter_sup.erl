@@ -12,7 +12,7 @@ A pool that ends too often is gone, and takes nothing with it.
 
 -behaviour(supervisor).
 
--export([start_link/1, start_emitter_pool/2, stop_emitter_pool/2, forget/1]).
+-export([start_link/1, start_emitter_pool/2, stop_emitter_pool/2]).
 -export([init/1]).
 
 -include("erl_esdb.hrl").
@@ -48,13 +48,6 @@ stop_emitter_pool(Store, Key) ->
         {error, _} -> {error, not_found}
     end.
 
--doc false.
-%% The names that pools of a store that ended have left.
--spec forget(atom()) -> ok.
-forget(Store) ->
-    Keys = [Key || {{S, Key, emitters}, _} <- persistent_term:get(), S =:= Store],
-    lists:foreach(fun(Key) -> erl_esdb_emitter_group:erase_emitters(Store, Key) end, Keys).
-
 -spec running(atom(), fun((pid()) -> Answer)) -> Answer | {error, {store_not_started, atom()}}.
 running(Store, Fun) ->
     try
@@ -69,5 +62,5 @@ running(Store, Fun) ->
 -doc false.
 -spec init(atom()) -> {ok, {supervisor:sup_flags(), [supervisor:child_spec()]}}.
 init(Store) ->
-    ok = forget(Store),
-    {ok, {#{strategy => one_for_one, intensity => 5, period => 30}, []}}.
+    Names = #{id => names, start => {erl_esdb_emitter_names, start_link, [Store]}},
+    {ok, {#{strategy => one_for_one, intensity => 5, period => 30}, [Names]}}.
