@@ -478,7 +478,7 @@ twice(Ids) -> lists:usort(Ids -- lists:usort(Ids)).
 asked({Stream, Expected, Given}, Model) ->
     {Next, Base, Kept} = stream(Stream, Model),
     Version = version_of(Expected),
-    From = max(Base, Version + 1),
+    From = from(Version, Base),
     Within = [E || {_, _, V, _, _} = E <- Kept, V >= From, V < From + length(Given)],
     case {Version, meets(Expected, Next - 1), Within} of
         {-2, true, _} -> again(Given, Kept, ok);
@@ -488,6 +488,13 @@ asked({Stream, Expected, Given}, Model) ->
             again(Given, Within, {error, {wrong_expected_version, Version, Next - 1}});
         {_, false, _} -> {error, {wrong_expected_version, Version, Next - 1}}
     end.
+
+%% A stream that was made again after a tombstone begins there for who expects none. Nothing is
+%% from after the end.
+-spec from(integer(), non_neg_integer()) -> non_neg_integer() | infinity.
+from(-1, Base) -> Base;
+from(Version, Base) when Version >= Base -> Version + 1;
+from(_, _) -> infinity.
 
 %% Whether events with these ids are among these, the latest of each counting.
 -spec again([given()], [place()], Otherwise) -> Otherwise | {done, tuple()} | {error, term()}.
