@@ -804,6 +804,26 @@ a_subscriber_that_ended_leaves_its_events_to_the_next(Config) ->
     ?assertEqual([{Next, 0}, {Next, 1}, {Next, 2}], [{P, E#event.version} || {P, E} <- handled(3)]),
     receive {event, _} -> error(given_to_who_subscribed) after 0 -> ok end.
 
+%% It dies while it handles a message of several events: all of them come again.
+a_subscriber_that_ends_inside_a_batch(Config) ->
+    Store = store(Config),
+    Self = self(),
+    First = spawn(fun() ->
+        receive
+            {events, Events} -> Self ! {first, length(Events)}, receive never -> ok end
+        end
+    end),
+    _ = append(Store, <<"s">>, erl_esdb_test:events(10)),
+    {ok, Key} =
+        subscribe(Store, stream, <<"s">>, <<"n">>, #{subscriber => First, batch => 10}),
+    receive {first, 10} -> ok after 5000 -> error(missing) end,
+    {ok, _} = erl_esdb_subscriptions:info(Store, Key),
+    Ref = monitor(process, First),
+    exit(First, kill),
+    receive {'DOWN', Ref, process, _, killed} -> ok end,
+    ok = erl_esdb_subscriptions:attach(Store, Key, handler_of_events(Self)),
+    ?assertEqual(lists:seq(0, 9), [E#event.version || {_, E} <- handled(10)]).
+
 kept({ok, #{unhandled := Count}}) -> {ok, #{unhandled => Count}}.
 
 handler_of_events(Report) ->

@@ -48,6 +48,8 @@ not handled, or where reading has come to when there is none. What counts as han
     strategy :: erl_esdb_backpressure:strategy(),
     ack :: auto | manual,
     window :: pos_integer(),
+    %% events of a message, at most
+    batch :: pos_integer(),
     %% positions that were handed over and are not known to be handled, and how many
     sent = queue:new() :: queue:queue(non_neg_integer()),
     count = 0 :: non_neg_integer(),
@@ -63,7 +65,7 @@ not handled, or where reading has come to when there is none. What counts as han
 An empty one, of a reader at a position.
 
 Of the options those of `m:erl_esdb_backpressure` (but `strategy` is `block` by default: the log
-keeps what waits), `ack` (`auto`) and `window` (1000).
+keeps what waits), `ack` (`auto`), `window` (1000) and `batch` (1).
 """.
 -spec new(Next :: non_neg_integer(), options()) -> outbox().
 new(Next, Options) ->
@@ -74,6 +76,7 @@ new(Next, Options) ->
         strategy = Strategy,
         ack = maps:get(ack, Options, auto),
         window = maps:get(window, Options, ?WINDOW),
+        batch = maps:get(batch, Options, 1),
         last = Next - 1,
         next = Next
     }.
@@ -131,12 +134,14 @@ that was sent counts as handled. Without effect with `ack => manual`.
 settle(_, #outbox{ack = manual} = Box) -> Box;
 settle(all, Box) -> keep(0, Box);
 settle(unknown, #outbox{window = Window} = Box) -> keep(Window, Box);
+%% The one before those that wait may be in its hands.
 settle(Backlog, Box) -> keep(Backlog + 1, Box).
 
-%% The newest so many are not handled yet.
+%% The events of the newest so many messages are not handled yet; a message may have had fewer.
 -spec keep(non_neg_integer(), outbox()) -> outbox().
-keep(Count, #outbox{count = Have} = Box) when Have =< Count -> Box;
-keep(Count, #outbox{sent = Sent, count = Have} = Box) ->
+keep(Messages, #outbox{batch = Batch, count = Have} = Box) when Have =< Messages * Batch -> Box;
+keep(Messages, #outbox{sent = Sent, batch = Batch, count = Have} = Box) ->
+    Count = Messages * Batch,
     {_, Kept} = queue:split(Have - Count, Sent),
     Box#outbox{sent = Kept, count = Count}.
 
