@@ -240,6 +240,7 @@ found_by(Store, {Keys, Mode, Query} = Asked, {From, Count}, Until, Look) ->
     maybe
         true ?= Count =/= 0 andalso From =/= -1,
         {ok, [_ | _] = Events} ?= erl_esdb_index:events_of(Store, Keys, Mode, Look1),
+        ok ?= in_time(Store, Until),
         Matching = [
             Event
          || #event{stream_id = Stream} = Event <- Events,
@@ -256,6 +257,13 @@ found_by(Store, {Keys, Mode, Query} = Asked, {From, Count}, Until, Look) ->
         false -> {ok, []};
         {ok, []} -> {ok, []};
         {error, Reason} -> {error, Reason}
+    end.
+
+-spec in_time(atom(), deadline()) -> ok | {error, {timeout, atom()}}.
+in_time(Store, Until) ->
+    case left(Until) of
+        0 -> {error, {timeout, Store}};
+        _ -> ok
     end.
 
 -spec at_most(count(), [event()]) -> [event()].
