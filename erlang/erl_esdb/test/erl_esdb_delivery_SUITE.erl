@@ -12,7 +12,11 @@ which is pure, against any sequence of calls.
 
 suite() -> [{timetrap, {minutes, 5}}].
 
-all() ->
+all() -> erl_esdb_test:all().
+
+groups() -> erl_esdb_test:groups(cases()).
+
+cases() ->
     [
         the_feed_wakes_who_waits,
         no_wake_is_lost,
@@ -25,6 +29,10 @@ all() ->
         a_subscription_that_cannot_start_harms_no_other,
         whatever_is_killed_delivery_goes_on
     ].
+
+init_per_group(Engine, Config) -> erl_esdb_test:init_per_group(Engine, Config).
+
+end_per_group(Engine, Config) -> erl_esdb_test:end_per_group(Engine, Config).
 
 options() -> #{}.
 
