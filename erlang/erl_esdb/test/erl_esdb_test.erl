@@ -4,7 +4,7 @@
 -export([event/1, event/2, events/1, events/2, versions/1, ids/1]).
 -export([engines/0, all/0, groups/1, init_per_group/2, end_per_group/2, options/0]).
 -export([start_store/1, stop_store/1, told/0]).
--export([engine/1, concurrently/1, collect/2, collect/3, collected/1, release/1]).
+-export([engine/1, machine/1, concurrently/1, collect/2, collect/3, collected/1, release/1]).
 -export([await/1, property/2, commits/0, append_commits/1]).
 
 -include_lib("proper/include/proper.hrl").
@@ -88,6 +88,13 @@ stop_store(Store) -> erl_esdb:stop_store(Store).
 engine(Store) ->
     [Engine] = [Pid || {S, #{engine := Pid}} <- erl_esdb_engine:lives(), S =:= Store],
     Engine.
+
+-doc "The state of the pure machine that a store's engine runs.".
+-spec machine(atom()) -> erl_esdb_log:state().
+machine(Store) ->
+    Parts = tuple_to_list(sys:get_state(engine(Store))),
+    [Machine] = [Part || Part <- Parts, is_tuple(Part), element(1, Part) =:= log],
+    Machine.
 
 -spec event(term()) -> new_event().
 event(N) -> event(N, <<"Counted">>).
