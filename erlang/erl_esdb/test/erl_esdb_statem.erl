@@ -278,10 +278,14 @@ take(Me, Left) ->
     after 0 ->
         receive
             {crash_after, After} -> take(Me, After);
-            {events, Events} -> take(Me, lists:foldl(fun(E, N) -> handle(Me, E, N) end, Left, Events));
-            {event, Event} -> take(Me, handle(Me, Event, Left))
+            {events, Events} -> take(Me, handle_all(Me, Events, Left));
+            {event, Event} -> take(Me, handle_all(Me, [Event], Left))
         end
     end.
+
+-spec handle_all({id(), none | version | position}, [event()], Left) -> Left when
+    Left :: non_neg_integer() | infinity.
+handle_all(Me, Events, Left) -> lists:foldl(fun(E, N) -> handle(Me, E, N) end, Left, Events).
 
 -spec handle({id(), none | version | position}, event(), non_neg_integer() | infinity) ->
     non_neg_integer() | infinity.
@@ -672,7 +676,8 @@ removal(scavenge_until, [Stream, Position, Options], Model) ->
 
 -spec removal(binary(), non_neg_integer(), map(), model()) ->
     {ok, {non_neg_integer(), non_neg_integer()}, boolean()} | {error, term()}.
-removal(Stream, Cut, Options, #{snapshots := Snapshots, streams := #{streams := Streams}} = Model) ->
+removal(Stream, Cut, Options, #{snapshots := Snapshots} = Model) ->
+    #{streams := #{streams := Streams}} = Model,
     Required = maps:get(require_snapshot, Options, true),
     case Streams of
         #{} when Required, not is_map_key(Stream, Snapshots) ->
