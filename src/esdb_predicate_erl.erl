@@ -33,7 +33,7 @@ fun, pid, port or reference in it, and none takes more than 524,000 bytes.
 -export_type([mistake/0, reason/0]).
 
 -type key() :: term().
--doc "A key, or several, one inside the other; `data` and `event` say from where, see `esdb_filter_nif`.".
+-doc "A key, or several, one inside the other; behind `data` or `event` where that has to be said.".
 -type path() :: term() | [term(), ...] | {data | event, term() | [term(), ...]}.
 -type predicate() ::
     boolean()
