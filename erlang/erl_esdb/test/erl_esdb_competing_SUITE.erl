@@ -11,7 +11,11 @@
 
 suite() -> [{timetrap, {minutes, 2}}].
 
-all() ->
+all() -> erl_esdb_test:all().
+
+groups() -> erl_esdb_test:groups(cases()).
+
+cases() ->
     [
         any_schedule_keeps_the_order,
         a_consumer_gets_what_it_has_room_for,
@@ -27,6 +31,10 @@ all() ->
         parked_events_survive_and_go_with_the_subscription,
         mistakes
     ].
+
+init_per_group(Engine, Config) -> erl_esdb_test:init_per_group(Engine, Config).
+
+end_per_group(Engine, Config) -> erl_esdb_test:end_per_group(Engine, Config).
 
 init_per_testcase(_Case, Config) ->
     [{store, erl_esdb_test:start_store(#{})} | Config].

@@ -206,7 +206,7 @@ handle_info(_, State) ->
 -spec terminate(term(), #state{}) -> ok.
 terminate(_Reason, #state{store = Store, key = Key} = State) ->
     _ = saved(State),
-    erl_esdb_delivery:remove(Store, subscription, Key).
+    erl_esdb_delivery:remove(Store, subscription, Key, self()).
 
 %% ---- what consumers say of the events they have
 

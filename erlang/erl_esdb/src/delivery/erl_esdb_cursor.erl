@@ -73,18 +73,22 @@ page(#cursor{store = Store, stream = #stream{name = Name} = Stream} = Cursor, Ma
         {ok, Info} ?= erl_esdb_store:info(Store, Name),
         {ok, #stream{no = No, version = Version} = Stream1} ?= current(Info, Stream, Cursor),
         {ok, Events} ?= erl_esdb_store:read(Store, Name, Version, Max, forward, #{}),
-        %% The same before and after, so it was this one that was read.
-        {ok, #{no := No}} ?= erl_esdb_store:info(Store, Name),
+        %% The same before and after, so it was this one that was read; and where nothing was found,
+        %% not because it begins later by now.
+        {ok, #{no := No, first := First}} ?= erl_esdb_store:info(Store, Name),
+        true ?= Events =/= [] orelse First =< Version,
         answer(Events, End, Cursor#cursor{stream = advanced(Events, Stream1)})
     else
         {error, {stream_not_found, _}} -> answer([], End, Cursor);
         {error, Reason} -> {error, Reason};
-        {ok, _Another} -> page(Cursor, Max, End)
+        {ok, _Another} -> page(Cursor, Max, End);
+        false -> page(Cursor, Max, End)
     end.
 
 -spec current(erl_esdb_log:info(), #stream{}, cursor()) -> {ok, #stream{}} | {error, term()}.
-current(#{no := No}, #stream{no = No} = Stream, _Cursor) ->
-    {ok, Stream};
+current(#{no := No, first := First}, #stream{no = No, version = Version} = Stream, _Cursor) ->
+    %% A page of what was removed or hidden would have nothing, whatever comes after it.
+    {ok, Stream#stream{version = max(First, Version)}};
 current(#{no := No, first := First, next := Next}, #stream{name = Name} = Stream, Cursor) ->
     #cursor{store = Store, position = Position} = Cursor,
     case version_from(Store, Name, Position, First, Next) of

@@ -9,7 +9,7 @@ once in a store, `subscription` and `projection` under their key; `consumer` is 
 takes the events of a subscription without being named in its record.
 """.
 
--export([put/4, find/3, pid/3, remove/3, ids/2]).
+-export([put/4, find/3, pid/3, remove/3, remove/4, ids/2]).
 -export_type([kind/0]).
 
 -type kind() ::
@@ -40,6 +40,11 @@ pid(Store, Kind, Id) ->
 -doc false.
 -spec remove(Store :: atom(), kind(), Id :: term()) -> ok.
 remove(Store, Kind, Id) -> erl_esdb_volatile:delete(Store, {?MODULE, Kind, Id}).
+
+-doc false.
+%% What a process says that ends: the one that has begun in its place may stand there.
+-spec remove(Store :: atom(), kind(), Id :: term(), Value :: term()) -> ok.
+remove(Store, Kind, Id, Value) -> erl_esdb_volatile:delete(Store, {?MODULE, Kind, Id}, Value).
 
 -doc false.
 -spec ids(Store :: atom(), kind()) -> [term()].

@@ -206,7 +206,7 @@ handle_info(_, State) ->
 %% When this returns, nothing more is handed over.
 -spec terminate(term(), #state{}) -> ok.
 terminate(_Reason, #state{store = Store, key = Key, lanes = Lanes}) ->
-    ok = erl_esdb_delivery:remove(Store, subscription, Key),
+    ok = erl_esdb_delivery:remove(Store, subscription, Key, self()),
     lists:foreach(fun ended/1, Lanes).
 
 -spec ended(pid()) -> ok.
