@@ -605,7 +605,7 @@ piece(Position, Count) ->
 damaged({Stream, Span, Packed}) ->
     Size = byte_size(Packed) - 1,
     <<Front:Size/binary, Last>> = Packed,
-    {Stream, Span, <<Front/binary, (Last bxor 1)>>}.
+    {Stream, Span, erl_esdb_batch:verified(<<Front/binary, (Last bxor 1)>>)}.
 
 log(Pieces) -> #{engine => ?MODULE, handle => Pieces, options => #{}}.
 
