@@ -55,8 +55,8 @@ a restart point some twenty.
 %% Rows from one restart point to the next, and the bytes that name these points.
 -define(SECTION, 32).
 -define(RESTARTS, 6).
-%% No row takes more bytes: seven integers of less than 140 bits.
--define(LONGEST, 140).
+%% No row takes more bytes: seven integers of at most 63 bits with the sign.
+-define(LONGEST, 63).
 -define(ZERO, #row{}).
 %% Chunks among which bisection is as fast as a guess.
 -define(FEW, 8).
