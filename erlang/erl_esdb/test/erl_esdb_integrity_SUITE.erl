@@ -38,7 +38,8 @@ all() ->
         an_event_signed_again_below_a_snapshot,
         snapshots_of_removed_events,
         readers_while_a_stream_is_cut,
-        cuts_while_a_stream_is_made_again,
+        a_cut_that_comes_too_late,
+        deletions_while_a_stream_is_cut,
         a_stream_of_many_removed_versions,
         times_are_those_of_a_call,
         the_whole_store
@@ -391,8 +392,28 @@ first(Store, Stream) ->
         {error, {stream_not_found, _}} -> 0
     end.
 
-%% A stream that is made again while it is about to be cut keeps what its own chain needs.
-cuts_while_a_stream_is_made_again(Config) ->
+%% A stream that is made again while it is about to be cut: what is kept of the first one is not what
+%% the second one needs.
+a_cut_that_comes_too_late(Config) ->
+    Store = ?config(store, Config),
+    {ok, 8} = append(Store, -1, events(9)),
+    {ok, #{no := No}} = erl_esdb_store:info(Store, ?S),
+    {ok, Engine, Handle, Settings} = erl_esdb_store:engine(Store),
+    {ok, Command} = erl_esdb_integrity:truncation(Store, Settings, ?S, any, 3, #{}),
+    ok = erl_esdb_streams:delete(Store, ?S),
+    {ok, 8} = append(Store, -1, events(9)),
+    ?assertEqual(
+        {error, stream_replaced}, erl_esdb_store:command(Store, Engine, Handle, Command, 5_000)
+    ),
+    ?assertEqual(
+        {error, {stream_replaced, ?S}}, erl_esdb_store:truncate(Store, ?S, 3, #{no => No})
+    ),
+    ?assertMatch({ok, [_, _, _, _, _, _, _, _, _]}, read(Store, 0, 9)),
+    {ok, {0, 3}} = erl_esdb_store:truncate(Store, ?S, 3),
+    ?assertMatch({ok, #{first := 3}}, erl_esdb_integrity:verify_stream(Store, ?S)).
+
+%% Deleting one takes away only what was kept of it, whatever happens at the same time.
+deletions_while_a_stream_is_cut(Config) ->
     Store = ?config(store, Config),
     Replace = fun() ->
         [
