@@ -617,8 +617,8 @@ delete_hard(Store, Stream, Options) ->
         forget(Store, Stream, No, Until)
     end.
 
-%% What is kept of the stream with this number, and of others that had its name before. The stream is
-%% gone: what cannot be removed now is nobody's, and goes with the next one of the name.
+%% What is kept of the stream with this number, and of others that had its name before. The stream
+%% is gone: what cannot be removed now is nobody's, and goes with the next one of the name.
 -spec forget(atom(), binary(), pos_integer() | none, deadline()) -> ok.
 forget(_Store, _Stream, none, _Until) ->
     ok;

@@ -392,8 +392,8 @@ first(Store, Stream) ->
         {error, {stream_not_found, _}} -> 0
     end.
 
-%% A stream that is made again while it is about to be cut: what is kept of the first one is not what
-%% the second one needs.
+%% A stream that is made again while it is about to be cut: what is kept of the first one is not
+%% what the second one needs.
 a_cut_that_comes_too_late(Config) ->
     Store = ?config(store, Config),
     {ok, 8} = append(Store, -1, events(9)),

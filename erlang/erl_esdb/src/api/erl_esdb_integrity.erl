@@ -185,8 +185,8 @@ verify_each(Store, [Stream | Streams], Options, Sum) ->
 verify_each(_Store, [], _Options, Sum) ->
     {ok, Sum}.
 
-%% The last page and the tip have to be of one moment: otherwise once more. What is wrong with a page
-%% is so whatever happened since.
+%% The last page and the tip have to be of one moment: otherwise once more. What is wrong with a
+%% page is so whatever happened since.
 -spec verify_kept(#proof{}) -> {ok, report()} | {error, term()}.
 verify_kept(#proof{store = Store, stream = Stream} = Proof) ->
     maybe
@@ -384,10 +384,10 @@ event has to name: then its code alone counts, which covers the name.
     atom(), erl_esdb_engine:settings(), [event()], [event()], erl_esdb_log:info(), map()
 ) ->
     ok | {error, violation() | term()}.
-check_archived(Store, #{integrity := Keys} = Settings, Known, [First | _] = Events, Info, Options) when
+check_archived(Store, #{integrity := Keys} = Settings, Known, [_ | _] = Events, Info, Options) when
     Keys =/= disabled
 ->
-    #event{stream_id = Stream} = First,
+    [#event{stream_id = Stream} | _] = Events,
     Proof = proof(Store, Keys, Stream, Settings, Options),
     Mode = maps:get(verify, Options, skip_legacy),
     Tip = fun(Event) -> tip_behind(Proof, Known, Event, Info) end,
@@ -522,8 +522,8 @@ kept(#proof{store = Store, stream = Stream} = Proof, From, Count) ->
 
 %% ---- anchors: chain hashes of events that are not there any more
 %%
-%% A document each, `{integrity, Stream, No, Version}': No is the number of the stream, so that those
-%% of a stream that was deleted are none of its namesake. It is not in the code, for a restored
+%% A document each, `{integrity, Stream, No, Version}': No is the number of the stream, so that
+%% those of a stream that was deleted are none of its namesake. It is not in the code, for a restored
 %% stream has another one.
 
 -spec anchored_at(#proof{}, pos_integer(), non_neg_integer()) ->
@@ -681,8 +681,8 @@ keep(#proof{store = Store, keys = Keys, stream = Stream} = Proof, #{no := No}, E
         ok
     end.
 
-%% Anchors below that nobody needs any more, and those of namesakes that were deleted. The one before
-%% the first event that is kept is needed until that is removed; it goes the next time.
+%% Anchors below that nobody needs any more, and those of namesakes that were deleted. The one
+%% before the first event that is kept is needed until that is removed; it goes the next time.
 -spec drop_others(#proof{}, erl_esdb_log:info(), [non_neg_integer()]) -> ok | {error, term()}.
 drop_others(_Proof, _Info, []) ->
     ok;

@@ -21,8 +21,8 @@ its version does not change, and the next append goes on from it.
 - `require_snapshot`: whether the stream must have a snapshot; default `true`. Any snapshot will
   do: whether it stands for all that is removed, only the caller can know
 - `dry_run`: tells what would be done and does nothing; default `false`
-- `timeout`: of each call to the store, in milliseconds or `infinity`; a stream takes a few, and with
-  an archive one for each page of events. The time of a backend is its own
+- `timeout`: of each call to the store, in milliseconds or `infinity`; a stream takes a few, and
+  with an archive one for each page of events. The time of a backend is its own
 
 and for `archive_and_scavenge/4`
 

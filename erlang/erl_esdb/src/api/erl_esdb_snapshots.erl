@@ -28,8 +28,8 @@ not_due
 `order:apply_event(Event, State)`. Call it after an append, or where events are read anyway, such as
 in a projection. Policies are kept in the store, so their fold is a function of a module.
 
-In a JSON store the data of events are text: `decode => json` in the policy hands them to the fold as
-`erl_esdb_streams:read/6` does with that option.
+In a JSON store the data of events are text: `decode => json` in the policy hands them to the fold
+as `erl_esdb_streams:read/6` does with that option.
 
 ## Options
 

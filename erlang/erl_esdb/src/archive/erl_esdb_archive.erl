@@ -224,7 +224,7 @@ read_both(Store, Settings, Stream, {From, Count, Direction} = Window, Backend, O
     Plain = maps:without([archives, decode], Options#{hidden => true, verify => skip_all}),
     Timed = maps:with([timeout], Options),
     maybe
-        {ok, #{no := No, next := Next}} ?= erl_esdb_pages:info(Store, Stream, Timed),
+        {ok, #{no := No, next := Next}} ?= erl_esdb_pages:info(Store, Stream, Options),
         Begin = begin_at(From, Next, Direction),
         {ok, Kept} ?= erl_esdb_store:read(Store, Stream, Begin, Count, Direction, Plain),
         %% Asked after the read: what was removed before that is archived by now.
@@ -399,7 +399,8 @@ first_kept(Store, Stream, First, Timed) ->
     {Last :: [event()], [span()], [{binary(), term()}]}
 ) ->
     {[span()], [{binary(), term()}]}.
-check_each([{From, To, Key} | Keys], {Module, State}, {Verify, Kept} = With, {Last, Good, Damaged}) ->
+check_each([{From, To, Key} | Keys], {Module, State}, With, {Last, Good, Damaged}) ->
+    {Verify, Kept} = With,
     maybe
         {ok, Events, State1} ?= Module:read(State, Key),
         true ?= [Version || #event{version = Version} <- Events] =:= lists:seq(From, To),
