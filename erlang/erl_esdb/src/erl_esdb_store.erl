@@ -448,22 +448,24 @@ scavengeable(Store, Stream, Options) ->
         next := non_neg_integer(),
         epoch_us := integer(),
         tip := erl_esdb_log:tip(),
-        no := pos_integer() | none
+        no := pos_integer() | none,
+        signed := none | non_neg_integer()
     }}
     | {error, failure()}.
 tip(Store, Stream) -> tip(Store, Stream, #{}).
 
 -doc """
 What the next append of a stream goes on from, also behind a tombstone and where nothing is: the
-version it gets, the time of the last one, the tip that it has to name, and the number of the
-stream.
+version it gets, the time of the last one, the tip that it has to name, the number of the stream,
+and the first version that was signed.
 """.
 -spec tip(atom(), binary(), read_options()) ->
     {ok, #{
         next := non_neg_integer(),
         epoch_us := integer(),
         tip := erl_esdb_log:tip(),
-        no := pos_integer() | none
+        no := pos_integer() | none,
+        signed := none | non_neg_integer()
     }}
     | {error, failure()}.
 tip(Store, Stream, Options) ->

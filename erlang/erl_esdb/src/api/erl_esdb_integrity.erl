@@ -43,8 +43,8 @@ and what they follow are looked at again, until nothing was removed in between.
 
 -export([verify_stream/2, verify_stream/3, verify_store/1, verify_store/2]).
 -export([seal/4, read/5, confirmed/4, check_archived/6, truncation/6]).
--export([sealed/3, opened/3, seal_snapshot/4, check_snapshot/5, anchors/3, anchor/5]).
--export_type([mode/0, report/0, options/0, keys/0]).
+-export([sealed/3, opened/3, seal_snapshot/4, check_snapshot/5, anchors/4, anchor/5]).
+-export_type([mode/0, report/0, options/0, keys/0, anchor/0]).
 
 -include("erl_esdb.hrl").
 
@@ -523,7 +523,7 @@ kept(#proof{store = Store, stream = Stream} = Proof, From, Count) ->
 %% ---- anchors: chain hashes of events that are not there any more
 %%
 %% A document each, `{integrity, Stream, No, Version}': No is the number of the stream, so that
-%% those of a stream that was deleted are none of its namesake. It is not in the code, for a restored
+%% those of a stream that was deleted are none of its namesake. It is not in the code, as a restored
 %% stream has another one.
 
 -spec anchored_at(#proof{}, pos_integer(), non_neg_integer()) ->
@@ -572,21 +572,27 @@ anchor(Keys, Stream, Version, Position, Hash) ->
     Code = erl_esdb_chain:code(Keys, anchor_bytes(Stream, Version, Position, Hash)),
     #{hash => Hash, position => Position, code => Code}.
 
--doc "The anchors of a stream with this number by their versions, as they are kept.".
--spec anchors(atom(), binary(), No :: pos_integer()) ->
+-doc """
+The anchors of a stream with this number by their versions, as they are kept. Option: `timeout`.
+""".
+-spec anchors(atom(), binary(), No :: pos_integer(), #{timeout => timeout(), _ => _}) ->
     {ok, #{non_neg_integer() => anchor()}} | {error, term()}.
-anchors(Store, Stream, No) ->
+anchors(Store, Stream, No, Timed) ->
     maybe
-        {ok, Keys} ?= anchor_keys(Store, {Stream, No, 0}, {Stream, No, last}, #{}),
-        {ok, lists:foldl(fun(Key, Sum) -> with_anchor(Store, Key, Sum) end, #{}, Keys)}
+        {ok, Keys} ?= anchor_keys(Store, {Stream, No, 0}, {Stream, No, last}, Timed),
+        anchor_each(Store, Keys, Timed, #{})
     end.
 
--spec with_anchor(atom(), tuple(), map()) -> map().
-with_anchor(Store, {_, _, _, Version} = Key, Anchors) ->
-    case erl_esdb_store:get_document(Store, Key) of
-        {ok, Anchor} -> Anchors#{Version => Anchor};
-        {error, _} -> Anchors
-    end.
+-spec anchor_each(atom(), [tuple()], map(), map()) -> {ok, map()} | {error, term()}.
+anchor_each(Store, [{_, _, _, Version} = Key | Keys], Timed, Anchors) ->
+    case erl_esdb_store:get_document(Store, Key, Timed) of
+        {ok, Anchor} -> anchor_each(Store, Keys, Timed, Anchors#{Version => Anchor});
+        %% Removed since it was listed.
+        {error, not_found} -> anchor_each(Store, Keys, Timed, Anchors);
+        {error, Reason} -> {error, Reason}
+    end;
+anchor_each(_Store, [], _Timed, Anchors) ->
+    {ok, Anchors}.
 
 %% Every atom is greater than every number.
 -spec anchor_keys(atom(), tuple(), tuple(), map()) -> {ok, [tuple()]} | {error, term()}.

@@ -94,14 +94,16 @@ The names of streams that begin with a prefix and come behind a name, in order, 
 
 -doc """
 What the next append of a stream goes on from, also behind a tombstone and where nothing is: the
-version that it gets, the time of the last one (0), the tip, and the number of the stream.
+version that it gets, the time of the last one (0), the tip, the number of the stream, and the first
+version that came with a tip.
 """.
 -callback tip(handle(), Stream :: binary(), options()) ->
     {ok, #{
         next := non_neg_integer(),
         epoch_us := integer(),
         tip := erl_esdb_log:tip(),
-        no := pos_integer() | none
+        no := pos_integer() | none,
+        signed := none | non_neg_integer()
     }}
     | {error, failure()}.
 

@@ -59,6 +59,9 @@ must not lose events takes an engine that writes to disk.
     checkpoints :: ets:table()
 }).
 
+%% What the next append goes on from.
+-define(TIP, [next, epoch_us, tip, no, signed]).
+
 -record(state, {
     store :: atom(),
     handle :: #handle{},
@@ -260,7 +263,8 @@ less(Limit) when is_integer(Limit) -> Limit - 1.
         next := non_neg_integer(),
         epoch_us := integer(),
         tip := erl_esdb_log:tip(),
-        no := pos_integer() | none
+        no := pos_integer() | none,
+        signed := none | non_neg_integer()
     }}
     | {error, erl_esdb_engine:failure()}.
 tip(#handle{streams = Streams, tombs = Tombs}, Stream, _Options) ->
@@ -268,8 +272,8 @@ tip(#handle{streams = Streams, tombs = Tombs}, Stream, _Options) ->
         %% The second time for one that went on behind its tombstone in between.
         Tables = [Streams, Tombs, Streams],
         case [Head || Table <- Tables, {_, Head} <- ets:lookup(Table, Stream)] of
-            [Head | _] -> {ok, maps:with([next, epoch_us, tip, no], erl_esdb_log:describe(Head))};
-            [] -> {ok, #{next => 0, epoch_us => 0, tip => none, no => none}}
+            [Head | _] -> {ok, maps:with(?TIP, erl_esdb_log:describe(Head))};
+            [] -> {ok, #{next => 0, epoch_us => 0, tip => none, no => none, signed => none}}
         end
     end).
 
