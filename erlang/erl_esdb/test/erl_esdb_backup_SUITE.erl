@@ -363,14 +363,49 @@ b_subscriptions_links_and_projections_go_on(Config) ->
     ok = erl_esdb_links:create(Store, #{name => <<"all">>, source => Source, backfill => true}),
     ok = erl_esdb_links:start(Store, <<"all">>),
     erl_esdb_test:await(fun() -> is_linked(Store, 5) end),
+    Subscribe = #{ack => manual, subscriber => self()},
+    {ok, Key} = erl_esdb_subscriptions:subscribe(Store, stream, ?S, <<"name">>, Subscribe),
+    ?assertEqual([0, 1, 2, 3, 4], received(5)),
+    ok = erl_esdb_subscriptions:ack(Store, <<"name">>, ?S, 2),
+    {ok, #{floor := 3}} = erl_esdb_subscriptions:info(Store, Key),
+    ?assertEqual(#{?S => 5}, projected(Store, 5)),
     {ok, _} = backup(Store, dir(Config)),
+    ?assertEqual(ok, compare(Store, dir(Config))),
     with_store(fun(Copy) ->
         {ok, _} = restore(Copy, dir(Config)),
         append(Copy, ?S, events(2)),
+        %% Behind what was acknowledged, to who asks for them.
+        Attached = self(),
+        Other = spawn_link(fun() -> Attached ! {attached, received(4)} end),
+        ok = erl_esdb_subscriptions:attach(Copy, Key, Other),
+        receive
+            {attached, Versions} -> ?assertEqual([3, 4, 5, 6], Versions)
+        end,
+        ?assertEqual(#{?S => 7}, projected(Copy, 7)),
         erl_esdb_test:await(fun() -> is_linked(Copy, 7) end),
         {ok, Linked} = erl_esdb_streams:read(Copy, <<"$link:all">>, 0, 99, forward),
         ?assertEqual(7, length(Linked))
     end).
+
+received(0) ->
+    [];
+received(Left) ->
+    receive
+        {events, Events} -> versions(Events) ++ received(Left - length(Events))
+    end.
+
+%% How many events of the stream a projection has counted, in all its lives.
+projected(Store, Count) ->
+    Options = #{type => stream, selector => ?S},
+    Name = <<"counts">>,
+    {ok, Pid} = erl_esdb_projection:start_link(Store, Name, erl_esdb_projection_SUITE, Options),
+    {ok, Events} = erl_esdb_streams:read(Store, ?S, Count - 1, 1, forward),
+    [#event{position = Position}] = Events,
+    ok = erl_esdb_projection:await(Store, Name, Position, 10_000),
+    {ok, State} = erl_esdb_projection:state(Store, Name),
+    ok = erl_esdb_projection:stop(Store, Name),
+    ?assertNot(is_process_alive(Pid)),
+    State.
 
 is_linked(Store, Count) ->
     case erl_esdb_streams:read(Store, <<"$link:all">>, 0, 99, forward) of

@@ -28,9 +28,10 @@ come it is what was there before that position was taken: none is ahead of the e
 The store must be empty. Events get the versions, positions, times, ids and contents that they had;
 versions and positions of removed events are not given again, also not behind a tombstone. What
 events were signed with is kept, so a store that has the keys verifies them, and does so here. Then
-everything in the store is compared with the backup, and subscriptions and links that were running
-go on in the store: what was delivered or linked between the copy of their place and that of the
-events is delivered again, and not linked again. A projection goes on when it is started.
+everything in the store is compared with the backup, and links that were running and subscriptions
+go on: these when a process is attached. What was delivered or linked between the copy of their
+place and that of the events is delivered again, and not linked again. A projection goes on when it
+is started.
 
 How often a document was put is not kept. Not in a backup are the metadata of streams that do not
 exist, and what is in other places (archives, the application's environment, plain funs of
@@ -59,7 +60,7 @@ and those of `m:erl_esdb_streams`.
 """.
 
 -export([backup/2, backup/3, verify/1, restore/2, restore/3, compare/2, compare/3]).
--export([documents/2]).
+-export([documents/2, detached/1]).
 -export_type([manifest/0, entry/0, options/0]).
 
 -include("erl_esdb.hrl").
@@ -218,13 +219,19 @@ copy_documents(_At, [], Count, Out) ->
 copy_documents({Store, Timed} = At, [Key | Keys], Count, Out) ->
     maybe
         {ok, Term} ?= erl_esdb_store:get_document(Store, Key, Timed),
-        {ok, Out1} ?= frame(documents, encode({Key, Term}), Out),
+        {ok, Out1} ?= frame(documents, encode({Key, detached(Term)}), Out),
         copy_documents(At, Keys, Count + 1, Out1)
     else
         %% Removed since it was listed.
         {error, not_found} -> copy_documents(At, Keys, Count, Out);
         {error, Reason} -> {error, Reason}
     end.
+
+-doc false.
+%% A subscription without its process: that of a copy is another one.
+-spec detached(term()) -> term().
+detached(#subscription{} = Subscription) -> Subscription#subscription{subscriber_pid = undefined};
+detached(Term) -> Term.
 
 -spec copy_checkpoints(none | {term(), term(), maps:iterator()}, [{term(), term()}], #out{}) ->
     {ok, #out{}} | {error, term()}.
