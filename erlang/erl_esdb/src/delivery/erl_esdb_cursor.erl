@@ -16,7 +16,7 @@ answered, old ones and new ones alike (`m:erl_esdb_integrity`); those of the log
 from their streams for that.
 """.
 
--export([new/3, page/2, position/1, first_position/4]).
+-export([new/3, page/2, position/1, first_position/5]).
 -export_type([cursor/0]).
 
 -include("erl_esdb.hrl").
@@ -178,17 +178,16 @@ version_from(Store, Name, Position, Low, High) ->
 
 -doc """
 The position of the first event of a stream from a version on; the end of the log where there is
-none yet.
+none yet. Option: `timeout`, of each look into the store.
 """.
--spec first_position(Store :: atom(), Stream :: binary(), Version :: non_neg_integer(), End) ->
-    {ok, End} | {error, term()}
-when
-    End :: non_neg_integer().
-first_position(Store, Stream, Version, End) ->
-    case erl_esdb_store:info(Store, Stream) of
+-spec first_position(Store :: atom(), Stream :: binary(), Version :: non_neg_integer(), End, #{
+    timeout => timeout(), _ => _
+}) -> {ok, End} | {error, term()} when End :: non_neg_integer().
+first_position(Store, Stream, Version, End, Options) ->
+    case erl_esdb_store:info(Store, Stream, Options) of
         {ok, #{first := First}} ->
             From = max(First, Version),
-            first_of(erl_esdb_store:read(Store, Stream, From, 1, forward, #{}), End);
+            first_of(erl_esdb_store:read(Store, Stream, From, 1, forward, Options), End);
         {error, {stream_not_found, _}} ->
             {ok, End};
         {error, Reason} ->
