@@ -10,6 +10,7 @@ takes the events of a subscription without being named in its record.
 """.
 
 -export([put/4, find/3, pid/3, remove/3, ids/2]).
+-export([claim/3, release/3]).
 -export_type([kind/0]).
 
 -type kind() ::
@@ -44,3 +45,13 @@ remove(Store, Kind, Id) -> erl_esdb_volatile:delete(Store, {?MODULE, Kind, Id}).
 -doc false.
 -spec ids(Store :: atom(), kind()) -> [term()].
 ids(Store, Kind) -> [Id || {_, _, Id} <- erl_esdb_volatile:keys(Store, {?MODULE, Kind, '_'})].
+
+-doc false.
+%% Puts the calling process there, unless another one that lives stands there.
+-spec claim(Store :: atom(), kind(), Id :: term()) ->
+    ok | {error, {already_started, pid()} | {store_not_started, atom()}}.
+claim(Store, Kind, Id) -> erl_esdb_volatile:claim(Store, {?MODULE, Kind, Id}).
+
+-doc false.
+-spec release(Store :: atom(), kind(), Id :: term()) -> ok.
+release(Store, Kind, Id) -> erl_esdb_volatile:release(Store, {?MODULE, Kind, Id}).
