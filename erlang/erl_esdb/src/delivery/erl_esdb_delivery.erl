@@ -10,7 +10,7 @@ takes the events of a subscription without being named in its record.
 """.
 
 -export([put/4, find/3, pid/3, remove/3, ids/2]).
--export([claim/3, release/3]).
+-export([claim/3, release/3, is_failure/2]).
 -export_type([kind/0]).
 
 -type kind() ::
@@ -55,3 +55,11 @@ claim(Store, Kind, Id) -> erl_esdb_volatile:claim(Store, {?MODULE, Kind, Id}).
 -doc false.
 -spec release(Store :: atom(), kind(), Id :: term()) -> ok.
 release(Store, Kind, Id) -> erl_esdb_volatile:release(Store, {?MODULE, Kind, Id}).
+
+-doc false.
+%% Whether an error says that the store does not answer, which passes.
+-spec is_failure(term(), atom()) -> boolean().
+is_failure({Why, Store}, Store) ->
+    lists:member(Why, [store_not_started, timeout, no_quorum, overloaded]);
+is_failure(_, _) ->
+    false.

@@ -261,7 +261,7 @@ init(#state{store = Store, name = Name} = State) ->
     proc_lib:set_label({?MODULE, Store, Name}),
     case connect(State) of
         {ok, State1} -> {ok, pumped(State1)};
-        {error, Reason, State1} -> begun(is_failure(Reason, Store), Reason, State1)
+        {error, Reason, State1} -> begun(erl_esdb_delivery:is_failure(Reason, Store), Reason, State1)
     end.
 
 -spec begun(boolean(), term(), #state{}) -> {ok, #state{}} | {stop, {shutdown, term()}}.
@@ -272,13 +272,6 @@ begun(true, Reason, #state{store = Store} = State) ->
     end;
 begun(false, Reason, _State) ->
     {stop, {shutdown, Reason}}.
-
-%% What is so for a while only.
--spec is_failure(term(), atom()) -> boolean().
-is_failure({Why, Store}, Store) ->
-    lists:member(Why, [store_not_started, timeout, no_quorum, overloaded]);
-is_failure(_, _) ->
-    false.
 
 -spec retry(term(), #state{}) -> #state{}.
 retry(Reason, #state{store = Store, name = Name} = State) ->
@@ -420,7 +413,7 @@ terminate(_Reason, #state{store = Store, name = Name}) ->
 connected({ok, State}) ->
     {noreply, pumped(State)};
 connected({error, Reason, #state{store = Store} = State}) ->
-    case is_failure(Reason, Store) of
+    case erl_esdb_delivery:is_failure(Reason, Store) of
         true -> away(erl_esdb_sup:is_known(Store), Reason, State);
         false -> {stop, Reason, State}
     end.
