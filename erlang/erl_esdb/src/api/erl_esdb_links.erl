@@ -26,8 +26,8 @@ crashes at any moment. The output has the id of its source, and in its metadata 
 `source_version`, `source_position` and, by which the link knows what it wrote itself, `link_id`. So
 others may write to its stream, too. An output comes a moment after its source was committed.
 
-A link waits for a store that does not answer. Where it cannot go on, because an event cannot be read
-or what it makes of it is refused, its status is `error`, with a `reason`.
+A link waits for a store that does not answer. Where it cannot go on, because an event cannot be
+read or what it makes of it is refused, its status is `error`, with a `reason`.
 
 The streams of links are never a source for `all` or a pattern. One link may name the stream of
 another as its source, where no loop comes of it.

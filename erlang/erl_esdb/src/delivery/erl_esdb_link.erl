@@ -8,9 +8,9 @@ link's stream, and each output the position of its source. So after a crash the 
 there tells where to go on: each source has one output, whenever the process ends. The outputs of a
 link have its mark, so that what others write to its stream does not disturb it.
 
-Where the store does not answer the link waits for it. An event that the store refuses as output (too
-large, after a transformation) ends the link with `{shutdown, {failed, Reason}}`, for it may not be
-left out; and so does one that cannot be read.
+Where the store does not answer the link waits for it. An event that the store refuses as output
+(too large, after a transformation) ends the link with `{shutdown, {failed, Reason}}`, for it may
+not be left out; and so does one that cannot be read.
 """.
 
 -behaviour(gen_server).

@@ -235,7 +235,7 @@ outputs(Events, #{selects := Selects, keeps := Keeps, mark := Mark} = Rules) ->
 seen(Event, #{decode := json}) -> erl_esdb_json:decoded(Event);
 seen(Event, #{decode := none}) -> Event.
 
-%% What is no event counts as the failure of the transformation. What was JSON text becomes it again.
+%% What is no event counts as the failure of the transformation. What was JSON becomes it again.
 -spec transformed(event(), Seen :: event(), rules()) -> new_event().
 transformed(Event, Seen, #{transform := Transform}) ->
     maybe

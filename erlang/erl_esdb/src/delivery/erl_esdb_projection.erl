@@ -261,7 +261,8 @@ init(#state{store = Store, name = Name} = State) ->
     proc_lib:set_label({?MODULE, Store, Name}),
     case connect(State) of
         {ok, State1} -> {ok, pumped(State1)};
-        {error, Reason, State1} -> begun(erl_esdb_delivery:is_failure(Reason, Store), Reason, State1)
+        {error, Reason, State1} ->
+            begun(erl_esdb_delivery:is_failure(Reason, Store), Reason, State1)
     end.
 
 -spec begun(boolean(), term(), #state{}) -> {ok, #state{}} | {stop, {shutdown, term()}}.
