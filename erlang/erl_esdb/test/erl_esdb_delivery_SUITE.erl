@@ -128,7 +128,8 @@ outbox_step({add, Count}, #{box := Box, read := Read} = Model) ->
     checked(Model#{box := Box1, read := Read + Count});
 outbox_step({take, Count}, #{box := Box, sent := Sent, out := Out, ack := Ack} = Model) ->
     Limit = erl_esdb_outbox:limit(Box),
-    {Events, Box1} = erl_esdb_outbox:take(Count, Box),
+    {Events, Box0} = erl_esdb_outbox:take(Count, Box),
+    Box1 = lists:foldl(fun(E, B) -> erl_esdb_outbox:sent(me, [E], B) end, Box0, Events),
     true = length(Events) =< min(Count, Limit),
     true = [E#event.position || E <- Events] =:= lists:seq(Sent, Sent + length(Events) - 1),
     Ack =:= auto orelse Limit =:= max(0, Limit) orelse error(limit),
@@ -139,7 +140,7 @@ outbox_step({ack, N}, #{box := Box, sent := Sent} = Model) ->
     Position = N rem Sent,
     checked(Model#{box := erl_esdb_outbox:acknowledged(Position, Box), acked := Position});
 outbox_step({settle, Backlog}, #{box := Box} = Model) ->
-    checked(Model#{box := erl_esdb_outbox:settle(Backlog, Box)});
+    checked(Model#{box := erl_esdb_outbox:settle(me, Backlog, Box)});
 outbox_step(rewind, #{box := Box} = Model) ->
     Floor = erl_esdb_outbox:floor(Box),
     Box1 = erl_esdb_outbox:rewind(Box),

@@ -553,5 +553,5 @@ b_pages(Config) ->
         erl_esdb_pages:log(Store, 0, 5070, #{}, fun(E, _, A) -> {stop, [length(E) | A]} end, []),
     ?assertEqual(
         {error, enough},
-        erl_esdb_pages:stream(Store, ?S, 0, 9, fun(_, _, _) -> {error, enough} end, [])
+        erl_esdb_pages:stream(Store, ?S, 0, 9, #{}, fun(_, _, _) -> {error, enough} end, [])
     ).
