@@ -547,9 +547,6 @@ keeping() ->
     ).
 
 -spec precondition(model(), term()) -> boolean().
-%% What a snapshot of another life of its stream is worth to a store that signs, its own suite says.
-precondition(#{signs := true, snapshots := Snapshots}, {call, ?STREAMS, delete, [Stream, _]}) ->
-    not is_map_key(Stream, Snapshots);
 precondition(#{streams := Streams}, {call, ?STREAMS, _, _} = Call) ->
     ?STREAMS:precondition(Streams, Call);
 %% Of what is not there nothing can be proved.
