@@ -15,6 +15,7 @@ groups() ->
     Cases = [
         calls_in_sequence,
         calls_in_parallel,
+        calls_in_parallel_to_a_store_that_signs,
         racers_with_one_expectation,
         many_writers,
         fifty_writers_on_one_stream,
@@ -34,6 +35,12 @@ calls_in_sequence(Config) ->
 
 calls_in_parallel(Config) ->
     erl_esdb_test:property(100, erl_esdb_streams_statem:parallel(options(Config))).
+
+%% Each append names the one before it: who was overtaken signs again.
+calls_in_parallel_to_a_store_that_signs(Config) ->
+    Signs = #{integrity => #{enabled => true, key => <<7:256>>}},
+    Options = maps:merge(options(Config), Signs),
+    erl_esdb_test:property(100, erl_esdb_streams_statem:parallel(Options)).
 
 %% Of any number of racers with the same expectation one wins, in every round, and it is its batch
 %% that is there afterwards, whole.
