@@ -15,13 +15,10 @@ they are asked early, when events go, when they crash.
 
 suite() -> [{timetrap, {minutes, 2}}].
 
-%% One line an engine, with the options of its stores.
-engines() -> [{memory, #{engine => memory}}].
-
-all() -> [{group, Engine} || {Engine, _} <- engines()] ++ [{group, reader}, {group, keys}].
+all() -> erl_esdb_test:all() ++ [{group, reader}, {group, keys}].
 
 groups() ->
-    [{Engine, [], stores()} || {Engine, _} <- engines()] ++
+    erl_esdb_test:groups(stores()) ++
         [{reader, [parallel], reader()}, {keys, [parallel], keys()}].
 
 stores() ->
@@ -64,13 +61,9 @@ reader() ->
 
 keys() -> [k_keys_of_an_event, k_metadata_of_any_shape, k_labels].
 
-init_per_group(Group, Config) ->
-    case lists:keyfind(Group, 1, engines()) of
-        {_, Options} -> [{options, Options} | Config];
-        false -> Config
-    end.
+init_per_group(Group, Config) -> erl_esdb_test:init_per_group(Group, Config).
 
-end_per_group(_Group, _Config) -> ok.
+end_per_group(Group, Config) -> erl_esdb_test:end_per_group(Group, Config).
 
 init_per_testcase(_Case, Config) ->
     case proplists:get_value(options, Config) of

@@ -97,11 +97,26 @@ The names of streams that begin with a prefix and come behind a name, in order, 
 
 -doc """
 What the next append of a stream goes on from, also behind a tombstone and where nothing is: the
-version that it gets, the time of the last one (0), and the tip.
+version that it gets, the time of the last one (0), the tip, the number of the stream, and the first
+version that came with a tip.
 """.
 -callback tip(handle(), Stream :: binary(), options()) ->
-    {ok, #{next := non_neg_integer(), epoch_us := integer(), tip := erl_esdb_log:tip()}}
+    {ok, #{
+        next := non_neg_integer(),
+        epoch_us := integer(),
+        tip := erl_esdb_log:tip(),
+        no := pos_integer() | none,
+        signed := none | non_neg_integer()
+    }}
     | {error, failure()}.
+
+-doc """
+What is known of streams that have a tombstone and were not made again, behind a name, in the order
+of their names, at most so many.
+""".
+-callback tombs(
+    handle(), Behind :: binary() | first, Limit :: non_neg_integer() | infinity, options()
+) -> {ok, [{Stream :: binary(), erl_esdb_log:info()}]} | {error, failure()}.
 
 -doc "What may be seen of a stream, also of one that is not there.".
 -callback metadata(handle(), Stream :: binary(), options()) ->
@@ -121,6 +136,10 @@ version that it gets, the time of the last one (0), and the tip.
 -doc "What is kept under a key of a checkpoint.".
 -callback checkpoint(handle(), Key :: term(), options()) ->
     {ok, term()} | {error, not_found | failure()}.
+
+-doc "All that is kept under keys of checkpoints, at one moment.".
+-callback checkpoints(handle(), options()) ->
+    {ok, #{Key :: term() => Value :: term()}} | {error, failure()}.
 
 -doc """
 Removes what a store left behind that does not run: for an engine that leaves something. `DataDir`
