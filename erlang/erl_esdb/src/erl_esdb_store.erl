@@ -800,9 +800,7 @@ piece({Stream, {Row, From, To}, Packed}, Direction) ->
     First = erl_esdb_log:first_version(Row),
     case erl_esdb_batch:unpack(Packed, From - First, To - First) of
         {ok, Bodies} ->
-            Versions = lists:seq(From, To),
-            Make = fun(Version, Body) -> erl_esdb_event:event(Stream, Row, Version, Body) end,
-            ordered(Direction, lists:zipwith(Make, Versions, Bodies));
+            ordered(Direction, erl_esdb_event:events(Stream, Row, From, Bodies));
         {error, corrupt} ->
             throw({corrupt, {corrupt_events, Stream, First}})
     end.

@@ -7,7 +7,7 @@ A table of its own for each store. It belongs to the supervisor of the store: it
 its other processes, outlives their crashes, and goes with the store.
 """.
 
--export([create/1, put/3, get/2, delete/2, keys/2]).
+-export([create/1, put/3, get/2, delete/2, delete/3, keys/2]).
 
 -doc "Makes the table of a store. The process that calls owns it.".
 -spec create(Store :: atom()) -> ok.
@@ -38,6 +38,15 @@ get(Store, Key) ->
 -spec delete(Store :: atom(), Key :: term()) -> ok.
 delete(Store, Key) ->
     try ets:delete(table(Store), Key) of
+        true -> ok
+    catch
+        error:badarg -> ok
+    end.
+
+-doc "The same, but only where this term is under it.".
+-spec delete(Store :: atom(), Key :: term(), term()) -> ok.
+delete(Store, Key, Term) ->
+    try ets:delete_object(table(Store), {Key, Term}) of
         true -> ok
     catch
         error:badarg -> ok

@@ -16,13 +16,21 @@
 
 suite() -> [{timetrap, {minutes, 3}}].
 
-all() ->
+all() -> erl_esdb_test:all().
+
+groups() -> erl_esdb_test:groups(cases()).
+
+cases() ->
     Functions = [atom_to_list(F) || {F, 1} <- ?MODULE:module_info(exports)],
     [list_to_atom(F) || F <- Functions, [C, $_ | _] <- [F], lists:member(C, "abt")].
 
+init_per_group(Engine, Config) -> erl_esdb_test:init_per_group(Engine, Config).
+
+end_per_group(Engine, Config) -> erl_esdb_test:end_per_group(Engine, Config).
+
 init_per_testcase(Case, Config) ->
     Dir = filename:join(proplists:get_value(priv_dir, Config), atom_to_list(Case)),
-    [{dir, Dir}, {store, erl_esdb_test:start_store(#{engine => memory})} | Config].
+    [{dir, Dir}, {store, erl_esdb_test:start_store(#{})} | Config].
 
 end_per_testcase(_Case, Config) ->
     _ = erl_esdb:stop_store(store(Config)),

@@ -15,9 +15,17 @@
 
 suite() -> [{timetrap, {minutes, 3}}].
 
-all() ->
+all() -> erl_esdb_test:all().
+
+groups() -> erl_esdb_test:groups(cases()).
+
+cases() ->
     Functions = [atom_to_list(F) || {F, 1} <- ?MODULE:module_info(exports)],
     [list_to_atom(F) || "b_" ++ _ = F <- Functions].
+
+init_per_group(Engine, Config) -> erl_esdb_test:init_per_group(Engine, Config).
+
+end_per_group(Engine, Config) -> erl_esdb_test:end_per_group(Engine, Config).
 
 init_per_testcase(Case, Config) ->
     Dir = filename:join(proplists:get_value(priv_dir, Config), atom_to_list(Case)),
@@ -27,7 +35,7 @@ end_per_testcase(_Case, Config) ->
     _ = erl_esdb:stop_store(store(Config)),
     ok.
 
-start() -> erl_esdb_test:start_store(#{engine => memory}).
+start() -> erl_esdb_test:start_store(#{}).
 
 store(Config) -> proplists:get_value(store, Config).
 
@@ -201,7 +209,7 @@ b_archives_are_found_again(Config) ->
     {ok, _} = backup(Store, filename:join(dir(Config), "backup")),
     Name = atom_to_binary(Store),
     ok = erl_esdb:stop_store(Store),
-    {ok, _} = erl_esdb:start_store(Store, #{engine => memory}),
+    {ok, _} = erl_esdb:start_store(Store, erl_esdb_test:options()),
     ok = erl_esdb_test:told(),
     ?assertEqual(Name, atom_to_binary(Store)),
     {ok, _} = restore(Store, filename:join(dir(Config), "backup")),

@@ -19,7 +19,11 @@ Events are changed in the tables of the memory engine, in its own process.
 
 suite() -> [{timetrap, {minutes, 2}}].
 
-all() ->
+all() -> erl_esdb_test:all().
+
+groups() -> erl_esdb_test:groups(cases()).
+
+cases() ->
     [
         appended_events_are_signed,
         a_store_that_does_not_sign_has_nothing_to_verify,
@@ -44,6 +48,10 @@ all() ->
         times_are_those_of_a_call,
         the_whole_store
     ].
+
+init_per_group(Engine, Config) -> erl_esdb_test:init_per_group(Engine, Config).
+
+end_per_group(Engine, Config) -> erl_esdb_test:end_per_group(Engine, Config).
 
 init_per_suite(Config) ->
     {ok, _} = application:ensure_all_started(erl_esdb),

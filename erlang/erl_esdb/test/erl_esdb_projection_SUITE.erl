@@ -11,7 +11,11 @@
 
 suite() -> [{timetrap, {minutes, 2}}].
 
-all() ->
+all() -> erl_esdb_test:all().
+
+groups() -> erl_esdb_test:groups(cases()).
+
+cases() ->
     [
         users_read_their_own_writes,
         a_document_survives_a_crash,
@@ -26,6 +30,10 @@ all() ->
         it_ends_with_the_store,
         mistakes
     ].
+
+init_per_group(Engine, Config) -> erl_esdb_test:init_per_group(Engine, Config).
+
+end_per_group(Engine, Config) -> erl_esdb_test:end_per_group(Engine, Config).
 
 %% ---- the projection
 

@@ -25,8 +25,11 @@ is true where also that is wanted that the metadata of a stream hides.
     hidden => boolean(),
     _ => _
 }.
--doc "Packed events and which of them are meant.".
--type piece() :: {Stream :: binary(), erl_esdb_log:span(), Packed :: binary()}.
+-doc """
+Packed events and which of them are meant. An engine that brings them back from a disk compares their
+checksum then (`erl_esdb_batch:verified/1`): nobody does later. The same holds for documents.
+""".
+-type piece() :: {Stream :: binary(), erl_esdb_log:span(), erl_esdb_batch:packed()}.
 -doc """
 What the API needs to know of a store: limits in bytes, events and waiting commands, timeout in
 milliseconds; what the machine needs to know, `t:erl_esdb_log:limits/0`. And, on the way through the
@@ -123,7 +126,7 @@ of their names, at most so many.
 -callback next_position(handle(), options()) -> {ok, non_neg_integer()} | {error, failure()}.
 
 -callback document(handle(), erl_esdb_log:document_key(), options()) ->
-    {ok, {Version :: pos_integer(), Body :: binary()}} | {error, not_found | failure()}.
+    {ok, {Version :: pos_integer(), erl_esdb_batch:packed()}} | {error, not_found | failure()}.
 
 -doc "Keys and versions of the documents between two keys, both included, in term order.".
 -callback documents(
