@@ -32,7 +32,7 @@ wrote is appended as it is, a binary.
   whatever its content type says, is left as it is: `decode/1` tells.
 """.
 
--export([encode/1, decode/1, encode_all/2, decode_all/2]).
+-export([encode/1, decode/1, decoded/1, encode_all/2, decode_all/2]).
 -export_type([codec/0, invalid/0]).
 
 -include("erl_esdb.hrl").
@@ -150,6 +150,8 @@ encode_each([], Encoded) ->
 decode_all({ok, Events}, #{decode := json}) -> {ok, [decoded(Event) || Event <- Events]};
 decode_all(Answer, _Options) -> Answer.
 
+-doc false.
+%% The same, where there is no room for an error.
 -spec decoded(event()) -> event().
 decoded(Event) ->
     case decode(Event) of

@@ -11,7 +11,7 @@ there before and after the stores.
 -behaviour(supervisor).
 
 -export([start_link/0, start_store/1, start_store/2, stop_store/1, which_stores/0]).
--export([open/0, close/0, state/0]).
+-export([open/0, close/0, state/0, is_known/1]).
 -export([init/1]).
 
 -include("erl_esdb.hrl").
@@ -110,6 +110,17 @@ terminate_child(Id) ->
 -doc "The stores that run, sorted. Waits for no process.".
 -spec which_stores() -> [atom()].
 which_stores() -> erl_esdb_engine:running().
+
+-doc false.
+%% Whether a store runs or is about to be started again: not one that was stopped or gave up. Waits
+%% for what the supervisor does at the time.
+-spec is_known(atom()) -> boolean().
+is_known(Store) ->
+    Find = fun() -> lists:keyfind({store, Store}, 1, supervisor:which_children(?MODULE)) end,
+    case running(Find) of
+        {_, Child, _, _} -> Child =/= undefined;
+        _ -> false
+    end.
 
 -spec running(fun(() -> Result)) -> Result | {error, {not_started, erl_esdb}}.
 running(Fun) ->

@@ -8,6 +8,7 @@ its other processes, outlives their crashes, and goes with the store.
 """.
 
 -export([create/1, put/3, get/2, delete/2, delete/3, keys/2]).
+-export([claim/2]).
 
 -doc "Makes the table of a store. The process that calls owns it.".
 -spec create(Store :: atom()) -> ok.
@@ -60,6 +61,37 @@ keys(Store, Pattern) ->
     catch
         error:badarg -> []
     end.
+
+-doc """
+Keeps the calling process under a key, unless another one that lives is kept there. Of two that call
+at once one wins.
+""".
+-spec claim(Store :: atom(), Key :: term()) ->
+    ok | {error, {already_started, pid()} | {store_not_started, atom()}}.
+claim(Store, Key) ->
+    try
+        claim_in(table(Store), Key)
+    catch
+        error:badarg -> {error, {store_not_started, Store}}
+    end.
+
+-spec claim_in(atom(), term()) -> ok | {error, {already_started, pid()}}.
+claim_in(Table, Key) ->
+    case ets:insert_new(Table, {Key, self()}) orelse ets:lookup(Table, Key) of
+        true -> ok;
+        [{_, Pid}] when Pid =:= self() -> ok;
+        [{_, Pid} = Row] -> claim_of(is_process_alive(Pid), Pid, Row, Table);
+        [] -> claim_in(Table, Key)
+    end.
+
+%% Only the row of the dead: somebody else may have taken its place meanwhile.
+-spec claim_of(boolean(), pid(), {term(), pid()}, atom()) ->
+    ok | {error, {already_started, pid()}}.
+claim_of(true, Pid, _Row, _Table) ->
+    {error, {already_started, Pid}};
+claim_of(false, _Pid, {Key, _} = Row, Table) ->
+    true = ets:delete_object(Table, Row),
+    claim_in(Table, Key).
 
 -spec table(atom()) -> atom().
 table(Store) -> erl_esdb_naming:volatile_name(Store).

@@ -104,6 +104,10 @@ a_lnk_03_incomplete_specs(Config) ->
             {#{name => ?N, source => all}, {bad_type, source}},
             {#{name => ?N, source => #{type => stream}}, {bad_type, source}},
             {#{name => ?N, source => pattern("s")}, {bad_type, source}},
+            {#{name => ?N, source => stream(~"")}, {bad_type, source}},
+            {#{name => ?N, source => stream(binary:copy(~"s", 65_537))}, {bad_type, source}},
+            {#{name => ?N, source => pattern(~"")}, {bad_type, source}},
+            {#{name => ?N, source => All, decode => xml}, {bad_type, decode}},
             {#{name => ?N, source => All, backfill => yes}, {bad_type, backfill}},
             {#{name => ?N, source => All, filter => fun() -> true end}, {bad_type, filter}},
             {#{name => ?N, source => All, filter => {nosuch, f, []}}, {undefined_function, filter}},
@@ -203,7 +207,8 @@ t_17_patterns(_Config) ->
         {Pattern, Text},
         {list(Byte), list(oneof([$a, $b, $?, $.]))},
         begin
-            Rules = erl_esdb_link_spec:rules(#{source => pattern(list_to_binary(Pattern))}),
+            Source = pattern(list_to_binary(Pattern)),
+            Rules = erl_esdb_link_spec:rules(#{source => Source, decode => none, id => ~"id"}),
             Selects = maps:get(selects, Rules),
             glob(Pattern, Text) =:= Selects(list_to_binary(Text))
         end
@@ -326,8 +331,9 @@ a_lnk_14_output(Config) ->
     ),
     ?assertEqual(
         #{k => v, source_stream => ~"s", source_version => 1, source_position => 4},
-        Output#event.metadata
-    ).
+        maps:remove(link_id, Output#event.metadata)
+    ),
+    ?assertMatch(#{link_id := <<_:128>>}, Output#event.metadata).
 
 a_lnk_15_processed(Config) ->
     Store = store(Config),
@@ -616,6 +622,138 @@ b_others_write_to_its_stream_while_it_runs(Config) ->
     append(Store, ~"s", events(3, 3)),
     ?assertEqual([3], numbers(Store, ?N, 1)).
 
+%% What looks like an output, and would have the link go on behind events that it has not seen: of
+%% another link, of another store, made up, or its own once more.
+b_outputs_of_others_in_its_stream(Config) ->
+    Store = store(Config),
+    started(Store, spec(stream(~"s"))),
+    started(Store, #{name => ~"ahead", source => #{type => all}}),
+    append(Store, ~"s", events(1, 2)),
+    [1, 2] = numbers(Store, ?N, 2),
+    append(Store, ~"t", events(1, 5)),
+    _ = numbers(Store, ~"ahead", 7),
+    [Own | _] = outputs(Store, ?N),
+    Copies = [
+        #{event_type => ~"T", data => #{n => foreign}, metadata => Metadata}
+     || Metadata <- [
+            #{source_position => 1_000_000},
+            #{source_position => 20, source_stream => ~"s", source_version => 2},
+            (Own#event.metadata)#{source_position := 1_000_000},
+            (lists:last(outputs(Store, ~"ahead")))#event.metadata,
+            Own#event.metadata
+        ]
+    ],
+    [append(Store, ?OUT, [Copy]) || Copy <- Copies],
+    append(Store, ~"s", events(3, 6)),
+    ?assertEqual(
+        [1, 2, foreign, foreign, foreign, foreign, foreign, 3, 4, 5, 6], numbers(Store, ?N, 11)
+    ),
+    await(fun() ->
+        {ok, #{processed := Processed}} = erl_esdb_links:get(Store, ?N), Processed =:= 6
+    end).
+
+%% As after a restore that did not bring the place.
+b_its_stream_alone_tells_where_it_was(Config) ->
+    Store = store(Config),
+    append(Store, ~"s", events(1, 2)),
+    [
+        begin
+            Source = #{name => Name, source => stream(~"s"), backfill => Backfill},
+            started(Store, Source),
+            append(Store, ~"s", events(3, 4)),
+            settled(Store, Name, ~"s"),
+            Count = length(outputs(Store, Name)),
+            ok = erl_esdb_links:stop(Store, Name),
+            ok = put_back(Store, Name),
+            settled(Store, Name, ~"s"),
+            ?assertEqual(Count + 1, length(outputs(Store, Name)))
+        end
+     || {Name, Backfill} <- [{~"with", true}, {~"without", false}]
+    ],
+    started(Store, #{name => ~"new", source => stream(~"s")}),
+    ok = put_back(Store, ~"new"),
+    settled(Store, ~"new", ~"s"),
+    ?assertEqual([last], numbers(Store, ~"new", 1)).
+
+%% Ends a link and its manager, and lets it run again without its place.
+put_back(Store, Name) ->
+    Mgr = erl_esdb_naming:link_mgr_name(Store),
+    {ok, Definition} = erl_esdb_store:get_document(Store, {link, Name}),
+    ok = sys:suspend(Mgr),
+    _ = [
+        supervisor:terminate_child(erl_esdb_naming:link_pool_name(Store), Pid)
+     || {_, Pid, _, _} <- supervisor:which_children(erl_esdb_naming:link_pool_name(Store))
+    ],
+    ok = erl_esdb_store:save_checkpoints(Store, #{{link, Name} => delete}),
+    Running = Definition#{status := running, from_end := false},
+    {ok, _} = erl_esdb_store:put_document(Store, {link, Name}, Running),
+    Pid = whereis(Mgr),
+    exit(Pid, kill),
+    await(fun() -> element(1, erl_esdb_store:checkpoint(Store, {link, Name})) =:= ok end).
+
+%% What cannot be read does not become readable by waiting.
+b_what_cannot_be_read_ends_the_link(_Config) ->
+    Store = erl_esdb_test:start_store(#{integrity => #{enabled => true, key => <<7:256>>}}),
+    started(Store, (spec(stream(~"s")))#{backfill => true}),
+    {ok, Early} = erl_esdb_store:checkpoint(Store, {link, ?N}),
+    append(Store, ~"s", events(1, 3)),
+    [1, 2, 3] = numbers(Store, ?N, 3),
+    ok = erl_esdb_links:stop(Store, ?N),
+    ok = erl_esdb_store:save_checkpoints(Store, #{{link, ?N} => Early}),
+    forge(Store, ?OUT),
+    ok = logger:add_handler_filter(default, ?FUNCTION_NAME, {fun(_, _) -> stop end, none}),
+    ok = erl_esdb_links:start(Store, ?N),
+    await(fun() -> maps:get(status, element(2, erl_esdb_links:get(Store, ?N))) =:= error end),
+    ok = logger:remove_handler_filter(default, ?FUNCTION_NAME),
+    ?assertMatch({ok, #{reason := {integrity_violation, _}}}, erl_esdb_links:get(Store, ?N)),
+    ok = erl_esdb:stop_store(Store).
+
+%% Changes the first append of a stream where the engine in memory keeps it.
+forge(Store, Stream) ->
+    {ok, Engine, Handle, _} = erl_esdb_store:engine(Store),
+    {ok, [{_, _, Packed}]} = Engine:read(Handle, Stream, 0, 1, forward, #{}),
+    {ok, Count} = erl_esdb_batch:count(Packed),
+    {ok, Bodies} = erl_esdb_batch:unpack(Packed, 0, Count - 1),
+    Forged = erl_esdb_batch:pack([setelement(2, Body, ~"Forged") || Body <- Bodies]),
+    _ = sys:replace_state(erl_esdb_test:engine(Store), fun(State) ->
+        [
+            ets:insert(Table, setelement(Place, Row, Forged))
+         || Table <- ets:all(),
+            ets:info(Table, owner) =:= self(),
+            Row <- ets:tab2list(Table),
+            Place <- lists:seq(1, tuple_size(Row)),
+            element(Place, Row) =:= Packed
+        ],
+        State
+    end),
+    ok.
+
+%% Between two engines: the link says once that it waits, and goes on.
+b_a_link_waits_for_the_store(Config) ->
+    Store = store(Config),
+    Core = erl_esdb_naming:core_sup_name(Store),
+    Self = self(),
+    Tell = fun
+        (#{msg := {"store ~tp: link ~ts waits" ++ _, [S | _]}}, _) when S =:= Store ->
+            Self ! waits,
+            stop;
+        (Event, _) ->
+            Event
+    end,
+    started(Store, (spec(stream(~"s")))#{backfill => true}),
+    Link = link_process(Store),
+    ok = logger:add_handler_filter(default, ?FUNCTION_NAME, {Tell, none}),
+    ok = supervisor:terminate_child(Core, persistence_sup),
+    Link ! resume,
+    receive waits -> ok end,
+    Link ! resume,
+    _ = sys:get_state(Link),
+    {ok, _} = supervisor:restart_child(Core, persistence_sup),
+    append(Store, ~"s", events(1, 1)),
+    ?assertEqual([1], numbers(Store, ?N, 1)),
+    ok = logger:remove_handler_filter(default, ?FUNCTION_NAME),
+    ?assertEqual({Link, []}, {link_process(Store), mailbox()}).
+
 %% No append may have an id twice, a link may.
 b_sources_with_the_same_id(Config) ->
     Store = store(Config),
@@ -719,6 +857,52 @@ b_in_a_store_of_json(_Config) ->
         [<<"{\"n\":", (integer_to_binary(N))/binary, "}">> || N <- lists:seq(1, 6)],
         [Data || #event{data = Data} <- outputs(Store, ?N)]
     ),
+    ok = erl_esdb:stop_store(Store).
+
+b_a_link_of_a_link_in_a_store_of_json(_Config) ->
+    Store = erl_esdb_test:start_store(#{codec => json}),
+    Big = {gt, {data, [~"n"]}, 3},
+    started(Store, #{name => ~"a", source => stream(~"s"), filter => Big}),
+    started(Store, #{name => ~"b", source => stream(~"$link:a")}),
+    append(Store, ~"s", events(1, 5)),
+    await(fun() -> length(outputs(Store, ~"b")) =:= 2 end),
+    [#event{metadata = Metadata, data = Data} | _] = outputs(Store, ~"b"),
+    ?assertEqual(~"{\"n\":4}", Data),
+    ?assertMatch(#{~"source_stream" := ~"$link:a", ~"source_version" := 0}, Metadata),
+    ok = erl_esdb:stop_store(Store).
+
+%% What a function gets and answers, and what is text again.
+b_functions_get_json_decoded(_Config) ->
+    Store = erl_esdb_test:start_store(#{codec => json}),
+    Odd = fun(#event{data = #{~"n" := N}}) -> N rem 2 =:= 1 end,
+    Transforms = #{
+        ~"plus" => fun(#event{data = #{~"n" := N}} = E) -> E#event{data = #{n => N + 10}} end,
+        ~"same" => fun(E) -> E end,
+        ~"map" => fun(#event{data = D}) -> #{event_type => ~"T", data => D#{m => 1}} end,
+        ~"no_json" => fun(E) -> E#event{data = #{n => {1}}} end
+    },
+    Spec = #{source => stream(~"s"), filter => Odd, decode => json},
+    [started(Store, Spec#{name => N, transform => T}) || N := T <- Transforms],
+    started(Store, Spec#{name => ~"none"}),
+    Text = ~" {\"n\" : 1.0e0}",
+    append(Store, ~"s", [#{event_type => ~"T", data => Text, metadata => #{}}]),
+    append(Store, ~"s", events(1, 1)),
+    Expected = #{
+        ~"plus" => ~"{\"n\":11}",
+        ~"same" => ~"{\"n\":1}",
+        ~"map" => ~"{\"m\":1,\"n\":1}",
+        ~"no_json" => ~"{\"n\":1}",
+        ~"none" => ~"{\"n\":1}"
+    },
+    [
+        begin
+            await(fun() -> length(outputs(Store, Name)) =:= 1 end),
+            [#event{data = Data}] = outputs(Store, Name),
+            ?assertEqual(json:decode(Wanted), json:decode(Data)),
+            ?assertMatch({ok, #{decode := json}}, erl_esdb_links:get(Store, Name))
+        end
+     || Name := Wanted <- Expected
+    ],
     ok = erl_esdb:stop_store(Store).
 
 %% ---- misuse

@@ -28,6 +28,14 @@ cases() ->
         await_gives_up,
         one_of_a_name,
         it_ends_with_the_store,
+        it_outlives_the_processes_of_the_store,
+        a_supervisor_outlives_the_store,
+        it_waits_for_a_store_that_begins_again,
+        a_table_outlives_the_delivery,
+        who_waited_is_forgotten,
+        callbacks_may_have_processes,
+        one_of_many_that_start_at_once,
+        data_may_be_json,
         mistakes
     ].
 
@@ -48,6 +56,14 @@ handle_event(#event{data = #{n := crash}} = Event, State) ->
 handle_event(Event, State) ->
     counted(Event, State).
 
+counted(#event{data = #{n := processes}} = Event, State) ->
+    {Pid, Ref} = spawn_monitor(fun() -> ok end),
+    Linked = spawn_link(fun() -> ok end),
+    erl_esdb_test:await(fun() -> not lists:any(fun is_process_alive/1, [Pid, Linked]) end),
+    true = is_reference(Ref),
+    counted(Event#event{data = #{}}, State);
+counted(#event{data = #{~"json" := Key}} = Event, State) ->
+    counted(Event#event{data = #{}, stream_id = Key}, State);
 counted(#event{stream_id = Stream}, Counts) when is_map(Counts) ->
     {ok, maps:update_with(Stream, fun(N) -> N + 1 end, 1, Counts)};
 counted(#event{stream_id = Stream}, Table) ->
@@ -247,14 +263,171 @@ it_ends_with_the_store(Config) ->
         {'EXIT', Pid, Reason} -> ?assertEqual({shutdown, store_stopped}, Reason)
     after 5000 -> error(missing)
     end,
-    ?assertEqual({error, not_found}, erl_esdb_projection:state(store(Config), <<"p">>)).
+    ?assertEqual(
+        {error, {store_not_started, store(Config)}},
+        erl_esdb_projection:state(store(Config), <<"p">>)
+    ).
+
+%% A store in memory comes back without its events: what is counted then are the new ones.
+it_outlives_the_processes_of_the_store(Config) ->
+    [
+        begin
+            Pid = start(Config, #{keep => Keep}),
+            _ = [crashed(Config, What) || What <- [engine, supervisor, feed]],
+            ?assert(is_process_alive(Pid)),
+            crashed(Config, engine),
+            ok = await(Config, append(Config, <<"a">>, 3)),
+            ?assertEqual(#{<<"a">> => 3}, counts(state(Config))),
+            ok = erl_esdb_projection:stop(store(Config), <<"p">>),
+            receive {'EXIT', Pid, normal} -> ok end
+        end
+     || Keep <- [document, ets]
+    ].
+
+%% Ends a process of the store, and waits until what it stood for is there again.
+crashed(Config, What) ->
+    Store = store(Config),
+    Pid = process(What, Store),
+    exit(Pid, kill),
+    erl_esdb_test:await(fun() ->
+        Now = process(What, Store),
+        is_pid(Now) andalso Now =/= Pid
+    end),
+    erl_esdb_test:await(fun() -> is_pid(process(feed, Store)) end),
+    %% A table that the store made anew does not know the projection at first.
+    erl_esdb_test:await(fun() ->
+        element(1, erl_esdb_projection:position(Store, <<"p">>)) =:= ok
+    end).
+
+process(engine, Store) ->
+    whereis_engine([Pid || {S, #{engine := Pid}} <- erl_esdb_engine:lives(), S =:= Store]);
+process(supervisor, Store) ->
+    whereis(erl_esdb_naming:system_sup_name(Store));
+process(feed, Store) ->
+    case erl_esdb_delivery:find(Store, feed, none) of
+        {ok, {Pid, _}} -> Pid;
+        error -> undefined
+    end.
+
+whereis_engine([Pid]) -> Pid;
+whereis_engine([]) -> undefined.
+
+%% The most impatient supervisor: OTP's default of one restart in five seconds would do.
+a_supervisor_outlives_the_store(Config) ->
+    Store = store(Config),
+    Spec = erl_esdb_projection:child_spec(Store, <<"p">>, ?MODULE, #{}),
+    Flags = #{strategy => one_for_one, intensity => 0, period => 3600},
+    {ok, Supervisor} = supervisor:start_link(erl_esdb_test_sup, {Flags, [Spec]}),
+    _ = [crashed(Config, What) || What <- [engine, feed, supervisor, engine]],
+    ok = await(Config, append(Config, <<"a">>, 3)),
+    ?assertEqual(#{<<"a">> => 3}, state(Config)),
+    ok = erl_esdb:stop_store(Store),
+    #{id := Id} = Spec,
+    erl_esdb_test:await(fun() ->
+        lists:keymember(undefined, 2, supervisor:which_children(Supervisor))
+    end),
+    {ok, _} = erl_esdb:start_store(Store, #{}),
+    {ok, _} = supervisor:restart_child(Supervisor, Id),
+    ok = await(Config, append(Config, <<"b">>, 1)),
+    ?assertEqual(#{<<"b">> => 1}, state(Config)),
+    unlink(Supervisor),
+    exit(Supervisor, shutdown).
+
+%% Started between the end of an engine and the next one.
+it_waits_for_a_store_that_begins_again(Config) ->
+    Store = store(Config),
+    Core = erl_esdb_naming:core_sup_name(Store),
+    ok = supervisor:terminate_child(Core, persistence_sup),
+    Pid = start(Config),
+    ?assertEqual(
+        {error, {store_not_started, Store}}, erl_esdb_projection:state(Store, <<"p">>)
+    ),
+    {ok, _} = supervisor:restart_child(Core, persistence_sup),
+    erl_esdb_test:await(fun() -> erl_esdb_projection:position(Store, <<"p">>) =:= {ok, 0} end),
+    ok = await(Config, append(Config, <<"a">>, 2)),
+    ?assertEqual(#{<<"a">> => 2}, state(Config)),
+    ?assert(is_process_alive(Pid)).
+
+%% The log is the same: nothing is folded again.
+a_table_outlives_the_delivery(Config) ->
+    Pid = start(Config, #{keep => ets}),
+    ok = await(Config, append(Config, <<"a">>, 3)),
+    {ok, Table} = erl_esdb_projection:table(store(Config), <<"p">>),
+    1 = erlang:trace(Pid, true, [call]),
+    _ = erlang:trace_pattern({?MODULE, handle_event, 2}, true, [local]),
+    crashed(Config, feed),
+    ok = await(Config, append(Config, <<"a">>, 1)),
+    1 = erlang:trace(Pid, false, [call]),
+    ?assertEqual([{<<"a">>, 4}], ets:tab2list(Table)),
+    ?assertEqual([3], traced()).
+
+traced() ->
+    receive
+        {trace, _, call, {?MODULE, handle_event, [#event{position = At}, _]}} -> [At | traced()]
+    after 0 -> []
+    end.
+
+%% The projection watches its feed, and nobody besides.
+who_waited_is_forgotten(Config) ->
+    Pid = start(Config),
+    Await = fun(Timeout) ->
+        erl_esdb_projection:await(store(Config), <<"p">>, 1_000_000, Timeout)
+    end,
+    Watched = fun() -> length(element(2, process_info(Pid, monitors))) end,
+    Workers = [spawn(fun() -> Await(infinity) end) || _ <- lists:seq(1, 100)],
+    erl_esdb_test:await(fun() -> Watched() =:= 101 end),
+    ?assertEqual(
+        [{error, timeout}],
+        lists:usort(erl_esdb_test:concurrently([fun() -> Await(1) end || _ <- lists:seq(1, 100)]))
+    ),
+    _ = [exit(Worker, kill) || Worker <- Workers],
+    erl_esdb_test:await(fun() -> Watched() =:= 1 end),
+    %% Who waits for what comes is told, and forgotten too.
+    ok = await(Config, append(Config, <<"a">>, 1)),
+    ?assertEqual(1, Watched()).
+
+callbacks_may_have_processes(Config) ->
+    Pid = start(Config),
+    ok = await(Config, append_events(Config, <<"a">>, [erl_esdb_test:event(processes)])),
+    ok = await(Config, append(Config, <<"a">>, 1)),
+    ?assertEqual(#{<<"a">> => 2}, state(Config)),
+    ?assert(is_process_alive(Pid)).
+
+one_of_many_that_start_at_once(Config) ->
+    Start = fun() ->
+        process_flag(trap_exit, true),
+        Started = erl_esdb_projection:start_link(store(Config), <<"p">>, ?MODULE, #{}),
+        _ = [unlink(Pid) || {ok, Pid} <- [Started]],
+        Started
+    end,
+    Started = erl_esdb_test:concurrently([Start || _ <- lists:seq(1, 20)]),
+    [Pid] = [Pid || {ok, Pid} <- Started],
+    ?assertEqual([{already_started, Pid}], lists:usort([Reason || {error, Reason} <- Started])),
+    ok = erl_esdb_projection:stop(store(Config), <<"p">>).
+
+data_may_be_json(Config) ->
+    Event = #{event_type => <<"T">>, data => #{json => <<"k">>}},
+    _ = start(Config, #{decode => json}),
+    {ok, #append_result{position = Position}} =
+        erl_esdb_streams:append(store(Config), <<"a">>, any, [Event], #{
+            codec => json, return => result
+        }),
+    ok = await(Config, Position),
+    ?assertEqual(#{<<"k">> => 1}, state(Config)).
 
 mistakes(Config) ->
     Start = fun(Store, Options) ->
         erl_esdb_projection:start_link(Store, <<"p">>, ?MODULE, Options)
     end,
     ?assertEqual({error, {invalid_option, keep, disk}}, Start(store(Config), #{keep => disk})),
+    ?assertEqual({error, {invalid_option, decode, x}}, Start(store(Config), #{decode => x})),
     ?assertEqual({error, {invalid_type, x}}, Start(store(Config), #{type => x})),
     ?assertEqual({error, {store_not_started, no_store}}, Start(no_store, #{})),
     ?assertError(badarg, Start("store", #{})),
-    ?assertError(badarg, erl_esdb_projection:await(store(Config), <<"p">>, -1, 10)).
+    ?assertError(badarg, erl_esdb_projection:await(store(Config), <<"p">>, -1, 10)),
+    ?assertError(badarg, erl_esdb_projection:await(store(Config), <<"p">>, 0, -1)),
+    ?assertEqual(
+        {error, {store_not_started, no_store}}, erl_esdb_projection:await(no_store, <<"p">>, 0, 9)
+    ),
+    ?assertError(badarg, erl_esdb_projection:state("store", <<"p">>)),
+    ?assertError(badarg, erl_esdb_projection:child_spec(store(Config), p, ?MODULE, #{})).

@@ -413,10 +413,48 @@ b_check_decodes_json(Config) ->
     Store = store(Config),
     Event = #{event_type => ?T, data => #{total => 1}},
     {ok, 0} = erl_esdb_streams:append(Store, ~"s", -1, [Event], #{codec => json}),
-    Schemas = #{?T => #{version => 1, validator => {eq, ~"total", 1}}},
-    Check = fun(Options) -> erl_esdb_schema:check(Store, ?T, Options#{schemas => Schemas}) end,
-    ?assertMatch({ok, #{failed := 1}}, Check(#{})),
-    ?assertMatch({ok, #{failed := 0}}, Check(#{decode => json})).
+    Check = fun(Validator, Options) ->
+        Schemas = #{?T => #{version => 1, validator => Validator}},
+        {ok, #{failed := Failed}} =
+            erl_esdb_schema:check(Store, ?T, Options#{schemas => Schemas}),
+        Failed
+    end,
+    Fun = fun(Data) -> Data =:= #{~"total" => 1} end,
+    ?assertEqual([1, 0], [Check(Fun, Options) || Options <- [#{}, #{decode => json}]]),
+    %% A predicate looks into the text.
+    [
+        ?assertEqual([Failed, Failed], [Check(P, Options) || Options <- [#{}, #{decode => json}]])
+     || {P, Failed} <- [
+            {{eq, ~"total", 1}, 0}, {{'not', {eq, ~"total", 1}}, 1}, {{eq, total, 1}, 1}
+        ]
+    ],
+    {ok, [Stored]} = erl_esdb_streams:read(Store, ~"s", 0, 1, forward),
+    ok = erl_esdb_schema:register(Store, ?T, #{version => 1, validator => {gt, ~"total", 1}}),
+    ?assertEqual({error, invalid}, erl_esdb_schema:validate(Store, Stored)).
+
+%% What it reads does not grow with the events of other types; without an index it finds the same.
+b_check_reads_what_it_is_about(_Config) ->
+    [Indexed, Plain] = [
+        erl_esdb_test:start_store(Options) || Options <- [#{}, #{indexes => [event_id]}]
+    ],
+    [
+        begin
+            {ok, _} = erl_esdb_streams:append(Store, ~"s", any, [
+                erl_esdb_test:event(N, ~"Noise") || N <- lists:seq(1, 20_000)
+            ]),
+            {ok, _} = erl_esdb_streams:append(Store, ~"s", any, [erl_esdb_test:event(1, ?T)])
+        end
+     || Store <- [Indexed, Plain]
+    ],
+    Schemas = #{?T => #{version => 1, validator => {gt, n, 1}}},
+    Check = fun(Store) -> erl_esdb_schema:check(Store, ?T, #{schemas => Schemas}) end,
+    {ok, #{checked := 1, failed := 1, failures := [#{position := 20_000}]}} = Check(Plain),
+    ?assertMatch({ok, #{checked := 1, failures := [#{position := 20_000}]}}, Check(Indexed)),
+    Reductions = fun() -> element(2, process_info(self(), reductions)) end,
+    Before = Reductions(),
+    {ok, _} = Check(Indexed),
+    ?assert(Reductions() - Before < 20_000),
+    [ok = erl_esdb:stop_store(Store) || Store <- [Indexed, Plain]].
 
 %% ---- misuse
 
@@ -437,6 +475,13 @@ b_misuse(Config) ->
             fun() -> erl_esdb_schema:validate(Store, no_event) end,
             fun() -> erl_esdb_schema:check(Store, type) end,
             fun() -> erl_esdb_schema:check(Store, all, #{limit => 0}) end,
+            fun() -> erl_esdb_schema:check(Store, all, #{from => foo}) end,
+            fun() -> erl_esdb_schema:check(Store, all, #{from => -1}) end,
+            fun() -> erl_esdb_schema:check(Store, all, #{schemas => foo}) end,
+            fun() -> erl_esdb_schema:check(Store, all, #{schemas => #{type => schema()}}) end,
+            fun() -> erl_esdb_schema:check(Store, all, #{schemas => #{?T => []}}) end,
+            fun() -> erl_esdb_schema:upcast(Store, foo) end,
+            fun() -> erl_esdb_schema:upcast(Store, [event(#{}) | foo]) end,
             fun() -> erl_esdb_schema:check(Store, all, []) end
         ]
     ].

@@ -62,13 +62,27 @@ call({named, {Module, Function, Args}}, Argument) -> apply(Module, Function, [Ar
 call({predicate, Predicate}, Map) -> esdb_filter_nif:any_match([Map], Predicate);
 call({_, Fun}, Argument) -> Fun(Argument).
 
--doc "A test of events. A predicate is compiled once, here.".
+-doc """
+A test of events. A predicate is compiled once, here; where it looks into the data, and these are
+JSON text, it is asked of what they say.
+""".
 -spec matcher(classified()) -> fun((event()) -> boolean()).
 matcher({predicate, Predicate}) ->
     {ok, Compiled} = esdb_filter_nif:compile_predicate(Predicate),
-    fun(Event) -> esdb_filter_nif:any_match([as_map(Event)], Compiled) =:= true end;
+    {ok, Normal} = esdb_predicate_erl:normalise(Predicate),
+    Test = fun(Event) -> esdb_filter_nif:any_match([as_map(Event)], Compiled) =:= true end,
+    case reads_data(Normal) of
+        true -> fun(Event) -> Test(erl_esdb_json:decoded(Event)) end;
+        false -> Test
+    end;
 matcher(Callback) ->
     fun(Event) -> call(Callback, Event) =:= true end.
+
+-spec reads_data(esdb_predicate_erl:normal()) -> boolean().
+reads_data({Op, Parts}) when Op =:= 'and'; Op =:= 'or' -> lists:any(fun reads_data/1, Parts);
+reads_data({'not', Part}) -> reads_data(Part);
+reads_data(Boolean) when is_boolean(Boolean) -> false;
+reads_data(Test) -> element(1, element(2, Test)) =:= data.
 
 -doc "An event in the form that predicates are asked of.".
 -spec as_map(event()) -> map().

@@ -23,7 +23,11 @@ ok
 
 Each source event that passes has exactly one output, also when the link, the store or the node
 crashes at any moment. The output has the id of its source, and in its metadata `source_stream`,
-`source_version` and `source_position`. An output comes a moment after its source was committed.
+`source_version`, `source_position` and, by which the link knows what it wrote itself, `link_id`. So
+others may write to its stream, too. An output comes a moment after its source was committed.
+
+A link waits for a store that does not answer. Where it cannot go on, because an event cannot be
+read or what it makes of it is refused, its status is `error`, with a `reason`.
 
 The streams of links are never a source for `all` or a pattern. One link may name the stream of
 another as its source, where no loop comes of it.
@@ -34,6 +38,9 @@ A filter is a fun of the event, `{Module, Function, ExtraArgs}`, or a predicate 
 `m:esdb_filter_nif`; it keeps the events for which it says `true`, and where it crashes, none. A
 transformation is a fun of the event or `{Module, Function, ExtraArgs}`; it answers an event, or a
 map as for an append. Where it crashes or answers anything else, the event is written as it is.
+
+A predicate looks into data that are JSON text. Functions get them as they are stored; with
+`decode => json` decoded, and what a transformation makes of them becomes JSON text again.
 
 Named functions and predicates survive a restart. Other funs work until the store stops; they are
 `volatile` in the answers of `get/2`. A link that has lost some then has the status `error`;
@@ -59,6 +66,7 @@ one; `volatile`: what of it does not survive a restart; `reason`: why its status
     processed := non_neg_integer(),
     last_event => binary() | undefined,
     volatile => [filter | transform],
+    decode => json,
     reason => term(),
     link_stream => binary(),
     link_stream_version => integer(),
@@ -122,10 +130,11 @@ get(_, _) ->
 shown(Definition, Progress) ->
     Shown = maps:with([name, source, status, reason], Definition),
     Done = maps:with([processed], Progress),
+    Json = #{decode => json || decode := json <- Definition},
     Last = #{last_event => Id || last_event := Id <- Progress, is_binary(Id)},
     Funs = maps:with([filter, transform], Definition),
     Volatile = lists:sort([Place || Place := {volatile, _} <- Funs]),
-    maps:merge(maps:merge(Shown, Done), maps:merge(Last, listed(Volatile))).
+    lists:foldl(fun maps:merge/2, Shown, [Done, Json, Last, listed(Volatile)]).
 
 -spec listed([filter | transform]) -> map().
 listed([]) -> #{};

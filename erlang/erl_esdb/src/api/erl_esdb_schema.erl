@@ -21,7 +21,8 @@ ok
 Steps and validators are functions of the data: `{Module, Function, ExtraArgs}` or `fun M:F/1`
 survive a restart, another fun works until the store stops; `get/2` lists those as `volatile`, and
 after a restart as `lost`. A validator may be a predicate of `m:esdb_filter_nif`, asked of the
-event.
+event; it looks into data that are JSON text. Functions get the data as the event has them: read
+with `decode => json` where they are to be maps.
 
 Before a schema is put to use, `check/3` tells for which of the stored events it would fail.
 
@@ -206,11 +207,13 @@ places(#{upcast_from := Steps} = Rules) ->
 -spec list(Store :: atom()) ->
     {ok, [#{event_type := binary(), version := pos_integer(), registered_at := integer()}]}
     | {error, term()}.
-list(Store) ->
+list(Store) when is_atom(Store) ->
     maybe
         {ok, Keys} ?= erl_esdb_store:list_documents(Store, ?FIRST, ?BEHIND),
         {ok, lists:append([listed(Store, Type) || {{schema, Type}, _} <- Keys])}
-    end.
+    end;
+list(_) ->
+    error(badarg).
 
 %% None, where it was removed in between.
 -spec listed(atom(), binary()) -> [map()].
@@ -236,11 +239,16 @@ number of events stay.
 """.
 -spec upcast(Store :: atom(), [event()]) -> [event()].
 upcast(Store, Events) when is_atom(Store) ->
+    is_proper(Events) orelse error(badarg),
     Types = lists:usort([Type || #event{event_type = Type} <- Events]),
     Schemas = #{Type => Rules || Type <- Types, {ok, Rules} <- [rules(Store, Type)]},
     [upcasted(Store, Event, Schemas) || Event <- Events];
 upcast(_, _) ->
     error(badarg).
+
+-spec is_proper(term()) -> boolean().
+is_proper([_ | List]) -> is_proper(List);
+is_proper(End) -> End =:= [].
 
 -doc """
 Brings an event up to the current version of its schema: through the step of each version from its
@@ -327,8 +335,9 @@ check(Store, Types) -> check(Store, Types, #{}).
 Lists the stored events, of one type or of all that have a schema, that could not be brought up to
 the current version, or would not be valid then. Nothing is changed.
 
-Reads the log from its beginning to where it ends now, a page at a time, so the memory it takes does
-not grow with the store. Options:
+Reads the events of these types, or the log where the store has no index of types, from its
+beginning to where it ends now, a page at a time: the memory it takes does not grow with the store.
+Options:
 
 - `schemas`: a map of schemas by types, to try before they are registered; they count instead of
   the registered ones
@@ -350,18 +359,46 @@ Errors: those of `register/3` for a schema given.
 ) -> {ok, report()} | {error, term()}.
 check(Store, Types, Options) when is_atom(Store), is_map(Options) ->
     Limit = maps:get(limit, Options, ?LIMIT),
+    From = maps:get(from, Options, 0),
     Types =:= all orelse is_binary(Types) orelse error(badarg),
     is_integer(Limit) andalso Limit > 0 orelse error(badarg),
+    is_integer(From) andalso From >= 0 orelse error(badarg),
     maybe
-        {ok, Given} ?= given(maps:to_list(maps:get(schemas, Options, #{})), #{}),
+        {ok, Given} ?= given(schemas(maps:get(schemas, Options, #{})), #{}),
         {ok, Registered} ?= registered(Store),
         {ok, End} ?= erl_esdb_store:next_position(Store),
         Schemas = chosen(Types, maps:merge(Registered, Given)),
-        Read = fun(From) -> erl_esdb_store:read_log(Store, From, ?PAGE, forward, Options) end,
-        checked(Read, Schemas, {maps:get(from, Options, 0), End}, {0, Limit, []})
+        {ok, Read} ?= reader(Store, maps:keys(Schemas), Options),
+        checked(Read, Schemas, {From, End}, {0, Limit, []})
     end;
 check(_, _, _) ->
     error(badarg).
+
+-spec schemas(term()) -> [{binary(), map()}].
+schemas(#{} = Schemas) ->
+    Given = maps:to_list(Schemas),
+    lists:all(fun({T, S}) -> is_binary(T) andalso is_map(S) end, Given) orelse error(badarg),
+    Given;
+schemas(_) ->
+    error(badarg).
+
+-type reader() :: fun((From :: non_neg_integer()) -> {ok, [event()]} | {error, term()}).
+
+-spec reader(atom(), [binary()], map()) -> {ok, reader()} | {error, term()}.
+reader(_Store, [], _Options) ->
+    {ok, fun(_) -> {ok, []} end};
+reader(Store, Types, Options) ->
+    case erl_esdb_store:engine(Store) of
+        {ok, _, _, #{indexes := Kinds}} ->
+            {ok, reader(lists:member(type, Kinds), Store, Types, Options)};
+        {error, Reason} -> {error, Reason}
+    end.
+
+-spec reader(boolean(), atom(), [binary()], map()) -> reader().
+reader(true, Store, Types, Options) ->
+    fun(From) -> erl_esdb_store:read_by_types(Store, Types, {From, ?PAGE, forward}, Options) end;
+reader(false, Store, _Types, Options) ->
+    fun(From) -> erl_esdb_store:read_log(Store, From, ?PAGE, forward, Options) end.
 
 -spec given([{binary(), map()}], map()) -> {ok, map()} | {error, erl_esdb_upcast:invalid()}.
 given([{Type, Schema} | Schemas], Acc) ->
@@ -379,14 +416,15 @@ registered(Store) ->
         {ok, #{T => R || #{event_type := T} <- Listed, {ok, R} <- [rules(Store, T)]}}
     end.
 
--spec chosen(binary() | all, map()) -> map().
-chosen(all, Schemas) -> Schemas;
-chosen(Type, Schemas) -> maps:with([Type], Schemas).
+-spec chosen(binary() | all, Schemas) -> Schemas when
+    Schemas :: #{binary() => erl_esdb_upcast:rules()}.
+chosen(all, Schemas) -> maps:map(fun(_, Rules) -> erl_esdb_upcast:compiled(Rules) end, Schemas);
+chosen(Type, Schemas) -> chosen(all, maps:with([Type], Schemas)).
 
 -type sum() :: {Checked :: non_neg_integer(), Left :: non_neg_integer(), [failed()]}.
 
 -spec checked(
-    fun((non_neg_integer()) -> {ok, [event()]} | {error, term()}),
+    reader(),
     #{binary() => erl_esdb_upcast:rules()},
     {From :: non_neg_integer(), End :: non_neg_integer()},
     sum()

@@ -6,7 +6,7 @@ functions of the schema itself.
 `m:erl_esdb_schema` keeps the schemas.
 """.
 
--export([rules/1, upcast/2, validate/2, version/1]).
+-export([rules/1, compiled/1, upcast/2, validate/2, version/1]).
 -export_type([schema/0, rules/0, invalid/0, step/0, failure/0]).
 
 -include("erl_esdb.hrl").
@@ -25,7 +25,8 @@ functions of the schema itself.
 -type rules() :: #{
     version := pos_integer(),
     upcast_from := #{pos_integer() => erl_esdb_callback:classified() | lost},
-    validator => erl_esdb_callback:classified() | lost
+    validator =>
+        erl_esdb_callback:classified() | lost | {compiled, fun((event()) -> boolean())}
 }.
 -type place() :: validator | {upcast_from, pos_integer()}.
 -type invalid() ::
@@ -81,6 +82,13 @@ callbacks(Given) ->
 may_be(_, error) -> false;
 may_be({upcast_from, _}, {predicate, _}) -> false;
 may_be(_, _) -> true.
+
+-doc "The same rules, for many events: a predicate is compiled only once.".
+-spec compiled(rules()) -> rules().
+compiled(#{validator := {predicate, _} = Predicate} = Rules) ->
+    Rules#{validator := {compiled, erl_esdb_callback:matcher(Predicate)}};
+compiled(Rules) ->
+    Rules.
 
 -doc "The version of the schema that an event was written with: 1 where it does not say.".
 -spec version(event()) -> pos_integer().
@@ -155,8 +163,10 @@ What the validator says of the data of an event; `ok` without one. `true` counts
 -spec validate(event(), rules()) -> ok | {error, term()}.
 validate(_Event, #{validator := lost}) ->
     {error, {function_lost, validator}};
-validate(Event, #{validator := {predicate, _} = Predicate}) ->
-    judged(fun() -> (erl_esdb_callback:matcher(Predicate))(Event) end);
+validate(Event, #{validator := {predicate, _}} = Rules) ->
+    validate(Event, compiled(Rules));
+validate(Event, #{validator := {compiled, Test}}) ->
+    judged(fun() -> Test(Event) end);
 validate(#event{data = Data}, #{validator := Validator}) ->
     judged(fun() -> erl_esdb_callback:call(Validator, Data) end);
 validate(_Event, #{}) ->

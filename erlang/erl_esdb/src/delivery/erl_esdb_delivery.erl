@@ -10,6 +10,7 @@ takes the events of a subscription without being named in its record.
 """.
 
 -export([put/4, find/3, pid/3, remove/3, remove/4, ids/2, call/5]).
+-export([claim/3, is_failure/2]).
 -export_type([kind/0]).
 
 -type kind() ::
@@ -72,3 +73,16 @@ called(Store, Pid, Request, Timeout) ->
         exit:{timeout, _} -> {error, {timeout, Store}};
         exit:_ -> {error, {store_not_started, Store}}
     end.
+
+%% Puts the calling process there, unless another one that lives stands there.
+-spec claim(Store :: atom(), kind(), Id :: term()) ->
+    ok | {error, {already_started, pid()} | {store_not_started, atom()}}.
+claim(Store, Kind, Id) -> erl_esdb_volatile:claim(Store, {?MODULE, Kind, Id}).
+
+-doc false.
+%% Whether an error says that the store does not answer, which passes.
+-spec is_failure(term(), atom()) -> boolean().
+is_failure({Why, Store}, Store) ->
+    lists:member(Why, [store_not_started, timeout, no_quorum, overloaded]);
+is_failure(_, _) ->
+    false.

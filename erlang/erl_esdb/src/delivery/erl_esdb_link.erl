@@ -5,16 +5,17 @@ The process of a link that runs: follows the log from where the link is, and wri
 What is old and what is new comes through the same loop: a page of the log is read, what the link
 makes of it is appended, and how far it has come is saved. An append names the exact version of the
 link's stream, and each output the position of its source. So after a crash the last output that is
-there tells where to go on: each source has one output, whenever the process ends. What others write
-to the stream of the link does not disturb it.
+there tells where to go on: each source has one output, whenever the process ends. The outputs of a
+link have its mark, so that what others write to its stream does not disturb it.
 
-An event that the store refuses as output (too large, after a transformation) ends the link with
-`{shutdown, {failed, Reason}}`: it may not be left out.
+Where the store does not answer the link waits for it. An event that the store refuses as output
+(too large, after a transformation) ends the link with `{shutdown, {failed, Reason}}`, for it may
+not be left out; and so does one that cannot be read.
 """.
 
 -behaviour(gen_server).
 
--export([start_link/2, version/2]).
+-export([start_link/2, go/1, version/2]).
 -export([init/1, handle_continue/2, handle_call/3, handle_cast/2, handle_info/2, terminate/2]).
 
 -include_lib("kernel/include/logger.hrl").
@@ -32,21 +33,30 @@ An event that the store refuses as output (too large, after a transformation) en
     name :: binary(),
     stream :: binary(),
     rules :: erl_esdb_link_spec:rules(),
+    backfill :: boolean(),
     %% where the link is, and what of it is saved
     progress :: erl_esdb_link_spec:progress() | undefined,
     saved :: erl_esdb_link_spec:progress() | undefined,
     %% what wakes it; and whether it is to be woken
     feed :: erl_esdb_feed:feed() | undefined,
-    idle = false :: boolean()
+    idle = false :: boolean(),
+    %% whether the log of the node says already that it waits for the store
+    waits = false :: boolean()
 }).
 
 %% How a page went, and how far the link has come.
 -type outcome() ::
     {ok | {error, term()} | {failed, term()}, erl_esdb_link_spec:progress()}.
 
--doc "Starts the process of a link.".
+-doc "Starts the process of a link, which does nothing before `go/1`.".
 -spec start_link(Store :: atom(), erl_esdb_link_spec:definition()) -> gen_server:start_ret().
 start_link(Store, Definition) -> gen_server:start_link(?MODULE, {Store, Definition}, []).
+
+-doc "Has a link begin: who watches it then learns why it ends.".
+-spec go(pid()) -> ok.
+go(Link) ->
+    Link ! resume,
+    ok.
 
 -doc "The version of a stream, -1 where there is none.".
 -spec version(atom(), binary()) -> {ok, integer()} | {error, term()}.
@@ -58,8 +68,8 @@ version(Store, Stream) ->
     end.
 
 -doc false.
--spec init({atom(), erl_esdb_link_spec:definition()}) -> {ok, #state{}, {continue, resume}}.
-init({Store, #{name := Name} = Definition}) ->
+-spec init({atom(), erl_esdb_link_spec:definition()}) -> {ok, #state{}}.
+init({Store, #{name := Name, backfill := Backfill} = Definition}) ->
     %% A page is finished, and saved, before this ends.
     process_flag(trap_exit, true),
     proc_lib:set_label({?MODULE, Store, Name}),
@@ -67,9 +77,10 @@ init({Store, #{name := Name} = Definition}) ->
         store = Store,
         name = Name,
         stream = erl_esdb_link_spec:stream(Name),
+        backfill = Backfill,
         rules = erl_esdb_link_spec:rules(Definition)
     },
-    {ok, State, {continue, resume}}.
+    {ok, State}.
 
 -doc false.
 -spec handle_continue(resume | page, #state{}) ->
@@ -113,19 +124,29 @@ terminate(_Reason, State) ->
 %% ---- the loop
 
 -spec resumed({ok, #state{}} | {error, term()}, #state{}) ->
-    {noreply, #state{}} | {noreply, #state{}, {continue, page}}.
-resumed({ok, State}, _) -> {noreply, State, {continue, page}};
-resumed({error, Reason}, State) -> retry(Reason, State).
+    {noreply, #state{}} | {noreply, #state{}, {continue, page}} | {stop, term(), #state{}}.
+resumed({ok, State}, _) -> {noreply, State#state{waits = false}, {continue, page}};
+resumed({error, Reason}, State) -> stopped(Reason, State).
 
-%% The store does not answer: nothing is lost by waiting, and it is not known what was written.
--spec retry(term(), #state{}) -> {noreply, #state{}}.
-retry(Reason, #state{store = Store, name = Name} = State) ->
-    ?LOG_DEBUG("store ~tp: link ~ts waits: ~tp", [Store, Name, Reason]),
+%% Where the store does not answer nothing is lost by waiting, and it is not known what was written.
+-spec stopped(term(), #state{}) ->
+    {noreply, #state{}} | {noreply, #state{}, {continue, resume}} | {stop, term(), #state{}}.
+stopped({wrong_expected_version, _, _}, State) ->
+    {noreply, State, {continue, resume}};
+stopped(Reason, #state{store = Store} = State) ->
+    case erl_esdb_delivery:is_failure(Reason, Store) of
+        true -> {noreply, retry(Reason, State)};
+        false -> {stop, {shutdown, {failed, Reason}}, State}
+    end.
+
+-spec retry(term(), #state{}) -> #state{}.
+retry(Reason, #state{store = Store, name = Name, waits = Waits} = State) ->
+    Waits orelse ?LOG_WARNING("store ~tp: link ~ts waits: ~tp", [Store, Name, Reason]),
     _ = erlang:send_after(?RETRY, self(), resume),
-    {noreply, State}.
+    State#state{waits = true}.
 
 -spec paged({more | idle, #state{}} | {error | failed, term(), #state{}}) ->
-    {noreply, #state{}} | {stop, term(), #state{}}.
+    {noreply, #state{}} | {noreply, #state{}, {continue, resume}} | {stop, term(), #state{}}.
 paged({more, State}) ->
     %% Through the mailbox, so that a request to end comes before the next page.
     self() ! page,
@@ -137,23 +158,47 @@ paged({idle, #state{feed = Feed, progress = #{next := Next}} = State}) ->
     _ = erl_esdb_feed:wait(Feed, Next) =:= ready andalso (self() ! page),
     {noreply, State#state{idle = true}};
 paged({error, Reason, State}) ->
-    retry(Reason, State);
+    stopped(Reason, State);
 paged({failed, Reason, State}) ->
     {stop, {shutdown, {failed, Reason}}, State}.
 
 %% Where the saved progress says, or behind what was written after it was saved.
 -spec resume(#state{}) -> {ok, #state{}} | {error, term()}.
-resume(#state{store = Store, name = Name, stream = Stream} = Given) ->
+resume(#state{store = Store, stream = Stream} = Given) ->
     maybe
         {ok, State} ?= subscribed(Given),
-        {ok, Saved} ?= erl_esdb_store:checkpoint(Store, {link, Name}),
+        {ok, End} ?= erl_esdb_store:next_position(Store),
+        {ok, Saved} ?= saved(State, End),
         {ok, Version} ?= version(Store, Stream),
         %% A stream that was removed begins again.
         Known = min(maps:get(version, Saved), Version),
-        {ok, Progress} ?= recover(State, Saved#{version := Known}),
+        {ok, Progress} ?= recover(State, End, Saved#{version := Known}),
         %% What was removed of the stream by now keeps its version.
         Reached = max(Version, maps:get(version, Progress)),
         save(State#state{progress = Progress#{version := Reached}, saved = Saved})
+    end.
+
+%% Of a link that came into this store without its place there is nothing but its stream.
+-spec saved(#state{}, non_neg_integer()) ->
+    {ok, erl_esdb_link_spec:progress()} | {error, term()}.
+saved(#state{store = Store, name = Name} = State, End) ->
+    maybe
+        {error, not_found} ?= erl_esdb_store:checkpoint(Store, {link, Name}),
+        {ok, Progress} ?= placed(State, End, erl_esdb_link_spec:new_progress()),
+        ok ?= erl_esdb_store:save_checkpoints(Store, #{{link, Name} => Progress}),
+        {ok, Progress}
+    end.
+
+%% Without backfill it must not begin before what is written from now on.
+-spec placed(#state{}, non_neg_integer(), Progress) -> {ok, Progress} | {error, term()} when
+    Progress :: erl_esdb_link_spec:progress().
+placed(#state{backfill = true}, _End, New) ->
+    {ok, New};
+placed(#state{backfill = false} = State, End, New) ->
+    case recover(State, End, New) of
+        {ok, #{processed := 0}} -> {ok, New#{next := End}};
+        {ok, _} -> {ok, New};
+        {error, Reason} -> {error, Reason}
     end.
 
 -spec subscribed(#state{}) -> {ok, #state{}} | {error, term()}.
@@ -166,14 +211,19 @@ subscribed(#state{store = Store, feed = undefined} = State) ->
 subscribed(State) ->
     {ok, State}.
 
--spec recover(#state{}, erl_esdb_link_spec:progress()) ->
+-spec recover(#state{}, non_neg_integer(), erl_esdb_link_spec:progress()) ->
     {ok, erl_esdb_link_spec:progress()} | {error, term()}.
-recover(#state{store = Store, stream = Stream} = State, #{version := Version} = Progress) ->
+recover(#state{store = Store, stream = Stream} = State, End, #{version := Version} = Progress) ->
+    #state{rules = #{mark := Mark}} = State,
     case erl_esdb_store:read(Store, Stream, Version + 1, ?PAGE, forward, #{hidden => true}) of
-        {ok, []} -> {ok, Progress};
-        {ok, Events} -> recover(State, erl_esdb_link_spec:recovered(Events, Progress));
-        {error, {stream_not_found, _}} -> {ok, Progress};
-        {error, Reason} -> {error, Reason}
+        {ok, []} ->
+            {ok, Progress};
+        {ok, Events} ->
+            recover(State, End, erl_esdb_link_spec:recovered(Events, Mark, End, Progress));
+        {error, {stream_not_found, _}} ->
+            {ok, Progress};
+        {error, Reason} ->
+            {error, Reason}
     end.
 
 -spec page(#state{}) -> {more | idle, #state{}} | {error | failed, term(), #state{}}.
@@ -195,7 +245,6 @@ passed([], End, _Nothing, #state{progress = #{next := Next} = Progress} = State)
 passed(Events, _End, Outcome, State) ->
     written(Outcome, (lists:last(Events))#event.position + 1, State).
 
-
 -spec written(outcome(), non_neg_integer(), #state{}) ->
     {more, #state{}} | {error | failed, term(), #state{}}.
 written({ok, Progress}, After, State) ->
@@ -215,14 +264,10 @@ write(Outputs, #{version := Version} = Progress, #state{store = Store, stream = 
     case erl_esdb_streams:append(Store, Stream, Version, Outputs) of
         {ok, Last} -> {ok, progressed(Outputs, Last, Progress)};
         {error, {wrong_expected_version, _, _} = Reason} -> {{error, Reason}, Progress};
-        {error, Reason} -> refused(is_failure(Reason, Store), Reason, Outputs, Progress, State)
+        {error, Reason} ->
+            Waits = erl_esdb_delivery:is_failure(Reason, Store),
+            refused(Waits, Reason, Outputs, Progress, State)
     end.
-
--spec is_failure(term(), atom()) -> boolean().
-is_failure({Why, Store}, Store) ->
-    lists:member(Why, [store_not_started, timeout, no_quorum, overloaded]);
-is_failure(_, _) ->
-    false.
 
 -spec refused(boolean(), term(), [new_event()], erl_esdb_link_spec:progress(), #state{}) ->
     outcome().

@@ -282,6 +282,7 @@ run(#{name := Name} = Definition, #state{store = Store} = State) ->
     case erl_esdb_links_sup:start_link_process(Store, Definition) of
         {ok, Pid} ->
             _ = monitor(process, Pid),
+            ok = erl_esdb_link:go(Pid),
             #state{running = Running, names = Names} = State,
             State#state{running = Running#{Name => Pid}, names = Names#{Pid => Name}};
         {error, Reason} ->

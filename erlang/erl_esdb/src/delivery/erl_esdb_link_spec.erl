@@ -6,8 +6,8 @@ What a link is, and what it makes of an event. Pure but for the functions of the
 """.
 
 -export([check/1, whole/2, loop/3, stream/1, is_link_stream/1]).
--export([rules/1, outputs/2, recovered/2]).
--export_type([spec/0, source/0, definition/0, progress/0, rules/0, invalid/0, place/0]).
+-export([rules/1, outputs/2, recovered/4, new_progress/0]).
+-export_type([spec/0, source/0, definition/0, progress/0, rules/0, invalid/0, place/0, mark/0]).
 
 -include("erl_esdb.hrl").
 
@@ -25,6 +25,7 @@ What a link is, and what it makes of an event. Pure but for the functions of the
     filter => erl_esdb_callback:callback(),
     transform => fun((event()) -> event() | new_event()) | {module(), atom(), [term()]},
     backfill => boolean(),
+    decode => erl_esdb_json:codec(),
     _ => _
 }.
 -type place() :: filter | transform.
@@ -33,6 +34,7 @@ What a link is, and what it makes of an event. Pure but for the functions of the
     name := binary(),
     source := source(),
     backfill := boolean(),
+    decode := erl_esdb_json:codec(),
     status := stopped | running | error,
     from_end := boolean(),
     created_at := Milliseconds :: integer(),
@@ -50,7 +52,11 @@ events it wrote, and the id of the last.
     processed := non_neg_integer(),
     last_event := binary() | undefined
 }.
+-doc "What tells the outputs of a link from events that others wrote to its stream.".
+-type mark() :: binary().
 -type rules() :: #{
+    mark := mark(),
+    decode := erl_esdb_json:codec(),
     selects := fun((binary()) -> boolean()),
     keeps := fun((event()) -> boolean()),
     transform := fun((event()) -> term())
@@ -64,11 +70,13 @@ events it wrote, and the id of the last.
 check(Spec) ->
     try
         Callbacks = #{P => callback(P, V) || P := V <- maps:with([filter, transform], Spec)},
-        Backfill = field(backfill, Spec#{backfill => maps:get(backfill, Spec, false)}),
+        Whole = maps:merge(#{backfill => false, decode => none}, Spec),
+        Backfill = field(backfill, Whole),
         Definition = #{
             name => field(name, Spec),
             source => field(source, Spec),
             backfill => Backfill,
+            decode => field(decode, Whole),
             status => stopped,
             from_end => not Backfill,
             created_at => erlang:system_time(millisecond),
@@ -93,12 +101,18 @@ good(Key, false, _Value) -> throw({invalid, {bad_type, Key}}).
 
 -spec is_good(atom(), term()) -> boolean().
 is_good(backfill, Value) -> is_boolean(Value);
+is_good(decode, Value) -> Value =:= json orelse Value =:= none;
 is_good(name, Name) when is_binary(Name), Name =/= <<>> ->
     byte_size(stream(Name)) =< ?MAX_STREAM_ID;
-is_good(source, #{type := stream, stream_id := Stream}) -> is_binary(Stream);
-is_good(source, #{type := stream_pattern, pattern := Pattern}) -> is_binary(Pattern);
+is_good(source, #{type := stream, stream_id := Stream}) -> is_name(Stream);
+is_good(source, #{type := stream_pattern, pattern := Pattern}) -> is_name(Pattern);
 is_good(source, #{type := all}) -> true;
 is_good(_, _) -> false.
+
+%% Of a stream; or what can match one.
+-spec is_name(term()) -> boolean().
+is_name(Name) ->
+    is_binary(Name) andalso Name =/= <<>> andalso byte_size(Name) =< ?MAX_STREAM_ID.
 
 -spec callback(place(), term()) -> erl_esdb_callback:classified().
 callback(Place, Term) ->
@@ -161,8 +175,10 @@ loop(_Name, _Source, _Find, _Passed) ->
 
 -doc "What a link does, with everything compiled that can be. Not for one that has lost a fun.".
 -spec rules(definition()) -> rules().
-rules(#{source := Source} = Definition) ->
+rules(#{source := Source, decode := Decode, id := Id} = Definition) ->
     #{
+        mark => binary:encode_hex(Id, lowercase),
+        decode => Decode,
         selects => selector(Source),
         keeps => keeper(maps:get(filter, Definition, none)),
         transform => transformer(maps:get(transform, Definition, none))
@@ -205,57 +221,93 @@ transformer(Callback) ->
 
 -doc "What a link writes for events, in their order.".
 -spec outputs([event()], rules()) -> [new_event()].
-outputs(Events, #{selects := Selects, keeps := Keeps, transform := Transform}) ->
+outputs(Events, #{selects := Selects, keeps := Keeps, mark := Mark} = Rules) ->
     [
-        output(Event, Transform(Event))
-     || #event{stream_id = Stream} = Event <- Events, Selects(Stream), Keeps(Event)
+        output(Event, transformed(Event, Seen, Rules), Mark)
+     || #event{stream_id = Stream} = Event <- Events,
+        Selects(Stream),
+        Seen <- [seen(Event, Rules)],
+        Keeps(Seen)
     ].
 
-%% The id is that of the source: it tells for which event this one stands. What is no event counts
-%% as the failure of the transformation.
--spec output(event(), term()) -> new_event().
-output(Source, Transformed) ->
-    Output = #{metadata := Metadata} = fields(Transformed, Source),
-    Output#{
+%% As the functions of the user get it.
+-spec seen(event(), rules()) -> event().
+seen(Event, #{decode := json}) -> erl_esdb_json:decoded(Event);
+seen(Event, #{decode := none}) -> Event.
+
+%% What is no event counts as the failure of the transformation. What was JSON becomes it again.
+-spec transformed(event(), Seen :: event(), rules()) -> new_event().
+transformed(Event, Seen, #{transform := Transform}) ->
+    maybe
+        Made = Transform(Seen),
+        true ?= Made =/= Seen,
+        {ok, Fields} ?= fields(Made),
+        {ok, Fields1} ?= as_before(Seen =:= Event, Fields),
+        Fields1
+    else
+        _ ->
+            {ok, Unchanged} = fields(Event),
+            Unchanged
+    end.
+
+-spec as_before(IsTerm :: boolean(), new_event()) -> {ok, new_event()} | {error, term()}.
+as_before(true, Fields) -> {ok, Fields};
+as_before(false, Fields) -> erl_esdb_json:encode(Fields).
+
+%% The id is that of the source: it tells for which event this one stands.
+-spec output(event(), new_event(), mark()) -> new_event().
+output(Source, #{metadata := Metadata} = Fields, Mark) ->
+    Marks = #{
+        link_id => Mark,
+        source_stream => Source#event.stream_id,
+        source_version => Source#event.version,
+        source_position => Source#event.position
+    },
+    %% A source that is itself the output of a link may have them, also as a codec spells them.
+    Texts = [atom_to_binary(Key) || Key := _ <- Marks],
+    Fields#{
         event_id => Source#event.event_id,
-        metadata := Metadata#{
-            source_stream => Source#event.stream_id,
-            source_version => Source#event.version,
-            source_position => Source#event.position
-        }
+        metadata := maps:merge(maps:without(Texts, Metadata), Marks)
     }.
 
--spec fields(term(), event()) -> new_event().
-fields(#event{} = Event, Source) ->
-    fields(
-        #{
-            event_type => Event#event.event_type,
-            data => Event#event.data,
-            metadata => Event#event.metadata,
-            tags => Event#event.tags,
-            data_content_type => Event#event.data_content_type,
-            metadata_content_type => Event#event.metadata_content_type
-        },
-        Source
-    );
-fields(Map, Source) ->
+-spec fields(term()) -> {ok, new_event()} | error.
+fields(#event{} = Event) ->
+    fields(#{
+        event_type => Event#event.event_type,
+        data => Event#event.data,
+        metadata => Event#event.metadata,
+        tags => Event#event.tags,
+        data_content_type => Event#event.data_content_type,
+        metadata_content_type => Event#event.metadata_content_type
+    });
+fields(Map) ->
     case is_map(Map) andalso erl_esdb_event:bodies([maps:remove(event_id, Map)]) of
-        {ok, _} -> Map#{metadata => maps:get(metadata, Map, #{})};
-        _ -> fields(Source, Source)
+        {ok, _} -> {ok, Map#{metadata => maps:get(metadata, Map, #{})}};
+        _ -> error
     end.
+
+-doc "Of a link that has written nothing.".
+-spec new_progress() -> progress().
+new_progress() ->
+    #{next => 0, version => ?NO_STREAM, processed => 0, last_event => undefined}.
 
 -doc """
 How far a link has come that has written these events since its progress was saved: behind the
-source of the last. Events that it has not written do not count.
-""".
--spec recovered([event()], progress()) -> progress().
-recovered(Events, Progress) -> lists:foldl(fun recover/2, Progress, Events).
+source of the last.
 
--spec recover(event(), progress()) -> progress().
-recover(#event{version = Version, metadata = Metadata} = Event, #{next := Next} = Progress) ->
-    case source_position(Metadata) of
-        At when is_integer(At), At >= Next ->
-            #{processed := Processed} = Progress,
+Events without the mark of the link do not count: others may write to its stream, also copies of the
+outputs of another link or store. Nor does one count again, or one whose source cannot be (`End` is
+the end of the log).
+""".
+-spec recovered([event()], mark(), End :: non_neg_integer(), progress()) -> progress().
+recovered(Events, Mark, End, Progress) ->
+    lists:foldl(fun(Event, Acc) -> recover(Event, Mark, End, Acc) end, Progress, Events).
+
+-spec recover(event(), mark(), non_neg_integer(), progress()) -> progress().
+recover(#event{version = Version, metadata = Metadata} = Event, Mark, End, Progress) ->
+    #{next := Next, processed := Processed} = Progress,
+    case {marked(link_id, Metadata), marked(source_position, Metadata)} of
+        {Mark, At} when is_integer(At), At >= Next, At < End ->
             Progress#{
                 next := At + 1,
                 version := Version,
@@ -267,7 +319,11 @@ recover(#event{version = Version, metadata = Metadata} = Event, #{next := Next} 
     end.
 
 %% In a store with the codec JSON the keys of metadata become binaries.
--spec source_position(map()) -> term().
-source_position(#{source_position := At}) -> At;
-source_position(#{~"source_position" := At}) -> At;
-source_position(#{}) -> none.
+-spec marked(atom(), map()) -> term().
+marked(Key, Metadata) ->
+    Text = atom_to_binary(Key),
+    case Metadata of
+        #{Key := Value} -> Value;
+        #{Text := Value} -> Value;
+        #{} -> none
+    end.

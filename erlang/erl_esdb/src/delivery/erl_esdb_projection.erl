@@ -35,8 +35,14 @@ handle_event(#event{stream_id = Order, data = #{total := Total}}, Totals) ->
 What a callback does elsewhere (mail, another database) can happen again after a crash. An exception
 in a callback ends the projection, with the state as it was before the page.
 
-A projection belongs below a supervisor of the application (`child_spec/4`). When the store stops
-the projection ends, too.
+## Below a supervisor
+
+A projection belongs below a supervisor of the application (`child_spec/4`). A crash of the store's
+processes does not end it: it answers with the state that it has, and goes on when the store has
+started again. When the store is stopped, or gives up, the projection ends with
+`{shutdown, store_stopped}`, after which a supervisor does not start it again.
+
+In a cluster each node folds for itself: a name stands for one process on a node.
 """.
 
 -behaviour(gen_server).
@@ -46,19 +52,24 @@ the projection ends, too.
 -export([init/1, handle_call/3, handle_cast/2, handle_info/2, terminate/2]).
 -export_type([options/0, context/0]).
 
+-include_lib("kernel/include/logger.hrl").
 -include("erl_esdb.hrl").
 
 %% Events that are folded before the state is saved and calls are answered.
 -define(PAGE, 200).
+%% Milliseconds until it is tried again, after the store did not answer.
+-define(RETRY, 200).
 
 -doc """
 `type` (`stream`) and `selector` (`<<"$all">>`) choose the events as those of a subscription, `args`
-(`undefined`) goes to `init/1`.
+(`undefined`) goes to `init/1`. With `decode => json` the callbacks get the data of events decoded
+that are JSON text (`m:erl_esdb_json`).
 """.
 -type options() :: #{
     type => subscription_type(),
     selector => erl_esdb_filters:selector(),
     keep => document | ets,
+    decode => erl_esdb_json:codec(),
     args => term()
 }.
 -doc "`table` is there with `keep => ets`: an ordered set.".
@@ -77,20 +88,27 @@ the projection ends, too.
     name :: binary(),
     module :: module(),
     keep :: document | ets,
+    decode :: erl_esdb_json:codec(),
     args :: term(),
     filter :: erl_esdb_filters:filter(),
-    cursor :: erl_esdb_cursor:cursor(),
-    feed :: erl_esdb_feed:feed(),
+    cursor :: erl_esdb_cursor:cursor() | undefined,
+    %% what wakes it, while that lives; and of which log the state was made
+    feed :: erl_esdb_feed:feed() | undefined,
+    log :: erl_esdb_engine:handle(),
     table :: ets:table() | undefined,
     value :: term(),
     saved = 0 :: non_neg_integer(),
-    %% who waits for which position
-    waiting = [] :: [{non_neg_integer(), gen_server:from()}],
+    waiting = gb_trees:empty() :: gb_trees:tree(awaited(), waiter()),
     pumping = false :: boolean()
 }).
 
+-type awaited() :: {Position :: non_neg_integer(), reference()}.
+-type waiter() :: {gen_server:from(), Monitor :: reference(), Timer :: reference() | none}.
+-type answer(Answer) :: Answer | {error, not_found | {store_not_started, atom()}}.
+
 -doc """
-Starts a projection, which goes on where it stopped.
+Starts a projection, which goes on where it stopped. Where the store is about to be started again
+after a crash, the projection waits for it.
 
 Errors: `{already_started, Pid}`, `{store_not_started, Store}`, `{invalid_option, Key, Value}`, and
 those of a selector.
@@ -100,22 +118,35 @@ those of a selector.
 start_link(Store, Name, Module, Options) when
     is_atom(Store), is_binary(Name), is_atom(Module), is_map(Options)
 ->
-    case maps:get(keep, Options, document) of
-        Keep when Keep =:= document; Keep =:= ets -> start(Store, Name, Module, Options, Keep);
-        Other -> {error, {invalid_option, keep, Other}}
+    Known = #{keep => [document, ets], decode => [json, none]},
+    Wrong = [
+        {invalid_option, Key, Value}
+     || Key := Value <- Options, Values <- [maps:get(Key, Known, [Value])],
+        not lists:member(Value, Values)
+    ],
+    case Wrong of
+        [] -> start(Store, Name, Module, Options);
+        [Reason | _] -> {error, Reason}
     end;
 start_link(_, _, _, _) ->
     error(badarg).
 
--spec start(atom(), binary(), module(), options(), document | ets) ->
-    {ok, pid()} | {error, term()}.
-start(Store, Name, Module, Options, Keep) ->
+-spec start(atom(), binary(), module(), options()) -> {ok, pid()} | {error, term()}.
+start(Store, Name, Module, Options) ->
     Type = maps:get(type, Options, stream),
     Selector = maps:get(selector, Options, <<"$all">>),
     maybe
         {ok, Filter} ?= erl_esdb_filters:compile(Type, Selector),
-        Args = {Store, Name, Module, Keep, maps:get(args, Options, undefined), Filter},
-        {ok, Pid} ?= gen_server:start_link(?MODULE, Args, []),
+        State = #state{
+            store = Store,
+            name = Name,
+            module = Module,
+            keep = maps:get(keep, Options, document),
+            decode = maps:get(decode, Options, none),
+            args = maps:get(args, Options, undefined),
+            filter = Filter
+        },
+        {ok, Pid} ?= gen_server:start_link(?MODULE, State, []),
         {ok, Pid}
     else
         {error, {shutdown, Reason}} -> {error, Reason};
@@ -123,52 +154,47 @@ start(Store, Name, Module, Options, Keep) ->
         ignore -> {error, ignore}
     end.
 
--doc "A projection below a supervisor.".
+-doc """
+A projection below a supervisor, which starts it again after a crash of its callbacks, and not after
+its store was stopped.
+""".
 -spec child_spec(Store :: atom(), Name :: binary(), module(), options()) ->
     supervisor:child_spec().
-child_spec(Store, Name, Module, Options) ->
+child_spec(Store, Name, Module, Options) when
+    is_atom(Store), is_binary(Name), is_atom(Module), is_map(Options)
+->
     #{
         id => {?MODULE, Store, Name},
         start => {?MODULE, start_link, [Store, Name, Module, Options]},
+        restart => transient,
         shutdown => 5000
-    }.
+    };
+child_spec(_, _, _, _) ->
+    error(badarg).
 
--doc "Stops a projection. A state in a document stays.".
--spec stop(Store :: atom(), Name :: binary()) -> ok | {error, not_found}.
-stop(Store, Name) ->
-    case erl_esdb_delivery:pid(Store, projection, Name) of
-        {ok, Pid} -> stopped(Pid);
-        {error, _} -> {error, not_found}
-    end.
+-doc """
+Stops a projection. A state in a document stays.
 
--spec stopped(pid()) -> ok | {error, not_found}.
-stopped(Pid) ->
-    try
-        gen_server:stop(Pid)
-    catch
-        exit:_ -> {error, not_found}
-    end.
+Errors, also of the functions that follow: `not_found` where no such projection runs,
+`{store_not_started, Store}` where its store does not.
+""".
+-spec stop(Store :: atom(), Name :: binary()) -> answer(ok).
+stop(Store, Name) -> asked(Store, Name, fun gen_server:stop/1).
 
--doc "The state as of the last page. Errors: `not_found` where no such projection runs.".
--spec state(Store :: atom(), Name :: binary()) -> {ok, term()} | {error, not_found}.
-state(Store, Name) -> found(call(Store, Name, state, infinity)).
+-doc "The state as of the last page.".
+-spec state(Store :: atom(), Name :: binary()) -> answer({ok, term()}).
+state(Store, Name) -> call(Store, Name, state).
 
--doc "The table of a projection with `keep => ets`.".
--spec table(Store :: atom(), Name :: binary()) -> {ok, ets:table()} | {error, not_found}.
-table(Store, Name) ->
-    case call(Store, Name, table, infinity) of
-        {ok, undefined} -> {error, not_found};
-        Answer -> found(Answer)
-    end.
+-doc "The table of a projection with `keep => ets`; `not_found` also for another one.".
+-spec table(Store :: atom(), Name :: binary()) -> answer({ok, ets:table()}).
+table(Store, Name) -> call(Store, Name, table).
 
 -doc "The position up to which all events are in the state.".
--spec position(Store :: atom(), Name :: binary()) ->
-    {ok, non_neg_integer()} | {error, not_found}.
-position(Store, Name) -> found(call(Store, Name, position, infinity)).
+-spec position(Store :: atom(), Name :: binary()) -> answer({ok, non_neg_integer()}).
+position(Store, Name) -> call(Store, Name, position).
 
 -doc "How many positions the state is behind the end of the log.".
--spec lag(Store :: atom(), Name :: binary()) ->
-    {ok, non_neg_integer()} | {error, not_found | term()}.
+-spec lag(Store :: atom(), Name :: binary()) -> answer({ok, non_neg_integer()} | {error, term()}).
 lag(Store, Name) ->
     maybe
         {ok, Position} ?= position(Store, Name),
@@ -178,86 +204,114 @@ lag(Store, Name) ->
 
 -doc """
 Waits until the event at a position is in the state: then `state/2` shows it. So a user reads their
-own writes. Errors: `timeout`, `not_found`.
+own writes. Error: `timeout`, after so many milliseconds.
 """.
 -spec await(Store :: atom(), Name :: binary(), Position :: non_neg_integer(), timeout()) ->
-    ok | {error, timeout | not_found}.
+    answer(ok | {error, timeout}).
 await(Store, Name, Position, Timeout) when is_integer(Position), Position >= 0 ->
-    done(call(Store, Name, {await, Position}, Timeout));
+    erl_esdb_store:is_timeout(Timeout) orelse error(badarg),
+    Request = {await, Position, Timeout},
+    asked(Store, Name, fun(Pid) -> gen_server:call(Pid, Request, Timeout) end);
 await(_, _, _, _) ->
     error(badarg).
 
 -doc "Forgets the state and folds all events again, from the first one on.".
--spec rebuild(Store :: atom(), Name :: binary()) -> ok | {error, not_found | term()}.
-rebuild(Store, Name) -> done(call(Store, Name, rebuild, infinity)).
+-spec rebuild(Store :: atom(), Name :: binary()) -> answer(ok | {error, term()}).
+rebuild(Store, Name) -> call(Store, Name, rebuild).
 
--spec found({ok, Found} | {error, Reason}) -> {ok, Found} | {error, Reason}.
-found({ok, Found}) -> {ok, Found};
-found({error, Reason}) -> {error, Reason}.
+-spec call(atom(), binary(), atom()) -> answer(term()).
+call(Store, Name, Request) ->
+    asked(Store, Name, fun(Pid) -> gen_server:call(Pid, Request, infinity) end).
 
--spec done(ok | {error, Reason}) -> ok | {error, Reason}.
-done(ok) -> ok;
-done({error, Reason}) -> {error, Reason}.
+-spec asked(atom(), binary(), fun((pid()) -> Answer)) -> answer(Answer | {error, timeout}).
+asked(Store, Name, Ask) when is_atom(Store), is_binary(Name) ->
+    maybe
+        {ok, Pid} ?= erl_esdb_delivery:pid(Store, projection, Name),
+        {ok, Answer} ?= answered(Pid, Ask),
+        Answer
+    else
+        timeout -> {error, timeout};
+        _ -> {error, missing(Store)}
+    end;
+asked(_, _, _) ->
+    error(badarg).
 
--spec call(atom(), binary(), term(), timeout()) -> Answer | {error, timeout | not_found} when
-    Answer :: ok | {ok, term()} | {error, term()}.
-call(Store, Name, Request, Timeout) ->
-    case erl_esdb_delivery:pid(Store, projection, Name) of
-        {ok, Pid} ->
-            try
-                gen_server:call(Pid, Request, Timeout)
-            catch
-                exit:{timeout, _} -> {error, timeout};
-                exit:_ -> {error, not_found}
-            end;
-        {error, _} ->
-            {error, not_found}
+-spec answered(pid(), fun((pid()) -> Answer)) -> {ok, Answer} | timeout | gone.
+answered(Pid, Ask) ->
+    try
+        {ok, Ask(Pid)}
+    catch
+        exit:{timeout, _} -> timeout;
+        exit:_ -> gone
+    end.
+
+-spec missing(atom()) -> not_found | {store_not_started, atom()}.
+missing(Store) ->
+    case erl_esdb_engine:find(Store) of
+        {ok, _, _, _} -> not_found;
+        {error, not_started} -> {store_not_started, Store}
     end.
 
 %% ---- the process
 
 -doc false.
--spec init(tuple()) -> {ok, #state{}} | {stop, {shutdown, term()}}.
-init({Store, Name, Module, Keep, Args, Filter}) ->
+-spec init(#state{}) -> {ok, #state{}} | {stop, {shutdown, term()}}.
+init(#state{store = Store, name = Name} = State) ->
     process_flag(trap_exit, true),
     proc_lib:set_label({?MODULE, Store, Name}),
+    case connect(State) of
+        {ok, State1} -> {ok, pumped(State1)};
+        {error, Reason, State1} ->
+            begun(erl_esdb_delivery:is_failure(Reason, Store), Reason, State1)
+    end.
+
+-spec begun(boolean(), term(), #state{}) -> {ok, #state{}} | {stop, {shutdown, term()}}.
+begun(true, Reason, #state{store = Store} = State) ->
+    case erl_esdb_sup:is_known(Store) of
+        true -> {ok, retry(Reason, State)};
+        false -> {stop, {shutdown, Reason}}
+    end;
+begun(false, Reason, _State) ->
+    {stop, {shutdown, Reason}}.
+
+-spec retry(term(), #state{}) -> #state{}.
+retry(Reason, #state{store = Store, name = Name} = State) ->
+    ?LOG_DEBUG("store ~tp: projection ~ts waits: ~tp", [Store, Name, Reason]),
+    _ = erlang:send_after(?RETRY, self(), connect),
+    State.
+
+%% What is to be found under its name is put there first: a table that a store made anew is empty.
+-spec connect(#state{}) -> {ok, #state{}} | {error, term(), #state{}}.
+connect(#state{store = Store, name = Name} = State) ->
     maybe
-        ok ?= alone(Store, Name),
-        {ok, Feed} ?= erl_esdb_feed:subscribe(Store),
-        _ = monitor(process, erl_esdb_feed:pid(Feed)),
-        State = #state{
-            store = Store,
-            name = Name,
-            module = Module,
-            keep = Keep,
-            args = Args,
-            filter = Filter,
-            cursor = erl_esdb_cursor:new(Store, Filter, 0),
-            feed = Feed
-        },
-        {ok, State1} ?= loaded(State),
-        ok = erl_esdb_delivery:put(Store, projection, Name, self()),
-        {ok, pumped(State1)}
+        ok ?= erl_esdb_delivery:claim(Store, projection, Name),
+        {ok, Feed} ?= subscribed(State),
+        loaded(State#state{feed = Feed})
     else
-        {error, Reason} -> {stop, {shutdown, Reason}}
+        {error, Reason} -> {error, Reason, State}
     end.
 
--spec alone(atom(), binary()) -> ok | {error, {already_started, pid()}}.
-alone(Store, Name) ->
-    case erl_esdb_delivery:pid(Store, projection, Name) of
-        {ok, Pid} ->
-            case is_process_alive(Pid) of
-                true -> {error, {already_started, Pid}};
-                false -> ok
-            end;
-        {error, _} ->
-            ok
+-spec subscribed(#state{}) -> {ok, erl_esdb_feed:feed()} | {error, term()}.
+subscribed(#state{store = Store, feed = undefined}) ->
+    maybe
+        {ok, Feed} ?= erl_esdb_feed:subscribe(Store),
+        _ = monitor(process, erl_esdb_feed:pid(Feed), [{tag, feed_down}]),
+        {ok, Feed}
+    end;
+subscribed(#state{feed = Feed}) ->
+    {ok, Feed}.
+
+-spec loaded(#state{}) -> {ok, #state{}} | {error, term(), #state{}}.
+loaded(#state{store = Store, keep = Keep, log = Log} = State) ->
+    case {erl_esdb_engine:find(Store), Keep} of
+        {{ok, _, Log, _}, ets} -> {ok, State};
+        {{ok, _, Other, _}, ets} -> {ok, fresh(State#state{log = Other})};
+        {{ok, _, Other, _}, document} -> kept(State#state{log = Other});
+        {{error, _}, _} -> {error, {store_not_started, Store}, State}
     end.
 
--spec loaded(#state{}) -> {ok, #state{}} | {error, term()}.
-loaded(#state{keep = ets} = State) ->
-    {ok, fresh(State)};
-loaded(#state{store = Store, name = Name, filter = Filter} = State) ->
+-spec kept(#state{}) -> {ok, #state{}} | {error, term(), #state{}}.
+kept(#state{store = Store, name = Name, filter = Filter} = State) ->
     case erl_esdb_store:get_document(Store, {projection, Name}) of
         {ok, {Position, Value}} ->
             Cursor = erl_esdb_cursor:new(Store, Filter, Position),
@@ -265,7 +319,7 @@ loaded(#state{store = Store, name = Name, filter = Filter} = State) ->
         {error, not_found} ->
             {ok, fresh(State)};
         {error, Reason} ->
-            {error, Reason}
+            {error, Reason, State}
     end.
 
 %% Before the first event.
@@ -293,16 +347,25 @@ with_table(Table, Context) -> Context#{table => Table}.
 -doc false.
 -spec handle_call(term(), gen_server:from(), #state{}) ->
     {reply, term(), #state{}} | {noreply, #state{}}.
+handle_call(Request, _From, #state{cursor = undefined, store = Store} = State) when
+    is_atom(Request)
+->
+    {reply, {error, {store_not_started, Store}}, State};
 handle_call(state, _From, #state{value = Value} = State) ->
     {reply, {ok, Value}, State};
+handle_call(table, _From, #state{table = undefined} = State) ->
+    {reply, {error, not_found}, State};
 handle_call(table, _From, #state{table = Table} = State) ->
     {reply, {ok, Table}, State};
 handle_call(position, _From, #state{saved = Saved} = State) ->
     {reply, {ok, Saved}, State};
-handle_call({await, Position}, _From, #state{saved = Saved} = State) when Position < Saved ->
+%% While the store is away it is not known whether its log is the one that was folded.
+handle_call({await, Position, _}, _From, #state{saved = Saved, feed = Feed} = State) when
+    Position < Saved, Feed =/= undefined
+->
     {reply, ok, State};
-handle_call({await, Position}, From, #state{waiting = Waiting} = State) ->
-    {noreply, State#state{waiting = [{Position, From} | Waiting]}};
+handle_call({await, Position, Timeout}, From, State) ->
+    {noreply, waits({Position, make_ref()}, Timeout, From, State)};
 handle_call(rebuild, _From, State) ->
     rebuilt(forgotten(State), State);
 handle_call(_, _From, State) ->
@@ -323,19 +386,43 @@ handle_cast(_, State) -> {noreply, State}.
 
 -doc false.
 -spec handle_info(term(), #state{}) -> {noreply, #state{}} | {stop, term(), #state{}}.
-handle_info({erl_esdb_feed, _}, State) -> {noreply, pumped(State)};
-handle_info(pump, State) -> pump(State#state{pumping = false});
-handle_info({'DOWN', _, process, _, _}, State) -> {stop, {shutdown, store_stopped}, State};
-handle_info({'EXIT', _, Reason}, State) -> {stop, Reason, State};
-handle_info(_, State) -> {noreply, State}.
+handle_info({erl_esdb_feed, _}, State) ->
+    {noreply, pumped(State)};
+handle_info(pump, State) ->
+    pump(State#state{pumping = false});
+handle_info(connect, State) ->
+    connected(connect(State));
+handle_info({feed_down, _, process, _, _}, State) ->
+    connected(connect(State#state{feed = undefined}));
+handle_info({{waiter_down, Awaited}, _, process, _, _}, State) ->
+    {noreply, forget(Awaited, State)};
+handle_info({timeout, _, {waited, Awaited}}, State) ->
+    {noreply, forget(Awaited, State)};
+%% A process that a callback has linked.
+handle_info({'EXIT', _, Reason}, State) when Reason =/= normal ->
+    {stop, Reason, State};
+handle_info(_, State) ->
+    {noreply, State}.
 
 -doc false.
 -spec terminate(term(), #state{}) -> ok.
 terminate(_Reason, #state{store = Store, name = Name}) ->
-    case erl_esdb_delivery:find(Store, projection, Name) of
-        {ok, Pid} when Pid =:= self() -> erl_esdb_delivery:remove(Store, projection, Name);
-        _ -> ok
+    erl_esdb_delivery:remove(Store, projection, Name, self()).
+
+-spec connected({ok, #state{}} | {error, term(), #state{}}) ->
+    {noreply, #state{}} | {stop, term(), #state{}}.
+connected({ok, State}) ->
+    {noreply, pumped(State)};
+connected({error, Reason, #state{store = Store} = State}) ->
+    case erl_esdb_delivery:is_failure(Reason, Store) of
+        true -> away(erl_esdb_sup:is_known(Store), Reason, State);
+        false -> {stop, Reason, State}
     end.
+
+-spec away(IsKnown :: boolean(), term(), #state{}) ->
+    {noreply, #state{}} | {stop, term(), #state{}}.
+away(true, Reason, State) -> {noreply, retry(Reason, State)};
+away(false, _Reason, State) -> {stop, {shutdown, store_stopped}, State}.
 
 -spec pumped(#state{}) -> #state{}.
 pumped(#state{pumping = true} = State) ->
@@ -345,23 +432,25 @@ pumped(State) ->
     State#state{pumping = true}.
 
 -spec pump(#state{}) -> {noreply, #state{}} | {stop, term(), #state{}}.
+pump(#state{feed = undefined} = State) ->
+    {noreply, State};
 pump(#state{cursor = Cursor} = State) ->
     maybe
         {More, Events, Cursor1} ?= erl_esdb_cursor:page(Cursor, ?PAGE),
         {ok, State1} ?= saved(Events, folded(Events, State#state{cursor = Cursor1})),
         {noreply, awaited(next(More, State1))}
     else
-        {error, {store_not_started, _}} -> {stop, {shutdown, store_stopped}, State};
-        {error, Reason} -> {stop, Reason, State}
+        {error, Reason} -> connected({error, Reason, State})
     end.
 
 -spec folded([event()], #state{}) -> #state{}.
-folded(Events, #state{module = Module, value = Value} = State) ->
+folded(Events, #state{module = Module, value = Value, decode = Decode} = State) ->
+    {ok, Decoded} = erl_esdb_json:decode_all({ok, Events}, #{decode => Decode}),
     Fold = fun(Event, Acc) ->
         {ok, Acc1} = Module:handle_event(Event, Acc),
         Acc1
     end,
-    State#state{value = lists:foldl(Fold, Value, Events)}.
+    State#state{value = lists:foldl(Fold, Value, Decoded)}.
 
 %% The state and where it stands, in one step. A page without an event for us changes neither in the
 %% store: after a crash it is only read again.
@@ -384,8 +473,41 @@ next(done, #state{feed = Feed, cursor = Cursor} = State) ->
         wait -> State
     end.
 
+%% ---- who waits for a position
+
+-spec waits(awaited(), timeout(), gen_server:from(), #state{}) -> #state{}.
+waits(Awaited, Timeout, {Pid, _} = From, #state{waiting = Waiting} = State) ->
+    Monitor = monitor(process, Pid, [{tag, {waiter_down, Awaited}}]),
+    Waiter = {From, Monitor, timer(Timeout, Awaited)},
+    State#state{waiting = gb_trees:insert(Awaited, Waiter, Waiting)}.
+
+-spec timer(timeout(), awaited()) -> reference() | none.
+timer(infinity, _Awaited) -> none;
+timer(Timeout, Awaited) -> erlang:start_timer(Timeout, self(), {waited, Awaited}).
+
+%% Has ended, or has waited long enough.
+-spec forget(awaited(), #state{}) -> #state{}.
+forget(Awaited, #state{waiting = Waiting} = State) ->
+    case gb_trees:take_any(Awaited, Waiting) of
+        {Waiter, Others} ->
+            _ = released(Waiter),
+            State#state{waiting = Others};
+        error ->
+            State
+    end.
+
+-spec released(waiter()) -> gen_server:from().
+released({From, Monitor, Timer}) ->
+    true = demonitor(Monitor, [flush]),
+    _ = is_reference(Timer) andalso erlang:cancel_timer(Timer),
+    From.
+
 -spec awaited(#state{}) -> #state{}.
 awaited(#state{waiting = Waiting, saved = Saved} = State) ->
-    {Reached, Others} = lists:partition(fun({Position, _}) -> Position < Saved end, Waiting),
-    lists:foreach(fun({_, From}) -> gen_server:reply(From, ok) end, Reached),
-    State#state{waiting = Others}.
+    case gb_trees:is_empty(Waiting) orelse gb_trees:take_smallest(Waiting) of
+        {{Position, _}, Waiter, Others} when Position < Saved ->
+            ok = gen_server:reply(released(Waiter), ok),
+            awaited(State#state{waiting = Others});
+        _ ->
+            State
+    end.
