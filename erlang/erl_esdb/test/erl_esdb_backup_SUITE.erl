@@ -397,6 +397,33 @@ b_subscriptions_links_and_projections_go_on(Config) ->
         ?assertEqual(7, length(Linked))
     end).
 
+%% Wherever a link is when it is copied: in the copy each source has one output, in its order.
+b_a_link_is_copied_while_it_runs(Config) ->
+    Store = store(Config),
+    Source = #{type => stream, stream_id => ?S},
+    ok = erl_esdb_links:create(Store, #{name => <<"all">>, source => Source, backfill => true}),
+    ok = erl_esdb_links:start(Store, <<"all">>),
+    Append = fun() ->
+        [append(Store, ?S, erl_esdb_test:events(N, N + 9)) || N <- lists:seq(0, 9_990, 10)]
+    end,
+    Dirs = [filename:join(dir(Config), integer_to_list(N)) || N <- lists:seq(1, 5)],
+    Backup = fun() -> [{ok, _} = backup(Store, Dir) || Dir <- Dirs] end,
+    _ = erl_esdb_test:concurrently([Append, Backup]),
+    Numbers = fun({ok, Events}) -> [N || #event{data = #{n := N}} <- Events] end,
+    [
+        with_store(fun(Copy) ->
+            {ok, _} = restore(Copy, Dir),
+            append(Copy, ?S, erl_esdb_test:events(-1, -1)),
+            Read = fun(Stream) ->
+                erl_esdb_streams:read(Copy, Stream, 0, infinity, forward)
+            end,
+            Sources = Numbers(Read(?S)),
+            erl_esdb_test:await(fun() -> is_linked(Copy, length(Sources)) end),
+            ?assertEqual(Sources, Numbers(Read(<<"$link:all">>)))
+        end)
+     || Dir <- Dirs
+    ].
+
 received(0) ->
     [];
 received(Left) ->
@@ -418,7 +445,7 @@ projected(Store, Count) ->
     State.
 
 is_linked(Store, Count) ->
-    case erl_esdb_streams:read(Store, <<"$link:all">>, 0, 99, forward) of
+    case erl_esdb_streams:read(Store, <<"$link:all">>, 0, infinity, forward) of
         {ok, Events} -> length(Events) >= Count;
         {error, _} -> false
     end.
