@@ -375,7 +375,9 @@ b_subscriptions_links_and_projections_go_on(Config) ->
     {ok, Key} = erl_esdb_subscriptions:subscribe(Store, stream, ?S, <<"name">>, Subscribe),
     ?assertEqual([0, 1, 2, 3, 4], received(5)),
     ok = erl_esdb_subscriptions:ack(Store, <<"name">>, ?S, 2),
-    {ok, #{floor := 3}} = erl_esdb_subscriptions:info(Store, Key),
+    %% It is saved a moment later.
+    NextKey = erl_esdb_subscriptions_store:next_key(Key),
+    erl_esdb_test:await(fun() -> erl_esdb_store:checkpoint(Store, NextKey) =:= {ok, 3} end),
     ?assertEqual(#{?S => 5}, projected(Store, 5)),
     {ok, _} = backup(Store, dir(Config)),
     ?assertEqual(ok, compare(Store, dir(Config))),
@@ -394,6 +396,33 @@ b_subscriptions_links_and_projections_go_on(Config) ->
         {ok, Linked} = erl_esdb_streams:read(Copy, <<"$link:all">>, 0, 99, forward),
         ?assertEqual(7, length(Linked))
     end).
+
+%% Wherever a link is when it is copied: in the copy each source has one output, in its order.
+b_a_link_is_copied_while_it_runs(Config) ->
+    Store = store(Config),
+    Source = #{type => stream, stream_id => ?S},
+    ok = erl_esdb_links:create(Store, #{name => <<"all">>, source => Source, backfill => true}),
+    ok = erl_esdb_links:start(Store, <<"all">>),
+    Append = fun() ->
+        [append(Store, ?S, erl_esdb_test:events(N, N + 9)) || N <- lists:seq(0, 9_990, 10)]
+    end,
+    Dirs = [filename:join(dir(Config), integer_to_list(N)) || N <- lists:seq(1, 5)],
+    Backup = fun() -> [{ok, _} = backup(Store, Dir) || Dir <- Dirs] end,
+    _ = erl_esdb_test:concurrently([Append, Backup]),
+    Numbers = fun({ok, Events}) -> [N || #event{data = #{n := N}} <- Events] end,
+    [
+        with_store(fun(Copy) ->
+            {ok, _} = restore(Copy, Dir),
+            append(Copy, ?S, erl_esdb_test:events(-1, -1)),
+            Read = fun(Stream) ->
+                erl_esdb_streams:read(Copy, Stream, 0, infinity, forward)
+            end,
+            Sources = Numbers(Read(?S)),
+            erl_esdb_test:await(fun() -> is_linked(Copy, length(Sources)) end),
+            ?assertEqual(Sources, Numbers(Read(<<"$link:all">>)))
+        end)
+     || Dir <- Dirs
+    ].
 
 received(0) ->
     [];
@@ -416,7 +445,7 @@ projected(Store, Count) ->
     State.
 
 is_linked(Store, Count) ->
-    case erl_esdb_streams:read(Store, <<"$link:all">>, 0, 99, forward) of
+    case erl_esdb_streams:read(Store, <<"$link:all">>, 0, infinity, forward) of
         {ok, Events} -> length(Events) >= Count;
         {error, _} -> false
     end.

@@ -34,8 +34,8 @@ place and that of the events is delivered again, and not linked again. A project
 is started.
 
 How often a document was put is not kept. Not in a backup are the metadata of streams that do not
-exist, and what is in other places (archives, the application's environment, plain funs of
-subscriptions and links).
+exist, and what is in other places: archives, which are found under the name of the store, the
+application's environment, plain funs of subscriptions and links.
 
 A restore that is stopped leaves a store that is to be dropped: begin again with an empty one.
 
@@ -47,7 +47,7 @@ A restore that is stopped leaves a store that is to be dropped: begin again with
 ## Errors
 
 - `{not_empty, Dir}`: the folder of a new backup has files
-- `{not_a_backup, Dir}`, `{unsupported_version, N}`
+- `{not_a_backup, Dir}`; `{unsupported_version, N}`: a later release has made it
 - `{checksum_mismatch, Path}`, `{corrupt_file, Path, Reason}`, `{read_failed, R}`
 - `{failed_to_create_dir, R}`, `{write_failed, R}`: R as of `m:file`
 - `{store_not_empty, Store}`
