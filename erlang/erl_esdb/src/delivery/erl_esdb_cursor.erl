@@ -80,14 +80,37 @@ page(#cursor{store = Store, stream = #stream{name = Name} = Stream} = Cursor, Ma
     maybe
         {ok, Info} ?= erl_esdb_store:info(Store, Name),
         {ok, #stream{no = No, version = Version} = Stream1} ?= current(Info, Stream, Cursor),
-        {ok, Events} ?= erl_esdb_store:read(Store, Name, Version, Max, forward, #{}),
+        {ok, Events} ?= verified_read(Store, Name, Version, Max, #{}),
         %% The same before and after, so it was this one that was read.
         {ok, #{no := No}} ?= erl_esdb_store:info(Store, Name),
         answer(Events, End, Cursor#cursor{stream = advanced(Events, Stream1)})
     else
         {error, {stream_not_found, _}} -> answer([], End, Cursor);
         {error, Reason} -> {error, detected(Reason)};
+        removed -> page(Cursor, Max);
         {ok, _Another} -> page(Cursor, Max, End)
+    end.
+
+%% Where something is removed of a stream while it is read, what seems a violation may be none.
+-spec verified_read(atom(), binary(), non_neg_integer(), pos_integer(), map()) ->
+    {ok, [event()]} | removed | {error, term()}.
+verified_read(Store, Stream, From, Count, Options) ->
+    Before = kept(Store, Stream),
+    case erl_esdb_store:read(Store, Stream, From, Count, forward, Options) of
+        {error, {integrity_violation, _} = Violation} ->
+            case kept(Store, Stream) of
+                Before -> {error, Violation};
+                _Less -> removed
+            end;
+        Answer ->
+            Answer
+    end.
+
+-spec kept(atom(), binary()) -> {ok, map()} | {error, term()}.
+kept(Store, Stream) ->
+    case erl_esdb_store:info(Store, Stream, #{hidden => true}) of
+        {ok, Info} -> {ok, maps:with([no, first], Info)};
+        {error, Reason} -> {error, Reason}
     end.
 
 %% What was read of the log, if its streams verify. What is not there any more was removed meanwhile.
@@ -108,9 +131,10 @@ verified({_, Events, _} = Answer, #cursor{store = Store} = Cursor, Max) ->
 -spec are_verified(atom(), [[event(), ...]]) -> ok | removed | {error, term()}.
 are_verified(Store, [[#event{stream_id = Stream, version = From} | _] = Run | Runs]) ->
     Options = #{hidden => true},
-    case erl_esdb_store:read(Store, Stream, From, length(Run), forward, Options) of
+    case verified_read(Store, Stream, From, length(Run), Options) of
         {ok, Run} -> are_verified(Store, Runs);
         {ok, _Others} -> removed;
+        removed -> removed;
         {error, {stream_not_found, Stream}} -> removed;
         {error, Reason} -> {error, Reason}
     end;
