@@ -14,8 +14,9 @@ Who gets the events, the first of these that there is:
 While there is none nothing is read, and nothing is lost: what a subscriber or a handler had not
 handled when it ended goes to the next.
 
-It stops, tells who gets the events, and goes on when a process is attached: where its queue is full
-with the strategy `error`, and where an event is not as it was written (`m:erl_esdb_integrity`).
+It stops, tells who gets the events, and goes on when a process is attached or joins: where its
+queue is full with the strategy `error`, and where an event is not as it was written
+(`m:erl_esdb_integrity`).
 """.
 
 -behaviour(gen_server).
@@ -63,7 +64,7 @@ with the strategy `error`, and where an event is not as it was written (`m:erl_e
     saved :: erl_esdb_outbox:place(),
     %% whether a message is on its way that goes on with reading
     pumping = false :: boolean(),
-    %% why it does not go on before a process is attached
+    %% why it does not go on before a process is attached or joins
     halted :: undefined | queue_full | {integrity_violation, map()},
     timer :: reference() | undefined,
     %% how things stood at the last look, and after how long there is another
@@ -267,7 +268,11 @@ taken_by(#state{caller = {Pid, _}}) -> {one, Pid, event};
 taken_by(#state{}) -> none.
 
 -spec regrouped(join | leave, #state{}) -> #state{}.
-regrouped(_Change, #state{store = Store, key = Key, handlers = Before} = State) ->
+regrouped(join, State) -> regrouped(State#state{halted = undefined});
+regrouped(leave, State) -> regrouped(State).
+
+-spec regrouped(#state{}) -> #state{}.
+regrouped(#state{store = Store, key = Key, handlers = Before} = State) ->
     Handlers = erl_esdb_emitter_group:handlers(Store, Key),
     State1 = State#state{handlers = Handlers},
     lists:foldl(fun handler_left/2, State1, Before -- Handlers).
