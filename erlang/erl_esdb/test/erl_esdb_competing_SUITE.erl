@@ -133,8 +133,8 @@ choose(_, _Max, Pid, {_, Event} = Chosen, Out, Done, State) ->
     {ok, Event, State1} = erl_esdb_competing:done(Pid, Position, State),
     {Out -- [Chosen], finished([Event], Done), State1}.
 
-%% The same of up to two hundred streams, some of them longer than what is held of one: what is missing
-%% is asked for and read from the log.
+%% The same of up to two hundred streams, one of them longer than what is held of one: what is
+%% missing is asked for and read from the log.
 many_and_long_streams_keep_the_order(_Config) ->
     Choice = {oneof([ack, ack, ack, ack, retry, park, die]), nat()},
     Property = ?FORALL(

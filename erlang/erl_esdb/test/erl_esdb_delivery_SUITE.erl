@@ -150,8 +150,8 @@ checked(#{box := Box, ack := Ack, sent := Sent, acked := Acked} = Model) ->
     Model.
 
 %% Several receivers share what is read, in messages of any size; they work, are looked at, and die,
-%% and the whole is begun again from its place, in any order. In the end each event was handled; once
-%% where nobody died and nothing began again.
+%% and the whole is begun again from its place, in any order. In the end each event was handled;
+%% once where nobody died and nothing began again.
 what_several_share_is_lost_by_none(_Config) ->
     Receiver = range(1, 3),
     Call = frequency([
@@ -258,8 +258,9 @@ a_late_word_wakes_nobody_in_vain(_Config) ->
 %% ---- subscribers that crash
 
 %% Any appends to a few streams, messages of up to four events, subscribers that die after some of
-%% their events, also within a message, whether they acknowledge or not, and others that are attached in their place. Together they see each event of
-%% each stream, and each of them sees a stream in order; where none dies, each event once.
+%% their events, also within a message, whether they acknowledge or not, and others that are
+%% attached in their place. Together they see each event of each stream, and each of them sees a
+%% stream in order; where none dies, each event once.
 subscribers_that_crash(_Config) ->
     Lives = list(range(0, 12)),
     Property = ?FORALL(

@@ -1031,8 +1031,8 @@ signing_store(Config) ->
     Integrity = #{enabled => true, key => <<"0123456789abcdef0123456789abcdef">>},
     erl_esdb_test:start_store((proplists:get_value(options, Config))#{integrity => Integrity}).
 
-%% Nothing of a page with an event that was changed is sent, whoever gets the events; who does is told
-%% once, and the subscription goes on when somebody is attached.
+%% Nothing of a page with an event that was changed is sent, whoever gets the events; who does is
+%% told once, and the subscription goes on when somebody is attached.
 b_catching_up_verifies(Config) ->
     Store = signing_store(Config),
     [append(Store, S, erl_esdb_test:events(3)) || S <- [<<"s">>, <<"t">>]],

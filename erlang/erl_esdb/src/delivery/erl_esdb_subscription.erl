@@ -29,8 +29,8 @@ queue is full with the strategy `error`, and where an event is not as it was wri
 -include("erl_esdb_telemetry.hrl").
 
 -define(SCOPE, erl_esdb_pg).
-%% Milliseconds until another look at a full mailbox, and at one that may have been emptied; twice as
-%% many each time that nothing has moved, up to the last. So a slow subscriber costs nobody anything.
+%% Milliseconds until another look at a full mailbox, and at one that may have been emptied; twice
+%% as many each time that nothing has moved, up to the last: a slow subscriber costs next to nothing.
 -define(LOOK, 10).
 -define(SETTLE, 100).
 -define(LONGEST, 1000).

@@ -737,7 +737,8 @@ The events that were parked, in the order of their positions: at most `limit` (1
 position on (0).
 """.
 -spec parked(Store :: atom(), Key :: binary(), erl_esdb_consumers:parked_options()) ->
-    {ok, [erl_esdb_consumers:parked()]} | {error, not_found | {invalid_option, atom(), term()} | term()}.
+    {ok, [erl_esdb_consumers:parked()]}
+    | {error, not_found | {invalid_option, atom(), term()} | term()}.
 parked(Store, Key, Options) when is_atom(Store), is_binary(Key), is_map(Options) ->
     maybe
         ok ?= check_parked(Options),
