@@ -6,7 +6,7 @@
 -export([start_store/1, stop_store/1, told/0]).
 -export([engine/1, machine/1, tamper/3]).
 -export([concurrently/1, collect/2, collect/3, collected/1, release/1]).
--export([await/1, property/2, commits/0, append_commits/1]).
+-export([await/1, property/2, reductions/1, commits/0, append_commits/1]).
 
 -include_lib("proper/include/proper.hrl").
 -include("../include/erl_esdb.hrl").
@@ -213,6 +213,19 @@ await(Fun, Until) ->
 property(Cases, Property) ->
     Times = list_to_integer(os:getenv("ESDB_PROP", "1")),
     true = proper:quickcheck(Property, [quiet, {numtests, Cases * Times}, {to_file, user}]).
+
+-doc "What a fun costs, in a process of its own: whatever the machine does besides.".
+-spec reductions(fun(() -> term())) -> non_neg_integer().
+reductions(Fun) ->
+    [Cost] = concurrently([
+        fun() ->
+            {reductions, Before} = process_info(self(), reductions),
+            _ = Fun(),
+            {reductions, After} = process_info(self(), reductions),
+            After - Before
+        end
+    ]),
+    Cost.
 
 -doc """
 Real events: 500 commits of a history from `test/data/commits.json` of the repository, or all of the
