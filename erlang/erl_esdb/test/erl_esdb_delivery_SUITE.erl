@@ -230,8 +230,8 @@ drained(#{box := Box, ends := End, mail := Mail} = Model) ->
         {false, _} -> drained(shared_step({send, 1, 4}, shared_step({read, 9}, Model)))
     end.
 
-%% Older events come after newer ones then: the place is that of the oldest, and what is acknowledged
-%% is found wherever it stands.
+%% Older events come after newer ones then: the place is that of the oldest, and what is
+%% acknowledged is found wherever it stands.
 who_gets_what_another_had_left(_Config) ->
     [auto, manual] = [left_over(Ack) || Ack <- [auto, manual]].
 
