@@ -23,6 +23,7 @@ cases() ->
         readers_of_a_stream_are_woken_for_it,
         an_outbox_loses_nothing,
         what_several_share_is_lost_by_none,
+        who_gets_what_another_had_left,
         an_acknowledgement_costs_what_it_acknowledges,
         a_late_word_wakes_nobody_in_vain,
         subscribers_that_crash,
@@ -237,6 +238,31 @@ drained(#{box := Box, ends := End, mail := Mail} = Model) ->
         {true, [Receiver | _]} -> drained(shared_step({work, Receiver}, Model));
         {false, _} -> drained(shared_step({send, 1, 4}, shared_step({read, 9}, Model)))
     end.
+
+%% Older events come after newer ones then: the place is that of the oldest, and what is
+%% acknowledged is found wherever it stands.
+who_gets_what_another_had_left(_Config) ->
+    [auto, manual] = [left_over(Ack) || Ack <- [auto, manual]].
+
+left_over(Ack) ->
+    Box0 = erl_esdb_outbox:new(0, #{ack => Ack}),
+    {ok, Box1} = erl_esdb_outbox:add([#event{position = P} || P <- [0, 1, 2, 3]], 4, Box0),
+    {[E0, E1, E2, E3], Box2} = erl_esdb_outbox:take(4, Box1),
+    Box3 = erl_esdb_outbox:sent(a, [E0, E1], Box2),
+    Box4 = erl_esdb_outbox:lose(a, erl_esdb_outbox:sent(b, [E2, E3], Box3)),
+    ?assertEqual(0, erl_esdb_outbox:next(Box4)),
+    {ok, Box5} = erl_esdb_outbox:add([E0, E1, E2], 3, Box4),
+    ?assertEqual(4, erl_esdb_outbox:next(Box5)),
+    {[E0, E1], Box6} = erl_esdb_outbox:take(4, Box5),
+    Box7 = erl_esdb_outbox:sent(b, [E0, E1], Box6),
+    ?assertEqual(0, erl_esdb_outbox:floor(Box7)),
+    Again = erl_esdb_outbox:new(erl_esdb_outbox:place(Box7), #{ack => Ack}),
+    ?assertEqual(0, erl_esdb_outbox:next(Again)),
+    Box8 = erl_esdb_outbox:acknowledged(1, Box7),
+    Left = #{auto => {0, 4}, manual => {2, 2}},
+    #{floor := Floor, unhandled := Count} = erl_esdb_outbox:info(Box8),
+    ?assertEqual(map_get(Ack, Left), {Floor, Count}),
+    Ack.
 
 %% One after the other: eight times as many cost about eight times as much.
 an_acknowledgement_costs_what_it_acknowledges(_Config) ->

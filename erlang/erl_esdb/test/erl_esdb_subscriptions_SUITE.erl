@@ -1301,6 +1301,25 @@ b_an_unknown_name_costs_nothing(Config) ->
     ],
     ?assert(Cost() < 3 * Alone).
 
+%% What is done at the end of a stop takes nothing from the store that was started meanwhile.
+b_a_store_that_is_started_while_it_is_stopped(Config) ->
+    Store = store(Config),
+    Options = proplists:get_value(options, Config),
+    Stop = fun() -> erl_esdb:stop_store(Store) end,
+    [
+        begin
+            {_, Ref} = spawn_opt(Stop, [monitor, {priority, low}]),
+            erl_esdb_test:await(fun() ->
+                element(1, erl_esdb:start_store(Store, Options)) =:= ok
+            end),
+            receive {'DOWN', Ref, process, _, _} -> ok end,
+            ?assertMatch({ok, _}, subscribe(Store, stream, <<"s">>, <<"n">>)),
+            _ = append(Store, <<"s">>, erl_esdb_test:events(1)),
+            ?assertEqual([0], erl_esdb_test:versions(events(1)))
+        end
+     || _ <- lists:seq(1, 30)
+    ].
+
 %% ---- how they are kept
 
 a_sst_01_key(_Config) ->

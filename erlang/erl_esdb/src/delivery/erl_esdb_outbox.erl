@@ -325,7 +325,7 @@ floor(Box) ->
 unhandled(#outbox{sent = All, queue = Queue, next = Next}) ->
     Waiting =
         case erl_esdb_backpressure:peek(Queue) of
-            {ok, #event{position = Position}} -> [Position];
+            {ok, #event{position = Position}} when is_integer(Position) -> [Position];
             empty -> []
         end,
     lists:min([Next | Waiting] ++ [first(Sent) || _ := Sent <- All]).

@@ -206,6 +206,7 @@ left(Until) -> #{timeout => erl_esdb_store:left(Until)}.
     subscription().
 subscription(Type, Selector, Name, Options) ->
     #subscription{
+        id = erl_esdb_subscriptions_store:key(Type, Selector, Name),
         type = Type,
         selector = Selector,
         subscription_name = Name,
