@@ -9,7 +9,7 @@
 
 -import(erl_esdb_export, [to_file/3]).
 -import(erl_esdb_import, [from_file/3]).
--import(erl_esdb_test, [versions/1, ids/1, events/1]).
+-import(erl_esdb_test, [ids/1, events/1]).
 
 -define(S, <<"orders-1">>).
 

@@ -320,7 +320,7 @@ floor(#outbox{acknowledged = Position, last = Last} = Box) when
 floor(Box) ->
     unhandled(Box).
 
-%% What is to be read again, and what waits, is not before where reading goes on, or is in the queue.
+%% What is to be read again is not before where reading goes on, or waits in the queue.
 -spec unhandled(outbox()) -> position().
 unhandled(#outbox{sent = All, queue = Queue, next = Next}) ->
     Waiting =
