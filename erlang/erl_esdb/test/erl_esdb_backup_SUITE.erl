@@ -344,6 +344,50 @@ b_a_copy_of_a_signed_store_while_it_is_cut(Config) ->
     ],
     erl_esdb:stop_store(Store).
 
+%% An engine that is held up anywhere, also where a stream has events and the log does not yet: no
+%% stream goes further in the copy than the log does.
+b_a_copy_while_the_engine_is_held_up(Config) ->
+    Store = store(Config),
+    Engine = erl_esdb_test:engine(Store),
+    Stop = atomics:new(1, []),
+    Until = fun Loop(Step) ->
+        case atomics:get(Stop, 1) of
+            0 ->
+                Step(),
+                Loop(Step);
+            1 ->
+                done
+        end
+    end,
+    Append = fun() ->
+        append(Store, ?S, events(3)),
+        {ok, #{next := Next}} = erl_esdb_store:info(Store, ?S),
+        {ok, _} = erl_esdb_store:truncate(Store, ?S, max(0, Next - 30))
+    end,
+    HoldUp = fun() ->
+        true = erlang:suspend_process(Engine),
+        [erlang:yield() || _ <- lists:seq(1, 300)],
+        true = erlang:resume_process(Engine),
+        erlang:yield()
+    end,
+    Dirs = [filename:join(dir(Config), integer_to_list(N)) || N <- lists:seq(1, 20)],
+    Backup = fun() ->
+        try
+            [{ok, _} = backup(Store, Dir) || Dir <- Dirs]
+        after
+            atomics:put(Stop, 1, 1)
+        end
+    end,
+    _ = erl_esdb_test:concurrently([fun() -> Until(F) end || F <- [Append, HoldUp]] ++ [Backup]),
+    [with_store(fun(Copy) -> {ok, _} = restore(Copy, Dir) end) || Dir <- Dirs],
+    %% What it has begun is waited for.
+    ok = sys:suspend(Engine),
+    ?assertEqual(
+        {error, {timeout, Store}},
+        backup(Store, filename:join(dir(Config), "suspended"), #{timeout => 20})
+    ),
+    ok = sys:resume(Engine).
+
 %% Versions that were given once are not given again in the copy.
 b_tombstones_are_kept(Config) ->
     Store = store(Config),

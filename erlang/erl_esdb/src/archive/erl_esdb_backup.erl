@@ -248,13 +248,13 @@ copy_checkpoints({Key, Value, Iterator}, Group, Out) ->
 %% were all removed, and which stream it was that had a name. Rows are
 %% `{Name, {No, place()} | unknown, last() | none}'.
 -spec copy_events(store(), binary()) -> {ok, map(), map()} | {error, term()}.
-copy_events({Store, Timed} = At, Dir) ->
+copy_events(At, Dir) ->
     Known = ets:new(?MODULE, [ordered_set, private]),
     try
         maybe
             ok ?= know_streams(At, #{limit => ?PAGE}, Known),
             ok ?= know_tombs(At, first, Known),
-            {ok, Position} ?= erl_esdb_store:next_position(Store, Timed),
+            {ok, Position} ?= position(At),
             Write = fun(Out) -> copy_events(At, Position, Known, Out) end,
             {ok, {Events, Streams}, File} ?=
                 written(filename:join(Dir, ?EVENTS), backup, Write),
@@ -262,6 +262,15 @@ copy_events({Store, Timed} = At, Dir) ->
         end
     after
         ets:delete(Known)
+    end.
+
+%% An append is seen in its stream before it is seen in the log. A command behind it, that does
+%% nothing, is answered when it is in both: so no stream is known to go beyond the position.
+-spec position(store()) -> {ok, non_neg_integer()} | {error, term()}.
+position({Store, Timed}) ->
+    maybe
+        ok ?= erl_esdb_store:save_checkpoints(Store, #{}, Timed),
+        erl_esdb_store:next_position(Store, Timed#{consistency => linearizable})
     end.
 
 -spec know_streams(store(), map(), ets:table()) -> ok | {error, term()}.
