@@ -415,7 +415,16 @@ is_sound(Id, #{subscriptions := Subscriptions, history := History}) ->
         fun({Pid, {_, Stream, _, _, _}}) -> {Pid, Stream} end, fun({_, Place}) -> Place end, Seen
     ),
     lists:all(fun({_, Place}) -> is_wanted(Place, Wanted, Start, History) end, Seen) andalso
-        lists:all(fun(Run) -> descents(Run) =< Kills end, maps:values(Runs)).
+        lists:all(fun(Run) -> descents(Run) =< Kills + rewinds(Id) end, maps:values(Runs)).
+
+%% A member may have joined, and had events, before the news of the death of the one before: what
+%% that one had comes again, and then what followed it.
+-spec rewinds(id()) -> non_neg_integer().
+rewinds(Id) ->
+    case ets:lookup_element(?SEEN, {takes, Id}, 2) of
+        member -> length(ets:match(?SEEN, {{taker, Id, '$1'}})) - 1;
+        _ -> 0
+    end.
 
 -spec is_wanted(tuple(), wanted(), non_neg_integer(), map()) -> boolean().
 is_wanted({Position, _, _, _, _} = Place, Wanted, Start, History) ->
@@ -543,10 +552,15 @@ options() ->
             ack => Ack,
             batch => Batch,
             window => Window,
-            pool_size => Pool,
+            pool_size => pool_size(Ack, Pool),
             taker => Taker
         }
     ).
+
+%% What is acknowledged is acknowledged with all before it: only of what comes in one order can that
+%% be said event by event.
+pool_size(manual, _Pool) -> 1;
+pool_size(auto, Pool) -> Pool.
 
 scavenge_options() ->
     ?LET(

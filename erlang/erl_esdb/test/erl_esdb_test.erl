@@ -208,11 +208,18 @@ await(Fun, Until) ->
             await(Fun, Until)
     end.
 
--doc "Checks a property; `ESDB_PROP` multiplies the number of cases.".
+-doc """
+Checks a property; `ESDB_PROP` multiplies the number of cases. Where it does not hold, the smallest
+counterexample that was found is the reason of the error.
+""".
 -spec property(pos_integer(), proper:outer_test()) -> true.
 property(Cases, Property) ->
     Times = list_to_integer(os:getenv("ESDB_PROP", "1")),
-    true = proper:quickcheck(Property, [quiet, {numtests, Cases * Times}, {to_file, user}]).
+    Options = [long_result, quiet, {numtests, Cases * Times}],
+    case proper:quickcheck(Property, Options) of
+        true -> true;
+        Counterexample -> error({falsified, Counterexample})
+    end.
 
 -doc "What a fun costs, in a process of its own: whatever the machine does besides.".
 -spec reductions(fun(() -> term())) -> non_neg_integer().
