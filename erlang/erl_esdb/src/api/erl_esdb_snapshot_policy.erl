@@ -1,6 +1,7 @@
 -module(erl_esdb_snapshot_policy).
 -moduledoc """
-When a snapshot is due, and how it is made: the work behind `erl_esdb_snapshots:maybe_snapshot/2`.
+When a snapshot is due, and how it is made: the work behind `erl_esdb_snapshots:maybe_snapshot/2`
+and of `m:erl_esdb_snapshotter`, which has it done by itself.
 
 A policy is a document under `{snapshot_policy, Pattern}`.
 
@@ -22,7 +23,8 @@ true
     every := pos_integer(),
     fold := {module(), atom(), Args :: [term()]},
     keep => pos_integer() | infinity,
-    initial => term()
+    initial => term(),
+    automatic => boolean()
 }.
 
 -doc false.
@@ -31,7 +33,7 @@ set(Store, Pattern, Policy) when is_binary(Pattern), is_map(Policy) ->
     maybe
         {ok, Whole} ?= check(Policy),
         {ok, _} ?= erl_esdb_store:put_document(Store, {snapshot_policy, Pattern}, Whole),
-        ok
+        erl_esdb_snapshotter:policies_changed(Store)
     end;
 set(_, _, _) ->
     error(badarg).
@@ -40,7 +42,7 @@ set(_, _, _) ->
 check(Policy) ->
     Whole = maps:merge(#{every => undefined, fold => undefined, keep => infinity}, Policy),
     case [{Key, Value} || Key := Value <- Whole, not is_valid(Key, Value)] of
-        [] -> {ok, maps:merge(#{initial => #{}}, Whole)};
+        [] -> {ok, maps:merge(#{initial => #{}, automatic => true}, Whole)};
         [{Key, Value} | _] -> {error, {invalid_option, Key, Value}}
     end.
 
@@ -52,6 +54,8 @@ is_valid(keep, Keep) ->
 is_valid(fold, {Module, Function, Args}) ->
     is_atom(Module) andalso is_atom(Function) andalso is_list(Args) andalso
         is_function_of(Module, Function, length(Args) + 2);
+is_valid(automatic, Automatic) ->
+    is_boolean(Automatic);
 is_valid(Key, _) ->
     Key =:= initial.
 
@@ -91,7 +95,11 @@ weight(Pattern) -> byte_size(binary:replace(Pattern, ~"*", ~"", [global])).
 -doc false.
 -spec delete(atom(), binary()) -> ok | {error, term()}.
 delete(Store, Pattern) when is_binary(Pattern) ->
-    erl_esdb_store:delete_document(Store, {snapshot_policy, Pattern});
+    maybe
+        ok ?= erl_esdb_store:delete_document(Store, {snapshot_policy, Pattern}),
+        ok ?= erl_esdb_store:save_checkpoints(Store, #{{snapshot_policy, Pattern} => delete}),
+        erl_esdb_snapshotter:policies_changed(Store)
+    end;
 delete(_, _) ->
     error(badarg).
 

@@ -151,6 +151,9 @@ Sets the policy of a pattern, in place of the one it has.
 - `keep`: how many snapshots stay, the newest; default `infinity`
 - `fold`: `{Module, Function, Args}`, called as `Module:Function(Event, State, Args...)`
 - `initial`: the state before the first event, default `#{}`
+- `automatic`: whether the store takes the snapshots by itself, a moment after the events were
+  committed (`m:erl_esdb_snapshotter`), also of streams that are there already; default `true`.
+  `maybe_snapshot/2` works with both
 
 Where several patterns match a stream, the one with the most bytes beside `*` holds, of these the
 first in term order.
