@@ -1,5 +1,5 @@
 #!/bin/sh
-# The documentation as HTML in _build/docs/APPLICATION, rendered by ExDoc from the compiled modules.
+# The documentation as HTML in _build/docs, rendered by ExDoc from the compiled modules. A warning is an error.
 #
 # ExDoc is taken from the PATH (`mix escript.install hex ex_doc`), or on Debian from its package.
 set -eu
@@ -17,10 +17,10 @@ else
     exit 1
 fi
 
+# One site of the library and the store, which refer to each other.
 version=$(sed -n 's/.*{vsn, "\(.*\)"}.*/\1/p' src/erl_esdb_nifs.app.src)
-for ebin in _build/default/lib/*/ebin; do
-    app=$(basename "$(dirname "$ebin")")
-    ls "$ebin"/*.beam >/dev/null 2>&1 || continue
-    render "$app" "$version" "$ebin" --config doc/ex_doc.exs --output "_build/docs/$app" --quiet
-    echo "docs: _build/docs/$app/index.html"
-done
+lib=_build/default/lib
+rm -rf _build/docs
+render erl_esdb "$version" $lib/erl_esdb_nifs/ebin $lib/erl_esdb/ebin --config doc/ex_doc.exs \
+    --output _build/docs --proglang erlang --quiet --warnings-as-errors
+echo "docs: _build/docs/index.html"

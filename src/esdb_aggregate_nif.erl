@@ -44,7 +44,7 @@ these functions are the same Erlang in both modes. Grouping runs in the library.
 -type event() :: map() | term().
 -type events() :: [event()] | esdb_segment_nif:segments().
 -type error() :: {error, esdb_segment_nif:reason()}.
--type path() :: esdb_path:path().
+-type path() :: esdb_predicate_erl:path().
 -type aggregate() :: count | {sum | min | max | avg, path()}.
 
 %% Fields of events that a normal scheduler looks at: 0.5 ms, measured.

@@ -3,13 +3,12 @@
 %% Where the users' paths lead: `Key`, `[Key, ...]`, or one of these behind `event` or `data`.
 
 -export([parse/1, root/1]).
--export_type([path/0, parsed/0]).
+-export_type([parsed/0]).
 
--type path() :: term() | [term(), ...] | {data | event, term() | [term(), ...]}.
 -type parsed() :: {data | event, [term(), ...]}.
 
 %% From where, and by which keys.
--spec parse(path()) -> parsed() | invalid.
+-spec parse(esdb_predicate_erl:path()) -> parsed() | invalid.
 parse({Root, Path}) when Root =:= data; Root =:= event -> from(Root, keys(Path));
 parse(Path) -> from(by_key, keys(Path)).
 

@@ -33,7 +33,8 @@ fun, pid, port or reference in it, and none takes more than 524,000 bytes.
 -export_type([mistake/0, reason/0]).
 
 -type key() :: term().
--type path() :: esdb_path:path().
+-doc "A key, or several, one inside the other; behind `data` or `event` where that has to be said.".
+-type path() :: term() | [term(), ...] | {data | event, term() | [term(), ...]}.
 -type predicate() ::
     boolean()
     | {'and' | 'or', [predicate()]}

@@ -120,7 +120,7 @@ leave the range of floats raise `badarith`.
     binary() | {esdb_segment, binary(), binary() | esdb_archive_nif:dictionary()}.
 -type segments() :: segment() | [segment()].
 -type event() :: map().
--type path() :: esdb_path:path().
+-type path() :: esdb_predicate_erl:path().
 -type aggregate() :: count | {sum | min | max | avg, path()}.
 -type reason() ::
     {corrupt,

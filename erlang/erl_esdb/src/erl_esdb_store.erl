@@ -14,10 +14,10 @@ the store ended during the call, it is not known whether a command was done.
 -export([read_category/6, read_by_types/4, read_by_tags/5, matching/4]).
 -export([info/2, info/3, streams/1, names/2, next_position/1, next_position/2]).
 -export([delete/2, delete/3, truncate/3, truncate/4]).
--export([set_metadata/4, get_metadata/3, scavengeable/2, tip/2]).
+-export([set_metadata/4, get_metadata/3, scavengeable/2, scavengeable/3, tip/2, tip/3, tombs/3]).
 -export([put_document/3, put_document/4, get_document/2, get_document/3]).
 -export([delete_document/2, delete_document/3, list_documents/3, list_documents/4]).
--export([checkpoint/2, save_checkpoints/2]).
+-export([checkpoint/2, checkpoints/2, save_checkpoints/2, save_checkpoints/3]).
 -export([is_ready/1, get_store/1, get_leader/1, is_timeout/1]).
 %% What takes several looks or commands, in one time.
 -export([engine/1, command/5, timeout/2, deadline/2, left/1, limit/3]).
@@ -120,19 +120,19 @@ read(Store, Stream, From, Count, Direction, Options) ->
     ok = check_options(Options),
     maybe
         {ok, Engine, Handle, Settings} ?= engine(Store),
-        {ok, Pieces} ?=
-            named(Store, Engine:read(Handle, Stream, From, Count, Direction, Options)),
-        {ok, Events} ?= events(Pieces, Direction),
-        Keys = maps:get(integrity, Settings, disabled),
-        Checked = erl_esdb_integrity:check(Store, Keys, Stream, Events, mode(Options)),
+        Read = fun() ->
+            Pieces = Engine:read(Handle, Stream, From, Count, Direction, Options),
+            stream_events(Stream, named(Store, Pieces), Direction)
+        end,
+        Checked = erl_esdb_integrity:read(Store, Settings, Stream, Options, Read),
         erl_esdb_json:decode_all(Checked, Options)
-    else
-        {error, stream_not_found} -> {error, {stream_not_found, Stream}};
-        {error, Reason} -> {error, Reason}
     end.
 
--spec mode(read_options()) -> erl_esdb_integrity:mode().
-mode(Options) -> maps:get(verify, Options, skip_legacy).
+-spec stream_events(binary(), {ok, [erl_esdb_engine:piece()]} | {error, term()}, direction()) ->
+    {ok, [event()]} | {error, term()}.
+stream_events(_Stream, {ok, Pieces}, Direction) -> events(Pieces, Direction);
+stream_events(Stream, {error, stream_not_found}, _) -> {error, {stream_not_found, Stream}};
+stream_events(_Stream, {error, Reason}, _) -> {error, Reason}.
 
 -doc "See `erl_esdb_streams:read_log/5`.".
 -spec read_log(atom(), non_neg_integer() | last, count(), direction(), read_options()) ->
@@ -425,37 +425,76 @@ info(Store, Stream, Options) ->
         {error, Reason} -> {error, Reason}
     end.
 
+-doc "The same as `scavengeable/3` without options.".
+-spec scavengeable(atom(), binary()) ->
+    {ok, Before :: non_neg_integer()} | {error, {stream_not_found, binary()} | failure()}.
+scavengeable(Store, Stream) -> scavengeable(Store, Stream, #{}).
+
 -doc """
 The version before which all events of a stream may be removed: those that its metadata hides. See
 `truncate/3`.
 """.
--spec scavengeable(atom(), binary()) ->
+-spec scavengeable(atom(), binary(), read_options()) ->
     {ok, Before :: non_neg_integer()} | {error, {stream_not_found, binary()} | failure()}.
-scavengeable(Store, Stream) ->
-    case info(Store, Stream) of
+scavengeable(Store, Stream, Options) ->
+    case info(Store, Stream, Options) of
         {ok, #{first := First}} -> {ok, First};
         {error, Reason} -> {error, Reason}
     end.
 
+-doc "The same as `tip/3` without options.".
+-spec tip(atom(), binary()) ->
+    {ok, #{
+        next := non_neg_integer(),
+        epoch_us := integer(),
+        tip := erl_esdb_log:tip(),
+        no := pos_integer() | none,
+        signed := none | non_neg_integer()
+    }}
+    | {error, failure()}.
+tip(Store, Stream) -> tip(Store, Stream, #{}).
+
 -doc """
 What the next append of a stream goes on from, also behind a tombstone and where nothing is: the
-version it gets, the time of the last one, and the tip that it has to name.
+version it gets, the time of the last one, the tip that it has to name, the number of the stream,
+and the first version that was signed.
 """.
--spec tip(atom(), binary()) ->
-    {ok, #{next := non_neg_integer(), epoch_us := integer(), tip := erl_esdb_log:tip()}}
+-spec tip(atom(), binary(), read_options()) ->
+    {ok, #{
+        next := non_neg_integer(),
+        epoch_us := integer(),
+        tip := erl_esdb_log:tip(),
+        no := pos_integer() | none,
+        signed := none | non_neg_integer()
+    }}
     | {error, failure()}.
-tip(Store, Stream) ->
+tip(Store, Stream, Options) ->
     ok = check(is_binary(Stream)),
+    ok = check_options(Options),
     maybe
         {ok, Engine, Handle, _} ?= engine(Store),
-        named(Store, Engine:tip(Handle, Stream, #{}))
+        named(Store, Engine:tip(Handle, Stream, Options))
+    end.
+
+-doc """
+What is known of streams that have a tombstone and were not made again, behind a name, in the order
+of their names: a page.
+""".
+-spec tombs(atom(), Behind :: binary() | first, read_options()) ->
+    {ok, [{binary(), erl_esdb_log:info()}]} | {error, failure()}.
+tombs(Store, Behind, Options) ->
+    ok = check(Behind =:= first orelse is_binary(Behind)),
+    ok = check_options(Options),
+    maybe
+        {ok, Engine, Handle, _} ?= engine(Store),
+        named(Store, Engine:tombs(Handle, Behind, ?NAMES, Options))
     end.
 
 -doc "See `erl_esdb_streams:set_metadata/4`.".
 -spec set_metadata(atom(), binary(), erl_esdb_log:metadata(), map()) -> ok | {error, failure()}.
 set_metadata(Store, Stream, Metadata, Options) ->
     Command = {set_metadata, Stream, Metadata},
-    ok = check(erl_esdb_log:is_command(Command)),
+    ok = check(erl_esdb_log:is_command(Command) andalso is_map(Options)),
     maybe
         {ok, Engine, Handle, Settings} ?= engine(Store),
         ok ?= limit(stream_id_too_long, byte_size(Stream), ?MAX_STREAM_ID),
@@ -563,51 +602,84 @@ delete(Store, Stream) -> delete(Store, Stream, #{}).
     ok | {error, failure()}.
 delete(Store, Stream, Options) when is_binary(Stream), is_map(Options) ->
     case maps:get(mode, Options, hard) of
-        hard -> deleted(Store, Stream, done(command(Store, {delete, Stream}, Options)));
+        hard -> delete_hard(Store, Stream, Options);
         tombstone -> done(command(Store, {tombstone, Stream}, Options));
         _ -> error(badarg)
     end;
 delete(_, _, _) ->
     error(badarg).
 
--spec deleted(atom(), binary(), ok | {error, failure()}) -> ok | {error, failure()}.
-deleted(Store, Stream, ok) ->
-    case signing(Store) of
-        {ok, disabled} -> ok;
-        _ -> erl_esdb_integrity:forget(Store, Stream)
-    end;
-deleted(_Store, _Stream, {error, Failure}) ->
-    {error, Failure}.
-
--spec signing(atom()) -> {ok, disabled | erl_esdb_chain:keys()} | {error, failure()}.
-signing(Store) ->
+-spec delete_hard(atom(), binary(), map()) -> ok | {error, failure()}.
+delete_hard(Store, Stream, Options) ->
     maybe
-        {ok, _, _, Settings} ?= engine(Store),
-        {ok, maps:get(integrity, Settings, disabled)}
+        {ok, Engine, Handle, Settings} ?= engine(Store),
+        Until = deadline(Options, Settings),
+        {ok, #{no := No}} ?= tip(Store, Stream, maps:with([timeout], Options)),
+        ok ?= done(command(Store, Engine, Handle, {delete, Stream}, left(Until))),
+        forget(Store, Stream, No, Until)
     end.
+
+%% What is kept of the stream with this number, and of others that had its name before. The stream
+%% is gone: what cannot be removed now is nobody's, and goes with the next one of the name.
+-spec forget(atom(), binary(), pos_integer() | none, deadline()) -> ok.
+forget(_Store, _Stream, none, _Until) ->
+    ok;
+forget(Store, Stream, No, Until) ->
+    Found = [
+        list_documents(Store, First, Last, #{timeout => left(Until)})
+     || {First, Last} <- [
+            {{integrity, Stream, 0, 0}, {integrity, Stream, No + 1, -1}},
+            {{archive, Stream, 0, 0}, {archive, Stream, No + 1, -1}}
+        ]
+    ],
+    lists:foreach(
+        fun(Key) -> delete_document(Store, Key, #{timeout => left(Until)}) end,
+        [Key || {ok, Documents} <- Found, {Key, _} <- Documents]
+    ).
 
 -doc "The same as `truncate/4` without options.".
 -spec truncate(atom(), binary(), Before :: non_neg_integer()) ->
     {ok, {non_neg_integer(), non_neg_integer()}}
-    | {error, {stream_not_found, binary()} | failure()}.
+    | {error, {stream_not_found | stream_replaced, binary()} | failure()}.
 truncate(Store, Stream, Before) -> truncate(Store, Stream, Before, #{}).
 
 -doc """
 Removes the events of a stream before a version; numbering goes on. Answers the versions removed:
 from the first to before the second.
+
+Options: `timeout`; `no`, the number that the stream has to have: `{stream_replaced, Stream}` where
+it was deleted and made again.
 """.
--spec truncate(atom(), binary(), Before :: non_neg_integer(), #{timeout => timeout(), _ => _}) ->
+-spec truncate(atom(), binary(), Before :: non_neg_integer(), Options) ->
     {ok, {non_neg_integer(), non_neg_integer()}}
-    | {error, {stream_not_found, binary()} | failure()}.
+    | {error, {stream_not_found | stream_replaced, binary()} | failure()}
+when
+    Options :: #{timeout => timeout(), no => pos_integer(), _ => _}.
 truncate(Store, Stream, Before, Options) ->
     ok = check(is_binary(Stream) andalso is_natural(Before) andalso is_map(Options)),
+    No = maps:get(no, Options, any),
     maybe
-        {ok, Keys} ?= signing(Store),
-        {ok, Before1} ?= erl_esdb_integrity:keep_anchors(Store, Keys, Stream, Before),
-        {ok, {From, Cut}} ?= command(Store, {truncate, Stream, Before1}, Options),
-        {ok, {From, Cut}}
+        {ok, Engine, Handle, Settings} ?= engine(Store),
+        Until = deadline(Options, Settings),
+        cut(Store, {Engine, Handle, Settings}, {Stream, No, Before}, Until)
+    end.
+
+-spec cut(atom(), {module(), term(), map()}, {binary(), pos_integer() | any, integer()}, Until) ->
+    {ok, {non_neg_integer(), non_neg_integer()}} | {error, term()}
+when
+    Until :: deadline().
+cut(Store, {Engine, Handle, Settings} = At, {Stream, No, Before} = Cut, Until) ->
+    Timed = #{timeout => left(Until)},
+    maybe
+        {ok, Command} ?=
+            erl_esdb_integrity:truncation(Store, Settings, Stream, No, Before, Timed),
+        {ok, {From, To}} ?= command(Store, Engine, Handle, Command, left(Until)),
+        {ok, {From, To}}
     else
         {error, stream_not_found} -> {error, {stream_not_found, Stream}};
+        %% What was kept of it does not go with the stream that is there now.
+        {error, stream_replaced} when No =:= any -> cut(Store, At, Cut, Until);
+        {error, stream_replaced} -> {error, {stream_replaced, Stream}};
         {error, Failure} -> {error, Failure}
     end.
 
@@ -693,11 +765,25 @@ checkpoint(Store, Key) ->
         named(Store, Engine:checkpoint(Handle, Key, #{}))
     end.
 
--doc "Saves values under keys, and forgets those that are `delete`: all at once.".
+-doc "All values by their keys, at one moment.".
+-spec checkpoints(atom(), read_options()) -> {ok, #{Key :: term() => term()}} | {error, failure()}.
+checkpoints(Store, Options) ->
+    ok = check_options(Options),
+    maybe
+        {ok, Engine, Handle, _} ?= engine(Store),
+        named(Store, Engine:checkpoints(Handle, Options))
+    end.
+
+-doc "The same as `save_checkpoints/3` without options.".
 -spec save_checkpoints(atom(), erl_esdb_log:checkpoints()) -> ok | {error, failure()}.
-save_checkpoints(Store, Values) ->
-    ok = check(is_map(Values)),
-    done(command(Store, {checkpoint, Values}, #{})).
+save_checkpoints(Store, Values) -> save_checkpoints(Store, Values, #{}).
+
+-doc "Saves values under keys, and forgets those that are `delete`: all at once.".
+-spec save_checkpoints(atom(), erl_esdb_log:checkpoints(), #{timeout => timeout(), _ => _}) ->
+    ok | {error, failure()}.
+save_checkpoints(Store, Values, Options) ->
+    ok = check(is_map(Values) andalso is_map(Options)),
+    done(command(Store, {checkpoint, Values}, Options)).
 
 %% ---- pieces to events
 
@@ -714,9 +800,7 @@ piece({Stream, {Row, From, To}, Packed}, Direction) ->
     First = erl_esdb_log:first_version(Row),
     case erl_esdb_batch:unpack(Packed, From - First, To - First) of
         {ok, Bodies} ->
-            Versions = lists:seq(From, To),
-            Make = fun(Version, Body) -> erl_esdb_event:event(Stream, Row, Version, Body) end,
-            ordered(Direction, lists:zipwith(Make, Versions, Bodies));
+            ordered(Direction, erl_esdb_event:events(Stream, Row, From, Bodies));
         {error, corrupt} ->
             throw({corrupt, {corrupt_events, Stream, First}})
     end.

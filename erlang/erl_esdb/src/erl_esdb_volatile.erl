@@ -7,8 +7,8 @@ A table of its own for each store. It belongs to the supervisor of the store: it
 its other processes, outlives their crashes, and goes with the store.
 """.
 
--export([create/1, put/3, get/2, delete/2, keys/2]).
--export([claim/2, release/2]).
+-export([create/1, put/3, get/2, delete/2, delete/3, keys/2]).
+-export([claim/2]).
 
 -doc "Makes the table of a store. The process that calls owns it.".
 -spec create(Store :: atom()) -> ok.
@@ -39,6 +39,15 @@ get(Store, Key) ->
 -spec delete(Store :: atom(), Key :: term()) -> ok.
 delete(Store, Key) ->
     try ets:delete(table(Store), Key) of
+        true -> ok
+    catch
+        error:badarg -> ok
+    end.
+
+-doc "The same, but only where this term is under it.".
+-spec delete(Store :: atom(), Key :: term(), term()) -> ok.
+delete(Store, Key, Term) ->
+    try ets:delete_object(table(Store), {Key, Term}) of
         true -> ok
     catch
         error:badarg -> ok
@@ -83,15 +92,6 @@ claim_of(true, Pid, _Row, _Table) ->
 claim_of(false, _Pid, {Key, _} = Row, Table) ->
     true = ets:delete_object(Table, Row),
     claim_in(Table, Key).
-
--doc "Forgets the calling process under a key; another one stays.".
--spec release(Store :: atom(), Key :: term()) -> ok.
-release(Store, Key) ->
-    try ets:delete_object(table(Store), {Key, self()}) of
-        true -> ok
-    catch
-        error:badarg -> ok
-    end.
 
 -spec table(atom()) -> atom().
 table(Store) -> erl_esdb_naming:volatile_name(Store).

@@ -18,18 +18,18 @@ tip, at once or not at all. Each group runs the same cases on an engine.
 
 suite() -> [{timetrap, {minutes, 2}}].
 
-all() -> [{group, Engine} || {Engine, _} <- erl_esdb_streams_SUITE:engines()].
+all() -> erl_esdb_test:all().
 
-groups() -> [{Engine, [], cases()} || {Engine, _} <- erl_esdb_streams_SUITE:engines()].
+groups() -> erl_esdb_test:groups(cases()).
 
 cases() ->
     Named = [atom_to_list(F) || {F, 1} <- ?MODULE:module_info(exports)],
     Prefixes = ["once_", "many_", "condition_", "tip_", "queue_"],
     [list_to_atom(F) || Prefix <- Prefixes, F <- Named, lists:prefix(Prefix, F)].
 
-init_per_group(Engine, Config) -> erl_esdb_streams_SUITE:init_per_group(Engine, Config).
+init_per_group(Engine, Config) -> erl_esdb_test:init_per_group(Engine, Config).
 
-end_per_group(_Engine, _Config) -> ok.
+end_per_group(Engine, Config) -> erl_esdb_test:end_per_group(Engine, Config).
 
 init_per_testcase(Case, Config) -> erl_esdb_streams_SUITE:init_per_testcase(Case, Config).
 
@@ -37,8 +37,7 @@ end_per_testcase(Case, Config) -> erl_esdb_streams_SUITE:end_per_testcase(Case, 
 
 store(Config) -> proplists:get_value(store, Config).
 
-store(Config, Options) ->
-    erl_esdb_test:start_store(maps:merge(proplists:get_value(options, Config), Options)).
+store(_Config, Options) -> erl_esdb_test:start_store(Options).
 
 %% ---- an append that is sent again
 
@@ -547,7 +546,7 @@ tip_is_named_by_the_next_append(Config) ->
     Append = fun(Known, New) ->
         erl_esdb_store:append(Store, ?S, any, events(2), #{tips => #{?S => {Known, New}}})
     end,
-    Nothing = #{next => 0, epoch_us => 0, tip => none},
+    Nothing = #{no => none, next => 0, epoch_us => 0, tip => none},
     ?assertEqual({ok, Nothing}, erl_esdb_store:tip(Store, ?S)),
     ?assertEqual({error, tip_moved}, Append(One, Two)),
     {ok, #append_result{version = 1}} = Append(none, One),
@@ -573,9 +572,7 @@ tip_of_one_of_several_streams(Config) ->
     end,
     ?assertEqual({error, {<<"b">>, tip_moved}}, Append(#{<<"b">> => {Tip, Tip}})),
     {ok, _} = Append(#{<<"b">> => {none, Tip}}),
-    ?assertEqual(
-        {ok, #{next => 1, tip => Tip, epoch_us => 77}}, erl_esdb_store:tip(Store, <<"b">>)
-    ),
+    ?assertMatch({ok, #{next := 1, tip := Tip, epoch_us := 77}}, erl_esdb_store:tip(Store, <<"b">>)),
     ?assertMatch({ok, #{tip := none}}, erl_esdb_store:tip(Store, <<"a">>)).
 
 %% Signers who look, sign and try again make one chain, in the order of the versions.

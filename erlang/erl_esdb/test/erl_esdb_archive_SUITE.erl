@@ -16,13 +16,21 @@
 
 suite() -> [{timetrap, {minutes, 3}}].
 
-all() ->
+all() -> erl_esdb_test:all().
+
+groups() -> erl_esdb_test:groups(cases()).
+
+cases() ->
     Functions = [atom_to_list(F) || {F, 1} <- ?MODULE:module_info(exports)],
     [list_to_atom(F) || F <- Functions, [C, $_ | _] <- [F], lists:member(C, "abt")].
 
+init_per_group(Engine, Config) -> erl_esdb_test:init_per_group(Engine, Config).
+
+end_per_group(Engine, Config) -> erl_esdb_test:end_per_group(Engine, Config).
+
 init_per_testcase(Case, Config) ->
     Dir = filename:join(proplists:get_value(priv_dir, Config), atom_to_list(Case)),
-    [{dir, Dir}, {store, erl_esdb_test:start_store(#{engine => memory})} | Config].
+    [{dir, Dir}, {store, erl_esdb_test:start_store(#{})} | Config].
 
 end_per_testcase(_Case, Config) ->
     _ = erl_esdb:stop_store(store(Config)),
@@ -470,6 +478,122 @@ b_damaged_and_missing_archives_are_named(Config) ->
     ?assertEqual({error, {archive_not_found, K1}}, ?FILE_BACKEND:read(State, K1)),
     {true, _} = ?FILE_BACKEND:exists(State, K3).
 
+%% The read of the API, with what it takes beside the archives.
+b_options_hold_for_archived_events(Config) ->
+    Backend = backend(Config),
+    Store = store(Config),
+    New = [#{event_type => <<"t">>, data => #{n => N}} || N <- lists:seq(0, 9)],
+    {ok, 9} = erl_esdb_streams:append(Store, ?S, any, New, #{codec => json}),
+    scavenge(Config, ?S, 6, Backend),
+    Read = fun(From, Direction, Options) ->
+        erl_esdb_streams:read(Store, ?S, From, 10, Direction, Options#{archives => Backend})
+    end,
+    {ok, Texts} = Read(0, forward, #{}),
+    ?assertEqual([true], lists:usort([is_binary(Data) || #event{data = Data} <- Texts])),
+    {ok, Decoded} = Read(0, forward, #{decode => json}),
+    ?assertEqual([#{<<"n">> => N} || N <- lists:seq(0, 9)], [D || #event{data = D} <- Decoded]),
+    ?assertEqual({ok, lists:reverse(Decoded)}, Read(9, backward, #{decode => json})),
+    %% What is hidden and not removed is no gap before what is archived.
+    ok = erl_esdb_streams:set_metadata(Store, ?S, #{max_count => 2}, #{}),
+    ?assertEqual({ok, Texts}, Read(0, forward, #{})),
+    ?assertMatch({ok, [_, _]}, erl_esdb_streams:read(Store, ?S, 0, 10, forward)),
+    ?assertError(badarg, Read(0, forward, #{verify => all})),
+    ok = sys:suspend(erl_esdb_test:engine(Store)),
+    ?assertEqual(
+        {error, {timeout, Store}},
+        erl_esdb_scavenge:archive_and_scavenge(Store, ?S, Backend, #{
+            before_version => 8, require_snapshot => false, timeout => 20
+        })
+    ),
+    ok = sys:resume(erl_esdb_test:engine(Store)).
+
+%% Archived events of a store that signs are verified with the others, as one chain.
+b_archived_events_are_verified(_Config) ->
+    Signs = #{enabled => true, key => <<7:256>>},
+    Store = erl_esdb_test:start_store(#{integrity => Signs}),
+    Table = ets:new(archives, [public]),
+    {ok, State} = erl_esdb_test_backend:init(#{table => Table, owner => self()}),
+    Backend = {erl_esdb_test_backend, State},
+    {ok, 19} = erl_esdb_streams:append(Store, ?S, -1, events(20)),
+    {ok, All} = erl_esdb_streams:read(Store, ?S, 0, 20, forward),
+    [K1, K2] = [
+        begin
+            Options = #{before_version => Before, require_snapshot => false},
+            {ok, #{archive_key := Key}} =
+                erl_esdb_scavenge:archive_and_scavenge(Store, ?S, Backend, Options),
+            Key
+        end
+     || Before <- [6, 12]
+    ],
+    Read = fun(From, Count, Direction, Mode) ->
+        Options = #{archives => Backend, verify => Mode},
+        erl_esdb_streams:read(Store, ?S, From, Count, Direction, Options)
+    end,
+    Property = ?FORALL(
+        {From, Count, Direction},
+        {range(0, 22), range(0, 22), oneof([forward, backward])},
+        Read(From, Count, Direction, strict) =:= {ok, window(All, From, Count, Direction)}
+    ),
+    erl_esdb_test:property(100, Property),
+    Verify = fun() ->
+        erl_esdb_integrity:verify_stream(Store, ?S, #{archives => Backend})
+    end,
+    ?assertMatch({ok, #{events := 8, signed := 8, archived := 12}}, Verify()),
+    ?assertMatch(
+        {ok, #{events := 8}}, erl_esdb_integrity:verify_store(Store, #{archives => Backend})
+    ),
+    Kinds = fun({error, {integrity_violation, #{version := V, kind := Kind}}}) -> {V, Kind} end,
+    With = fun(Key, Change, Check) ->
+        [{Key, Events}] = ets:lookup(Table, Key),
+        true = ets:insert(Table, {Key, Change(Events)}),
+        Check(),
+        true = ets:insert(Table, {Key, Events})
+    end,
+    %% One is changed, in an archive that a read begins in, goes through or ends in.
+    Forge = fun([A, B | Rest]) -> [A, B#event{data = #{forged => true}} | Rest] end,
+    With(K2, Forge, fun() ->
+        [
+            ?assertEqual({7, mac_mismatch}, Kinds(Read(From, Count, Direction, skip_legacy)))
+         || {From, Count, Direction} <- [
+                {0, 20, forward}, {7, 1, forward}, {7, 9, forward}, {15, 20, backward}
+            ]
+        ],
+        ?assertMatch({ok, [_ | _]}, Read(0, 20, forward, skip_all)),
+        ?assertMatch({ok, [_, _, _]}, Read(9, 3, forward, strict)),
+        ?assertEqual({7, mac_mismatch}, Kinds(Verify())),
+        ?assertMatch(
+            {ok, #{damaged := [{K2, {integrity_violation, _}}]}},
+            erl_esdb_archive:check(Store, ?S, Backend)
+        )
+    end),
+    %% An archive of a namesake, signed by the same store.
+    ok = erl_esdb_streams:delete(Store, ?S),
+    {ok, 19} = erl_esdb_streams:append(Store, ?S, -1, events(20)),
+    [K3, K4] = [
+        begin
+            Options = #{before_version => Before, require_snapshot => false},
+            {ok, #{archive_key := Key}} =
+                erl_esdb_scavenge:archive_and_scavenge(Store, ?S, Backend, Options),
+            Key
+        end
+     || Before <- [6, 12]
+    ],
+    [{_, First}, {_, Second}] = [hd(ets:lookup(Table, Key)) || Key <- [K1, K2]],
+    With(K3, fun(_) -> First end, fun() ->
+        ?assertEqual({6, chain_mismatch}, Kinds(Read(0, 20, forward, skip_legacy))),
+        ?assertEqual({6, chain_mismatch}, Kinds(Verify()))
+    end),
+    With(K4, fun(_) -> Second end, fun() ->
+        ?assertEqual({6, chain_mismatch}, Kinds(Read(0, 20, forward, skip_legacy))),
+        ?assertEqual({6, chain_mismatch}, Kinds(Read(6, 1, forward, skip_legacy))),
+        ?assertEqual({12, chain_mismatch}, Kinds(Read(8, 9, forward, skip_legacy))),
+        ?assertEqual({6, chain_mismatch}, Kinds(Verify()))
+    end),
+    %% What is before a gap cannot be named: the codes of those behind it count.
+    true = ets:delete(Table, K3),
+    ?assertMatch({ok, [#event{version = 6} | _]}, Read(0, 20, forward, strict)),
+    erl_esdb:stop_store(Store).
+
 %% A stream that was deleted and made again has archives of its own.
 b_incarnations_keep_their_archives(Config) ->
     {_, State} = Backend = backend(Config),
@@ -488,7 +612,10 @@ b_incarnations_keep_their_archives(Config) ->
     Past = lists:sublist(First, 5),
     ?assertMatch({ok, Past, _}, ?FILE_BACKEND:read(State, K1)),
     {ok, Keys, _} = ?FILE_BACKEND:list(State, store(Config), ?S),
-    ?assertEqual(lists:sort([K1, K2]), lists:sort(Keys)).
+    ?assertEqual(lists:sort([K1, K2]), lists:sort(Keys)),
+    %% A stream that is gone leaves nothing but its archives.
+    ok = erl_esdb_streams:delete(store(Config), ?S),
+    ?assertEqual({ok, []}, erl_esdb_store:list_documents(store(Config), {}, {z, z, z, z, z})).
 
 %% Archived and not removed (as after a failure), and later archived with more: no event twice.
 b_archives_that_overlap(Config) ->
@@ -507,12 +634,28 @@ b_archives_that_overlap(Config) ->
         erl_esdb_archive:read_through(store(Config), ?S, 0, infinity, forward, Backend)
     ).
 
-b_who_archives_at_once_finds_one_incarnation(Config) ->
-    recorded(Config, ?S, events(10)),
+%% Each of them may make a name; all of them are the stream's.
+b_who_archives_at_once_is_found(Config) ->
+    Backend = backend(Config),
+    All = recorded(Config, ?S, events(40)),
     {ok, #{no := No}} = erl_esdb_store:info(store(Config), ?S),
-    Ask = fun() -> erl_esdb_archive:incarnation(store(Config), ?S, No) end,
-    Names = erl_esdb_test:concurrently(lists:duplicate(10, Ask)),
-    ?assertMatch([{ok, _}], lists:usort(Names)).
+    Options = #{archive_events => 100, verify => true},
+    Archive = fun(From) ->
+        fun() ->
+            Span = {From, From + 10},
+            erl_esdb_archive:archive(store(Config), ?S, No, Span, Backend, Options)
+        end
+    end,
+    Archived = erl_esdb_test:concurrently([Archive(From) || From <- [0, 10, 20]]),
+    ?assertMatch([{ok, [_]}, {ok, [_]}, {ok, [_]}], Archived),
+    {ok, _} = erl_esdb_store:truncate(store(Config), ?S, 30),
+    ?assertEqual(
+        {ok, All},
+        erl_esdb_archive:read_through(store(Config), ?S, 0, infinity, forward, Backend)
+    ),
+    {ok, [Name | _] = Names} = erl_esdb_archive:incarnations(store(Config), ?S, No, #{}),
+    ?assertEqual({ok, Name}, erl_esdb_archive:incarnation(store(Config), ?S, No)),
+    ?assertEqual(lists:usort(Names), Names).
 
 %% Readers see every event while it goes from the store to the archive.
 b_reads_while_events_are_archived(Config) ->

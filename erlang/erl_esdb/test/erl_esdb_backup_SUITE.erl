@@ -7,16 +7,25 @@
 -include_lib("proper/include/proper.hrl").
 -include("../include/erl_esdb.hrl").
 
--import(erl_esdb_backup, [backup/2, verify/1, restore/2, compare/2]).
+-import(erl_esdb_backup, [backup/2, backup/3, verify/1, restore/2, restore/3]).
+-import(erl_esdb_backup, [compare/2, compare/3]).
 -import(erl_esdb_test, [versions/1, events/1]).
 
 -define(S, <<"orders-1">>).
 
 suite() -> [{timetrap, {minutes, 3}}].
 
-all() ->
+all() -> erl_esdb_test:all().
+
+groups() -> erl_esdb_test:groups(cases()).
+
+cases() ->
     Functions = [atom_to_list(F) || {F, 1} <- ?MODULE:module_info(exports)],
     [list_to_atom(F) || "b_" ++ _ = F <- Functions].
+
+init_per_group(Engine, Config) -> erl_esdb_test:init_per_group(Engine, Config).
+
+end_per_group(Engine, Config) -> erl_esdb_test:end_per_group(Engine, Config).
 
 init_per_testcase(Case, Config) ->
     Dir = filename:join(proplists:get_value(priv_dir, Config), atom_to_list(Case)),
@@ -26,7 +35,7 @@ end_per_testcase(_Case, Config) ->
     _ = erl_esdb:stop_store(store(Config)),
     ok.
 
-start() -> erl_esdb_test:start_store(#{engine => memory}).
+start() -> erl_esdb_test:start_store(#{}).
 
 store(Config) -> proplists:get_value(store, Config).
 
@@ -53,13 +62,27 @@ everything(Store) ->
         begin
             {ok, Info} = erl_esdb_store:info(Store, Name),
             {ok, Events} = erl_esdb_streams:read(Store, Name, 0, infinity, forward),
-            {Name, maps:with([first, next, epoch_us], Info), Events}
+            {Name, maps:remove(no, Info), Events}
         end
      || Name <- Names
     ],
     {ok, Keys} = erl_esdb_store:list_documents(Store, {}, erlang:make_tuple(100, [])),
-    Documents = [{Key, erl_esdb_store:get_document(Store, Key)} || {Key, _} <- Keys],
-    #{log => Log, next => Next, streams => Infos, documents => Documents}.
+    Documents = [{numberless(Key), erl_esdb_store:get_document(Store, Key)} || {Key, _} <- Keys],
+    {ok, Buried} = erl_esdb_store:tombs(Store, first, #{}),
+    Tips = [{Name, erl_esdb_store:tip(Store, Name)} || {Name, _} <- Buried],
+    {ok, Checkpoints} = erl_esdb_store:checkpoints(Store, #{}),
+    #{
+        log => Log,
+        next => Next,
+        streams => Infos,
+        documents => lists:sort(Documents),
+        buried => [{Name, maps:remove(no, Tip)} || {Name, {ok, Tip}} <- Tips],
+        checkpoints => Checkpoints
+    }.
+
+%% Streams have other numbers in a copy.
+numberless({Kind, Stream, _No, Rest}) -> {Kind, Stream, Rest};
+numberless(Key) -> Key.
 
 b_a_copy_is_the_same(Config) ->
     Store = store(Config),
@@ -186,31 +209,40 @@ b_archives_are_found_again(Config) ->
     {ok, _} = backup(Store, filename:join(dir(Config), "backup")),
     Name = atom_to_binary(Store),
     ok = erl_esdb:stop_store(Store),
-    {ok, _} = erl_esdb:start_store(Store, #{engine => memory}),
+    {ok, _} = erl_esdb:start_store(Store, erl_esdb_test:options()),
     ok = erl_esdb_test:told(),
     ?assertEqual(Name, atom_to_binary(Store)),
     {ok, _} = restore(Store, filename:join(dir(Config), "backup")),
     Read = erl_esdb_archive:read_through(Store, ?S, 0, infinity, forward, Backend),
     ?assertEqual({ok, All}, Read).
 
-%% Signed events are verified in the copy, also behind what was removed.
+%% Signed events are verified in the copy, also behind what was removed, and where streams have
+%% other numbers than they had.
 b_a_signed_store(Config) ->
-    Options = #{engine => memory, integrity => #{enabled => true, key => <<7:256>>}},
-    Store = erl_esdb_test:start_store(Options),
-    append(Store, ?S, events(10)),
+    Store = signing(),
+    append(Store, <<"earlier">>, events(1)),
+    append(Store, ?S, events(3)),
     append(Store, <<"orders-2">>, events(4)),
-    append(Store, ?S, events(5)),
-    {ok, _} = erl_esdb_scavenge:scavenge(
-        Store, ?S, #{before_version => 4, require_snapshot => false}
-    ),
-    {ok, _} = erl_esdb_scavenge:scavenge(
-        Store, <<"orders-2">>, #{before_version => 9, require_snapshot => false}
-    ),
+    ok = erl_esdb_streams:delete(Store, <<"earlier">>),
+    ok = erl_esdb_streams:delete(Store, ?S),
+    append(Store, ?S, events(15)),
+    append(Store, <<"orders-3">>, events(6)),
+    ok = erl_esdb_snapshots:save(Store, ?S, 1, one),
+    ok = erl_esdb_snapshots:save(Store, ?S, 9, nine),
+    Scavenge = fun(Stream, Before) ->
+        Options = #{before_version => Before, require_snapshot => false},
+        {ok, _} = erl_esdb_scavenge:scavenge(Store, Stream, Options)
+    end,
+    Scavenge(?S, 4),
+    Scavenge(<<"orders-2">>, 9),
+    ok = erl_esdb_streams:delete(Store, <<"orders-3">>, #{mode => tombstone}),
+    append(Store, <<"orders-3">>, events(3)),
     ok = erl_esdb_streams:set_metadata(Store, ?S, #{max_count => 8}, #{}),
     {ok, _} = backup(Store, dir(Config)),
-    Copy = erl_esdb_test:start_store(Options),
+    Copy = signing(),
     {ok, _} = restore(Copy, dir(Config)),
     ?assertEqual(everything(Store), everything(Copy)),
+    [?assertMatch({ok, _}, erl_esdb_snapshots:load_at(Copy, ?S, V)) || V <- [1, 9]],
     [
         begin
             Verified = erl_esdb_integrity:verify_stream(Store, Stream),
@@ -219,9 +251,191 @@ b_a_signed_store(Config) ->
             append(Copy, Stream, events(2)),
             ?assertMatch({ok, _}, erl_esdb_integrity:verify_stream(Copy, Stream))
         end
-     || Stream <- [?S, <<"orders-2">>]
+     || Stream <- [?S, <<"orders-2">>, <<"orders-3">>]
     ],
     [ok = erl_esdb:stop_store(S) || S <- [Store, Copy]].
+
+signing() ->
+    erl_esdb_test:start_store(#{integrity => #{enabled => true, key => <<7:256>>}}).
+
+%% A store with another key finds that the events are not signed with its own.
+b_a_signed_store_and_another_key(Config) ->
+    Store = signing(),
+    append(Store, ?S, events(3)),
+    {ok, _} = backup(Store, dir(Config)),
+    Copy = erl_esdb_test:start_store(#{integrity => #{enabled => true, key => <<8:256>>}}),
+    ?assertMatch(
+        {error, {integrity_violation, #{kind := mac_mismatch}}}, restore(Copy, dir(Config))
+    ),
+    [ok = erl_esdb:stop_store(S) || S <- [Store, Copy]].
+
+%% Any history of a store that signs is verified in its copy, and goes on there.
+b_any_signed_store_is_copied(Config) ->
+    Event = erl_esdb_data_gen:new_event(),
+    Property = ?FORALL(Log, erl_esdb_data_gen:signed_log(Event), begin
+        Dir = filename:join(dir(Config), integer_to_list(erlang:unique_integer([positive]))),
+        {Store, Copy} = {signing(), signing()},
+        try
+            erl_esdb_data_gen:write(Store, Log),
+            {ok, _} = backup(Store, Dir),
+            {ok, _} = restore(Copy, Dir),
+            Same = everything(Store) =:= everything(Copy),
+            [append(Copy, Stream, events(2)) || {append, Stream, _} <- Log],
+            {ok, _} = erl_esdb_integrity:verify_store(Copy),
+            Same
+        after
+            [ok = erl_esdb:stop_store(S) || S <- [Store, Copy]]
+        end
+    end),
+    erl_esdb_test:property(40, Property).
+
+%% What signs, while events come and go: each copy is verified, and goes on.
+b_a_copy_of_a_signed_store_while_it_is_cut(Config) ->
+    Store = signing(),
+    Streams = [<<"s-", (integer_to_binary(N))/binary>> || N <- lists:seq(1, 6)],
+    [append(Store, Stream, events(20)) || Stream <- Streams],
+    Stop = atomics:new(1, []),
+    Until = fun Loop(Step) ->
+        case atomics:get(Stop, 1) of
+            0 ->
+                Step(),
+                Loop(Step);
+            1 ->
+                done
+        end
+    end,
+    Cut = fun() ->
+        [
+            begin
+                append(Store, S, events(3)),
+                {ok, #{next := Next}} = erl_esdb_store:info(Store, S),
+                {ok, _} = erl_esdb_store:truncate(Store, S, max(0, Next - Left))
+            end
+         || {S, Left} <- lists:zip(Streams, [0, 1, 5, 10, 30, 100])
+        ]
+    end,
+    Again = fun() ->
+        append(Store, <<"again">>, events(5)),
+        {ok, _} = erl_esdb_store:truncate(Store, <<"again">>, 2),
+        ok = erl_esdb_streams:delete(Store, <<"again">>),
+        append(Store, <<"buried">>, events(2)),
+        ok = erl_esdb_streams:delete(Store, <<"buried">>, #{mode => tombstone})
+    end,
+    Dirs = [filename:join(dir(Config), integer_to_list(N)) || N <- lists:seq(1, 10)],
+    Backup = fun() ->
+        try
+            [{backup(Store, Dir), Dir} || Dir <- Dirs]
+        after
+            atomics:put(Stop, 1, 1)
+        end
+    end,
+    Works = [fun() -> Until(Cut) end, fun() -> Until(Again) end, Backup],
+    [done, done, Made] = erl_esdb_test:concurrently(Works),
+    [
+        begin
+            {{ok, _}, Dir} = One,
+            Copy = signing(),
+            {ok, _} = restore(Copy, Dir),
+            [append(Copy, S, events(2)) || S <- [<<"again">>, <<"buried">> | Streams]],
+            ?assertMatch({ok, _}, erl_esdb_integrity:verify_store(Copy)),
+            erl_esdb:stop_store(Copy)
+        end
+     || One <- Made
+    ],
+    erl_esdb:stop_store(Store).
+
+%% Versions that were given once are not given again in the copy.
+b_tombstones_are_kept(Config) ->
+    Store = store(Config),
+    append(Store, ?S, events(4)),
+    ok = erl_esdb_streams:delete(Store, ?S, #{mode => tombstone}),
+    append(Store, <<"orders-2">>, events(3)),
+    ok = erl_esdb_streams:delete(Store, <<"orders-2">>, #{mode => tombstone}),
+    append(Store, <<"orders-2">>, events(5)),
+    {ok, _} = erl_esdb_store:truncate(Store, <<"orders-2">>, 5),
+    {ok, #{streams := 1, events := 3}} = backup(Store, dir(Config)),
+    with_store(fun(Copy) ->
+        {ok, _} = restore(Copy, dir(Config)),
+        ?assertEqual(everything(Store), everything(Copy)),
+        ?assertEqual({ok, 4}, erl_esdb_streams:append(Copy, ?S, -1, events(1))),
+        ?assertEqual({ok, 8}, erl_esdb_streams:append(Copy, <<"orders-2">>, 7, events(1))),
+        ?assertEqual(ok, erl_esdb_streams:delete(Copy, ?S)),
+        ?assertMatch({error, {differs, _}}, compare(Copy, dir(Config)))
+    end).
+
+%% Who was told, and what was linked, goes on behind what was told and linked before.
+b_subscriptions_links_and_projections_go_on(Config) ->
+    Store = store(Config),
+    append(Store, ?S, events(5)),
+    Source = #{type => stream, stream_id => ?S},
+    ok = erl_esdb_links:create(Store, #{name => <<"all">>, source => Source, backfill => true}),
+    ok = erl_esdb_links:start(Store, <<"all">>),
+    erl_esdb_test:await(fun() -> is_linked(Store, 5) end),
+    Subscribe = #{ack => manual, subscriber => self()},
+    {ok, Key} = erl_esdb_subscriptions:subscribe(Store, stream, ?S, <<"name">>, Subscribe),
+    ?assertEqual([0, 1, 2, 3, 4], received(5)),
+    ok = erl_esdb_subscriptions:ack(Store, <<"name">>, ?S, 2),
+    {ok, #{floor := 3}} = erl_esdb_subscriptions:info(Store, Key),
+    ?assertEqual(#{?S => 5}, projected(Store, 5)),
+    {ok, _} = backup(Store, dir(Config)),
+    ?assertEqual(ok, compare(Store, dir(Config))),
+    with_store(fun(Copy) ->
+        {ok, _} = restore(Copy, dir(Config)),
+        append(Copy, ?S, events(2)),
+        %% Behind what was acknowledged, to who asks for them.
+        Attached = self(),
+        Other = spawn_link(fun() -> Attached ! {attached, received(4)} end),
+        ok = erl_esdb_subscriptions:attach(Copy, Key, Other),
+        receive
+            {attached, Versions} -> ?assertEqual([3, 4, 5, 6], Versions)
+        end,
+        ?assertEqual(#{?S => 7}, projected(Copy, 7)),
+        erl_esdb_test:await(fun() -> is_linked(Copy, 7) end),
+        {ok, Linked} = erl_esdb_streams:read(Copy, <<"$link:all">>, 0, 99, forward),
+        ?assertEqual(7, length(Linked))
+    end).
+
+received(0) ->
+    [];
+received(Left) ->
+    receive
+        {events, Events} -> versions(Events) ++ received(Left - length(Events))
+    end.
+
+%% How many events of the stream a projection has counted, in all its lives.
+projected(Store, Count) ->
+    Options = #{type => stream, selector => ?S},
+    Name = <<"counts">>,
+    {ok, Pid} = erl_esdb_projection:start_link(Store, Name, erl_esdb_projection_SUITE, Options),
+    {ok, Events} = erl_esdb_streams:read(Store, ?S, Count - 1, 1, forward),
+    [#event{position = Position}] = Events,
+    ok = erl_esdb_projection:await(Store, Name, Position, 10_000),
+    {ok, State} = erl_esdb_projection:state(Store, Name),
+    ok = erl_esdb_projection:stop(Store, Name),
+    ?assertNot(is_process_alive(Pid)),
+    State.
+
+is_linked(Store, Count) ->
+    case erl_esdb_streams:read(Store, <<"$link:all">>, 0, 99, forward) of
+        {ok, Events} -> length(Events) >= Count;
+        {error, _} -> false
+    end.
+
+b_times_are_those_of_a_call(Config) ->
+    Store = store(Config),
+    append(Store, ?S, events(3)),
+    {ok, _} = backup(Store, dir(Config), #{timeout => 1_000}),
+    ?assertEqual(ok, compare(Store, dir(Config), #{timeout => 1_000})),
+    with_store(fun(Copy) ->
+        ok = sys:suspend(erl_esdb_test:engine(Copy)),
+        ?assertEqual(
+            {error, {timeout, Copy}}, restore(Copy, dir(Config), #{timeout => 20})
+        ),
+        ok = sys:resume(erl_esdb_test:engine(Copy))
+    end),
+    ?assertError(badarg, restore(Store, dir(Config), #{timeout => soon})),
+    ?assertError(badarg, compare(Store, dir(Config), #{timeout => soon})),
+    ?assertError(badarg, backup(Store, filename:join(dir(Config), "x"), #{timeout => soon})).
 
 b_only_into_an_empty_store(Config) ->
     append(store(Config), ?S, events(3)),

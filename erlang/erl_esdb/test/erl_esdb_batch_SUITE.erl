@@ -11,6 +11,7 @@ all() ->
         what_is_packed_is_unpacked,
         a_fold_decodes_until_it_is_stopped,
         every_flipped_bit_is_found,
+        only_the_wanted_body_is_looked_at,
         every_cut_is_found,
         garbage,
         forged_ends_and_bodies,
@@ -52,8 +53,18 @@ a_fold_decodes_until_it_is_stopped(_Config) ->
 every_flipped_bit_is_found(_Config) ->
     Packed = erl_esdb_batch:pack([{<<"id">>, #{a => 1.5}}, [b], <<"three">>]),
     Flipped = [flip(Packed, Bit) || Bit <- lists:seq(0, bit_size(Packed) - 1)],
-    Results = [erl_esdb_batch:unpack(Bin, 0, 2) || Bin <- Flipped],
-    ?assertEqual([{error, corrupt}], lists:usort(Results)).
+    ?assertEqual(Packed, erl_esdb_batch:verified(Packed)),
+    ?assertEqual([damaged], lists:usort([erl_esdb_batch:verified(Bin) || Bin <- Flipped])),
+    ?assertEqual({error, corrupt}, erl_esdb_batch:unpack(damaged, 0, 0)).
+
+%% Somebody who wants one event of many does not pay for all of them.
+only_the_wanted_body_is_looked_at(_Config) ->
+    Packed = erl_esdb_batch:pack([binary:copy(<<"first">>, 100), second]),
+    %% in the middle of the first body
+    Damaged = flip(Packed, 8 * 100),
+    ?assertEqual({ok, [second]}, erl_esdb_batch:unpack(Damaged, 1, 1)),
+    Keep = fun(_Nth, Body, Acc) -> {next, [Body | Acc]} end,
+    ?assertEqual({ok, [second]}, erl_esdb_batch:fold(Damaged, 1, 1, Keep, [])).
 
 flip(Bin, Bit) ->
     <<Before:Bit, Value:1, After/bitstring>> = Bin,
@@ -63,8 +74,9 @@ every_cut_is_found(_Config) ->
     Packed = erl_esdb_batch:pack([one, two]),
     Cut = [binary_part(Packed, 0, Size) || Size <- lists:seq(0, byte_size(Packed) - 1)],
     Longer = [<<Packed/binary, 0>>, <<0, Packed/binary>>, <<Packed/binary, Packed/binary>>],
-    Results = [erl_esdb_batch:unpack(Bin, 0, 1) || Bin <- Cut ++ Longer],
-    ?assertEqual([{error, corrupt}], lists:usort(Results)).
+    Bad = Cut ++ Longer,
+    ?assertEqual([damaged], lists:usort([erl_esdb_batch:verified(Bin) || Bin <- Bad])),
+    ?assertEqual([{error, corrupt}], lists:usort([erl_esdb_batch:unpack(B, 0, 1) || B <- Bad])).
 
 %% Also with a checksum that somebody computed.
 garbage(_Config) ->

@@ -17,25 +17,18 @@ list of all events, and on commits, each caused by its first parent.
 
 suite() -> [{timetrap, {minutes, 5}}].
 
-%% One line an engine, with the options of its stores.
-engines() -> [{memory, #{engine => memory}}].
-
-all() -> [{group, Engine} || {Engine, _} <- engines()] ++ [{group, drawing}].
+all() -> erl_esdb_test:all() ++ [{group, drawing}].
 
 groups() ->
-    [{Engine, [], cases("a_cau_") ++ cases("b_")} || {Engine, _} <- engines()] ++
+    erl_esdb_test:groups(cases("a_cau_") ++ cases("b_")) ++
         [{drawing, [], cases("d_") ++ cases("t_")}].
 
 cases(Prefix) ->
     [F || {F, 1} <- ?MODULE:module_info(exports), lists:prefix(Prefix, atom_to_list(F))].
 
-init_per_group(Group, Config) ->
-    case lists:keyfind(Group, 1, engines()) of
-        {_, Options} -> [{options, Options} | Config];
-        false -> Config
-    end.
+init_per_group(Group, Config) -> erl_esdb_test:init_per_group(Group, Config).
 
-end_per_group(_Group, _Config) -> ok.
+end_per_group(Group, Config) -> erl_esdb_test:end_per_group(Group, Config).
 
 init_per_testcase(_Case, Config) ->
     case proplists:get_value(options, Config) of

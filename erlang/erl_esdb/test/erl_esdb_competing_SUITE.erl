@@ -7,11 +7,15 @@
 -include_lib("proper/include/proper.hrl").
 -include("../include/erl_esdb.hrl").
 
--import(erl_esdb_subscriptions, [connect/4, ack/4, nack/5, parked/2, replay_parked/2]).
+-import(erl_esdb_subscriptions, [connect/4, ack_events/4, nack/5, parked/2, replay_parked/2]).
 
 suite() -> [{timetrap, {minutes, 2}}].
 
-all() ->
+all() -> erl_esdb_test:all().
+
+groups() -> erl_esdb_test:groups(cases()).
+
+cases() ->
     [
         any_schedule_keeps_the_order,
         a_consumer_gets_what_it_has_room_for,
@@ -27,6 +31,10 @@ all() ->
         parked_events_survive_and_go_with_the_subscription,
         mistakes
     ].
+
+init_per_group(Engine, Config) -> erl_esdb_test:init_per_group(Engine, Config).
+
+end_per_group(Engine, Config) -> erl_esdb_test:end_per_group(Engine, Config).
 
 init_per_testcase(_Case, Config) ->
     [{store, erl_esdb_test:start_store(#{})} | Config].
@@ -121,7 +129,7 @@ choose(die, Max, Pid, _, Out, Done, State) ->
 choose(retry, _Max, Pid, {_, Event} = Chosen, Out, Done, State) ->
     {ok, Position} = erl_esdb_competing:find(Pid, Event, State),
     case erl_esdb_competing:retry(Pid, Position, State) of
-        {retry, 1, State1} -> {Out -- [Chosen], Done, erl_esdb_competing:due(Position, State1)};
+        {retry, Due, 1, State1} -> {Out -- [Chosen], Done, erl_esdb_competing:due(Due, State1)};
         {park, Event, State1} -> {Out -- [Chosen], finished([Event], Done), State1}
     end;
 choose(_, _Max, Pid, {_, Event} = Chosen, Out, Done, State) ->
@@ -140,7 +148,7 @@ a_consumer_gets_what_it_has_room_for(Config) ->
     ok = connect(store(Config), Key, self(), #{max_in_flight => 2}),
     [E1, E2] = [one(), one()],
     nothing_more(Config, Key),
-    ok = ack(store(Config), Key, self(), [E1, E2]),
+    ok = ack_events(store(Config), Key, self(), [E1, E2]),
     [_, _] = [one(), one()],
     nothing_more(Config, Key).
 
@@ -149,7 +157,7 @@ worker(Store, Key, Report) ->
         receive
             {events, [Event]} ->
                 Report ! {worked, self(), name(Event)},
-                ok = ack(Store, Key, self(), [Event#event.position]),
+                ok = ack_events(Store, Key, self(), [Event#event.position]),
                 Loop();
             stop ->
                 ok
@@ -185,13 +193,13 @@ the_order_of_a_stream_holds_through_retries(Config) ->
     ok = connect(store(Config), Key, self(), #{max_in_flight => 10}),
     [A0, B0] = lists:keysort(#event.stream_id, [one(), one()]),
     ok = nack(store(Config), Key, self(), [A0], retry),
-    ok = ack(store(Config), Key, self(), [B0]),
+    ok = ack_events(store(Config), Key, self(), [B0]),
     %% The other stream goes on; of this one nothing comes before its first event.
     B1 = one(),
     ?assertEqual({<<"b">>, 1}, name(B1)),
-    ok = ack(store(Config), Key, self(), [B1#event.event_id]),
+    ok = ack_events(store(Config), Key, self(), [B1#event.event_id]),
     ?assertEqual([{<<"a">>, 0}, {<<"b">>, 2}], lists:sort([name(one()), name(one())])),
-    ok = ack(store(Config), Key, self(), [A0]),
+    ok = ack_events(store(Config), Key, self(), [A0]),
     ?assertEqual({<<"a">>, 1}, name(one())).
 
 a_retry_comes_after_its_delay(Config) ->
@@ -237,11 +245,11 @@ parked_events_are_listed_and_replayed(Config) ->
     ?assertEqual({ok, 2}, replay_parked(Store, Key)),
     ?assertEqual({ok, 2}, replay_parked(Store, Key)),
     nothing_more(Config, Key),
-    ok = ack(Store, Key, self(), [E2]),
+    ok = ack_events(Store, Key, self(), [E2]),
     E0 = one(),
     ?assertEqual({<<"a">>, 0}, name(E0)),
     {ok, [_, _]} = parked(Store, Key),
-    ok = ack(Store, Key, self(), [E0]),
+    ok = ack_events(Store, Key, self(), [E0]),
     E1 = one(),
     {ok, [#{version := 1}]} = parked(Store, Key),
     ok = nack(Store, Key, self(), [E1], skip),
@@ -274,7 +282,7 @@ a_dead_consumer_gives_back(Config) ->
     Dying ! die,
     Back = [one(), one()],
     ?assertEqual([{<<"a">>, 0}, {<<"b">>, 0}], lists:sort([name(E) || E <- Back])),
-    ok = ack(Store, Key, self(), Back),
+    ok = ack_events(Store, Key, self(), Back),
     ?assertEqual({<<"b">>, 1}, name(one())),
     ok = erl_esdb_subscriptions:disconnect(Store, Key, self()).
 
@@ -283,7 +291,7 @@ consumers_stay_when_the_process_crashes(Config) ->
     Key = subscribed(Config, #{}),
     ok = connect(Store, Key, self(), #{max_in_flight => 1}),
     append(Config, <<"a">>, 2),
-    ok = ack(Store, Key, self(), [one()]),
+    ok = ack_events(Store, Key, self(), [one()]),
     ?assertEqual({<<"a">>, 1}, name(one())),
     {ok, Pid} = erl_esdb_delivery:pid(Store, subscription, Key),
     exit(Pid, kill),
@@ -304,7 +312,7 @@ a_stream_that_waits_does_not_fill_the_queue(Config) ->
     Good = [
         begin
             Event = one(),
-            ok = ack(Store, Key, self(), [Event]),
+            ok = ack_events(Store, Key, self(), [Event]),
             name(Event)
         end
      || _ <- lists:seq(1, 10)
@@ -313,11 +321,11 @@ a_stream_that_waits_does_not_fill_the_queue(Config) ->
     {ok, #{held := Held, floor := 0}} = erl_esdb_subscriptions:info(Store, Key),
     ?assert(Held =< 100),
     append(Config, <<"bad">>, 5),
-    ok = ack(Store, Key, self(), [Bad]),
+    ok = ack_events(Store, Key, self(), [Bad]),
     Rest = [
         begin
             Event = one(),
-            ok = ack(Store, Key, self(), [Event]),
+            ok = ack_events(Store, Key, self(), [Event]),
             name(Event)
         end
      || _ <- lists:seq(1, 1004)
@@ -348,7 +356,7 @@ mistakes(Config) ->
         connect(Store, Key, self(), #{max_in_flight => 0})
     ),
     ?assertEqual(
-        {error, {not_in_flight, [7, <<"id">>]}}, ack(Store, Key, self(), [7, <<"id">>])
+        {error, {not_in_flight, [7, <<"id">>]}}, ack_events(Store, Key, self(), [7, <<"id">>])
     ),
     ?assertEqual({error, competing}, erl_esdb_subscriptions:demand(Store, Key, 1)),
     {ok, Other} = erl_esdb_subscriptions:subscribe(Store, stream, <<"s">>, <<"n">>),

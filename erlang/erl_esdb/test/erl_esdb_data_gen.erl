@@ -1,7 +1,8 @@
 -module(erl_esdb_data_gen).
 -moduledoc "Generators of events, for the suites of archives, exports and backups.".
 
--export([new_event/0, new_events/0, json_event/0, value/0, json/0, stream/0, log/1, write/2]).
+-export([new_event/0, new_events/0, json_event/0, value/0, json/0, stream/0]).
+-export([log/1, signed_log/1, write/2]).
 
 -include_lib("proper/include/proper.hrl").
 -include("../include/erl_esdb.hrl").
@@ -79,11 +80,20 @@ content_type() ->
 
 %% What is done to a store: appends, removals, documents.
 log(Event) ->
+    log(Event, [{1, {snapshot, stream(), range(0, 5), few(value())}}]).
+
+%% The same for one that signs: snapshots are of events that are there.
+signed_log(Event) ->
+    log(Event, [{1, {snapshot_of_last, stream()}}]).
+
+log(Event, Documents) ->
     Step = frequency([
         {8, {append, stream(), few(non_empty(list(Event)))}},
         {2, {truncate, stream(), range(0, 12)}},
         {1, {delete, stream()}},
-        {1, {snapshot, stream(), range(0, 5), few(value())}}
+        {1, {bury, stream()}},
+        {1, {checkpoint, range(0, 3), few(value())}}
+        | Documents
     ]),
     ?SIZED(Size, resize(min(Size, 20), list(Step))).
 
@@ -95,5 +105,21 @@ step(Store, {truncate, Stream, Before}) ->
     erl_esdb_store:truncate(Store, Stream, Before);
 step(Store, {delete, Stream}) ->
     ok = erl_esdb_streams:delete(Store, Stream);
+step(Store, {bury, Stream}) ->
+    ok = erl_esdb_streams:delete(Store, Stream, #{mode => tombstone});
+step(Store, {checkpoint, Key, Value}) ->
+    ok = erl_esdb_store:save_checkpoints(Store, #{Key => Value});
+step(Store, {snapshot_of_last, Stream}) ->
+    case erl_esdb_streams:get_version(Store, Stream) of
+        -1 -> ok;
+        Version -> snapshot_of(Store, Stream, Version)
+    end;
 step(Store, {snapshot, Stream, Version, Data}) ->
     ok = erl_esdb_snapshots:save(Store, Stream, Version, Data).
+
+%% The event may be gone, and what was kept of it.
+snapshot_of(Store, Stream, Version) ->
+    case erl_esdb_snapshots:save(Store, Stream, Version, Version) of
+        ok -> ok;
+        {error, {snapshot_anchor_unavailable, _}} -> ok
+    end.

@@ -12,7 +12,11 @@ which is pure, against any sequence of calls.
 
 suite() -> [{timetrap, {minutes, 5}}].
 
-all() ->
+all() -> erl_esdb_test:all().
+
+groups() -> erl_esdb_test:groups(cases()).
+
+cases() ->
     [
         the_feed_wakes_who_waits,
         no_wake_is_lost,
@@ -22,9 +26,14 @@ all() ->
         a_thousand_subscribers,
         a_thousand_streams,
         a_selector_that_matches_little_is_not_read_again,
+        what_is_removed_unread_is_passed_over,
         a_subscription_that_cannot_start_harms_no_other,
         whatever_is_killed_delivery_goes_on
     ].
+
+init_per_group(Engine, Config) -> erl_esdb_test:init_per_group(Engine, Config).
+
+end_per_group(Engine, Config) -> erl_esdb_test:end_per_group(Engine, Config).
 
 options() -> #{}.
 
@@ -119,7 +128,8 @@ outbox_step({add, Count}, #{box := Box, read := Read} = Model) ->
     checked(Model#{box := Box1, read := Read + Count});
 outbox_step({take, Count}, #{box := Box, sent := Sent, out := Out, ack := Ack} = Model) ->
     Limit = erl_esdb_outbox:limit(Box),
-    {Events, Box1} = erl_esdb_outbox:take(Count, Box),
+    {Events, Box0} = erl_esdb_outbox:take(Count, Box),
+    Box1 = lists:foldl(fun(E, B) -> erl_esdb_outbox:sent(me, [E], B) end, Box0, Events),
     true = length(Events) =< min(Count, Limit),
     true = [E#event.position || E <- Events] =:= lists:seq(Sent, Sent + length(Events) - 1),
     Ack =:= auto orelse Limit =:= max(0, Limit) orelse error(limit),
@@ -130,7 +140,7 @@ outbox_step({ack, N}, #{box := Box, sent := Sent} = Model) ->
     Position = N rem Sent,
     checked(Model#{box := erl_esdb_outbox:acknowledged(Position, Box), acked := Position});
 outbox_step({settle, Backlog}, #{box := Box} = Model) ->
-    checked(Model#{box := erl_esdb_outbox:settle(Backlog, Box)});
+    checked(Model#{box := erl_esdb_outbox:settle(me, Backlog, Box)});
 outbox_step(rewind, #{box := Box} = Model) ->
     Floor = erl_esdb_outbox:floor(Box),
     Box1 = erl_esdb_outbox:rewind(Box),
@@ -318,6 +328,32 @@ a_selector_that_matches_little_is_not_read_again(_Config) ->
     erl_esdb_test:await(fun() -> {ok, 1000} =:= erl_esdb_store:checkpoint(Store, NextKey) end),
     ok = erl_esdb_subscriptions:unsubscribe(Store, Key),
     ?assertEqual({error, not_found}, erl_esdb_store:checkpoint(Store, NextKey)),
+    ok = erl_esdb:stop_store(Store).
+
+%% By more than a reader looks at in one go; and the same where it is only hidden.
+what_is_removed_unread_is_passed_over(_Config) ->
+    Remove = fun(Store) -> {ok, {0, 900}} = erl_esdb_store:truncate(Store, <<"s">>, 900) end,
+    Hide = fun(Store) ->
+        ok = erl_esdb_streams:set_metadata(Store, <<"s">>, #{truncate_before => 900}, #{})
+    end,
+    [passes_over(Gone) || Gone <- [Remove, Hide]].
+
+passes_over(Gone) ->
+    Store = erl_esdb_test:start_store(options()),
+    %% Ten events at most have gone out, or are about to: the rest is still to be read.
+    Options = #{window => 5, max_queue => 5},
+    {ok, Key} = erl_esdb_subscriptions:subscribe(Store, stream, <<"s">>, <<"n">>, Options),
+    999 = append(Store, <<"s">>, erl_esdb_test:events(1000)),
+    erl_esdb_test:await(fun() ->
+        {ok, #{position := At}} = erl_esdb_subscriptions:info(Store, Key),
+        At =:= 10
+    end),
+    _ = Gone(Store),
+    1009 = append(Store, <<"s">>, erl_esdb_test:events(10)),
+    Next = fun(_) -> receive {event, E} -> E#event.version after 5000 -> none end end,
+    ?assertEqual(
+        lists:seq(0, 9) ++ lists:seq(900, 1009), [Next(N) || N <- lists:seq(1, 120)]
+    ),
     ok = erl_esdb:stop_store(Store).
 
 a_subscription_that_cannot_start_harms_no_other(_Config) ->

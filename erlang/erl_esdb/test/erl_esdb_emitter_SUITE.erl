@@ -11,10 +11,18 @@
 
 suite() -> [{timetrap, {minutes, 2}}].
 
-all() ->
+all() -> erl_esdb_test:all().
+
+groups() -> erl_esdb_test:groups(cases()).
+
+cases() ->
     [F || {F, 1} <- ?MODULE:module_info(exports), is_case(atom_to_list(F))].
 
 is_case(Name) -> lists:prefix("a_", Name) orelse lists:prefix("t_", Name).
+
+init_per_group(Engine, Config) -> erl_esdb_test:init_per_group(Engine, Config).
+
+end_per_group(Engine, Config) -> erl_esdb_test:end_per_group(Engine, Config).
 
 init_per_testcase(_Case, Config) ->
     [{store, erl_esdb_test:start_store(#{})} | Config].

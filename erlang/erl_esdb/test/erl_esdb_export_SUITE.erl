@@ -15,9 +15,17 @@
 
 suite() -> [{timetrap, {minutes, 3}}].
 
-all() ->
+all() -> erl_esdb_test:all().
+
+groups() -> erl_esdb_test:groups(cases()).
+
+cases() ->
     Functions = [atom_to_list(F) || {F, 1} <- ?MODULE:module_info(exports)],
     [list_to_atom(F) || "b_" ++ _ = F <- Functions].
+
+init_per_group(Engine, Config) -> erl_esdb_test:init_per_group(Engine, Config).
+
+end_per_group(Engine, Config) -> erl_esdb_test:end_per_group(Engine, Config).
 
 init_per_testcase(Case, Config) ->
     Dir = filename:join(proplists:get_value(priv_dir, Config), atom_to_list(Case)),
@@ -28,7 +36,7 @@ end_per_testcase(_Case, Config) ->
     _ = erl_esdb:stop_store(store(Config)),
     ok.
 
-start() -> erl_esdb_test:start_store(#{engine => memory}).
+start() -> erl_esdb_test:start_store(#{}).
 
 store(Config) -> proplists:get_value(store, Config).
 
@@ -433,7 +441,7 @@ b_into_a_store_that_signs(Config) ->
     Path = path(Config, "signed"),
     {ok, _} = to_file(store(Config), Path, #{}),
     Key = #{enabled => true, key => <<7:256>>},
-    Signing = erl_esdb_test:start_store(#{engine => memory, integrity => Key}),
+    Signing = erl_esdb_test:start_store(#{integrity => Key}),
     append(Signing, ?S, events(2)),
     {ok, #{events := 30}} = from_file(Signing, Path, #{}),
     ?assertMatch({ok, #{signed := 32}}, erl_esdb_integrity:verify_stream(Signing, ?S)),
@@ -545,5 +553,5 @@ b_pages(Config) ->
         erl_esdb_pages:log(Store, 0, 5070, #{}, fun(E, _, A) -> {stop, [length(E) | A]} end, []),
     ?assertEqual(
         {error, enough},
-        erl_esdb_pages:stream(Store, ?S, 0, 9, fun(_, _, _) -> {error, enough} end, [])
+        erl_esdb_pages:stream(Store, ?S, 0, 9, #{}, fun(_, _, _) -> {error, enough} end, [])
     ).

@@ -13,6 +13,7 @@ all() -> pages() ++ [events_of_telemetry] ++ [in_elixir || os:find_executable("e
 
 pages() ->
     [
+        readme,
         getting_started,
         event_sourcing,
         subscriptions,
@@ -39,6 +40,7 @@ end_per_suite(_) ->
 end_per_testcase(_, _) ->
     lists:foreach(fun erl_esdb:stop_store/1, erl_esdb:which_stores()).
 
+readme(Config) -> guide(Config, "../../README.md", 14).
 getting_started(Config) -> guide(Config, "getting_started.md", 10).
 event_sourcing(Config) -> guide(Config, "event_sourcing.md", 15).
 subscriptions(Config) -> guide(Config, "subscriptions.md", 45).
@@ -167,7 +169,8 @@ engines(Store) ->
     [Pid || {S, #{engine := Pid}} <- erl_esdb_engine:lives(), S =:= Store].
 
 in_elixir(Config) ->
-    Pages = filelib:wildcard(filename:join([root(), "doc", "guides", "*.md"])),
+    Guides = filelib:wildcard(filename:join([root(), "doc", "guides", "*.md"])),
+    Pages = [filename:join(root(), "README.md") | Guides],
     Script = filename:join(filename:dirname(source()), "erl_esdb_guide.exs"),
     Applications = [erl_esdb, erl_esdb_gater, erl_esdb_nifs],
     Paths = [["-pa", filename:join(code:lib_dir(App), "ebin")] || App <- Applications],
@@ -190,7 +193,7 @@ output(Port, Said) ->
 
 guide(Config, Name, Least) ->
     {ok, Page} = file:read_file(filename:join([root(), "doc", "guides", Name])),
-    Folder = filename:join(proplists:get_value(priv_dir, Config), Name),
+    Folder = filename:join(proplists:get_value(priv_dir, Config), filename:basename(Name)),
     ok = filelib:ensure_path(Folder),
     Run = erl_esdb_guide:session(Name, Page, Folder),
     ?assert(Run >= Least, Run).

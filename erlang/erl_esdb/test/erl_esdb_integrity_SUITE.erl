@@ -19,7 +19,11 @@ Events are changed in the tables of the memory engine, in its own process.
 
 suite() -> [{timetrap, {minutes, 2}}].
 
-all() ->
+all() -> erl_esdb_test:all().
+
+groups() -> erl_esdb_test:groups(cases()).
+
+cases() ->
     [
         appended_events_are_signed,
         a_store_that_does_not_sign_has_nothing_to_verify,
@@ -35,9 +39,19 @@ all() ->
         tombstones_keep_the_chain,
         deleted_streams_begin_anew,
         snapshots_are_anchored,
+        an_event_signed_again_below_a_snapshot,
         snapshots_of_removed_events,
+        readers_while_a_stream_is_cut,
+        a_cut_that_comes_too_late,
+        deletions_while_a_stream_is_cut,
+        a_stream_of_many_removed_versions,
+        times_are_those_of_a_call,
         the_whole_store
     ].
+
+init_per_group(Engine, Config) -> erl_esdb_test:init_per_group(Engine, Config).
+
+end_per_group(Engine, Config) -> erl_esdb_test:end_per_group(Engine, Config).
 
 init_per_suite(Config) ->
     {ok, _} = application:ensure_all_started(erl_esdb),
@@ -206,15 +220,14 @@ scavenged_streams_go_on(Config) ->
      || Before <- [3, 4, 9]
     ],
     %% Anchors that nobody needs do not stay.
-    Last = {integrity, ?S, last},
-    {ok, Anchors} = erl_esdb_store:list_documents(Store, {integrity, ?S, 0}, Last),
-    ?assertEqual([3, 8], [Version || {{_, _, Version}, _} <- Anchors]),
+    ?assertEqual([3, 8], anchors(Store)),
     {ok, _} = erl_esdb_store:truncate(Store, ?S, 1_000),
     ?assertMatch({ok, []}, read(Store, 0, 100)),
     {ok, 12} = append(Store, 11, [event(12)]),
     ?assertMatch({ok, [#event{version = 12}]}, read(Store, 0, 100)),
     %% Who takes the anchor away takes the proof.
-    ok = erl_esdb_store:delete_document(Store, {integrity, ?S, 11}),
+    {ok, #{no := No}} = erl_esdb_store:info(Store, ?S),
+    ok = erl_esdb_store:delete_document(Store, {integrity, ?S, No, 11}),
     ?assertEqual({error, violation(12, chain_mismatch)}, named(read(Store, 0, 100))).
 
 tombstones_keep_the_chain(Config) ->
@@ -232,41 +245,62 @@ deleted_streams_begin_anew(Config) ->
     {ok, 9} = append(Store, -1, events(10)),
     {ok, _} = erl_esdb_store:truncate(Store, ?S, 4),
     ok = erl_esdb_streams:delete(Store, ?S),
-    ?assertEqual(
-        {ok, []}, erl_esdb_store:list_documents(Store, {integrity, ?S, 0}, {integrity, ?S, last})
-    ),
+    ?assertEqual([], anchors(Store)),
     {ok, 1} = append(Store, -1, events(2)),
     ?assertMatch({ok, [#event{prev_event_hash = <<0:256>>}, _]}, read(Store, 0, 10)).
 
 snapshots_are_anchored(Config) ->
     Store = ?config(store, Config),
     {ok, 4} = append(Store, -1, events(5)),
-    Keys = keys(),
+    {ok, _, _, Settings} = erl_esdb_store:engine(Store),
     Snapshot = snapshot(3, #{total => 6}),
-    {ok, Seal} = erl_esdb_integrity:seal_snapshot(Store, Keys, Snapshot),
-    Check = fun(Given) -> named(erl_esdb_integrity:check_snapshot(Store, Keys, Given, Seal)) end,
+    {ok, Seal} = erl_esdb_integrity:seal_snapshot(Store, Settings, Snapshot, #{}),
+    Check = fun(Given) ->
+        named(erl_esdb_integrity:check_snapshot(Store, Settings, Given, Seal, #{}))
+    end,
     ?assertEqual(ok, Check(Snapshot)),
-    ?assertEqual(ok, erl_esdb_integrity:check_snapshot(Store, Keys, Snapshot, none)),
+    ?assertEqual(ok, erl_esdb_integrity:check_snapshot(Store, Settings, Snapshot, none, #{})),
     [
-        ?assertEqual({error, violation(snapshot, 3, snapshot_mac_mismatch)}, Check(Changed))
-     || Changed <- [
+        ?assertEqual(
+            {error, violation(snapshot, Version, snapshot_mac_mismatch)},
+            Check(Changed)
+        )
+     || #snapshot{version = Version} = Changed <- [
             Snapshot#snapshot{data = #{total => 7}},
             Snapshot#snapshot{metadata = #{a => 1}},
-            Snapshot#snapshot{timestamp = 8}
+            Snapshot#snapshot{timestamp = 8},
+            Snapshot#snapshot{version = 2}
         ]
     ],
-    ?assertEqual(
-        {error, violation(snapshot, 2, snapshot_anchor_mismatch)},
-        Check(Snapshot#snapshot{version = 2})
-    ),
     ?assertEqual(
         {error,
             {snapshot_anchor_unavailable, #{
                 stream_id => ?S, version => 5, reason => event_not_found
             }}},
-        erl_esdb_integrity:seal_snapshot(Store, Keys, snapshot(5, #{}))
+        erl_esdb_integrity:seal_snapshot(Store, Settings, snapshot(5, #{}), #{})
     ),
-    ?assertEqual({ok, none}, erl_esdb_integrity:seal_snapshot(Store, disabled, Snapshot)).
+    ?assertEqual(
+        {ok, none}, erl_esdb_integrity:seal_snapshot(Store, #{integrity => disabled}, Snapshot, #{})
+    ).
+
+%% Who has the key can sign another event in the place of one, but not below a snapshot of it.
+an_event_signed_again_below_a_snapshot(Config) ->
+    Store = ?config(store, Config),
+    {ok, 2} = append(Store, -1, events(3)),
+    ok = erl_esdb_snapshots:save(Store, ?S, 2, #{total => 3}),
+    {ok, [Before, Event]} = read(Store, 1, 2),
+    Tip = erl_esdb_chain:chain_hash(Before),
+    {[Other], _} = erl_esdb_chain:sign(keys(), Tip, [Event#event{event_type = ~"Other"}]),
+    Undo = change(Store, 2, fun({A, _, C, D, E}) ->
+        {A, ~"Other", C, D, E#{mac := Other#event.mac}}
+    end),
+    ?assertMatch({ok, [#event{event_type = ~"Other"}]}, read(Store, 2, 1)),
+    ?assertEqual(
+        {error, violation(snapshot, 2, snapshot_anchor_mismatch)},
+        named(erl_esdb_snapshots:load(Store, ?S))
+    ),
+    Undo(),
+    ?assertMatch({ok, #snapshot{version = 2}}, erl_esdb_snapshots:load(Store, ?S)).
 
 snapshots_of_removed_events(Config) ->
     Store = ?config(store, Config),
@@ -290,8 +324,151 @@ snapshots_of_removed_events(Config) ->
         {error, {snapshot_anchor_unavailable, #{reason := event_not_found}}},
         erl_esdb_snapshots:save(Store, ~"none", 0, #{})
     ),
+    [
+        begin
+            ok = erl_esdb_streams:delete(Store, ?S, #{mode => Mode}),
+            ?assertEqual({ok, Saved}, erl_esdb_snapshots:load_at(Store, ?S, 3)),
+            %% A namesake with other events of the same versions, kept and then removed.
+            {ok, _} = append(Store, -1, events(6)),
+            ?assertEqual({ok, Saved}, erl_esdb_snapshots:load_at(Store, ?S, 3)),
+            {ok, _} = erl_esdb_store:truncate(Store, ?S, 4),
+            ?assertEqual({ok, Saved}, erl_esdb_snapshots:load_at(Store, ?S, 3))
+        end
+     || Mode <- [tombstone, hard]
+    ],
+    %% Whoever puts it into its place, or changes it there, is found out.
+    {ok, {sealed, Old, OldSeal}} = erl_esdb_store:get_document(Store, {snapshot, ?S, 3}),
+    Forged = {sealed, Old#snapshot{data = #{total => 7}}, OldSeal},
+    {ok, _} = erl_esdb_store:put_document(Store, {snapshot, ?S, 3}, Forged),
+    ?assertEqual(
+        {error, violation(snapshot, 3, snapshot_mac_mismatch)},
+        named(erl_esdb_snapshots:load_at(Store, ?S, 3))
+    ).
+
+%% What is removed while it is read, or while it is verified, was not changed by anybody.
+readers_while_a_stream_is_cut(Config) ->
+    Store = ?config(store, Config),
+    Stop = atomics:new(1, []),
+    Until = fun Loop(Step) ->
+        case atomics:get(Stop, 1) of
+            0 ->
+                Step(),
+                Loop(Step);
+            1 ->
+                done
+        end
+    end,
+    {ok, _} = append(Store, -1, events(20)),
+    Cut = fun() ->
+        {ok, Last} = append(Store, any, events(7)),
+        {ok, _} = erl_esdb_store:truncate(Store, ?S, Last - 10)
+    end,
+    Replace = fun() ->
+        ok = erl_esdb_streams:delete(Store, ~"other"),
+        {ok, _} = erl_esdb_streams:append(Store, ~"other", any, events(7)),
+        {ok, _} = erl_esdb_store:truncate(Store, ~"other", 3)
+    end,
+    Checked = fun
+        ({ok, _}) -> ok;
+        ({error, {stream_not_found, _}}) -> ok
+    end,
+    Look = fun() ->
+        [
+            begin
+                First = first(Store, Stream),
+                ok = Checked(erl_esdb_streams:read(Store, Stream, First + 3, 5, forward)),
+                ok = Checked(erl_esdb_integrity:verify_stream(Store, Stream))
+            end
+         || _ <- lists:seq(1, 1_000), Stream <- [?S, ~"other"]
+        ],
+        done
+    end,
+    Looks = fun() ->
+        try
+            Look()
+        after
+            atomics:put(Stop, 1, 1)
+        end
+    end,
+    Work = [fun() -> Until(Cut) end, fun() -> Until(Replace) end, Looks, Look],
+    ?assertEqual([done, done, done, done], erl_esdb_test:concurrently(Work)),
+    ?assertMatch({ok, _}, erl_esdb_integrity:verify_store(Store)).
+
+first(Store, Stream) ->
+    case erl_esdb_store:info(Store, Stream) of
+        {ok, #{first := First}} -> First;
+        {error, {stream_not_found, _}} -> 0
+    end.
+
+%% A stream that is made again while it is about to be cut: what is kept of the first one is not
+%% what the second one needs.
+a_cut_that_comes_too_late(Config) ->
+    Store = ?config(store, Config),
+    {ok, 8} = append(Store, -1, events(9)),
+    {ok, #{no := No}} = erl_esdb_store:info(Store, ?S),
+    {ok, Engine, Handle, Settings} = erl_esdb_store:engine(Store),
+    {ok, Command} = erl_esdb_integrity:truncation(Store, Settings, ?S, any, 3, #{}),
     ok = erl_esdb_streams:delete(Store, ?S),
-    ?assertEqual({ok, Saved}, erl_esdb_snapshots:load_at(Store, ?S, 3)).
+    {ok, 8} = append(Store, -1, events(9)),
+    ?assertEqual(
+        {error, stream_replaced}, erl_esdb_store:command(Store, Engine, Handle, Command, 5_000)
+    ),
+    ?assertEqual(
+        {error, {stream_replaced, ?S}}, erl_esdb_store:truncate(Store, ?S, 3, #{no => No})
+    ),
+    ?assertMatch({ok, [_, _, _, _, _, _, _, _, _]}, read(Store, 0, 9)),
+    {ok, {0, 3}} = erl_esdb_store:truncate(Store, ?S, 3),
+    ?assertMatch({ok, #{first := 3}}, erl_esdb_integrity:verify_stream(Store, ?S)).
+
+%% Deleting one takes away only what was kept of it, whatever happens at the same time.
+deletions_while_a_stream_is_cut(Config) ->
+    Store = ?config(store, Config),
+    Replace = fun() ->
+        [
+            begin
+                ok = erl_esdb_streams:delete(Store, ?S),
+                {ok, _} = append(Store, any, events(9))
+            end
+         || _ <- lists:seq(1, 300)
+        ]
+    end,
+    Cut = fun() ->
+        [erl_esdb_store:truncate(Store, ?S, Before) || _ <- lists:seq(1, 300), Before <- [3, 6]]
+    end,
+    erl_esdb_test:concurrently([Replace, Cut, Cut]),
+    {ok, Events} = read(Store, 0, 9),
+    ?assertEqual(lists:seq(first(Store, ?S), 8), versions(Events)),
+    ?assertMatch({ok, _}, erl_esdb_integrity:verify_stream(Store, ?S)),
+    ok = erl_esdb_streams:delete(Store, ?S),
+    ?assertEqual([], anchors(Store)).
+
+%% Verifying begins where events are.
+a_stream_of_many_removed_versions(Config) ->
+    Store = ?config(store, Config),
+    {ok, 0} = append(Store, -1, events(1)),
+    {reductions, Before} = process_info(self(), reductions),
+    {ok, #{events := 1}} = erl_esdb_integrity:verify_stream(Store, ?S),
+    {reductions, Few} = process_info(self(), reductions),
+    [{ok, _} = append(Store, any, events(5_000)) || _ <- lists:seq(1, 20)],
+    {ok, _} = erl_esdb_store:truncate(Store, ?S, 100_000),
+    {reductions, Between} = process_info(self(), reductions),
+    {ok, #{events := 1, first := 100_000}} = erl_esdb_integrity:verify_stream(Store, ?S),
+    {reductions, After} = process_info(self(), reductions),
+    ?assert(After - Between < 10 * (Few - Before)).
+
+times_are_those_of_a_call(Config) ->
+    Store = ?config(store, Config),
+    {ok, 2} = append(Store, -1, events(3)),
+    ok = sys:suspend(erl_esdb_test:engine(Store)),
+    Soon = #{timeout => 20},
+    Timeout = {error, {timeout, Store}},
+    ?assertEqual(Timeout, erl_esdb_store:truncate(Store, ?S, 2, Soon)),
+    ?assertEqual(Timeout, erl_esdb_snapshots:save(Store, ?S, 1, #{}, #{}, Soon)),
+    ?assertMatch({ok, #{events := 3}}, erl_esdb_integrity:verify_stream(Store, ?S, Soon)),
+    ?assertMatch({ok, #{events := 3}}, erl_esdb_integrity:verify_store(Store, Soon)),
+    ok = sys:resume(erl_esdb_test:engine(Store)),
+    ?assertError(badarg, erl_esdb_integrity:verify_stream(Store, ?S, #{timeout => soon})),
+    ?assertError(badarg, erl_esdb_integrity:verify_store(Store, [])).
 
 the_whole_store(Config) ->
     Store = ?config(store, Config),
@@ -312,6 +489,12 @@ the_whole_store(Config) ->
 append(Store, Expected, Events) -> erl_esdb_streams:append(Store, ?S, Expected, Events).
 
 read(Store, From, Count) -> erl_esdb_streams:read(Store, ?S, From, Count, forward).
+
+%% Versions of removed events whose chain hashes are kept.
+anchors(Store) ->
+    {From, To} = {{integrity, ?S, 0, 0}, {integrity, ?S, last, 0}},
+    {ok, Found} = erl_esdb_store:list_documents(Store, From, To),
+    [Version || {{_, _, _, Version}, _} <- Found].
 
 keys() ->
     {ok, Keys} = erl_esdb_chain:keys(#{enabled => true, key => ?KEY}),

@@ -10,12 +10,39 @@
 
 suite() -> [{timetrap, {minutes, 3}}].
 
-all() ->
+all() -> erl_esdb_test:all() ++ (cases() -- any_engine()).
+
+groups() -> erl_esdb_test:groups(any_engine()).
+
+cases() ->
     [
         F
      || {F, 1} <- ?MODULE:module_info(exports),
         lists:prefix("a_", atom_to_list(F)) orelse lists:prefix("t_", atom_to_list(F))
     ].
+
+%% The others are of the environment, or of what an engine that is memory forgets.
+any_engine() ->
+    [
+        a_lif_02_start_by_record,
+        a_lif_04_already_started,
+        a_lif_05_starts_and_stops_race,
+        a_lif_05_stop_leaves_nothing_behind,
+        a_lif_06_which_stores,
+        a_lif_10_isolation,
+        a_lif_13_names_of_the_tree,
+        a_lif_14_is_ready,
+        a_lif_18_a_handler_may_start_and_stop_stores,
+        a_lif_18_the_teller_may_crash,
+        a_timeout_is_an_answer,
+        a_mistake_is_no_end_of_the_store,
+        a_foreign_messages_leave_the_events,
+        a_store_killed_during_a_call
+    ].
+
+init_per_group(Engine, Config) -> erl_esdb_test:init_per_group(Engine, Config).
+
+end_per_group(Engine, Config) -> erl_esdb_test:end_per_group(Engine, Config).
 
 init_per_testcase(_Case, Config) ->
     _ = application:stop(erl_esdb),
@@ -30,7 +57,9 @@ end_per_testcase(_Case, _Config) ->
 
 stores(Stores) -> application:set_env(erl_esdb, stores, Stores).
 
-record(Store) -> #store_config{store_id = Store, options = #{engine => memory}}.
+record(Store) -> #store_config{store_id = Store, options = erl_esdb_test:options()}.
+
+start(Store) -> erl_esdb:start_store(Store, erl_esdb_test:options()).
 
 writes(Store) -> erl_esdb_streams:append(Store, <<"s">>, any, erl_esdb_test:events(1)).
 
@@ -350,7 +379,7 @@ a_lif_04_already_started(_Config) ->
     {ok, _} = erl_esdb_app:start(),
     {ok, Pid} = erl_esdb_sup:start_store(record(a)),
     ?assertEqual({error, {already_started, Pid}}, erl_esdb_sup:start_store(record(a))),
-    ?assertEqual({error, {already_started, Pid}}, erl_esdb:start_store(a)).
+    ?assertEqual({error, {already_started, Pid}}, start(a)).
 
 a_lif_05_stop_store(_Config) ->
     {ok, _} = erl_esdb_app:start(),
@@ -363,12 +392,12 @@ a_lif_05_stop_store(_Config) ->
 
 a_lif_05_starts_and_stops_race(_Config) ->
     {ok, _} = erl_esdb_app:start(),
-    Start = fun() -> [erl_esdb:start_store(a) || _ <- lists:seq(1, 1000)] end,
+    Start = fun() -> [start(a) || _ <- lists:seq(1, 1000)] end,
     Stop = fun() -> [erl_esdb:stop_store(a) || _ <- lists:seq(1, 1000)] end,
     Results = lists:append(erl_esdb_test:concurrently([Start, Stop, Start, Stop, Start, Stop])),
     ?assertEqual([], [Result || Result <- Results, not is_outcome(Result)]),
     _ = erl_esdb:stop_store(a),
-    ?assertMatch({ok, _}, erl_esdb:start_store(a)).
+    ?assertMatch({ok, _}, start(a)).
 
 is_outcome(ok) -> true;
 is_outcome({ok, Pid}) -> is_pid(Pid);
@@ -379,7 +408,7 @@ is_outcome(Result) -> Result =:= {error, not_found}.
 a_lif_05_stop_leaves_nothing_behind(_Config) ->
     {ok, _} = erl_esdb_app:start(),
     Before = everything(),
-    {ok, _} = erl_esdb:start_store(a),
+    {ok, _} = start(a),
     {ok, 0} = writes(a),
     {ok, 1} = erl_esdb_streams_writer:append(a, <<"s">>, any, erl_esdb_test:events(1)),
     {ok, [_]} = erl_esdb_streams_reader:read(a, <<"s">>, 0, 1, forward),
@@ -416,7 +445,7 @@ left({Ets0, Names0, Groups0, Terms0, Pids0}, {Ets, Names, Groups, Terms, Pids}) 
 a_lif_06_which_stores(_Config) ->
     ?assertEqual([], erl_esdb:which_stores()),
     {ok, _} = erl_esdb_app:start(),
-    [{ok, _} = erl_esdb:start_store(S) || S <- [c, a, b]],
+    [{ok, _} = start(S) || S <- [c, a, b]],
     ok = erl_esdb:stop_store(b),
     ?assertEqual([a, c], erl_esdb_sup:which_stores()),
     ?assertEqual([a, c], erl_esdb:list_stores()).
@@ -440,7 +469,7 @@ a_lif_07_a_store_that_does_not_start(_Config) ->
     ?assertEqual(ok, erl_esdb_telemetry:detach_logger()).
 
 a_lif_10_isolation(_Config) ->
-    [{ok, _} = erl_esdb:start_store(S) || S <- [a, b]],
+    [{ok, _} = start(S) || S <- [a, b]],
     {ok, 0} = writes(a),
     ?assertEqual(-1, erl_esdb_streams:get_version(b, <<"s">>)),
     ?assertEqual({ok, []}, erl_esdb_streams:read_all(b, 0, 9, forward)).
@@ -505,7 +534,7 @@ child({Id, Pid, worker, _}, Path) -> [{Path ++ [Id], Pid}];
 child({Id, Pid, supervisor, _}, Path) -> [{Path ++ [Id], Pid} | below(Pid, Path ++ [Id])].
 
 a_lif_13_names_of_the_tree(_Config) ->
-    {ok, _} = erl_esdb:start_store(a),
+    {ok, _} = start(a),
     [
         ?assert(is_pid(whereis(erl_esdb_naming:Name(a))))
      || Name <- [
@@ -551,7 +580,7 @@ a_lif_11_giving_up_for_another_reason(_Config) ->
 
 a_lif_14_is_ready(_Config) ->
     ?assertNot(erl_esdb_store:is_ready(a)),
-    {ok, _} = erl_esdb:start_store(a),
+    {ok, _} = start(a),
     ?assert(erl_esdb_store:is_ready(a)),
     ok = erl_esdb:stop_store(a),
     ?assertNot(erl_esdb_store:is_ready(a)).
@@ -575,17 +604,17 @@ a_lif_18_a_handler_may_start_and_stop_stores(_Config) ->
     ok = listen(fun
         (?STORE_STARTED, a) ->
             [a] = erl_esdb:which_stores(),
-            {ok, _} = erl_esdb:start_store(b),
+            {ok, _} = start(b),
             [a, b] = erl_esdb:which_stores(),
             ok = erl_esdb:stop_store(b);
         (?STORE_STOPPED, a) ->
             [] = erl_esdb:which_stores(),
-            {ok, _} = erl_esdb:start_store(c),
+            {ok, _} = start(c),
             {error, not_found} = erl_esdb:stop_store(a);
         (_, _) ->
             ok
     end),
-    {ok, _} = erl_esdb:start_store(a),
+    {ok, _} = start(a),
     ?assertMatch({?STORE_STARTED, _, #{store_id := a}}, heard()),
     ?assertMatch({?STORE_STARTED, _, #{store_id := b}}, heard()),
     ?assertMatch({?STORE_STOPPED, _, #{store_id := b}}, heard()),
@@ -618,7 +647,7 @@ a_lif_18_a_handler_may_call_while_the_application_ends(_Config) ->
 
 %% Nor does what tells of the stores belong to any of them.
 a_lif_18_the_teller_may_crash(_Config) ->
-    {ok, _} = erl_esdb:start_store(a),
+    {ok, _} = start(a),
     {ok, 0} = writes(a),
     ok = erl_esdb_test:told(),
     Before = whereis(erl_esdb_lifecycle),
@@ -715,7 +744,7 @@ a_misuse(_Config) ->
     ?assertEqual([], erl_esdb:which_stores()).
 
 a_timeout_is_an_answer(_Config) ->
-    {ok, _} = erl_esdb:start_store(a),
+    {ok, _} = start(a),
     Engine = erl_esdb_test:engine(a),
     ok = sys:suspend(Engine),
     Append = fun() ->
@@ -729,7 +758,7 @@ a_timeout_is_an_answer(_Config) ->
 
 %% A call with a timeout that no receive takes has sent its command: no answer may deny it.
 a_mistake_is_no_end_of_the_store(_Config) ->
-    {ok, _} = erl_esdb:start_store(a),
+    {ok, _} = start(a),
     {ok, Engine, Handle, _} = erl_esdb_engine:find(a),
     Raised =
         try
@@ -741,7 +770,7 @@ a_mistake_is_no_end_of_the_store(_Config) ->
 
 %% Only its process has the events of a store: nothing that reaches it may end it.
 a_foreign_messages_leave_the_events(_Config) ->
-    {ok, _} = erl_esdb:start_store(a),
+    {ok, _} = start(a),
     {ok, 0} = writes(a),
     Engine = erl_esdb_test:engine(a),
     #{level := Level} = logger:get_primary_config(),
@@ -791,7 +820,7 @@ foreign() ->
     ]).
 
 a_store_killed_during_a_call(_Config) ->
-    {ok, _} = erl_esdb:start_store(a),
+    {ok, _} = start(a),
     Engine = erl_esdb_test:engine(a),
     ok = sys:suspend(Engine),
     Waiting = fun() -> element(2, process_info(Engine, message_queue_len)) =:= 1 end,

@@ -13,6 +13,7 @@ all() ->
         rows_are_found,
         rows_are_dropped,
         rows_are_small,
+        a_row_is_found_by_a_part_of_its_chunk,
         rows_are_found_by_time,
         gaps_are_passed_over,
         a_gap_takes_few_steps,
@@ -176,7 +177,21 @@ rows_are_small(_Config) ->
     %% One event after the other to one stream, a millisecond apart.
     Rows = rising([{0, 1, 0, 0, 0, 1000, 1} || _ <- lists:seq(1, 1280)]),
     {_, Chunks} = build(Rows),
-    ?assert(byte_size(maps:get(5, Chunks)) =< 128 * 3 + 20).
+    ?assert(byte_size(maps:get(5, Chunks)) =< 128 * 3 + 4 * 20 + 6).
+
+%% Wherever a row stands in its chunk, few of those before it are decoded. The cost in reductions.
+a_row_is_found_by_a_part_of_its_chunk(_Config) ->
+    {Seq, Chunks} = build(rising([{0, 1, 0, 0, 0, 1000, 1} || _ <- lists:seq(1, 128)])),
+    Fetch = fun(No) -> maps:get(No, Chunks) end,
+    Cost = fun(From, Fun) ->
+        {reductions, Before} = process_info(self(), reductions),
+        _ = erl_esdb_chunks:fold(version, From, forward, Fun, none, Seq, Fetch),
+        {reductions, After} = process_info(self(), reductions),
+        After - Before
+    end,
+    All = Cost(0, fun(_Row, Acc) -> {next, Acc} end),
+    Each = [Cost(From, fun(Row, _) -> {stop, Row} end) || From <- lists:seq(0, 127)],
+    ?assert(lists:max(Each) * 2 < All, {lists:max(Each), All}).
 
 %% Times of a stream never fall, many are the same.
 rows_are_found_by_time(_Config) ->

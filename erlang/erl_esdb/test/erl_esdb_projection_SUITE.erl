@@ -11,7 +11,11 @@
 
 suite() -> [{timetrap, {minutes, 2}}].
 
-all() ->
+all() -> erl_esdb_test:all().
+
+groups() -> erl_esdb_test:groups(cases()).
+
+cases() ->
     [
         users_read_their_own_writes,
         a_document_survives_a_crash,
@@ -34,6 +38,10 @@ all() ->
         data_may_be_json,
         mistakes
     ].
+
+init_per_group(Engine, Config) -> erl_esdb_test:init_per_group(Engine, Config).
+
+end_per_group(Engine, Config) -> erl_esdb_test:end_per_group(Engine, Config).
 
 %% ---- the projection
 
@@ -318,7 +326,7 @@ a_supervisor_outlives_the_store(Config) ->
     erl_esdb_test:await(fun() ->
         lists:keymember(undefined, 2, supervisor:which_children(Supervisor))
     end),
-    {ok, _} = erl_esdb:start_store(Store, #{}),
+    {ok, _} = erl_esdb:start_store(Store, erl_esdb_test:options()),
     {ok, _} = supervisor:restart_child(Supervisor, Id),
     ok = await(Config, append(Config, <<"b">>, 1)),
     ?assertEqual(#{<<"b">> => 1}, state(Config)),

@@ -18,18 +18,18 @@ Each group runs the same cases on an engine.
 
 suite() -> [{timetrap, {minutes, 2}}].
 
-all() -> [{group, Engine} || {Engine, _} <- erl_esdb_streams_SUITE:engines()].
+all() -> erl_esdb_test:all().
 
-groups() -> [{Engine, [], cases()} || {Engine, _} <- erl_esdb_streams_SUITE:engines()].
+groups() -> erl_esdb_test:groups(cases()).
 
 cases() ->
     Named = [atom_to_list(F) || {F, 1} <- ?MODULE:module_info(exports)],
     Prefixes = ["tags_", "category_", "names_", "hidden_", "tombstone_", "time_", "drop_", "t_"],
     [list_to_atom(F) || Prefix <- Prefixes, F <- Named, lists:prefix(Prefix, F)].
 
-init_per_group(Engine, Config) -> erl_esdb_streams_SUITE:init_per_group(Engine, Config).
+init_per_group(Engine, Config) -> erl_esdb_test:init_per_group(Engine, Config).
 
-end_per_group(_Engine, _Config) -> ok.
+end_per_group(Engine, Config) -> erl_esdb_test:end_per_group(Engine, Config).
 
 init_per_testcase(Case, Config) -> erl_esdb_streams_SUITE:init_per_testcase(Case, Config).
 
@@ -486,17 +486,17 @@ time_of_a_search(Config) ->
 
 %% ---- a store that is dropped
 
-drop_leaves_nothing(Config) ->
+drop_leaves_nothing(_Config) ->
     ok = erl_esdb_test:told(),
     Tables = ets:all(),
-    Store = erl_esdb_test:start_store(proplists:get_value(options, Config)),
+    Store = erl_esdb_test:start_store(#{}),
     {ok, 0} = append(Store, ?S, any, events(1)),
     ?assertEqual(ok, erl_esdb:drop(Store)),
     ?assertNot(lists:member(Store, erl_esdb:which_stores())),
     ok = erl_esdb_test:await(fun() -> ets:all() -- Tables =:= [] end),
     ?assertEqual({error, not_found}, erl_esdb:drop(Store)),
     ?assertError(badarg, erl_esdb:drop("store")),
-    {ok, _} = erl_esdb:start_store(Store, proplists:get_value(options, Config)),
+    {ok, _} = erl_esdb:start_store(Store, erl_esdb_test:options()),
     ?assertEqual({ok, []}, erl_esdb_streams:list_streams(Store)),
     ?assertEqual({ok, 0}, erl_esdb_store:next_position(Store)),
     ok = erl_esdb:drop(Store).

@@ -12,6 +12,8 @@ all() ->
         cursors_seek,
         any_and_all_against_sets,
         an_entry_takes_fourteen_bytes,
+        hashes_are_found_in_large_runs,
+        a_look_at_a_large_run_costs_what_one_at_a_small_run_costs,
         there_are_few_runs,
         a_large_merge_is_left_to_others,
         what_is_added_during_a_merge_stays,
@@ -169,11 +171,52 @@ random_entries(From, Count) ->
 
 an_entry_takes_fourteen_bytes(_Config) ->
     Runs = erl_esdb_runs:add(random_entries(0, 1000), 1000, erl_esdb_runs:new()),
-    ?assertEqual({1000, 14_000}, {erl_esdb_runs:size(Runs), erl_esdb_runs:bytes(Runs)}),
+    %% And four for each place of the table, which has one for 64 to 128 entries.
+    ?assertEqual({1000, 14_032}, {erl_esdb_runs:size(Runs), erl_esdb_runs:bytes(Runs)}),
     %% Neither is there room for more in the memory that a run takes.
     {merge, [Run], _} = erl_esdb_runs:all(Runs),
-    [Entries] = [Field || Field <- tuple_to_list(Run), is_binary(Field)],
-    ?assertEqual({14_000, 14_000}, {byte_size(Entries), binary:referenced_byte_size(Entries)}).
+    Fields = [Field || Field <- tuple_to_list(Run), is_binary(Field)],
+    Sizes = [{byte_size(Field), binary:referenced_byte_size(Field)} || Field <- Fields],
+    ?assertEqual([{14_000, 14_000}, {32, 32}], Sizes).
+
+%% Large runs, in which hashes are looked for by way of a table: every one, also those that have
+%% many entries, and those that there are not.
+hashes_are_found_in_large_runs(_Config) ->
+    Property = ?FORALL(
+        {Count, Often, Distance},
+        {range(100, 3000), list(hash()), oneof([1, 1 bsl 20, 1 bsl 44])},
+        begin
+            Some = random_entries(0, Count),
+            Same = [{Hash, P} || P <- lists:seq(Count, Count + 99), Hash <- lists:usort(Often)],
+            Entries = Some ++ Same,
+            Runs = erl_esdb_runs:add(Entries, Count + 100, erl_esdb_runs:new()),
+            Known = maps:groups_from_list(fun({H, _}) -> H end, fun({_, P}) -> P end, Entries),
+            Near = [H || {Hash, _} <- Some, H <- [Hash - Distance, Hash + Distance], is_hash(H)],
+            Asked = Near ++ [0, 16#FFFFFFFFFFFFFF | maps:keys(Known)],
+            [] =:= [H || H <- Asked, drain(whole(H, Runs)) =/= maps:get(H, Known, [])]
+        end
+    ),
+    erl_esdb_test:property(50, Property).
+
+hash() -> oneof([0, 16#FFFFFFFFFFFFFF, range(0, 16#FFFFFFFFFFFFFF)]).
+
+is_hash(Hash) -> Hash >= 0 andalso Hash < 1 bsl 56.
+
+whole(Hash, Runs) -> erl_esdb_runs:cursor(Hash, 0, forward, Runs).
+
+%% By the table a search begins near its end, however large the run is. In reductions.
+a_look_at_a_large_run_costs_what_one_at_a_small_run_costs(_Config) ->
+    Cost = fun(Count) ->
+        Entries = random_entries(0, Count),
+        Runs = erl_esdb_runs:add(Entries, Count, erl_esdb_runs:new()),
+        Hashes = [Hash || {Hash, _} <- lists:sublist(Entries, 1000)],
+        {reductions, Before} = process_info(self(), reductions),
+        lists:foreach(fun(Hash) -> {_, _} = erl_esdb_runs:next(whole(Hash, Runs)) end, Hashes),
+        {reductions, After} = process_info(self(), reductions),
+        (After - Before) / length(Hashes)
+    end,
+    {Small, Large} = {Cost(1000), Cost(60_000)},
+    ?assert(Large < 1.3 * Small, {Small, Large}).
 
 there_are_few_runs(_Config) ->
     Add = fun(Position, Runs) ->

@@ -12,12 +12,20 @@
 
 suite() -> [{timetrap, {minutes, 1}}].
 
-all() ->
+all() -> erl_esdb_test:all().
+
+groups() -> erl_esdb_test:groups(cases()).
+
+cases() ->
     [
         F
      || {F, 1} <- ?MODULE:module_info(exports),
         lists:any(fun(P) -> lists:prefix(P, atom_to_list(F)) end, ["a_", "b_", "t_"])
     ].
+
+init_per_group(Engine, Config) -> erl_esdb_test:init_per_group(Engine, Config).
+
+end_per_group(Engine, Config) -> erl_esdb_test:end_per_group(Engine, Config).
 
 init_per_testcase(_Case, Config) -> [{store, erl_esdb_test:start_store(#{})} | Config].
 

@@ -12,7 +12,15 @@
 
 suite() -> [{timetrap, {minutes, 2}}].
 
-all() -> [F || {F, 1} <- ?MODULE:module_info(exports), lists:prefix("b_", atom_to_list(F))].
+all() -> erl_esdb_test:all().
+
+groups() -> erl_esdb_test:groups(cases()).
+
+init_per_group(Engine, Config) -> erl_esdb_test:init_per_group(Engine, Config).
+
+end_per_group(Engine, Config) -> erl_esdb_test:end_per_group(Engine, Config).
+
+cases() -> [F || {F, 1} <- ?MODULE:module_info(exports), lists:prefix("b_", atom_to_list(F))].
 
 init_per_testcase(_Case, Config) -> [{store, erl_esdb_test:start_store(#{})} | Config].
 
@@ -147,13 +155,12 @@ b_stores_have_their_own(Config) ->
     await(fun() -> latest(Other, ~"s") =:= {2, #{sum => 3}} end),
     ok = erl_esdb:stop_store(Other).
 
-json_count(Event, State) ->
-    {ok, #event{data = #{~"n" := N}}} = erl_esdb_json:decode(Event),
+json_count(#event{data = #{~"n" := N}}, State) ->
     State#{sum => maps:get(sum, State, 0) + N}.
 
 b_in_a_store_of_json(_Config) ->
     Store = erl_esdb_test:start_store(#{codec => json}),
-    set(Store, ~"*", #{every => 3, fold => {?MODULE, json_count, []}}),
+    set(Store, ~"*", #{every => 3, fold => {?MODULE, json_count, []}, decode => json}),
     _ = append(Store, ~"s", events(3)),
     await(fun() -> latest(Store, ~"s") =:= {2, #{sum => 3}} end),
     _ = append(Store, ~"s", events(3, 5)),

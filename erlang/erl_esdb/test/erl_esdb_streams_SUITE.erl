@@ -17,25 +17,20 @@ The streams API, row by row of the checklist, on every engine: each group runs t
 
 suite() -> [{timetrap, {minutes, 3}}].
 
-%% One line an engine, with the options of its stores.
-engines() -> [{memory, #{engine => memory}}].
+all() -> erl_esdb_test:all().
 
-all() -> [{group, Engine} || {Engine, _} <- engines()].
-
-groups() -> [{Engine, [], cases()} || {Engine, _} <- engines()].
+groups() -> erl_esdb_test:groups(cases()).
 
 cases() ->
     [F || {F, 1} <- ?MODULE:module_info(exports), lists:prefix("a_", atom_to_list(F))] ++
         [F || {F, 1} <- ?MODULE:module_info(exports), lists:prefix("b_", atom_to_list(F))].
 
-init_per_group(Engine, Config) ->
-    {Engine, Options} = lists:keyfind(Engine, 1, engines()),
-    [{options, Options} | Config].
+init_per_group(Engine, Config) -> erl_esdb_test:init_per_group(Engine, Config).
 
-end_per_group(_Engine, _Config) -> ok.
+end_per_group(Engine, Config) -> erl_esdb_test:end_per_group(Engine, Config).
 
 init_per_testcase(_Case, Config) ->
-    [{store, erl_esdb_test:start_store(proplists:get_value(options, Config))} | Config].
+    [{store, erl_esdb_test:start_store(#{})} | Config].
 
 end_per_testcase(_Case, Config) ->
     _ = erl_esdb:stop_store(store(Config)),
@@ -636,10 +631,9 @@ b_ids_twice_in_a_batch(Config) ->
     ?assertEqual({error, {duplicate_event_ids, [<<"a">>]}}, Refused),
     ?assertEqual(-1, erl_esdb_streams:get_version(store(Config), ?S)).
 
-b_limits(Config) ->
-    Options = proplists:get_value(options, Config),
+b_limits(_Config) ->
     Limits = #{max_event_size => 1000, max_batch_size => 2500, max_batch_events => 100},
-    Store = erl_esdb_test:start_store(maps:merge(Options, Limits)),
+    Store = erl_esdb_test:start_store(Limits),
     Event = fun(Size) -> #{event_type => <<"T">>, data => binary:copy(<<"x">>, Size)} end,
     ?assertMatch(
         {error, {event_too_large, S, 1000}} when S > 1000,

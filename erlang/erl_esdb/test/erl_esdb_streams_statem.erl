@@ -17,14 +17,13 @@ only calls that see one moment take part.
 -export([matching/2, by_types/2, by_tags/3, category/4, names/1]).
 -export([delete/2, truncate/2, version/1, exists/1, list/0, position/0]).
 -export([set_metadata/2, get_metadata/1, scavengeable/1, info/1]).
+%% For machines that this one is a part of
+-export([limits/0, places/1, kept/1, log/1]).
 
 -include_lib("proper/include/proper.hrl").
 -include("../include/erl_esdb.hrl").
 
 -define(STORE, erl_esdb_streams_statem).
-%% The model forgets no id.
--define(LIMITS, #{idempotence_window => 1_000_000, idempotence_appends => 1_000_000}).
-
 %% An event: its position, stream, version, type and what is in it: a number, the id that was given,
 %% and its tags.
 -type place() :: {non_neg_integer(), binary(), non_neg_integer(), binary(), content()}.
@@ -45,7 +44,7 @@ only calls that see one moment take part.
 -spec sequential(map()) -> proper:outer_test().
 sequential(Options) ->
     ?FORALL(Commands, commands(?MODULE, initial_state()), begin
-        {ok, _} = erl_esdb:start_store(?STORE, maps:merge(Options, ?LIMITS)),
+        {ok, _} = erl_esdb:start_store(?STORE, maps:merge(Options, limits())),
         {History, State, Result} = run_commands(?MODULE, Commands),
         ok = erl_esdb:stop_store(?STORE),
         ?WHENFAIL(
@@ -58,11 +57,15 @@ sequential(Options) ->
 parallel(Options) ->
     Initial = (initial_state())#{mode := parallel},
     ?FORALL(Commands, parallel_commands(?MODULE, Initial), begin
-        {ok, _} = erl_esdb:start_store(?STORE, maps:merge(Options, ?LIMITS)),
+        {ok, _} = erl_esdb:start_store(?STORE, maps:merge(Options, limits())),
         {Sequential, Parallel, Result} = run_parallel_commands(?MODULE, Commands),
         ok = erl_esdb:stop_store(?STORE),
         ?WHENFAIL(io:format("~tp~n~tp~n~tp~n", [Sequential, Parallel, Result]), Result =:= ok)
     end).
+
+-doc "So that a store forgets no id, as the model.".
+-spec limits() -> map().
+limits() -> #{idempotence_window => 1_000_000, idempotence_appends => 1_000_000}.
 
 %% ---- calls
 

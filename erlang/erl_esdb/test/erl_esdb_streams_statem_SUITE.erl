@@ -9,7 +9,7 @@
 
 suite() -> [{timetrap, {minutes, 5}}].
 
-all() -> [{group, Engine} || {Engine, _} <- erl_esdb_streams_SUITE:engines()].
+all() -> erl_esdb_test:all().
 
 groups() ->
     Cases = [
@@ -20,11 +20,11 @@ groups() ->
         fifty_writers_on_one_stream,
         fifty_writers_on_fifty_streams
     ],
-    [{Engine, [], Cases} || {Engine, _} <- erl_esdb_streams_SUITE:engines()].
+    erl_esdb_test:groups(Cases).
 
-init_per_group(Engine, Config) -> erl_esdb_streams_SUITE:init_per_group(Engine, Config).
+init_per_group(Engine, Config) -> erl_esdb_test:init_per_group(Engine, Config).
 
-end_per_group(_Engine, _Config) -> ok.
+end_per_group(Engine, Config) -> erl_esdb_test:end_per_group(Engine, Config).
 
 options(Config) -> proplists:get_value(options, Config).
 

@@ -12,21 +12,20 @@
 
 suite() -> [{timetrap, {minutes, 2}}].
 
-all() -> [{group, Engine} || {Engine, _} <- erl_esdb_streams_SUITE:engines()].
+all() -> erl_esdb_test:all().
 
 groups() ->
     Cases = [F || {F, 1} <- ?MODULE:module_info(exports), is_case(atom_to_list(F))],
-    [{Engine, [], Cases} || {Engine, _} <- erl_esdb_streams_SUITE:engines()].
+    erl_esdb_test:groups(Cases).
 
 is_case(Name) -> lists:prefix("a_", Name) orelse lists:prefix("t_", Name).
 
-init_per_group(Engine, Config) -> erl_esdb_streams_SUITE:init_per_group(Engine, Config).
+init_per_group(Engine, Config) -> erl_esdb_test:init_per_group(Engine, Config).
 
-end_per_group(_Engine, _Config) -> ok.
+end_per_group(Engine, Config) -> erl_esdb_test:end_per_group(Engine, Config).
 
 init_per_testcase(_Case, Config) ->
-    Options = proplists:get_value(options, Config),
-    [{store, erl_esdb_test:start_store(Options)} | Config].
+    [{store, erl_esdb_test:start_store(#{})} | Config].
 
 end_per_testcase(_Case, Config) ->
     _ = erl_esdb_test:stop_store(store(Config)),

@@ -17,24 +17,20 @@
 
 suite() -> [{timetrap, {minutes, 3}}].
 
-engines() -> [{memory, #{engine => memory}}].
+all() -> erl_esdb_test:all().
 
-all() -> [{group, Engine} || {Engine, _} <- engines()].
-
-groups() -> [{Engine, [], cases()} || {Engine, _} <- engines()].
+groups() -> erl_esdb_test:groups(cases()).
 
 cases() ->
     Functions = [atom_to_list(F) || {F, 1} <- ?MODULE:module_info(exports)],
     [list_to_atom(F) || F <- Functions, [C, $_ | _] <- [F], lists:member(C, "ab")].
 
-init_per_group(Engine, Config) ->
-    {Engine, Options} = lists:keyfind(Engine, 1, engines()),
-    [{options, Options} | Config].
+init_per_group(Engine, Config) -> erl_esdb_test:init_per_group(Engine, Config).
 
-end_per_group(_Engine, _Config) -> ok.
+end_per_group(Engine, Config) -> erl_esdb_test:end_per_group(Engine, Config).
 
 init_per_testcase(_Case, Config) ->
-    [{store, erl_esdb_test:start_store(proplists:get_value(options, Config))} | Config].
+    [{store, erl_esdb_test:start_store(#{})} | Config].
 
 end_per_testcase(_Case, Config) ->
     _ = erl_esdb:stop_store(store(Config)),

@@ -2,6 +2,7 @@
 -moduledoc "What the suites of the store share.".
 
 -export([event/1, event/2, events/1, events/2, versions/1, ids/1]).
+-export([engines/0, all/0, groups/1, init_per_group/2, end_per_group/2, options/0]).
 -export([start_store/1, stop_store/1, told/0]).
 -export([engine/1, concurrently/1, collect/2, collect/3, collected/1, release/1]).
 -export([await/1, property/2, commits/0, append_commits/1]).
@@ -9,11 +10,67 @@
 -include_lib("proper/include/proper.hrl").
 -include("../include/erl_esdb.hrl").
 
--doc "Starts a store of its own for one test case.".
+%% The engine of the group that runs.
+-define(ENGINE, {?MODULE, engine}).
+
+-type engine() :: memory.
+
+-doc """
+The engines: what holds for a store holds on each of them.
+
+A suite of stores runs its cases once for each:
+
+    all() -> erl_esdb_test:all().
+    groups() -> erl_esdb_test:groups([a_case, another_case]).
+    init_per_group(Engine, Config) -> erl_esdb_test:init_per_group(Engine, Config).
+    end_per_group(Engine, Config) -> erl_esdb_test:end_per_group(Engine, Config).
+
+and starts its stores with `start_store/1`, or with `options/0` where the name matters.
+""".
+-spec engines() -> [engine(), ...].
+engines() -> [memory].
+
+%% What a store is started with to run on an engine.
+-spec options(engine()) -> map().
+options(memory) -> #{engine => memory}.
+
+-doc "The groups of the engines, for `all/0` of a suite.".
+-spec all() -> [{group, engine()}, ...].
+all() -> [{group, Engine} || Engine <- engines()].
+
+-doc "The groups of the engines with these cases, for `groups/0` of a suite.".
+-spec groups([atom()]) -> [{engine(), [], [atom()]}, ...].
+groups(Cases) -> [{Engine, [], Cases} || Engine <- engines()].
+
+-doc """
+From here on stores start on this engine; its options stand in the configuration as `options`.
+
+A group that is none of an engine's is left as it is.
+""".
+-spec init_per_group(atom(), [tuple()]) -> [tuple()].
+init_per_group(Group, Config) ->
+    case lists:member(Group, engines()) of
+        true ->
+            ok = persistent_term:put(?ENGINE, Group),
+            [{options, options()} | Config];
+        false ->
+            Config
+    end.
+
+-spec end_per_group(atom(), [tuple()]) -> ok.
+end_per_group(_Group, _Config) ->
+    _ = persistent_term:erase(?ENGINE),
+    ok.
+
+-doc "What a store is started with to run on the engine of the group.".
+-spec options() -> map().
+options() -> options(persistent_term:get(?ENGINE, hd(engines()))).
+
+-doc "Starts a store of its own for one test case, on the engine of the group.".
 -spec start_store(map()) -> atom().
 start_store(Options) ->
     Store = list_to_atom("store_" ++ integer_to_list(erlang:unique_integer([positive]))),
-    {ok, _} = erl_esdb:start_store(Store, Options),
+    {ok, _} = erl_esdb:start_store(Store, maps:merge(options(), Options)),
     ok = told(),
     Store.
 

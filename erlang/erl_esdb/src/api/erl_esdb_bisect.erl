@@ -7,12 +7,12 @@ It asks the engine for windows of one event and looks at where that event stands
 O(log n) of them, however long the stream is.
 
 ```erlang
-1> erl_esdb_bisect:window(shop, ~"order-1", beginning, 1_700_000_000_000_000).
+1> erl_esdb_bisect:window(shop, ~"order-1", beginning, 1_700_000_000_000_000, #{}).
 {ok,{0,42}}
 ```
 """.
 
--export([window/4, later/4]).
+-export([window/5, later/4]).
 -export_type([probe/0]).
 
 -include("../log/erl_esdb_log.hrl").
@@ -28,25 +28,53 @@ time; or why there is none.
 
 -doc """
 The versions of the events from a time to another, both included: from the first to before the
-second; none where the first is not smaller. `beginning` is before every time.
+second; none where the first is not smaller. `beginning` is before every time. Options: `timeout`,
+of all looks together, `consistency`, and `hidden` for what the metadata of the stream hides.
 """.
 -spec window(
-    Store :: atom(), Stream :: binary(), From :: integer() | beginning, To :: integer()
+    Store :: atom(),
+    Stream :: binary(),
+    From :: integer() | beginning,
+    To :: integer(),
+    erl_esdb_store:read_options()
 ) ->
     {ok, {Low :: non_neg_integer(), Before :: non_neg_integer()}} | {error, term()}.
-window(Store, Stream, From, To) ->
+window(Store, Stream, From, To, Options) ->
     maybe
-        {ok, Info} ?= erl_esdb_store:info(Store, Stream),
-        {ok, Engine, Handle, _} ?= named(Store, erl_esdb_engine:find(Store)),
-        Probe = fun(Version) ->
-            probe(Store, Engine:read(Handle, Stream, Version, 1, forward, #{}))
-        end,
+        {ok, Engine, Handle, Settings} ?= erl_esdb_store:engine(Store),
+        Until = erl_esdb_store:deadline(Options, Settings),
+        Look = maps:with([consistency, hidden], Options),
+        Probe = fun(Version) -> look(Store, {Engine, Handle}, Stream, Version, Look, Until) end,
+        search(Store, Stream, {From, To}, Look, Until, Probe)
+    end.
+
+-spec look(atom(), {module(), term()}, binary(), non_neg_integer(), map(), Until) ->
+    {ok, append()} | removed | {error, term()}
+when
+    Until :: erl_esdb_store:deadline().
+look(Store, {Engine, Handle}, Stream, Version, Look, Until) ->
+    case erl_esdb_store:left(Until) of
+        0 ->
+            {error, {timeout, Store}};
+        Left ->
+            Timed = Look#{timeout => Left},
+            probe(Store, Engine:read(Handle, Stream, Version, 1, forward, Timed))
+    end.
+
+-spec search(atom(), binary(), {integer() | beginning, integer()}, map(), Until, probe()) ->
+    {ok, {non_neg_integer(), non_neg_integer()}} | {error, term()}
+when
+    Until :: erl_esdb_store:deadline().
+search(Store, Stream, {From, To} = Times, Look, Until, Probe) ->
+    Timed = Look#{timeout => erl_esdb_store:left(Until)},
+    maybe
+        {ok, Info} ?= erl_esdb_store:info(Store, Stream, Timed),
         {ok, Low} ?= low(From, Info, Probe),
         {ok, Before} ?= within(To, Info, Probe),
         {ok, {Low, Before}}
     else
         %% The stream was cut or deleted since we asked: what there is now decides.
-        removed -> window(Store, Stream, From, To);
+        removed -> search(Store, Stream, Times, Look, Until, Probe);
         {error, Reason} -> {error, Reason}
     end.
 

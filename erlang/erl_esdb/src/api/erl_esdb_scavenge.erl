@@ -21,6 +21,8 @@ its version does not change, and the next append goes on from it.
 - `require_snapshot`: whether the stream must have a snapshot; default `true`. Any snapshot will
   do: whether it stands for all that is removed, only the caller can know
 - `dry_run`: tells what would be done and does nothing; default `false`
+- `timeout`: of each call to the store, in milliseconds or `infinity`; a stream takes a few, and
+  with an archive one for each page of events. The time of a backend is its own
 
 and for `archive_and_scavenge/4`
 
@@ -47,7 +49,7 @@ removed in any case, but for what `keep_versions` keeps.
 - `{no_snapshot, Stream}`: it is required; told before anything else of the stream
 - `{stream_not_found, Stream}`
 - `{invalid_option, Key, Value}`
-- `{stream_replaced, Stream}`: it was deleted and made again while it was archived
+- `{stream_replaced, Stream}`: it was deleted and made again meanwhile
 - `{archive_differs, Key}`: what was read back is not what was archived (`verify`)
 - of the backend, as they are
 
@@ -70,6 +72,7 @@ and those of `m:erl_esdb_streams`. After an error nothing was removed, but for `
     dry_run => boolean(),
     archive_events => pos_integer(),
     verify => boolean(),
+    timeout => timeout(),
     _ => _
 }.
 -type result() :: #{
@@ -84,6 +87,8 @@ and those of `m:erl_esdb_streams`. After an error nothing was removed, but for `
 %% Versions from the first to before the second.
 -type span() :: {non_neg_integer(), non_neg_integer()}.
 
+%% Names of streams that are listed at a time.
+-define(NAMES, 1000).
 -define(DEFAULTS, #{
     before => undefined,
     before_version => undefined,
@@ -117,19 +122,32 @@ Streams that fail are not in the list.
 -spec scavenge_matching(Store :: atom(), Pattern :: binary(), options()) ->
     {ok, [result()]} | {error, term()}.
 scavenge_matching(Store, Pattern, Options) when is_map(Options) ->
-    Compiled = pattern(Pattern),
+    Page = (maps:with([timeout], Options))#{pattern => Pattern, limit => ?NAMES},
     maybe
         {ok, _} ?= checked(Options),
-        {ok, Streams} ?= erl_esdb_store:streams(Store),
-        Matching = [S || S <- Streams, erl_esdb_pattern:matches(S, Compiled)],
-        {ok, [Result || S <- Matching, {ok, Result} <- [scavenge(Store, S, Options)]]}
+        scavenge_pages(Store, Page, Options, [])
     end;
 scavenge_matching(_, _, _) ->
     error(badarg).
 
--spec pattern(binary()) -> erl_esdb_pattern:pattern().
-pattern(Pattern) when is_binary(Pattern) -> erl_esdb_pattern:compile(Pattern);
-pattern(_) -> error(badarg).
+-spec scavenge_pages(atom(), erl_esdb_store:names_options(), options(), [[result()]]) ->
+    {ok, [result()]} | {error, term()}.
+scavenge_pages(Store, Page, Options, Before) ->
+    case erl_esdb_store:names(Store, Page) of
+        {ok, Streams, Next} ->
+            Results = [Result || S <- Streams, {ok, Result} <- [scavenge(Store, S, Options)]],
+            scavenge_next(Store, Page, Next, Options, [Results | Before]);
+        {error, Reason} ->
+            {error, Reason}
+    end.
+
+-spec scavenge_next(
+    atom(), erl_esdb_store:names_options(), binary() | done, options(), [[result()]]
+) -> {ok, [result()]} | {error, term()}.
+scavenge_next(_Store, _Page, done, _Options, Results) ->
+    {ok, lists:append(lists:reverse(Results))};
+scavenge_next(Store, Page, Next, Options, Results) ->
+    scavenge_pages(Store, Page#{from => Next}, Options, Results).
 
 -doc """
 Archives the events that `scavenge/3` would remove, and then removes them.
@@ -171,14 +189,14 @@ run(Store, Stream, Backend, Options) ->
     maybe
         {ok, Checked} ?= checked(Options),
         ok ?= snapshot(Store, Stream, Checked),
-        {ok, Info} ?= erl_esdb_pages:info(Store, Stream),
+        {ok, Info} ?= erl_esdb_pages:info(Store, Stream, timed(Checked)),
         {ok, Span} ?= span(Store, Stream, Info, Checked),
         remove(Store, Stream, Info, Span, Backend, Checked)
     end.
 
 -spec checked(map()) -> {ok, map()} | {error, {invalid_option, atom(), term()}}.
 checked(Options) ->
-    Checked = maps:merge(?DEFAULTS, maps:with(maps:keys(?DEFAULTS), Options)),
+    Checked = maps:merge(?DEFAULTS, maps:with([timeout | maps:keys(?DEFAULTS)], Options)),
     Given = maps:with(maps:keys(Options), Checked),
     case [{Key, Value} || Key := Value <- Given, not is_valid(Key, Value)] of
         [] -> {ok, Checked};
@@ -187,16 +205,20 @@ checked(Options) ->
 
 -spec is_valid(atom(), term()) -> boolean().
 is_valid(before, Time) -> is_integer(Time);
+is_valid(timeout, Timeout) -> erl_esdb_store:is_timeout(Timeout);
 is_valid(archive_events, Count) -> is_integer(Count) andalso Count > 0;
 is_valid(Key, Version) when Key =:= before_version; Key =:= keep_versions ->
     is_integer(Version) andalso Version >= 0;
 is_valid(_, Flag) -> is_boolean(Flag).
 
+-spec timed(map()) -> #{timeout => timeout()}.
+timed(Options) -> maps:with([timeout], Options).
+
 -spec snapshot(atom(), binary(), map()) -> ok | {error, term()}.
 snapshot(_Store, _Stream, #{require_snapshot := false}) ->
     ok;
-snapshot(Store, Stream, #{}) ->
-    case erl_esdb_snapshots_store:versions(Store, Stream) of
+snapshot(Store, Stream, Options) ->
+    case erl_esdb_snapshots_store:versions(Store, Stream, timed(Options)) of
         {ok, []} -> {error, {no_snapshot, Stream}};
         {ok, [_ | _]} -> ok;
         {error, Reason} -> {error, Reason}
@@ -206,15 +228,15 @@ snapshot(Store, Stream, #{}) ->
 span(Store, Stream, #{first := First, next := Next}, #{keep_versions := Keep} = Options) ->
     maybe
         {ok, Cut} ?= cut(Store, Stream, Options),
-        {ok, Hidden} ?= erl_esdb_store:scavengeable(Store, Stream),
+        {ok, Hidden} ?= erl_esdb_store:scavengeable(Store, Stream, timed(Options)),
         {ok, {First, max(First, min(max(Cut, Hidden), Next - Keep))}}
     end.
 
 -spec cut(atom(), binary(), map()) -> {ok, non_neg_integer()} | {error, term()}.
 cut(_Store, _Stream, #{before_version := Version}) when is_integer(Version) ->
     {ok, Version};
-cut(Store, Stream, #{before := Time}) when is_integer(Time) ->
-    case erl_esdb_bisect:window(Store, Stream, beginning, Time - 1) of
+cut(Store, Stream, #{before := Time} = Options) when is_integer(Time) ->
+    case erl_esdb_bisect:window(Store, Stream, beginning, Time - 1, timed(Options)) of
         {ok, {_Low, Before}} -> {ok, Before};
         {error, Reason} -> {error, Reason}
     end;
@@ -233,19 +255,21 @@ remove(_Store, Stream, _Info, Span, _Backend, #{dry_run := true}) ->
     {ok, (result(Stream, Span))#{dry_run => true}};
 remove(_Store, Stream, _Info, {Same, Same} = Span, _Backend, _Options) ->
     {ok, result(Stream, Span)};
-remove(Store, Stream, _Info, {_, Before}, none, _Options) ->
-    truncate(Store, Stream, Before);
+remove(Store, Stream, #{no := No}, {_, Before}, none, Options) ->
+    truncate(Store, Stream, No, Before, Options);
 remove(Store, Stream, #{no := No}, {_, Before} = Span, Backend, Options) ->
     maybe
         {ok, [Key | _] = Keys} ?=
             erl_esdb_archive:archive(Store, Stream, No, Span, Backend, Options),
-        {ok, Result} ?= truncate(Store, Stream, Before),
+        {ok, Result} ?= truncate(Store, Stream, No, Before, Options),
         {ok, Result#{archived := true, archive_key => Key, archive_keys => Keys}}
     end.
 
--spec truncate(atom(), binary(), non_neg_integer()) -> {ok, result()} | {error, term()}.
-truncate(Store, Stream, Before) ->
-    case erl_esdb_store:truncate(Store, Stream, Before) of
+%% The stream whose versions were chosen, not another one of its name.
+-spec truncate(atom(), binary(), pos_integer(), non_neg_integer(), map()) ->
+    {ok, result()} | {error, term()}.
+truncate(Store, Stream, No, Before, Options) ->
+    case erl_esdb_store:truncate(Store, Stream, Before, (timed(Options))#{no => No}) of
         {ok, Span} -> {ok, result(Stream, Span)};
         {error, Reason} -> {error, Reason}
     end.

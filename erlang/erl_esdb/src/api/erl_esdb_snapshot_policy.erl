@@ -11,7 +11,7 @@ true
 ```
 """.
 
--export([set/3, get/2, delete/2, list/1, run/2]).
+-export([set/4, get/3, delete/3, list/2, run/3]).
 -export([choose/2, is_due/3, superfluous/2]).
 -export_type([policy/0]).
 
@@ -24,25 +24,27 @@ true
     fold := {module(), atom(), Args :: [term()]},
     keep => pos_integer() | infinity,
     initial => term(),
-    automatic => boolean()
+    automatic => boolean(),
+    decode => erl_esdb_json:codec()
 }.
+-type options() :: erl_esdb_snapshots_store:options().
 
 -doc false.
--spec set(atom(), binary(), policy()) -> ok | {error, term()}.
-set(Store, Pattern, Policy) when is_binary(Pattern), is_map(Policy) ->
+-spec set(atom(), binary(), policy(), options()) -> ok | {error, term()}.
+set(Store, Pattern, Policy, Options) when is_binary(Pattern), is_map(Policy) ->
     maybe
         {ok, Whole} ?= check(Policy),
-        {ok, _} ?= erl_esdb_store:put_document(Store, {snapshot_policy, Pattern}, Whole),
+        {ok, _} ?= erl_esdb_store:put_document(Store, {snapshot_policy, Pattern}, Whole, Options),
         erl_esdb_snapshotter:policies_changed(Store)
     end;
-set(_, _, _) ->
+set(_, _, _, _) ->
     error(badarg).
 
 -spec check(map()) -> {ok, policy()} | {error, {invalid_option, term(), term()}}.
 check(Policy) ->
     Whole = maps:merge(#{every => undefined, fold => undefined, keep => infinity}, Policy),
     case [{Key, Value} || Key := Value <- Whole, not is_valid(Key, Value)] of
-        [] -> {ok, maps:merge(#{initial => #{}, automatic => true}, Whole)};
+        [] -> {ok, maps:merge(#{initial => #{}, automatic => true, decode => none}, Whole)};
         [{Key, Value} | _] -> {error, {invalid_option, Key, Value}}
     end.
 
@@ -56,6 +58,8 @@ is_valid(fold, {Module, Function, Args}) ->
         is_function_of(Module, Function, length(Args) + 2);
 is_valid(automatic, Automatic) ->
     is_boolean(Automatic);
+is_valid(decode, Codec) ->
+    Codec =:= none orelse Codec =:= json;
 is_valid(Key, _) ->
     Key =:= initial.
 
@@ -65,15 +69,15 @@ is_function_of(Module, Function, Arity) ->
     erlang:function_exported(Module, Function, Arity).
 
 -doc false.
--spec get(atom(), binary()) -> {ok, {binary(), policy()}} | {error, term()}.
-get(Store, Stream) when is_binary(Stream) ->
+-spec get(atom(), binary(), options()) -> {ok, {binary(), policy()}} | {error, term()}.
+get(Store, Stream, Options) when is_binary(Stream) ->
     maybe
-        {ok, Patterns} ?= patterns(Store),
+        {ok, Patterns} ?= patterns(Store, Options),
         {ok, Pattern} ?= choose(Patterns, Stream),
-        {ok, Policy} ?= erl_esdb_store:get_document(Store, {snapshot_policy, Pattern}),
+        {ok, Policy} ?= erl_esdb_store:get_document(Store, {snapshot_policy, Pattern}, Options),
         {ok, {Pattern, Policy}}
     end;
-get(_, _) ->
+get(_, _, _) ->
     error(badarg).
 
 -doc "The pattern that holds for a stream: the closest of those that match.".
@@ -93,60 +97,63 @@ choose(Patterns, Stream) ->
 weight(Pattern) -> byte_size(binary:replace(Pattern, ~"*", ~"", [global])).
 
 -doc false.
--spec delete(atom(), binary()) -> ok | {error, term()}.
-delete(Store, Pattern) when is_binary(Pattern) ->
+-spec delete(atom(), binary(), options()) -> ok | {error, term()}.
+delete(Store, Pattern, Options) when is_binary(Pattern) ->
+    Key = {snapshot_policy, Pattern},
     maybe
-        ok ?= erl_esdb_store:delete_document(Store, {snapshot_policy, Pattern}),
-        ok ?= erl_esdb_store:save_checkpoints(Store, #{{snapshot_policy, Pattern} => delete}),
+        ok ?= erl_esdb_store:delete_document(Store, Key, Options),
+        ok ?= erl_esdb_store:save_checkpoints(Store, #{Key => delete}),
         erl_esdb_snapshotter:policies_changed(Store)
     end;
-delete(_, _) ->
+delete(_, _, _) ->
     error(badarg).
 
 -doc false.
--spec list(atom()) -> {ok, #{binary() => policy()}} | {error, term()}.
-list(Store) ->
+-spec list(atom(), options()) -> {ok, #{binary() => policy()}} | {error, term()}.
+list(Store, Options) ->
     maybe
-        {ok, Patterns} ?= patterns(Store),
+        {ok, Patterns} ?= patterns(Store, Options),
         Documents = [
-            {Pattern, erl_esdb_store:get_document(Store, {snapshot_policy, Pattern})}
+            {Pattern, erl_esdb_store:get_document(Store, {snapshot_policy, Pattern}, Options)}
          || Pattern <- Patterns
         ],
         {ok, #{Pattern => Policy || {Pattern, {ok, Policy}} <- Documents}}
     end.
 
--spec patterns(atom()) -> {ok, [binary()]} | {error, term()}.
-patterns(Store) ->
+-spec patterns(atom(), options()) -> {ok, [binary()]} | {error, term()}.
+patterns(Store, Options) ->
     %% There is no greatest binary; the next atom is the bound.
-    From = {snapshot_policy, <<>>},
-    case erl_esdb_store:list_documents(Store, From, {snapshot_policy_, <<>>}) of
+    {From, To} = {{snapshot_policy, <<>>}, {snapshot_policy_, <<>>}},
+    case erl_esdb_store:list_documents(Store, From, To, Options) of
         {ok, Keys} -> {ok, [Pattern || {{snapshot_policy, Pattern}, _} <- Keys]};
         {error, Reason} -> {error, Reason}
     end.
 
 -doc false.
--spec run(atom(), binary()) ->
+-spec run(atom(), binary(), options()) ->
     {saved, non_neg_integer()} | not_due | no_policy | {error, term()}.
-run(Store, Stream) ->
-    case get(Store, Stream) of
-        {ok, {_Pattern, Policy}} -> run(Store, Stream, Policy);
+run(Store, Stream, Options) ->
+    Timed = maps:with([timeout], Options),
+    case get(Store, Stream, Timed) of
+        {ok, {_Pattern, Policy}} -> run(Store, Stream, Policy, Timed);
         {error, not_found} -> no_policy;
         {error, Reason} -> {error, Reason}
     end.
 
--spec run(atom(), binary(), policy()) -> {saved, non_neg_integer()} | not_due | {error, term()}.
-run(Store, Stream, Policy) ->
+-spec run(atom(), binary(), policy(), options()) ->
+    {saved, non_neg_integer()} | not_due | {error, term()}.
+run(Store, Stream, Policy, Timed) ->
     maybe
-        {ok, #{first := First, next := Next}} ?= erl_esdb_store:info(Store, Stream),
-        {ok, Versions} ?= erl_esdb_snapshots_store:versions(Store, Stream),
+        {ok, #{first := First, next := Next}} ?= erl_esdb_pages:info(Store, Stream, Timed),
+        {ok, Versions} ?= erl_esdb_snapshots_store:versions(Store, Stream, Timed),
         Latest = lists:last([-1 | Versions]),
         true ?= is_due(Policy, Next - 1, Latest),
         ok ?= continues(Stream, Latest + 1, First),
-        {ok, State, Version} ?= state(Store, Stream, Policy, Latest),
+        {ok, State, Version} ?= state(Store, Stream, Policy, Latest, Timed),
         %% Not so where the events were removed while we read.
         true ?= Version > Latest,
-        ok ?= erl_esdb_snapshots:save(Store, Stream, Version, State),
-        ok ?= prune(Store, Stream, superfluous(Policy, Versions ++ [Version])),
+        ok ?= erl_esdb_snapshots:save(Store, Stream, Version, State, #{}, Timed),
+        ok ?= prune(Store, Stream, superfluous(Policy, Versions ++ [Version]), Timed),
         {saved, Version}
     else
         false -> not_due;
@@ -169,24 +176,26 @@ superfluous(#{keep := Keep}, Versions) -> lists:sublist(Versions, max(0, length(
 continues(_Stream, From, First) when First =< From -> ok;
 continues(Stream, From, First) -> {error, {events_removed, Stream, From, First}}.
 
--spec state(atom(), binary(), policy(), integer()) ->
+-spec state(atom(), binary(), policy(), integer(), options()) ->
     {ok, State :: term(), Version :: non_neg_integer()} | {error, term()}.
-state(Store, Stream, #{initial := Initial} = Policy, -1) ->
-    fold(Store, Stream, 0, Policy, Initial);
-state(Store, Stream, Policy, Latest) ->
+state(Store, Stream, #{initial := Initial} = Policy, -1, Timed) ->
+    fold(Store, Stream, 0, Policy, Initial, Timed);
+state(Store, Stream, Policy, Latest, Timed) ->
     maybe
-        {ok, #snapshot{data = State}} ?= erl_esdb_snapshots:load_at(Store, Stream, Latest),
-        fold(Store, Stream, Latest + 1, Policy, State)
+        {ok, #snapshot{data = State}} ?=
+            erl_esdb_snapshots:load_at(Store, Stream, Latest, Timed),
+        fold(Store, Stream, Latest + 1, Policy, State, Timed)
     end.
 
--spec fold(atom(), binary(), non_neg_integer(), policy(), term()) ->
+-spec fold(atom(), binary(), non_neg_integer(), policy(), term(), options()) ->
     {ok, term(), non_neg_integer()} | {error, term()}.
-fold(Store, Stream, From, #{fold := {Module, Function, Args}} = Policy, State) ->
+fold(Store, Stream, From, #{fold := {Module, Function, Args}} = Policy, State, Timed) ->
     Step = fun(Event, Acc) -> apply(Module, Function, [Event, Acc | Args]) end,
-    case erl_esdb_store:read(Store, Stream, From, ?PAGE, forward, #{}) of
+    Options = Timed#{hidden => true, decode => maps:get(decode, Policy, none)},
+    case erl_esdb_store:read(Store, Stream, From, ?PAGE, forward, Options) of
         {ok, [#event{version = From} | _] = Events} ->
             State1 = lists:foldl(Step, State, Events),
-            fold(Store, Stream, From + length(Events), Policy, State1);
+            fold(Store, Stream, From + length(Events), Policy, State1, Timed);
         {ok, []} ->
             {ok, State, From - 1};
         %% Events were removed while we read.
@@ -196,11 +205,11 @@ fold(Store, Stream, From, #{fold := {Module, Function, Args}} = Policy, State) -
             {error, Reason}
     end.
 
--spec prune(atom(), binary(), [non_neg_integer()]) -> ok | {error, term()}.
-prune(Store, Stream, [Version | Versions]) ->
+-spec prune(atom(), binary(), [non_neg_integer()], options()) -> ok | {error, term()}.
+prune(Store, Stream, [Version | Versions], Timed) ->
     maybe
-        ok ?= erl_esdb_snapshots:delete_at(Store, Stream, Version),
-        prune(Store, Stream, Versions)
+        ok ?= erl_esdb_snapshots:delete_at(Store, Stream, Version, Timed),
+        prune(Store, Stream, Versions, Timed)
     end;
-prune(_Store, _Stream, []) ->
+prune(_Store, _Stream, [], _Timed) ->
     ok.

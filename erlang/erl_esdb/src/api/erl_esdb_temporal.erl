@@ -18,7 +18,11 @@ search, and only the events asked for are read.
 
 - `direction`: `forward` (default) or `backward`, by version
 - `limit`: so many events at most, counted in that direction
-- `timeout`, `consistency`: as in `erl_esdb_streams:read/6`; others are ignored
+- `timeout`, `consistency`, `decode`, `verify`, `hidden`: as in `erl_esdb_streams:read/6`; the time
+  is that of the search and that of the read, each
+
+Others are ignored; `archives` is `{invalid_option, archives, Backend}`, as only the events that are
+kept are looked at.
 
 ## Errors
 
@@ -28,7 +32,7 @@ search, and only the events asked for are read.
 and those of `m:erl_esdb_streams`. Arguments of a wrong shape are `error(badarg)`.
 """.
 
--export([read_until/3, read_until/4, read_range/4, read_range/5, version_at/3]).
+-export([read_until/3, read_until/4, read_range/4, read_range/5, version_at/3, version_at/4]).
 -export_type([options/0]).
 
 -include("erl_esdb.hrl").
@@ -39,8 +43,13 @@ and those of `m:erl_esdb_streams`. Arguments of a wrong shape are `error(badarg)
     limit => pos_integer(),
     timeout => timeout(),
     consistency => linearizable | read_your_writes | local,
+    decode => erl_esdb_json:codec(),
+    verify => erl_esdb_integrity:mode(),
+    hidden => boolean(),
     _ => _
 }.
+
+-define(READ_OPTIONS, [timeout, consistency, decode, verify, hidden]).
 
 -doc #{equiv => read_until(Store, Stream, Time, #{})}.
 -spec read_until(Store :: atom(), Stream :: binary(), Time :: integer()) ->
@@ -74,20 +83,26 @@ read_range(Store, Stream, From, To, Options) when
 read_range(_, _, _, _, _) ->
     error(badarg).
 
+-doc "The same as `version_at/4` without options.".
+-spec version_at(Store :: atom(), Stream :: binary(), Time :: integer()) ->
+    {ok, integer()} | {error, term()}.
+version_at(Store, Stream, Time) -> version_at(Store, Stream, Time, #{}).
+
 -doc """
 The version of the last event up to a time, it included; -1 where there is none.
 
-Removed events do not count: before the first event that is kept the answer is -1.
+Removed events do not count: before the first event that is kept the answer is -1. Options:
+`timeout`, `consistency`, `hidden`.
 """.
--spec version_at(Store :: atom(), Stream :: binary(), Time :: integer()) ->
+-spec version_at(Store :: atom(), Stream :: binary(), Time :: integer(), options()) ->
     {ok, integer()} | {error, term()}.
-version_at(Store, Stream, Time) when is_integer(Time) ->
-    case erl_esdb_bisect:window(Store, Stream, beginning, Time) of
+version_at(Store, Stream, Time, Options) when is_integer(Time), is_map(Options) ->
+    case erl_esdb_bisect:window(Store, Stream, beginning, Time, Options) of
         {ok, {Low, Before}} when Low < Before -> {ok, Before - 1};
         {ok, _} -> {ok, -1};
         {error, Reason} -> {error, Reason}
     end;
-version_at(_, _, _) ->
+version_at(_, _, _, _) ->
     error(badarg).
 
 -spec read(atom(), binary(), integer() | beginning, integer(), options()) ->
@@ -95,8 +110,8 @@ version_at(_, _, _) ->
 read(Store, Stream, From, To, Options) ->
     maybe
         {ok, Direction, Limit} ?= order(Options),
-        {ok, Window} ?= erl_esdb_bisect:window(Store, Stream, From, To),
-        ReadOptions = maps:with([timeout, consistency], Options),
+        ReadOptions = maps:with(?READ_OPTIONS, Options),
+        {ok, Window} ?= erl_esdb_bisect:window(Store, Stream, From, To, ReadOptions),
         read_window(Store, Stream, Window, Direction, Limit, ReadOptions)
     end.
 
@@ -130,6 +145,8 @@ order(Options) ->
             {error, {invalid_option, direction, Direction}};
         is_map_key(limit, Options), not is_integer(Limit); is_integer(Limit), Limit < 1 ->
             {error, {invalid_option, limit, Limit}};
+        is_map_key(archives, Options) ->
+            {error, {invalid_option, archives, map_get(archives, Options)}};
         true ->
             {ok, Direction, Limit}
     end.

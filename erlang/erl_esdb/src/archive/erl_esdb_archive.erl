@@ -12,11 +12,20 @@ Archives of a store: writing them from a stream, and reading a stream on into th
 
 Archives belong to an incarnation of a stream: a stream that is deleted and made again gets
 another, so that its archives do not take the place of those before. Its name is a random number,
-kept in the store as the document `{archive, Stream}` together with the number of the stream. The
-archives of earlier incarnations stay, and are read by their keys.
+kept in the store as the document `{archive, Stream, No, Name}` with the number of the stream. Who
+archives a stream for the first time while another one does may make a second name: then both are
+its. When a stream is deleted its names are forgotten; its archives stay, and are read by their
+keys.
+
+In a store that signs, archived events are verified with those that are kept, as one chain
+(`m:erl_esdb_integrity`).
+
+`timeout` in options is the time of each call to the store, of which these functions make several;
+that of the backend is its own.
 """.
 
--export([archive/6, read_through/6, read_through/7, check/3, incarnation/3]).
+-export([archive/6, read_through/6, read_through/7, check/3, check/4]).
+-export([incarnation/3, incarnations/4]).
 -export_type([check/0]).
 
 -include("erl_esdb.hrl").
@@ -48,17 +57,18 @@ when it has another one in the end.
     No :: pos_integer(),
     span(),
     erl_esdb_archive_backend:backend(),
-    #{archive_events := pos_integer(), verify := boolean(), _ => _}
+    #{archive_events := pos_integer(), verify := boolean(), timeout => timeout(), _ => _}
 ) -> {ok, [erl_esdb_archive_backend:key(), ...]} | {error, term()}.
 archive(Store, Stream, No, {From, Before}, Backend, Options) ->
+    Timed = maps:with([timeout], Options),
     maybe
-        {ok, Incarnation} ?= incarnation(Store, Stream, No),
+        {ok, Incarnation} ?= incarnation(Store, Stream, No, Timed),
         Name = {Store, Stream, Incarnation},
         Start = {Backend, [], [], 0, 0},
         Collect = fun(Events, _Next, Acc) -> collect(Events, Name, Options, Acc) end,
-        {done, Acc} ?= erl_esdb_pages:stream(Store, Stream, From, Before, Collect, Start),
+        {done, Acc} ?= erl_esdb_pages:stream(Store, Stream, From, Before, Timed, Collect, Start),
         {ok, {_, Keys, [], 0, 0}} ?= flush(Name, Options, Acc),
-        ok ?= same(Store, Stream, No),
+        ok ?= same(Store, Stream, No, Timed),
         {ok, lists:reverse(Keys)}
     end.
 
@@ -111,10 +121,10 @@ verified(#{verify := true}, Module, State, Key, Events) ->
         {error, Reason} -> {error, Reason}
     end.
 
-%% What is left of a race: the stream may be replaced between this and the truncation.
--spec same(atom(), binary(), pos_integer()) -> ok | {error, term()}.
-same(Store, Stream, No) ->
-    case erl_esdb_pages:info(Store, Stream) of
+%% Who removes what was archived names the number, too.
+-spec same(atom(), binary(), pos_integer(), map()) -> ok | {error, term()}.
+same(Store, Stream, No, Timed) ->
+    case erl_esdb_pages:info(Store, Stream, Timed) of
         {ok, #{no := No}} -> ok;
         {ok, _} -> {error, {stream_replaced, Stream}};
         {error, Reason} -> {error, Reason}
@@ -123,30 +133,32 @@ same(Store, Stream, No) ->
 -doc "The name of the incarnation of a stream; the first time one is made for it.".
 -spec incarnation(Store :: atom(), Stream :: binary(), No :: pos_integer()) ->
     {ok, binary()} | {error, term()}.
-incarnation(Store, Stream, No) ->
-    case known(Store, Stream, No) of
-        {error, not_found} ->
-            %% Of two who archive at once the second one takes the name that the first one made.
-            Make = fun() -> make(Store, Stream, No) end,
-            global:trans({{?MODULE, Store, Stream}, self()}, Make);
-        Known ->
-            Known
+incarnation(Store, Stream, No) -> incarnation(Store, Stream, No, #{}).
+
+-spec incarnation(atom(), binary(), pos_integer(), map()) -> {ok, binary()} | {error, term()}.
+incarnation(Store, Stream, No, Timed) ->
+    case incarnations(Store, Stream, No, Timed) of
+        {ok, [Name | _]} -> {ok, Name};
+        {ok, []} -> make(Store, Stream, No, Timed);
+        {error, Reason} -> {error, Reason}
     end.
 
--spec make(atom(), binary(), pos_integer()) -> {ok, binary()} | {error, term()}.
-make(Store, Stream, No) ->
-    maybe
-        {error, not_found} ?= known(Store, Stream, No),
-        Name = binary:encode_hex(crypto:strong_rand_bytes(8), lowercase),
-        {ok, _} ?= erl_esdb_store:put_document(Store, {archive, Stream}, {No, Name}),
-        {ok, Name}
+-spec make(atom(), binary(), pos_integer(), map()) -> {ok, binary()} | {error, term()}.
+make(Store, Stream, No, Timed) ->
+    Name = binary:encode_hex(crypto:strong_rand_bytes(8), lowercase),
+    case erl_esdb_store:put_document(Store, {archive, Stream, No, Name}, Name, Timed) of
+        {ok, _} -> {ok, Name};
+        {error, Reason} -> {error, Reason}
     end.
 
--spec known(atom(), binary(), pos_integer()) -> {ok, binary()} | {error, not_found | term()}.
-known(Store, Stream, No) ->
-    case erl_esdb_store:get_document(Store, {archive, Stream}) of
-        {ok, {No, Name}} -> {ok, Name};
-        {ok, {_Earlier, _Name}} -> {error, not_found};
+-doc "All names of an incarnation, sorted. Option: `timeout`.".
+-spec incarnations(Store :: atom(), Stream :: binary(), No :: pos_integer(), map()) ->
+    {ok, [binary()]} | {error, term()}.
+incarnations(Store, Stream, No, Timed) ->
+    %% Every binary is greater than every number.
+    {First, Last} = {{archive, Stream, No, 0}, {archive, Stream, No + 1, -1}},
+    case erl_esdb_store:list_documents(Store, First, Last, Timed) of
+        {ok, Found} -> {ok, [Name || {{archive, _, _, Name}, _} <- Found]};
         {error, Reason} -> {error, Reason}
     end.
 
@@ -167,7 +179,8 @@ read_through(Store, Stream, From, Count, Direction, Backend) ->
 -doc """
 Reads a window of versions as `erl_esdb_streams:read/6` does, and those that were removed from the
 store from the archives of this incarnation of the stream. Versions that are in neither are left
-out.
+out. Options as there; what the metadata of the stream hides is always answered, for what was
+removed because it was hidden is in the archives.
 
 ## Errors
 
@@ -184,22 +197,68 @@ out.
     erl_esdb_archive_backend:backend(),
     erl_esdb_store:read_options()
 ) -> {ok, [event()]} | {error, term()}.
-read_through(Store, Stream, From, Count, Direction, Backend, Options) ->
-    Plain = maps:remove(archives, Options),
+read_through(Store, Stream, From, Count, Direction, Backend, Options) when is_map(Options) ->
+    Window = {From, Count, Direction},
     maybe
-        {ok, #{no := No, next := Next}} ?= erl_esdb_pages:info(Store, Stream),
+        {ok, _, _, Settings} ?= erl_esdb_store:engine(Store),
+        Timeout = erl_esdb_store:timeout(Options, Settings),
+        Until = erl_esdb_store:deadline(Options, Settings),
+        Look = fun() -> read_both(Store, Settings, Stream, Window, Backend, Options, Until) end,
+        Checked = erl_esdb_integrity:confirmed(Store, Stream, Timeout, Look),
+        erl_esdb_json:decode_all(Checked, Options)
+    end;
+read_through(_, _, _, _, _, _, _) ->
+    error(badarg).
+
+%% Checked and decoded is what both are together.
+-spec read_both(
+    atom(),
+    erl_esdb_engine:settings(),
+    binary(),
+    erl_esdb_store:window(),
+    erl_esdb_archive_backend:backend(),
+    erl_esdb_store:read_options(),
+    erl_esdb_store:deadline()
+) -> {ok, [event()]} | {error, term()}.
+read_both(Store, Settings, Stream, {From, Count, Direction} = Window, Backend, Options, Until) ->
+    Plain = maps:without([archives, decode], Options#{hidden => true, verify => skip_all}),
+    Timed = maps:with([timeout], Options),
+    maybe
+        {ok, #{no := No, next := Next}} ?= erl_esdb_pages:info(Store, Stream, Options),
         Begin = begin_at(From, Next, Direction),
         {ok, Kept} ?= erl_esdb_store:read(Store, Stream, Begin, Count, Direction, Plain),
         %% Asked after the read: what was removed before that is archived by now.
-        {ok, #{no := No, first := First}} ?= erl_esdb_pages:info(Store, Stream),
-        Window = missing(window(Begin, Count, Direction), Kept, First),
-        {ok, Archived} ?= archived(Store, Stream, No, Window, Backend),
-        {ok, joined(Direction, Archived, Kept)}
+        {ok, #{no := No, first := First} = Info} ?= erl_esdb_pages:info(Store, Stream, Timed),
+        Missing = missing(window(Begin, Count, Direction), Kept, First),
+        {ok, Known, Archived} ?= archived(Store, Settings, Stream, No, Missing, Backend, Timed),
+        All = Archived ++ upwards(Direction, Kept),
+        ok ?= erl_esdb_integrity:check_archived(Store, Settings, Known, All, Info, Options),
+        {ok, upwards(Direction, All)}
     else
         %% It was deleted and made again in between.
-        {ok, _} -> read_through(Store, Stream, From, Count, Direction, Backend, Options);
+        {ok, _} -> again(Store, Settings, Stream, Window, Backend, Options, Until);
         {error, Reason} -> {error, Reason}
     end.
+
+-spec again(
+    atom(),
+    erl_esdb_engine:settings(),
+    binary(),
+    erl_esdb_store:window(),
+    erl_esdb_archive_backend:backend(),
+    erl_esdb_store:read_options(),
+    erl_esdb_store:deadline()
+) -> {ok, [event()]} | {error, term()}.
+again(Store, Settings, Stream, Window, Backend, Options, Until) ->
+    case erl_esdb_store:left(Until) of
+        0 -> {error, {timeout, Store}};
+        _ -> read_both(Store, Settings, Stream, Window, Backend, Options, Until)
+    end.
+
+%% Turns them, and turned ones back.
+-spec upwards(direction(), [event()]) -> [event()].
+upwards(forward, Events) -> Events;
+upwards(backward, Events) -> lists:reverse(Events).
 
 -spec begin_at(non_neg_integer() | last, non_neg_integer(), direction()) ->
     non_neg_integer() | last.
@@ -218,43 +277,60 @@ missing({From, Before}, Kept, First) ->
     %% Every atom is greater than every number.
     {From, lists:min([Before, First | [Version || #event{version = Version} <- Kept]])}.
 
--spec joined(direction(), [event()], [event()]) -> [event()].
-joined(forward, Archived, Kept) -> Archived ++ Kept;
-joined(backward, Archived, Kept) -> Kept ++ lists:reverse(Archived).
-
--spec archived(atom(), binary(), pos_integer(), span(), erl_esdb_archive_backend:backend()) ->
-    {ok, [event()]} | {error, term()}.
-archived(_Store, _Stream, _No, {From, Before}, _Backend) when From >= Before ->
-    {ok, []};
-archived(Store, Stream, No, Span, Backend) ->
-    case keys(Store, Stream, No, Backend) of
-        {ok, Keys, Backend1} -> read_keys(Keys, Span, Backend1, []);
-        {error, Reason} -> {error, Reason}
+%% And before them the one that the first has to name, in a store that signs.
+-spec archived(
+    atom(),
+    erl_esdb_engine:settings(),
+    binary(),
+    pos_integer(),
+    span(),
+    erl_esdb_archive_backend:backend(),
+    map()
+) -> {ok, [event()], [event()]} | {error, term()}.
+archived(_Store, _Settings, _Stream, _No, {From, Before}, _Backend, _) when From >= Before ->
+    {ok, [], []};
+archived(Store, Settings, Stream, No, {From, _} = Span, Backend, Timed) ->
+    maybe
+        {ok, Keys, Backend1} ?= keys(Store, Stream, No, Backend, Timed),
+        {ok, Events} ?= read_keys(Keys, Span, Backend1, []),
+        {ok, known(Settings, Keys, From, Backend1), Events}
     end.
+
+%% What cannot be read is not known: it was not asked for.
+-spec known(
+    erl_esdb_engine:settings(), [found()], non_neg_integer(), erl_esdb_archive_backend:backend()
+) -> [event()].
+known(#{integrity := Signs}, Keys, From, Backend) when Signs =/= disabled, From > 0 ->
+    case read_keys(Keys, {From - 1, From}, Backend, []) of
+        {ok, Events} -> Events;
+        {error, _} -> []
+    end;
+known(_Settings, _Keys, _From, _Backend) ->
+    [].
 
 -type found() :: {From :: non_neg_integer(), To :: non_neg_integer(), binary()}.
 
 %% Of this incarnation, by the version that they begin with.
--spec keys(atom(), binary(), pos_integer(), erl_esdb_archive_backend:backend()) ->
+-spec keys(atom(), binary(), pos_integer(), erl_esdb_archive_backend:backend(), map()) ->
     {ok, [found()], erl_esdb_archive_backend:backend()} | {error, term()}.
-keys(Store, Stream, No, {Module, State} = Backend) ->
+keys(Store, Stream, No, {Module, State} = Backend, Timed) ->
     maybe
-        {ok, Incarnation} ?= known(Store, Stream, No),
+        {ok, [_ | _] = Names} ?= incarnations(Store, Stream, No, Timed),
         {ok, Keys, State1} ?= Module:list(State, Store, Stream),
-        {ok, of_incarnation(Incarnation, Keys), {Module, State1}}
+        {ok, of_incarnation(Names, Keys), {Module, State1}}
     else
-        {error, not_found} -> {ok, [], Backend};
+        {ok, []} -> {ok, [], Backend};
         {error, Reason} -> {error, Reason}
     end.
 
--spec of_incarnation(binary(), [binary()]) -> [found()].
-of_incarnation(Incarnation, Keys) ->
+-spec of_incarnation([binary()], [binary()]) -> [found()].
+of_incarnation(Names, Keys) ->
     lists:sort([
         {From, To, Key}
      || Key <- Keys,
         {ok, #{incarnation := Name, from_version := From, to_version := To}} <-
             [erl_esdb_archive_backend:split_key(Key)],
-        Name =:= Incarnation
+        lists:member(Name, Names)
     ]).
 
 %% An archive that was written before a removal that then failed may lie within a later one: each
@@ -276,42 +352,80 @@ read_keys([_ | Keys], Span, Backend, Read) ->
 read_keys([], _Span, _Backend, Read) ->
     {ok, lists:append(lists:reverse(Read))}.
 
--doc """
-Reads all archives of a stream, and tells which versions below the first one that is kept are in
-none (`gaps`, each from a version to a version, both included), and which archives cannot be read or
-hold other versions than their key says (`damaged`).
-""".
+-doc #{equiv => check(Store, Stream, Backend, #{})}.
 -spec check(Store :: atom(), Stream :: binary(), erl_esdb_archive_backend:backend()) ->
     {ok, check()} | {error, term()}.
-check(Store, Stream, Backend) ->
+check(Store, Stream, Backend) -> check(Store, Stream, Backend, #{}).
+
+-doc """
+Reads all archives of a stream, and tells which versions below the first one that is kept are in
+none (`gaps`, each from a version to a version, both included), and which archives cannot be read,
+hold other versions than their key says (`wrong_versions`), or, in a store that signs, events that
+are not as they were written (`damaged`). Options: `timeout`, `verify`.
+""".
+-spec check(Store :: atom(), Stream :: binary(), erl_esdb_archive_backend:backend(), map()) ->
+    {ok, check()} | {error, term()}.
+check(Store, Stream, Backend, Options) when is_map(Options) ->
+    Timed = maps:with([timeout], Options),
     maybe
-        {ok, #{no := No, first := First}} ?= erl_esdb_pages:info(Store, Stream),
-        {ok, Keys, Backend1} ?= keys(Store, Stream, No, Backend),
-        {Good, Damaged} = check_each(Keys, Backend1, [], []),
+        {ok, _, _, Settings} ?= erl_esdb_store:engine(Store),
+        {ok, #{no := No, first := First} = Info} ?= erl_esdb_pages:info(Store, Stream, Timed),
+        {ok, Keys, Backend1} ?= keys(Store, Stream, No, Backend, Timed),
+        {ok, Kept} ?= first_kept(Store, Stream, First, Timed),
+        Verify = fun(Known, Events) ->
+            erl_esdb_integrity:check_archived(Store, Settings, Known, Events, Info, Options)
+        end,
+        {Good, Damaged} = check_each(Keys, Backend1, {Verify, Kept}, {[], [], []}),
         {ok, #{
             archives => length(Keys),
             events => lists:sum([Before - From || {From, Before} <- Good]),
             gaps => gaps(Good, 0, First),
             damaged => Damaged
         }}
-    end.
-
--spec check_each([found()], erl_esdb_archive_backend:backend(), [span()], [{binary(), term()}]) ->
-    {[span()], [{binary(), term()}]}.
-check_each([{From, To, Key} | Keys], {Module, State}, Good, Damaged) ->
-    case Module:read(State, Key) of
-        {ok, Events, State1} ->
-            case [Version || #event{version = Version} <- Events] =:= lists:seq(From, To) of
-                true ->
-                    check_each(Keys, {Module, State1}, [{From, To + 1} | Good], Damaged);
-                false ->
-                    check_each(Keys, {Module, State1}, Good, [{Key, wrong_versions} | Damaged])
-            end;
-        {error, Reason} ->
-            check_each(Keys, {Module, State}, Good, [{Key, Reason} | Damaged])
     end;
-check_each([], _Backend, Good, Damaged) ->
+check(_, _, _, _) ->
+    error(badarg).
+
+-spec first_kept(atom(), binary(), non_neg_integer(), map()) -> {ok, [event()]} | {error, term()}.
+first_kept(Store, Stream, First, Timed) ->
+    Options = Timed#{hidden => true, verify => skip_all},
+    erl_esdb_store:read(Store, Stream, First, 1, forward, Options).
+
+%% Each is checked with the last event of the one before; the last one with the first that is kept.
+-spec check_each(
+    [found()],
+    erl_esdb_archive_backend:backend(),
+    {Verify :: fun(([event()], [event()]) -> ok | {error, term()}), Kept :: [event()]},
+    {Last :: [event()], [span()], [{binary(), term()}]}
+) ->
+    {[span()], [{binary(), term()}]}.
+check_each([{From, To, Key} | Keys], {Module, State}, With, {Last, Good, Damaged}) ->
+    {Verify, Kept} = With,
+    maybe
+        {ok, Events, State1} ?= Module:read(State, Key),
+        true ?= [Version || #event{version = Version} <- Events] =:= lists:seq(From, To),
+        ok ?= Verify(Last, Events ++ [E || #event{version = V} = E <- Kept, V =:= To + 1]),
+        Sum = {[lists:last(Events)], [{From, To + 1} | Good], Damaged},
+        check_each(Keys, {Module, State1}, With, Sum)
+    else
+        false ->
+            check_rest(Keys, {Module, State}, With, {Good, [{Key, wrong_versions} | Damaged]});
+        {error, Reason} ->
+            check_rest(Keys, {Module, State}, With, {Good, [{Key, Reason} | Damaged]})
+    end;
+check_each([], _Backend, _With, {_Last, Good, Damaged}) ->
     {lists:reverse(Good), lists:reverse(Damaged)}.
+
+%% Of the one before nothing is known.
+-spec check_rest(
+    [found()],
+    erl_esdb_archive_backend:backend(),
+    {Verify :: fun(([event()], [event()]) -> ok | {error, term()}), Kept :: [event()]},
+    {[span()], [{binary(), term()}]}
+) ->
+    {[span()], [{binary(), term()}]}.
+check_rest(Keys, Backend, With, {Good, Damaged}) ->
+    check_each(Keys, Backend, With, {[], Good, Damaged}).
 
 -spec gaps([span()], non_neg_integer(), non_neg_integer()) ->
     [{non_neg_integer(), non_neg_integer()}].

@@ -17,21 +17,32 @@ SHA-256 of the other two. A folder without manifest is no backup.
 
 The events below a position: that which the next event would have had when copying began. So an
 append is in it as a whole or not at all, and with an event everything that came before. Events that
-were removed while it was made, by scavenging or deletion, are not in it. Of the documents
-(snapshots, subscriptions, policies and so on) those that were there before that position was taken:
-none is ahead of the events.
+were removed while it was made, by scavenging or deletion, are not in it. With them the metadata of
+streams, where streams with a tombstone go on, which archives are a stream's, and what a store that
+signs keeps of removed events, all taken behind the events, so that they fit together. Of documents
+(snapshots, subscriptions, links, policies and so on) and of how far subscriptions and links have
+come it is what was there before that position was taken: none is ahead of the events.
 
 ## What restoring does
 
 The store must be empty. Events get the versions, positions, times, ids and contents that they had;
-versions and positions of removed events are not given again. What events were signed with is
-kept, so a store that has the keys verifies them; and the metadata of streams. Then everything in
-the store is compared with the backup. How often a document was put is not kept; the incarnations
-of archives are. Not in a backup are the numbering of streams behind a tombstone, the metadata of
-streams without events, how far subscriptions came, and what is in other places (archives, the
-application's environment).
+versions and positions of removed events are not given again, also not behind a tombstone. What
+events were signed with is kept, so a store that has the keys verifies them, and does so here. Then
+everything in the store is compared with the backup, and links that were running and subscriptions
+go on: these when a process is attached. What was delivered or linked between the copy of their
+place and that of the events is delivered again, and not linked again. A projection goes on when it
+is started.
+
+How often a document was put is not kept. Not in a backup are the metadata of streams that do not
+exist, and what is in other places (archives, the application's environment, plain funs of
+subscriptions and links).
 
 A restore that is stopped leaves a store that is to be dropped: begin again with an empty one.
+
+## Options
+
+- `timeout`: of each call to the store, of which there is one for each page of events, stream and
+  document; default that of the store. Other options are ignored
 
 ## Errors
 
@@ -41,13 +52,16 @@ A restore that is stopped leaves a store that is to be dropped: begin again with
 - `{failed_to_create_dir, R}`, `{write_failed, R}`: R as of `m:file`
 - `{store_not_empty, Store}`
 - `{differs, What}`: what is in the store is not what is in the backup: `position`,
-  `{events, From}` (a position), `{stream, Name}`, `streams`, `{document, Key}` or `documents`
+  `{events, From}` (a position), `{stream, Name}`, `streams`, `tombstones`, `{document, Key}`,
+  `documents` or `checkpoints`
+- `{integrity_violation, Details}`: the store has keys, and what was restored is not right by them
 
 and those of `m:erl_esdb_streams`.
 """.
 
--export([backup/2, verify/1, restore/2, compare/2]).
--export_type([manifest/0]).
+-export([backup/2, backup/3, verify/1, restore/2, restore/3, compare/2, compare/3]).
+-export([documents/2, detached/1]).
+-export_type([manifest/0, entry/0, options/0]).
 
 -include("erl_esdb.hrl").
 
@@ -56,8 +70,10 @@ and those of `m:erl_esdb_streams`.
 -define(MANIFEST, ~"manifest.json").
 -define(FORMAT, 1).
 -define(SEGMENT, #{events => 4096, bytes => 16_777_216}).
-%% Streams of a frame.
+%% Streams or checkpoints of a frame.
 -define(GROUP, 500).
+%% Names of streams that are listed at a time.
+-define(PAGE, 1000).
 %% No key of a document has more elements.
 -define(LAST_KEY, erlang:make_tuple(1024, [])).
 
@@ -74,19 +90,41 @@ and those of `m:erl_esdb_streams`.
     files := #{binary() => #{bytes := non_neg_integer(), sha256 := binary()}}
 }.
 
-%% A stream in the table of a backup: versions from `first' to before `next' are in it.
+-type options() :: #{timeout => timeout(), _ => _}.
+-doc """
+A stream in the table of a backup: versions from `first` to before `next` are in it. `buried`: it
+has a tombstone. `anchors` and `incarnations`: see `erl_esdb_integrity:anchors/4` and
+`erl_esdb_archive:incarnations/4`.
+""".
 -type entry() :: #{
-    no := pos_integer(),
     first := non_neg_integer(),
     next := non_neg_integer(),
     %% of the first event, where there is one
     position := non_neg_integer() | none,
+    %% of the last one, also where it was removed
     epoch_us := integer(),
-    metadata := erl_esdb_log:metadata(),
-    %% the first version that was signed, and the tip
+    tip := erl_esdb_log:tip(),
+    %% the first version that was signed; the first one behind a tombstone, and the tip there
     signed := none | non_neg_integer(),
-    tip := erl_esdb_log:tip()
+    base := non_neg_integer(),
+    base_tip := erl_esdb_log:tip(),
+    buried := boolean(),
+    metadata := erl_esdb_log:metadata(),
+    anchors := #{non_neg_integer() => erl_esdb_integrity:anchor()},
+    incarnations := [binary()]
 }.
+
+%% Where the versions of a stream end, and the time and tip there.
+-type place() :: #{next := non_neg_integer(), epoch_us := integer(), tip := erl_esdb_log:tip()}.
+%% The last event of a stream that was copied.
+-type last() :: #{
+    next := non_neg_integer(),
+    epoch_us := integer(),
+    tip := erl_esdb_log:tip(),
+    position := non_neg_integer()
+}.
+%% A store and the options of its calls.
+-type store() :: {atom(), #{timeout => timeout()}}.
 
 -record(out, {
     fd :: file:fd(),
@@ -97,17 +135,23 @@ and those of `m:erl_esdb_streams`.
 
 %% ---- making one
 
--doc "Copies a store to a folder, which is made, or is empty.".
+-doc "The same as `backup/3` without options.".
 -spec backup(Store :: atom(), Dir :: file:filename_all()) ->
     {ok, manifest()} | {error, term()}.
-backup(Store, Dir) when is_atom(Store) ->
-    Path = erl_esdb_file:path(filename:absname(Dir)),
+backup(Store, Dir) -> backup(Store, Dir, #{}).
+
+-doc "Copies a store to a folder, which is made, or is empty.".
+-spec backup(Store :: atom(), Dir :: file:filename_all(), options()) ->
+    {ok, manifest()} | {error, term()}.
+backup(Store, Dir, Options) when is_atom(Store), is_map(Options) ->
+    Path = filename:absname(erl_esdb_file:path(Dir)),
+    Timed = timed(Options),
     maybe
-        {ok, _} ?= erl_esdb_store:next_position(Store),
+        {ok, _} ?= erl_esdb_store:next_position(Store, Timed),
         ok ?= erl_esdb_file:ensure_dir(Path),
         ok ?= empty_dir(Path),
-        {ok, Documents, DocumentsFile} ?= copy_documents(Store, Path),
-        {ok, Copied, EventsFile} ?= copy_events(Store, Path),
+        {ok, Documents, DocumentsFile} ?= copy_documents({Store, Timed}, Path),
+        {ok, Copied, EventsFile} ?= copy_events({Store, Timed}, Path),
         Manifest = Copied#{
             store => atom_to_binary(Store),
             documents => Documents,
@@ -118,8 +162,14 @@ backup(Store, Dir) when is_atom(Store) ->
         ok ?= erl_esdb_file:write(filename:join(Path, ?MANIFEST), [Json, $\n]),
         {ok, Manifest}
     end;
-backup(_, _) ->
+backup(_, _, _) ->
     error(badarg).
+
+-spec timed(options()) -> #{timeout => timeout()}.
+timed(#{timeout := Timeout}) ->
+    #{timeout => erl_esdb_store:timeout(#{timeout => Timeout}, #{timeout => Timeout})};
+timed(#{}) ->
+    #{}.
 
 -spec empty_dir(binary()) -> ok | {error, term()}.
 empty_dir(Dir) ->
@@ -129,41 +179,83 @@ empty_dir(Dir) ->
         {error, Reason} -> {error, {read_failed, Reason}}
     end.
 
--spec copy_documents(atom(), binary()) -> {ok, non_neg_integer(), map()} | {error, term()}.
-copy_documents(Store, Dir) ->
+%% Checkpoints before and after, so that each document has its own, whether it was made or removed
+%% meanwhile.
+-spec copy_documents(store(), binary()) -> {ok, non_neg_integer(), map()} | {error, term()}.
+copy_documents({Store, Timed} = At, Dir) ->
     maybe
-        {ok, Keys} ?= erl_esdb_store:list_documents(Store, {}, ?LAST_KEY),
+        {ok, Before} ?= erl_esdb_store:checkpoints(Store, Timed),
+        {ok, Keys} ?= documents(Store, Timed),
         written(filename:join(Dir, ?DOCUMENTS), documents, fun(Out) ->
-            copy_documents(Store, [Key || {Key, _} <- Keys], 0, Out)
+            maybe
+                {ok, Count, Out1} ?= copy_documents(At, Keys, 0, Out),
+                {ok, After} ?= erl_esdb_store:checkpoints(Store, Timed),
+                Checkpoints = maps:merge(Before, After),
+                {ok, Out2} ?= copy_checkpoints(maps:next(maps:iterator(Checkpoints)), [], Out1),
+                {ok, Count, Out2}
+            end
         end)
     end.
 
--spec copy_documents(atom(), [tuple()], non_neg_integer(), #out{}) ->
-    {ok, non_neg_integer(), #out{}} | {error, term()}.
-copy_documents(_Store, [], Count, Out) ->
-    {ok, Count, Out};
-copy_documents(Store, [Key | Keys], Count, Out) ->
-    maybe
-        {ok, Term} ?= erl_esdb_store:get_document(Store, Key),
-        {ok, Out1} ?= frame(documents, encode({Key, Term}), Out),
-        copy_documents(Store, Keys, Count + 1, Out1)
-    else
-        %% Removed since it was listed.
-        {error, not_found} -> copy_documents(Store, Keys, Count, Out);
+-doc false.
+%% The keys of documents that stand by themselves. Others are what is known of a stream: they have
+%% its number, and go with its entry in the table.
+-spec documents(atom(), #{timeout => timeout()}) ->
+    {ok, [erl_esdb_log:document_key()]} | {error, term()}.
+documents(Store, Timed) ->
+    case erl_esdb_store:list_documents(Store, {}, ?LAST_KEY, Timed) of
+        {ok, Found} -> {ok, [Key || {Key, _} <- Found, not is_of_stream(Key)]};
         {error, Reason} -> {error, Reason}
     end.
 
+-spec is_of_stream(erl_esdb_log:document_key()) -> boolean().
+is_of_stream({Kind, _Stream, _No, _}) -> Kind =:= integrity orelse Kind =:= archive;
+is_of_stream(_) -> false.
+
+-spec copy_documents(store(), [tuple()], non_neg_integer(), #out{}) ->
+    {ok, non_neg_integer(), #out{}} | {error, term()}.
+copy_documents(_At, [], Count, Out) ->
+    {ok, Count, Out};
+copy_documents({Store, Timed} = At, [Key | Keys], Count, Out) ->
+    maybe
+        {ok, Term} ?= erl_esdb_store:get_document(Store, Key, Timed),
+        {ok, Out1} ?= frame(documents, encode({Key, detached(Term)}), Out),
+        copy_documents(At, Keys, Count + 1, Out1)
+    else
+        %% Removed since it was listed.
+        {error, not_found} -> copy_documents(At, Keys, Count, Out);
+        {error, Reason} -> {error, Reason}
+    end.
+
+-doc false.
+%% A subscription without its process: that of a copy is another one.
+-spec detached(term()) -> term().
+detached(#subscription{} = Subscription) -> Subscription#subscription{subscriber_pid = undefined};
+detached(Term) -> Term.
+
+-spec copy_checkpoints(none | {term(), term(), maps:iterator()}, [{term(), term()}], #out{}) ->
+    {ok, #out{}} | {error, term()}.
+copy_checkpoints(Next, Group, Out) when Next =:= none; length(Group) >= ?GROUP ->
+    case {frame(checkpoints, encode(Group), Out), Next} of
+        {{ok, Out1}, none} -> {ok, Out1};
+        {{ok, Out1}, _} -> copy_checkpoints(Next, [], Out1);
+        {{error, Reason}, _} -> {error, Reason}
+    end;
+copy_checkpoints({Key, Value, Iterator}, Group, Out) ->
+    copy_checkpoints(maps:next(Iterator), [{Key, Value} | Group], Out).
+
 %% What is known of streams before the position is taken tells the numbering of those whose events
-%% were all removed, and which stream it was that had a name.
--spec copy_events(atom(), binary()) -> {ok, map(), map()} | {error, term()}.
-copy_events(Store, Dir) ->
+%% were all removed, and which stream it was that had a name. Rows are
+%% `{Name, {No, place()} | unknown, last() | none}'.
+-spec copy_events(store(), binary()) -> {ok, map(), map()} | {error, term()}.
+copy_events({Store, Timed} = At, Dir) ->
     Known = ets:new(?MODULE, [ordered_set, private]),
     try
         maybe
-            {ok, Names} ?= erl_esdb_store:streams(Store),
-            ok ?= know(Store, Names, Known),
-            {ok, Position} ?= erl_esdb_store:next_position(Store),
-            Write = fun(Out) -> copy_events(Store, Position, Known, Out) end,
+            ok ?= know_streams(At, #{limit => ?PAGE}, Known),
+            ok ?= know_tombs(At, first, Known),
+            {ok, Position} ?= erl_esdb_store:next_position(Store, Timed),
+            Write = fun(Out) -> copy_events(At, Position, Known, Out) end,
             {ok, {Events, Streams}, File} ?=
                 written(filename:join(Dir, ?EVENTS), backup, Write),
             {ok, #{position => Position, events => Events, streams => Streams}, File}
@@ -172,41 +264,85 @@ copy_events(Store, Dir) ->
         ets:delete(Known)
     end.
 
--spec know(atom(), [binary()], ets:table()) -> ok | {error, term()}.
-know(Store, [Name | Names], Known) ->
-    case erl_esdb_pages:info(Store, Name) of
-        {ok, #{no := No, next := Next}} ->
-            true = ets:insert(Known, {Name, No, Next}),
-            know(Store, Names, Known);
+-spec know_streams(store(), map(), ets:table()) -> ok | {error, term()}.
+know_streams({Store, Timed} = At, Page, Known) ->
+    maybe
+        {ok, Names, Next} ?= erl_esdb_store:names(Store, maps:merge(Timed, Page)),
+        ok ?= know_each(At, Names, Known),
+        case Next of
+            done -> ok;
+            _ -> know_streams(At, Page#{from => Next}, Known)
+        end
+    end.
+
+-spec know_each(store(), [binary()], ets:table()) -> ok | {error, term()}.
+know_each({Store, Timed} = At, [Name | Names], Known) ->
+    case erl_esdb_pages:info(Store, Name, Timed) of
+        {ok, Info} ->
+            know(Name, Info, Known),
+            know_each(At, Names, Known);
+        %% It has a tombstone since it was listed, or is gone.
         {error, {stream_not_found, _}} ->
-            know(Store, Names, Known);
+            know_each(At, Names, Known);
         {error, Reason} ->
             {error, Reason}
     end;
-know(_Store, [], _Known) ->
+know_each(_At, [], _Known) ->
     ok.
 
--spec copy_events(atom(), non_neg_integer(), ets:table(), #out{}) ->
+%% Behind the streams: one that was buried in between is among these, one that was made again is
+%% among those.
+-spec know_tombs(store(), binary() | first, ets:table()) -> ok | {error, term()}.
+know_tombs({Store, Timed} = At, Behind, Known) ->
+    case erl_esdb_store:tombs(Store, Behind, Timed) of
+        {ok, []} ->
+            ok;
+        {ok, Tombs} ->
+            [know(Name, Info, Known) || {Name, Info} <- Tombs],
+            know_tombs(At, element(1, lists:last(Tombs)), Known);
+        {error, Reason} ->
+            {error, Reason}
+    end.
+
+-spec know(binary(), erl_esdb_log:info(), ets:table()) -> true.
+know(Name, #{no := No} = Info, Known) ->
+    ets:insert(Known, {Name, {No, maps:with([next, epoch_us, tip], Info)}, none}).
+
+-spec copy_events(store(), non_neg_integer(), ets:table(), #out{}) ->
     {ok, {non_neg_integer(), non_neg_integer()}, #out{}} | {error, term()}.
-copy_events(Store, Position, Known, Out) ->
+copy_events({Store, Timed} = At, Position, Known, Out) ->
     Copy = fun(Events, _Next, Out1) ->
-        lists:foreach(fun(Event) -> seen(Event, Known) end, Events),
+        seen(Events, Known),
         case segments(erl_esdb_event_segment:split(Events, ?SEGMENT), Out1) of
             {ok, Out2} -> {next, Out2};
             {error, Reason} -> {error, Reason}
         end
     end,
+    Options = Timed#{hidden => true},
     maybe
-        {done, Out1} ?= erl_esdb_pages:log(Store, 0, Position, #{hidden => true}, Copy, Out),
-        table(Store, ets:first(Known), Known, {0, 0}, [], Out1)
+        {done, Out1} ?= erl_esdb_pages:log(Store, 0, Position, Options, Copy, Out),
+        table(At, ets:first(Known), {Known, Position}, {0, 0}, [], Out1)
     end.
 
--spec seen(event(), ets:table()) -> true.
-seen(#event{stream_id = Name, version = Version}, Known) ->
+%% The last event of each stream in a page.
+-spec seen([event()], ets:table()) -> ok.
+seen(Events, Known) ->
+    Last = maps:from_list([{Name, Event} || #event{stream_id = Name} = Event <- Events]),
+    maps:foreach(fun(Name, Event) -> seen(Name, Event, Known) end, Last).
+
+-spec seen(binary(), event(), ets:table()) -> true.
+seen(Name, #event{version = Version, position = Position, epoch_us = Time} = Event, Known) ->
+    Last = #{next => Version + 1, epoch_us => Time, tip => tip_of(Event), position => Position},
     case ets:lookup(Known, Name) of
-        [{_, _, Next}] when Next > Version -> true;
-        [{_, No, _}] -> ets:insert(Known, {Name, No, Version + 1});
-        [] -> ets:insert(Known, {Name, unknown, Version + 1})
+        [{_, Before, _}] -> ets:insert(Known, {Name, Before, Last});
+        [] -> ets:insert(Known, {Name, unknown, Last})
+    end.
+
+-spec tip_of(event()) -> erl_esdb_log:tip().
+tip_of(Event) ->
+    case erl_esdb_chain:is_signed(Event) of
+        true -> erl_esdb_chain:chain_hash(Event);
+        false -> none
     end.
 
 -spec segments([[event()]], #out{}) -> {ok, #out{}} | {error, term()}.
@@ -222,67 +358,169 @@ segments([], Out) ->
 %% Taken in the end: events of streams that are gone by now, and those before the first version that
 %% a stream has now, do not count as copied.
 -spec table(
-    atom(),
+    store(),
     binary() | '$end_of_table',
-    ets:table(),
+    {ets:table(), Position :: non_neg_integer()},
     {non_neg_integer(), non_neg_integer()},
     [{binary(), entry()}],
     #out{}
 ) ->
     {ok, {non_neg_integer(), non_neg_integer()}, #out{}} | {error, term()}.
-table(Store, Name, Known, Counts, Entries, Out) when length(Entries) >= ?GROUP ->
+table(At, Name, Known, Counts, Entries, Out) when length(Entries) >= ?GROUP ->
     case frame(streams, encode(Entries), Out) of
-        {ok, Out1} -> table(Store, Name, Known, Counts, [], Out1);
+        {ok, Out1} -> table(At, Name, Known, Counts, [], Out1);
         {error, Reason} -> {error, Reason}
     end;
-table(_Store, '$end_of_table', _Known, Counts, Entries, Out) ->
+table(_At, '$end_of_table', _Known, Counts, Entries, Out) ->
     case frame(streams, encode(Entries), Out) of
         {ok, Out1} -> {ok, Counts, Out1};
         {error, Reason} -> {error, Reason}
     end;
-table(Store, Name, Known, {Events, Streams} = Counts, Entries, Out) ->
-    [{_, No, Next}] = ets:lookup(Known, Name),
-    Following = ets:next(Known, Name),
-    case entry(Store, Name, No, Next) of
-        {ok, #{first := First} = Entry} ->
-            Counts1 = {Events + Next - First, Streams + 1},
-            table(Store, Following, Known, Counts1, [{Name, Entry} | Entries], Out);
+table(At, Name, {Table, Position} = Known, Counts, Entries, Out) ->
+    [{_, Before, Last}] = ets:lookup(Table, Name),
+    Following = ets:next(Table, Name),
+    case entry(At, Name, Before, Last, Position) of
+        {ok, Entry} ->
+            table(At, Following, Known, count(Entry, Counts), [{Name, Entry} | Entries], Out);
         gone ->
-            table(Store, Following, Known, Counts, Entries, Out);
+            table(At, Following, Known, Counts, Entries, Out);
         {error, Reason} ->
             {error, Reason}
     end.
 
--spec entry(atom(), binary(), pos_integer() | unknown, non_neg_integer()) ->
-    {ok, entry()} | gone | {error, term()}.
-entry(Store, Name, No, Next) ->
+-spec count(entry(), {non_neg_integer(), non_neg_integer()}) ->
+    {non_neg_integer(), non_neg_integer()}.
+count(#{buried := true}, Counts) -> Counts;
+count(#{first := First, next := Next}, {Events, Streams}) -> {Events + Next - First, Streams + 1}.
+
+-spec entry(store(), binary(), {pos_integer(), place()} | unknown, last() | none, Position) ->
+    {ok, entry()} | gone | {error, term()}
+when
+    Position :: non_neg_integer().
+entry({Store, Timed} = At, Name, Before, Last, Position) ->
     maybe
-        {ok, #{no := Number, first := First} = Info} ?= erl_esdb_pages:info(Store, Name),
-        {ok, Metadata} ?= erl_esdb_store:get_metadata(Store, Name, #{}),
-        true ?= No =:= unknown orelse No =:= Number,
-        {ok, Position} ?= position_of(Store, Name, First, Next),
-        {ok, (maps:with([no, epoch_us, signed, tip], Info))#{
-            first => min(First, Next), next => Next, position => Position, metadata => Metadata
+        {ok, #{no := No} = Info} ?= now(At, Name),
+        {ok, Metadata} ?= erl_esdb_store:get_metadata(Store, Name, Timed),
+        {ok, #{next := Next} = Place} ?= copied(At, Name, Info, Before, Last),
+        Cut = cut(Info, Place),
+        {ok, First} ?= position_of(At, Name, Cut, Position),
+        {ok, Anchors} ?= erl_esdb_integrity:anchors(Store, Name, No, Timed),
+        {ok, Incarnations} ?= erl_esdb_archive:incarnations(Store, Name, No, Timed),
+        %% Nothing was removed meanwhile, so all this belongs together.
+        {ok, Info} ?= now(At, Name),
+        Kept = #{V => Anchor || V := Anchor <- Anchors, V < min(Next, map_get(first, Cut))},
+        {ok, Cut#{
+            position => First,
+            metadata => Metadata,
+            anchors => with_last(Store, Name, Cut, Kept),
+            incarnations => Incarnations
         }}
     else
-        false -> gone;
+        {error, Reason} -> {error, Reason};
+        gone -> gone;
+        {ok, _Changed} -> entry(At, Name, Before, Last, Position)
+    end.
+
+%% What a stream is by now: as far as an append does not change it.
+-spec now(store(), binary()) -> {ok, map()} | gone | {error, term()}.
+now({Store, Timed}, Name) ->
+    case erl_esdb_pages:info(Store, Name, Timed) of
+        {ok, Info} ->
+            {ok, (maps:with([no, first, base, base_tip, signed], Info))#{buried => false}};
+        {error, {stream_not_found, _}} ->
+            buried({Store, Timed}, Name);
+        {error, Reason} ->
+            {error, Reason}
+    end.
+
+%% Where it is made again between both questions, the next answer is another one.
+-spec buried(store(), binary()) -> {ok, map()} | gone | {error, term()}.
+buried({Store, Timed}, Name) ->
+    case erl_esdb_store:tip(Store, Name, Timed) of
+        {ok, #{no := none}} ->
+            gone;
+        {ok, #{no := No, signed := Signed}} ->
+            Nothing = #{first => 0, base => 0, base_tip => none},
+            {ok, Nothing#{no => No, signed => Signed, buried => true}};
+        {error, Reason} ->
+            {error, Reason}
+    end.
+
+%% How far a stream goes in the copy: as it was known before, or behind the last event that was
+%% copied. One that was made again since counts only with events that are its own.
+-spec copied(store(), binary(), map(), {pos_integer(), place()} | unknown, last() | none) ->
+    {ok, place()} | gone | {error, term()}.
+copied(_At, _Name, #{no := No}, {No, #{next := Next} = Place}, #{next := Seen}) when Next >= Seen ->
+    {ok, Place};
+copied(_At, _Name, #{no := No}, {No, Place}, none) ->
+    {ok, Place};
+copied(_At, _Name, #{no := No}, {No, _}, Last) ->
+    {ok, maps:remove(position, Last)};
+copied(_At, _Name, _Info, _, none) ->
+    gone;
+copied(_At, _Name, #{buried := true}, _, Last) ->
+    {ok, maps:remove(position, Last)};
+copied({Store, Timed}, Name, #{first := First}, _, Last) ->
+    #{next := Next, position := Position} = Last,
+    Options = Timed#{hidden => true, verify => skip_all},
+    case erl_esdb_store:read(Store, Name, Next - 1, 1, forward, Options) of
+        {ok, [#event{position = Position}]} -> {ok, maps:remove(position, Last)};
+        {ok, []} when First >= Next -> {ok, maps:remove(position, Last)};
+        {ok, _} -> gone;
         {error, {stream_not_found, _}} -> gone;
-        %% It was cut in between.
-        removed -> entry(Store, Name, No, Next);
         {error, Reason} -> {error, Reason}
     end.
 
--spec position_of(atom(), binary(), non_neg_integer(), non_neg_integer()) ->
-    {ok, non_neg_integer() | none} | removed | {error, term()}.
-position_of(_Store, _Name, First, Next) when First >= Next ->
+%% What came later is not in the copy: a tombstone behind its end neither, nor the begin of signing.
+%% One that has no more versions of its own than those before a tombstone has that tombstone.
+-spec cut(map(), place()) -> map().
+cut(#{first := First, base := Base, signed := Signed, buried := Buried} = Info, Place) ->
+    #{next := Next} = Place,
+    Entry = maps:merge(maps:without([no], Info), Place),
+    Since = [Version || Version <- [Signed], is_integer(Version), Version < Next],
+    Signed1 =
+        case Since of
+            [Version] -> Version;
+            [] -> none
+        end,
+    Entry1 = Entry#{first := min(First, Next), signed := Signed1},
+    case Buried orelse (Base > 0 andalso Base >= Next) of
+        true -> Entry1#{first := Next, base := 0, base_tip := none, buried := true};
+        false -> Entry1
+    end.
+
+%% The event of the first version may have come after the position.
+-spec position_of(store(), binary(), map(), non_neg_integer()) ->
+    {ok, non_neg_integer() | none} | gone | {error, term()}.
+position_of(_At, _Name, #{first := Same, next := Same}, _Position) ->
     {ok, none};
-position_of(Store, Name, First, _Next) ->
-    Options = #{hidden => true, verify => skip_all},
+position_of({Store, Timed}, Name, #{first := First}, Before) ->
+    Options = Timed#{hidden => true, verify => skip_all},
     case erl_esdb_store:read(Store, Name, First, 1, forward, Options) of
-        {ok, [#event{position = Position}]} -> {ok, Position};
-        {ok, []} -> removed;
+        {ok, [#event{position = Position}]} when Position < Before -> {ok, Position};
+        {ok, [_]} -> gone;
+        %% Removed meanwhile, which is seen at the end.
+        {ok, []} -> {ok, none};
+        {error, {stream_not_found, _}} -> {ok, none};
         {error, Reason} -> {error, Reason}
     end.
+
+%% Of a stream without events what the next one has to name, where it was written meanwhile.
+-spec with_last(atom(), binary(), map(), #{non_neg_integer() => erl_esdb_integrity:anchor()}) ->
+    #{non_neg_integer() => erl_esdb_integrity:anchor()}.
+with_last(Store, Name, #{first := Next, next := Next, buried := false} = Cut, Anchors) when
+    not is_map_key(Next - 1, Anchors), map_get(signed, Cut) =/= none, map_get(tip, Cut) =/= none
+->
+    #{tip := Tip} = Cut,
+    case erl_esdb_store:engine(Store) of
+        {ok, _, _, #{integrity := Keys}} when Keys =/= disabled ->
+            Anchor = erl_esdb_integrity:anchor(Keys, Name, Next - 1, none, Tip),
+            Anchors#{Next - 1 => Anchor};
+        _ ->
+            Anchors
+    end;
+with_last(_Store, _Name, _Cut, Anchors) ->
+    Anchors.
 
 %% ---- files of frames
 
@@ -342,7 +580,7 @@ encode(Term) -> term_to_binary(Term, [{minor_version, 2}]).
 -doc "Compares the files of a backup with its manifest.".
 -spec verify(Dir :: file:filename_all()) -> {ok, manifest()} | {error, term()}.
 verify(Dir) ->
-    Path = erl_esdb_file:path(filename:absname(Dir)),
+    Path = filename:absname(erl_esdb_file:path(Dir)),
     maybe
         {ok, #{files := Files} = Manifest} ?= manifest(Path),
         ok ?= verify_files(Path, maps:to_list(Files)),
@@ -394,327 +632,42 @@ file_of(#{~"bytes" := Bytes, ~"sha256" := Hash}) -> #{bytes => Bytes, sha256 => 
 
 %% ---- restoring
 
--doc "Puts a backup into an empty store, and compares it.".
+-doc "The same as `restore/3` without options.".
 -spec restore(Store :: atom(), Dir :: file:filename_all()) ->
     {ok, manifest()} | {error, term()}.
-restore(Store, Dir) when is_atom(Store) ->
-    Path = erl_esdb_file:path(filename:absname(Dir)),
+restore(Store, Dir) -> restore(Store, Dir, #{}).
+
+-doc "Puts a backup into an empty store, and compares it.".
+-spec restore(Store :: atom(), Dir :: file:filename_all(), options()) ->
+    {ok, manifest()} | {error, term()}.
+restore(Store, Dir, Options) when is_atom(Store), is_map(Options) ->
+    Path = filename:absname(erl_esdb_file:path(Dir)),
+    At = {Store, timed(Options)},
     maybe
-        ok ?= empty_store(Store),
-        {ok, #{position := Position} = Manifest} ?= verify(Path),
-        {ok, Table} ?= read_table(Path),
-        ok ?= restore_events(Store, Path, Position, Table),
-        ok ?= restore_documents(Store, Path, Table),
-        ok ?= same(Store, Path, Manifest, Table),
+        ok ?= erl_esdb_backup_restore:empty_store(At),
+        {ok, Manifest} ?= verify(Path),
+        ok ?= erl_esdb_backup_restore:restore(At, files(Path), Manifest),
         {ok, Manifest}
     end;
-restore(_, _) ->
+restore(_, _, _) ->
     error(badarg).
 
--spec empty_store(atom()) -> ok | {error, term()}.
-empty_store(Store) ->
-    maybe
-        {ok, 0} ?= erl_esdb_store:next_position(Store),
-        {ok, []} ?= erl_esdb_store:list_documents(Store, {}, ?LAST_KEY),
-        ok
-    else
-        {ok, _} -> {error, {store_not_empty, Store}};
-        {error, Reason} -> {error, Reason}
-    end.
-
--type table() :: #{binary() => entry()}.
-
--spec read_table(binary()) -> {ok, table()} | {error, term()}.
-read_table(Dir) ->
-    Read = fun
-        (streams, Body, Table) -> {ok, maps:merge(Table, maps:from_list(binary_to_term(Body)))};
-        (_Tag, _Body, Table) -> {ok, Table}
-    end,
-    frames(filename:join(Dir, ?EVENTS), backup, Read, #{}).
-
-%% What is in these files was compared with the manifest, which names this backup: it is trusted.
--spec frames(binary(), erl_esdb_frames:kind(), Fun, Acc) -> {ok, Acc} | {error, term()} when
-    Fun :: fun((erl_esdb_frames:tag(), binary(), Acc) -> {ok, Acc} | {error, term()}).
-frames(Path, Kind, Fun, Acc) ->
-    case erl_esdb_frames:open(Path, Kind) of
-        {ok, Reader} ->
-            try
-                next_frame(erl_esdb_frames:next(Reader), Path, Fun, Acc)
-            after
-                erl_esdb_frames:close(Reader)
-            end;
-        {error, Reason} ->
-            {error, {corrupt_file, Path, Reason}}
-    end.
-
--spec next_frame(term(), binary(), Fun, Acc) -> {ok, Acc} | {error, term()} when
-    Fun :: fun((erl_esdb_frames:tag(), binary(), Acc) -> {ok, Acc} | {error, term()}).
-next_frame({ok, 'end', _, _Reader}, _Path, _Fun, Acc) ->
-    {ok, Acc};
-next_frame({ok, Tag, Body, Reader}, Path, Fun, Acc) ->
-    case Fun(Tag, Body, Acc) of
-        {ok, Acc1} -> next_frame(erl_esdb_frames:next(Reader), Path, Fun, Acc1);
-        {error, Reason} -> {error, Reason}
-    end;
-next_frame({error, Reason}, Path, _Fun, _Acc) ->
-    {error, {corrupt_file, Path, Reason}}.
-
-%% The events of each segment that belong to the backup.
--spec events(binary(), table(), Fun, Acc) -> {ok, Acc} | {error, term()} when
-    Fun :: fun(([event()], Acc) -> {ok, Acc} | {error, term()}).
-events(Dir, Table, Fun, Acc) ->
-    Path = filename:join(Dir, ?EVENTS),
-    Read = fun
-        (segment, Body, Acc1) ->
-            case erl_esdb_event_segment:unpack(Body, create) of
-                {ok, Events} -> Fun([E || E <- Events, belongs(E, Table)], Acc1);
-                {error, Reason} -> {error, {corrupt_file, Path, Reason}}
-            end;
-        (_Tag, _Body, Acc1) ->
-            {ok, Acc1}
-    end,
-    frames(Path, backup, Read, Acc).
-
--spec belongs(event(), table()) -> boolean().
-belongs(#event{stream_id = Name, version = Version}, Table) ->
-    case Table of
-        #{Name := #{first := First, next := Next}} -> First =< Version andalso Version < Next;
-        #{} -> false
-    end.
-
--spec restore_events(atom(), binary(), non_neg_integer(), table()) -> ok | {error, term()}.
-restore_events(Store, Dir, Position, Table) ->
-    Other = other(Table),
-    Removed = [
-        {Name, First, Begin, time(Entry)}
-     || Name := #{first := First, position := Begin} = Entry <- Table
-    ],
-    Plan = erl_esdb_restore:plan(Removed, Other),
-    Write = fun(Events, Acc) ->
-        Maps = [erl_esdb_event_segment:to_map(Event) || Event <- Events],
-        write_runs(Store, Table, erl_esdb_restore:runs(Maps, fun neighbours/2), Acc)
-    end,
-    maybe
-        {ok, {Next, Plan1}} ?= events(Dir, Table, Write, {0, Plan}),
-        {ok, _} ?= fill(Store, Table, Position - Next, Plan1),
-        ok ?= truncate(Store, [{Name, First} || {Name, First, _, _} <- Removed, First > 0]),
-        ok ?= erl_esdb_store:delete(Store, Other),
-        set_metadata(Store, [{Name, M} || Name := #{metadata := M} <- Table, M =/= #{}])
-    end.
-
--spec set_metadata(atom(), [{binary(), erl_esdb_log:metadata()}]) -> ok | {error, term()}.
-set_metadata(Store, [{Name, Metadata} | Streams]) ->
-    case erl_esdb_store:set_metadata(Store, Name, Metadata, #{}) of
-        ok -> set_metadata(Store, Streams);
-        {error, Reason} -> {error, Reason}
-    end;
-set_metadata(_Store, []) ->
-    ok.
-
-%% Of what fills the place of removed events: no later than the first event that is kept, or where
-%% none is, that of the last one.
--spec time(entry()) -> integer().
-time(#{position := none, epoch_us := Time}) -> Time;
-time(#{}) -> 0.
-
-%% A name that no stream has.
--spec other(table()) -> binary().
-other(Table) ->
-    Name = <<"$restore-", (binary:encode_hex(crypto:strong_rand_bytes(8), lowercase))/binary>>,
-    case Table of
-        #{Name := _} -> other(Table);
-        #{} -> Name
-    end.
-
--spec neighbours(map(), map()) -> boolean().
-neighbours(#{position := Position} = Event, #{position := Next} = Following) ->
-    Next =:= Position + 1 andalso is_map_key(mac, Event) =:= is_map_key(mac, Following).
-
--spec write_runs(atom(), table(), [[map(), ...]], Acc) -> {ok, Acc} | {error, term()} when
-    Acc :: {non_neg_integer(), erl_esdb_restore:plan()}.
-write_runs(Store, Table, [[First | _] = Run | Runs], {Next, Plan}) ->
-    #{stream_id := Name, position := Position, version := Version, epoch_us := Time} = First,
-    maybe
-        {ok, Plan1} ?= fill(Store, Table, Position - Next, Plan),
-        Tip = tip_of(lists:last(Run)),
-        {ok, _} ?= erl_esdb_restore:replay(Store, Name, Version - 1, Run, Time, Tip),
-        write_runs(Store, Table, Runs, {Position + length(Run), Plan1})
-    end;
-write_runs(_Store, _Table, [], Acc) ->
-    {ok, Acc}.
-
--spec tip_of(map()) -> erl_esdb_log:tip().
-tip_of(#{mac := _} = Map) ->
-    {ok, Event} = erl_esdb_event_segment:from_map(Map, existing),
-    erl_esdb_chain:chain_hash(Event);
-tip_of(#{}) ->
-    none.
-
--spec fill(atom(), table(), non_neg_integer(), erl_esdb_restore:plan()) ->
-    {ok, erl_esdb_restore:plan()} | {error, term()}.
-fill(Store, Table, Count, Plan) ->
-    {Fillers, Plan1} = erl_esdb_restore:fill(Count, Plan),
-    case fill_each(Store, Table, Fillers) of
-        ok -> {ok, Plan1};
-        {error, Reason} -> {error, Reason}
-    end.
-
--spec fill_each(atom(), table(), [{binary(), non_neg_integer(), pos_integer(), integer()}]) ->
-    ok | {error, term()}.
-fill_each(Store, Table, [{Name, From, Count, Time} | Fillers]) ->
-    {Part, Tip, Rest} = signed_part(maps:get(Name, Table, #{}), From, Count),
-    Events = erl_esdb_restore:filler(Part),
-    Fillers1 = [{Name, From + Part, Rest, Time} || Rest > 0] ++ Fillers,
-    case erl_esdb_restore:replay(Store, Name, From - 1, Events, Time, Tip) of
-        {ok, _} -> fill_each(Store, Table, Fillers1);
-        {error, Reason} -> {error, Reason}
-    end;
-fill_each(_Store, _Table, []) ->
-    ok.
-
-%% Signing began with the version it began with, and where no event is kept the tip is what it was.
-%% How many of these come before that or all after, the tip they leave, and how many are left.
--spec signed_part(entry() | #{}, non_neg_integer(), pos_integer()) ->
-    {pos_integer(), erl_esdb_log:tip(), non_neg_integer()}.
-signed_part(#{signed := Signed, tip := Tip}, From, Count) when
-    is_integer(Signed), Signed < From + Count
-->
-    case Signed > From of
-        true -> {Signed - From, none, From + Count - Signed};
-        false -> {Count, Tip, 0}
-    end;
-signed_part(#{}, _From, Count) ->
-    {Count, none, 0}.
-
--spec truncate(atom(), [{binary(), pos_integer()}]) -> ok | {error, term()}.
-truncate(Store, [{Name, First} | Streams]) ->
-    case erl_esdb_restore:truncate(Store, Name, First) of
-        {ok, _} -> truncate(Store, Streams);
-        {error, Reason} -> {error, Reason}
-    end;
-truncate(_Store, []) ->
-    ok.
-
--spec restore_documents(atom(), binary(), table()) -> ok | {error, term()}.
-restore_documents(Store, Dir, Table) ->
-    Put = fun(Key, Term, ok) ->
-        maybe
-            {ok, Renumbered} ?= renumbered(Store, Key, Term, Table),
-            {ok, _} ?= erl_esdb_store:put_document(Store, Key, Renumbered),
-            {ok, ok}
-        end
-    end,
-    case documents(Dir, Put, ok) of
-        {ok, ok} -> ok;
-        {error, Reason} -> {error, Reason}
-    end.
-
--spec documents(binary(), Fun, Acc) -> {ok, Acc} | {error, term()} when
-    Fun :: fun((tuple(), term(), Acc) -> {ok, Acc} | {error, term()}).
-documents(Dir, Fun, Acc) ->
-    Path = filename:join(Dir, ?DOCUMENTS),
-    Each = fun(documents, Body, Acc1) ->
-        {Key, Term} = binary_to_term(Body),
-        Fun(Key, Term, Acc1)
-    end,
-    frames(Path, documents, Each, Acc).
-
-%% Streams have other numbers here: an incarnation goes with its stream.
--spec renumbered(atom(), tuple(), term(), table()) -> {ok, term()} | {error, term()}.
-renumbered(Store, {archive, Name}, {No, Incarnation}, Table) ->
-    case Table of
-        #{Name := #{no := No}} ->
-            maybe
-                {ok, #{no := Number}} ?= erl_esdb_pages:info(Store, Name),
-                {ok, {Number, Incarnation}}
-            end;
-        %% Of a stream that was deleted: no number is that of another one.
-        #{} ->
-            {ok, {0, Incarnation}}
-    end;
-renumbered(_Store, _Key, Term, _Table) ->
-    {ok, Term}.
-
-%% ---- comparing
+-doc "The same as `compare/3` without options.".
+-spec compare(Store :: atom(), Dir :: file:filename_all()) -> ok | {error, term()}.
+compare(Store, Dir) -> compare(Store, Dir, #{}).
 
 -doc "Whether a store has what is in a backup, and nothing else.".
--spec compare(Store :: atom(), Dir :: file:filename_all()) -> ok | {error, term()}.
-compare(Store, Dir) when is_atom(Store) ->
-    Path = erl_esdb_file:path(filename:absname(Dir)),
+-spec compare(Store :: atom(), Dir :: file:filename_all(), options()) -> ok | {error, term()}.
+compare(Store, Dir, Options) when is_atom(Store), is_map(Options) ->
+    Path = filename:absname(erl_esdb_file:path(Dir)),
+    At = {Store, timed(Options)},
     maybe
         {ok, Manifest} ?= verify(Path),
-        {ok, Table} ?= read_table(Path),
-        same(Store, Path, Manifest, Table)
+        erl_esdb_backup_restore:compare(At, files(Path), Manifest)
     end;
-compare(_, _) ->
+compare(_, _, _) ->
     error(badarg).
 
--spec same(atom(), binary(), manifest(), table()) -> ok | {error, term()}.
-same(Store, Dir, #{position := Position, documents := Documents}, Table) ->
-    maybe
-        {ok, Next} ?= erl_esdb_store:next_position(Store),
-        ok ?= equal(position, Next, Position),
-        ok ?= same_events(Store, Dir, Table),
-        {ok, Names} ?= erl_esdb_store:streams(Store),
-        ok ?= equal(streams, Names, lists:sort(maps:keys(Table))),
-        ok ?= same_streams(Store, maps:to_list(Table)),
-        {ok, Keys} ?= erl_esdb_store:list_documents(Store, {}, ?LAST_KEY),
-        ok ?= equal(documents, length(Keys), Documents),
-        same_documents(Store, Dir, Table)
-    end.
-
--spec equal(term(), term(), term()) -> ok | {error, {differs, term()}}.
-equal(_What, Same, Same) -> ok;
-equal(What, _, _) -> {error, {differs, What}}.
-
--spec same_events(atom(), binary(), table()) -> ok | {error, term()}.
-same_events(Store, Dir, Table) ->
-    Compare = fun
-        ([], From) ->
-            {ok, From};
-        (Events, From) ->
-            maybe
-                {ok, Here} ?= read_log(Store, From, length(Events)),
-                ok ?= equal({events, From}, Here, Events),
-                {ok, (lists:last(Events))#event.position + 1}
-            end
-    end,
-    maybe
-        {ok, From} ?= events(Dir, Table, Compare, 0),
-        {ok, More} ?= read_log(Store, From, 1),
-        equal({events, From}, More, [])
-    end.
-
--spec read_log(atom(), non_neg_integer(), pos_integer()) -> {ok, [event()]} | {error, term()}.
-read_log(Store, From, Count) ->
-    erl_esdb_store:read_log(Store, From, Count, forward, #{hidden => true}).
-
--spec same_streams(atom(), [{binary(), entry()}]) -> ok | {error, term()}.
-same_streams(Store, [{Name, Entry} | Streams]) ->
-    #{first := First, next := Next, metadata := Metadata} = Entry,
-    maybe
-        {ok, #{first := First1, next := Next1}} ?= erl_esdb_pages:info(Store, Name),
-        {ok, Metadata1} ?= erl_esdb_store:get_metadata(Store, Name, #{}),
-        ok ?= equal({stream, Name}, {First1, Next1, Metadata1}, {First, Next, Metadata}),
-        same_streams(Store, Streams)
-    end;
-same_streams(_Store, []) ->
-    ok.
-
--spec same_documents(atom(), binary(), table()) -> ok | {error, term()}.
-same_documents(Store, Dir, Table) ->
-    Compare = fun(Key, Term, ok) ->
-        maybe
-            {ok, Expected} ?= renumbered(Store, Key, Term, Table),
-            {ok, Here} ?= erl_esdb_store:get_document(Store, Key),
-            ok ?= equal({document, Key}, Here, Expected),
-            {ok, ok}
-        else
-            {error, not_found} -> {error, {differs, {document, Key}}};
-            {error, Reason} -> {error, Reason}
-        end
-    end,
-    case documents(Dir, Compare, ok) of
-        {ok, ok} -> ok;
-        {error, Reason} -> {error, Reason}
-    end.
+-spec files(binary()) -> #{events := binary(), documents := binary()}.
+files(Dir) ->
+    #{events => filename:join(Dir, ?EVENTS), documents => filename:join(Dir, ?DOCUMENTS)}.

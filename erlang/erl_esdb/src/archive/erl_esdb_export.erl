@@ -85,7 +85,7 @@ to_file(Store, Path, Options) when is_atom(Store), is_map(Options) ->
     maybe
         {ok, Checked} ?= check(maps:merge(?DEFAULTS, maps:with(maps:keys(?DEFAULTS), Options))),
         {ok, Next} ?= erl_esdb_store:next_position(Store),
-        File = erl_esdb_file:path(filename:absname(Path)),
+        File = filename:absname(erl_esdb_file:path(Path)),
         ok ?= erl_esdb_file:ensure_dir(filename:dirname(File)),
         {ok, Export} ?= begun(Store, File, Checked, Next),
         run(Export)

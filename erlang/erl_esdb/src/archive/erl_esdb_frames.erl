@@ -14,10 +14,10 @@ A file of frames: that of archives, exports and backups.
 ```
 
 Numbers are unsigned and big-endian. The kind is `A` (archive), `X` (export), `B` (events of a
-backup) or `D` (its documents). A tag is `H` (header), `S` (segment of events), `D` (documents), `T`
-(table of streams) or `E` (end, the last one). The sum is XXH3-64 of the sum before (that of the
-first frame: of the four bytes at the begin), tag, length and body: so a frame that is damaged,
-lost, doubled or out of order is found, and a file that was cut off has no end.
+backup) or `D` (its documents). A tag is `H` (header), `S` (segment of events), `D` (documents), `C`
+(checkpoints), `T` (table of streams) or `E` (end, the last one). The sum is XXH3-64 of the sum
+before (that of the first frame: of the four bytes at the begin), tag, length and body: so a frame
+that is damaged, lost, doubled or out of order is found, and a file that was cut off has no end.
 
 ```erlang
 1> {Begin, Sum} = erl_esdb_frames:head(export).
@@ -39,7 +39,7 @@ lost, doubled or out of order is found, and a file that was cut off has no end.
 -define(SUM, 8).
 
 -type kind() :: archive | export | backup | documents.
--type tag() :: header | segment | documents | streams | 'end'.
+-type tag() :: header | segment | documents | checkpoints | streams | 'end'.
 -type sum() :: non_neg_integer().
 -type reason() :: corrupt | truncated | {unsupported_version, byte()} | {read_failed, term()}.
 
@@ -77,6 +77,7 @@ kind(documents) -> $D.
 tag(header) -> $H;
 tag(segment) -> $S;
 tag(documents) -> $D;
+tag(checkpoints) -> $C;
 tag(streams) -> $T;
 tag('end') -> $E.
 
@@ -84,6 +85,7 @@ tag('end') -> $E.
 tag_of($H) -> header;
 tag_of($S) -> segment;
 tag_of($D) -> documents;
+tag_of($C) -> checkpoints;
 tag_of($T) -> streams;
 tag_of($E) -> 'end';
 tag_of(_) -> unknown.

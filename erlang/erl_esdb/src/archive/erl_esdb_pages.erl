@@ -10,7 +10,7 @@ a store takes bounded memory.
 ```
 """.
 
--export([log/6, stream/6, info/2, next_size/2]).
+-export([log/6, stream/7, info/2, info/3, next_size/2]).
 -export_type([step/1]).
 
 -include("erl_esdb.hrl").
@@ -56,19 +56,27 @@ log(Store, From, Until, Options, Fun, Acc) ->
     Stream :: binary(),
     From :: non_neg_integer(),
     Until :: non_neg_integer(),
+    erl_esdb_store:read_options(),
     step(Acc),
     Acc
 ) -> {done | stopped, Acc} | {error, term()}.
-stream(Store, Stream, From, Until, Fun, Acc) ->
+stream(Store, Stream, From, Until, Options, Fun, Acc) ->
     Read = fun(Begin, Count) ->
-        erl_esdb_store:read(Store, Stream, Begin, Count, forward, #{hidden => true})
+        erl_esdb_store:read(Store, Stream, Begin, Count, forward, Options#{hidden => true})
     end,
     fold({Read, fun(#event{version = Version}) -> Version end}, From, Until, ?FIRST, Fun, Acc).
 
--doc "What is known of a stream: `first` is the first version that is kept, hidden or not.".
--spec info(Store :: atom(), Stream :: binary()) ->
+-doc "The same as `info/3` without options.".
+-spec info(Store :: atom(), Stream :: binary()) -> {ok, erl_esdb_log:info()} | {error, term()}.
+info(Store, Stream) -> info(Store, Stream, #{}).
+
+-doc """
+What is known of a stream: `first` is the first version that is kept, hidden or not. Option:
+`timeout`.
+""".
+-spec info(Store :: atom(), Stream :: binary(), erl_esdb_store:read_options()) ->
     {ok, erl_esdb_log:info()} | {error, term()}.
-info(Store, Stream) -> erl_esdb_store:info(Store, Stream, #{hidden => true}).
+info(Store, Stream, Options) -> erl_esdb_store:info(Store, Stream, Options#{hidden => true}).
 
 -spec fold(source(), non_neg_integer(), non_neg_integer(), pos_integer(), step(Acc), Acc) ->
     {done | stopped, Acc} | {error, term()}.

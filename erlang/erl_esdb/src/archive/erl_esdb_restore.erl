@@ -15,7 +15,7 @@ if there is a way, this is one).
 ```
 """.
 
--export([append/5, replay/6, truncate/3, runs/2]).
+-export([append/5, append/6, replay/7, truncate/4, runs/2]).
 -export([plan/2, fill/2, filler/1]).
 -export_type([plan/0]).
 
@@ -28,61 +28,96 @@ if there is a way, this is one).
 
 %% ---- appending
 
+-doc "The same as `append/6` without options.".
+-spec append(
+    Store :: atom(), Stream :: binary(), Expected :: integer(), [map()], EpochUs :: integer()
+) -> {ok, Version :: integer()} | {error, term()}.
+append(Store, Stream, Expected, Events, EpochUs) ->
+    append(Store, Stream, Expected, Events, EpochUs, #{}).
+
 -doc """
 Appends events that have a time: that of the append, unless an event of the stream is later.
 `Expected` as the command has it: a version, -1 or -2. A store that signs signs them.
 
-An append that is larger than those of this store may be is done in parts.
+An append that is larger than those of this store may be is done in parts. Option: `timeout`, of
+each part.
 
 ## Errors
 
 - those of `erl_esdb_streams:append/5`
 """.
 -spec append(
-    Store :: atom(), Stream :: binary(), Expected :: integer(), [map()], EpochUs :: integer()
+    Store :: atom(),
+    Stream :: binary(),
+    Expected :: integer(),
+    [map()],
+    EpochUs :: integer(),
+    #{timeout => timeout(), _ => _}
 ) -> {ok, Version :: integer()} | {error, term()}.
-append(Store, Stream, Expected, Events, EpochUs) ->
+append(Store, Stream, Expected, Events, EpochUs, Options) ->
     maybe
         {ok, _, _, Settings} ?= erl_esdb_store:engine(Store),
         ok ?= check_name(Stream),
         {ok, Bodies} ?= erl_esdb_event:bodies(Events),
-        Keys = maps:get(integrity, Settings, disabled),
-        Send = fun(Expect, Part) -> seal(Keys, Store, Stream, Expect, Part, EpochUs) end,
+        Send = fun(Expect, Part) ->
+            Until = erl_esdb_store:deadline(Options, Settings),
+            seal(Settings, {Store, Until}, Stream, Expect, Part, EpochUs)
+        end,
         append_parts(parts(Bodies, Settings), Expected, Send)
     end.
 
--spec seal(erl_esdb_chain:keys() | disabled, atom(), binary(), integer(), Bodies, integer()) ->
+%% A store, and when a call has to have answered.
+-type call() :: {atom(), erl_esdb_store:deadline()}.
+
+-spec seal(erl_esdb_engine:settings(), call(), binary(), integer(), Bodies, integer()) ->
     {ok, integer()} | {error, term()}
 when
     Bodies :: [erl_esdb_event:body()].
-seal(disabled, Store, Stream, Expected, Bodies, EpochUs) ->
-    send(Store, Stream, Expected, Bodies, #{epoch_us => EpochUs});
-seal(Keys, Store, Stream, Expected, Bodies, EpochUs) ->
+seal(#{integrity := Keys} = Settings, {Store, Until} = Call, Stream, Expected, Bodies, EpochUs) when
+    Keys =/= disabled
+->
+    Timed = #{timeout => erl_esdb_store:left(Until)},
     maybe
-        {ok, #{epoch_us := Last, tip := Tip} = Place} ?= erl_esdb_store:tip(Store, Stream),
+        {ok, #{epoch_us := Last, tip := Tip} = Place} ?= erl_esdb_store:tip(Store, Stream, Timed),
         Time = max(EpochUs, Last),
         {Signed, New} =
             erl_esdb_integrity:seal(Keys, Stream, Place#{epoch_us := Time}, Bodies),
         Summary = #{epoch_us => Time, tip => {Tip, New}},
         %% Somebody was faster: they are signed again, behind what is there now.
-        {error, tip_moved} ?= send(Store, Stream, Expected, Signed, Summary),
-        seal(Keys, Store, Stream, Expected, Bodies, EpochUs)
-    end.
+        {error, tip_moved} ?= send(Call, Stream, Expected, Signed, Summary),
+        false ?= erl_esdb_store:left(Until) =:= 0,
+        seal(Settings, Call, Stream, Expected, Bodies, EpochUs)
+    else
+        true -> {error, {timeout, Store}};
+        Answer -> Answer
+    end;
+seal(_Settings, Call, Stream, Expected, Bodies, EpochUs) ->
+    send(Call, Stream, Expected, Bodies, #{epoch_us => EpochUs}).
 
 -doc """
 Appends events of a run as they were recorded, with what they were signed with. `New` is the tip
 that the stream has then; `none` where it has none.
 """.
 -spec replay(
-    Store :: atom(), Stream :: binary(), Expected :: integer(), [map()], EpochUs, New
+    Store :: atom(),
+    Stream :: binary(),
+    Expected :: integer(),
+    [map()],
+    EpochUs,
+    New,
+    #{timeout => timeout(), _ => _}
 ) -> {ok, Version :: integer()} | {error, term()} when
     EpochUs :: integer(), New :: erl_esdb_log:tip().
-replay(Store, Stream, Expected, Events, EpochUs, New) ->
+replay(Store, Stream, Expected, Events, EpochUs, New, Options) ->
     maybe
+        {ok, _, _, Settings} ?= erl_esdb_store:engine(Store),
+        Until = erl_esdb_store:deadline(Options, Settings),
         {ok, Bodies} ?= erl_esdb_event:bodies(Events),
-        {ok, #{tip := Tip}} ?= erl_esdb_store:tip(Store, Stream),
+        Timed = #{timeout => erl_esdb_store:left(Until)},
+        {ok, #{tip := Tip}} ?= erl_esdb_store:tip(Store, Stream, Timed),
         Signed = lists:zipwith(fun signed/2, Bodies, Events),
-        send(Store, Stream, Expected, Signed, (tips(Tip, New))#{epoch_us => EpochUs})
+        Summary = (tips(Tip, New))#{epoch_us => EpochUs},
+        send({Store, Until}, Stream, Expected, Signed, Summary)
     end.
 
 -spec tips(erl_esdb_log:tip(), erl_esdb_log:tip()) -> map().
@@ -96,15 +131,16 @@ signed(Body, #{prev_event_hash := _, mac := _} = Map) ->
 signed(Body, #{}) ->
     Body.
 
--spec send(atom(), binary(), integer(), [erl_esdb_event:body()], map()) ->
+-spec send(call(), binary(), integer(), [erl_esdb_event:body()], map()) ->
     {ok, integer()} | {error, term()}.
-send(Store, Stream, Expected, Bodies, Summary) ->
+send({Store, Until}, Stream, Expected, Bodies, Summary) ->
     Summary1 = Summary#{count => length(Bodies), facts => erl_esdb_event:facts(Bodies)},
     Command = {append, Stream, Expected, erl_esdb_batch:pack(Bodies), Summary1},
     maybe
-        {ok, Engine, Handle, #{timeout := Timeout}} ?= erl_esdb_store:engine(Store),
+        {ok, Engine, Handle, _} ?= erl_esdb_store:engine(Store),
+        Left = erl_esdb_store:left(Until),
         {ok, {Version, _Position, _Count}} ?=
-            erl_esdb_store:command(Store, Engine, Handle, Command, Timeout),
+            erl_esdb_store:command(Store, Engine, Handle, Command, Left),
         {ok, Version}
     end.
 
@@ -123,6 +159,7 @@ append_parts([Part], Expected, Send) ->
     Send(Expected, Part);
 append_parts([Part | Parts], Expected, Send) ->
     case Send(Expected, Part) of
+        {ok, _} when Expected < ?NO_STREAM -> append_parts(Parts, Expected, Send);
         {ok, Version} -> append_parts(Parts, Version, Send);
         {error, Reason} -> {error, Reason}
     end.
@@ -131,11 +168,13 @@ append_parts([Part | Parts], Expected, Send) ->
 Removes what filled a place. Where a store signs, what it keeps of removed events is in the
 documents of the backup.
 """.
--spec truncate(Store :: atom(), Stream :: binary(), Before :: pos_integer()) ->
-    {ok, term()} | {error, term()}.
-truncate(Store, Stream, Before) ->
+-spec truncate(
+    Store :: atom(), Stream :: binary(), Before :: pos_integer(), #{timeout => timeout(), _ => _}
+) -> {ok, term()} | {error, term()}.
+truncate(Store, Stream, Before, Options) ->
     maybe
-        {ok, Engine, Handle, #{timeout := Timeout}} ?= erl_esdb_store:engine(Store),
+        {ok, Engine, Handle, Settings} ?= erl_esdb_store:engine(Store),
+        Timeout = erl_esdb_store:timeout(Options, Settings),
         Command = {truncate, Stream, Before},
         {ok, _} ?= erl_esdb_store:command(Store, Engine, Handle, Command, Timeout)
     end.

@@ -3,7 +3,7 @@
 
 -behaviour(supervisor).
 
--export([start_link/1]).
+-export([start_link/1, restart_delivery/1]).
 -export([init/1]).
 
 -include("erl_esdb.hrl").
@@ -15,6 +15,25 @@ start_link(#store_config{store_id = Store} = Config) ->
     erl_esdb_system_sup:start_named(fun() ->
         supervisor:start_link({local, Name}, ?MODULE, Config)
     end).
+
+-doc """
+Ends what delivers the events of a store, and its links, and starts them again: with what the store
+has in its documents by now.
+""".
+-spec restart_delivery(Store :: atom()) -> ok | {error, {store_not_started, atom()}}.
+restart_delivery(Store) ->
+    Supervisor = erl_esdb_naming:notification_sup_name(Store),
+    try
+        [restart(Supervisor, Id) || Id <- [delivery_sup, links_sup]],
+        ok
+    catch
+        exit:_ -> {error, {store_not_started, Store}}
+    end.
+
+-spec restart(atom(), atom()) -> {ok, pid()}.
+restart(Supervisor, Id) ->
+    ok = supervisor:terminate_child(Supervisor, Id),
+    {ok, _} = supervisor:restart_child(Supervisor, Id).
 
 -doc false.
 -spec init(store_config()) -> {ok, {supervisor:sup_flags(), [supervisor:child_spec()]}}.

@@ -9,7 +9,7 @@ newest value, saved or not.
 
 -behaviour(gen_server).
 
--export([start_link/1, save/3, get/2, put/2]).
+-export([start_link/1, save/3, get/2, put/2, put/3]).
 -export([init/1, handle_call/3, handle_cast/2, handle_info/2, terminate/2]).
 
 -include_lib("kernel/include/logger.hrl").
@@ -40,33 +40,17 @@ save(Store, Key, Value) ->
 -doc "The newest value.".
 -spec get(Store :: atom(), Key :: term()) ->
     {ok, term()} | {error, not_found | erl_esdb_store:failure()}.
-get(Store, Key) ->
-    case call(Store, {get, Key}) of
-        {ok, Value} -> {ok, Value};
-        {error, Reason} -> {error, Reason}
-    end.
+get(Store, Key) -> erl_esdb_delivery:call(Store, checkpoints, none, {get, Key}, #{}).
 
 -doc "Saves values, or deletes them, before it answers: all or none.".
 -spec put(Store :: atom(), values()) -> ok | {error, erl_esdb_store:failure()}.
-put(Store, Values) ->
-    case call(Store, {put, Values}) of
-        ok -> ok;
-        {error, Reason} -> {error, Reason}
-    end.
+put(Store, Values) -> put(Store, Values, #{}).
 
--spec call(atom(), term()) -> Answer | {error, erl_esdb_store:failure()} when
-    Answer :: ok | {ok, term()} | {error, not_found}.
-call(Store, Request) ->
-    case erl_esdb_delivery:find(Store, checkpoints, none) of
-        {ok, Pid} ->
-            try
-                gen_server:call(Pid, Request, infinity)
-            catch
-                exit:_ -> {error, {store_not_started, Store}}
-            end;
-        error ->
-            {error, {store_not_started, Store}}
-    end.
+-doc "The same, with the option `timeout`.".
+-spec put(Store :: atom(), values(), #{timeout => timeout(), _ => _}) ->
+    ok | {error, erl_esdb_store:failure()}.
+put(Store, Values, Options) ->
+    erl_esdb_delivery:call(Store, checkpoints, none, {put, Values}, Options).
 
 -doc false.
 -spec init(atom()) -> {ok, #state{}}.

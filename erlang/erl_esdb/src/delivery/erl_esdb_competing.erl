@@ -14,11 +14,14 @@ The events of a stream stand in a lane. Only the first one of a lane goes out, a
 before it is done or parked: so the order of a stream holds, also through retries, and other lanes
 go on. A lane holds a bounded number of events; of more it knows where they begin, and asks for them
 again (`refills/1`) when it is empty.
+
+No call costs more where more streams, events or consumers are out, but `floor/2` and `info/1`,
+which look at each lane, and `disconnect/2`.
 """.
 
 -export([new/1, connect/3, disconnect/2, consumers/1, add/2, replay/2, dispatch/1]).
 -export([done/3, retry/3, due/2, find/3, refills/1, refill/4, floor/2, room/1, info/1]).
--export_type([state/0, options/0, ref/0]).
+-export_type([state/0, options/0, ref/0, due/0]).
 
 -include("erl_esdb.hrl").
 
@@ -34,6 +37,8 @@ again (`refills/1`) when it is empty.
 }.
 -doc "What names an event: its position, its id, or itself.".
 -type ref() :: non_neg_integer() | binary() | event().
+-doc "An event that is to go out again.".
+-type due() :: {Stream :: binary(), Position :: non_neg_integer()}.
 
 -record(entry, {
     event :: event(),
@@ -61,10 +66,13 @@ again (`refills/1`) when it is empty.
     size = 0 :: non_neg_integer(),
     %% lanes whose first entry may go out
     ready = queue:new() :: queue:queue(binary()),
-    %% what is out, by position
+    %% what is out, by position, and the positions by who has it and the id; two streams may have
+    %% events of one id
     out = #{} :: #{non_neg_integer() => {pid(), binary()}},
-    %% how many more each can take
+    ids = #{} :: #{{pid(), binary()} => [non_neg_integer(), ...]},
     consumers = #{} :: #{pid() => {Max :: pos_integer(), Out :: non_neg_integer()}},
+    %% who can take more, and how much
+    rooms = gb_sets:new() :: gb_sets:set({pos_integer(), pid()}),
     empty = [] :: [{binary(), non_neg_integer()}]
 }).
 
@@ -87,7 +95,28 @@ new(Options) ->
 -spec connect(pid(), pos_integer(), state()) -> state().
 connect(Pid, Max, #competing{consumers = Consumers} = State) ->
     {_, Out} = maps:get(Pid, Consumers, {Max, 0}),
-    State#competing{consumers = Consumers#{Pid => {Max, Out}}}.
+    has(Pid, {Max, Out}, State).
+
+-spec has(pid(), {pos_integer(), non_neg_integer()}, state()) -> state().
+has(Pid, {Max, Out} = Count, State) ->
+    #competing{consumers = Consumers, rooms = Rooms} = State1 = without(Pid, State),
+    State1#competing{
+        consumers = Consumers#{Pid => Count}, rooms = with_room(Max - Out, Pid, Rooms)
+    }.
+
+-spec with_room(integer(), pid(), Rooms) -> Rooms when Rooms :: gb_sets:set({pos_integer(), pid()}).
+with_room(Room, Pid, Rooms) when Room > 0 -> gb_sets:add_element({Room, Pid}, Rooms);
+with_room(_Room, _Pid, Rooms) -> Rooms.
+
+-spec without(pid(), state()) -> state().
+without(Pid, #competing{consumers = Consumers, rooms = Rooms} = State) ->
+    case maps:take(Pid, Consumers) of
+        {{Max, Out}, Others} ->
+            Rooms1 = gb_sets:del_element({Max - Out, Pid}, Rooms),
+            State#competing{consumers = Others, rooms = Rooms1};
+        error ->
+            State
+    end.
 
 -doc """
 A consumer that is gone. What it had goes out again, to another; the events that are to be parked
@@ -97,13 +126,12 @@ because that was their last attempt are answered.
 disconnect(Pid, #competing{out = Out} = State) ->
     Had = lists:sort([Position || Position := {P, _} <- Out, P =:= Pid]),
     {Park, State1} = lists:mapfoldl(fun(At, S) -> returned(Pid, At, S) end, State, Had),
-    #competing{consumers = Consumers} = State1,
-    {lists:append(Park), State1#competing{consumers = maps:remove(Pid, Consumers)}}.
+    {lists:append(Park), without(Pid, State1)}.
 
 -spec returned(pid(), non_neg_integer(), state()) -> {[event()], state()}.
 returned(Pid, Position, State) ->
     case retry(Pid, Position, State) of
-        {retry, _Delay, State1} -> {[], due(Position, State1)};
+        {retry, Due, _Delay, State1} -> {[], due(Due, State1)};
         {park, Event, State1} -> {[Event], State1}
     end.
 
@@ -121,7 +149,7 @@ added(#entry{event = #event{stream_id = Stream} = Event} = Entry, State) ->
     case Lanes of
         #{Stream := #lane{more = More}} when is_integer(More) ->
             State;
-        #{Stream := #lane{size = ?LANE} = Lane} ->
+        #{Stream := #lane{size = Held} = Lane} when Held >= ?LANE ->
             Lane1 = Lane#lane{more = Event#event.position},
             State#competing{lanes = Lanes#{Stream := Lane1}};
         #{Stream := Lane} ->
@@ -162,29 +190,32 @@ is_held(#event{position = Position}, #lane{entries = Entries}) ->
 dispatch(State) -> dispatch(State, []).
 
 -spec dispatch(state(), [{pid(), event()}]) -> {[{pid(), event()}], state()}.
-dispatch(#competing{ready = Ready, consumers = Consumers} = State, Sent) ->
-    case {queue:out(Ready), roomiest(Consumers)} of
-        {{{value, Stream}, Ready1}, {Room, Pid}} when Room > 0 ->
+dispatch(#competing{ready = Ready, rooms = Rooms} = State, Sent) ->
+    case {queue:out(Ready), gb_sets:is_empty(Rooms)} of
+        {{{value, Stream}, Ready1}, false} ->
+            {_, Pid} = gb_sets:largest(Rooms),
             {Event, State1} = sent(Stream, Pid, State#competing{ready = Ready1}),
             dispatch(State1, [{Pid, Event} | Sent]);
         _ ->
             {lists:reverse(Sent), State}
     end.
 
--spec roomiest(#{pid() => {pos_integer(), non_neg_integer()}}) -> {integer(), pid()} | none.
-roomiest(Consumers) when map_size(Consumers) =:= 0 -> none;
-roomiest(Consumers) -> lists:max([{Max - Out, Pid} || Pid := {Max, Out} <- Consumers]).
-
 -spec sent(binary(), pid(), state()) -> {event(), state()}.
-sent(Stream, Pid, #competing{lanes = Lanes, out = Out, consumers = Consumers} = State) ->
+sent(Stream, Pid, #competing{lanes = Lanes, out = Out, ids = Ids} = State) ->
     #{Stream := #lane{entries = Entries} = Lane} = Lanes,
-    #entry{event = #event{position = Position} = Event} = queue:get(Entries),
-    #{Pid := {Max, Count}} = Consumers,
-    {Event, State#competing{
+    #entry{event = #event{position = Position, event_id = Id} = Event} = queue:get(Entries),
+    Same = maps:get({Pid, Id}, Ids, []),
+    State1 = State#competing{
         lanes = Lanes#{Stream := Lane#lane{head = out}},
         out = Out#{Position => {Pid, Stream}},
-        consumers = Consumers#{Pid := {Max, Count + 1}}
-    }}.
+        ids = Ids#{{Pid, Id} => [Position | Same]}
+    },
+    {Event, counted(Pid, 1, State1)}.
+
+-spec counted(pid(), 1 | -1, state()) -> state().
+counted(Pid, More, #competing{consumers = Consumers} = State) ->
+    #{Pid := {Max, Out}} = Consumers,
+    has(Pid, {Max, Out + More}, State).
 
 -doc "The position of an event that a consumer has.".
 -spec find(pid(), ref(), state()) -> {ok, Position :: non_neg_integer()} | error.
@@ -195,11 +226,10 @@ find(Pid, Position, #competing{out = Out}) when is_integer(Position) ->
         #{Position := {Pid, _}} -> {ok, Position};
         #{} -> error
     end;
-find(Pid, Id, #competing{out = Out, lanes = Lanes}) ->
-    Is = fun(Stream) -> (head(Stream, Lanes))#entry.event#event.event_id =:= Id end,
-    case [Position || Position := {P, Stream} <- Out, P =:= Pid, Is(Stream)] of
-        [Position | _] -> {ok, Position};
-        [] -> error
+find(Pid, Id, #competing{ids = Ids}) ->
+    case Ids of
+        #{{Pid, Id} := [Position | _]} -> {ok, Position};
+        #{} -> error
     end.
 
 -spec head(binary(), #{binary() => #lane{}}) -> #entry{}.
@@ -216,10 +246,19 @@ done(Pid, Position, State) ->
     {ok, Event, next(Stream, State1)}.
 
 -spec back(pid(), non_neg_integer(), state()) -> {binary(), state()}.
-back(Pid, Position, #competing{out = Out, consumers = Consumers} = State) ->
+back(Pid, Position, #competing{out = Out, ids = Ids, lanes = Lanes} = State) ->
     {{Pid, Stream}, Out1} = maps:take(Position, Out),
-    #{Pid := {Max, Count}} = Consumers,
-    {Stream, State#competing{out = Out1, consumers = Consumers#{Pid := {Max, Count - 1}}}}.
+    #entry{event = #event{event_id = Id}} = head(Stream, Lanes),
+    State1 = State#competing{out = Out1, ids = without(Position, {Pid, Id}, Ids)},
+    {Stream, counted(Pid, -1, State1)}.
+
+-spec without(non_neg_integer(), Key, Ids) -> Ids when
+    Key :: {pid(), binary()}, Ids :: #{Key => [non_neg_integer(), ...]}.
+without(Position, Key, Ids) ->
+    case map_get(Key, Ids) of
+        [Position] -> maps:remove(Key, Ids);
+        Positions -> Ids#{Key := lists:delete(Position, Positions)}
+    end.
 
 -spec next(binary(), state()) -> state().
 next(Stream, #competing{lanes = Lanes, ready = Ready, size = Size, empty = Empty} = State) ->
@@ -242,7 +281,7 @@ An event that a consumer has is to go out again, after so many milliseconds (the
 called); or it has done so often enough and is to be parked.
 """.
 -spec retry(pid(), Position :: non_neg_integer(), state()) ->
-    {retry, Delay :: pos_integer(), state()} | {park, event(), state()}.
+    {retry, due(), Delay :: pos_integer(), state()} | {park, event(), state()}.
 retry(Pid, Position, #competing{max_retries = Max, delays = Delays} = State) ->
     {Stream, State1} = back(Pid, Position, State),
     #competing{lanes = Lanes} = State1,
@@ -254,26 +293,19 @@ retry(Pid, Position, #competing{max_retries = Max, delays = Delays} = State) ->
             Entries1 = queue:in_r(Entry#entry{attempts = Attempts + 1}, queue:drop(Entries)),
             Lane1 = Lane#lane{head = waits, entries = Entries1},
             Delay = lists:nth(min(Attempts + 1, length(Delays)), Delays),
-            {retry, Delay, State1#competing{lanes = Lanes#{Stream := Lane1}}}
+            {retry, {Stream, Position}, Delay, State1#competing{lanes = Lanes#{Stream := Lane1}}}
     end.
 
 -doc "The time of an event has come that was to go out again.".
--spec due(Position :: non_neg_integer(), state()) -> state().
-due(Position, #competing{lanes = Lanes, ready = Ready} = State) ->
-    Is = fun
-        (#lane{head = waits, entries = Entries}) ->
-            #entry{event = #event{position = At}} = queue:get(Entries),
-            At =:= Position;
-        (#lane{}) ->
-            false
-    end,
-    case [Stream || Stream := Lane <- Lanes, Is(Lane)] of
-        [Stream] ->
-            #{Stream := Lane} = Lanes,
-            Lanes1 = Lanes#{Stream := Lane#lane{head = ready}},
-            State#competing{lanes = Lanes1, ready = queue:in_r(Stream, Ready)};
-        [] ->
-            State
+-spec due(due(), state()) -> state().
+due({Stream, Position}, #competing{lanes = Lanes, ready = Ready} = State) ->
+    maybe
+        #{Stream := #lane{head = waits} = Lane} ?= Lanes,
+        #entry{event = #event{position = Position}} ?= head(Stream, Lanes),
+        Lanes1 = Lanes#{Stream := Lane#lane{head = ready}},
+        State#competing{lanes = Lanes1, ready = queue:in_r(Stream, Ready)}
+    else
+        _ -> State
     end.
 
 -doc "The streams whose lanes are empty, and from which position on there is more.".
@@ -302,7 +334,14 @@ floor(Next, #competing{lanes = Lanes}) ->
 
 -spec first(#lane{}) -> [non_neg_integer()].
 first(#lane{entries = Entries, more = More}) ->
-    case [E#event.position || #entry{event = E, replay = false} <- queue:to_list(Entries)] of
+    case queue:peek(Entries) of
+        {value, #entry{event = #event{position = Position}, replay = false}} -> [Position];
+        _ -> first_unparked(queue:to_list(Entries), More)
+    end.
+
+-spec first_unparked([#entry{}], non_neg_integer() | undefined) -> [non_neg_integer()].
+first_unparked(Entries, More) ->
+    case [E#event.position || #entry{event = E, replay = false} <- Entries] of
         [Position | _] -> [Position];
         [] -> [More || is_integer(More)]
     end.

@@ -6,13 +6,16 @@ could not handle. Who has what is counted by `m:erl_esdb_competing`, which is pu
 
 An event that is parked stands in a document of its own, written before anything goes on, until it
 is replayed and done.
+
+Where an event is not as it was written (`m:erl_esdb_integrity`) nothing more is read, and all
+consumers are told, until one connects again; what was read before goes on.
 """.
 
 -behaviour(gen_server).
 
--export([start_link/2, parked/2, forget/2]).
+-export([start_link/2, parked/3, forget/2]).
 -export([init/1, handle_call/3, handle_cast/2, handle_info/2, terminate/2]).
--export_type([parked/0]).
+-export_type([parked/0, parked_options/0]).
 
 -include_lib("kernel/include/logger.hrl").
 -include("erl_esdb.hrl").
@@ -25,6 +28,8 @@ is replayed and done.
 -define(AGAIN, 1000).
 -define(SAVE, 100).
 -define(MAX_IN_FLIGHT, 10).
+%% Parked events that are looked at in a call.
+-define(PARKED, 1000).
 
 -type parked() :: #{
     position := non_neg_integer(),
@@ -37,9 +42,15 @@ is replayed and done.
     parked_at := integer()
 }.
 
+-doc "From which position on, and how many at most.".
+-type parked_options() :: #{
+    from => non_neg_integer(), limit => pos_integer(), timeout => timeout(), _ => _
+}.
+
 -record(state, {
     store :: atom(),
     key :: binary(),
+    options :: map(),
     filter :: erl_esdb_filters:filter(),
     cursor :: erl_esdb_cursor:cursor(),
     competing :: erl_esdb_competing:state(),
@@ -49,6 +60,8 @@ is replayed and done.
     %% whether a message is on its way that saves the place
     saving = false :: boolean(),
     pumping = false :: boolean(),
+    %% why nothing more is read before a consumer connects
+    halted :: undefined | {integrity_violation, map()},
     timer :: reference() | undefined
 }).
 
@@ -57,10 +70,23 @@ is replayed and done.
 start_link(Store, Subscription) -> gen_server:start_link(?MODULE, {Store, Subscription}, []).
 
 -doc false.
--spec parked(atom(), binary()) -> {ok, [parked()]} | {error, term()}.
-parked(Store, Key) ->
-    case erl_esdb_store:list_documents(Store, {parked, Key, 0}, {parked, Key, infinity}) of
-        {ok, Found} -> {ok, lists:append([document(Store, Doc) || {Doc, _} <- Found])};
+-spec parked(atom(), binary(), parked_options()) -> {ok, [parked()]} | {error, term()}.
+parked(Store, Key, Options) ->
+    case keys(Store, Key, maps:get(from, Options, 0), Options) of
+        {ok, Keys} ->
+            Asked = lists:sublist(Keys, maps:get(limit, Options, ?PARKED)),
+            {ok, lists:append([document(Store, Doc) || Doc <- Asked])};
+        {error, Reason} ->
+            {error, Reason}
+    end.
+
+-spec keys(atom(), binary(), non_neg_integer(), map()) ->
+    {ok, [erl_esdb_log:document_key()]} | {error, term()}.
+keys(Store, Key, From, Options) ->
+    Timeout = maps:with([timeout], Options),
+    %% Every atom is greater than every number.
+    case erl_esdb_store:list_documents(Store, {parked, Key, From}, {parked, Key, last}, Timeout) of
+        {ok, Found} -> {ok, [Doc || {Doc, _} <- Found]};
         {error, Reason} -> {error, Reason}
     end.
 
@@ -75,18 +101,18 @@ document(Store, Doc) ->
 %% With the subscription goes what it had parked.
 -spec forget(atom(), binary()) -> ok | {error, term()}.
 forget(Store, Key) ->
-    case parked(Store, Key) of
-        {ok, Parked} -> unpark(Store, Key, [Position || #{position := Position} <- Parked]);
+    case keys(Store, Key, 0, #{}) of
+        {ok, Keys} -> unpark(Store, Keys);
         {error, Reason} -> {error, Reason}
     end.
 
--spec unpark(atom(), binary(), [non_neg_integer()]) -> ok | {error, term()}.
-unpark(Store, Key, [Position | Positions]) ->
-    case erl_esdb_store:delete_document(Store, {parked, Key, Position}) of
-        ok -> unpark(Store, Key, Positions);
+-spec unpark(atom(), [erl_esdb_log:document_key()]) -> ok | {error, term()}.
+unpark(Store, [Doc | Docs]) ->
+    case erl_esdb_store:delete_document(Store, Doc) of
+        ok -> unpark(Store, Docs);
         {error, Reason} -> {error, Reason}
     end;
-unpark(_Store, _Key, []) ->
+unpark(_Store, []) ->
     ok.
 
 -doc false.
@@ -104,6 +130,7 @@ init({Store, #subscription{id = Key, type = Type, selector = Selector} = Subscri
                 remembered(#state{
                     store = Store,
                     key = Key,
+                    options = Subscription#subscription.options,
                     filter = Filter,
                     cursor = erl_esdb_cursor:new(Store, Filter, Next),
                     competing = erl_esdb_competing:new(Subscription#subscription.options),
@@ -159,22 +186,26 @@ disconnected(_Pid, State) ->
 -spec handle_call(term(), gen_server:from(), #state{}) -> {reply, term(), #state{}}.
 handle_call({connect, Pid, Options}, _From, State) ->
     Max = maps:get(max_in_flight, Options, ?MAX_IN_FLIGHT),
-    {reply, ok, pumped(connected(Pid, Max, State))};
+    {reply, ok, pumped(connected(Pid, Max, State#state{halted = undefined}))};
 handle_call({disconnect, Pid}, _From, State) ->
     {reply, ok, pumped(disconnected(Pid, State))};
 handle_call({settle, Pid, Refs, How}, _From, State) ->
     {Unknown, State1} = settled(Refs, Pid, How, State),
     {reply, answer(Unknown), pumped(State1)};
-handle_call(replay, _From, #state{store = Store, key = Key} = State) ->
-    {Reply, State1} = replayed(parked(Store, Key), refilled(State)),
+handle_call({replay, Options}, _From, #state{store = Store, key = Key} = State) ->
+    {Reply, State1} = replayed(parked(Store, Key, Options), refilled(State)),
     {reply, Reply, pumped(State1)};
 handle_call(info, _From, #state{competing = Competing, cursor = Cursor} = State) ->
     Next = erl_esdb_cursor:position(Cursor),
     Info = erl_esdb_competing:info(Competing),
     Floor = erl_esdb_competing:floor(Next, Competing),
-    {reply, {ok, Info#{position => Next, floor => Floor}}, pumped(State)};
+    {reply, {ok, Info#{position => Next, floor => Floor, status => status(State)}}, pumped(State)};
 handle_call(_, _From, State) ->
     {reply, {error, competing}, State}.
+
+-spec status(#state{}) -> running | {halted, {integrity_violation, map()}}.
+status(#state{halted = undefined}) -> running;
+status(#state{halted = Reason}) -> {halted, Reason}.
 
 -spec answer([erl_esdb_competing:ref()]) ->
     ok | {error, {not_in_flight, [erl_esdb_competing:ref()]}}.
@@ -195,8 +226,8 @@ handle_info(save, State) ->
     {noreply, saved(State#state{saving = false})};
 handle_info(again, State) ->
     {noreply, pumped(State#state{timer = undefined})};
-handle_info({due, Position}, #state{competing = Competing} = State) ->
-    {noreply, pumped(State#state{competing = erl_esdb_competing:due(Position, Competing)})};
+handle_info({due, Due}, #state{competing = Competing} = State) ->
+    {noreply, pumped(State#state{competing = erl_esdb_competing:due(Due, Competing)})};
 handle_info({'DOWN', _, process, Pid, _}, State) ->
     {noreply, pumped(disconnected(Pid, State))};
 handle_info(_, State) ->
@@ -206,29 +237,27 @@ handle_info(_, State) ->
 -spec terminate(term(), #state{}) -> ok.
 terminate(_Reason, #state{store = Store, key = Key} = State) ->
     _ = saved(State),
-    erl_esdb_delivery:remove(Store, subscription, Key).
+    erl_esdb_delivery:remove(Store, subscription, Key, self()).
 
 %% ---- what consumers say of the events they have
 
 -spec settled([erl_esdb_competing:ref()], pid(), ack | park | retry | skip, #state{}) ->
     {[erl_esdb_competing:ref()], #state{}}.
 settled(Refs, Pid, How, State) ->
-    lists:foldl(
-        fun(Ref, {Unknown, #state{competing = Competing} = S}) ->
-            case erl_esdb_competing:find(Pid, Ref, Competing) of
-                {ok, Position} -> {Unknown, settled_one(How, Pid, Position, S)};
-                error -> {Unknown ++ [Ref], S}
-            end
-        end,
-        {[], State},
-        Refs
-    ).
+    Settle = fun(Ref, #state{competing = Competing} = S) ->
+        case erl_esdb_competing:find(Pid, Ref, Competing) of
+            {ok, Position} -> {[], settled_one(How, Pid, Position, S)};
+            error -> {[Ref], S}
+        end
+    end,
+    {Unknown, State1} = lists:mapfoldl(Settle, State, Refs),
+    {lists:append(Unknown), State1}.
 
 -spec settled_one(ack | park | retry | skip, pid(), non_neg_integer(), #state{}) -> #state{}.
 settled_one(retry, Pid, Position, #state{competing = Competing} = State) ->
     case erl_esdb_competing:retry(Pid, Position, Competing) of
-        {retry, Delay, Competing1} ->
-            _ = erlang:send_after(Delay, self(), {due, Position}),
+        {retry, Due, Delay, Competing1} ->
+            _ = erlang:send_after(Delay, self(), {due, Due}),
             State#state{competing = Competing1};
         {park, Event, Competing1} ->
             ok = park(Event, retries, State),
@@ -244,8 +273,9 @@ kept(park, Event, State) ->
     park(Event, nack, State);
 kept(_, #event{position = Position}, #state{store = Store, key = Key}) ->
     %% It may be one that was parked. A document that is not there costs a look.
-    case erl_esdb_store:get_document(Store, {parked, Key, Position}) of
-        {ok, _} -> ok = unpark(Store, Key, [Position]);
+    Doc = {parked, Key, Position},
+    case erl_esdb_store:get_document(Store, Doc) of
+        {ok, _} -> ok = unpark(Store, [Doc]);
         {error, not_found} -> ok
     end.
 
@@ -265,17 +295,19 @@ park(#event{position = Position} = Event, Reason, #state{store = Store, key = Ke
 
 -spec replayed({ok, [parked()]} | {error, term()}, #state{}) ->
     {{ok, non_neg_integer()} | {error, term()}, #state{}}.
-replayed({ok, Parked}, #state{store = Store, competing = Competing} = State) ->
-    Events = lists:append([event(Store, One) || One <- Parked]),
+replayed({ok, Parked}, #state{competing = Competing} = State) ->
+    Events = lists:append([event(One, State) || One <- Parked]),
     Competing1 = lists:foldl(fun erl_esdb_competing:replay/2, Competing, Events),
     {{ok, length(Events)}, State#state{competing = Competing1}};
 replayed({error, Reason}, State) ->
     {{error, Reason}, State}.
 
 %% What was removed from its stream meanwhile stays parked.
--spec event(atom(), parked()) -> [event()].
-event(Store, #{stream_id := Stream, version := Version, event_id := Id}) ->
-    case erl_esdb_store:read(Store, Stream, Version, 1, forward, #{}) of
+-spec event(parked(), #state{}) -> [event()].
+event(#{stream_id := Stream, version := Version, event_id := Id}, State) ->
+    #state{store = Store, options = Options} = State,
+    Decode = maps:with([decode], Options),
+    case erl_esdb_store:read(Store, Stream, Version, 1, forward, Decode) of
         {ok, [#event{event_id = Id} = Event]} -> [Event];
         _ -> []
     end.
@@ -295,6 +327,7 @@ pump(State) ->
     case {erl_esdb_competing:consumers(Competing), erl_esdb_competing:room(Competing)} of
         {[], _} -> State1;
         {_, 0} -> State1;
+        {_, _} when State1#state.halted =/= undefined -> State1;
         {_, Room} -> read(min(?PAGE, Room), State1)
     end.
 
@@ -314,13 +347,18 @@ dispatched(#state{store = Store, key = Key, competing = Competing} = State) ->
 read(Room, #state{cursor = Cursor, competing = Competing} = State) ->
     case erl_esdb_cursor:page(Cursor, Room) of
         {more, Events, Cursor1} ->
-            Competing1 = erl_esdb_competing:add(Events, Competing),
+            Competing1 = erl_esdb_competing:add(decoded(Events, State), Competing),
             pumped(dispatched(State#state{cursor = Cursor1, competing = Competing1}));
         {done, [], Cursor1} ->
             waiting(State#state{cursor = Cursor1});
         {error, Reason} ->
             troubled(Reason, State)
     end.
+
+-spec decoded([event()], #state{}) -> [event()].
+decoded(Events, #state{options = Options}) ->
+    {ok, Decoded} = erl_esdb_json:decode_all({ok, Events}, Options),
+    Decoded.
 
 -spec waiting(#state{}) -> #state{}.
 waiting(#state{feed = Feed, cursor = Cursor} = State) ->
@@ -330,6 +368,12 @@ waiting(#state{feed = Feed, cursor = Cursor} = State) ->
     end.
 
 -spec troubled(term(), #state{}) -> #state{}.
+troubled({integrity_violation, _} = Violation, #state{competing = Competing} = State) ->
+    #state{store = Store, key = Key} = State,
+    ?LOG_ERROR("store ~tp: subscription ~ts is halted: ~tp", [Store, Key, Violation]),
+    Consumers = erl_esdb_competing:consumers(Competing),
+    lists:foreach(fun(Pid) -> Pid ! {subscription_error, Violation} end, Consumers),
+    State#state{halted = Violation};
 troubled(Reason, #state{store = Store, key = Key, timer = Timer} = State) ->
     ?LOG_ERROR("store ~tp: subscription ~ts cannot read on: ~tp", [Store, Key, Reason]),
     case Timer of
@@ -338,12 +382,17 @@ troubled(Reason, #state{store = Store, key = Key, timer = Timer} = State) ->
     end.
 
 -spec refilled(#state{}) -> #state{}.
+refilled(#state{halted = Reason} = State) when Reason =/= undefined ->
+    State;
 refilled(#state{competing = Competing} = State) ->
     {Empty, Competing1} = erl_esdb_competing:refills(Competing),
     lists:foldl(fun refilled/2, State#state{competing = Competing1}, Empty).
 
 %% Of the stream alone, up to where reading of the log has come: what follows comes from there.
 -spec refilled({binary(), non_neg_integer()}, #state{}) -> #state{}.
+refilled({Stream, From}, #state{halted = Reason} = State) when Reason =/= undefined ->
+    #state{competing = Competing} = State,
+    State#state{competing = erl_esdb_competing:refill(Stream, [], From, Competing)};
 refilled({Stream, From}, #state{store = Store, filter = Filter, cursor = Cursor} = State) ->
     #state{competing = Competing} = State,
     Next = erl_esdb_cursor:position(Cursor),
@@ -355,7 +404,8 @@ refilled({Stream, From}, #state{store = Store, filter = Filter, cursor = Cursor}
              || E <- Found, E#event.position < Next, erl_esdb_filters:matches(Filter, E)
             ],
             More = more(erl_esdb_cursor:position(Cursor1), Next),
-            Competing1 = erl_esdb_competing:refill(Stream, Events, More, Competing),
+            Competing1 =
+                erl_esdb_competing:refill(Stream, decoded(Events, State), More, Competing),
             State#state{competing = Competing1};
         {error, Reason} ->
             Competing1 = erl_esdb_competing:refill(Stream, [], From, Competing),

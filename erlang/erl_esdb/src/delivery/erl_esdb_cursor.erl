@@ -10,9 +10,13 @@ A place in the log of a store, and what is wanted from there on.
 Where only one stream can be meant, that stream is read and nothing else. The place is a position
 all the same: a stream that is deleted and made again begins at version 0, with positions that go
 on.
+
+In a store that signs what it holds, the events that are wanted are verified before they are
+answered, old ones and new ones alike (`m:erl_esdb_integrity`); those of the log are read once more
+from their streams for that.
 """.
 
--export([new/3, page/2, position/1, first_position/4]).
+-export([new/3, page/2, position/1, first_position/5]).
 -export_type([cursor/0]).
 
 -include("erl_esdb.hrl").
@@ -50,6 +54,10 @@ position(#cursor{position = Position}) -> Position.
 -doc """
 Reads on, at most so many events, and answers those that are wanted: `more` where there may be
 others right now, `done` at the end of the log.
+
+Errors: `{integrity_violation, Details}`, with `detected_at => catchup_replay` in the `context` of
+the details, where an event that is wanted is not as it was written: then none is answered. And the
+failures of a store.
 """.
 -spec page(cursor(), pos_integer()) ->
     {more | done, [event()], cursor()} | {error, term()}.
@@ -65,7 +73,7 @@ page(#cursor{store = Store, position = Position} = Cursor, Max) ->
     {more | done, [event()], cursor()} | {error, term()}.
 page(#cursor{store = Store, position = Position, stream = undefined} = Cursor, Max, End) ->
     case erl_esdb_store:read_log(Store, Position, Max, forward, #{}) of
-        {ok, Events} -> answer(Events, End, Cursor);
+        {ok, Events} -> verified(answer(Events, End, Cursor), Cursor, Max);
         {error, Reason} -> {error, Reason}
     end;
 page(#cursor{store = Store, stream = #stream{name = Name} = Stream} = Cursor, Max, End) ->
@@ -73,18 +81,67 @@ page(#cursor{store = Store, stream = #stream{name = Name} = Stream} = Cursor, Ma
         {ok, Info} ?= erl_esdb_store:info(Store, Name),
         {ok, #stream{no = No, version = Version} = Stream1} ?= current(Info, Stream, Cursor),
         {ok, Events} ?= erl_esdb_store:read(Store, Name, Version, Max, forward, #{}),
-        %% The same before and after, so it was this one that was read.
-        {ok, #{no := No}} ?= erl_esdb_store:info(Store, Name),
+        %% The same before and after, so it was this one that was read; and where nothing was found,
+        %% not because it begins later by now.
+        {ok, #{no := No, first := First}} ?= erl_esdb_store:info(Store, Name),
+        true ?= Events =/= [] orelse First =< Version,
         answer(Events, End, Cursor#cursor{stream = advanced(Events, Stream1)})
     else
         {error, {stream_not_found, _}} -> answer([], End, Cursor);
-        {error, Reason} -> {error, Reason};
-        {ok, _Another} -> page(Cursor, Max, End)
+        {error, Reason} -> {error, detected(Reason)};
+        {ok, _Another} -> page(Cursor, Max, End);
+        false -> page(Cursor, Max, End)
     end.
 
+%% What was read of the log, if its streams verify. What is not there any more was removed meanwhile.
+-spec verified({more | done, [event()], cursor()}, cursor(), pos_integer()) ->
+    {more | done, [event()], cursor()} | {error, term()}.
+verified({_, Events, _} = Answer, #cursor{store = Store} = Cursor, Max) ->
+    maybe
+        {ok, _, _, #{integrity := Keys}} ?= erl_esdb_store:engine(Store),
+        true ?= Keys =/= disabled,
+        ok ?= are_verified(Store, runs(Events)),
+        Answer
+    else
+        removed -> page(Cursor, Max);
+        {error, Reason} -> {error, detected(Reason)};
+        _Unsigned -> Answer
+    end.
+
+-spec are_verified(atom(), [[event(), ...]]) -> ok | removed | {error, term()}.
+are_verified(Store, [[#event{stream_id = Stream, version = From} | _] = Run | Runs]) ->
+    Options = #{hidden => true},
+    case erl_esdb_store:read(Store, Stream, From, length(Run), forward, Options) of
+        {ok, Run} -> are_verified(Store, Runs);
+        {ok, _Others} -> removed;
+        {error, {stream_not_found, Stream}} -> removed;
+        {error, Reason} -> {error, Reason}
+    end;
+are_verified(_Store, []) ->
+    ok.
+
+%% The events of each stream, those together whose versions follow each other.
+-spec runs([event()]) -> [[event(), ...]].
+runs(Events) ->
+    Streams = maps:groups_from_list(fun(#event{stream_id = Stream}) -> Stream end, Events),
+    lists:append([lists:foldr(fun run/2, [], Group) || _ := Group <- Streams]).
+
+-spec run(event(), [[event(), ...]]) -> [[event(), ...]].
+run(#event{version = V} = Event, [[#event{version = Next} | _] = Run | Runs]) when V + 1 =:= Next ->
+    [[Event | Run] | Runs];
+run(Event, Runs) ->
+    [[Event] | Runs].
+
+-spec detected(term()) -> term().
+detected({integrity_violation, #{context := Context} = Details}) ->
+    {integrity_violation, Details#{context := Context#{detected_at => catchup_replay}}};
+detected(Reason) ->
+    Reason.
+
 -spec current(erl_esdb_log:info(), #stream{}, cursor()) -> {ok, #stream{}} | {error, term()}.
-current(#{no := No}, #stream{no = No} = Stream, _Cursor) ->
-    {ok, Stream};
+current(#{no := No, first := First}, #stream{no = No, version = Version} = Stream, _Cursor) ->
+    %% A page of what was removed or hidden would have nothing, whatever comes after it.
+    {ok, Stream#stream{version = max(First, Version)}};
 current(#{no := No, first := First, next := Next}, #stream{name = Name} = Stream, Cursor) ->
     #cursor{store = Store, position = Position} = Cursor,
     case version_from(Store, Name, Position, First, Next) of
@@ -125,17 +182,16 @@ version_from(Store, Name, Position, Low, High) ->
 
 -doc """
 The position of the first event of a stream from a version on; the end of the log where there is
-none yet.
+none yet. Option: `timeout`, of each look into the store.
 """.
--spec first_position(Store :: atom(), Stream :: binary(), Version :: non_neg_integer(), End) ->
-    {ok, End} | {error, term()}
-when
-    End :: non_neg_integer().
-first_position(Store, Stream, Version, End) ->
-    case erl_esdb_store:info(Store, Stream) of
+-spec first_position(Store :: atom(), Stream :: binary(), Version :: non_neg_integer(), End, #{
+    timeout => timeout(), _ => _
+}) -> {ok, End} | {error, term()} when End :: non_neg_integer().
+first_position(Store, Stream, Version, End, Options) ->
+    case erl_esdb_store:info(Store, Stream, Options) of
         {ok, #{first := First}} ->
             From = max(First, Version),
-            first_of(erl_esdb_store:read(Store, Stream, From, 1, forward, #{}), End);
+            first_of(erl_esdb_store:read(Store, Stream, From, 1, forward, Options), End);
         {error, {stream_not_found, _}} ->
             {ok, End};
         {error, Reason} ->

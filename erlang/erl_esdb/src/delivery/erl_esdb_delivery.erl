@@ -9,12 +9,12 @@ once in a store, `subscription` and `projection` under their key; `consumer` is 
 takes the events of a subscription without being named in its record.
 """.
 
--export([put/4, find/3, pid/3, remove/3, ids/2]).
--export([claim/3, release/3, is_failure/2]).
+-export([put/4, find/3, pid/3, remove/3, remove/4, ids/2, call/5]).
+-export([claim/3, is_failure/2]).
 -export_type([kind/0]).
 
 -type kind() ::
-    feed | checkpoints | manager | subscriptions | subscription | projection | consumer | name.
+    feed | checkpoints | manager | subscriptions | subscription | projection | consumer.
 
 -doc false.
 -spec put(Store :: atom(), kind(), Id :: term(), Value :: term()) -> ok.
@@ -43,18 +43,41 @@ pid(Store, Kind, Id) ->
 remove(Store, Kind, Id) -> erl_esdb_volatile:delete(Store, {?MODULE, Kind, Id}).
 
 -doc false.
+%% What a process says that ends: the one that has begun in its place may stand there.
+-spec remove(Store :: atom(), kind(), Id :: term(), Value :: term()) -> ok.
+remove(Store, Kind, Id, Value) -> erl_esdb_volatile:delete(Store, {?MODULE, Kind, Id}, Value).
+
+-doc false.
 -spec ids(Store :: atom(), kind()) -> [term()].
 ids(Store, Kind) -> [Id || {_, _, Id} <- erl_esdb_volatile:keys(Store, {?MODULE, Kind, '_'})].
 
 -doc false.
+%% Asks a process of a store, and waits so long for the answer as the options say, or the store. A
+%% process that ends meanwhile, as all do with the store, has perhaps done what was asked.
+-spec call(Store :: atom(), kind(), Id :: term(), Request :: term(), #{
+    timeout => timeout(), _ => _
+}) -> term() | {error, not_found | {store_not_started | timeout, atom()}}.
+call(Store, Kind, Id, Request, Options) ->
+    maybe
+        {ok, _, _, Settings} ?= erl_esdb_store:engine(Store),
+        {ok, Pid} ?= pid(Store, Kind, Id),
+        called(Store, Pid, Request, erl_esdb_store:timeout(Options, Settings))
+    end.
+
+-spec called(atom(), pid(), term(), timeout()) ->
+    term() | {error, {store_not_started | timeout, atom()}}.
+called(Store, Pid, Request, Timeout) ->
+    try
+        gen_server:call(Pid, Request, Timeout)
+    catch
+        exit:{timeout, _} -> {error, {timeout, Store}};
+        exit:_ -> {error, {store_not_started, Store}}
+    end.
+
 %% Puts the calling process there, unless another one that lives stands there.
 -spec claim(Store :: atom(), kind(), Id :: term()) ->
     ok | {error, {already_started, pid()} | {store_not_started, atom()}}.
 claim(Store, Kind, Id) -> erl_esdb_volatile:claim(Store, {?MODULE, Kind, Id}).
-
--doc false.
--spec release(Store :: atom(), kind(), Id :: term()) -> ok.
-release(Store, Kind, Id) -> erl_esdb_volatile:release(Store, {?MODULE, Kind, Id}).
 
 -doc false.
 %% Whether an error says that the store does not answer, which passes.

@@ -8,7 +8,8 @@ A process that passes events on to a subscriber.
 3> receive {events, [Event]} -> ok end.
 ```
 
-It is a member of the group of its subscription (`m:erl_esdb_emitter_group`). What reaches it as
+It is a member of the group of its subscription (`m:erl_esdb_emitter_group`), also when the process
+that keeps the groups has crashed and is there again. What reaches it as
 `{broadcast | forward_to_local, Topic, Event}` or `{events, Events}` goes to the subscriber as
 `{events, Events}`; without a subscriber to the members of the process group
 `{Store, Topic, subscribers}`; and nowhere when the subscriber has died.
@@ -25,6 +26,8 @@ its own, each stream through one of them.
 -include_lib("kernel/include/logger.hrl").
 
 -define(SCOPE, erl_esdb_pg).
+%% Milliseconds until it is tried again to join a group.
+-define(AGAIN, 20).
 
 -record(state, {
     store :: atom(),
@@ -78,8 +81,11 @@ init({Store, Key, Subscriber, Member}) ->
     {ok, watched(Subscriber, #state{store = Store, key = Key, member = Member})}.
 
 -spec joined(boolean(), atom(), binary()) -> ok.
-joined(true, Store, Key) -> erl_esdb_emitter_group:join_worker(Store, Key, self());
-joined(false, _, _) -> ok.
+joined(true, Store, Key) ->
+    _ = monitor(process, whereis(?SCOPE), [{tag, groups_down}]),
+    erl_esdb_emitter_group:join_worker(Store, Key, self());
+joined(false, _, _) ->
+    ok.
 
 -spec watched(pid() | undefined, #state{}) -> #state{}.
 watched(undefined, State) ->
@@ -104,6 +110,10 @@ handle_info({Kind, _Topic, Event}, State) when Kind =:= broadcast; Kind =:= forw
     {noreply, passed([Event], State)};
 handle_info({events, Events}, State) ->
     {noreply, passed(Events, State)};
+handle_info({groups_down, _, process, _, _}, State) ->
+    {noreply, later(State)};
+handle_info(join, State) ->
+    {noreply, joined_again(whereis(?SCOPE), State)};
 handle_info({'DOWN', _, process, Pid, _}, #state{subscriber = Pid} = State) ->
     {noreply, State#state{subscriber = undefined}};
 handle_info({'EXIT', Pid, _}, #state{subscriber = Pid} = State) ->
@@ -112,6 +122,23 @@ handle_info({'EXIT', _, Reason}, #state{member = false} = State) ->
     {stop, Reason, State};
 handle_info(_, State) ->
     {noreply, State}.
+
+-spec later(#state{}) -> #state{}.
+later(State) ->
+    _ = erlang:send_after(?AGAIN, self(), join),
+    State.
+
+%% The groups are there again, empty. Where they end during this, their monitor tells.
+-spec joined_again(pid() | undefined, #state{}) -> #state{}.
+joined_again(undefined, State) ->
+    later(State);
+joined_again(_Groups, #state{store = Store, key = Key} = State) ->
+    try joined(true, Store, Key) of
+        ok -> State
+    catch
+        exit:_ -> State;
+        error:badarg -> later(State)
+    end.
 
 -spec passed([term()], #state{}) -> #state{}.
 passed(Events, #state{subscriber = undefined, had = false, store = Store, key = Key} = State) ->
@@ -131,5 +158,10 @@ passed(Events, #state{subscriber = Pid} = State) ->
 terminate(_Reason, #state{member = false}) ->
     ok;
 terminate(_Reason, #state{store = Store, key = Key}) ->
-    _ = pg:leave(?SCOPE, erl_esdb_emitter_group:worker_key(Store, Key), self()),
-    erl_esdb_emitter_group:leave(Store, Key, self()).
+    try
+        _ = pg:leave(?SCOPE, erl_esdb_emitter_group:worker_key(Store, Key), self()),
+        erl_esdb_emitter_group:leave(Store, Key, self())
+    catch
+        %% There are no groups.
+        exit:_ -> ok
+    end.

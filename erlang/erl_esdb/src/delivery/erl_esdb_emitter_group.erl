@@ -13,6 +13,10 @@ handlers. `broadcast/3` is a way of its own past the subscription: one member, d
 `{forward_to_local, Topic, Event}` where it lives on this node, `{broadcast, Topic, Event}`
 elsewhere, which an emitter passes on to its subscriber.
 
+Members are processes of the application, not of the store: they stay members when the store is
+stopped, and leave with `leave/3`, or when they end. When the process that keeps the groups crashes,
+handlers are to join again.
+
 Names of emitters are atoms, made by `emitter_name/2,3` for who asks for them; subscriptions
 themselves use none.
 """.

@@ -132,18 +132,20 @@ init(Store) ->
     proc_lib:set_label({?MODULE, Store}),
     Shared = atomics:new(2, []),
     ok = erl_esdb_delivery:put(Store, feed, none, {self(), Shared}),
-    Scanned = begin_at(erl_esdb_store:next_position(Store), Shared),
-    {ok, #state{store = Store, shared = Shared, scanned = Scanned}}.
+    ok = begin_at(erl_esdb_store:next_position(Store), Shared),
+    %% From the beginning: the word of a commit may come after its events are there, so what was
+    %% there before this process says nothing of what its readers were woken for. It costs one look,
+    %% or one wake of all.
+    {ok, #state{store = Store, shared = Shared, scanned = 0}}.
 
-%% What is written meanwhile has set it already, to more. Where the engine has ended all of this is
-%% about to end too.
--spec begin_at({ok, Position} | {error, term()}, atomics:atomics_ref()) -> Position when
-    Position :: non_neg_integer().
+%% What is written meanwhile may have set it already. Where the engine has ended all of this is about
+%% to end too.
+-spec begin_at({ok, non_neg_integer()} | {error, term()}, atomics:atomics_ref()) -> ok.
 begin_at({ok, Next}, Shared) ->
     _ = atomics:compare_exchange(Shared, ?NEXT, 0, Next),
-    Next;
+    ok;
 begin_at({error, _}, _Shared) ->
-    0.
+    ok.
 
 -doc false.
 -spec handle_call(term(), gen_server:from(), #state{}) ->

@@ -17,6 +17,9 @@ true
 | `event_payload` | a map | whose data, a map, has such fields |
 | `event_pattern`, `event_payload` | a predicate or its handle | see `m:esdb_filter_nif` |
 
+Data that are JSON text (`m:erl_esdb_json`) are looked at as the value that they stand for, with
+binaries as keys: `#{~"total" => {gt, 5}}`. In a map of fields, `data => Binary` is the text itself.
+
 A value of a payload is equality, or `{Op, V}` with `gt gte lt lte eq neq in any_of prefix suffix
 wildcard regex`, or `{between, Low, High}`, with the meaning they have in a predicate: a field that
 is missing, or of another kind, matches none of them.
@@ -154,9 +157,22 @@ matches(all, _) -> true;
 matches({stream, Stream}, Event) -> Event#event.stream_id =:= Stream;
 matches({event_type, Type}, Event) -> Event#event.event_type =:= Type;
 matches({wildcard, Wildcard}, Event) -> wildcard_match(Wildcard, Event#event.stream_id);
+matches({fields, #{data := Part} = Pattern}, Event) when is_map(Part) ->
+    contains(Pattern, fields(decoded(Event)));
 matches({fields, Pattern}, Event) -> contains(Pattern, fields(Event));
-matches({payload, _}, #event{data = Data}) when not is_map(Data) -> false;
-matches({_, Test}, Event) -> Test(fields(Event)).
+matches({payload, Test}, Event) -> is_payload(Test, decoded(Event));
+matches({predicate, Test}, Event) -> Test(fields(decoded(Event))).
+
+-spec is_payload(esdb_predicate_erl:test(), event()) -> boolean().
+is_payload(Test, #event{data = Data} = Event) -> is_map(Data) andalso Test(fields(Event)).
+
+%% Text that is none is not looked into.
+-spec decoded(event()) -> event().
+decoded(Event) ->
+    case erl_esdb_json:decode(Event) of
+        {ok, Decoded} -> Decoded;
+        {error, _} -> Event
+    end.
 
 -spec fields(event()) -> map().
 fields(Event) ->

@@ -1,36 +1,44 @@
 -module(erl_esdb_outbox).
 -moduledoc """
-What a subscription has read and not handed over yet, and what it has handed over and is not known
-to be handled. Pure.
+What a subscription has read and not handed over yet, and what it has handed over, to whom, and is
+not known to be handled. Pure.
 
 ```erlang
 1> Box0 = erl_esdb_outbox:new(0, #{ack => manual, window => 2}).
 2> {ok, Box1} = erl_esdb_outbox:add([E0, E1, E2], 3, Box0).
 3> {[E0, E1], Box2} = erl_esdb_outbox:take(10, Box1).
-4> 0 = erl_esdb_outbox:floor(Box2).
-5> 1 = erl_esdb_outbox:floor(erl_esdb_outbox:acknowledged(0, Box2)).
+4> Box3 = erl_esdb_outbox:sent(Subscriber, [E0, E1], Box2).
+5> 0 = erl_esdb_outbox:floor(Box3).
+6> 1 = erl_esdb_outbox:floor(erl_esdb_outbox:acknowledged(0, Box3)).
 ```
 
-The *floor* is the position to go on from when everything here is lost: of the first event that is
-not handled, or where reading has come to when there is none. What counts as handled:
+The *floor* is the position of the first event that is not handled, or where reading has come to
+when there is none. What counts as handled:
 
 - with `ack => manual`, what was acknowledged, and all before it;
-- with `ack => auto`, what the subscriber has taken out of its mailbox, but the last, which it may
-  be at work on; where its mailbox cannot be seen, all but the newest `window`. And once something
-  was acknowledged, nothing beyond that is handled before it is acknowledged, too.
+- with `ack => auto`, what a process has taken out of its mailbox, but the last message, which it
+  may be at work on; where its mailbox cannot be seen, all but the newest `window` messages. And
+  once something was acknowledged, nothing beyond that is handled before it is acknowledged, too.
+
+The *place* is what is saved, to go on from when all here is lost: the floor; or, where several
+processes share the events and one is behind the others, the position up to which all was handed
+over, and the positions before it that are not handled.
 """.
 
 -compile({no_auto_import, [floor/1]}).
 
--export([new/2, add/3, room/1, limit/1, take/2, settle/2, acknowledged/2]).
--export([floor/1, rewind/1, demand/2, is_unsettled/1, info/1]).
--export_type([outbox/0, options/0]).
+-export([new/2, add/3, next/1, room/1, limit/1, take/2, sent/3]).
+-export([settle/3, waiting/3, receivers/1, acknowledged/2, forget/2, lose/2, rewind/1]).
+-export([floor/1, place/1, progress/1, demand/2, is_unhandled/1, info/1]).
+-export_type([outbox/0, options/0, place/0, receiver/0]).
 
 -include("erl_esdb.hrl").
 
 %% Events that are read at a time.
 -define(PAGE, 100).
 -define(WINDOW, 1000).
+%% Positions that a place may name; with more it is the floor.
+-define(NAMED, 1000).
 
 -type options() :: #{
     max_queue => pos_integer(),
@@ -42,52 +50,89 @@ not handled, or where reading has come to when there is none. What counts as han
     subscription_key => binary(),
     _ => _
 }.
+-type position() :: non_neg_integer().
+-doc "Who events are sent to: a process.".
+-type receiver() :: term().
+-type place() :: position() | {Next :: position(), Unhandled :: [position(), ...]}.
+
+%% What one receiver has and is not known to have handled.
+-record(sent, {
+    %% positions, by message
+    messages = queue:new() :: queue:queue([position(), ...]),
+    size = 0 :: non_neg_integer(),
+    events = 0 :: non_neg_integer(),
+    newest = -1 :: integer(),
+    %% whether positions rise: not where it got what another had left
+    sorted = true :: boolean()
+}).
 
 -record(outbox, {
     queue :: erl_esdb_backpressure:queue(event()),
     strategy :: erl_esdb_backpressure:strategy(),
     ack :: auto | manual,
     window :: pos_integer(),
-    %% events of a message, at most
-    batch :: pos_integer(),
-    %% positions that were handed over and are not known to be handled, and how many
-    sent = queue:new() :: queue:queue(non_neg_integer()),
+    sent = #{} :: #{receiver() => #sent{}},
+    %% events in all of them
     count = 0 :: non_neg_integer(),
     %% positions: the last handed over, the one acknowledged, and where reading has come to
     last :: integer(),
-    acknowledged :: non_neg_integer() | undefined,
-    next :: non_neg_integer()
+    acknowledged :: position() | undefined,
+    next :: position(),
+    %% up to the last, what is to be read and handed over again, sorted; nothing else there is
+    again = [] :: [position()]
 }).
 
 -opaque outbox() :: #outbox{}.
 
 -doc """
-An empty one, of a reader at a position.
+An empty one, of a reader who goes on from a place.
 
 Of the options those of `m:erl_esdb_backpressure` (but `strategy` is `block` by default: the log
-keeps what waits), `ack` (`auto`), `window` (1000) and `batch` (1).
+keeps what waits), `ack` (`auto`) and `window` (1000).
 """.
--spec new(Next :: non_neg_integer(), options()) -> outbox().
-new(Next, Options) ->
+-spec new(place(), options()) -> outbox().
+new(Place, Options) ->
     Strategy = maps:get(strategy, Options, block),
     {ok, Queue} = erl_esdb_backpressure:new(Options#{strategy => Strategy}),
-    #outbox{
+    Box = #outbox{
         queue = Queue,
         strategy = Strategy,
         ack = maps:get(ack, Options, auto),
         window = maps:get(window, Options, ?WINDOW),
-        batch = maps:get(batch, Options, 1),
-        last = Next - 1,
-        next = Next
-    }.
+        last = -1,
+        next = 0
+    },
+    at(Place, Box).
 
--doc "Takes in what was read before a position. Fails only with the strategy `error`.".
--spec add([event()], Next :: non_neg_integer(), outbox()) -> {ok, outbox()} | {error, queue_full}.
-add(Events, Next, #outbox{queue = Queue} = Box) ->
-    case erl_esdb_backpressure:enqueue_many(Queue, Events) of
-        {ok, Queue1} -> {ok, Box#outbox{queue = Queue1, next = Next}};
-        {error, queue_full} -> {error, queue_full}
+-spec at(place(), outbox()) -> outbox().
+at({Next, [First | _] = Again}, Box) ->
+    Box#outbox{sent = #{}, count = 0, last = Next - 1, next = First, again = Again};
+at(Next, Box) when is_integer(Next) ->
+    Box#outbox{sent = #{}, count = 0, last = Next - 1, next = Next, again = []}.
+
+-doc """
+Takes in what was read before a position. Of what was read already only what is to go out again is
+taken. Fails only with the strategy `error`.
+""".
+-spec add([event()], Next :: position(), outbox()) -> {ok, outbox()} | {error, queue_full}.
+add(Events, Next, #outbox{queue = Queue, last = Last, again = Again} = Box) ->
+    Wanted = [E || #event{position = At} = E <- Events, At > Last orelse lists:member(At, Again)],
+    case erl_esdb_backpressure:enqueue_many(Queue, Wanted) of
+        {ok, Queue1} ->
+            Left = lists:dropwhile(fun(At) -> At < Next end, Again),
+            {ok, Box#outbox{queue = Queue1, next = next(Next, Left, Last), again = Left}};
+        {error, queue_full} ->
+            {error, queue_full}
     end.
+
+%% Nothing is wanted between the places that are.
+-spec next(position(), [position()], integer()) -> position().
+next(Next, [At | _], _Last) -> max(Next, At);
+next(Next, [], Last) -> max(Next, Last + 1).
+
+-doc "Where to read on.".
+-spec next(outbox()) -> position().
+next(#outbox{next = Next}) -> Next.
 
 -doc "How many events may be read: 0 where those that wait have to go first.".
 -spec room(outbox()) -> non_neg_integer().
@@ -97,25 +142,23 @@ room(#outbox{strategy = block, queue = Queue}) ->
 room(#outbox{}) ->
     ?PAGE.
 
--doc "How many events may be handed over, besides what the mailbox of the subscriber says.".
+-doc "How many events may be handed over, besides what the mailboxes of the receivers say.".
 -spec limit(outbox()) -> non_neg_integer() | infinity.
 limit(#outbox{ack = manual, window = Window, count = Count, queue = Queue}) ->
     min(erl_esdb_backpressure:get_demand(Queue), max(0, Window - Count));
 limit(#outbox{queue = Queue}) ->
     erl_esdb_backpressure:get_demand(Queue).
 
--doc "The next events to hand over, at most so many, and no more than `limit/1` allows.".
+-doc """
+The next events to hand over, at most so many, and no more than `limit/1` allows. `sent/3` is to be
+told of each message that is made of them.
+""".
 -spec take(non_neg_integer() | infinity, outbox()) -> {[event()], outbox()}.
-take(Room, #outbox{queue = Queue, sent = Sent, count = Count, last = Last} = Box) ->
+take(Room, #outbox{queue = Queue, last = Last} = Box) ->
     Size = erl_esdb_backpressure:size(Queue),
     {ok, Events, Queue1} = erl_esdb_backpressure:dequeue(Queue, at_most(Room, limit(Box), Size)),
-    Positions = [Event#event.position || Event <- Events],
-    {Events, Box#outbox{
-        queue = Queue1,
-        sent = queue:join(Sent, queue:from_list(Positions)),
-        count = Count + length(Positions),
-        last = lists:last([Last | Positions])
-    }}.
+    Newest = lists:foldl(fun(#event{position = At}, Max) -> max(At, Max) end, Last, Events),
+    {Events, Box#outbox{queue = Queue1, last = Newest}}.
 
 %% An atom is greater than any number.
 -spec at_most(Limit, Limit, non_neg_integer()) -> non_neg_integer() when
@@ -126,35 +169,150 @@ at_most(Room, Limit, Size) ->
         Most -> min(Most, Size)
     end.
 
--doc """
-Takes note of how many messages the subscriber has before it, that this is `unknown`, or that all
-that was sent counts as handled. Without effect with `ack => manual`.
-""".
--spec settle(non_neg_integer() | unknown | all, outbox()) -> outbox().
-settle(_, #outbox{ack = manual} = Box) -> Box;
-settle(all, Box) -> keep(0, Box);
-settle(unknown, #outbox{window = Window} = Box) -> keep(Window, Box);
-%% The one before those that wait may be in its hands.
-settle(Backlog, Box) -> keep(Backlog + 1, Box).
+-doc "Takes note of a message with these events.".
+-spec sent(receiver(), [event(), ...], outbox()) -> outbox().
+sent(Receiver, Events, #outbox{sent = All, count = Count} = Box) ->
+    Positions = [Event#event.position || Event <- Events],
+    Sent = more(Positions, maps:get(Receiver, All, #sent{})),
+    Box#outbox{sent = All#{Receiver => Sent}, count = Count + length(Positions)}.
 
-%% The events of the newest so many messages are not handled yet; a message may have had fewer.
--spec keep(non_neg_integer(), outbox()) -> outbox().
-keep(Messages, #outbox{batch = Batch, count = Have} = Box) when Have =< Messages * Batch -> Box;
-keep(Messages, #outbox{sent = Sent, batch = Batch, count = Have} = Box) ->
-    Count = Messages * Batch,
-    {_, Kept} = queue:split(Have - Count, Sent),
-    Box#outbox{sent = Kept, count = Count}.
+-spec more([position(), ...], #sent{}) -> #sent{}.
+more([First | _] = Positions, #sent{messages = Messages, size = Size, events = Events} = Sent) ->
+    Sent#sent{
+        messages = queue:in(Positions, Messages),
+        size = Size + 1,
+        events = Events + length(Positions),
+        newest = lists:last(Positions),
+        sorted = Sent#sent.sorted andalso First > Sent#sent.newest
+    }.
+
+-doc "Who has events that are not known to be handled.".
+-spec receivers(outbox()) -> [receiver()].
+receivers(#outbox{sent = All}) -> maps:keys(All).
+
+-doc """
+Takes note of how many messages a receiver has before it, or that this is `unknown`. Without effect
+with `ack => manual`.
+""".
+-spec settle(receiver(), non_neg_integer() | unknown, outbox()) -> outbox().
+settle(_, _, #outbox{ack = manual} = Box) -> Box;
+settle(Receiver, unknown, #outbox{window = Window} = Box) -> keep(Window, Receiver, Box);
+%% The one before those that wait may be in its hands.
+settle(Receiver, Backlog, Box) -> keep(Backlog + 1, Receiver, Box).
+
+%% The newest so many messages are not handled yet.
+-spec keep(pos_integer(), receiver(), outbox()) -> outbox().
+keep(Most, Receiver, #outbox{sent = All} = Box) ->
+    case All of
+        #{Receiver := #sent{messages = Messages, size = Size} = Sent} when Size > Most ->
+            {Handled, Kept} = queue:split(Size - Most, Messages),
+            Gone = queue:fold(fun(Message, Sum) -> length(Message) + Sum end, 0, Handled),
+            has(Receiver, Sent#sent{messages = Kept, size = Most}, Gone, Box);
+        #{} ->
+            Box
+    end.
+
+%% `Gone': so many events less.
+-spec has(receiver(), #sent{}, non_neg_integer(), outbox()) -> outbox().
+has(Receiver, #sent{events = Events}, Events, #outbox{sent = All, count = Count} = Box) ->
+    Box#outbox{sent = maps:remove(Receiver, All), count = Count - Events};
+has(Receiver, #sent{events = Events} = Sent, Gone, #outbox{sent = All, count = Count} = Box) ->
+    Left = Sent#sent{events = Events - Gone},
+    Box#outbox{sent = All#{Receiver := Left}, count = Count - Gone}.
+
+-doc """
+How many events wait before a receiver of which `settle/3` was just told that it has so many
+messages before it. Those that are not ours count as one each.
+""".
+-spec waiting(receiver(), non_neg_integer(), outbox()) -> non_neg_integer().
+waiting(Receiver, Backlog, #outbox{sent = All}) ->
+    case All of
+        #{Receiver := #sent{size = Size, events = Events}} when Size =< Backlog ->
+            Events + Backlog - Size;
+        #{Receiver := #sent{messages = Messages, events = Events}} ->
+            Events - length(queue:get(Messages));
+        #{} ->
+            Backlog
+    end.
 
 -doc "Takes note that the event at this position was acknowledged.".
--spec acknowledged(Position :: non_neg_integer(), outbox()) -> outbox().
-acknowledged(Position, #outbox{ack = manual, sent = Sent} = Box) ->
-    Left = queue:filter(fun(At) -> At > Position end, Sent),
-    Box#outbox{acknowledged = Position, sent = Left, count = queue:len(Left)};
+-spec acknowledged(position(), outbox()) -> outbox().
+acknowledged(Position, #outbox{ack = manual, sent = All, again = Again} = Box) ->
+    Left = lists:dropwhile(fun(At) -> At =< Position end, Again),
+    Box1 = Box#outbox{acknowledged = Position, again = Left},
+    maps:fold(fun(R, Sent, Acc) -> acknowledged(R, Position, Sent, Acc) end, Box1, All);
 acknowledged(Position, Box) ->
     Box#outbox{acknowledged = Position}.
 
--doc "The position to go on from when all this is lost.".
--spec floor(outbox()) -> non_neg_integer().
+-spec acknowledged(receiver(), position(), #sent{}, outbox()) -> outbox().
+acknowledged(Receiver, Position, #sent{sorted = true, size = Size} = Sent, Box) ->
+    {Kept, Gone, Events} = drop(Position, Sent#sent.messages, 0, 0),
+    has(Receiver, Sent#sent{messages = Kept, size = Size - Gone}, Events, Box);
+acknowledged(Receiver, Position, #sent{events = Events} = Sent, Box) ->
+    Messages = queue:to_list(Sent#sent.messages),
+    Left = [Kept || M <- Messages, [_ | _] = Kept <- [[At || At <- M, At > Position]]],
+    Gone = Events - length(lists:append(Left)),
+    has(Receiver, Sent#sent{messages = queue:from_list(Left), size = length(Left)}, Gone, Box).
+
+%% From the front, up to the first that stays: so it costs what is acknowledged, not what is out.
+-spec drop(position(), Messages, Gone, Gone) -> {Messages, Gone, Gone} when
+    Messages :: queue:queue([position(), ...]), Gone :: non_neg_integer().
+drop(Position, Messages, Gone, Events) ->
+    case queue:out(Messages) of
+        {{value, Message}, Rest} ->
+            case lists:splitwith(fun(At) -> At =< Position end, Message) of
+                {_, []} -> drop(Position, Rest, Gone + 1, Events + length(Message));
+                {[], _} -> {Messages, Gone, Events};
+                {Some, Left} -> {queue:in_r(Left, Rest), Gone, Events + length(Some)}
+            end;
+        {empty, _} ->
+            {Messages, Gone, Events}
+    end.
+
+-doc "What a receiver has been sent is its own business from now on.".
+-spec forget(receiver(), outbox()) -> outbox().
+forget(Receiver, #outbox{sent = All, count = Count} = Box) ->
+    case maps:take(Receiver, All) of
+        {#sent{events = Events}, Left} -> Box#outbox{sent = Left, count = Count - Events};
+        error -> Box
+    end.
+
+-doc """
+A receiver is gone: what it has not handled is to be read again (from `next/1` on), and goes to
+others.
+""".
+-spec lose(receiver(), outbox()) -> outbox().
+lose(Receiver, #outbox{sent = All, again = Again} = Box) when
+    is_map_key(Receiver, All)
+->
+    Lost = positions(map_get(Receiver, All)),
+    [First | _] = Again1 = lists:umerge([lists:usort(Lost), early(Box), Again]),
+    %% What waits is read again, too: it comes after.
+    {_, Box1} = emptied(forget(Receiver, Box)),
+    Box1#outbox{next = First, again = Again1};
+lose(_Receiver, Box) ->
+    Box.
+
+-spec positions(#sent{}) -> [position()].
+positions(#sent{messages = Messages}) -> lists:append(queue:to_list(Messages)).
+
+%% The demand stays.
+-spec emptied(outbox()) -> {[position()], outbox()}.
+emptied(#outbox{queue = Queue} = Box) ->
+    Demand = erl_esdb_backpressure:get_demand(Queue),
+    {ok, Events, Empty} = erl_esdb_backpressure:dequeue_all(Queue),
+    {[E#event.position || E <- Events], demand(Demand, Box#outbox{queue = Empty})}.
+
+-doc """
+Forgets all, for other receivers, who go on from the place (`next/1`). A demand begins at 0 again.
+""".
+-spec rewind(outbox()) -> outbox().
+rewind(#outbox{queue = Queue} = Box) ->
+    {ok, _, Empty} = erl_esdb_backpressure:dequeue_all(Queue),
+    at(place(Box), Box#outbox{queue = Empty}).
+
+-doc "The position of the first event that is not handled.".
+-spec floor(outbox()) -> position().
 floor(#outbox{acknowledged = Position, last = Last} = Box) when
     is_integer(Position), Position < Last
 ->
@@ -162,29 +320,80 @@ floor(#outbox{acknowledged = Position, last = Last} = Box) when
 floor(Box) ->
     unhandled(Box).
 
--spec unhandled(outbox()) -> non_neg_integer().
-unhandled(#outbox{sent = Sent, queue = Queue, next = Next}) ->
-    case {queue:peek(Sent), erl_esdb_backpressure:peek(Queue)} of
-        {{value, Position}, _} -> Position;
-        {empty, {ok, #event{position = Position}}} when is_integer(Position) -> Position;
-        {empty, empty} -> Next
+%% What is to be read again, and what waits, is not before where reading goes on, or is in the queue.
+-spec unhandled(outbox()) -> position().
+unhandled(#outbox{sent = All, queue = Queue, next = Next}) ->
+    Waiting =
+        case erl_esdb_backpressure:peek(Queue) of
+            {ok, #event{position = Position}} -> [Position];
+            empty -> []
+        end,
+    lists:min([Next | Waiting] ++ [first(Sent) || _ := Sent <- All]).
+
+-spec first(#sent{}) -> position().
+first(#sent{messages = Messages, sorted = true}) -> hd(queue:get(Messages));
+first(#sent{} = Sent) -> lists:min(positions(Sent)).
+
+-doc "What is to be saved.".
+-spec place(outbox()) -> place().
+place(#outbox{ack = auto, count = Count} = Box) when Count =< ?NAMED ->
+    case is_one_row(Box) orelse is_unacknowledged(Box) orelse named(Box) of
+        [_ | _] = Named when length(Named) =< ?NAMED -> {beyond(Box), Named};
+        _ -> floor(Box)
+    end;
+place(Box) ->
+    floor(Box).
+
+%% Nothing is handled beyond the first event that is not.
+-spec is_one_row(outbox()) -> boolean().
+is_one_row(#outbox{sent = All, again = []} = Box) when map_size(All) < 2 ->
+    lists:all(fun(#sent{sorted = Sorted}) -> Sorted end, maps:values(All)) andalso
+        early(Box) =:= [];
+is_one_row(#outbox{}) ->
+    false.
+
+-spec is_unacknowledged(outbox()) -> boolean().
+is_unacknowledged(#outbox{acknowledged = undefined}) -> false;
+is_unacknowledged(#outbox{acknowledged = Position, last = Last}) -> Position < Last.
+
+%% All that is not handled of what was handed over once.
+-spec named(outbox()) -> [position()].
+named(#outbox{sent = All, again = Again} = Box) ->
+    Sent = lists:append([positions(Sent) || _ := Sent <- All]),
+    lists:umerge([lists:usort(Sent), early(Box), Again]).
+
+%% What waits to go out again.
+-spec early(outbox()) -> [position()].
+early(#outbox{queue = Queue, last = Last} = Box) ->
+    case erl_esdb_backpressure:peek(Queue) of
+        {ok, #event{position = Position}} when Position =< Last ->
+            {Waiting, _} = emptied(Box),
+            [At || At <- Waiting, At =< Last];
+        _ ->
+            []
     end.
 
--doc "Forgets all, for another subscriber, who goes on from the floor. A demand begins at 0 again.".
--spec rewind(outbox()) -> outbox().
-rewind(#outbox{queue = Queue} = Box) ->
-    Floor = floor(Box),
-    {ok, _, Empty} = erl_esdb_backpressure:dequeue_all(Queue),
-    Box#outbox{queue = Empty, sent = queue:new(), count = 0, last = Floor - 1, next = Floor}.
+%% Before it, nothing else is wanted.
+-spec beyond(outbox()) -> position().
+beyond(#outbox{queue = Queue, last = Last, next = Next}) ->
+    case erl_esdb_backpressure:is_empty(Queue) of
+        true -> max(Last + 1, Next);
+        false -> Last + 1
+    end.
+
+-doc "What changes when something is handed over or handled.".
+-spec progress(outbox()) -> term().
+progress(#outbox{last = Last, count = Count, next = Next}) -> {Last, Count, Next}.
 
 -doc "The subscriber of a queue in mode `pull` wants so many more.".
--spec demand(non_neg_integer(), outbox()) -> outbox().
-demand(More, #outbox{queue = Queue} = Box) ->
+-spec demand(non_neg_integer() | infinity, outbox()) -> outbox().
+demand(infinity, Box) -> Box;
+demand(More, #outbox{queue = Queue} = Box) when is_integer(More) ->
     Box#outbox{queue = erl_esdb_backpressure:add_demand(Queue, More)}.
 
--doc "Whether another look at the mailbox of the subscriber could tell more.".
--spec is_unsettled(outbox()) -> boolean().
-is_unsettled(#outbox{ack = Ack, count = Count}) -> Ack =:= auto andalso Count > 1.
+-doc "Whether there are events whose handling is seen in mailboxes.".
+-spec is_unhandled(outbox()) -> boolean().
+is_unhandled(#outbox{ack = Ack, count = Count}) -> Ack =:= auto andalso Count > 0.
 
 -doc "What `erl_esdb_subscriptions:info/2` tells of it.".
 -spec info(outbox()) -> map().

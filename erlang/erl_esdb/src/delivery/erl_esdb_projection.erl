@@ -407,7 +407,7 @@ handle_info(_, State) ->
 -doc false.
 -spec terminate(term(), #state{}) -> ok.
 terminate(_Reason, #state{store = Store, name = Name}) ->
-    erl_esdb_delivery:release(Store, projection, Name).
+    erl_esdb_delivery:remove(Store, projection, Name, self()).
 
 -spec connected({ok, #state{}} | {error, term(), #state{}}) ->
     {noreply, #state{}} | {stop, term(), #state{}}.

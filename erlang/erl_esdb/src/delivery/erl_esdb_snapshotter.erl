@@ -5,7 +5,7 @@ Takes the snapshots that the policies of a store ask for, when events were commi
 One process for a store. For each policy it goes through the log on its own, a page at a time: it
 sees which streams were written to, and for which of them a snapshot is due. The snapshots of a
 policy are made one after the other, each in a process of its own
-(`erl_esdb_snapshot_policy:run/2`). So a fold that is slow holds up the snapshots of its own policy
+(`erl_esdb_snapshot_policy:run/3`). So a fold that is slow holds up the snapshots of its own policy
 and nothing else, and one that crashes ends its own process only:
 
 - the log of the node has a line with the reason, and telemetry `[erl_esdb, snapshot, failed]`
@@ -160,7 +160,7 @@ waiting(End, #state{feed = Feed, places = Places} = State) ->
 -spec with_policies(#state{}) -> {ok, #state{}} | {error, term()}.
 with_policies(#state{store = Store, places = Places} = State) ->
     maybe
-        {ok, Policies} ?= erl_esdb_snapshot_policy:list(Store),
+        {ok, Policies} ?= erl_esdb_snapshot_policy:list(Store, #{}),
         Acting = #{P => Policy || P := #{automatic := true} = Policy <- Policies},
         Same = maps:filter(fun(P, #place{policy = Was}) -> is_same(P, Was, Acting) end, Places),
         Others = fun(Map) -> maps:without(maps:keys(Same), Map) end,
@@ -309,7 +309,7 @@ begun(Place, _Store) ->
 made(Store, Stream) ->
     proc_lib:set_label({?MODULE, Store, Stream}),
     try
-        exit({made, erl_esdb_snapshot_policy:run(Store, Stream)})
+        exit({made, erl_esdb_snapshot_policy:run(Store, Stream, #{})})
     catch
         error:Reason:Stack -> exit({Reason, Stack});
         throw:Reason:Stack -> exit({{nocatch, Reason}, Stack})

@@ -11,7 +11,11 @@ Who gets the events, the first of these that there is:
    `{event, Event}`;
 3. the process that subscribed, as `{event, Event}`.
 
-While there is none nothing is read, and nothing is lost.
+While there is none nothing is read, and nothing is lost: what a subscriber or a handler had not
+handled when it ended goes to the next.
+
+It stops, tells who gets the events, and goes on when a process is attached: where its queue is full
+with the strategy `error`, and where an event is not as it was written (`m:erl_esdb_integrity`).
 """.
 
 -behaviour(gen_server).
@@ -24,10 +28,12 @@ While there is none nothing is read, and nothing is lost.
 -include("erl_esdb_telemetry.hrl").
 
 -define(SCOPE, erl_esdb_pg).
-%% Milliseconds until another look at a full mailbox, at one that may have been emptied, and until a
-%% store is read again that could not be read.
+%% Milliseconds until another look at a full mailbox, and at one that may have been emptied; twice as
+%% many each time that nothing has moved, up to the last. So a slow subscriber costs nobody anything.
 -define(LOOK, 10).
 -define(SETTLE, 100).
+-define(LONGEST, 1000).
+%% The same until a store is read again that could not be read.
 -define(AGAIN, 1000).
 -define(WINDOW, 1000).
 -define(DEAD, 1 bsl 32).
@@ -50,15 +56,23 @@ While there is none nothing is read, and nothing is lost.
     %% emitters that the events go through, each stream through one; none with a pool of one
     lanes = [] :: [pid()],
     pool_size :: pos_integer(),
-    %% messages in a mailbox from which on it gets no more
+    %% events of a message `{events, _}'
+    batch :: pos_integer(),
+    %% events in a mailbox from which on it gets no more
     window :: pos_integer(),
-    saved :: non_neg_integer(),
+    saved :: erl_esdb_outbox:place(),
     %% whether a message is on its way that goes on with reading
     pumping = false :: boolean(),
-    %% the queue was full, with the strategy `error'
-    suspended = false :: boolean(),
-    timer :: reference() | undefined
+    %% why it does not go on before a process is attached
+    halted :: undefined | queue_full | {integrity_violation, map()},
+    timer :: reference() | undefined,
+    %% how things stood at the last look, and after how long there is another
+    looked = {none, 0} :: {Progress :: term(), Delay :: non_neg_integer()},
+    %% whether a mailbox has events of ours that it may take
+    behind = false :: boolean()
 }).
+
+-type backlog() :: non_neg_integer() | unknown.
 
 -doc false.
 -spec start_link(atom(), subscription()) -> gen_server:start_ret().
@@ -72,29 +86,29 @@ init({Store, #subscription{id = Key, type = Type, selector = Selector} = Subscri
     proc_lib:set_label({?MODULE, Store, Key}),
     maybe
         {ok, Filter} ?= erl_esdb_filters:compile(Type, Selector),
-        {ok, Next} ?= erl_esdb_subscriptions:resume(Store, Subscription),
+        {ok, Place} ?= erl_esdb_subscriptions:resume(Store, Subscription),
         {ok, Feed} ?= erl_esdb_feed:subscribe(Store, erl_esdb_filters:stream(Filter)),
         ok = erl_esdb_delivery:put(Store, subscription, Key, self()),
-        {ok, pumped(new(Store, Subscription, Filter, Next, Feed))}
+        {ok, pumped(new(Store, Subscription, Filter, Place, Feed))}
     else
         {error, Reason} -> {stop, Reason}
     end.
 
 -spec new(
-    atom(), subscription(), erl_esdb_filters:filter(), non_neg_integer(), erl_esdb_feed:feed()
+    atom(), subscription(), erl_esdb_filters:filter(), erl_esdb_outbox:place(), erl_esdb_feed:feed()
 ) -> #state{}.
-new(Store, Subscription, Filter, Next, Feed) ->
+new(Store, Subscription, Filter, Place, Feed) ->
     #subscription{id = Key, options = Given, pool_size = Size} = Subscription,
     Options = Given#{store_id => Store, subscription_key => Key},
     _ = monitor(process, ?SCOPE),
     {Group, _} = pg:monitor(?SCOPE, erl_esdb_emitter_group:group_key(Store, Key)),
-    Outbox = erl_esdb_outbox:new(Next, Options),
+    Outbox = erl_esdb_outbox:new(Place, Options),
     laned(#state{
         store = Store,
         key = Key,
         options = Options,
         filter = Filter,
-        cursor = erl_esdb_cursor:new(Store, Filter, Next),
+        cursor = erl_esdb_cursor:new(Store, Filter, erl_esdb_outbox:next(Outbox)),
         outbox = acknowledged(erl_esdb_subscriptions:acknowledged(Store, Key), Outbox),
         feed = Feed,
         subscriber = taker(Subscription#subscription.subscriber_pid),
@@ -102,8 +116,9 @@ new(Store, Subscription, Filter, Next, Feed) ->
         group = Group,
         handlers = erl_esdb_emitter_group:handlers(Store, Key),
         pool_size = Size,
+        batch = maps:get(batch, Given, 1),
         window = maps:get(window, Given, ?WINDOW),
-        saved = Next
+        saved = Place
     }).
 
 -spec acknowledged(non_neg_integer() | undefined, erl_esdb_outbox:outbox()) ->
@@ -138,7 +153,8 @@ laned(State) ->
 -spec handle_call(term(), gen_server:from(), #state{}) -> {reply, term(), #state{}}.
 handle_call(info, _From, #state{outbox = Outbox} = State) ->
     %% Who asks again hears of what was written to other streams meanwhile, too.
-    {reply, {ok, erl_esdb_outbox:info(Outbox)}, pumped(State)};
+    Info = erl_esdb_outbox:info(Outbox),
+    {reply, {ok, Info#{status => status(State)}}, pumped(State)};
 handle_call({demand, More}, _From, #state{outbox = Outbox} = State) ->
     {reply, ok, pumped(State#state{outbox = erl_esdb_outbox:demand(More, Outbox)})};
 handle_call(_, _From, State) ->
@@ -149,12 +165,15 @@ handle_call(_, _From, State) ->
 handle_cast({acknowledged, Position}, #state{outbox = Outbox} = State) ->
     Outbox1 = erl_esdb_outbox:acknowledged(Position, Outbox),
     {noreply, pumped(saved(State#state{outbox = Outbox1}))};
-handle_cast({attach, Pid}, #state{lanes = Lanes} = State) ->
+handle_cast({attach, Pid}, State) ->
     State1 = without_caller(left(State)),
-    lists:foreach(fun(Lane) -> erl_esdb_emitter:update_subscriber(Lane, Pid) end, Lanes),
-    {noreply, pumped(laned(State1#state{subscriber = taker(Pid), suspended = false}))};
+    {noreply, pumped(laned(State1#state{subscriber = taker(Pid), halted = undefined}))};
 handle_cast(_, State) ->
     {noreply, State}.
+
+-spec status(#state{}) -> running | {halted, queue_full | {integrity_violation, map()}}.
+status(#state{halted = undefined}) -> running;
+status(#state{halted = Reason}) -> {halted, Reason}.
 
 -spec without_caller(#state{}) -> #state{}.
 without_caller(#state{caller = undefined} = State) ->
@@ -163,16 +182,34 @@ without_caller(#state{caller = {_, Ref}} = State) ->
     true = demonitor(Ref, [flush]),
     State#state{caller = undefined}.
 
-%% The news that the one before is dead may still be on its way: then it is as if it were here.
+%% One that lives keeps what it was sent. The news that it is dead may still be on its way: then it
+%% is as if it were here.
 -spec left(#state{}) -> #state{}.
 left(#state{subscriber = undefined} = State) ->
     State;
-left(#state{subscriber = {Pid, Ref}} = State) ->
+left(#state{subscriber = {Pid, Ref}, lanes = Lanes} = State) ->
     true = demonitor(Ref, [flush]),
     case is_known_alive(Pid) of
-        true -> State;
-        false -> gone(Ref, State)
+        true ->
+            lists:foreach(fun drained/1, Lanes),
+            forgotten([Pid | Lanes], State#state{lanes = []});
+        false ->
+            gone(Ref, State)
     end.
+
+%% A lane never waits for anybody: it passes on what it has, and ends.
+-spec drained(pid()) -> ok.
+drained(Lane) ->
+    true = unlink(Lane),
+    try
+        erl_esdb_emitter:stop(Lane)
+    catch
+        exit:_ -> ok
+    end.
+
+-spec forgotten([pid()], #state{}) -> #state{}.
+forgotten(Pids, #state{outbox = Outbox} = State) ->
+    State#state{outbox = lists:foldl(fun erl_esdb_outbox:forget/2, Outbox, Pids)}.
 
 %% Of a process on another node it is not known: what it has not handled for all we know goes out
 %% again.
@@ -206,7 +243,7 @@ handle_info(_, State) ->
 %% When this returns, nothing more is handed over.
 -spec terminate(term(), #state{}) -> ok.
 terminate(_Reason, #state{store = Store, key = Key, lanes = Lanes}) ->
-    ok = erl_esdb_delivery:remove(Store, subscription, Key),
+    ok = erl_esdb_delivery:remove(Store, subscription, Key, self()),
     lists:foreach(fun ended/1, Lanes).
 
 -spec ended(pid()) -> ok.
@@ -220,37 +257,58 @@ ended(Lane) ->
 %% ---- who takes the events
 
 -spec consumer(#state{}) -> consumer().
-consumer(#state{suspended = true}) -> none;
-consumer(#state{subscriber = {Pid, _}}) -> {one, Pid, events};
-consumer(#state{handlers = [_ | _] = Handlers}) -> {many, Handlers};
-consumer(#state{caller = {Pid, _}}) -> {one, Pid, event};
-consumer(#state{}) -> none.
+consumer(#state{halted = Reason}) when Reason =/= undefined -> none;
+consumer(State) -> taken_by(State).
+
+-spec taken_by(#state{}) -> consumer().
+taken_by(#state{subscriber = {Pid, _}}) -> {one, Pid, events};
+taken_by(#state{handlers = [_ | _] = Handlers}) -> {many, Handlers};
+taken_by(#state{caller = {Pid, _}}) -> {one, Pid, event};
+taken_by(#state{}) -> none.
 
 -spec regrouped(join | leave, #state{}) -> #state{}.
-regrouped(Change, #state{store = Store, key = Key} = State) ->
-    State1 = State#state{handlers = erl_esdb_emitter_group:handlers(Store, Key)},
-    case {Change, State} of
-        %% What a handler has not acknowledged goes to another.
-        {leave, #state{options = #{ack := manual}, subscriber = undefined}} -> rewound(State1);
-        _ -> State1
+regrouped(_Change, #state{store = Store, key = Key, handlers = Before} = State) ->
+    Handlers = erl_esdb_emitter_group:handlers(Store, Key),
+    State1 = State#state{handlers = Handlers},
+    lists:foldl(fun handler_left/2, State1, Before -- Handlers).
+
+%% A handler that leaves takes along what it was sent. What it has not acknowledged goes to another
+%% all the same, and so does all that a dead one had.
+-spec handler_left(pid(), #state{}) -> #state{}.
+handler_left(Pid, #state{options = Options} = State) ->
+    case maps:get(ack, Options, auto) =:= auto andalso is_known_alive(Pid) of
+        true -> forgotten([Pid], State);
+        false -> lost(Pid, State)
     end.
+
+-spec lost(pid(), #state{}) -> #state{}.
+lost(Pid, #state{outbox = Outbox} = State) ->
+    placed(State#state{outbox = erl_esdb_outbox:lose(Pid, Outbox)}).
 
 %% Another who takes its place gets what it has not handled.
 -spec gone(reference(), #state{}) -> #state{}.
-gone(Ref, #state{subscriber = {_, Ref}} = State) ->
-    rewound(State#state{subscriber = undefined});
+gone(Ref, #state{subscriber = {_, Ref}, lanes = Lanes} = State) ->
+    lists:foreach(fun ended/1, Lanes),
+    rewound(State#state{subscriber = undefined, lanes = []});
 gone(Ref, #state{caller = {_, Ref}, subscriber = undefined, handlers = []} = State) ->
     rewound(State#state{caller = undefined});
-gone(Ref, #state{caller = {_, Ref}} = State) ->
-    State#state{caller = undefined};
+gone(Ref, #state{caller = {Pid, Ref}} = State) ->
+    lost(Pid, State#state{caller = undefined});
 gone(_Ref, State) ->
     State.
 
 -spec rewound(#state{}) -> #state{}.
-rewound(#state{store = Store, filter = Filter, outbox = Outbox} = State) ->
-    Outbox1 = erl_esdb_outbox:rewind(Outbox),
-    Floor = erl_esdb_outbox:floor(Outbox1),
-    State#state{outbox = Outbox1, cursor = erl_esdb_cursor:new(Store, Filter, Floor)}.
+rewound(#state{outbox = Outbox} = State) ->
+    placed(State#state{outbox = erl_esdb_outbox:rewind(Outbox)}).
+
+%% Reads on where the outbox says, whether that is before or behind.
+-spec placed(#state{}) -> #state{}.
+placed(#state{store = Store, filter = Filter, cursor = Cursor, outbox = Outbox} = State) ->
+    Next = erl_esdb_outbox:next(Outbox),
+    case erl_esdb_cursor:position(Cursor) of
+        Next -> State;
+        _ -> State#state{cursor = erl_esdb_cursor:new(Store, Filter, Next)}
+    end.
 
 %% ---- the loop: hand over, read a page, hand over, and what has come in between has its turn
 
@@ -275,14 +333,16 @@ read(Room, #state{cursor = Cursor} = State) ->
     case erl_esdb_cursor:page(Cursor, Room) of
         {more, Events, Cursor1} -> pumped(taken_in(Events, State#state{cursor = Cursor1}));
         {done, [], Cursor1} -> waiting(taken_in([], State#state{cursor = Cursor1}));
+        {error, {integrity_violation, Details}} -> violated(Details, State);
         {error, Reason} -> troubled(Reason, State)
     end.
 
 -spec taken_in([event()], #state{}) -> #state{}.
-taken_in(Events, #state{cursor = Cursor, outbox = Outbox} = State) ->
-    case erl_esdb_outbox:add(Events, erl_esdb_cursor:position(Cursor), Outbox) of
-        {ok, Outbox1} -> delivered(State#state{outbox = Outbox1});
-        {error, queue_full} -> suspended(State)
+taken_in(Events, #state{cursor = Cursor, outbox = Outbox, options = Options} = State) ->
+    {ok, Decoded} = erl_esdb_json:decode_all({ok, Events}, Options),
+    case erl_esdb_outbox:add(Decoded, erl_esdb_cursor:position(Cursor), Outbox) of
+        {ok, Outbox1} -> delivered(placed(State#state{outbox = Outbox1}));
+        {error, queue_full} -> halted(queue_full, State)
     end.
 
 -spec waiting(#state{}) -> #state{}.
@@ -293,10 +353,21 @@ waiting(#state{feed = Feed, cursor = Cursor} = State) ->
     end.
 
 %% Nothing is dropped: the log is read again from here for who attaches.
--spec suspended(#state{}) -> #state{}.
-suspended(#state{key = Key} = State) ->
-    ok = tell(consumer(State), {erl_esdb_subscription, Key, {error, queue_full}}),
-    rewound(State#state{suspended = true}).
+-spec halted(queue_full | {integrity_violation, map()}, #state{}) -> #state{}.
+halted(Reason, #state{key = Key} = State) ->
+    ok = tell(consumer(State), message(Reason, Key)),
+    rewound(State#state{halted = Reason}).
+
+-spec message(queue_full | {integrity_violation, map()}, binary()) -> tuple().
+message(queue_full, Key) -> {erl_esdb_subscription, Key, {error, queue_full}};
+message(Violation, _Key) -> {subscription_error, Violation}.
+
+%% What was read with the event that is wrong is not handed over.
+-spec violated(map(), #state{}) -> #state{}.
+violated(Details, #state{store = Store, key = Key} = State) ->
+    Violation = {integrity_violation, Details},
+    ?LOG_ERROR("store ~tp: subscription ~ts is halted: ~tp", [Store, Key, Violation]),
+    halted(Violation, State).
 
 -spec tell(consumer(), tuple()) -> ok.
 tell({one, Pid, _}, Message) ->
@@ -314,22 +385,24 @@ troubled(Reason, #state{store = Store, key = Key} = State) ->
 
 %% Only where a look at a mailbox can tell more: all else makes a message.
 -spec later(#state{}) -> #state{}.
-later(#state{outbox = Outbox} = State) ->
+later(#state{timer = undefined, outbox = Outbox} = State) ->
     #{queue := #{size := Size}} = erl_esdb_outbox:info(Outbox),
-    case {Size > 0 andalso erl_esdb_outbox:limit(Outbox) =/= 0, consumer(State)} of
-        {true, _} -> timed(?LOOK, State);
-        {false, {one, Pid, Shape}} -> settling(seen(backlogs(Pid, Shape, State)), State);
+    case {Size > 0 andalso erl_esdb_outbox:limit(Outbox) =/= 0, State} of
+        {true, _} -> looking(?LOOK, State);
+        {false, #state{behind = true}} -> looking(?SETTLE, State);
         {false, _} -> State
-    end.
+    end;
+later(State) ->
+    State.
 
--spec settling(non_neg_integer() | unknown, #state{}) -> #state{}.
-settling(unknown, State) ->
-    State;
-settling(_, #state{outbox = Outbox} = State) ->
-    case erl_esdb_outbox:is_unsettled(Outbox) of
-        true -> timed(?SETTLE, State);
-        false -> State
-    end.
+-spec looking(pos_integer(), #state{}) -> #state{}.
+looking(First, #state{outbox = Outbox, looked = {Before, Delay}} = State) ->
+    Delay1 =
+        case erl_esdb_outbox:progress(Outbox) of
+            Before -> min(?LONGEST, max(First, 2 * Delay));
+            _ -> First
+        end,
+    timed(Delay1, State#state{looked = {erl_esdb_outbox:progress(Outbox), Delay1}}).
 
 -spec timed(pos_integer(), #state{}) -> #state{}.
 timed(Time, #state{timer = undefined} = State) ->
@@ -339,13 +412,13 @@ timed(_Time, State) ->
 
 -spec saved(#state{}) -> #state{}.
 saved(#state{store = Store, key = Key, outbox = Outbox, saved = Saved} = State) ->
-    case erl_esdb_outbox:floor(Outbox) of
+    case erl_esdb_outbox:place(Outbox) of
         Saved ->
             State;
-        Floor ->
+        Place ->
             NextKey = erl_esdb_subscriptions_store:next_key(Key),
-            ok = erl_esdb_checkpoints:save(Store, NextKey, Floor),
-            State#state{saved = Floor}
+            ok = erl_esdb_checkpoints:save(Store, NextKey, Place),
+            State#state{saved = Place}
     end.
 
 %% ---- handing over
@@ -353,40 +426,57 @@ saved(#state{store = Store, key = Key, outbox = Outbox, saved = Saved} = State) 
 -spec delivered(#state{}) -> #state{}.
 delivered(State) ->
     case consumer(State) of
-        none -> State;
-        {one, Pid, Shape} -> to_one(Pid, Shape, State);
-        {many, Pids} -> to_many(Pids, State)
+        none ->
+            State;
+        Consumer ->
+            Seen = seen(Consumer, State),
+            handed_over(Consumer, Seen, settled(Seen, State))
     end.
 
--spec to_one(pid(), event | events, #state{}) -> #state{}.
-to_one(Pid, Shape, #state{outbox = Outbox} = State) ->
-    Backlogs = backlogs(Pid, Shape, State),
-    Outbox1 = erl_esdb_outbox:settle(seen(Backlogs), Outbox),
-    {Events, Outbox2} = erl_esdb_outbox:take(room(sum(Backlogs), State), Outbox1),
-    ok = hand_over(Shape, Pid, Events, State),
-    ok = told(Events, State),
-    State#state{outbox = Outbox2}.
+%% How many messages each process has before it that has or gets events of ours.
+-spec seen(consumer(), #state{}) -> [{pid(), backlog()}].
+seen({one, Pid, events}, #state{lanes = [_ | _] = Lanes}) ->
+    %% The lanes first: what leaves one meanwhile is counted twice, and not forgotten.
+    InLanes = [{Lane, backlog(Lane)} || Lane <- Lanes],
+    InLanes ++ [{Pid, backlog(Pid)}];
+seen({one, Pid, _}, State) ->
+    seen_by([Pid], State);
+seen({many, Pids}, State) ->
+    seen_by(Pids, State).
 
--spec backlogs(pid(), event | events, #state{}) -> [non_neg_integer() | unknown].
-backlogs(Pid, event, _State) -> [backlog(Pid)];
-backlogs(Pid, events, #state{lanes = Lanes}) -> [backlog(Process) || Process <- [Pid | Lanes]].
+-spec seen_by([pid()], #state{}) -> [{pid(), backlog()}].
+seen_by(Pids, #state{outbox = Outbox}) ->
+    Others = erl_esdb_outbox:receivers(Outbox) -- Pids,
+    [{Pid, backlog(Pid)} || Pid <- Pids ++ Others].
 
-%% With one process between, the newest messages in its mailbox are the newest events. Behind lanes,
-%% or on another node, it is not known which they are.
--spec seen([non_neg_integer() | unknown]) -> non_neg_integer() | unknown.
-seen([Backlog]) -> Backlog;
-seen(_) -> unknown.
+-spec settled([{pid(), backlog()}], #state{}) -> #state{}.
+settled(Seen, #state{outbox = Outbox, lanes = Lanes} = State) ->
+    Outbox1 = lists:foldl(fun settle/2, Outbox, through(Lanes, Seen)),
+    Waits = lists:any(fun({_, N}) -> is_integer(N) andalso N > 0 andalso N < ?DEAD end, Seen),
+    State#state{outbox = Outbox1, behind = Waits andalso erl_esdb_outbox:is_unhandled(Outbox1)}.
 
--spec sum([non_neg_integer() | unknown]) -> non_neg_integer() | unknown.
-sum(Backlogs) -> lists:foldl(fun plus/2, 0, Backlogs).
+%% What went through a lane is in its mailbox, in its hands, or in the mailbox of the subscriber, of
+%% which nobody knows whose messages are the newest.
+-spec through([pid()], [{pid(), backlog()}]) -> [{pid(), backlog()}].
+through([], Seen) ->
+    Seen;
+through(Lanes, Seen) ->
+    {_, Subscriber} = lists:last(Seen),
+    [{Lane, plus(plus(Backlog, 1), Subscriber)} || {Lane, Backlog} <- Seen, is_in(Lane, Lanes)].
 
--spec plus(non_neg_integer() | unknown, non_neg_integer() | unknown) -> non_neg_integer() | unknown.
+-spec is_in(pid(), [pid()]) -> boolean().
+is_in(Pid, Pids) -> lists:member(Pid, Pids).
+
+-spec settle({pid(), backlog()}, erl_esdb_outbox:outbox()) -> erl_esdb_outbox:outbox().
+settle({Pid, Backlog}, Outbox) -> erl_esdb_outbox:settle(Pid, Backlog, Outbox).
+
+-spec plus(backlog(), backlog()) -> backlog().
 plus(A, B) when is_integer(A), is_integer(B) -> A + B;
 plus(_, _) -> unknown.
 
 %% One that has died has no room: the news of its end is on the way here. So has one of a time
 %% before this node was started, which is no process to ask about.
--spec backlog(pid()) -> non_neg_integer() | unknown.
+-spec backlog(pid()) -> backlog().
 backlog(Pid) when node(Pid) =:= node() ->
     try process_info(Pid, message_queue_len) of
         {message_queue_len, Length} -> Length;
@@ -397,68 +487,94 @@ backlog(Pid) when node(Pid) =:= node() ->
 backlog(_) ->
     unknown.
 
-%% Who asks for events, or acknowledges them, says so what it can take.
--spec room(non_neg_integer() | unknown, #state{}) -> non_neg_integer() | infinity.
-room(unknown, _State) -> infinity;
-room(_Backlog, #state{options = #{mode := pull}}) -> infinity;
-room(_Backlog, #state{options = #{ack := manual}}) -> infinity;
-room(Backlog, #state{window = Window}) when is_integer(Backlog) -> max(0, Window - Backlog).
-
--spec hand_over(event | events, pid(), [event()], #state{}) -> ok.
-hand_over(event, Pid, Events, _State) ->
-    lists:foreach(fun(Event) -> Pid ! {event, Event} end, Events);
-hand_over(events, Pid, Events, #state{lanes = [], options = Options}) ->
-    in_batches(Pid, Events, maps:get(batch, Options, 1));
-hand_over(events, _Pid, Events, #state{lanes = Lanes}) ->
-    Tuple = list_to_tuple(Lanes),
-    Send = fun(#event{stream_id = Stream} = Event) ->
-        element(1 + erlang:phash2(Stream, tuple_size(Tuple)), Tuple) ! {events, [Event]}
-    end,
-    lists:foreach(Send, Events).
-
--spec in_batches(pid(), [event()], pos_integer()) -> ok.
-in_batches(_Pid, [], _Size) ->
-    ok;
-in_batches(Pid, Events, Size) when length(Events) =< Size ->
-    Pid ! {events, Events},
-    ok;
-in_batches(Pid, Events, Size) ->
-    {Batch, Rest} = lists:split(Size, Events),
-    Pid ! {events, Batch},
-    in_batches(Pid, Rest, Size).
-
--spec to_many([pid(), ...], #state{}) -> #state{}.
-to_many(Pids, #state{outbox = Outbox} = State) ->
-    Rooms = [{Pid, room(backlog(Pid), State)} || Pid <- Pids],
-    Outbox1 = erl_esdb_outbox:settle(all, Outbox),
-    {Events, Outbox2} = erl_esdb_outbox:take(total(Rooms), Outbox1),
-    Left = deal(Events, [{Pid, Room} || {Pid, Room} <- Rooms, Room =/= 0], []),
+-spec handed_over(consumer(), [{pid(), backlog()}], #state{}) -> #state{}.
+handed_over({one, Pid, _} = Consumer, Seen, #state{outbox = Outbox, lanes = Lanes} = State) ->
+    {Events, Outbox1} = erl_esdb_outbox:take(room(Pid, Lanes, Seen, State), Outbox),
+    Messages = messages(Consumer, Events, State),
+    Outbox2 = lists:foldl(fun sent/2, Outbox1, Messages),
+    ok = told(Events, State),
+    State#state{outbox = Outbox2};
+handed_over({many, Pids}, Seen, #state{outbox = Outbox} = State) ->
+    Rooms = [{Pid, room(Pid, [], Seen, State)} || Pid <- Pids],
+    {Events, Outbox1} = erl_esdb_outbox:take(total(Rooms), Outbox),
+    {Messages, Left} = deal(Events, [{Pid, Room} || {Pid, Room} <- Rooms, Room =/= 0], [], []),
+    Outbox2 = lists:foldl(fun sent/2, Outbox1, Messages),
     ok = told(Events, State),
     %% Who was dealt to last begins last the next time.
     State#state{outbox = Outbox2, handlers = Left ++ (Pids -- Left)}.
 
--spec total([{pid(), non_neg_integer() | infinity}]) -> non_neg_integer() | infinity.
+%% How many events a process may be sent. Who asks for events, or acknowledges them, says so what it
+%% can take.
+-spec room(pid(), [pid()], [{pid(), backlog()}], #state{}) -> non_neg_integer() | infinity.
+room(_Pid, _Lanes, _Seen, #state{options = #{mode := pull}}) ->
+    infinity;
+room(_Pid, _Lanes, _Seen, #state{options = #{ack := manual}}) ->
+    infinity;
+room(Pid, [], Seen, #state{outbox = Outbox} = State) ->
+    case lists:keyfind(Pid, 1, Seen) of
+        {_, unknown} -> infinity;
+        {_, Backlog} -> left_of(erl_esdb_outbox:waiting(Pid, Backlog, Outbox), State)
+    end;
+room(_Pid, _Lanes, Seen, State) ->
+    left_of(lists:foldl(fun({_, Backlog}, Sum) -> plus(Backlog, Sum) end, 0, Seen), State).
+
+-spec left_of(backlog(), #state{}) -> non_neg_integer() | infinity.
+left_of(unknown, _State) -> infinity;
+left_of(Waiting, #state{window = Window}) -> max(0, Window - Waiting).
+
+%% A message, and who gets it.
+-type message() :: {pid(), event | events, [event(), ...]}.
+
+-spec messages(consumer(), [event()], #state{}) -> [message()].
+messages({one, Pid, event}, Events, _State) ->
+    [{Pid, event, [Event]} || Event <- Events];
+messages({one, Pid, events}, Events, #state{lanes = [], batch = Size}) ->
+    [{Pid, events, Batch} || Batch <- batches(Events, Size)];
+messages({one, _Pid, events}, Events, #state{lanes = Lanes}) ->
+    Tuple = list_to_tuple(Lanes),
+    Lane = fun(Stream) -> element(1 + erlang:phash2(Stream, tuple_size(Tuple)), Tuple) end,
+    [{Lane(Stream), events, [Event]} || #event{stream_id = Stream} = Event <- Events].
+
+-spec batches([event()], pos_integer()) -> [[event(), ...]].
+batches([], _Size) ->
+    [];
+batches(Events, Size) when length(Events) =< Size ->
+    [Events];
+batches(Events, Size) ->
+    {Batch, Rest} = lists:split(Size, Events),
+    [Batch | batches(Rest, Size)].
+
+-spec sent(message(), erl_esdb_outbox:outbox()) -> erl_esdb_outbox:outbox().
+sent({Pid, event, [Event] = Events}, Outbox) ->
+    Pid ! {event, Event},
+    erl_esdb_outbox:sent(Pid, Events, Outbox);
+sent({Pid, events, Events}, Outbox) ->
+    Pid ! {events, Events},
+    erl_esdb_outbox:sent(Pid, Events, Outbox).
+
+-type room() :: non_neg_integer() | infinity.
+
+-spec total([{pid(), room()}]) -> room().
 total(Rooms) -> lists:foldl(fun({_, Room}, Sum) -> more(Room, Sum) end, 0, Rooms).
 
--spec more(non_neg_integer() | infinity, non_neg_integer() | infinity) ->
-    non_neg_integer() | infinity.
+-spec more(room(), room()) -> room().
 more(A, B) when is_integer(A), is_integer(B) -> A + B;
 more(_, _) -> infinity.
 
-%% In turn; answers whose turn it is next. There is room for all of them.
--spec deal([event()], [{pid(), pos_integer() | infinity}], [{pid(), pos_integer() | infinity}]) ->
-    [pid()].
-deal([], Next, Had) ->
-    [Pid || {Pid, _} <- Next ++ lists:reverse(Had)];
-deal(Events, [], Had) ->
-    deal(Events, lists:reverse(Had), []);
-deal([Event | Events], [{Pid, Room} | Next], Had) ->
-    Pid ! {event, Event},
-    deal(Events, Next, [{Pid, Left} || Left <- [less(Room)], Left =/= 0] ++ Had).
+%% In turn; answers also whose turn it is next. There is room for all of them.
+-spec deal([event()], Next, Had :: Next, [message()]) -> {[message()], [pid()]} when
+    Next :: [{pid(), room()}].
+deal([], Next, Had, Messages) ->
+    {lists:reverse(Messages), [Pid || {Pid, _} <- Next ++ lists:reverse(Had)]};
+deal(Events, [], Had, Messages) ->
+    deal(Events, lists:reverse(Had), [], Messages);
+deal([Event | Events], [{Pid, Room} | Next], Had, Messages) ->
+    Had1 = [{Pid, Left} || Left <- [less(Room)], Left =/= 0] ++ Had,
+    deal(Events, Next, Had1, [{Pid, event, [Event]} | Messages]).
 
--spec less(pos_integer() | infinity) -> non_neg_integer() | infinity.
+-spec less(room()) -> room().
 less(infinity) -> infinity;
-less(Room) -> Room - 1.
+less(Room) when is_integer(Room) -> Room - 1.
 
 -spec told([event()], #state{}) -> ok.
 told(Events, #state{store = Store, key = Key}) ->

@@ -9,7 +9,7 @@ long each time, up to five seconds. So a subscription that cannot go on harms no
 
 -behaviour(gen_server).
 
--export([start_link/1, start_subscription/3, subscribe/4, unsubscribe/2, attach/3]).
+-export([start_link/1, start_subscription/3, subscribe/5, unsubscribe/3, attach/4]).
 -export([init/1, handle_continue/2, handle_call/3, handle_cast/2, handle_info/2]).
 
 -include_lib("kernel/include/logger.hrl").
@@ -23,7 +23,7 @@ long each time, up to five seconds. So a subscription that cannot go on harms no
 -define(STABLE, 60_000).
 
 -record(run, {
-    key :: binary(),
+    ref :: reference(),
     pid :: pid(),
     since :: integer(),
     failures :: non_neg_integer()
@@ -31,9 +31,12 @@ long each time, up to five seconds. So a subscription that cannot go on harms no
 
 -record(state, {
     store :: atom(),
-    %% by the monitors of the processes
-    running = #{} :: #{reference() => #run{}}
+    running = #{} :: #{Key :: binary() => #run{}},
+    %% whose processes the monitors are of
+    keys = #{} :: #{reference() => Key :: binary()}
 }).
+
+-type options() :: #{timeout => timeout(), _ => _}.
 
 -doc false.
 -spec start_link(atom()) -> gen_server:start_ret().
@@ -46,25 +49,21 @@ start_subscription(Store, Module, Subscription) -> Module:start_link(Store, Subs
 
 -doc false.
 %% `Caller': who gets the events where nobody else takes them.
--spec subscribe(atom(), subscription(), Next :: non_neg_integer(), Caller :: pid()) ->
+-spec subscribe(atom(), subscription(), Next :: non_neg_integer(), Caller :: pid(), options()) ->
     {ok, binary()} | {error, term()}.
-subscribe(Store, Subscription, Next, Caller) ->
-    call(Store, {subscribe, Subscription, Next, Caller}).
+subscribe(Store, Subscription, Next, Caller, Options) ->
+    call(Store, {subscribe, Subscription, Next, Caller}, Options).
 
 -doc false.
--spec unsubscribe(atom(), binary()) -> {ok, subscription()} | {error, term()}.
-unsubscribe(Store, Key) -> call(Store, {unsubscribe, Key}).
+-spec unsubscribe(atom(), binary(), options()) -> {ok, subscription()} | {error, term()}.
+unsubscribe(Store, Key, Options) -> call(Store, {unsubscribe, Key}, Options).
 
 -doc false.
--spec attach(atom(), binary(), pid()) -> {ok, subscription()} | {error, term()}.
-attach(Store, Key, Pid) -> call(Store, {attach, Key, Pid}).
+-spec attach(atom(), binary(), pid(), options()) -> {ok, subscription()} | {error, term()}.
+attach(Store, Key, Pid, Options) -> call(Store, {attach, Key, Pid}, Options).
 
--spec call(atom(), term()) -> {ok, term()} | {error, term()}.
-call(Store, Request) ->
-    maybe
-        {ok, Pid} ?= erl_esdb_delivery:pid(Store, manager, none),
-        gen_server:call(Pid, Request, infinity)
-    end.
+-spec call(atom(), term(), options()) -> {ok, term()} | {error, term()}.
+call(Store, Request, Options) -> erl_esdb_delivery:call(Store, manager, none, Request, Options).
 
 -doc false.
 -spec init(atom()) -> {ok, #state{}, {continue, start}}.
@@ -105,14 +104,15 @@ begun(Key, Failures, #state{store = Store} = State) ->
 -spec handle_call(term(), gen_server:from(), #state{}) -> {reply, term(), #state{}}.
 handle_call({subscribe, Subscription, Next, Caller}, _From, #state{store = Store} = State) ->
     case created(Store, Subscription, Next, Caller) of
-        {ok, Key} -> {reply, {ok, Key}, started(Subscription, 0, State)};
+        {ok, Key} ->
+            {reply, {ok, Key}, started(Subscription#subscription{id = Key}, 0, State)};
         {error, Reason} -> {reply, {error, Reason}, State}
     end;
 handle_call({unsubscribe, Key}, _From, #state{store = Store} = State) ->
     case found(Store, Key) of
         {ok, Subscription} ->
             State1 = stopped(Key, State),
-            {reply, removed(Store, Subscription), State1};
+            unsubscribed(removed(Store, Subscription), Key, State1);
         {error, Reason} ->
             {reply, {error, Reason}, State}
     end;
@@ -121,21 +121,27 @@ handle_call({attach, Key, Pid}, _From, #state{store = Store} = State) ->
 handle_call(_, _From, State) ->
     {reply, {error, unknown_request}, State}.
 
+%% One that could not be removed goes on.
+-spec unsubscribed({ok, subscription()} | {error, term()}, binary(), #state{}) ->
+    {reply, {ok, subscription()} | {error, term()}, #state{}}.
+unsubscribed({ok, Subscription}, _Key, State) -> {reply, {ok, Subscription}, State};
+unsubscribed({error, Reason}, Key, State) -> {reply, {error, Reason}, begun(Key, 0, State)}.
+
 -spec created(atom(), subscription(), non_neg_integer(), pid()) ->
     {ok, binary()} | {error, term()}.
-created(Store, #subscription{id = Key, subscription_name = Name} = Subscription, Next, Caller) ->
+created(Store, #subscription{subscription_name = Name} = Subscription, Next, Caller) ->
     maybe
-        {error, not_found} ?= found(Store, Key),
+        {ok, Key} ?= erl_esdb_subscriptions_store:free_key(Store, Subscription),
         %% The place first: whoever finds the subscription finds it, too.
         ok ?= erl_esdb_checkpoints:put(Store, #{
             erl_esdb_subscriptions_store:next_key(Key) => Next,
             erl_esdb_subscriptions_store:acknowledged_key(Key) => delete
         }),
-        ok ?= erl_esdb_subscriptions_store:put(Store, Subscription),
+        ok ?= erl_esdb_subscriptions_store:put(Store, Subscription#subscription{id = Key}),
         ok = erl_esdb_delivery:put(Store, consumer, Key, Caller),
         {ok, Key}
     else
-        {ok, _} -> {error, {already_exists, Name}};
+        {error, {already_exists, _Key}} -> {error, {already_exists, Name}};
         {error, Reason} -> {error, Reason}
     end.
 
@@ -166,11 +172,16 @@ removed(Store, #subscription{id = Key} = Subscription) ->
 attached(Store, Key, Pid) ->
     maybe
         {ok, Subscription} ?= found(Store, Key),
+        ok ?= takes_one(Subscription),
         Subscription1 = Subscription#subscription{subscriber_pid = Pid},
         ok ?= erl_esdb_subscriptions_store:put(Store, Subscription1),
         ok = pass_on(erl_esdb_delivery:pid(Store, subscription, Key), {attach, Pid}),
         {ok, Subscription1}
     end.
+
+-spec takes_one(subscription()) -> ok | {error, competing}.
+takes_one(#subscription{options = #{consumers := competing}}) -> {error, competing};
+takes_one(#subscription{}) -> ok.
 
 %% A process that is about to begin again finds it in the subscription.
 -spec pass_on({ok, pid()} | {error, term()}, term()) -> ok.
@@ -185,10 +196,11 @@ started(#subscription{id = Key} = Subscription, Failures, #state{store = Store} 
     end.
 
 -spec watched(binary(), pid(), non_neg_integer(), #state{}) -> #state{}.
-watched(Key, Pid, Failures, #state{running = Running} = State) ->
+watched(Key, Pid, Failures, #state{running = Running, keys = Keys} = State) ->
+    Ref = monitor(process, Pid),
     Since = erlang:monotonic_time(millisecond),
-    Run = #run{key = Key, pid = Pid, since = Since, failures = Failures},
-    State#state{running = Running#{monitor(process, Pid) => Run}}.
+    Run = #run{ref = Ref, pid = Pid, since = Since, failures = Failures},
+    State#state{running = Running#{Key => Run}, keys = Keys#{Ref => Key}}.
 
 -spec again(binary(), term(), non_neg_integer(), #state{}) -> #state{}.
 again(Key, Reason, Failures, #state{store = Store} = State) ->
@@ -202,13 +214,13 @@ first_at_once(0, _) -> 0;
 first_at_once(_, Delay) -> Delay.
 
 -spec stopped(binary(), #state{}) -> #state{}.
-stopped(Key, #state{store = Store, running = Running} = State) ->
-    case [{Ref, Pid} || Ref := #run{key = K, pid = Pid} <- Running, K =:= Key] of
-        [{Ref, Pid}] ->
+stopped(Key, #state{store = Store, running = Running, keys = Keys} = State) ->
+    case maps:take(Key, Running) of
+        {#run{ref = Ref, pid = Pid}, Running1} ->
             true = demonitor(Ref, [flush]),
             ok = erl_esdb_subscription_sup:stop(Store, Pid),
-            State#state{running = maps:remove(Ref, Running)};
-        [] ->
+            State#state{running = Running1, keys = maps:remove(Ref, Keys)};
+        error ->
             State
     end.
 
@@ -218,19 +230,22 @@ handle_cast(_, State) -> {noreply, State}.
 
 -doc false.
 -spec handle_info(term(), #state{}) -> {noreply, #state{}} | {noreply, #state{}, {continue, start}}.
-handle_info({'DOWN', Ref, process, _, Reason}, #state{running = Running} = State) ->
-    case maps:take(Ref, Running) of
-        {#run{key = Key} = Run, Running1} ->
-            {noreply, again(Key, Reason, failures(Run), State#state{running = Running1})};
+handle_info({'DOWN', Ref, process, _, Reason}, #state{keys = Keys, running = Running} = State) ->
+    case maps:take(Ref, Keys) of
+        {Key, Keys1} ->
+            {Run, Running1} = maps:take(Key, Running),
+            State1 = State#state{keys = Keys1, running = Running1},
+            {noreply, again(Key, Reason, failures(Run), State1)};
         error ->
             {noreply, State}
     end;
-handle_info({start, Key, Failures}, #state{running = Running} = State) ->
-    %% Meanwhile it may have been removed, and made again.
-    case [found || _ := #run{key = K} <- Running, K =:= Key] of
-        [] -> {noreply, begun(Key, Failures, State)};
-        [found] -> {noreply, State}
-    end;
+%% Meanwhile it may have been removed, and made again.
+handle_info({start, Key, _Failures}, #state{running = Running} = State) when
+    is_map_key(Key, Running)
+->
+    {noreply, State};
+handle_info({start, Key, Failures}, State) ->
+    {noreply, begun(Key, Failures, State)};
 handle_info(begin_again, State) ->
     {noreply, State, {continue, start}};
 handle_info(_, State) ->

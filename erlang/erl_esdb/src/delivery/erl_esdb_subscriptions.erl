@@ -35,7 +35,7 @@ hold for several that share the work, take competing consumers.
 
 ## How fast
 
-By default a subscriber is sent events as long as fewer than `window` messages wait in its mailbox,
+By default a process is sent events as long as fewer than `window` of them wait in its mailbox,
 which can be seen on its own node only: one on another node should acknowledge. Then:
 
 - `ack => manual`: at most `window` events that are not acknowledged with `ack/4` are out.
@@ -49,18 +49,43 @@ which can be seen on its own node only: one on another node should acknowledge. 
 
 Another process is attached with `attach/3`. It gets what the one before had not handled: with
 `ack => manual` what was not acknowledged, else what was in its mailbox when it was looked at last,
-and the event it was at. So the default loses nothing either, and repeats some. With `pool_size`
-above 1, or a subscriber on another node, the newest `window` events come again; of what handlers
-had in their mailboxes, nothing does.
+and the message it was at. So the default loses nothing either, and repeats some. What a handler had
+goes to the other handlers in the same way, or to who subscribed. Where mailboxes cannot be seen, as
+on another node, the newest `window` messages of a process count as not handled; with a `pool_size`
+above 1 also the last two of each emitter. A handler that leaves its group while it lives takes
+along what it was sent.
+
+After a crash of `erl_esdb_pg`, the process that knows the groups, handlers and trackers are to join
+again; emitters and subscriptions do by themselves.
+
+## Events that were changed
+
+In a store that signs (`m:erl_esdb_integrity`) all events are verified before they are sent, those
+of the past and new ones alike. Where one is not as it was written, nothing that was read with it is
+sent. Who gets the events gets `{subscription_error, {integrity_violation, Details}}`, once, and
+`info/2` says `halted`. The subscription stays, and tries again when a process is attached (or
+connects, for competing consumers), or when the store is started again.
+
+## Time
+
+Every function that asks the store has a form with options, in which `timeout` is how many
+milliseconds it may take, or `infinity`; by default what the store says (its option `timeout`). The
+time is for the whole call where one process answers it, else for each look into the store. After
+`{error, {timeout, Store}}` a change may have been made, or be made yet. `setup_tracking/2` asks
+nobody who could be slow.
 """.
 
--export([subscribe/4, subscribe/5, unsubscribe/2, unsubscribe/3, attach/3]).
--export([ack/4, demand/3, get/2, list/1, exists/2, info/2, setup_tracking/2]).
+-export([subscribe/4, subscribe/5, unsubscribe/2, unsubscribe/3, unsubscribe/4]).
+-export([attach/3, attach/4, ack/4, ack/5, demand/3, demand/4, setup_tracking/2]).
+-export([get/2, get/3, list/1, list/2, exists/2, exists/3, info/2, info/3]).
 %% Competing consumers
--export([connect/4, disconnect/3, nack/5, parked/2, replay_parked/2]).
+-export([connect/4, disconnect/3, disconnect/4]).
+-export([ack_events/4, ack_events/5, nack/5, nack/6]).
+-export([parked/2, parked/3, replay_parked/2, replay_parked/3]).
 -export([resume/2, acknowledged/2]).
--export_type([options/0]).
+-export_type([options/0, call_options/0]).
 
+-include_lib("kernel/include/logger.hrl").
 -include("erl_esdb.hrl").
 -include("erl_esdb_telemetry.hrl").
 
@@ -77,8 +102,12 @@ had in their mailboxes, nothing does.
     consumers => competing,
     max_retries => non_neg_integer(),
     retry_delays => [pos_integer(), ...],
+    decode => erl_esdb_json:codec(),
+    timeout => timeout(),
     _ => _
 }.
+-doc "Of any call: how long it may take, in milliseconds.".
+-type call_options() :: #{timeout => timeout(), _ => _}.
 
 -doc "The same as `subscribe/5` without options.".
 -spec subscribe(
@@ -87,7 +116,8 @@ had in their mailboxes, nothing does.
 subscribe(Store, Type, Selector, Name) -> subscribe(Store, Type, Selector, Name, #{}).
 
 -doc """
-Makes a subscription. Answers its key, which is made of type, selector and name.
+Makes a subscription. Answers its key, which is made of type, selector and name
+(`erl_esdb_subscriptions_store:key/3`); where another subscription has that key, it is another one.
 
 | option | default | |
 |---|---|---|
@@ -99,8 +129,11 @@ Makes a subscription. Answers its key, which is made of type, selector and name.
 | `mode`, `max_queue`, `strategy` | `push`, 1000, `block` | see above |
 | `consumers` | | `competing`: see `connect/4` |
 | `max_retries`, `retry_delays` | 10, `[100, 1000, 10000]` | of competing consumers; milliseconds |
+| `decode` | `none` | `json` sends data that are JSON text as their value: `m:erl_esdb_json` |
+| `timeout` | that of the store | of this call |
 
-All options are kept in the subscription, also unknown ones. A `start_from` beyond the end is the
+All options but `timeout` are kept in the subscription, also unknown ones, of which a line in the
+log warns. No fun can be among them: none survives the store. A `start_from` beyond the end is the
 end: what is new comes.
 
 Telemetry: `[erl_esdb, subscription, created]`; for each event that is handed over
@@ -120,23 +153,59 @@ Telemetry: `[erl_esdb, subscription, created]`; for each event that is handed ov
 subscribe(Store, Type, Selector, Name, Options) when
     is_atom(Store), is_binary(Name), is_map(Options)
 ->
+    Kept = maps:remove(timeout, Options),
     maybe
-        {ok, _} ?= erl_esdb_filters:compile(Type, Selector),
-        ok ?= check(Options),
-        Subscription = subscription(Type, erl_esdb_filters:stored(Selector), Name, Options),
-        {ok, Next} ?= start(Store, Subscription),
-        {ok, Key} ?= erl_esdb_subscription_manager:subscribe(Store, Subscription, Next, self()),
-        created(Store, Subscription),
+        {ok, _} ?= compiled(Type, Selector),
+        ok ?= check(Kept),
+        Subscription = subscription(Type, erl_esdb_filters:stored(Selector), Name, Kept),
+        {ok, Until} ?= until(Store, Options),
+        {ok, Next} ?= start(Store, Subscription, left(Until)),
+        {ok, Key} ?=
+            erl_esdb_subscription_manager:subscribe(
+                Store, Subscription, Next, self(), left(Until)
+            ),
+        warn_unknown(Store, Key, Kept),
+        created(Store, Subscription#subscription{id = Key}),
         {ok, Key}
     end;
 subscribe(_, _, _, _, _) ->
     error(badarg).
 
+-spec compiled(term(), term()) -> {ok, erl_esdb_filters:filter()} | {error, term()}.
+compiled(Type, Selector) ->
+    case erl_esdb_filters:compile(Type, Selector) of
+        {ok, Filter} when not is_map(Selector) -> {ok, Filter};
+        {ok, Filter} -> without_fun(Selector, {ok, Filter}, {error, {invalid_selector, Selector}});
+        {error, Reason} -> {error, Reason}
+    end.
+
+-spec without_fun(term(), Good, Bad) -> Good | Bad.
+without_fun(Term, Good, Bad) ->
+    case has_fun(Term) of
+        false -> Good;
+        true -> Bad
+    end.
+
+-spec has_fun(term()) -> boolean().
+has_fun([Head | Tail]) -> has_fun(Head) orelse has_fun(Tail);
+has_fun(Tuple) when is_tuple(Tuple) -> has_fun(tuple_to_list(Tuple));
+has_fun(Map) when is_map(Map) -> has_fun(maps:to_list(Map));
+has_fun(Term) -> is_function(Term).
+
+-spec until(atom(), call_options()) -> {ok, erl_esdb_store:deadline()} | {error, term()}.
+until(Store, Options) ->
+    maybe
+        {ok, _, _, Settings} ?= erl_esdb_store:engine(Store),
+        {ok, erl_esdb_store:deadline(Options, Settings)}
+    end.
+
+-spec left(erl_esdb_store:deadline()) -> call_options().
+left(Until) -> #{timeout => erl_esdb_store:left(Until)}.
+
 -spec subscription(subscription_type(), erl_esdb_filters:selector(), binary(), options()) ->
     subscription().
 subscription(Type, Selector, Name, Options) ->
     #subscription{
-        id = erl_esdb_subscriptions_store:key(Type, Selector, Name),
         type = Type,
         selector = Selector,
         subscription_name = Name,
@@ -151,28 +220,50 @@ subscription(Type, Selector, Name, Options) ->
 given(#{start_from := From}) when is_integer(From) -> From;
 given(#{}) -> undefined.
 
--spec check(options()) -> ok | {error, {invalid_option, atom(), term()}}.
+-spec check(options()) -> ok | {error, {invalid_option, term(), term()}}.
 check(Options) ->
+    Wrong = [{Key, Value} || Key := Value <- Options, not is_option(Key, Value)],
+    case lists:sort(Wrong) of
+        [{Key, Value} | _] -> {error, {invalid_option, Key, Value}};
+        [] -> ok
+    end.
+
+-spec is_option(term(), term()) -> boolean().
+is_option(Key, Value) ->
+    case tests() of
+        #{Key := Is} -> Is(Value);
+        #{} -> not has_fun({Key, Value})
+    end.
+
+-spec tests() -> #{atom() => fun((term()) -> boolean())}.
+tests() ->
     Positive = fun(Value) -> is_integer(Value) andalso Value > 0 end,
     Natural = fun(Value) -> is_integer(Value) andalso Value >= 0 end,
-    Tests = [
-        {subscriber, fun erlang:is_pid/1},
-        {start_from, fun(Value) -> Value =:= latest orelse Natural(Value) end},
-        {pool_size, Positive},
-        {batch, Positive},
-        {ack, one_of([auto, manual])},
-        {window, Positive},
-        {mode, one_of([push, pull])},
-        {max_queue, Positive},
-        {strategy, one_of([drop_oldest, drop_newest, block, error])},
-        {warning_threshold, Natural},
-        {consumers, one_of([competing])},
-        {max_retries, Natural},
-        {retry_delays, fun(Value) -> is_delays(Value, Positive) end}
-    ],
-    case [Key || {Key, Good} <- Tests, is_map_key(Key, Options), not Good(map_get(Key, Options))] of
-        [Key | _] -> {error, {invalid_option, Key, map_get(Key, Options)}};
-        [] -> ok
+    #{
+        subscriber => fun erlang:is_pid/1,
+        subscription_name => fun erlang:is_binary/1,
+        start_from => fun(Value) -> Value =:= latest orelse Natural(Value) end,
+        pool_size => Positive,
+        batch => Positive,
+        ack => one_of([auto, manual]),
+        window => Positive,
+        mode => one_of([push, pull]),
+        max_queue => Positive,
+        strategy => one_of([drop_oldest, drop_newest, block, error]),
+        warning_threshold => Natural,
+        consumers => one_of([competing]),
+        max_retries => Natural,
+        retry_delays => fun(Value) -> is_delays(Value, Positive) end,
+        decode => one_of([json, none])
+    }.
+
+-spec warn_unknown(atom(), binary(), options()) -> ok.
+warn_unknown(Store, Key, Options) ->
+    case maps:keys(maps:without(maps:keys(tests()), Options)) of
+        [] ->
+            ok;
+        Unknown ->
+            ?LOG_WARNING("store ~tp: subscription ~ts: unknown options ~tp", [Store, Key, Unknown])
     end.
 
 -spec one_of([atom()]) -> fun((term()) -> boolean()).
@@ -198,22 +289,22 @@ created(Store, #subscription{id = Key, type = Type} = Subscription) ->
 now_ms() -> #{system_time => erlang:system_time(millisecond)}.
 
 %% The position that a new subscription begins at.
--spec start(atom(), subscription()) -> {ok, non_neg_integer()} | {error, term()}.
-start(Store, #subscription{options = Options} = Subscription) ->
+-spec start(atom(), subscription(), call_options()) -> {ok, non_neg_integer()} | {error, term()}.
+start(Store, #subscription{options = Options} = Subscription, Timeout) ->
     maybe
-        {ok, End} ?= erl_esdb_store:next_position(Store),
+        {ok, End} ?= erl_esdb_store:next_position(Store, Timeout),
         case maps:get(start_from, Options, 0) of
             latest -> {ok, End};
             0 -> {ok, 0};
-            From -> start(Store, stream(Subscription), From, End)
+            From -> start(Store, stream(Subscription), From, End, Timeout)
         end
     end.
 
--spec start(atom(), {ok, binary()} | any, non_neg_integer(), non_neg_integer()) ->
+-spec start(atom(), {ok, binary()} | any, non_neg_integer(), non_neg_integer(), call_options()) ->
     {ok, non_neg_integer()} | {error, term()}.
-start(Store, {ok, Stream}, Version, End) ->
-    erl_esdb_cursor:first_position(Store, Stream, Version, End);
-start(_Store, any, Position, End) ->
+start(Store, {ok, Stream}, Version, End, Timeout) ->
+    erl_esdb_cursor:first_position(Store, Stream, Version, End, Timeout);
+start(_Store, any, Position, End, _Timeout) ->
     {ok, min(Position, End)}.
 
 -spec stream(subscription()) -> {ok, binary()} | any.
@@ -221,12 +312,12 @@ stream(#subscription{type = stream, selector = Stream}) when Stream =/= <<"$all"
 stream(#subscription{}) -> any.
 
 -doc false.
-%% The position to go on from: what was saved, or the beginning.
--spec resume(atom(), subscription()) -> {ok, non_neg_integer()} | {error, term()}.
+%% The place to go on from: what was saved, or the beginning.
+-spec resume(atom(), subscription()) -> {ok, erl_esdb_outbox:place()} | {error, term()}.
 resume(Store, #subscription{id = Key} = Subscription) ->
     case erl_esdb_checkpoints:get(Store, erl_esdb_subscriptions_store:next_key(Key)) of
-        {ok, Position} -> {ok, Position};
-        {error, not_found} -> start(Store, Subscription);
+        {ok, Place} -> {ok, Place};
+        {error, not_found} -> start(Store, Subscription, #{});
         {error, Reason} -> {error, Reason}
     end.
 
@@ -238,19 +329,53 @@ acknowledged(Store, Key) ->
         {error, _} -> undefined
     end.
 
+-doc "The same as `unsubscribe/3` without options.".
+-spec unsubscribe(Store :: atom(), Key :: binary()) -> ok | {error, not_found | term()}.
+unsubscribe(Store, Key) -> unsubscribe(Store, Key, #{}).
+
 -doc """
 Removes a subscription. When it returns, nothing more is sent.
 
-Telemetry: `[erl_esdb, subscription, deleted]`. Errors: `not_found`.
+`unsubscribe(Store, Key, Options)` removes that with the key, `unsubscribe(Store, Type, Name)` the
+first one of a type and name, as `unsubscribe/4` does.
+
+Telemetry: `[erl_esdb, subscription, deleted]`. Errors: `not_found` and the failures of a store.
 """.
--spec unsubscribe(Store :: atom(), Key :: binary()) -> ok | {error, not_found | term()}.
-unsubscribe(Store, Key) when is_atom(Store), is_binary(Key) ->
-    case erl_esdb_subscription_manager:unsubscribe(Store, Key) of
+-spec unsubscribe(Store :: atom(), Key :: binary(), call_options()) ->
+                     ok | {error, not_found | term()};
+                 (Store :: atom(), subscription_type(), Name :: binary()) ->
+                     ok | {error, not_found | term()}.
+unsubscribe(Store, Key, Options) when is_atom(Store), is_binary(Key), is_map(Options) ->
+    case erl_esdb_subscription_manager:unsubscribe(Store, Key, Options) of
         {ok, Subscription} -> deleted(Store, Subscription);
         {error, Reason} -> {error, Reason}
     end;
-unsubscribe(_, _) ->
+unsubscribe(Store, Type, Name) ->
+    unsubscribe(Store, Type, Name, #{}).
+
+-doc "Removes the first subscription of a type and name. Errors as `unsubscribe/3`.".
+-spec unsubscribe(Store :: atom(), subscription_type(), Name :: binary(), call_options()) ->
+    ok | {error, not_found | term()}.
+unsubscribe(Store, Type, Name, Options) when
+    is_atom(Store), is_atom(Type), is_binary(Name), is_map(Options)
+->
+    IsOf = fun(#subscription{type = T}) -> T =:= Type end,
+    maybe
+        {ok, Until} ?= until(Store, Options),
+        {ok, Key, _} ?= found_first(Store, {Name, IsOf}, left(Until)),
+        unsubscribe(Store, Key, left(Until))
+    end;
+unsubscribe(_, _, _, _) ->
     error(badarg).
+
+-spec found_first(atom(), {binary(), fun((subscription()) -> boolean())}, call_options()) ->
+    {ok, binary(), subscription()} | {error, term()}.
+found_first(Store, Wanted, Options) ->
+    try
+        erl_esdb_subscriptions_store:find(Store, Wanted, Options)
+    catch
+        error:{erl_esdb, Reason} -> {error, Reason}
+    end.
 
 -spec deleted(atom(), subscription()) -> ok.
 deleted(Store, #subscription{id = Key} = Subscription) ->
@@ -258,91 +383,93 @@ deleted(Store, #subscription{id = Key} = Subscription) ->
     ok = erl_esdb_telemetry:emit(?SUBSCRIPTION_DELETED, now_ms(), Metadata),
     erl_esdb_tracker_group:notify_deleted(Store, subscriptions, Subscription).
 
--doc "Removes the first subscription of a type and name.".
--spec unsubscribe(Store :: atom(), subscription_type(), Name :: binary()) ->
-    ok | {error, not_found | term()}.
-unsubscribe(Store, Type, Name) ->
-    maybe
-        {ok, Subscriptions} ?= list(Store),
-        [Key | _] ?= [Key || #subscription{id = Key} = S <- Subscriptions, is_of(Type, Name, S)],
-        unsubscribe(Store, Key)
-    else
-        [] -> {error, not_found};
-        {error, Reason} -> {error, Reason}
-    end.
-
--spec is_of(term(), term(), subscription()) -> boolean().
-is_of(Type, Name, #subscription{type = Type, subscription_name = Name}) -> true;
-is_of(_, _, _) -> false.
+-doc "The same as `attach/4` without options.".
+-spec attach(Store :: atom(), Key :: binary(), pid()) -> ok | {error, not_found | term()}.
+attach(Store, Key, Pid) -> attach(Store, Key, Pid, #{}).
 
 -doc """
 Makes a process the subscriber, in place of the one before. It gets `{events, [Event]}`, from what
 the one before has not handled, if that one is dead, else from what was not sent to it.
+
+Errors: `not_found`, `competing` (consumers connect: `connect/4`) and the failures of a store.
 """.
--spec attach(Store :: atom(), Key :: binary(), pid()) -> ok | {error, not_found | term()}.
-attach(Store, Key, Pid) when is_pid(Pid) ->
-    case erl_esdb_subscription_manager:attach(Store, Key, Pid) of
+-spec attach(Store :: atom(), Key :: binary(), pid(), call_options()) ->
+    ok | {error, not_found | competing | term()}.
+attach(Store, Key, Pid, Options) when
+    is_atom(Store), is_binary(Key), is_pid(Pid), is_map(Options)
+->
+    case erl_esdb_subscription_manager:attach(Store, Key, Pid, Options) of
         {ok, Subscription} ->
             erl_esdb_tracker_group:notify_updated(Store, subscriptions, Subscription);
         {error, Reason} ->
             {error, Reason}
     end;
-attach(_, _, _) ->
+attach(_, _, _, _) ->
     error(badarg).
 
--doc """
-Acknowledges events.
+-doc "The same as `ack/5` without options.".
+-spec ack(atom(), Name :: binary(), Stream :: binary() | undefined, non_neg_integer()) ->
+    ok | {error, term()}.
+ack(Store, Name, Stream, Number) -> ack(Store, Name, Stream, Number, #{}).
 
-By name (`ack(Store, Name, Stream, Number)`): all events of the subscription up to this one. The
-number is a version, of the stream of the subscription, or of the stream given; with `undefined` it
-is a position. It becomes the `checkpoint` of the subscription as it stands; of two subscriptions
+-doc """
+Acknowledges all events of a subscription up to one. Competing consumers acknowledge single ones:
+`ack_events/4`.
+
+The number is a version, of the stream of the subscription, or of the stream given; with `undefined`
+it is a position. It becomes the `checkpoint` of the subscription as it stands; of two subscriptions
 with one name it is the first one's. The last word counts, also one that goes back: from there
 delivery goes on after a crash. Telemetry: `[erl_esdb, subscription, checkpoint]`.
 
-By a competing consumer (`ack(Store, Key, Pid, Refs)`): these events, named by themselves, by
-position or id.
-
-## Errors
-
-- `{subscription_not_found, Name}`
-- of competing consumers `{not_in_flight, [Ref]}` (the others were acknowledged), `not_found`,
-  `not_competing`
+Errors: `{subscription_not_found, Name}` and the failures of a store.
 """.
--spec ack(atom(), binary(), binary() | undefined, non_neg_integer()) -> ok | {error, term()};
-         (atom(), binary(), pid(), [erl_esdb_competing:ref()]) -> ok | {error, term()}.
-ack(Store, Key, Pid, Refs) when is_pid(Pid), is_list(Refs) ->
-    done(call(Store, Key, {settle, Pid, Refs, ack}));
-ack(Store, Name, Stream, Number) when
-    is_binary(Name), is_integer(Number), Number >= 0, is_binary(Stream) orelse Stream =:= undefined
+-spec ack(
+    atom(), Name :: binary(), Stream :: binary() | undefined, non_neg_integer(), call_options()
+) -> ok | {error, {subscription_not_found, binary()} | term()}.
+ack(Store, Name, Stream, Number, Options) when
+    is_atom(Store),
+    is_binary(Name),
+    is_integer(Number),
+    Number >= 0,
+    is_binary(Stream) orelse Stream =:= undefined,
+    is_map(Options)
 ->
-    try erl_esdb_subscriptions_store:find_by_name(Store, Name) of
-        {ok, Key, Subscription} -> acknowledge(Store, Key, Subscription, Stream, Number);
-        {error, not_found} -> {error, {subscription_not_found, Name}}
-    catch
-        error:{erl_esdb, Reason} -> {error, Reason}
+    maybe
+        {ok, Until} ?= until(Store, Options),
+        {ok, Key, Subscription} ?= found_first(Store, {Name, fun(_) -> true end}, left(Until)),
+        acknowledge(Store, Key, Subscription, {Stream, Number}, Until)
+    else
+        {error, not_found} -> {error, {subscription_not_found, Name}};
+        {error, Reason} -> {error, Reason}
     end;
-ack(_, _, _, _) ->
+ack(_, _, _, _, _) ->
     error(badarg).
 
--spec acknowledge(atom(), binary(), subscription(), binary() | undefined, non_neg_integer()) ->
-    ok | {error, term()}.
-acknowledge(Store, Key, #subscription{subscription_name = Name} = S, Stream, Number) ->
+-spec acknowledge(
+    atom(),
+    binary(),
+    subscription(),
+    {binary() | undefined, non_neg_integer()},
+    erl_esdb_store:deadline()
+) -> ok | {error, term()}.
+acknowledge(Store, Key, #subscription{subscription_name = Name} = S, {Stream, Number}, Until) ->
     maybe
-        {ok, Position} ?= acknowledged_position(Store, S, Stream, Number),
+        {ok, Position} ?= acknowledged_position(Store, S, Stream, Number, left(Until)),
         AckKey = erl_esdb_subscriptions_store:acknowledged_key(Key),
-        ok ?= erl_esdb_checkpoints:put(Store, #{AckKey => {Number, Position}}),
-        ok = pass_on(Store, Key, Position),
+        ok ?= erl_esdb_checkpoints:put(Store, #{AckKey => {Number, Position}}, left(Until)),
+        ok ?= pass_on(Store, Key, Position, left(Until)),
         Metadata = #{store_id => Store, subscription_id => Key, subscription_name => Name},
         erl_esdb_telemetry:emit(?SUBSCRIPTION_CHECKPOINT, #{position => Number}, Metadata)
     end.
 
 %% What competing consumers have done, each of them says of each event.
--spec acknowledged_position(atom(), subscription(), binary() | undefined, non_neg_integer()) ->
-    {ok, non_neg_integer() | undefined} | {error, term()}.
-acknowledged_position(_, #subscription{options = #{consumers := competing}}, _, _) ->
+-spec acknowledged_position(
+    atom(), subscription(), binary() | undefined, non_neg_integer(), call_options()
+) -> {ok, non_neg_integer() | undefined} | {error, term()}.
+acknowledged_position(_, #subscription{options = #{consumers := competing}}, _, _, _) ->
     {ok, undefined};
-acknowledged_position(Store, Subscription, Stream, Number) ->
-    position(Store, version_of(stream(Subscription), Stream), Number).
+acknowledged_position(Store, Subscription, Stream, Number, Options) ->
+    position(Store, version_of(stream(Subscription), Stream), Number, Options).
 
 -spec version_of({ok, binary()} | any, binary() | undefined) -> {ok, binary()} | any.
 version_of({ok, Stream}, _) -> {ok, Stream};
@@ -351,25 +478,26 @@ version_of(any, <<"$all">>) -> any;
 version_of(any, Stream) -> {ok, Stream}.
 
 %% Of an event that does not exist, that of the last one before what comes after it.
--spec position(atom(), {ok, binary()} | any, non_neg_integer()) ->
+-spec position(atom(), {ok, binary()} | any, non_neg_integer(), call_options()) ->
     {ok, non_neg_integer() | undefined} | {error, term()}.
-position(Store, Stream, Number) ->
-    case erl_esdb_store:next_position(Store) of
-        {ok, End} -> position(Store, Stream, Number, End);
+position(Store, Stream, Number, Options) ->
+    case erl_esdb_store:next_position(Store, Options) of
+        {ok, End} -> position(Store, Stream, Number, End, Options);
         {error, Reason} -> {error, Reason}
     end.
 
--spec position(atom(), {ok, binary()} | any, non_neg_integer(), End :: non_neg_integer()) ->
-    {ok, non_neg_integer() | undefined} | {error, term()}.
-position(_Store, _, _Number, 0) ->
+-spec position(
+    atom(), {ok, binary()} | any, non_neg_integer(), End :: non_neg_integer(), call_options()
+) -> {ok, non_neg_integer() | undefined} | {error, term()}.
+position(_Store, _, _Number, 0, _Options) ->
     {ok, undefined};
-position(_Store, any, Number, End) ->
+position(_Store, any, Number, End, _Options) ->
     {ok, min(Number, End - 1)};
-position(Store, {ok, Stream}, Version, End) ->
-    case erl_esdb_store:read(Store, Stream, Version, 1, forward, #{}) of
+position(Store, {ok, Stream}, Version, End, Options) ->
+    case erl_esdb_store:read(Store, Stream, Version, 1, forward, Options) of
         {ok, [#event{position = Position}]} -> {ok, Position};
         {error, {stream_not_found, _}} -> {ok, undefined};
-        {ok, []} -> before(erl_esdb_cursor:first_position(Store, Stream, Version, End));
+        {ok, []} -> before(erl_esdb_cursor:first_position(Store, Stream, Version, End, Options));
         {error, Reason} -> {error, Reason}
     end.
 
@@ -380,35 +508,51 @@ before({ok, Position}) -> {ok, Position - 1};
 before({error, Reason}) -> {error, Reason}.
 
 %% The process saves the place. Without one it is saved here.
--spec pass_on(atom(), binary(), non_neg_integer() | undefined) -> ok | {error, term()}.
-pass_on(_Store, _Key, undefined) ->
+-spec pass_on(atom(), binary(), non_neg_integer() | undefined, call_options()) ->
+    ok | {error, term()}.
+pass_on(_Store, _Key, undefined, _Options) ->
     ok;
-pass_on(Store, Key, Position) ->
+pass_on(Store, Key, Position, Options) ->
     case erl_esdb_delivery:pid(Store, subscription, Key) of
         {ok, Pid} ->
             gen_server:cast(Pid, {acknowledged, Position});
         {error, _} ->
             NextKey = erl_esdb_subscriptions_store:next_key(Key),
-            erl_esdb_checkpoints:put(Store, #{NextKey => Position + 1})
+            erl_esdb_checkpoints:put(Store, #{NextKey => Position + 1}, Options)
     end.
 
--doc "Asks for so many more events, of a subscription with `mode => pull`.".
+-doc "The same as `demand/4` without options.".
 -spec demand(Store :: atom(), Key :: binary(), non_neg_integer()) -> ok | {error, term()}.
-demand(Store, Key, Count) when is_integer(Count), Count >= 0 ->
-    done(call(Store, Key, {demand, Count}));
-demand(_, _, _) ->
+demand(Store, Key, Count) -> demand(Store, Key, Count, #{}).
+
+-doc """
+Asks for so many more events, of a subscription with `mode => pull`.
+
+Errors: `not_found`, `competing`, `{not_running, Key}` (the subscription is there, and its process
+is about to begin again) and the failures of a store.
+""".
+-spec demand(Store :: atom(), Key :: binary(), non_neg_integer(), call_options()) ->
+    ok | {error, not_found | competing | {not_running, binary()} | term()}.
+demand(Store, Key, Count, Options) when is_integer(Count), Count >= 0 ->
+    done(call(Store, Key, {demand, Count}, Options));
+demand(_, _, _, _) ->
     error(badarg).
 
--spec call(atom(), binary(), term()) -> ok | {ok, term()} | {error, term()}.
-call(Store, Key, Request) ->
-    maybe
-        {ok, Pid} ?= erl_esdb_delivery:pid(Store, subscription, Key),
-        try
-            gen_server:call(Pid, Request, infinity)
-        catch
-            exit:_ -> {error, not_found}
-        end
-    end.
+-spec call(atom(), binary(), term(), call_options()) -> ok | {ok, term()} | {error, term()}.
+call(Store, Key, Request, Options) when is_atom(Store), is_binary(Key), is_map(Options) ->
+    case erl_esdb_delivery:call(Store, subscription, Key, Request, Options) of
+        {error, Why} when Why =:= not_found; Why =:= {store_not_started, Store} ->
+            {error, missing(get(Store, Key, Options), Key)};
+        Answer ->
+            Answer
+    end;
+call(_, _, _, _) ->
+    error(badarg).
+
+%% Why there is no process that answers.
+-spec missing({ok, subscription()} | {error, Reason}, binary()) -> {not_running, binary()} | Reason.
+missing({ok, _}, Key) -> {not_running, Key};
+missing({error, Reason}, _Key) -> Reason.
 
 -spec done(ok | {error, Reason}) -> ok | {error, Reason}.
 done(ok) -> ok;
@@ -418,39 +562,58 @@ done({error, Reason}) -> {error, Reason}.
 found({ok, Found}) -> {ok, Found};
 found({error, Reason}) -> {error, Reason}.
 
--doc "The subscription with this key.".
+-doc "The same as `get/3` without options.".
 -spec get(Store :: atom(), Key :: binary()) -> {ok, subscription()} | {error, not_found | term()}.
-get(Store, Key) ->
-    try erl_esdb_subscriptions_store:get(Store, Key) of
+get(Store, Key) -> get(Store, Key, #{}).
+
+-doc "The subscription with this key.".
+-spec get(Store :: atom(), Key :: binary(), call_options()) ->
+    {ok, subscription()} | {error, not_found | term()}.
+get(Store, Key, Options) ->
+    try erl_esdb_subscriptions_store:get(Store, Key, Options) of
         undefined -> {error, not_found};
         Subscription -> {ok, Subscription}
     catch
         error:{erl_esdb, Reason} -> {error, Reason}
     end.
 
--doc "All subscriptions of a store.".
+-doc "The same as `list/2` without options.".
 -spec list(Store :: atom()) -> {ok, [subscription()]} | {error, term()}.
-list(Store) ->
+list(Store) -> list(Store, #{}).
+
+-doc "All subscriptions of a store, in the order of their keys.".
+-spec list(Store :: atom(), call_options()) -> {ok, [subscription()]} | {error, term()}.
+list(Store, Options) ->
     try
-        erl_esdb_subscriptions_store:list(Store)
+        erl_esdb_subscriptions_store:list(Store, Options)
     catch
         error:{erl_esdb, Reason} -> {error, Reason}
     end.
 
--doc "Whether there is a subscription with this key; `false` also where the store cannot be asked.".
+-doc "The same as `exists/3` without options.".
 -spec exists(Store :: atom(), Key :: binary()) -> boolean().
-exists(Store, Key) ->
-    case get(Store, Key) of
+exists(Store, Key) -> exists(Store, Key, #{}).
+
+-doc "Whether there is a subscription with this key; `false` also where the store cannot be asked.".
+-spec exists(Store :: atom(), Key :: binary(), call_options()) -> boolean().
+exists(Store, Key, Options) ->
+    case get(Store, Key, Options) of
         {ok, _} -> true;
         {error, _} -> false
     end.
 
--doc """
-How far a subscription is: `position` up to which the log was read, `floor` it would go on from
-after a crash, and what is held: of `queue` see `erl_esdb_backpressure:info/1`.
-""".
+-doc "The same as `info/3` without options.".
 -spec info(Store :: atom(), Key :: binary()) -> {ok, map()} | {error, not_found | term()}.
-info(Store, Key) -> found(call(Store, Key, info)).
+info(Store, Key) -> info(Store, Key, #{}).
+
+-doc """
+How far a subscription is: `status` (`running` or `{halted, Reason}`), `position` up to which the
+log was read, `floor`, the first position that is not handled, and what is held: of `queue` see
+`erl_esdb_backpressure:info/1`. Errors as `demand/4`.
+""".
+-spec info(Store :: atom(), Key :: binary(), call_options()) ->
+    {ok, map()} | {error, not_found | {not_running, binary()} | term()}.
+info(Store, Key, Options) -> found(call(Store, Key, info, Options)).
 
 -doc "Makes a process one that is told of subscriptions: see `m:erl_esdb_tracker_group`.".
 -spec setup_tracking(Store :: atom(), pid()) -> ok.
@@ -462,59 +625,152 @@ setup_tracking(Store, Pid) -> erl_esdb_tracker_group:join(Store, subscriptions, 
 Makes a process one of the consumers that share the events of a subscription with
 `consumers => competing`.
 
-It gets `{events, [Event]}` and says of each event what became of it: `ack/4` or `nack/5`. At most
-`max_in_flight` (10) are with it at a time. Of a stream only one event is out at any time, and none
-follows one that failed before that is done, skipped or parked; other streams go on. What a consumer
-had when it ended goes to the others, and counts as an attempt that failed.
+It gets `{events, [Event]}` and says of each event what became of it: `ack_events/4` or `nack/5`. At
+most `max_in_flight` (10) are with it at a time. Of a stream only one event is out at any time, and
+none follows one that failed before that is done, skipped or parked; other streams go on. What a
+consumer had when it ended goes to the others, and counts as an attempt that failed.
+
+How often an event was tried is known as long as the process of the subscription lives: after its
+crash, or a restart of the store, counting begins again.
+
+Options: `max_in_flight`, and `timeout` of this call. Errors: `not_competing`, and those of
+`demand/4`.
 """.
--spec connect(Store :: atom(), Key :: binary(), pid(), #{max_in_flight => pos_integer()}) ->
-    ok | {error, not_found | not_competing | term()}.
+-spec connect(Store :: atom(), Key :: binary(), pid(), #{
+    max_in_flight => pos_integer(), timeout => timeout(), _ => _
+}) -> ok | {error, not_found | not_competing | term()}.
 connect(Store, Key, Pid, Options) when is_pid(Pid), is_map(Options) ->
     case maps:get(max_in_flight, Options, 1) of
-        Max when is_integer(Max), Max > 0 -> done(call(Store, Key, {connect, Pid, Options}));
-        Max -> {error, {invalid_option, max_in_flight, Max}}
+        Max when is_integer(Max), Max > 0 ->
+            done(call(Store, Key, {connect, Pid, maps:remove(timeout, Options)}, Options));
+        Max ->
+            {error, {invalid_option, max_in_flight, Max}}
     end;
 connect(_, _, _, _) ->
     error(badarg).
 
--doc "Ends what `connect/4` began. What the consumer had goes to the others.".
+-doc "The same as `disconnect/4` without options.".
 -spec disconnect(Store :: atom(), Key :: binary(), pid()) -> ok | {error, term()}.
-disconnect(Store, Key, Pid) when is_pid(Pid) -> done(call(Store, Key, {disconnect, Pid}));
-disconnect(_, _, _) -> error(badarg).
+disconnect(Store, Key, Pid) -> disconnect(Store, Key, Pid, #{}).
+
+-doc "Ends what `connect/4` began. What the consumer had goes to the others.".
+-spec disconnect(Store :: atom(), Key :: binary(), pid(), call_options()) -> ok | {error, term()}.
+disconnect(Store, Key, Pid, Options) when is_pid(Pid) ->
+    done(call(Store, Key, {disconnect, Pid}, Options));
+disconnect(_, _, _, _) ->
+    error(badarg).
+
+-doc "The same as `ack_events/5` without options.".
+-spec ack_events(Store :: atom(), Key :: binary(), pid(), [erl_esdb_competing:ref()]) ->
+    ok | {error, term()}.
+ack_events(Store, Key, Pid, Refs) -> ack_events(Store, Key, Pid, Refs, #{}).
 
 -doc """
-A consumer could not handle these events, named by themselves, by position or id. They are
+A competing consumer has handled these events, named by themselves, by position or id.
+
+Errors: `{not_in_flight, [Ref]}` (the others were acknowledged), `not_competing`, and those of
+`demand/4`.
+""".
+-spec ack_events(
+    Store :: atom(), Key :: binary(), pid(), [erl_esdb_competing:ref()], call_options()
+) -> ok | {error, {not_in_flight, [erl_esdb_competing:ref()]} | not_competing | term()}.
+ack_events(Store, Key, Pid, Refs, Options) -> settle(Store, Key, Pid, Refs, ack, Options).
+
+-doc "The same as `nack/6` without options.".
+-spec nack(
+    Store :: atom(), Key :: binary(), pid(), [erl_esdb_competing:ref()], park | retry | skip
+) -> ok | {error, term()}.
+nack(Store, Key, Pid, Refs, How) -> nack(Store, Key, Pid, Refs, How, #{}).
+
+-doc """
+A competing consumer could not handle these events, named by themselves, by position or id. They are
 
 - `retry`: sent again, to any consumer, after the next of the `retry_delays`; after `max_retries`
   they are parked
 - `park`: put aside until `replay_parked/2`
 - `skip`: left out
 
-Errors as of `ack/4`.
+Errors as of `ack_events/5`.
 """.
 -spec nack(
-    Store :: atom(), Key :: binary(), pid(), [erl_esdb_competing:ref()], park | retry | skip
+    Store :: atom(),
+    Key :: binary(),
+    pid(),
+    [erl_esdb_competing:ref()],
+    park | retry | skip,
+    call_options()
 ) -> ok | {error, term()}.
-nack(Store, Key, Pid, Refs, How) when
-    is_pid(Pid), is_list(Refs), How =:= park orelse How =:= retry orelse How =:= skip
-->
-    done(call(Store, Key, {settle, Pid, Refs, How}));
-nack(_, _, _, _, _) ->
+nack(Store, Key, Pid, Refs, How, Options) when How =:= park; How =:= retry; How =:= skip ->
+    settle(Store, Key, Pid, Refs, How, Options);
+nack(_, _, _, _, _, _) ->
     error(badarg).
 
--doc "The events that were parked, in the order of their positions.".
+-spec settle(
+    atom(),
+    binary(),
+    pid(),
+    [erl_esdb_competing:ref()],
+    ack | park | retry | skip,
+    call_options()
+) -> ok | {error, term()}.
+settle(Store, Key, Pid, Refs, How, Options) when is_pid(Pid) ->
+    are_refs(Refs) orelse error(badarg),
+    done(call(Store, Key, {settle, Pid, Refs, How}, Options));
+settle(_, _, _, _, _, _) ->
+    error(badarg).
+
+-spec are_refs(term()) -> boolean().
+are_refs([Ref | Refs]) -> is_ref(Ref) andalso are_refs(Refs);
+are_refs(Rest) -> Rest =:= [].
+
+-spec is_ref(term()) -> boolean().
+is_ref(#event{position = Position}) -> is_integer(Position);
+is_ref(Ref) -> is_binary(Ref) orelse (is_integer(Ref) andalso Ref >= 0).
+
+-doc "The same as `parked/3` without options.".
 -spec parked(Store :: atom(), Key :: binary()) ->
     {ok, [erl_esdb_consumers:parked()]} | {error, not_found | term()}.
-parked(Store, Key) ->
-    case get(Store, Key) of
-        {ok, _} -> erl_esdb_consumers:parked(Store, Key);
-        {error, Reason} -> {error, Reason}
-    end.
+parked(Store, Key) -> parked(Store, Key, #{}).
 
 -doc """
-Sends the events that were parked again, after what is held of their streams. Answers how many. Each
-stays parked until it is acknowledged or skipped.
+The events that were parked, in the order of their positions: at most `limit` (1000), `from` a
+position on (0).
 """.
--spec replay_parked(Store :: atom(), Key :: binary()) ->
+-spec parked(Store :: atom(), Key :: binary(), erl_esdb_consumers:parked_options()) ->
+    {ok, [erl_esdb_consumers:parked()]} | {error, not_found | {invalid_option, atom(), term()} | term()}.
+parked(Store, Key, Options) when is_atom(Store), is_binary(Key), is_map(Options) ->
+    maybe
+        ok ?= check_parked(Options),
+        {ok, _} ?= get(Store, Key, maps:with([timeout], Options)),
+        erl_esdb_consumers:parked(Store, Key, Options)
+    end;
+parked(_, _, _) ->
+    error(badarg).
+
+-spec check_parked(map()) -> ok | {error, {invalid_option, atom(), term()}}.
+check_parked(#{limit := Limit}) when not (is_integer(Limit) andalso Limit > 0) ->
+    {error, {invalid_option, limit, Limit}};
+check_parked(#{from := From}) when not (is_integer(From) andalso From >= 0) ->
+    {error, {invalid_option, from, From}};
+check_parked(#{}) ->
+    ok.
+
+-doc "The same as `replay_parked/3` without options.".
+-spec replay_parked(Store :: atom(), Key :: binary()) -> {ok, non_neg_integer()} | {error, term()}.
+replay_parked(Store, Key) -> replay_parked(Store, Key, #{}).
+
+-doc """
+Sends events that were parked again, after what is held of their streams: at most `limit` (1000),
+`from` a position on (0). Answers how many. Each stays parked until it is acknowledged or skipped.
+
+Errors: `not_competing`, `{invalid_option, Key, Value}`, and those of `demand/4`.
+""".
+-spec replay_parked(Store :: atom(), Key :: binary(), erl_esdb_consumers:parked_options()) ->
     {ok, non_neg_integer()} | {error, not_found | not_competing | term()}.
-replay_parked(Store, Key) -> found(call(Store, Key, replay)).
+replay_parked(Store, Key, Options) when is_map(Options) ->
+    case check_parked(Options) of
+        ok -> found(call(Store, Key, {replay, maps:with([from, limit], Options)}, Options));
+        {error, Reason} -> {error, Reason}
+    end;
+replay_parked(_, _, _) ->
+    error(badarg).

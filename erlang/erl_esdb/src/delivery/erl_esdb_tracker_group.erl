@@ -9,7 +9,8 @@ Processes that are told when something of a store is made, changed or removed.
 ```
 
 A group is one of the process groups of the scope `erl_esdb_pg`, so members may live on any node
-that is connected.
+that is connected. They stay members when the store is stopped, until they leave or end; when the
+process that keeps the groups crashes, they are to join again.
 """.
 
 -export([group_key/2, join/3, leave/3, members/2]).

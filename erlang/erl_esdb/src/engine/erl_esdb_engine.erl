@@ -25,8 +25,11 @@ is true where also that is wanted that the metadata of a stream hides.
     hidden => boolean(),
     _ => _
 }.
--doc "Packed events and which of them are meant.".
--type piece() :: {Stream :: binary(), erl_esdb_log:span(), Packed :: binary()}.
+-doc """
+Packed events and which of them are meant. An engine that brings them back from a disk compares their
+checksum then (`erl_esdb_batch:verified/1`): nobody does later. The same holds for documents.
+""".
+-type piece() :: {Stream :: binary(), erl_esdb_log:span(), erl_esdb_batch:packed()}.
 -doc """
 What the API needs to know of a store: limits in bytes, events and waiting commands, timeout in
 milliseconds; what the machine needs to know, `t:erl_esdb_log:limits/0`. And, on the way through the
@@ -94,11 +97,26 @@ The names of streams that begin with a prefix and come behind a name, in order, 
 
 -doc """
 What the next append of a stream goes on from, also behind a tombstone and where nothing is: the
-version that it gets, the time of the last one (0), and the tip.
+version that it gets, the time of the last one (0), the tip, the number of the stream, and the first
+version that came with a tip.
 """.
 -callback tip(handle(), Stream :: binary(), options()) ->
-    {ok, #{next := non_neg_integer(), epoch_us := integer(), tip := erl_esdb_log:tip()}}
+    {ok, #{
+        next := non_neg_integer(),
+        epoch_us := integer(),
+        tip := erl_esdb_log:tip(),
+        no := pos_integer() | none,
+        signed := none | non_neg_integer()
+    }}
     | {error, failure()}.
+
+-doc """
+What is known of streams that have a tombstone and were not made again, behind a name, in the order
+of their names, at most so many.
+""".
+-callback tombs(
+    handle(), Behind :: binary() | first, Limit :: non_neg_integer() | infinity, options()
+) -> {ok, [{Stream :: binary(), erl_esdb_log:info()}]} | {error, failure()}.
 
 -doc "What may be seen of a stream, also of one that is not there.".
 -callback metadata(handle(), Stream :: binary(), options()) ->
@@ -108,7 +126,7 @@ version that it gets, the time of the last one (0), and the tip.
 -callback next_position(handle(), options()) -> {ok, non_neg_integer()} | {error, failure()}.
 
 -callback document(handle(), erl_esdb_log:document_key(), options()) ->
-    {ok, {Version :: pos_integer(), Body :: binary()}} | {error, not_found | failure()}.
+    {ok, {Version :: pos_integer(), erl_esdb_batch:packed()}} | {error, not_found | failure()}.
 
 -doc "Keys and versions of the documents between two keys, both included, in term order.".
 -callback documents(
@@ -118,6 +136,10 @@ version that it gets, the time of the last one (0), and the tip.
 -doc "What is kept under a key of a checkpoint.".
 -callback checkpoint(handle(), Key :: term(), options()) ->
     {ok, term()} | {error, not_found | failure()}.
+
+-doc "All that is kept under keys of checkpoints, at one moment.".
+-callback checkpoints(handle(), options()) ->
+    {ok, #{Key :: term() => Value :: term()}} | {error, failure()}.
 
 -doc """
 Removes what a store left behind that does not run: for an engine that leaves something. `DataDir`

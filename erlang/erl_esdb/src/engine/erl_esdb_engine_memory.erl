@@ -27,8 +27,8 @@ must not lose events takes an engine that writes to disk.
 -behaviour(gen_server).
 
 -export([start_link/2, command/3, read/6, read_log/5]).
--export([stream/3, streams/2, names/5, tip/3, metadata/3]).
--export([next_position/2, document/3, documents/4, checkpoint/3]).
+-export([stream/3, streams/2, names/5, tip/3, tombs/4, metadata/3]).
+-export([next_position/2, document/3, documents/4, checkpoint/3, checkpoints/2]).
 -export([init/1, handle_call/3, handle_cast/2, handle_info/2, terminate/2]).
 
 -include_lib("kernel/include/logger.hrl").
@@ -42,7 +42,7 @@ must not lose events takes an engine that writes to disk.
     max_queue :: pos_integer(),
     %% {Stream, Head}, ordered
     streams :: ets:table(),
-    %% {Stream, Head} of streams with a tombstone
+    %% {Stream, Head} of streams with a tombstone, ordered
     tombs :: ets:table(),
     %% {Stream, Metadata}
     metadata :: ets:table(),
@@ -58,6 +58,9 @@ must not lose events takes an engine that writes to disk.
     %% {Key, Value}
     checkpoints :: ets:table()
 }).
+
+%% What the next append goes on from.
+-define(TIP, [next, epoch_us, tip, no, signed]).
 
 -record(state, {
     store :: atom(),
@@ -256,17 +259,49 @@ less(Limit) when is_integer(Limit) -> Limit - 1.
 
 -doc false.
 -spec tip(#handle{}, binary(), erl_esdb_engine:options()) ->
-    {ok, #{next := non_neg_integer(), epoch_us := integer(), tip := erl_esdb_log:tip()}}
+    {ok, #{
+        next := non_neg_integer(),
+        epoch_us := integer(),
+        tip := erl_esdb_log:tip(),
+        no := pos_integer() | none,
+        signed := none | non_neg_integer()
+    }}
     | {error, erl_esdb_engine:failure()}.
 tip(#handle{streams = Streams, tombs = Tombs}, Stream, _Options) ->
     looking(fun() ->
         %% The second time for one that went on behind its tombstone in between.
         Tables = [Streams, Tombs, Streams],
         case [Head || Table <- Tables, {_, Head} <- ets:lookup(Table, Stream)] of
-            [Head | _] -> {ok, maps:with([next, epoch_us, tip], erl_esdb_log:describe(Head))};
-            [] -> {ok, #{next => 0, epoch_us => 0, tip => none}}
+            [Head | _] -> {ok, maps:with(?TIP, erl_esdb_log:describe(Head))};
+            [] -> {ok, #{next => 0, epoch_us => 0, tip => none, no => none, signed => none}}
         end
     end).
+
+-doc false.
+-spec tombs(
+    #handle{}, binary() | first, non_neg_integer() | infinity, erl_esdb_engine:options()
+) -> {ok, [{binary(), erl_esdb_log:info()}]} | {error, erl_esdb_engine:failure()}.
+tombs(#handle{tombs = Tombs}, Behind, Limit, _Options) ->
+    looking(fun() ->
+        First =
+            case Behind of
+                first -> ets:first(Tombs);
+                _ -> ets:next(Tombs, Behind)
+            end,
+        {ok, buried(First, Limit, Tombs)}
+    end).
+
+-spec buried(binary() | '$end_of_table', non_neg_integer() | infinity, ets:table()) ->
+    [{binary(), erl_esdb_log:info()}].
+buried(Name, Limit, _Tombs) when Limit =:= 0; Name =:= '$end_of_table' ->
+    [];
+buried(Name, Limit, Tombs) ->
+    After = ets:next(Tombs, Name),
+    case ets:lookup(Tombs, Name) of
+        [{_, Head}] -> [{Name, erl_esdb_log:describe(Head)} | buried(After, less(Limit), Tombs)];
+        %% Made again a moment ago.
+        [] -> buried(After, Limit, Tombs)
+    end.
 
 -doc false.
 -spec metadata(#handle{}, binary(), erl_esdb_engine:options()) ->
@@ -330,6 +365,12 @@ checkpoint(#handle{checkpoints = Checkpoints}, Key, _Options) ->
         end
     end).
 
+-doc false.
+-spec checkpoints(#handle{}, erl_esdb_engine:options()) ->
+    {ok, #{term() => term()}} | {error, erl_esdb_engine:failure()}.
+checkpoints(#handle{checkpoints = Checkpoints}, _Options) ->
+    looking(fun() -> {ok, maps:from_list(ets:tab2list(Checkpoints))} end).
+
 -spec piece(#handle{}, binary(), erl_esdb_log:span()) -> erl_esdb_engine:piece().
 piece(#handle{bodies = Bodies}, Stream, {#row{index = Index, parts = 1}, _, _} = Span) ->
     {Stream, Span, body(Bodies, Index)};
@@ -380,7 +421,7 @@ init({Store, Settings}) ->
         waiting = counters:new(1, [atomics]),
         max_queue = maps:get(max_queue, Settings),
         streams = table(ordered_set),
-        tombs = table(set),
+        tombs = table(ordered_set),
         metadata = table(set),
         owners = table(set),
         chunks = table(set),

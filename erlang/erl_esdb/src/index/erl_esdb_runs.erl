@@ -15,6 +15,10 @@ order of positions from run to run, and a search that needs only the first few n
  +------------------------+------------------------+
 ```
 
+Hashes are spread evenly, so their upper bits say nearly where in a run they are: a table beside the
+entries, 4 bytes for each 64 of them, has where the hashes with the same upper bits begin, and only
+between two of its places is searched.
+
 56 bits are what an Erlang integer holds without an allocation. A hash stands for every key that has
 it, and a position may have been removed from the log since: whoever finds one looks at the event.
 
@@ -40,6 +44,8 @@ them, `replace/2` puts the result in their place. In between, runs are added and
 -define(ENTRY, 14).
 %% Entries that are merged at once, by the process that adds: the work of a few milliseconds.
 -define(AT_ONCE, 65_536).
+%% Entries to a place of the table of a run, as a power of two: 64.
+-define(TO_A_PLACE, 6).
 %% The format of `to_iodata/2'.
 -define(MAGIC, "EI").
 -define(FORMAT, 1).
@@ -52,7 +58,11 @@ them, `replace/2` puts the result in their place. In between, runs are added and
     from :: position(),
     before :: position(),
     size :: non_neg_integer(),
-    entries :: binary()
+    entries :: binary(),
+    %% of how many upper bits of a hash, and for each of their values 32 bits: the number of the
+    %% first entry that is not before it
+    bits :: 0..32,
+    places :: binary()
 }).
 
 -record(runs, {
@@ -93,11 +103,11 @@ next_position(#runs{next = Next}) -> Next.
 
 -doc "How many entries there are.".
 -spec size(runs()) -> non_neg_integer().
-size(Runs) -> bytes(Runs) div ?ENTRY.
+size(#runs{list = List}) -> lists:sum([Run#run.size || Run <- List]).
 
--doc "How many bytes the entries take.".
+-doc "How many bytes the runs take.".
 -spec bytes(runs()) -> non_neg_integer().
-bytes(#runs{list = List}) -> iolist_size([Run#run.entries || Run <- List]).
+bytes(#runs{list = List}) -> iolist_size([[Run#run.entries, Run#run.places] || Run <- List]).
 
 -doc "How many runs there are.".
 -spec count(runs()) -> non_neg_integer().
@@ -122,7 +132,29 @@ add(Entries, Next, #runs{next = From, list = List} = Runs) when Next > From ->
 -spec run(position(), position(), binary()) -> #run{}.
 run(From, Before, Entries) ->
     Size = byte_size(Entries) div ?ENTRY,
-    #run{from = From, before = Before, size = Size, entries = binary:copy(Entries)}.
+    Bits = bits(Size bsr (?TO_A_PLACE + 1)),
+    #run{
+        from = From,
+        before = Before,
+        size = Size,
+        entries = binary:copy(Entries),
+        bits = Bits,
+        places = binary:copy(places(1, Bits, 0, Size, Entries, <<0:32>>))
+    }.
+
+%% How many bits a number has.
+-spec bits(non_neg_integer()) -> 0..32.
+bits(0) -> 0;
+bits(N) -> 1 + bits(N bsr 1).
+
+%% Each is looked for from the one before it on.
+-spec places(pos_integer(), 0..32, non_neg_integer(), non_neg_integer(), binary(), binary()) ->
+    binary().
+places(Nth, Bits, _Low, _Size, _Entries, Places) when Nth =:= 1 bsl Bits ->
+    Places;
+places(Nth, Bits, Low, Size, Entries, Places) ->
+    Place = gallop({Nth bsl (56 - Bits), 0}, Entries, Low, 32, Size),
+    places(Nth + 1, Bits, Place, Size, Entries, <<Places/binary, Place:32>>).
 
 -spec settle(#runs{}) -> #runs{}.
 settle(#runs{list = List, locked = Locked} = Runs) ->
@@ -262,11 +294,21 @@ slice(#run{before = Before}, #cursor{direction = forward, from = From}) when Bef
     <<>>;
 slice(#run{from = First}, #cursor{direction = backward, from = From}) when First > From ->
     <<>>;
-slice(#run{size = Size, entries = Entries}, #cursor{hash = Hash} = Cursor) ->
+slice(#run{entries = Entries} = Run, #cursor{hash = Hash} = Cursor) ->
     {Least, Most} = limits(Cursor),
-    Low = bisect({Hash, Least}, Entries, 0, Size),
-    High = gallop({Hash, Most + 1}, Entries, Low, 1, Size),
+    {First, Last} = between(Hash, Run),
+    Low = bisect({Hash, Least}, Entries, First, Last),
+    High = gallop({Hash, Most + 1}, Entries, Low, 1, Last),
     part(Entries, Low, High).
+
+%% From the first entry with the same upper bits to before the first with others.
+-spec between(hash(), #run{}) -> {non_neg_integer(), non_neg_integer()}.
+between(Hash, #run{bits = Bits, places = Places, size = Size}) ->
+    Skip = Hash bsr (56 - Bits),
+    case Places of
+        <<_:Skip/binary-unit:32, First:32, Last:32, _/binary>> -> {First, Last};
+        <<_:Skip/binary-unit:32, First:32>> -> {First, Size}
+    end.
 
 -spec limits(#cursor{}) -> {position(), position()}.
 limits(#cursor{direction = forward, from = From}) -> {From, 16#FFFFFFFFFFFFFF};

@@ -24,7 +24,8 @@ body is in the external term format (`minor_version` 2, deterministic).
 ```
 """.
 
--export([pack/1, pack_terms/1, term_size/1, packed_size/1, unpack/3, fold/5, count/1]).
+-export([pack/1, pack_terms/1, term_size/1, packed_size/1, verified/1, unpack/3, fold/5, count/1]).
+-export_type([packed/0]).
 
 -define(MAGIC, "EB").
 -define(FORMAT, 1).
@@ -33,6 +34,9 @@ body is in the external term format (`minor_version` 2, deterministic).
 -define(SUM, 8).
 %% How a term is encoded, and measured.
 -define(MINOR, {minor_version, 2}).
+
+-doc "A batch, or what is left of one that does not fit its checksum.".
+-type packed() :: binary() | damaged.
 
 -doc "Packs terms.".
 -spec pack([term()]) -> binary().
@@ -70,18 +74,58 @@ count(<<?MAGIC, ?FORMAT, Count:32, _/binary>>) -> {ok, Count};
 count(Bin) when is_binary(Bin) -> {error, corrupt}.
 
 -doc """
+The batch, if it is as it was packed, `damaged` otherwise.
+
+For who brings it back from where it may have changed: an engine compares the checksum when it reads
+from a disk, once for what it then keeps in memory. So `unpack/3` and `fold/5`, which are asked again
+and again, and often for one event of many, do not look at it.
+""".
+-spec verified(binary()) -> packed().
+verified(Packed) when byte_size(Packed) >= ?HEADER + ?SUM ->
+    Size = byte_size(Packed) - ?SUM,
+    <<Front:Size/binary, Sum:64>> = Packed,
+    case esdb_hash_nif:xxhash3(Front) of
+        Sum -> Packed;
+        _ -> damaged
+    end;
+verified(Packed) when is_binary(Packed) ->
+    damaged.
+
+-doc """
 Takes out the bodies from the first index to the last, both counted from 0 and included.
 
-The checksum of the whole is compared first. `{error, corrupt}`: this is no packed batch, it is
-damaged, or it has no such bodies.
+`{error, corrupt}`: this is no packed batch, it is `damaged`, or it has no such bodies. The checksum
+is not compared: `verified/1`.
 """.
--spec unpack(binary(), First :: non_neg_integer(), Last :: non_neg_integer()) ->
+-spec unpack(packed(), First :: non_neg_integer(), Last :: non_neg_integer()) ->
     {ok, [term()]} | {error, corrupt}.
 unpack(Packed, First, Last) ->
-    case fold(Packed, First, Last, fun(_Nth, Body, Acc) -> {next, [Body | Acc]} end, []) of
-        {ok, Bodies} -> {ok, lists:reverse(Bodies)};
-        {error, corrupt} -> {error, corrupt}
+    maybe
+        {ok, Ends, Bodies} ?= opened(Packed, First, Last),
+        {Begin, _} = limits(First, Ends),
+        Wanted = binary_part(Ends, First * 4, (Last - First + 1) * 4),
+        terms(Wanted, Begin, Bodies)
     end.
+
+%% The checksum is no proof against somebody who computes it. So ends may fall or lie outside, and
+%% what lies between them may be no term, or a term and more.
+-spec terms(Ends :: binary(), Begin :: non_neg_integer(), Bodies :: binary()) ->
+    {ok, [term()]} | {error, corrupt}.
+terms(Ends, Begin, Bodies) ->
+    try
+        {ok, decoded(Ends, Begin, Bodies)}
+    catch
+        error:Why when Why =:= badarg; Why =:= function_clause; element(1, Why) =:= badmatch ->
+            {error, corrupt}
+    end.
+
+-spec decoded(binary(), non_neg_integer(), binary()) -> [term()].
+decoded(<<End:32, Ends/binary>>, Begin, Bodies) when End >= Begin ->
+    Size = End - Begin,
+    {Term, Size} = binary_to_term(binary_part(Bodies, Begin, Size), [used]),
+    [Term | decoded(Ends, End, Bodies)];
+decoded(<<>>, _Begin, _Bodies) ->
+    [].
 
 -doc """
 Folds over the bodies of `unpack/3` with their indexes, until the fun says stop.
@@ -89,32 +133,30 @@ Folds over the bodies of `unpack/3` with their indexes, until the fun says stop.
 A body is decoded when its turn comes, so that one who looks for a few needs the memory of a few.
 Errors as `unpack/3`; what the fun did before it is lost.
 """.
--spec fold(binary(), First :: non_neg_integer(), Last :: non_neg_integer(), Fun, Acc) ->
+-spec fold(packed(), First :: non_neg_integer(), Last :: non_neg_integer(), Fun, Acc) ->
     {ok, Acc} | {error, corrupt}
 when
     Fun :: fun((Nth :: non_neg_integer(), Body :: term(), Acc) -> {next | stop, Acc}).
 fold(Packed, First, Last, Fun, Acc) ->
     maybe
-        {ok, Count, Rest} ?= checked(Packed),
-        true ?= First =< Last andalso Last < Count andalso Count * 4 =< byte_size(Rest),
-        {Ends, Bodies} = split_binary(Rest, Count * 4),
-        %% Nothing lies behind the last body.
-        End = binary:decode_unsigned(binary_part(Ends, byte_size(Ends), -4)),
-        true ?= End =:= byte_size(Bodies),
+        {ok, Ends, Bodies} ?= opened(Packed, First, Last),
         fold(First, Last, Ends, Bodies, Fun, Acc)
-    else
-        _ -> {error, corrupt}
     end.
 
--spec checked(binary()) -> {ok, non_neg_integer(), binary()} | {error, corrupt}.
-checked(Packed) when byte_size(Packed) >= ?HEADER + ?SUM ->
-    Size = byte_size(Packed) - ?SUM,
-    <<Front:Size/binary, Sum:64>> = Packed,
-    case {esdb_hash_nif:xxhash3(Front), Front} of
-        {Sum, <<?MAGIC, ?FORMAT, Count:32, Rest/binary>>} -> {ok, Count, Rest};
+%% The table of ends, and the bodies.
+-spec opened(packed(), non_neg_integer(), non_neg_integer()) ->
+    {ok, binary(), binary()} | {error, corrupt}.
+opened(<<?MAGIC, ?FORMAT, Count:32, Rest/binary>>, First, Last) when
+    First =< Last, Last < Count, Count * 4 + ?SUM =< byte_size(Rest)
+->
+    Size = byte_size(Rest) - Count * 4 - ?SUM,
+    {Ends, Bodies} = split_binary(Rest, Count * 4),
+    %% Nothing lies behind the last body but the checksum.
+    case limits(Count - 1, Ends) of
+        {_, Size} -> {ok, Ends, binary_part(Bodies, 0, Size)};
         _ -> {error, corrupt}
     end;
-checked(Packed) when is_binary(Packed) ->
+opened(Packed, _First, _Last) when is_binary(Packed); Packed =:= damaged ->
     {error, corrupt}.
 
 -spec fold(non_neg_integer(), non_neg_integer(), binary(), binary(), Fun, Acc) ->
@@ -124,24 +166,14 @@ when
 fold(Nth, Last, _Ends, _Bodies, _Fun, Acc) when Nth > Last ->
     {ok, Acc};
 fold(Nth, Last, Ends, Bodies, Fun, Acc) ->
+    {Begin, End} = limits(Nth, Ends),
     maybe
-        {ok, Body} ?= term(Nth, Ends, Bodies),
+        {ok, [Body]} ?= terms(<<End:32>>, Begin, Bodies),
         {next, Acc1} ?= Fun(Nth, Body, Acc),
         fold(Nth + 1, Last, Ends, Bodies, Fun, Acc1)
     else
         {stop, Acc2} -> {ok, Acc2};
         {error, corrupt} -> {error, corrupt}
-    end.
-
-%% The checksum is no proof against somebody who computes it. So ends may fall or lie outside, and
-%% what lies between them may be no term, or a term and more.
--spec term(non_neg_integer(), binary(), binary()) -> {ok, term()} | {error, corrupt}.
-term(Nth, Ends, Bodies) ->
-    case limits(Nth, Ends) of
-        {Begin, End} when Begin =< End, End =< byte_size(Bodies) ->
-            decode(binary_part(Bodies, Begin, End - Begin));
-        _ ->
-            {error, corrupt}
     end.
 
 -spec limits(non_neg_integer(), binary()) -> {non_neg_integer(), non_neg_integer()}.
@@ -150,12 +182,3 @@ limits(0, <<End:32, _/binary>>) ->
 limits(Nth, Ends) ->
     <<Begin:32, End:32>> = binary_part(Ends, (Nth - 1) * 4, 8),
     {Begin, End}.
-
--spec decode(binary()) -> {ok, term()} | {error, corrupt}.
-decode(Body) ->
-    try binary_to_term(Body, [used]) of
-        {Term, Used} when Used =:= byte_size(Body) -> {ok, Term};
-        {_, _} -> {error, corrupt}
-    catch
-        error:badarg -> {error, corrupt}
-    end.

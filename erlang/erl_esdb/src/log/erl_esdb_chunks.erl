@@ -4,13 +4,17 @@ A sequence of rows, one an append, in a few bytes each.
 
 A store keeps one row an append for its stream and one for the order of all events, in RAM, for
 ever: so they must be small. 128 rows make a chunk, a binary of the differences between
-neighbours. The sequence itself holds the last, open chunk only; a full one is handed to the
+neighbours; every 32nd row stands for itself (a restart point, as in the blocks of LevelDB), so that
+one row is found without a look at all those before it. The sequence itself holds the last, open chunk only; a full one is handed to the
 caller, who keeps it by its number and gives it back through a fun. That way the same code runs on
 the maps of the pure machine and on ETS tables that many processes read at once.
 
 ```
- chunk  =  row, row, ...          differences to the row before, the first to a row of zeros
- row    =  head [index] [stream] [version] [position] [parts] epoch
+ chunk  =  restarts row, row, ...
+
+ restarts  3 x 16 bits, big-endian: where rows 32, 64 and 96 begin in the chunk, 0: not there yet
+ row       head [index] [stream] [version] [position] [parts] epoch
+           differences to the row before; of rows 0, 32, 64 and 96 to a row of zeros
 
  head      varint   (count - 1) * 32 + flags
  index     zigzag   index - index before - 1             flag 1: there, otherwise 0
@@ -30,7 +34,8 @@ at a multiple of 2^(n+1) make one of that size, and its first and last chunk kno
 over any number of them in a number of steps that grows with its logarithm, wherever it begins.
 
 Within a stream the version is always as predicted, in the order of all events the position is, so
-neither costs a byte there. One append after the other to one stream takes three to five bytes.
+neither costs a byte there. One append after the other to one stream takes three to five bytes, and
+a restart point some twenty.
 
 ```erlang
 1> {Seq, none} = erl_esdb_chunks:add(Row, erl_esdb_chunks:new()).
@@ -47,8 +52,11 @@ neither costs a byte there. One append after the other to one stream takes three
 -compile({inline, [int/1, field/2, signed/1]}).
 
 -define(ROWS, 128).
-%% No row takes more bytes: seven integers of less than 140 bits.
--define(LONGEST, 140).
+%% Rows from one restart point to the next, and the bytes that name these points.
+-define(SECTION, 32).
+-define(RESTARTS, 6).
+%% No row takes more bytes: seven integers of at most 63 bits with the sign.
+-define(LONGEST, 63).
 -define(ZERO, #row{}).
 %% Chunks among which bisection is as fast as a guess.
 -define(FEW, 8).
@@ -93,12 +101,23 @@ numbers(#seq{first = First, next = Next}) -> {First, Next}.
 -spec add(#row{}, seq()) -> {seq(), none | {chunk_no(), binary()}}.
 add(Row, #seq{size = Size, open = Open, last = Last} = Seq) ->
     Before =
-        case Size of
+        case Size rem ?SECTION of
             0 -> ?ZERO;
             _ -> Last
         end,
-    Chunk = iolist_to_binary([Open | encode(Row, Before)]),
+    Chunk = iolist_to_binary([restarted(Size, Open) | encode(Row, Before)]),
     added(Seq#seq{size = Size + 1, open = Chunk, last = Row}).
+
+%% The chunk, which names the row that comes next where that is a restart point.
+-spec restarted(0..?ROWS, binary()) -> iodata().
+restarted(0, <<>>) ->
+    <<0:(8 * ?RESTARTS)>>;
+restarted(Size, Open) when Size rem ?SECTION =:= 0 ->
+    Before = Size div ?SECTION - 1,
+    <<Front:Before/binary-unit:16, 0:16, Rest/binary>> = Open,
+    [Front, <<(byte_size(Open)):16>>, Rest];
+restarted(_Size, Open) ->
+    Open.
 
 -spec added(#seq{}) -> {seq(), none | {chunk_no(), binary()}}.
 added(#seq{size = ?ROWS, next = Next, open = Chunk} = Seq) ->
@@ -127,16 +146,19 @@ when
 walk(Field, From, Direction, Fun, Acc, Seq, Fetch) ->
     Number = find(Field, From, Seq, Fetch),
     case {Direction, chunk(Number, Seq, Fetch)} of
-        {forward, Chunk} when is_binary(Chunk) ->
-            {Before, Rest} = skip(Field, From, binary_to_list(Chunk), ?ZERO),
-            forward(Rest, Before, Number, Fun, {Acc, false}, Seq, Fetch);
-        {backward, Chunk} when is_binary(Chunk) ->
-            Rows = rows_to(Field, From, binary_to_list(Chunk), ?ZERO, []),
-            backward(Rows, Number, Fun, {Acc, false}, Seq, Fetch);
         {forward, {gap, _, Forward, _}} ->
-            forward([], ?ZERO, Number + Forward - 1, Fun, {Acc, true}, Seq, Fetch);
+            Place = {Number + Forward - 1, 0, <<>>},
+            forward([], ?ZERO, Place, Fun, {Acc, true}, Seq, Fetch);
         {backward, {gap, _, _, Back}} ->
-            backward([], Number - Back + 1, Fun, {Acc, true}, Seq, Fetch)
+            backward([], {Number - Back + 1, 0, <<>>}, Fun, {Acc, true}, Seq, Fetch);
+        {forward, Chunk} ->
+            Section = section_of(Field, From, Chunk),
+            {Before, Rest} = skip(Field, From, section(Section, Chunk), ?ZERO),
+            forward(Rest, Before, {Number, Section, Chunk}, Fun, {Acc, false}, Seq, Fetch);
+        {backward, Chunk} ->
+            Section = section_of(Field, From, Chunk),
+            Rows = rows_to(Field, From, section(Section, Chunk), ?ZERO, []),
+            backward(Rows, {Number, Section, Chunk}, Fun, {Acc, false}, Seq, Fetch)
     end.
 
 -doc "The first row of a stream that is not older than a time.".
@@ -149,44 +171,60 @@ since(Time, Seq, Fetch) ->
     %% The last chunk that begins before the time: later ones may begin with the time itself.
     fold(epoch, Time - 1, forward, Look, none, Seq, Fetch).
 
+%% A chunk, and how far in it a walk is.
+-type place() :: {chunk_no(), section_no(), binary()}.
+-type section_no() :: 0..(?ROWS div ?SECTION).
+
 %% Decodes no row more than the fun asks for.
--spec forward([byte()], #row{}, chunk_no(), Fun, {Acc, boolean()}, seq(), fetch()) ->
+-spec forward([byte()], #row{}, place(), Fun, {Acc, boolean()}, seq(), fetch()) ->
     {Acc, boolean()}
 when
     Fun :: fun((#row{}, Acc) -> {next | stop, Acc}).
-forward([_ | _] = Bytes, Before, Number, Fun, {Acc, Passed}, Seq, Fetch) ->
+forward([_ | _] = Bytes, Before, Place, Fun, {Acc, Passed}, Seq, Fetch) ->
     {Row, Rest} = row(Bytes, Before),
     case Fun(Row, Acc) of
-        {next, Acc1} -> forward(Rest, Row, Number, Fun, {Acc1, Passed}, Seq, Fetch);
+        {next, Acc1} -> forward(Rest, Row, Place, Fun, {Acc1, Passed}, Seq, Fetch);
         {stop, Acc1} -> {Acc1, Passed}
     end;
-forward([], _Before, Number, Fun, {Acc, _} = Sum, #seq{next = Next} = Seq, Fetch) when
-    Number < Next
-->
-    case chunk(Number + 1, Seq, Fetch) of
-        {gap, _, Forward, _} ->
-            forward([], ?ZERO, Number + Forward, Fun, {Acc, true}, Seq, Fetch);
-        Chunk ->
-            forward(binary_to_list(Chunk), ?ZERO, Number + 1, Fun, Sum, Seq, Fetch)
+forward([], _Before, {Number, Section, Chunk}, Fun, Sum, Seq, Fetch) ->
+    case section(Section + 1, Chunk) of
+        [] -> forward_from(Number + 1, Fun, Sum, Seq, Fetch);
+        Bytes -> forward(Bytes, ?ZERO, {Number, Section + 1, Chunk}, Fun, Sum, Seq, Fetch)
+    end.
+
+-spec forward_from(chunk_no(), Fun, {Acc, boolean()}, seq(), fetch()) -> {Acc, boolean()} when
+    Fun :: fun((#row{}, Acc) -> {next | stop, Acc}).
+forward_from(Number, Fun, {Acc, _} = Sum, #seq{next = Next} = Seq, Fetch) when Number =< Next ->
+    case chunk(Number, Seq, Fetch) of
+        {gap, _, Forward, _} -> forward_from(Number + Forward, Fun, {Acc, true}, Seq, Fetch);
+        Chunk -> forward(section(0, Chunk), ?ZERO, {Number, 0, Chunk}, Fun, Sum, Seq, Fetch)
     end;
-forward([], _Before, _Number, _Fun, Sum, _Seq, _Fetch) ->
+forward_from(_Number, _Fun, Sum, _Seq, _Fetch) ->
     Sum.
 
--spec backward([#row{}], chunk_no(), Fun, {Acc, boolean()}, seq(), fetch()) -> {Acc, boolean()} when
+-spec backward([#row{}], place(), Fun, {Acc, boolean()}, seq(), fetch()) -> {Acc, boolean()} when
     Fun :: fun((#row{}, Acc) -> {next | stop, Acc}).
-backward([Row | Rows], Number, Fun, {Acc, Passed}, Seq, Fetch) ->
+backward([Row | Rows], Place, Fun, {Acc, Passed}, Seq, Fetch) ->
     case Fun(Row, Acc) of
-        {next, Acc1} -> backward(Rows, Number, Fun, {Acc1, Passed}, Seq, Fetch);
+        {next, Acc1} -> backward(Rows, Place, Fun, {Acc1, Passed}, Seq, Fetch);
         {stop, Acc1} -> {Acc1, Passed}
     end;
-backward([], Number, Fun, {Acc, _} = Sum, #seq{first = First} = Seq, Fetch) when Number > First ->
-    case chunk(Number - 1, Seq, Fetch) of
-        {gap, _, _, Back} ->
-            backward([], Number - Back, Fun, {Acc, true}, Seq, Fetch);
-        Chunk ->
-            backward(lists:reverse(decode(Chunk)), Number - 1, Fun, Sum, Seq, Fetch)
+backward([], {Number, 0, _Chunk}, Fun, Sum, Seq, Fetch) ->
+    backward_from(Number - 1, Fun, Sum, Seq, Fetch);
+backward([], {Number, Section, Chunk}, Fun, Sum, Seq, Fetch) ->
+    Rows = lists:reverse(rows(section(Section - 1, Chunk), ?ZERO)),
+    backward(Rows, {Number, Section - 1, Chunk}, Fun, Sum, Seq, Fetch).
+
+-spec backward_from(integer(), Fun, {Acc, boolean()}, seq(), fetch()) -> {Acc, boolean()} when
+    Fun :: fun((#row{}, Acc) -> {next | stop, Acc}).
+backward_from(Number, Fun, {Acc, _} = Sum, #seq{first = First} = Seq, Fetch) when
+    Number >= First
+->
+    case chunk(Number, Seq, Fetch) of
+        {gap, _, _, Back} -> backward_from(Number - Back, Fun, {Acc, true}, Seq, Fetch);
+        Chunk -> backward([], {Number, ?ROWS div ?SECTION, Chunk}, Fun, Sum, Seq, Fetch)
     end;
-backward([], _Number, _Fun, Sum, _Seq, _Fetch) ->
+backward_from(_Number, _Fun, Sum, _Seq, _Fetch) ->
     Sum.
 
 %% The bytes from the row on that ends after the key, and the row before them.
@@ -295,13 +333,18 @@ find(Field, Key, #seq{first = First} = Seq, Fetch) ->
 %% all keys (interpolation search, Peterson 1957), and where not it is found in steps that double.
 -spec guess(field(), integer(), chunk_no(), chunk_no(), seq(), fetch()) -> chunk_no().
 guess(Field, Key, Low, High, #seq{last = Last} = Seq, Fetch) ->
-    Begin = key(Field, first_row(chunk(Low, Seq, Fetch))),
+    Begin = begin_of(Field, Low, Seq, Fetch),
     All = max(1, key(Field, Last) - Begin),
     Near = min(High, max(Low, Low + (Key - Begin) * (High - Low) div All)),
     case key(Field, first_row(chunk(Near, Seq, Fetch))) =< Key of
         true -> gallop(Field, Key, Near, 1, Seq, Fetch);
         false -> gallop_back(Field, Key, Near, 1, Seq, Fetch)
     end.
+
+%% As a rule the first chunk begins at 0; for a guess that is good enough.
+-spec begin_of(field(), chunk_no(), seq(), fetch()) -> integer().
+begin_of(_Field, 0, _Seq, _Fetch) -> 0;
+begin_of(Field, Number, Seq, Fetch) -> key(Field, first_row(chunk(Number, Seq, Fetch))).
 
 %% The chunk begins after the key.
 -spec gallop_back(field(), integer(), chunk_no(), pos_integer(), seq(), fetch()) -> chunk_no().
@@ -377,18 +420,55 @@ first_row({gap, Bytes, _, _}) ->
     {Row, []} = row(binary_to_list(Bytes), ?ZERO),
     Row;
 first_row(Chunk) ->
-    Start = binary_part(Chunk, 0, min(byte_size(Chunk), ?LONGEST)),
-    {Row, _} = row(binary_to_list(Start), ?ZERO),
+    row_at(?RESTARTS, Chunk).
+
+%% A row that stands for itself.
+-spec row_at(pos_integer(), binary()) -> #row{}.
+row_at(Begin, Chunk) ->
+    Bytes = binary_part(Chunk, Begin, min(byte_size(Chunk) - Begin, ?LONGEST)),
+    {Row, _} = row(binary_to_list(Bytes), ?ZERO),
     Row.
+
+%% The last section that begins at or before the key, the first where none does.
+-spec section_of(field(), integer(), binary()) -> section_no().
+section_of(Field, Key, Chunk) -> section_of(Field, Key, Chunk, 0, ?ROWS div ?SECTION - 1).
+
+-spec section_of(field(), integer(), binary(), section_no(), section_no()) -> section_no().
+section_of(_Field, _Key, _Chunk, Low, Low) ->
+    Low;
+section_of(Field, Key, Chunk, Low, High) ->
+    Middle = (Low + High + 1) div 2,
+    Begin = restart(Middle, Chunk),
+    case Begin =/= 0 andalso key(Field, row_at(Begin, Chunk)) =< Key of
+        true -> section_of(Field, Key, Chunk, Middle, High);
+        false -> section_of(Field, Key, Chunk, Low, Middle - 1)
+    end.
+
+%% The bytes of the rows from one restart point to the next. By way of a list: taking bytes off a
+%% binary one by one and handing on the rest makes a sub-binary each time, which costs five times as
+%% much.
+-spec section(section_no(), binary()) -> [byte()].
+section(Section, Chunk) ->
+    case {restart(Section, Chunk), restart(Section + 1, Chunk)} of
+        {0, _} -> [];
+        {Begin, 0} -> binary_to_list(binary_part(Chunk, Begin, byte_size(Chunk) - Begin));
+        {Begin, End} -> binary_to_list(binary_part(Chunk, Begin, End - Begin))
+    end.
+
+%% Where a section begins; 0 where there is none.
+-spec restart(section_no() | ?ROWS div ?SECTION + 1, binary()) -> non_neg_integer().
+restart(_Section, <<>>) ->
+    0;
+restart(0, _Chunk) ->
+    ?RESTARTS;
+restart(Section, Chunk) when Section < ?ROWS div ?SECTION ->
+    binary:decode_unsigned(binary_part(Chunk, 2 * Section - 2, 2));
+restart(_Section, _Chunk) ->
+    0.
 
 %% Encoded again: a part of the chunk would keep all of it.
 -spec first_bytes(binary()) -> binary().
 first_bytes(Chunk) -> iolist_to_binary(encode(first_row(Chunk), ?ZERO)).
-
-%% By way of a list of bytes: taking bytes off a binary one by one and handing on the rest makes a
-%% sub-binary each time, which costs five times as much.
--spec decode(binary()) -> [#row{}].
-decode(Chunk) -> rows(binary_to_list(Chunk), ?ZERO).
 
 -spec rows([byte()], Before :: #row{}) -> [#row{}].
 rows([], _Before) ->

@@ -7,7 +7,7 @@ A body is `{Id, Type, Data, Metadata}`, with a map of what differs from the usua
 where something does. Bodies are stored, so their form is part of the format on disk.
 """.
 
--export([bodies/1, event/4, id/1, type/1, tags/1, are_copies/1]).
+-export([bodies/1, event/4, events/4, id/1, type/1, tags/1, are_copies/1]).
 -export([unsigned/4, signed/2]).
 -export([given/1, hashes/3, facts/1, type_hash/1, tag_hash/1]).
 -export_type([body/0, invalid/0]).
@@ -194,11 +194,17 @@ type_hash(Type) -> esdb_hash_nif:xxhash3(Type, ?TYPE_SEED) band 16#FFFFFFFF.
 -spec tag_hash(binary()) -> erl_esdb_recent:hash().
 tag_hash(Tag) -> esdb_hash_nif:xxhash3(Tag, ?TAG_SEED) band 16#FFFFFFFF.
 
+-doc "The events from a version on that an append brought.".
+-spec events(Stream :: binary(), #row{}, Version :: non_neg_integer(), [body()]) -> [event()].
+events(Stream, Row, Version, [Body | Bodies]) ->
+    [event(Stream, Row, Version, Body) | events(Stream, Row, Version + 1, Bodies)];
+events(_Stream, _Row, _Version, []) ->
+    [].
+
 -doc "The event of this version that an append brought.".
 -spec event(Stream :: binary(), #row{}, Version :: non_neg_integer(), body()) -> event().
-event(Stream, Row, Version, Body) ->
+event(Stream, Row, Version, {Id, Type, Data, Metadata}) ->
     #row{version = First, position = Position, epoch_us = Time} = Row,
-    {Id, Type, Data, Metadata, Unusual} = whole(Body),
     #event{
         event_id = Id,
         event_type = Type,
@@ -208,10 +214,14 @@ event(Stream, Row, Version, Body) ->
         metadata = Metadata,
         timestamp = Time div 1000,
         epoch_us = Time,
+        position = Position + Version - First
+    };
+event(Stream, Row, Version, {Id, Type, Data, Metadata, Unusual}) ->
+    Event = event(Stream, Row, Version, {Id, Type, Data, Metadata}),
+    Event#event{
         data_content_type = maps:get(data_content_type, Unusual, ?CONTENT_TYPE_JSON),
         metadata_content_type = maps:get(metadata_content_type, Unusual, ?CONTENT_TYPE_JSON),
         tags = maps:get(tags, Unusual, []),
-        position = Position + Version - First,
         prev_event_hash = maps:get(prev_event_hash, Unusual, undefined),
         mac = maps:get(mac, Unusual, undefined)
     }.

@@ -153,6 +153,7 @@ versions of appends that have other ids.
         condition => condition()
     }}
     | {truncate, Stream :: binary(), Before :: non_neg_integer()}
+    | {truncate, Stream :: binary(), Before :: non_neg_integer(), No :: pos_integer()}
     | {delete, Stream :: binary()}
     | {tombstone, Stream :: binary()}
     | {set_metadata, Stream :: binary(), metadata()}
@@ -178,7 +179,7 @@ versions of appends that have other ids.
     | ok
     | {error, refusal() | {refused, [ok | refusal()]}}
     | {error, stale | {condition_failed, Position :: non_neg_integer()}}
-    | {error, stream_not_found}.
+    | {error, stream_not_found | stream_replaced}.
 -type effect() ::
     {live | dead, [index()]}
     | {stream, binary(), head()}
@@ -266,6 +267,12 @@ apply(_Index, {truncate, Stream, Before}, Log) ->
         #{Stream := Head} -> truncate(Stream, Head, Before, Log);
         #{} -> {{error, stream_not_found}, [], Log}
     end;
+%% Only where the stream is still the one that the sender has looked at.
+apply(Index, {truncate, Stream, Before, No}, #log{streams = Streams} = Log) ->
+    case Streams of
+        #{Stream := #head{no = Other}} when Other =/= No -> {{error, stream_replaced}, [], Log};
+        #{} -> ?MODULE:apply(Index, {truncate, Stream, Before}, Log)
+    end;
 apply(_Index, {delete, Stream}, Log) ->
     {Effects, Log1} = delete(Stream, Log),
     {Forgotten, Log2} = keep_metadata(Stream, #{}, Log1),
@@ -300,6 +307,8 @@ is_command({append_many, [_ | _] = Parts, #{} = Common}) ->
         length(lists:usort([element(1, Part) || Part <- Parts])) =:= length(Parts);
 is_command({truncate, Stream, Before}) ->
     is_binary(Stream) andalso is_natural(Before);
+is_command({truncate, Stream, Before, No}) ->
+    is_binary(Stream) andalso is_natural(Before) andalso is_natural(No);
 is_command({delete, Stream}) ->
     is_binary(Stream);
 is_command({tombstone, Stream}) ->
