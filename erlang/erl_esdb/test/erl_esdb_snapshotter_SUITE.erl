@@ -305,8 +305,8 @@ b_it_is_tried_again_after_as_many_events(Config) ->
 
 %% ---- restarts
 
-%% In the end no stream has more events behind its snapshot than it may, and each state is that of its
-%% events.
+%% In the end no stream has more events behind its snapshot than it may, and each state is that of
+%% its events.
 b_whatever_is_killed(_Config) ->
     Property = ?FORALL(
         {Every, Keep, Steps},
