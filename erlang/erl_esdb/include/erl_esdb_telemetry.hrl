@@ -15,6 +15,7 @@
 -define(SUBSCRIPTION_CHECKPOINT, [erl_esdb, subscription, checkpoint]).
 -define(SNAPSHOT_CREATED, [erl_esdb, snapshot, created]).
 -define(SNAPSHOT_READ, [erl_esdb, snapshot, read]).
+-define(SNAPSHOT_FAILED, [erl_esdb, snapshot, failed]).
 -define(CLUSTER_NODE_UP, [erl_esdb, cluster, node, up]).
 -define(CLUSTER_NODE_DOWN, [erl_esdb, cluster, node, down]).
 -define(CLUSTER_LEADER_ELECTED, [erl_esdb, cluster, leader, elected]).

@@ -88,11 +88,13 @@ name when it starts. So is a value that cannot be: `{invalid_option, Key, Value}
 
 -doc "The configuration of a store that the environment names.".
 -spec get_store_config(atom()) -> {ok, store_config()} | {error, not_found | invalid()}.
-get_store_config(Store) ->
+get_store_config(Store) when is_atom(Store) ->
     maybe
         {ok, Options} ?= named(Store),
         {ok, config(Store, Options)}
-    end.
+    end;
+get_store_config(_) ->
+    error(badarg).
 
 -doc "The configurations of all stores that the environment names, without entries that are none.".
 -spec get_all_store_configs() -> [store_config()].
@@ -181,7 +183,9 @@ plan(Store) when is_atom(Store) ->
     maybe
         {ok, Options} ?= named(Store),
         plan(Store, Options)
-    end.
+    end;
+plan(_) ->
+    error(badarg).
 
 -doc "How to start a store with these options.".
 -spec plan(atom(), map()) -> {ok, plan()} | {error, term()}.
@@ -190,7 +194,9 @@ plan(Store, Options) when is_atom(Store), is_map(Options) ->
     %% The default of data_dir does not make a store durable, giving one does.
     Given = Config#store_config{data_dir = maps:get(data_dir, Options, undefined)},
     warn_mode(Store, maps:get(mode, Options, single)),
-    planned(Config, Given).
+    planned(Config, Given);
+plan(_, _) ->
+    error(badarg).
 
 %% `Given`: the same, without defaults that would choose an engine.
 -spec planned(store_config(), Given :: store_config()) -> {ok, plan()} | {error, term()}.

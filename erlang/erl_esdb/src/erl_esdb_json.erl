@@ -125,7 +125,9 @@ decode(#event{data = Data, data_content_type = ?CONTENT_TYPE_JSON} = Event) when
         error -> {error, {invalid_json, Event#event.stream_id, Event#event.version}}
     end;
 decode(#event{} = Event) ->
-    {ok, Event}.
+    {ok, Event};
+decode(_) ->
+    error(badarg).
 
 -doc false.
 %% What an append with this codec stores.

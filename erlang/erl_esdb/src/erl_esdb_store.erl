@@ -452,7 +452,7 @@ tombs(Store, Behind, Options) ->
 -spec set_metadata(atom(), binary(), erl_esdb_log:metadata(), map()) -> ok | {error, failure()}.
 set_metadata(Store, Stream, Metadata, Options) ->
     Command = {set_metadata, Stream, Metadata},
-    ok = check(erl_esdb_log:is_command(Command)),
+    ok = check(erl_esdb_log:is_command(Command) andalso is_map(Options)),
     maybe
         {ok, Engine, Handle, Settings} ?= engine(Store),
         ok ?= limit(stream_id_too_long, byte_size(Stream), ?MAX_STREAM_ID),

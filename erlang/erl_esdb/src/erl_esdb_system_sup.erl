@@ -14,6 +14,7 @@ erl_esdb_system_sup
             erl_esdb_emitter_sup
             erl_esdb_delivery_sup
             erl_esdb_links_sup
+            erl_esdb_snapshotter
         erl_esdb_store_mgr
 ```
 

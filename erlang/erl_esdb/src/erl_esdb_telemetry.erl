@@ -133,12 +133,14 @@ detach_logger() -> detach(?LOGGER_ID).
 
 -doc "Calls the handlers of an event.".
 -spec emit(event_name(), Measurements :: map(), Metadata :: map()) -> ok.
-emit(Event, Measurements, Metadata) ->
+emit(Event, Measurements, Metadata) when is_map(Measurements), is_map(Metadata) ->
     execute(Event, Measurements, Metadata),
     case persistent_term:get(?ALIASES, #{}) of
         #{Event := Alias} -> execute(Alias, Measurements, Metadata);
         #{} -> ok
-    end.
+    end;
+emit(_, _, _) ->
+    error(badarg).
 
 -spec execute(event_name(), map(), map()) -> ok.
 execute(Event, Measurements, Metadata) ->

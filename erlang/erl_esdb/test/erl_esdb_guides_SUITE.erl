@@ -59,7 +59,7 @@ streams(Config) -> guide(Config, "streams.md", 40).
 events_of_telemetry(_) ->
     {ok, Page} = file:read_file(filename:join([root(), "doc", "guides", "telemetry.md"])),
     Table = maps:from_list(lists:append([rows(Row) || Row <- re:split(Page, "\n"), is_row(Row)])),
-    ?assertEqual(28, map_size(Table)),
+    ?assertEqual(29, map_size(Table)),
     Tell = fun(Event, Measurements, Metadata, To) -> To ! {told, Event, Measurements, Metadata} end,
     ok = erl_esdb_telemetry:attach_many(?FUNCTION_NAME, maps:keys(Table), Tell, self()),
     ok = everything_happens(),
@@ -121,6 +121,7 @@ everything_happens() ->
     {ok, _} = erl_esdb_backpressure:enqueue_many(Queue, [a, b]),
     ok = erl_esdb_snapshots:save(Store, S, 0, #{}),
     {ok, _} = erl_esdb_snapshots:load(Store, S),
+    ok = no_snapshot(Store, ~"t", Event),
     {ok, _} = erl_esdb_temporal:read_until(Store, S, 0),
     {ok, _} = erl_esdb_temporal:read_range(Store, S, 0, 1),
     {ok, _} = erl_esdb_scavenge:scavenge(Store, S, #{}),
@@ -136,6 +137,17 @@ everything_happens() ->
     ok = erl_esdb:stop_store(Store),
     memory_is_short(),
     gives_up(erl_esdb_test:start_store(#{})).
+
+%% A fold that fails.
+no_snapshot(Store, Stream, Event) ->
+    Policy = #{every => 1, fold => {erlang, binary_to_atom, []}},
+    ok = logger:add_handler_filter(default, ?FUNCTION_NAME, {fun(_, _) -> stop end, none}),
+    ok = erl_esdb_snapshots:set_policy(Store, Stream, Policy),
+    {ok, 0} = erl_esdb_streams:append(Store, Stream, -1, [Event]),
+    receive
+        {told, [_, snapshot, failed], _, _} = Told -> self() ! Told
+    end,
+    ok = logger:remove_handler_filter(default, ?FUNCTION_NAME).
 
 memory_is_short() ->
     {ok, Pid} = erl_esdb_memory:start_link(),

@@ -326,7 +326,7 @@ a_supervisor_outlives_the_store(Config) ->
     erl_esdb_test:await(fun() ->
         lists:keymember(undefined, 2, supervisor:which_children(Supervisor))
     end),
-    {ok, _} = erl_esdb:start_store(Store, #{}),
+    {ok, _} = erl_esdb:start_store(Store, erl_esdb_test:options()),
     {ok, _} = supervisor:restart_child(Supervisor, Id),
     ok = await(Config, append(Config, <<"b">>, 1)),
     ?assertEqual(#{<<"b">> => 1}, state(Config)),

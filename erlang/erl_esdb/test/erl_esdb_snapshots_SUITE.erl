@@ -272,7 +272,9 @@ count(#event{data = #{n := N}}, State) -> State#{sum => maps:get(sum, State, 0) 
 
 count(Event, Sum, Factor) -> Sum + Factor * maps:get(n, Event#event.data).
 
-policy(Every, Keep) -> #{every => Every, keep => Keep, fold => {?MODULE, count, []}}.
+%% None of these is to be made by itself.
+policy(Every, Keep) ->
+    #{every => Every, keep => Keep, fold => {?MODULE, count, []}, automatic => false}.
 
 b_a_snapshot_is_made_when_it_is_due(Config) ->
     Store = store(Config),
@@ -310,7 +312,9 @@ b_the_newest_snapshots_are_kept(Config) ->
 
 b_the_fold_gets_its_arguments(Config) ->
     Store = store(Config),
-    Policy = #{every => 1, fold => {?MODULE, count, [10]}, initial => 1000},
+    Policy = #{
+        every => 1, fold => {?MODULE, count, [10]}, initial => 1000, automatic => false
+    },
     ok = erl_esdb_snapshots:set_policy(Store, <<"*">>, Policy),
     {ok, 2} = erl_esdb_streams:append(Store, ?S, any, erl_esdb_test:events(3)),
     {saved, 2} = erl_esdb_snapshots:maybe_snapshot(Store, ?S),

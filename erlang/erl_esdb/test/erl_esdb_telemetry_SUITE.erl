@@ -269,6 +269,7 @@ a_tel_07_every_macro(_Config) ->
         {?SUBSCRIPTION_CHECKPOINT, "subscription.checkpoint"},
         {?SNAPSHOT_CREATED, "snapshot.created"},
         {?SNAPSHOT_READ, "snapshot.read"},
+        {?SNAPSHOT_FAILED, "snapshot.failed"},
         {?CLUSTER_NODE_UP, "cluster.node.up"},
         {?CLUSTER_NODE_DOWN, "cluster.node.down"},
         {?CLUSTER_LEADER_ELECTED, "cluster.leader.elected"},

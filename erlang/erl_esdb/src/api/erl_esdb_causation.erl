@@ -164,7 +164,9 @@ The graph as text for Graphviz, with a comment `// cause -> effect` for each edg
 An edge with an end that is not among the nodes has its comment only.
 """.
 -spec to_dot(graph()) -> binary().
-to_dot(#{nodes := Nodes, edges := Edges}) -> erl_esdb_causation_dot:text(Nodes, Edges).
+to_dot(#{nodes := Nodes, edges := Edges}) -> erl_esdb_causation_dot:text(Nodes, Edges);
+to_dot(_) ->
+    error(badarg).
 
 -doc #{equiv => to_svg(Graph, 10_000)}.
 -spec to_svg(graph()) -> {ok, binary()} | {error, erl_esdb_causation_dot:reason()}.

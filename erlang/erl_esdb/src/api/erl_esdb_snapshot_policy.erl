@@ -1,6 +1,7 @@
 -module(erl_esdb_snapshot_policy).
 -moduledoc """
-When a snapshot is due, and how it is made: the work behind `erl_esdb_snapshots:maybe_snapshot/2`.
+When a snapshot is due, and how it is made: the work behind `erl_esdb_snapshots:maybe_snapshot/2`
+and of `m:erl_esdb_snapshotter`, which has it done by itself.
 
 A policy is a document under `{snapshot_policy, Pattern}`.
 
@@ -23,6 +24,7 @@ true
     fold := {module(), atom(), Args :: [term()]},
     keep => pos_integer() | infinity,
     initial => term(),
+    automatic => boolean(),
     decode => erl_esdb_json:codec()
 }.
 -type options() :: erl_esdb_snapshots_store:options().
@@ -33,7 +35,7 @@ set(Store, Pattern, Policy, Options) when is_binary(Pattern), is_map(Policy) ->
     maybe
         {ok, Whole} ?= check(Policy),
         {ok, _} ?= erl_esdb_store:put_document(Store, {snapshot_policy, Pattern}, Whole, Options),
-        ok
+        erl_esdb_snapshotter:policies_changed(Store)
     end;
 set(_, _, _, _) ->
     error(badarg).
@@ -42,7 +44,7 @@ set(_, _, _, _) ->
 check(Policy) ->
     Whole = maps:merge(#{every => undefined, fold => undefined, keep => infinity}, Policy),
     case [{Key, Value} || Key := Value <- Whole, not is_valid(Key, Value)] of
-        [] -> {ok, maps:merge(#{initial => #{}, decode => none}, Whole)};
+        [] -> {ok, maps:merge(#{initial => #{}, automatic => true, decode => none}, Whole)};
         [{Key, Value} | _] -> {error, {invalid_option, Key, Value}}
     end.
 
@@ -54,6 +56,8 @@ is_valid(keep, Keep) ->
 is_valid(fold, {Module, Function, Args}) ->
     is_atom(Module) andalso is_atom(Function) andalso is_list(Args) andalso
         is_function_of(Module, Function, length(Args) + 2);
+is_valid(automatic, Automatic) ->
+    is_boolean(Automatic);
 is_valid(decode, Codec) ->
     Codec =:= none orelse Codec =:= json;
 is_valid(Key, _) ->
@@ -95,7 +99,12 @@ weight(Pattern) -> byte_size(binary:replace(Pattern, ~"*", ~"", [global])).
 -doc false.
 -spec delete(atom(), binary(), options()) -> ok | {error, term()}.
 delete(Store, Pattern, Options) when is_binary(Pattern) ->
-    erl_esdb_store:delete_document(Store, {snapshot_policy, Pattern}, Options);
+    Key = {snapshot_policy, Pattern},
+    maybe
+        ok ?= erl_esdb_store:delete_document(Store, Key, Options),
+        ok ?= erl_esdb_store:save_checkpoints(Store, #{Key => delete}),
+        erl_esdb_snapshotter:policies_changed(Store)
+    end;
 delete(_, _, _) ->
     error(badarg).
 

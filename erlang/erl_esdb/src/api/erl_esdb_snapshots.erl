@@ -223,6 +223,9 @@ Sets the policy of a pattern, in place of the one it has.
 - `keep`: how many snapshots stay, the newest; default `infinity`
 - `fold`: `{Module, Function, Args}`, called as `Module:Function(Event, State, Args...)`
 - `initial`: the state before the first event, default `#{}`
+- `automatic`: whether the store takes the snapshots by itself, a moment after the events were
+  committed (`m:erl_esdb_snapshotter`), also of streams that are there already; default `true`.
+  `maybe_snapshot/2` works with both
 - `decode`: `json` for the JSON value of data that are JSON text; default `none`
 
 Where several patterns match a stream, the one with the most bytes beside `*` holds, of these the
@@ -286,4 +289,7 @@ Answers `{saved, Version}`, `not_due`, or `no_policy`. An exception of the fold 
 """.
 -spec maybe_snapshot(Store :: atom(), Stream :: binary(), options()) ->
     {saved, Version :: non_neg_integer()} | not_due | no_policy | {error, term()}.
-maybe_snapshot(Store, Stream, Options) -> erl_esdb_snapshot_policy:run(Store, Stream, Options).
+maybe_snapshot(Store, Stream, Options) when is_map(Options) ->
+    erl_esdb_snapshot_policy:run(Store, Stream, Options);
+maybe_snapshot(_, _, _) ->
+    error(badarg).

@@ -41,7 +41,9 @@ put(Store, #snapshot{stream_id = Stream, version = Version} = Snapshot, Options)
         {ok, Document} ?= erl_esdb_integrity:sealed(Store, Snapshot, Options),
         {ok, _Times} ?= erl_esdb_store:put_document(Store, Key, Document, Options),
         ok
-    end.
+    end;
+put(_, _, _) ->
+    error(badarg).
 
 -doc #{equiv => get_latest(Store, Stream)}.
 -spec get(Store :: atom(), Stream :: binary()) -> snapshot() | undefined.

@@ -144,7 +144,7 @@ backup(Store, Dir) -> backup(Store, Dir, #{}).
 -spec backup(Store :: atom(), Dir :: file:filename_all(), options()) ->
     {ok, manifest()} | {error, term()}.
 backup(Store, Dir, Options) when is_atom(Store), is_map(Options) ->
-    Path = erl_esdb_file:path(filename:absname(Dir)),
+    Path = filename:absname(erl_esdb_file:path(Dir)),
     Timed = timed(Options),
     maybe
         {ok, _} ?= erl_esdb_store:next_position(Store, Timed),
@@ -589,7 +589,7 @@ encode(Term) -> term_to_binary(Term, [{minor_version, 2}]).
 -doc "Compares the files of a backup with its manifest.".
 -spec verify(Dir :: file:filename_all()) -> {ok, manifest()} | {error, term()}.
 verify(Dir) ->
-    Path = erl_esdb_file:path(filename:absname(Dir)),
+    Path = filename:absname(erl_esdb_file:path(Dir)),
     maybe
         {ok, #{files := Files} = Manifest} ?= manifest(Path),
         ok ?= verify_files(Path, maps:to_list(Files)),
@@ -650,7 +650,7 @@ restore(Store, Dir) -> restore(Store, Dir, #{}).
 -spec restore(Store :: atom(), Dir :: file:filename_all(), options()) ->
     {ok, manifest()} | {error, term()}.
 restore(Store, Dir, Options) when is_atom(Store), is_map(Options) ->
-    Path = erl_esdb_file:path(filename:absname(Dir)),
+    Path = filename:absname(erl_esdb_file:path(Dir)),
     At = {Store, timed(Options)},
     maybe
         ok ?= erl_esdb_backup_restore:empty_store(At),
@@ -668,7 +668,7 @@ compare(Store, Dir) -> compare(Store, Dir, #{}).
 -doc "Whether a store has what is in a backup, and nothing else.".
 -spec compare(Store :: atom(), Dir :: file:filename_all(), options()) -> ok | {error, term()}.
 compare(Store, Dir, Options) when is_atom(Store), is_map(Options) ->
-    Path = erl_esdb_file:path(filename:absname(Dir)),
+    Path = filename:absname(erl_esdb_file:path(Dir)),
     At = {Store, timed(Options)},
     maybe
         {ok, Manifest} ?= verify(Path),

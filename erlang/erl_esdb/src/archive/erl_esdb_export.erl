@@ -97,7 +97,7 @@ to_file(Store, Path, Options) when is_atom(Store), is_map(Options) ->
     maybe
         {ok, Checked} ?= check(maps:merge(?DEFAULTS, maps:with(Known, Options))),
         {ok, Next} ?= erl_esdb_store:next_position(Store, maps:with([timeout], Checked)),
-        File = erl_esdb_file:path(filename:absname(Path)),
+        File = filename:absname(erl_esdb_file:path(Path)),
         ok ?= erl_esdb_file:ensure_dir(filename:dirname(File)),
         {ok, Export} ?= begun(Store, File, Checked, Next),
         run(Export)

@@ -24,6 +24,7 @@ ok
 -doc "A file's name as a binary.".
 -spec path(file:filename_all()) -> binary().
 path(Path) when is_binary(Path) -> Path;
+path(Path) when not is_list(Path), not is_atom(Path) -> error(badarg);
 path(Path) -> encoded(unicode:characters_to_binary(filename:flatten(Path))).
 
 -spec encoded(binary() | tuple()) -> binary().

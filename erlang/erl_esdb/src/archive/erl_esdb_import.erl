@@ -99,7 +99,7 @@ and those of `erl_esdb_streams:append/5`.
 -spec from_file(Store :: atom(), file:filename_all(), options()) ->
     {ok | more, report()} | {error, term()}.
 from_file(Store, Path, Options) when is_atom(Store), is_map(Options) ->
-    File = erl_esdb_file:path(filename:absname(Path)),
+    File = filename:absname(erl_esdb_file:path(Path)),
     Known = [timeout | maps:keys(?DEFAULTS)],
     maybe
         {ok, Checked} ?= check(maps:merge(?DEFAULTS, maps:with(Known, Options))),

@@ -53,7 +53,8 @@ children(#store_config{store_id = Store} = Config) ->
         [
             supervisor(emitter_sup, erl_esdb_emitter_sup, Config),
             supervisor(delivery_sup, erl_esdb_delivery_sup, Config),
-            supervisor(links_sup, erl_esdb_links_sup, Config)
+            supervisor(links_sup, erl_esdb_links_sup, Config),
+            #{id => snapshotter, start => {erl_esdb_snapshotter, start_link, [Store]}}
         ].
 
 -spec index(atom()) -> [supervisor:child_spec()].

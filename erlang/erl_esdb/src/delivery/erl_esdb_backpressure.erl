@@ -106,7 +106,9 @@ enqueue(#queue{size = Size, threshold = Threshold} = Queue, Element) ->
     case is_full(Queue) of
         false -> {ok, added(Queue, Element)};
         true -> overflow(Queue, Element)
-    end.
+    end;
+enqueue(_, _) ->
+    error(badarg).
 
 -spec warn(queue()) -> ok.
 warn(#queue{size = Size, max = Max, metadata = Metadata}) ->
@@ -165,24 +167,34 @@ less(Demand, Taken) -> max(0, Demand - Taken).
 -spec dequeue_all(queue(E)) -> {ok, [E], queue(E)}.
 dequeue_all(#queue{items = Items, mode = Mode} = Queue) ->
     Empty = Queue#queue{items = queue:new(), size = 0, demand = no_demand(Mode)},
-    {ok, queue:to_list(Items), Empty}.
+    {ok, queue:to_list(Items), Empty};
+dequeue_all(_) ->
+    error(badarg).
 
 -doc "The first element, which stays.".
 -spec peek(queue(E)) -> {ok, E} | empty.
 peek(#queue{size = 0}) -> empty;
-peek(#queue{items = Items}) -> {ok, queue:get(Items)}.
+peek(#queue{items = Items}) -> {ok, queue:get(Items)};
+peek(_) ->
+    error(badarg).
 
 -doc "How many elements there are.".
 -spec size(queue()) -> non_neg_integer().
-size(#queue{size = Size}) -> Size.
+size(#queue{size = Size}) -> Size;
+size(_) ->
+    error(badarg).
 
 -doc "Whether there is none.".
 -spec is_empty(queue()) -> boolean().
-is_empty(#queue{size = Size}) -> Size =:= 0.
+is_empty(#queue{size = Size}) -> Size =:= 0;
+is_empty(_) ->
+    error(badarg).
 
 -doc "Whether no more fits.".
 -spec is_full(queue()) -> boolean().
-is_full(#queue{size = Size, max = Max}) -> Size >= Max.
+is_full(#queue{size = Size, max = Max}) -> Size >= Max;
+is_full(_) ->
+    error(badarg).
 
 -doc "The state of the queue; `utilization` is 0.0 when it is empty and 1.0 when it is full.".
 -spec info(queue()) ->
@@ -208,7 +220,9 @@ info(#queue{size = Size, max = Max} = Queue) ->
         dropped => Queue#queue.dropped,
         is_full => is_full(Queue),
         utilization => Size / Max
-    }.
+    };
+info(_) ->
+    error(badarg).
 
 -doc "Sets the demand of a queue in mode `pull`; in mode `push` it is always `infinity`.".
 -spec set_demand(queue(E), non_neg_integer()) -> queue(E).
@@ -230,4 +244,6 @@ add_demand(Queue, More) ->
 
 -doc "How many elements are wanted.".
 -spec get_demand(queue()) -> demand().
-get_demand(#queue{demand = Demand}) -> Demand.
+get_demand(#queue{demand = Demand}) -> Demand;
+get_demand(_) ->
+    error(badarg).

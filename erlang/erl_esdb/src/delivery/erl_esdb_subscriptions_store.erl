@@ -35,7 +35,9 @@ name. Two subscriptions can have one; then the second has the next number that i
 """.
 -spec key(subscription()) -> binary().
 key(#subscription{type = Type, selector = Selector, subscription_name = Name}) ->
-    key(Type, Selector, Name).
+    key(Type, Selector, Name);
+key(_) ->
+    error(badarg).
 
 -doc "The same of a type, a selector and a name.".
 -spec key(subscription_type() | term(), erl_esdb_filters:selector() | term(), Name :: term()) ->
