@@ -166,8 +166,19 @@ run(Store, Given, Options) ->
             keys = maps:get(integrity, Settings, disabled),
             until = Until
         },
-        submit(Call, open(Options), [asked(Part, Time, Options) || Part <- Parts])
+        Try = fun({Open, Left}) -> submit(Call, Open, Left) end,
+        Asked = [asked(Part, Time, Options) || Part <- Parts],
+        {ok, Answer} ?= erl_esdb_turns:run(turns(Call, Parts), Until, Try, {open(Options), Asked}),
+        Answer
+    else
+        {error, timeout} -> {error, {timeout, Store}};
+        Other -> Other
     end.
+
+%% Whoever signs too slowly is refused by the machine, and would be for ever.
+-spec turns(#call{}, [#part{}]) -> [erl_esdb_turns:key()].
+turns(#call{keys = disabled}, _Parts) -> [];
+turns(#call{store = Store}, Parts) -> [{Store, Stream} || #part{stream = Stream} <- Parts].
 
 -spec which(non_neg_integer()) -> each | whole.
 which(Count) when Count =< ?EACH -> each;
@@ -296,18 +307,22 @@ later(Open, _Asked) -> Open.
 
 %% ---- the command, and what is refused
 
--spec submit(#call{}, open(), [#part{}]) -> {ok, [append_result()]} | {error, term()}.
+-type tried() :: {done, {ok, [append_result()]} | {error, term()}} | {again, {open(), [#part{}]}}.
+
+-spec submit(#call{}, open(), [#part{}]) -> tried().
 submit(Call, Open, Parts) ->
     maybe
         {ok, Asked} ?= evaluate(Call, Open),
         Open1 = later(Open, Asked),
         {ok, Sealed} ?= sealed(Call, Parts),
         case command(Call, Sealed, Asked) of
-            {ok, Replies} -> {ok, [result(Reply) || Reply <- Replies]};
-            {error, stale} -> submit(Call, Open1, Parts);
+            {ok, Replies} -> {done, {ok, [result(Reply) || Reply <- Replies]}};
+            {error, stale} -> {again, {Open1, Parts}};
             {error, {refused, Refusals}} -> refused(Call, Open1, lists:zip(Parts, Refusals));
-            {error, Reason} -> {error, Reason}
+            {error, Reason} -> {done, {error, Reason}}
         end
+    else
+        {error, Failure} -> {done, {error, Failure}}
     end.
 
 %% In a store that signs: with what a part goes behind, as it is now.
@@ -315,10 +330,11 @@ submit(Call, Open, Parts) ->
 sealed(#call{keys = disabled}, Parts) ->
     {ok, Parts};
 sealed(Call, [#part{bodies = [_ | _]} = Part | Parts]) ->
-    #call{store = Store, keys = Keys} = Call,
+    #call{store = Store, keys = Keys, until = Until} = Call,
+    Timed = #{timeout => erl_esdb_deadline:left(Until)},
     #part{stream = Stream, bodies = Bodies, summary = #{epoch_us := Now} = Summary} = Part,
     maybe
-        {ok, #{epoch_us := Last, tip := Tip} = Place} ?= erl_esdb_store:tip(Store, Stream),
+        {ok, #{epoch_us := Last, tip := Tip} = Place} ?= erl_esdb_store:tip(Store, Stream, Timed),
         Time = max(Now, Last),
         {Signed, New} = erl_esdb_integrity:seal(Keys, Stream, Place#{epoch_us := Time}, Bodies),
         {ok, Others} ?= sealed(Call, Parts),
@@ -366,8 +382,7 @@ send(#call{store = Store, engine = Engine, handle = Handle, until = Until}, Comm
 result({Version, Position, Count}) ->
     #append_result{version = Version, position = Position, count = Count}.
 
--spec refused(#call{}, open(), [{#part{}, ok | erl_esdb_log:refusal()}]) ->
-    {ok, [append_result()]} | {error, term()}.
+-spec refused(#call{}, open(), [{#part{}, ok | erl_esdb_log:refusal()}]) -> tried().
 refused(Call, Open, Refused) ->
     Outcomes = [{Part, outcome(Call, Part, Refusal)} || {Part, Refusal} <- Refused],
     maybe
@@ -375,10 +390,10 @@ refused(Call, Open, Refused) ->
         [] ?= [{error, {part, S, Why}} || {#part{stream = S}, {error, Why}} <- Outcomes],
         [] ?= [Part || {Part, {done, _}} <- Outcomes],
         %% Ids that only share their hashes with others.
-        submit(Call, Open, [known(Part, Outcome) || {Part, Outcome} <- Outcomes])
+        {again, {Open, [known(Part, Outcome) || {Part, Outcome} <- Outcomes]}}
     else
-        [{error, Error} | _] -> {error, Error};
-        [#part{} = Done | _] -> repeated(Call, Done, Outcomes)
+        [{error, Error} | _] -> {done, {error, Error}};
+        [#part{} = Done | _] -> {done, repeated(Call, Done, Outcomes)}
     end.
 
 -spec known(#part{}, outcome()) -> #part{}.

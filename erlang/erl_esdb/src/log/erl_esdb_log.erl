@@ -840,7 +840,7 @@ Where the events of a window of versions are: forward `From` to `From + Count - 
     forward | backward,
     erl_esdb_chunks:fetch()
 ) -> [span()].
-rows(#head{seq = Seq} = Head, From, Count, Direction, Fetch) ->
+rows(#head{seq = Seq} = Head, From, Count, Direction, Fetch) when Count >= 0 ->
     case window(From, Count, Direction, Head) of
         {Low, High} when Low > High ->
             [];
@@ -848,7 +848,9 @@ rows(#head{seq = Seq} = Head, From, Count, Direction, Fetch) ->
             Start = start(Direction, Low, High),
             Collect = fun(Row, Acc) -> within(Row, Low, High, Acc) end,
             lists:reverse(erl_esdb_chunks:fold(version, Start, Direction, Collect, [], Seq, Fetch))
-    end.
+    end;
+rows(_Head, _From, _Count, _Direction, _Fetch) ->
+    error(badarg).
 
 -spec window(
     non_neg_integer() | last, non_neg_integer() | infinity, forward | backward, head()
@@ -904,7 +906,7 @@ removed or hidden.
 once a stream: a stream that is cut in between is seen as it was, and whoever then misses a body
 looks again. Throws `removed`, as the caller's fun may that fetches, where a gap was passed and a
 stream has been cut in between: then the gap may hide what was there. `last` begins backward with
-the newest event.
+the newest event. A negative count is `badarg`.
 """.
 -spec log_rows(
     erl_esdb_chunks:seq(),
@@ -916,6 +918,8 @@ the newest event.
 ) -> [{binary(), span()}].
 log_rows(_Order, _From, 0, _Direction, _Owner, _Fetch) ->
     [];
+log_rows(_Order, _From, Count, _Direction, _Owner, _Fetch) when Count < 0 ->
+    error(badarg);
 log_rows(Order, last, Count, Direction, Owner, Fetch) ->
     log_rows(Order, max(0, log_end(Order) - 1), Count, Direction, Owner, Fetch);
 log_rows(Order, From, Count, Direction, Owner, Fetch) ->
