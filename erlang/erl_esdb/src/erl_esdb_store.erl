@@ -238,10 +238,52 @@ is_wanted(_Stream, _Options) -> true.
     atom(), binary(), non_neg_integer() | last, count(), direction(), read_options()
 ) -> {ok, [event()]} | {error, term()}.
 read_category(Store, Pattern, From, Count, Direction, Options) ->
-    ok = check(is_binary(Pattern)),
+    ok = check(is_binary(Pattern) andalso is_window(From, Count, Direction)),
+    ok = check_options(Options),
     Compiled = erl_esdb_pattern:compile(Pattern),
-    Of = fun(Stream) -> erl_esdb_pattern:matches(Stream, Compiled) end,
-    search(Store, {Of, fun(_) -> true end}, From, Count, Direction, Options).
+    case erl_esdb_pattern:name(Compiled) of
+        {ok, Stream} ->
+            read_one(Store, Stream, {From, Count, Direction}, Options);
+        several ->
+            Of = fun(Stream) -> erl_esdb_pattern:matches(Stream, Compiled) end,
+            search(Store, {Of, fun(_) -> true end}, From, Count, Direction, Options)
+    end.
+
+%% A category of one stream: where its events are is known without the others.
+-spec read_one(atom(), binary(), window(), read_options()) -> {ok, [event()]} | {error, term()}.
+read_one(Store, Stream, {From, Count, Direction}, Options) ->
+    maybe
+        {ok, _, _, Settings} ?= engine(Store),
+        Until = deadline(Options, Settings),
+        {ok, First} ?= version_at(Store, Stream, From, Direction, timed(Options, Until)),
+        Read = (timed(Options, Until))#{verify => skip_all},
+        {ok, Events} ?= read(Store, Stream, First, Count, Direction, Read),
+        %% It may have been deleted and made again in between.
+        {ok, [Event || Event <- Events, is_from(Event, From, Direction)]}
+    else
+        none -> {ok, []};
+        {error, {stream_not_found, _}} -> {ok, []};
+        {error, Reason} -> {error, Reason}
+    end.
+
+%% With which version a read begins that is to begin at a position.
+-spec version_at(atom(), binary(), non_neg_integer() | last, direction(), read_options()) ->
+    {ok, non_neg_integer() | last} | none | {error, term()}.
+version_at(_Store, _Stream, last, backward, _Options) ->
+    {ok, last};
+version_at(Store, Stream, Position, forward, Options) ->
+    erl_esdb_bisect:from_position(Store, Stream, Position, Options);
+version_at(Store, Stream, Position, backward, Options) ->
+    case erl_esdb_bisect:from_position(Store, Stream, Position + 1, Options) of
+        {ok, 0} -> none;
+        {ok, Version} -> {ok, Version - 1};
+        {error, Reason} -> {error, Reason}
+    end.
+
+-spec is_from(event(), non_neg_integer() | last, direction()) -> boolean().
+is_from(#event{position = Position}, From, forward) -> Position >= From;
+%% Every atom is greater than every number.
+is_from(#event{position = Position}, From, backward) -> Position =< From.
 
 %% ---- a search through the log
 
