@@ -18,10 +18,10 @@ or the command is sent again with what was learned, within the time of the call.
 
 -include("erl_esdb.hrl").
 
+-import(erl_esdb_args, [check/1, is_proper/1]).
+
 %% A command with more events is recognised as a whole only: the machine is to be done with it soon.
 -define(EACH, 1000).
-%% Bytes of a stream's name: it is kept in RAM, in a key.
--define(MAX_STREAM_ID, 65_536).
 
 -doc "No event after the position may match; without a position, none at all.".
 -type condition() :: #{
@@ -71,30 +71,30 @@ signed.
 -doc "Raises `badarg` where arguments of `append/5` have a wrong shape.".
 -spec check(term(), term(), term(), term(), term()) -> ok.
 check(Store, Stream, Expected, Events, Options) ->
-    ok = must(is_atom(Store)),
+    ok = check(is_atom(Store)),
     ok = check_part({Stream, Expected, Events}),
     check_options(Options).
 
 -doc "Raises `badarg` where arguments of `append_many/3` have a wrong shape.".
 -spec check_many(term(), term(), term()) -> ok.
 check_many(Store, Parts, Options) ->
-    ok = must(is_atom(Store) andalso is_proper(Parts)),
+    ok = check(is_atom(Store) andalso is_proper(Parts)),
     ok = lists:foreach(fun check_part/1, Parts),
     check_options(Options).
 
 -spec check_part(term()) -> ok.
 check_part({Stream, Expected, Events}) ->
     _ = expected(Expected),
-    must(is_binary(Stream) andalso is_proper(Events));
+    check(is_binary(Stream) andalso is_proper(Events));
 check_part(_) ->
     error(badarg).
 
 -spec check_options(term()) -> ok.
 check_options(Options) when is_map(Options) ->
     _ = erl_esdb_store:timeout(Options, #{timeout => infinity}),
-    ok = must(lists:member(maps:get(return, Options, version), [version, result])),
-    ok = must(lists:member(maps:get(codec, Options, none), [none, json])),
-    must(is_condition(maps:get(condition, Options, none)));
+    ok = check(lists:member(maps:get(return, Options, version), [version, result])),
+    ok = check(lists:member(maps:get(codec, Options, none), [none, json])),
+    check(is_condition(maps:get(condition, Options, none)));
 check_options(_) ->
     error(badarg).
 
@@ -105,14 +105,6 @@ is_condition(#{fail_if_events_match := Query} = Condition) ->
         map_size(maps:without([fail_if_events_match, after_position], Condition)) =:= 0;
 is_condition(Other) ->
     Other =:= none.
-
--spec must(boolean()) -> ok.
-must(true) -> ok;
-must(false) -> error(badarg).
-
--spec is_proper(term()) -> boolean().
-is_proper([_ | Rest]) -> is_proper(Rest);
-is_proper(Rest) -> Rest =:= [].
 
 -spec expected(term()) -> erl_esdb_log:expected().
 expected(any) -> ?ANY_VERSION;
@@ -214,7 +206,7 @@ codec(#{}, Settings) -> maps:get(codec, Settings, none).
 part(Stream, Expected, Events, {Count, Size, Which}, Settings) ->
     Count1 = Count + length(Events),
     maybe
-        ok ?= erl_esdb_store:limit(stream_id_too_long, byte_size(Stream), ?MAX_STREAM_ID),
+        ok ?= erl_esdb_args:stream_id(Stream),
         ok ?= limit(too_many_events, Count1, max_batch_events, Settings),
         {ok, Bodies} ?= erl_esdb_event:bodies(Events),
         {ok, Packed, Size1} ?= pack(Bodies, Size, Settings),

@@ -1,8 +1,8 @@
 -module(erl_esdb_turns).
 -moduledoc """
-Turns, for what several processes of a node try at once and only one can do at a time: an append to a
-stream whose events are signed names the event before it, so it fails where another was faster. With
-tries alone one who needs long to sign would never win against many who need little.
+Turns, for what several processes of a node try at once and only one can do at a time: an append to
+a stream whose events are signed names the event before it, so it fails where another was faster.
+With tries alone one who needs long to sign would never win against many who need little.
 
 Who fails takes the turn, and those who come then wait for theirs, in their order. Nobody who meets
 nobody is held up: the first try is free, and asks no process.
@@ -23,7 +23,7 @@ process that has it.
 -export([init/1, handle_call/3, handle_cast/2, handle_info/2]).
 -export_type([key/0]).
 
--doc "What is tried: by convention a store and a stream. Keys of a call are different from each other.".
+-doc "What is tried: by convention a store and a stream. Those of a call differ from each other.".
 -type key() :: term().
 %% Who waits: the process, its monitor, and how to tell it.
 -type waiting() :: {pid(), reference(), gen_server:from()}.

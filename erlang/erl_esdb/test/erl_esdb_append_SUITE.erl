@@ -575,7 +575,7 @@ tip_of_one_of_several_streams(Config) ->
     ?assertMatch({ok, #{next := 1, tip := Tip, epoch_us := 77}}, erl_esdb_store:tip(Store, <<"b">>)),
     ?assertMatch({ok, #{tip := none}}, erl_esdb_store:tip(Store, <<"a">>)).
 
-%% Who needs long to sign wins, too: in a store that signs, among others who need little and never stop.
+%% Who needs long to sign wins, too, among others who need little and never stop.
 tip_of_a_large_append_among_small_ones(Config) ->
     Options = proplists:get_value(options, Config),
     Key = #{integrity => #{enabled => true, key => binary:copy(<<7>>, 32)}},

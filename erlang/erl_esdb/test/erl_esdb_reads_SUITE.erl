@@ -566,7 +566,9 @@ index(Store) ->
 %% Who asks for a type and a tag pays for the events that have both.
 tags_and_types_meet_in_the_index(Config) ->
     Store = store(Config),
-    Of = fun(Count, Type, Tag) -> [(event(N, Type))#{tags => [Tag]} || N <- lists:seq(1, Count)] end,
+    Of = fun(Count, Type, Tag) ->
+        [(event(N, Type))#{tags => [Tag]} || N <- lists:seq(1, Count)]
+    end,
     Tags = [{<<"often">>, <<"x">>}, {<<"rare">>, <<"y">>}, {<<"often">>, <<"x">>}],
     [{ok, _} = append(Store, ?S, any, Of(2000, Type, Tag)) || {Type, Tag} <- Tags],
     {ok, _} = append(Store, ?S, any, Of(3, <<"rare">>, <<"x">>)),

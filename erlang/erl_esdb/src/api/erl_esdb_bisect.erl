@@ -146,10 +146,4 @@ probe(_Store, _Seen, {ok, []}) ->
 probe(_Store, _Seen, {error, stream_not_found}) ->
     removed;
 probe(Store, _Seen, Failure) ->
-    named(Store, Failure).
-
-%% The same names as erl_esdb_store gives.
--spec named(atom(), Answer) -> Answer | {error, erl_esdb_store:failure()}.
-named(Store, {error, not_started}) -> {error, {store_not_started, Store}};
-named(Store, {error, Failure}) -> {error, {Failure, Store}};
-named(_Store, Answer) -> Answer.
+    erl_esdb_store:named(Store, Failure).

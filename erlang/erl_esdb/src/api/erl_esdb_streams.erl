@@ -346,7 +346,7 @@ Reads `Count` events of the streams whose names match a pattern, in the order of
 
 `*` stands for any bytes, everything else for itself: `order-*` is the category `order`. There is no
 index of categories: what lies between their events is passed over, though not decoded, so the time
-is that of the log from the position on. Only a pattern without `*` takes the time of its one stream.
+is that of the log from the position on. Only a pattern without `*` takes the time of its stream.
 """.
 -spec read_category(
     Store :: atom(),

@@ -23,8 +23,6 @@ if there is a way, this is one).
 
 %% Events of an append.
 -define(RUN, 1000).
-%% As for every append.
--define(MAX_STREAM_ID, 65_536).
 
 %% ---- appending
 
@@ -57,7 +55,7 @@ each part.
 append(Store, Stream, Expected, Events, EpochUs, Options) ->
     maybe
         {ok, _, _, Settings} ?= erl_esdb_store:engine(Store),
-        ok ?= check_name(Stream),
+        ok ?= erl_esdb_args:stream_id(Stream),
         {ok, Bodies} ?= erl_esdb_event:bodies(Events),
         Send = fun(Expect, Part) ->
             Until = erl_esdb_store:deadline(Options, Settings),
@@ -151,13 +149,6 @@ send({Store, Until}, Stream, Expected, Bodies, Summary) ->
             erl_esdb_store:command(Store, Engine, Handle, Command, Left),
         {ok, Version}
     end.
-
--spec check_name(binary()) ->
-    ok | {error, {stream_id_too_long, pos_integer(), pos_integer()}}.
-check_name(Stream) when byte_size(Stream) > ?MAX_STREAM_ID ->
-    {error, {stream_id_too_long, byte_size(Stream), ?MAX_STREAM_ID}};
-check_name(_) ->
-    ok.
 
 -spec append_parts([[erl_esdb_event:body()]] | {error, term()}, integer(), fun()) ->
     {ok, integer()} | {error, term()}.

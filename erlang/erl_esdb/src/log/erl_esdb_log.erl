@@ -48,6 +48,8 @@ finds everything it names, or finds that it was removed in between and looks aga
 
 -include("erl_esdb_log.hrl").
 
+-import(erl_esdb_args, [all/2, is_natural/1, less/2]).
+
 %% Appends that are erased at a time: in the memory engine the work of a millisecond, at most a few.
 -define(SLICE, 256).
 %% Bytes of a tip.
@@ -303,7 +305,7 @@ not know: the machine has no clause for anything else.
 is_command({append, Stream, Expected, Packed, Summary}) ->
     is_part({Stream, Expected, Packed, Summary}) andalso is_condition(Summary);
 is_command({append_many, [_ | _] = Parts, #{} = Common}) ->
-    is_proper(Parts) andalso lists:all(fun is_part/1, Parts) andalso is_condition(Common) andalso
+    all(fun is_part/1, Parts) andalso is_condition(Common) andalso
         length(lists:usort([element(1, Part) || Part <- Parts])) =:= length(Parts);
 is_command({truncate, Stream, Before}) ->
     is_binary(Stream) andalso is_natural(Before);
@@ -344,15 +346,20 @@ is_facts(Facts) -> Facts =:= any orelse (is_binary(Facts) andalso byte_size(Fact
 
 -spec is_condition(map()) -> boolean().
 is_condition(#{condition := {evaluated, Position, Query}}) ->
-    is_integer(Position) andalso is_proper(Query) andalso lists:all(fun is_item/1, Query);
+    is_integer(Position) andalso all(fun is_item/1, Query);
 is_condition(#{condition := {failed, Position}}) ->
     is_natural(Position);
 is_condition(Map) ->
     not is_map_key(condition, Map).
 
 -spec is_item(term()) -> boolean().
-is_item({Types, Tags}) -> (Types =:= any orelse is_naturals(Types)) andalso is_naturals(Tags);
-is_item(_) -> false.
+is_item({Types, Tags}) ->
+    (Types =:= any orelse is_naturals(Types)) andalso is_naturals(Tags);
+is_item(_) ->
+    false.
+
+-spec is_naturals(term()) -> boolean().
+is_naturals(Values) -> all(fun erl_esdb_args:is_natural/1, Values).
 
 -spec is_metadata(term()) -> boolean().
 is_metadata(#{} = Metadata) ->
@@ -364,17 +371,6 @@ is_metadata(_) ->
 is_limit(truncate_before, Value) -> is_natural(Value);
 is_limit(Key, Value) when Key =:= max_age; Key =:= max_count -> is_natural(Value) andalso Value > 0;
 is_limit(_, _) -> false.
-
--spec is_naturals(term()) -> boolean().
-is_naturals([Value | Values]) -> is_natural(Value) andalso is_naturals(Values);
-is_naturals(Rest) -> Rest =:= [].
-
--spec is_proper(term()) -> boolean().
-is_proper([_ | Rest]) -> is_proper(Rest);
-is_proper(Rest) -> Rest =:= [].
-
--spec is_natural(term()) -> boolean().
-is_natural(Value) -> is_integer(Value) andalso Value >= 0.
 
 -doc "Whether there is something to erase for the command `sweep`.".
 -spec pending(state()) -> boolean().
@@ -979,11 +975,6 @@ take(Name, {Row, Low, _High}, forward, Left, Spans) ->
     {stop, {0, [{Name, {Row, Low, Low + Left - 1}} | Spans]}};
 take(Name, {Row, _Low, High}, backward, Left, Spans) ->
     {stop, {0, [{Name, {Row, High - Left + 1, High}} | Spans]}}.
-
-%% Every atom is greater than every number.
--spec less(non_neg_integer() | infinity, pos_integer()) -> non_neg_integer() | infinity.
-less(infinity, _) -> infinity;
-less(Left, Taken) when is_integer(Left), is_integer(Taken) -> Left - Taken.
 
 -doc "What is known of the stream with this head.".
 -spec describe(head()) -> info().
