@@ -18,10 +18,10 @@ or the command is sent again with what was learned, within the time of the call.
 
 -include("erl_esdb.hrl").
 
+-import(erl_esdb_args, [check/1, is_proper/1]).
+
 %% A command with more events is recognised as a whole only: the machine is to be done with it soon.
 -define(EACH, 1000).
-%% Bytes of a stream's name: it is kept in RAM, in a key.
--define(MAX_STREAM_ID, 65_536).
 
 -doc "No event after the position may match; without a position, none at all.".
 -type condition() :: #{
@@ -71,30 +71,30 @@ signed.
 -doc "Raises `badarg` where arguments of `append/5` have a wrong shape.".
 -spec check(term(), term(), term(), term(), term()) -> ok.
 check(Store, Stream, Expected, Events, Options) ->
-    ok = must(is_atom(Store)),
+    ok = check(is_atom(Store)),
     ok = check_part({Stream, Expected, Events}),
     check_options(Options).
 
 -doc "Raises `badarg` where arguments of `append_many/3` have a wrong shape.".
 -spec check_many(term(), term(), term()) -> ok.
 check_many(Store, Parts, Options) ->
-    ok = must(is_atom(Store) andalso is_proper(Parts)),
+    ok = check(is_atom(Store) andalso is_proper(Parts)),
     ok = lists:foreach(fun check_part/1, Parts),
     check_options(Options).
 
 -spec check_part(term()) -> ok.
 check_part({Stream, Expected, Events}) ->
     _ = expected(Expected),
-    must(is_binary(Stream) andalso is_proper(Events));
+    check(is_binary(Stream) andalso is_proper(Events));
 check_part(_) ->
     error(badarg).
 
 -spec check_options(term()) -> ok.
 check_options(Options) when is_map(Options) ->
     _ = erl_esdb_store:timeout(Options, #{timeout => infinity}),
-    ok = must(lists:member(maps:get(return, Options, version), [version, result])),
-    ok = must(lists:member(maps:get(codec, Options, none), [none, json])),
-    must(is_condition(maps:get(condition, Options, none)));
+    ok = check(lists:member(maps:get(return, Options, version), [version, result])),
+    ok = check(lists:member(maps:get(codec, Options, none), [none, json])),
+    check(is_condition(maps:get(condition, Options, none)));
 check_options(_) ->
     error(badarg).
 
@@ -105,14 +105,6 @@ is_condition(#{fail_if_events_match := Query} = Condition) ->
         map_size(maps:without([fail_if_events_match, after_position], Condition)) =:= 0;
 is_condition(Other) ->
     Other =:= none.
-
--spec must(boolean()) -> ok.
-must(true) -> ok;
-must(false) -> error(badarg).
-
--spec is_proper(term()) -> boolean().
-is_proper([_ | Rest]) -> is_proper(Rest);
-is_proper(Rest) -> Rest =:= [].
 
 -spec expected(term()) -> erl_esdb_log:expected().
 expected(any) -> ?ANY_VERSION;
@@ -166,8 +158,19 @@ run(Store, Given, Options) ->
             keys = maps:get(integrity, Settings, disabled),
             until = Until
         },
-        submit(Call, open(Options), [asked(Part, Time, Options) || Part <- Parts])
+        Try = fun({Open, Left}) -> submit(Call, Open, Left) end,
+        Asked = [asked(Part, Time, Options) || Part <- Parts],
+        {ok, Answer} ?= erl_esdb_turns:run(turns(Call, Parts), Until, Try, {open(Options), Asked}),
+        Answer
+    else
+        {error, timeout} -> {error, {timeout, Store}};
+        Other -> Other
     end.
+
+%% Whoever signs too slowly is refused by the machine, and would be for ever.
+-spec turns(#call{}, [#part{}]) -> [erl_esdb_turns:key()].
+turns(#call{keys = disabled}, _Parts) -> [];
+turns(#call{store = Store}, Parts) -> [{Store, Stream} || #part{stream = Stream} <- Parts].
 
 -spec which(non_neg_integer()) -> each | whole.
 which(Count) when Count =< ?EACH -> each;
@@ -203,7 +206,7 @@ codec(#{}, Settings) -> maps:get(codec, Settings, none).
 part(Stream, Expected, Events, {Count, Size, Which}, Settings) ->
     Count1 = Count + length(Events),
     maybe
-        ok ?= erl_esdb_store:limit(stream_id_too_long, byte_size(Stream), ?MAX_STREAM_ID),
+        ok ?= erl_esdb_args:stream_id(Stream),
         ok ?= limit(too_many_events, Count1, max_batch_events, Settings),
         {ok, Bodies} ?= erl_esdb_event:bodies(Events),
         {ok, Packed, Size1} ?= pack(Bodies, Size, Settings),
@@ -296,18 +299,22 @@ later(Open, _Asked) -> Open.
 
 %% ---- the command, and what is refused
 
--spec submit(#call{}, open(), [#part{}]) -> {ok, [append_result()]} | {error, term()}.
+-type tried() :: {done, {ok, [append_result()]} | {error, term()}} | {again, {open(), [#part{}]}}.
+
+-spec submit(#call{}, open(), [#part{}]) -> tried().
 submit(Call, Open, Parts) ->
     maybe
         {ok, Asked} ?= evaluate(Call, Open),
         Open1 = later(Open, Asked),
         {ok, Sealed} ?= sealed(Call, Parts),
         case command(Call, Sealed, Asked) of
-            {ok, Replies} -> {ok, [result(Reply) || Reply <- Replies]};
-            {error, stale} -> submit(Call, Open1, Parts);
+            {ok, Replies} -> {done, {ok, [result(Reply) || Reply <- Replies]}};
+            {error, stale} -> {again, {Open1, Parts}};
             {error, {refused, Refusals}} -> refused(Call, Open1, lists:zip(Parts, Refusals));
-            {error, Reason} -> {error, Reason}
+            {error, Reason} -> {done, {error, Reason}}
         end
+    else
+        {error, Failure} -> {done, {error, Failure}}
     end.
 
 %% In a store that signs: with what a part goes behind, as it is now.
@@ -315,10 +322,11 @@ submit(Call, Open, Parts) ->
 sealed(#call{keys = disabled}, Parts) ->
     {ok, Parts};
 sealed(Call, [#part{bodies = [_ | _]} = Part | Parts]) ->
-    #call{store = Store, keys = Keys} = Call,
+    #call{store = Store, keys = Keys, until = Until} = Call,
+    Timed = #{timeout => erl_esdb_deadline:left(Until)},
     #part{stream = Stream, bodies = Bodies, summary = #{epoch_us := Now} = Summary} = Part,
     maybe
-        {ok, #{epoch_us := Last, tip := Tip} = Place} ?= erl_esdb_store:tip(Store, Stream),
+        {ok, #{epoch_us := Last, tip := Tip} = Place} ?= erl_esdb_store:tip(Store, Stream, Timed),
         Time = max(Now, Last),
         {Signed, New} = erl_esdb_integrity:seal(Keys, Stream, Place#{epoch_us := Time}, Bodies),
         {ok, Others} ?= sealed(Call, Parts),
@@ -366,8 +374,7 @@ send(#call{store = Store, engine = Engine, handle = Handle, until = Until}, Comm
 result({Version, Position, Count}) ->
     #append_result{version = Version, position = Position, count = Count}.
 
--spec refused(#call{}, open(), [{#part{}, ok | erl_esdb_log:refusal()}]) ->
-    {ok, [append_result()]} | {error, term()}.
+-spec refused(#call{}, open(), [{#part{}, ok | erl_esdb_log:refusal()}]) -> tried().
 refused(Call, Open, Refused) ->
     Outcomes = [{Part, outcome(Call, Part, Refusal)} || {Part, Refusal} <- Refused],
     maybe
@@ -375,10 +382,10 @@ refused(Call, Open, Refused) ->
         [] ?= [{error, {part, S, Why}} || {#part{stream = S}, {error, Why}} <- Outcomes],
         [] ?= [Part || {Part, {done, _}} <- Outcomes],
         %% Ids that only share their hashes with others.
-        submit(Call, Open, [known(Part, Outcome) || {Part, Outcome} <- Outcomes])
+        {again, {Open, [known(Part, Outcome) || {Part, Outcome} <- Outcomes]}}
     else
-        [{error, Error} | _] -> {error, Error};
-        [#part{} = Done | _] -> repeated(Call, Done, Outcomes)
+        [{error, Error} | _] -> {done, {error, Error}};
+        [#part{} = Done | _] -> {done, repeated(Call, Done, Outcomes)}
     end.
 
 -spec known(#part{}, outcome()) -> #part{}.

@@ -11,7 +11,7 @@ true
 ```
 """.
 
--export([compile/1, matches/2, prefix/1]).
+-export([compile/1, matches/2, prefix/1, name/1]).
 -export_type([pattern/0]).
 
 -opaque pattern() :: {exact, binary()} | {Prefix :: binary(), [binary()], Suffix :: binary()}.
@@ -28,6 +28,11 @@ compile(Pattern) ->
 -spec prefix(pattern()) -> binary().
 prefix({exact, Name}) -> Name;
 prefix({Prefix, _, _}) -> Prefix.
+
+-doc "The only name that matches, where there is but one.".
+-spec name(pattern()) -> {ok, binary()} | several.
+name({exact, Name}) -> {ok, Name};
+name(_) -> several.
 
 -doc """
 Whether a name matches.

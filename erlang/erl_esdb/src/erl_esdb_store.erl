@@ -20,16 +20,16 @@ the store ended during the call, it is not known whether a command was done.
 -export([checkpoint/2, checkpoints/2, save_checkpoints/2, save_checkpoints/3]).
 -export([is_ready/1, get_store/1, get_leader/1, is_timeout/1]).
 %% What takes several looks or commands, in one time.
--export([engine/1, command/5, timeout/2, deadline/2, left/1, limit/3]).
+-export([engine/1, command/5, timeout/2, deadline/2, left/1, limit/3, named/2]).
 -export_type([failure/0, count/0, window/0, read_options/0, names_options/0, deadline/0]).
 
 -include("erl_esdb.hrl").
 
+-import(erl_esdb_args, [all/2, check/1, is_count/1, is_natural/1, less/2]).
+
 %% Events whose places are looked up at a time by a search through the whole log; they are decoded
 %% one by one.
 -define(PAGE, 1000).
-%% Bytes of a stream's name: it is kept in RAM, in a key.
--define(MAX_STREAM_ID, 65_536).
 %% Names that are listed where no limit is given.
 -define(NAMES, 1000).
 %% Bytes of a document, packed.
@@ -184,7 +184,7 @@ read_by_types(Store, Types, Window, Options) ->
 -spec read_by_tags(atom(), [binary()], any | all, window(), read_options()) ->
     {ok, [event()]} | {error, term()}.
 read_by_tags(Store, Tags, Which, Window, Options) ->
-    ok = check(is_proper(Tags) andalso lists:all(fun is_binary/1, Tags)),
+    ok = check(all(fun is_binary/1, Tags)),
     case {Which, Tags} of
         {all, [_ | _]} -> matching(Store, [#{tags => Tags}], Window, Options);
         {any, [_ | _]} -> matching(Store, [#{tags => [Tag]} || Tag <- Tags], Window, Options);
@@ -238,10 +238,52 @@ is_wanted(_Stream, _Options) -> true.
     atom(), binary(), non_neg_integer() | last, count(), direction(), read_options()
 ) -> {ok, [event()]} | {error, term()}.
 read_category(Store, Pattern, From, Count, Direction, Options) ->
-    ok = check(is_binary(Pattern)),
+    ok = check(is_binary(Pattern) andalso is_window(From, Count, Direction)),
+    ok = check_options(Options),
     Compiled = erl_esdb_pattern:compile(Pattern),
-    Of = fun(Stream) -> erl_esdb_pattern:matches(Stream, Compiled) end,
-    search(Store, {Of, fun(_) -> true end}, From, Count, Direction, Options).
+    case erl_esdb_pattern:name(Compiled) of
+        {ok, Stream} ->
+            read_one(Store, Stream, {From, Count, Direction}, Options);
+        several ->
+            Of = fun(Stream) -> erl_esdb_pattern:matches(Stream, Compiled) end,
+            search(Store, {Of, fun(_) -> true end}, From, Count, Direction, Options)
+    end.
+
+%% A category of one stream: where its events are is known without the others.
+-spec read_one(atom(), binary(), window(), read_options()) -> {ok, [event()]} | {error, term()}.
+read_one(Store, Stream, {From, Count, Direction}, Options) ->
+    maybe
+        {ok, _, _, Settings} ?= engine(Store),
+        Until = deadline(Options, Settings),
+        {ok, First} ?= version_at(Store, Stream, From, Direction, timed(Options, Until)),
+        Read = (timed(Options, Until))#{verify => skip_all},
+        {ok, Events} ?= read(Store, Stream, First, Count, Direction, Read),
+        %% It may have been deleted and made again in between.
+        {ok, [Event || Event <- Events, is_from(Event, From, Direction)]}
+    else
+        none -> {ok, []};
+        {error, {stream_not_found, _}} -> {ok, []};
+        {error, Reason} -> {error, Reason}
+    end.
+
+%% With which version a read begins that is to begin at a position.
+-spec version_at(atom(), binary(), non_neg_integer() | last, direction(), read_options()) ->
+    {ok, non_neg_integer() | last} | none | {error, term()}.
+version_at(_Store, _Stream, last, backward, _Options) ->
+    {ok, last};
+version_at(Store, Stream, Position, forward, Options) ->
+    erl_esdb_bisect:from_position(Store, Stream, Position, Options);
+version_at(Store, Stream, Position, backward, Options) ->
+    case erl_esdb_bisect:from_position(Store, Stream, Position + 1, Options) of
+        {ok, 0} -> none;
+        {ok, Version} -> {ok, Version - 1};
+        {error, Reason} -> {error, Reason}
+    end.
+
+-spec is_from(event(), non_neg_integer() | last, direction()) -> boolean().
+is_from(#event{position = Position}, From, forward) -> Position >= From;
+%% Every atom is greater than every number.
+is_from(#event{position = Position}, From, backward) -> Position =< From.
 
 %% ---- a search through the log
 
@@ -330,7 +372,7 @@ search_piece(Piece, #search{direction = backward, keep = Keep}, {Left, Found}) -
 
 -spec took([event()], count(), [event()]) -> found().
 took([Event | Events], Left, Found) when Left =/= 0 ->
-    took(Events, less(Left), [Event | Found]);
+    took(Events, less(Left, 1), [Event | Found]);
 took(_, Left, Found) ->
     {Left, Found}.
 
@@ -352,14 +394,7 @@ fold_piece({Stream, {Row, From, To}, Packed}, Keep, Sum) ->
 
 -spec found(count(), [event()]) -> {next | stop, found()}.
 found(1, Found) -> {stop, {0, Found}};
-found(Left, Found) -> {next, {less(Left), Found}}.
-
--spec less(count()) -> count().
-less(Left) -> less(Left, 1).
-
--spec less(count(), non_neg_integer()) -> count().
-less(infinity, _) -> infinity;
-less(Left, Taken) when is_integer(Left) -> Left - Taken.
+found(Left, Found) -> {next, {less(Left, 1), Found}}.
 
 %% ---- what is known of streams
 
@@ -455,7 +490,7 @@ set_metadata(Store, Stream, Metadata, Options) ->
     ok = check(erl_esdb_log:is_command(Command) andalso is_map(Options)),
     maybe
         {ok, Engine, Handle, Settings} ?= engine(Store),
-        ok ?= limit(stream_id_too_long, byte_size(Stream), ?MAX_STREAM_ID),
+        ok ?= erl_esdb_args:stream_id(Stream),
         done(command(Store, Engine, Handle, Command, timeout(Options, Settings)))
     end.
 
@@ -805,6 +840,7 @@ command(Store, Engine, Handle, Command, Timeout) ->
 done(ok) -> ok;
 done({error, Reason}) -> {error, Reason}.
 
+-doc false.
 -spec named(atom(), Answer) -> Answer | {error, failure()}.
 named(Store, {error, not_started}) -> {error, {store_not_started, Store}};
 named(Store, {error, timeout}) -> {error, {timeout, Store}};
@@ -814,22 +850,11 @@ named(_Store, Answer) -> Answer.
 
 %% ---- arguments
 
--spec check(boolean()) -> ok.
-check(true) -> ok;
-check(false) -> error(badarg).
-
 -spec is_window(term(), term(), term()) -> boolean().
 is_window(From, Count, Direction) ->
     (is_natural(From) orelse (From =:= last andalso Direction =:= backward)) andalso
-        (is_natural(Count) orelse Count =:= infinity) andalso
+        is_count(Count) andalso
         (Direction =:= forward orelse Direction =:= backward).
-
--spec is_natural(term()) -> boolean().
-is_natural(Value) -> is_integer(Value) andalso Value >= 0.
-
--spec is_proper(term()) -> boolean().
-is_proper([_ | Rest]) -> is_proper(Rest);
-is_proper(Rest) -> Rest =:= [].
 
 -spec check_options(term()) -> ok.
 check_options(Options) when is_map(Options) ->

@@ -165,4 +165,5 @@ init([]) ->
     ok = erl_esdb_index:create_registry(),
     Groups = #{id => groups, start => {pg, start_link, [erl_esdb_pg]}},
     Lifecycle = #{id => lifecycle, start => {erl_esdb_lifecycle, start_link, []}},
-    {ok, {#{strategy => one_for_one, intensity => 10, period => 60}, [Groups, Lifecycle]}}.
+    Turns = #{id => turns, start => {erl_esdb_turns, start_link, []}},
+    {ok, {#{strategy => one_for_one, intensity => 10, period => 60}, [Groups, Lifecycle, Turns]}}.

@@ -575,6 +575,26 @@ tip_of_one_of_several_streams(Config) ->
     ?assertMatch({ok, #{next := 1, tip := Tip, epoch_us := 77}}, erl_esdb_store:tip(Store, <<"b">>)),
     ?assertMatch({ok, #{tip := none}}, erl_esdb_store:tip(Store, <<"a">>)).
 
+%% Who needs long to sign wins, too, among others who need little and never stop.
+tip_of_a_large_append_among_small_ones(Config) ->
+    Options = proplists:get_value(options, Config),
+    Key = #{integrity => #{enabled => true, key => binary:copy(<<7>>, 32)}},
+    Store = erl_esdb_test:start_store(maps:merge(Options, Key)),
+    Small = fun Small() ->
+        {ok, _} = append(Store, ?S, any, events(1)),
+        Small()
+    end,
+    Writers = [spawn_link(Small) || _ <- [1, 2]],
+    erl_esdb_test:await(fun() -> erl_esdb_streams:exists(Store, ?S) end),
+    Long = #{timeout => 30_000},
+    ?assertMatch({ok, _}, append(Store, ?S, any, events(2000), Long)),
+    {ok, #{?S := _}} = erl_esdb_streams:append_many(Store, [{?S, any, events(2000)}], Long),
+    Maps = [#{event_id => <<N:32>>, event_type => <<"T">>, data => #{}} || N <- lists:seq(1, 900)],
+    ?assertMatch({ok, _}, erl_esdb_restore:append(Store, ?S, -2, Maps, 0, Long)),
+    [begin unlink(Writer), exit(Writer, kill) end || Writer <- Writers],
+    ?assertMatch({ok, _}, erl_esdb_integrity:verify_stream(Store, ?S)),
+    ok = erl_esdb:stop_store(Store).
+
 %% Signers who look, sign and try again make one chain, in the order of the versions.
 tip_of_racers(Config) ->
     Store = store(Config),

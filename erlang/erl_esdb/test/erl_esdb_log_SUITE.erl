@@ -12,6 +12,7 @@ all() ->
         rows_come_back,
         rows_are_found,
         rows_are_dropped,
+        no_less_than_nothing_is_read,
         rows_are_small,
         a_row_is_found_by_a_part_of_its_chunk,
         rows_are_found_by_time,
@@ -64,6 +65,15 @@ a_stream_cut_during_a_read_is_seen_as_it_was(_Config) ->
     end,
     ?assertEqual(lists:seq(0, 9), Read(0, forward)),
     ?assertEqual(lists:seq(9, 0, -1), Read(last, backward)).
+
+no_less_than_nothing_is_read(_Config) ->
+    {_, _, Log} = erl_esdb_log:apply(
+        1, {append, <<"s">>, -2, <<>>, #{count => 3, epoch_us => 0}}, erl_esdb_log:new()
+    ),
+    Ways = [forward, backward],
+    [?assertEqual([], erl_esdb_log:read_log(1, 0, Way, Log)) || Way <- Ways],
+    [?assertError(badarg, erl_esdb_log:read_log(1, -1, Way, Log), Way) || Way <- Ways],
+    [?assertError(badarg, erl_esdb_log:read(<<"s">>, 1, -1, Way, Log), Way) || Way <- Ways].
 
 %% ---- sequences
 

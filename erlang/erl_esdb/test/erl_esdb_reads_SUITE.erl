@@ -184,6 +184,38 @@ category_in_global_order(Config) ->
     ).
 
 %% A reader goes on from the last position, and pages make the whole.
+%% A category of one stream is read by way of this stream, and is what a search would find.
+category_of_one_stream(Config) ->
+    Store = store(Config),
+    Names = [<<"a">>, <<"b">>, <<"a">>, <<"a">>, <<"b">>, <<"b">>, <<"a">>],
+    [{ok, _} = append(Store, Name, any, events(3)) || Name <- Names],
+    {ok, _} = erl_esdb_store:truncate(Store, <<"a">>, 2),
+    Read = fun(Pattern, From, Count, Direction) ->
+        read_category(Store, Pattern, From, Count, Direction)
+    end,
+    Windows = [
+        {From, Count, Direction}
+     || Direction <- [forward, backward],
+        From <- lists:seq(0, 22) ++ [last || Direction =:= backward],
+        Count <- [0, 1, 4, infinity]
+    ],
+    [
+        ?assertEqual(Read(<<"*", Name/binary>>, F, C, D), Read(Name, F, C, D), {F, C, D})
+     || {F, C, D} <- Windows, Name <- [<<"a">>, <<"b">>, <<"none">>]
+    ].
+
+%% However much others have written.
+category_of_one_stream_costs_no_more(Config) ->
+    Store = store(Config),
+    {ok, 0} = append(Store, ?S, any, events(1)),
+    [{ok, _} = append(Store, <<"others">>, any, events(1)) || _ <- lists:seq(1, 2000)],
+    {ok, 1} = append(Store, ?S, any, events(1)),
+    {reductions, Before} = process_info(self(), reductions),
+    {ok, [_]} = read_category(Store, ?S, 1, 10, forward),
+    {ok, [_]} = read_category(Store, ?S, 1, 10, backward),
+    {reductions, After} = process_info(self(), reductions),
+    ?assert(After - Before < 5_000, After - Before).
+
 category_pages(Config) ->
     Store = store(Config),
     Append = fun(N) -> append(Store, <<"c", (N rem 5)>>, any, events(1 + N rem 4)) end,
@@ -534,7 +566,9 @@ index(Store) ->
 %% Who asks for a type and a tag pays for the events that have both.
 tags_and_types_meet_in_the_index(Config) ->
     Store = store(Config),
-    Of = fun(Count, Type, Tag) -> [(event(N, Type))#{tags => [Tag]} || N <- lists:seq(1, Count)] end,
+    Of = fun(Count, Type, Tag) ->
+        [(event(N, Type))#{tags => [Tag]} || N <- lists:seq(1, Count)]
+    end,
     Tags = [{<<"often">>, <<"x">>}, {<<"rare">>, <<"y">>}, {<<"often">>, <<"x">>}],
     [{ok, _} = append(Store, ?S, any, Of(2000, Type, Tag)) || {Type, Tag} <- Tags],
     {ok, _} = append(Store, ?S, any, Of(3, <<"rare">>, <<"x">>)),

@@ -199,7 +199,8 @@ what_takes_long_is_left_and_taken_up_again(_Config) ->
     Count = 50_000,
     Entries = [{P rem 2, P} || P <- lists:seq(0, Count - 1)] ++ [{H, Count} || H <- [0, 1]],
     Runs = erl_esdb_runs:add(Entries, Count + 1, erl_esdb_runs:new()),
-    Positions = erl_esdb_index_positions:new(all, forward, [key(H, 0, forward, Runs) || H <- [0, 1]]),
+    Keys = [key(Hash, 0, forward, Runs) || Hash <- [0, 1]],
+    Positions = erl_esdb_index_positions:new(all, forward, Keys),
     {[], Rest} = erl_esdb_index_positions:take(10, Positions),
     ?assertEqual([Count], patient(Rest)).
 

@@ -12,14 +12,14 @@ O(log n) of them, however long the stream is.
 ```
 """.
 
--export([window/5, later/4]).
+-export([window/5, from_position/4, later/4]).
 -export_type([probe/0]).
 
 -include("../log/erl_esdb_log.hrl").
 
 -doc """
 Looks at the append that holds a version: the first of its versions, the first after it, and its
-time; or why there is none.
+time; or why there is none. In place of a time any other number that never falls.
 """.
 -type probe() :: fun((non_neg_integer()) -> {ok, append()} | removed | {error, term()}).
 -type append() :: {
@@ -40,41 +40,74 @@ of all looks together, `consistency`, and `hidden` for what the metadata of the 
 ) ->
     {ok, {Low :: non_neg_integer(), Before :: non_neg_integer()}} | {error, term()}.
 window(Store, Stream, From, To, Options) ->
+    searched(Store, Stream, Options, fun append_at/2, fun(Info, Probe) ->
+        maybe
+            {ok, Low} ?= low(From, Info, Probe),
+            {ok, Before} ?= within(To, Info, Probe),
+            {ok, {Low, Before}}
+        end
+    end).
+
+-doc """
+The version of the first event that stands at a position or behind it, in the order of all events;
+the next version where none does. Options as `window/5`.
+""".
+-spec from_position(
+    Store :: atom(), Stream :: binary(), non_neg_integer(), erl_esdb_store:read_options()
+) -> {ok, Version :: non_neg_integer()} | {error, term()}.
+from_position(Store, Stream, Position, Options) ->
+    searched(Store, Stream, Options, fun event_at/2, fun(#{first := Low, next := High}, Probe) ->
+        later(Position - 1, Low, High, Probe)
+    end).
+
+%% What there is to see of the append, or event, that holds a version.
+-type seen() :: fun((#row{}, non_neg_integer()) -> append()).
+
+-spec append_at(#row{}, non_neg_integer()) -> append().
+append_at(#row{version = First, count = Count, epoch_us = EpochUs}, _Version) ->
+    {First, First + Count, EpochUs}.
+
+-spec event_at(#row{}, non_neg_integer()) -> append().
+event_at(#row{version = First, position = Position}, Version) ->
+    {Version, Version + 1, Position + Version - First}.
+
+-spec searched(atom(), binary(), erl_esdb_store:read_options(), seen(), Search) ->
+    {ok, Found} | {error, term()}
+when
+    Search :: fun((erl_esdb_log:info(), probe()) -> {ok, Found} | removed | {error, term()}).
+searched(Store, Stream, Options, Seen, Search) ->
     maybe
         {ok, Engine, Handle, Settings} ?= erl_esdb_store:engine(Store),
         Until = erl_esdb_store:deadline(Options, Settings),
-        Probe = fun(Version) -> look(Store, {Engine, Handle}, Stream, Version, Options, Until) end,
-        search(Store, Stream, {From, To}, Options, Until, Probe)
+        Look = maps:with([consistency, hidden], Options),
+        Read = fun(Version, Timed) -> Engine:read(Handle, Stream, Version, 1, forward, Timed) end,
+        Probe = fun(Version) -> look(Store, Version, Read, Seen, Look, Until) end,
+        Info = fun() ->
+            erl_esdb_store:info(Store, Stream, Look#{timeout => erl_esdb_store:left(Until)})
+        end,
+        search(Info, Probe, Search)
     end.
 
--spec look(atom(), {module(), term()}, binary(), non_neg_integer(), map(), Until) ->
+-spec search(fun(() -> {ok, erl_esdb_log:info()} | {error, term()}), probe(), Search) ->
+    {ok, Found} | {error, term()}
+when
+    Search :: fun((erl_esdb_log:info(), probe()) -> {ok, Found} | removed | {error, term()}).
+search(Info, Probe, Search) ->
+    maybe
+        {ok, Known} ?= Info(),
+        %% The stream was cut or deleted since we asked: what there is now decides.
+        removed ?= Search(Known, Probe),
+        search(Info, Probe, Search)
+    end.
+
+-spec look(atom(), non_neg_integer(), Read, seen(), map(), erl_esdb_store:deadline()) ->
     {ok, append()} | removed | {error, term()}
 when
-    Until :: erl_esdb_store:deadline().
-look(Store, {Engine, Handle}, Stream, Version, Options, Until) ->
+    Read :: fun((non_neg_integer(), map()) -> {ok, [erl_esdb_engine:piece()]} | {error, term()}).
+look(Store, Version, Read, Seen, Look, Until) ->
     case erl_esdb_store:left(Until) of
-        0 ->
-            {error, {timeout, Store}};
-        Left ->
-            Timed = Options#{timeout => Left},
-            probe(Store, Engine:read(Handle, Stream, Version, 1, forward, Timed))
-    end.
-
--spec search(atom(), binary(), {integer() | beginning, integer()}, map(), Until, probe()) ->
-    {ok, {non_neg_integer(), non_neg_integer()}} | {error, term()}
-when
-    Until :: erl_esdb_store:deadline().
-search(Store, Stream, {From, To} = Times, Options, Until, Probe) ->
-    Timed = Options#{timeout => erl_esdb_store:left(Until)},
-    maybe
-        {ok, Info} ?= erl_esdb_store:info(Store, Stream, Timed),
-        {ok, Low} ?= low(From, Info, Probe),
-        {ok, Before} ?= within(To, Info, Probe),
-        {ok, {Low, Before}}
-    else
-        %% The stream was cut or deleted since we asked: what there is now decides.
-        removed -> search(Store, Stream, Times, Options, Until, Probe);
-        {error, Reason} -> {error, Reason}
+        0 -> {error, {timeout, Store}};
+        Left -> probe(Store, Seen, Read(Version, Look#{timeout => Left}))
     end.
 
 -spec low(integer() | beginning, erl_esdb_log:info(), probe()) ->
@@ -104,20 +137,13 @@ later(Time, Low, High, Probe) when Low < High ->
 later(_Time, Low, _High, _Probe) ->
     {ok, Low}.
 
--spec probe(atom(), {ok, [erl_esdb_engine:piece()]} | {error, term()}) ->
+-spec probe(atom(), seen(), {ok, [erl_esdb_engine:piece()]} | {error, term()}) ->
     {ok, append()} | removed | {error, term()}.
-probe(_Store, {ok, [{_Stream, {Row, _From, _To}, _Packed}]}) ->
-    #row{version = Version, count = Count, epoch_us = EpochUs} = Row,
-    {ok, {Version, Version + Count, EpochUs}};
-probe(_Store, {ok, []}) ->
+probe(_Store, Seen, {ok, [{_Stream, {Row, Version, _}, _Packed}]}) ->
+    {ok, Seen(Row, Version)};
+probe(_Store, _Seen, {ok, []}) ->
     removed;
-probe(_Store, {error, stream_not_found}) ->
+probe(_Store, _Seen, {error, stream_not_found}) ->
     removed;
-probe(Store, Failure) ->
-    named(Store, Failure).
-
-%% The same names as erl_esdb_store gives.
--spec named(atom(), Answer) -> Answer | {error, erl_esdb_store:failure()}.
-named(Store, {error, not_started}) -> {error, {store_not_started, Store}};
-named(Store, {error, Failure}) -> {error, {Failure, Store}};
-named(_Store, Answer) -> Answer.
+probe(Store, _Seen, Failure) ->
+    erl_esdb_store:named(Store, Failure).

@@ -320,7 +320,8 @@ read_all(_, _, _, _, _) ->
 Reads `Count` events of all streams in the order of positions, from a position on, forward or
 backward; `last` begins backward with the newest. Events that were removed are left out and do not
 count, so a reader goes on from the last position it got plus 1 (minus 1 backward). Options as
-`read/6`.
+`read/6` but for `verify` and `archives`, which mean nothing here: over many streams nothing is
+verified, and nothing is read from archives. The same holds for categories, types and tags.
 """.
 -spec read_log(
     Store :: atom(),
@@ -343,7 +344,9 @@ read_category(Store, Pattern, From, Count, Direction) ->
 Reads `Count` events of the streams whose names match a pattern, in the order of positions, as
 `read_log/5` does of all streams.
 
-`*` stands for any bytes, everything else for itself: `order-*` is the category `order`.
+`*` stands for any bytes, everything else for itself: `order-*` is the category `order`. There is no
+index of categories: what lies between their events is passed over, though not decoded, so the time
+is that of the log from the position on. Only a pattern without `*` takes the time of its stream.
 """.
 -spec read_category(
     Store :: atom(),

@@ -23,8 +23,6 @@ if there is a way, this is one).
 
 %% Events of an append.
 -define(RUN, 1000).
-%% As for every append.
--define(MAX_STREAM_ID, 65_536).
 
 %% ---- appending
 
@@ -57,7 +55,7 @@ each part.
 append(Store, Stream, Expected, Events, EpochUs, Options) ->
     maybe
         {ok, _, _, Settings} ?= erl_esdb_store:engine(Store),
-        ok ?= check_name(Stream),
+        ok ?= erl_esdb_args:stream_id(Stream),
         {ok, Bodies} ?= erl_esdb_event:bodies(Events),
         Send = fun(Expect, Part) ->
             Until = erl_esdb_store:deadline(Options, Settings),
@@ -73,26 +71,34 @@ append(Store, Stream, Expected, Events, EpochUs, Options) ->
     {ok, integer()} | {error, term()}
 when
     Bodies :: [erl_esdb_event:body()].
-seal(#{integrity := Keys} = Settings, {Store, Until} = Call, Stream, Expected, Bodies, EpochUs) when
+seal(#{integrity := Keys}, {Store, Until} = Call, Stream, Expected, Bodies, EpochUs) when
     Keys =/= disabled
 ->
+    Try = fun(_) -> try_sealed(Keys, Call, Stream, Expected, Bodies, EpochUs) end,
+    case erl_esdb_turns:run([{Store, Stream}], Until, Try, first) of
+        {ok, Answer} -> Answer;
+        {error, timeout} -> {error, {timeout, Store}}
+    end;
+seal(_Settings, Call, Stream, Expected, Bodies, EpochUs) ->
+    send(Call, Stream, Expected, Bodies, #{epoch_us => EpochUs}).
+
+%% Where somebody was faster they are signed again, behind what is there then.
+-spec try_sealed(erl_esdb_chain:keys(), call(), binary(), integer(), Bodies, integer()) ->
+    {done, {ok, integer()} | {error, term()}} | {again, refused}
+when
+    Bodies :: [erl_esdb_event:body()].
+try_sealed(Keys, {Store, Until} = Call, Stream, Expected, Bodies, EpochUs) ->
     Timed = #{timeout => erl_esdb_store:left(Until)},
     maybe
         {ok, #{epoch_us := Last, tip := Tip} = Place} ?= erl_esdb_store:tip(Store, Stream, Timed),
         Time = max(EpochUs, Last),
-        {Signed, New} =
-            erl_esdb_integrity:seal(Keys, Stream, Place#{epoch_us := Time}, Bodies),
+        {Signed, New} = erl_esdb_integrity:seal(Keys, Stream, Place#{epoch_us := Time}, Bodies),
         Summary = #{epoch_us => Time, tip => {Tip, New}},
-        %% Somebody was faster: they are signed again, behind what is there now.
         {error, tip_moved} ?= send(Call, Stream, Expected, Signed, Summary),
-        false ?= erl_esdb_store:left(Until) =:= 0,
-        seal(Settings, Call, Stream, Expected, Bodies, EpochUs)
+        {again, refused}
     else
-        true -> {error, {timeout, Store}};
-        Answer -> Answer
-    end;
-seal(_Settings, Call, Stream, Expected, Bodies, EpochUs) ->
-    send(Call, Stream, Expected, Bodies, #{epoch_us => EpochUs}).
+        Answer -> {done, Answer}
+    end.
 
 -doc """
 Appends events of a run as they were recorded, with what they were signed with. `New` is the tip
@@ -143,13 +149,6 @@ send({Store, Until}, Stream, Expected, Bodies, Summary) ->
             erl_esdb_store:command(Store, Engine, Handle, Command, Left),
         {ok, Version}
     end.
-
--spec check_name(binary()) ->
-    ok | {error, {stream_id_too_long, pos_integer(), pos_integer()}}.
-check_name(Stream) when byte_size(Stream) > ?MAX_STREAM_ID ->
-    {error, {stream_id_too_long, byte_size(Stream), ?MAX_STREAM_ID}};
-check_name(_) ->
-    ok.
 
 -spec append_parts([[erl_esdb_event:body()]] | {error, term()}, integer(), fun()) ->
     {ok, integer()} | {error, term()}.

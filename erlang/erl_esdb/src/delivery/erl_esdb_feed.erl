@@ -190,13 +190,13 @@ woken(Next, #state{store = Store, readers = Readers, scanned = Scanned} = State)
     Tell = fun(_, Reader) -> tell(Store, Reader) end,
     Woken = maps:with([any | written(Store, Scanned, Next, Readers)], Readers),
     maps:foreach(fun(_, Same) -> maps:foreach(Tell, Same) end, Woken),
-    State#state{scanned = Next}.
+    State#state{scanned = max(Next, Scanned)}.
 
 %% What of the streams that readers want was written; all of them where it is too much to look at.
 -spec written(atom(), non_neg_integer(), non_neg_integer(), #{interest() => map()}) ->
     [interest()].
-written(_Store, _Scanned, _Next, Readers) when
-    map_size(Readers) =:= 0; map_size(Readers) =:= 1, is_map_key(any, Readers)
+written(_Store, Scanned, Next, Readers) when
+    map_size(Readers) =:= 0; map_size(Readers) =:= 1, is_map_key(any, Readers); Next =< Scanned
 ->
     [];
 written(Store, Scanned, Next, Readers) when Next - Scanned =< ?SCAN ->

@@ -26,8 +26,8 @@ is true where also that is wanted that the metadata of a stream hides.
     _ => _
 }.
 -doc """
-Packed events and which of them are meant. An engine that brings them back from a disk compares their
-checksum then (`erl_esdb_batch:verified/1`): nobody does later. The same holds for documents.
+Packed events and which of them are meant. An engine that brings them back from a disk compares
+their checksum then (`erl_esdb_batch:verified/1`): nobody does later. So it is with documents.
 """.
 -type piece() :: {Stream :: binary(), erl_esdb_log:span(), erl_esdb_batch:packed()}.
 -doc """

@@ -34,6 +34,8 @@ must not lose events takes an engine that writes to disk.
 -include_lib("kernel/include/logger.hrl").
 -include("../log/erl_esdb_log.hrl").
 
+-import(erl_esdb_args, [less/2]).
+
 %% Everything a reader needs: the process, and its tables.
 -record(handle, {
     server :: pid(),
@@ -252,14 +254,10 @@ collect(Name, Prefix, Limit, Streams) ->
     Size = byte_size(Prefix),
     case Name of
         <<Prefix:Size/binary, _/binary>> ->
-            [Name | collect(ets:next(Streams, Name), Prefix, less(Limit), Streams)];
+            [Name | collect(ets:next(Streams, Name), Prefix, less(Limit, 1), Streams)];
         _ ->
             []
     end.
-
--spec less(pos_integer() | infinity) -> non_neg_integer() | infinity.
-less(infinity) -> infinity;
-less(Limit) when is_integer(Limit) -> Limit - 1.
 
 -doc false.
 -spec tip(#handle{}, binary(), erl_esdb_engine:options()) ->
@@ -302,7 +300,7 @@ buried(Name, Limit, _Tombs) when Limit =:= 0; Name =:= '$end_of_table' ->
 buried(Name, Limit, Tombs) ->
     After = ets:next(Tombs, Name),
     case ets:lookup(Tombs, Name) of
-        [{_, Head}] -> [{Name, erl_esdb_log:describe(Head)} | buried(After, less(Limit), Tombs)];
+        [{_, Head}] -> [{Name, erl_esdb_log:describe(Head)} | buried(After, less(Limit, 1), Tombs)];
         %% Made again a moment ago.
         [] -> buried(After, Limit, Tombs)
     end.

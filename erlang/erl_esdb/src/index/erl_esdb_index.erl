@@ -52,6 +52,8 @@ Arguments of a wrong shape are `error(badarg)`.
 -include_lib("kernel/include/logger.hrl").
 -include("erl_esdb.hrl").
 
+-import(erl_esdb_args, [check/1, is_count/1, is_natural/1, less/2]).
+
 %% Pages that are indexed between two messages, at most.
 -define(PAGES, 8).
 %% Milliseconds from the word of the feed until its events are indexed. Who asks earlier does not
@@ -185,7 +187,7 @@ view(Store, Kinds, Options) when is_atom(Store) ->
         {ok, #view{store = Store, log = Log, runs = Runs, until = Until}}
     else
         [Kind | _] -> {error, {not_indexed, Kind}};
-        {error, Failure} -> {error, named(Store, Failure)}
+        {error, Failure} -> erl_esdb_store:named(Store, {error, Failure})
     end;
 view(_, _, _) ->
     error(badarg).
@@ -215,7 +217,7 @@ look_for(#view{store = Store, log = Log, until = Until} = View, Where, Wanted, O
     Limit = maps:get(limit, Options, infinity),
     case collect(Positions, Limit, min(Limit, ?PORTION), {Read, Until}, []) of
         {ok, Events} -> {ok, Events};
-        {error, Failure} -> {error, named(Store, Failure)}
+        {error, Failure} -> erl_esdb_store:named(Store, {error, Failure})
     end.
 
 -spec positions_of(where(), non_neg_integer() | last, direction(), view()) ->
@@ -279,10 +281,6 @@ collect(Positions, Left, Portion, {Read, Until} = Timed, Found) ->
         collect(Rest, Left1, min(2 * Portion, ?PORTION), Timed, [Kept | Found])
     end.
 
--spec less(erl_esdb_store:count(), non_neg_integer()) -> erl_esdb_store:count().
-less(infinity, _) -> infinity;
-less(Left, Found) when is_integer(Left), is_integer(Found) -> Left - Found.
-
 %% What the index has when it has reached a position. Who asks for no kinds needs none.
 -spec reached(atom(), [kind()], non_neg_integer(), erl_esdb_deadline:deadline()) ->
     {ok, erl_esdb_runs:runs()} | {error, erl_esdb_engine:failure()}.
@@ -337,16 +335,7 @@ called(Index, Request, Timeout) ->
         exit:{_Ended, {gen_server, call, _}} -> {error, not_started}
     end.
 
--spec named(atom(), term()) -> reason().
-named(Store, not_started) -> {store_not_started, Store};
-named(Store, Failure) when is_atom(Failure) -> {Failure, Store};
-named(_Store, Reason) -> Reason.
-
 %% ---- arguments
-
--spec check(boolean()) -> ok.
-check(true) -> ok;
-check(false) -> error(badarg).
 
 -spec check_look(term(), term(), term()) -> ok.
 check_look(Keys, Mode, Options) ->
@@ -365,15 +354,12 @@ check_options(Options) when is_map(Options) ->
     ok = check(is_natural(From) orelse (From =:= last andalso Direction =:= backward)),
     ok = check(lists:member(maps:get(direction, Options, forward), [forward, backward])),
     Limit = maps:get(limit, Options, infinity),
-    ok = check(is_natural(Limit) orelse Limit =:= infinity),
+    ok = check(is_count(Limit)),
     Consistency = maps:get(consistency, Options, local),
     ok = check(lists:member(Consistency, [linearizable, read_your_writes, local])),
     check(erl_esdb_store:is_timeout(maps:get(timeout, Options, infinity)));
 check_options(_) ->
     error(badarg).
-
--spec is_natural(term()) -> boolean().
-is_natural(Value) -> is_integer(Value) andalso Value >= 0.
 
 %% ---- the index itself
 
@@ -395,7 +381,7 @@ compact(Store, Timeout) ->
         {ok, Index, _} ?= find(Store),
         ok ?= called(Index, compact, Timeout)
     else
-        {error, Failure} -> {error, named(Store, Failure)}
+        {error, Failure} -> erl_esdb_store:named(Store, {error, Failure})
     end.
 
 -doc "How far the index is and what it takes.".
@@ -411,7 +397,7 @@ info(Store) ->
             runs => erl_esdb_runs:count(Runs)
         }}
     else
-        {error, Failure} -> {error, named(Store, Failure)}
+        {error, Failure} -> erl_esdb_store:named(Store, {error, Failure})
     end.
 
 -doc false.

@@ -26,8 +26,8 @@ rarest of them decides how much is looked at (leapfrog join, Veldhuizen 2014).
 -type cursor() :: erl_esdb_runs:cursor().
 -type position() :: erl_esdb_runs:position().
 
-%% For `any' a heap of what comes next from each, by its position in the given direction and, so that
-%% equal ones differ, its number. For `all' those that have to agree.
+%% For `any' a heap of what comes next from each, by its position in the given direction and, so
+%% that equal ones differ, its number. For `all' those that have to agree.
 -opaque positions() ::
     {key, cursor()}
     | {any, direction(), gb_sets:set(head())}

@@ -76,9 +76,9 @@ count(Bin) when is_binary(Bin) -> {error, corrupt}.
 -doc """
 The batch, if it is as it was packed, `damaged` otherwise.
 
-For who brings it back from where it may have changed: an engine compares the checksum when it reads
-from a disk, once for what it then keeps in memory. So `unpack/3` and `fold/5`, which are asked again
-and again, and often for one event of many, do not look at it.
+For who brings it back from where it may have changed: an engine compares the checksum when it
+reads from a disk, once for what it then keeps in memory. So `unpack/3` and `fold/5`, which are
+asked again and again, and often for one event of many, do not look at it.
 """.
 -spec verified(binary()) -> packed().
 verified(Packed) when byte_size(Packed) >= ?HEADER + ?SUM ->

@@ -5,9 +5,10 @@ A sequence of rows, one an append, in a few bytes each.
 A store keeps one row an append for its stream and one for the order of all events, in RAM, for
 ever: so they must be small. 128 rows make a chunk, a binary of the differences between
 neighbours; every 32nd row stands for itself (a restart point, as in the blocks of LevelDB), so that
-one row is found without a look at all those before it. The sequence itself holds the last, open chunk only; a full one is handed to the
-caller, who keeps it by its number and gives it back through a fun. That way the same code runs on
-the maps of the pure machine and on ETS tables that many processes read at once.
+one row is found without a look at all those before it. The sequence itself holds the last, open
+chunk only; a full one is handed to the caller, who keeps it by its number and gives it back through
+a fun. That way the same code runs on the maps of the pure machine and on ETS tables that many
+processes read at once.
 
 ```
  chunk  =  restarts row, row, ...

@@ -48,6 +48,8 @@ finds everything it names, or finds that it was removed in between and looks aga
 
 -include("erl_esdb_log.hrl").
 
+-import(erl_esdb_args, [all/2, is_natural/1, less/2]).
+
 %% Appends that are erased at a time: in the memory engine the work of a millisecond, at most a few.
 -define(SLICE, 256).
 %% Bytes of a tip.
@@ -303,7 +305,7 @@ not know: the machine has no clause for anything else.
 is_command({append, Stream, Expected, Packed, Summary}) ->
     is_part({Stream, Expected, Packed, Summary}) andalso is_condition(Summary);
 is_command({append_many, [_ | _] = Parts, #{} = Common}) ->
-    is_proper(Parts) andalso lists:all(fun is_part/1, Parts) andalso is_condition(Common) andalso
+    all(fun is_part/1, Parts) andalso is_condition(Common) andalso
         length(lists:usort([element(1, Part) || Part <- Parts])) =:= length(Parts);
 is_command({truncate, Stream, Before}) ->
     is_binary(Stream) andalso is_natural(Before);
@@ -344,15 +346,20 @@ is_facts(Facts) -> Facts =:= any orelse (is_binary(Facts) andalso byte_size(Fact
 
 -spec is_condition(map()) -> boolean().
 is_condition(#{condition := {evaluated, Position, Query}}) ->
-    is_integer(Position) andalso is_proper(Query) andalso lists:all(fun is_item/1, Query);
+    is_integer(Position) andalso all(fun is_item/1, Query);
 is_condition(#{condition := {failed, Position}}) ->
     is_natural(Position);
 is_condition(Map) ->
     not is_map_key(condition, Map).
 
 -spec is_item(term()) -> boolean().
-is_item({Types, Tags}) -> (Types =:= any orelse is_naturals(Types)) andalso is_naturals(Tags);
-is_item(_) -> false.
+is_item({Types, Tags}) ->
+    (Types =:= any orelse is_naturals(Types)) andalso is_naturals(Tags);
+is_item(_) ->
+    false.
+
+-spec is_naturals(term()) -> boolean().
+is_naturals(Values) -> all(fun erl_esdb_args:is_natural/1, Values).
 
 -spec is_metadata(term()) -> boolean().
 is_metadata(#{} = Metadata) ->
@@ -364,17 +371,6 @@ is_metadata(_) ->
 is_limit(truncate_before, Value) -> is_natural(Value);
 is_limit(Key, Value) when Key =:= max_age; Key =:= max_count -> is_natural(Value) andalso Value > 0;
 is_limit(_, _) -> false.
-
--spec is_naturals(term()) -> boolean().
-is_naturals([Value | Values]) -> is_natural(Value) andalso is_naturals(Values);
-is_naturals(Rest) -> Rest =:= [].
-
--spec is_proper(term()) -> boolean().
-is_proper([_ | Rest]) -> is_proper(Rest);
-is_proper(Rest) -> Rest =:= [].
-
--spec is_natural(term()) -> boolean().
-is_natural(Value) -> is_integer(Value) andalso Value >= 0.
 
 -doc "Whether there is something to erase for the command `sweep`.".
 -spec pending(state()) -> boolean().
@@ -840,7 +836,7 @@ Where the events of a window of versions are: forward `From` to `From + Count - 
     forward | backward,
     erl_esdb_chunks:fetch()
 ) -> [span()].
-rows(#head{seq = Seq} = Head, From, Count, Direction, Fetch) ->
+rows(#head{seq = Seq} = Head, From, Count, Direction, Fetch) when Count >= 0 ->
     case window(From, Count, Direction, Head) of
         {Low, High} when Low > High ->
             [];
@@ -848,7 +844,9 @@ rows(#head{seq = Seq} = Head, From, Count, Direction, Fetch) ->
             Start = start(Direction, Low, High),
             Collect = fun(Row, Acc) -> within(Row, Low, High, Acc) end,
             lists:reverse(erl_esdb_chunks:fold(version, Start, Direction, Collect, [], Seq, Fetch))
-    end.
+    end;
+rows(_Head, _From, _Count, _Direction, _Fetch) ->
+    error(badarg).
 
 -spec window(
     non_neg_integer() | last, non_neg_integer() | infinity, forward | backward, head()
@@ -904,7 +902,7 @@ removed or hidden.
 once a stream: a stream that is cut in between is seen as it was, and whoever then misses a body
 looks again. Throws `removed`, as the caller's fun may that fetches, where a gap was passed and a
 stream has been cut in between: then the gap may hide what was there. `last` begins backward with
-the newest event.
+the newest event. A negative count is `badarg`.
 """.
 -spec log_rows(
     erl_esdb_chunks:seq(),
@@ -916,6 +914,8 @@ the newest event.
 ) -> [{binary(), span()}].
 log_rows(_Order, _From, 0, _Direction, _Owner, _Fetch) ->
     [];
+log_rows(_Order, _From, Count, _Direction, _Owner, _Fetch) when Count < 0 ->
+    error(badarg);
 log_rows(Order, last, Count, Direction, Owner, Fetch) ->
     log_rows(Order, max(0, log_end(Order) - 1), Count, Direction, Owner, Fetch);
 log_rows(Order, From, Count, Direction, Owner, Fetch) ->
@@ -975,11 +975,6 @@ take(Name, {Row, Low, _High}, forward, Left, Spans) ->
     {stop, {0, [{Name, {Row, Low, Low + Left - 1}} | Spans]}};
 take(Name, {Row, _Low, High}, backward, Left, Spans) ->
     {stop, {0, [{Name, {Row, High - Left + 1, High}} | Spans]}}.
-
-%% Every atom is greater than every number.
--spec less(non_neg_integer() | infinity, pos_integer()) -> non_neg_integer() | infinity.
-less(infinity, _) -> infinity;
-less(Left, Taken) when is_integer(Left), is_integer(Taken) -> Left - Taken.
 
 -doc "What is known of the stream with this head.".
 -spec describe(head()) -> info().
