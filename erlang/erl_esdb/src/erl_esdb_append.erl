@@ -59,7 +59,7 @@ signed.
     engine :: module(),
     handle :: erl_esdb_engine:handle(),
     keys :: disabled | erl_esdb_chain:keys(),
-    until :: erl_esdb_store:deadline()
+    until :: erl_esdb_deadline:deadline()
 }).
 
 %% A query, and from which position on it is still to be asked.
@@ -288,7 +288,7 @@ evaluate(#call{store = Store} = Call, {Query, From}) ->
 %% A hidden event is an event, the copy of one is none.
 -spec read_options(#call{}) -> map().
 read_options(#call{until = Until}) ->
-    #{hidden => true, copies => false, timeout => erl_esdb_store:left(Until)}.
+    #{hidden => true, copies => false, timeout => erl_esdb_deadline:left(Until)}.
 
 -spec later(open(), none | erl_esdb_log:condition()) -> open().
 later({Query, _From}, {evaluated, UpTo, _}) -> {Query, UpTo + 1};
@@ -360,7 +360,7 @@ with(Condition, Map) -> Map#{condition => Condition}.
 
 -spec send(#call{}, erl_esdb_log:command()) -> erl_esdb_log:reply() | {error, term()}.
 send(#call{store = Store, engine = Engine, handle = Handle, until = Until}, Command) ->
-    erl_esdb_store:command(Store, Engine, Handle, Command, erl_esdb_store:left(Until)).
+    erl_esdb_store:command(Store, Engine, Handle, Command, erl_esdb_deadline:left(Until)).
 
 -spec result(erl_esdb_log:appended()) -> append_result().
 result({Version, Position, Count}) ->

@@ -13,7 +13,7 @@ true
 ```
 """.
 
--export([is_query/1, compile/1, matches/2, matches_event/2, keys/1, hashed/1]).
+-export([is_query/1, compile/1, matches/2, matches_event/2, where/2, hashed/1]).
 -include("erl_esdb.hrl").
 
 -export_type([query/0, compiled/0]).
@@ -57,26 +57,26 @@ matches_event(#event{} = Event, Query) ->
     matches({Id, Type, #{}, #{}, #{tags => Tags}}, Query).
 
 -doc """
-By which keys an index finds all events that may match: those with all of them, or with any. `none`:
-every event may.
+By which keys an index that has these kinds finds all events that may match, and some more where it
+has not all kinds. `none`: every event may.
 """.
--spec keys(query()) -> {ok, [erl_esdb_index_keys:key(), ...], any | all} | none.
-keys([#{tags := [_ | _] = Tags}]) ->
-    {ok, [{tag, Tag} || Tag <- Tags], all};
-keys([_ | _] = Query) ->
-    Keys = [keys_of(Item) || Item <- Query],
-    case lists:member([], Keys) of
+-spec where(query(), [erl_esdb_index_keys:kind()]) -> {ok, erl_esdb_index:where()} | none.
+where(Query, Kinds) ->
+    Items = [where_item(Item, Kinds) || Item <- Query],
+    case Items =:= [] orelse lists:member(none, Items) of
         true -> none;
-        false -> {ok, lists:usort(lists:append(Keys)), any}
-    end;
-keys([]) ->
-    none.
+        false -> {ok, {any, Items}}
+    end.
 
-%% Fewer events have a tag than a type, as a rule.
--spec keys_of(map()) -> [erl_esdb_index_keys:key()].
-keys_of(#{tags := [Tag | _]}) -> [{tag, Tag}];
-keys_of(#{types := Types}) -> [{type, Type} || Type <- Types];
-keys_of(#{}) -> [].
+-spec where_item(map(), [erl_esdb_index_keys:kind()]) -> erl_esdb_index:where() | none.
+where_item(Item, Kinds) ->
+    Types = [{type, Type} || Type <- maps:get(types, Item, []), lists:member(type, Kinds)],
+    Tags = [{tag, Tag} || Tag <- maps:get(tags, Item, []), lists:member(tag, Kinds)],
+    case {Types, Tags} of
+        {[], []} -> none;
+        {[], _} -> {all, Tags};
+        {_, _} -> {all, [{any, Types} | Tags]}
+    end.
 
 -spec matches_item(erl_esdb_event:body(), {any | #{binary() => true}, [binary()]}) -> boolean().
 matches_item(Body, {Types, Tags}) ->

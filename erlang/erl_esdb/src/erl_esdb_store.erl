@@ -64,8 +64,7 @@ streams, where many streams are read; default true. `verify`: see
     timeout => timeout(),
     _ => _
 }.
--doc "In monotonic milliseconds.".
--type deadline() :: integer() | infinity.
+-type deadline() :: erl_esdb_deadline:deadline().
 
 -doc "Whether the store can be used.".
 -spec is_ready(atom()) -> boolean().
@@ -120,19 +119,25 @@ read(Store, Stream, From, Count, Direction, Options) ->
     ok = check_options(Options),
     maybe
         {ok, Engine, Handle, Settings} ?= engine(Store),
+        Until = deadline(Options, Settings),
+        Timed = timed(Options, Until),
         Read = fun() ->
-            Pieces = Engine:read(Handle, Stream, From, Count, Direction, Options),
-            stream_events(Stream, named(Store, Pieces), Direction)
+            Pieces = Engine:read(Handle, Stream, From, Count, Direction, Timed),
+            named(Store, stream_events(Stream, Pieces, Direction, Until))
         end,
         Checked = erl_esdb_integrity:read(Store, Settings, Stream, Options, Read),
         erl_esdb_json:decode_all(Checked, Options)
     end.
 
--spec stream_events(binary(), {ok, [erl_esdb_engine:piece()]} | {error, term()}, direction()) ->
-    {ok, [event()]} | {error, term()}.
-stream_events(_Stream, {ok, Pieces}, Direction) -> events(Pieces, Direction);
-stream_events(Stream, {error, stream_not_found}, _) -> {error, {stream_not_found, Stream}};
-stream_events(_Stream, {error, Reason}, _) -> {error, Reason}.
+-spec stream_events(
+    binary(),
+    {ok, [erl_esdb_engine:piece()]} | {error, term()},
+    direction(),
+    deadline()
+) -> {ok, [event()]} | {error, term()}.
+stream_events(_Stream, {ok, Pieces}, Direction, Until) -> events(Pieces, Direction, Until);
+stream_events(Stream, {error, stream_not_found}, _, _) -> {error, {stream_not_found, Stream}};
+stream_events(_Stream, {error, Reason}, _, _) -> {error, Reason}.
 
 -doc "See `erl_esdb_streams:read_log/5`.".
 -spec read_log(atom(), non_neg_integer() | last, count(), direction(), read_options()) ->
@@ -141,10 +146,16 @@ read_log(Store, From, Count, Direction, Options) ->
     ok = check(is_window(From, Count, Direction)),
     ok = check_options(Options),
     maybe
-        {ok, Engine, Handle, _} ?= engine(Store),
-        {ok, Pieces} ?= named(Store, Engine:read_log(Handle, From, Count, Direction, Options)),
-        erl_esdb_json:decode_all(events(Pieces, Direction), Options)
+        {ok, Engine, Handle, Settings} ?= engine(Store),
+        Until = deadline(Options, Settings),
+        Timed = timed(Options, Until),
+        {ok, Pieces} ?= named(Store, Engine:read_log(Handle, From, Count, Direction, Timed)),
+        erl_esdb_json:decode_all(named(Store, events(Pieces, Direction, Until)), Options)
     end.
+
+%% What is left of the time is for the engine.
+-spec timed(read_options(), deadline()) -> read_options().
+timed(Options, Until) -> Options#{timeout => erl_esdb_deadline:left(Until)}.
 
 -doc "The same as `read_log_end/4` without options.".
 -spec read_log_end(atom(), Skip :: non_neg_integer(), count()) ->
@@ -202,17 +213,17 @@ matching(Store, Query, {From, Count, Direction}, Options) ->
     ok = check_options(Options),
     Compiled = erl_esdb_query:compile(Query),
     maybe
-        {ok, Keys, Mode} ?= erl_esdb_query:keys(Query),
         {ok, _, _, Settings} ?= engine(Store),
-        true ?= are_indexed(Keys, Settings),
-        Until = deadline(Options, Settings),
-        Look = Options#{limit => min(?PAGE, Count), direction => Direction},
-        Found = found_by(Store, {Keys, Mode, Compiled}, {From, Count}, Until, Look),
-        erl_esdb_json:decode_all(Found, Options)
+        {ok, Where} ?= erl_esdb_query:where(Query, maps:get(indexes, Settings, [])),
+        Wanted = fun(#event{stream_id = Stream} = Event) ->
+            erl_esdb_query:matches_event(Event, Compiled) andalso is_wanted(Stream, Options)
+        end,
+        Look = Options#{from => From, limit => Count, direction => Direction},
+        erl_esdb_json:decode_all(erl_esdb_index:search(Store, Where, Wanted, Look), Options)
     else
         {error, Reason} ->
             {error, Reason};
-        _ ->
+        none ->
             Keep = fun(Body) -> erl_esdb_query:matches(Body, Compiled) end,
             Of = fun(Stream) -> is_wanted(Stream, Options) end,
             search(Store, {Of, Keep}, From, Count, Direction, Options)
@@ -221,58 +232,6 @@ matching(Store, Query, {From, Count, Direction}, Options) ->
 -spec is_wanted(binary(), map()) -> boolean().
 is_wanted(Stream, #{copies := false}) -> not erl_esdb_event:are_copies(Stream);
 is_wanted(_Stream, _Options) -> true.
-
--spec are_indexed([erl_esdb_index_keys:key()], erl_esdb_engine:settings()) -> boolean().
-are_indexed(Keys, Settings) ->
-    Kinds = maps:get(indexes, Settings, []),
-    lists:all(fun({Kind, _}) -> lists:member(Kind, Kinds) end, Keys).
-
-%% The index finds all that may match, and some more.
--spec found_by(
-    atom(),
-    {[erl_esdb_index_keys:key()], any | all, erl_esdb_query:compiled()},
-    {From :: integer() | last, count()},
-    deadline(),
-    erl_esdb_index:options()
-) -> {ok, [event()]} | {error, term()}.
-found_by(Store, {Keys, Mode, Query} = Asked, {From, Count}, Until, Look) ->
-    Look1 = Look#{from => From, timeout => left(Until)},
-    maybe
-        true ?= Count =/= 0 andalso From =/= -1,
-        {ok, [_ | _] = Events} ?= erl_esdb_index:events_of(Store, Keys, Mode, Look1),
-        ok ?= in_time(Store, Until),
-        Matching = [
-            Event
-         || #event{stream_id = Stream} = Event <- Events,
-            erl_esdb_query:matches_event(Event, Query),
-            is_wanted(Stream, Look)
-        ],
-        Taken = at_most(Count, Matching),
-        #{direction := Direction, limit := Page} = Look,
-        Window = {next_to(lists:last(Events), Direction), less(Count, length(Taken))},
-        {ok, More} ?=
-            found_by(Store, Asked, Window, Until, Look#{limit := min(?PAGE, 2 * Page)}),
-        {ok, Taken ++ More}
-    else
-        false -> {ok, []};
-        {ok, []} -> {ok, []};
-        {error, Reason} -> {error, Reason}
-    end.
-
--spec in_time(atom(), deadline()) -> ok | {error, {timeout, atom()}}.
-in_time(Store, Until) ->
-    case left(Until) of
-        0 -> {error, {timeout, Store}};
-        _ -> ok
-    end.
-
--spec at_most(count(), [event()]) -> [event()].
-at_most(infinity, Events) -> Events;
-at_most(Count, Events) -> lists:sublist(Events, Count).
-
--spec next_to(event(), direction()) -> integer().
-next_to(#event{position = Position}, forward) -> Position + 1;
-next_to(#event{position = Position}, backward) -> Position - 1.
 
 -doc "See `erl_esdb_streams:read_category/6`.".
 -spec read_category(
@@ -314,7 +273,7 @@ search(Store, {Of, Keep}, From, Count, Direction, Options) ->
         {ok, Engine, Handle, Settings} ?= engine(Store),
         Until = deadline(Options, Settings),
         Page = fun(Position) ->
-            Timed = Options#{timeout => left(Until)},
+            Timed = timed(Options, Until),
             named(Store, Engine:read_log(Handle, Position, ?PAGE, Direction, Timed))
         end,
         Search = #search{
@@ -332,12 +291,11 @@ search_from(From, Sum, #search{page = Page, until = Until} = Search) ->
     maybe
         {ok, [_ | _] = Pieces} ?= Page(From),
         {ok, Sum1} ?= search_pieces(Pieces, Search, Sum),
-        false ?= left(Until) =:= 0,
+        ok ?= erl_esdb_deadline:check(Until, false),
         {_, Last, _} = lists:last(Pieces),
         search_from(beyond(Last, Search), Sum1, Search)
     else
         {ok, []} -> {ok, Sum};
-        true -> {error, timeout};
         {error, Reason} -> {error, Reason}
     end.
 
@@ -530,8 +488,9 @@ names(Store, Options) ->
         {ok, Engine, Handle, Settings} ?= engine(Store),
         {ok, Prefix} ?= prefix(maps:get(prefix, Options, <<>>), erl_esdb_pattern:prefix(Pattern)),
         Until = deadline(Options, Settings),
-        Page = fun(Behind) -> Engine:names(Handle, Behind, Prefix, ?NAMES, Options) end,
-        named(Store, names(maps:get(from, Options, first), Limit, [], {Pattern, Page, Until}))
+        Page = fun(Behind, Size) -> Engine:names(Handle, Behind, Prefix, Size, Options) end,
+        From = maps:get(from, Options, first),
+        named(Store, names(From, Limit, min(Limit, ?NAMES), [], {Pattern, Page, Until}))
     else
         none -> {ok, [], done};
         {error, Reason} -> {error, Reason}
@@ -549,32 +508,36 @@ prefix(A, B) ->
 
 -type names() :: {
     erl_esdb_pattern:pattern(),
-    fun((binary() | first) -> {ok, [binary()]} | {error, erl_esdb_engine:failure()}),
+    fun(
+        (binary() | first, pos_integer()) -> {ok, [binary()]} | {error, erl_esdb_engine:failure()}
+    ),
     deadline()
 }.
 
-%% Page by page, and of each page what matches.
--spec names(binary() | first, pos_integer() | infinity, [[binary()]], names()) ->
+%% Page by page, and of each page what matches: as many names as are wanted, twice as many each time
+%% that this was not enough.
+-spec names(binary() | first, pos_integer() | infinity, pos_integer(), [[binary()]], names()) ->
     {ok, [binary()], binary() | done} | {error, erl_esdb_engine:failure()}.
-names(Behind, Limit, Pages, {Pattern, Page, _} = Names) ->
-    case Page(Behind) of
+names(Behind, Limit, Size, Pages, {Pattern, Page, _} = Names) ->
+    case Page(Behind, Size) of
         {ok, []} ->
             {ok, lists:append(lists:reverse(Pages)), done};
         {ok, All} ->
             Found = take(Limit, [Name || Name <- All, erl_esdb_pattern:matches(Name, Pattern)]),
-            names_behind(lists:last(All), Limit, Found, Pages, Names);
+            names_behind(lists:last(All), Limit, Size, [Found | Pages], Names);
         {error, Reason} ->
             {error, Reason}
     end.
 
--spec names_behind(binary(), pos_integer() | infinity, [binary()], [[binary()]], names()) ->
-    {ok, [binary()], binary() | done} | {error, erl_esdb_engine:failure()}.
-names_behind(_Behind, Limit, Found, Pages, _Names) when length(Found) =:= Limit ->
-    {ok, lists:append(lists:reverse([Found | Pages])), lists:last(Found)};
-names_behind(Behind, Limit, Found, Pages, {_, _, Until} = Names) ->
-    case left(Until) of
-        0 -> {error, timeout};
-        _ -> names(Behind, less(Limit, length(Found)), [Found | Pages], Names)
+-spec names_behind(
+    binary(), pos_integer() | infinity, pos_integer(), [[binary()], ...], names()
+) -> {ok, [binary()], binary() | done} | {error, erl_esdb_engine:failure()}.
+names_behind(_Behind, Limit, _Size, [Found | _] = Pages, _Names) when length(Found) =:= Limit ->
+    {ok, lists:append(lists:reverse(Pages)), lists:last(Found)};
+names_behind(Behind, Limit, Size, [Found | _] = Pages, {_, _, Until} = Names) ->
+    maybe
+        ok ?= erl_esdb_deadline:check(Until, false),
+        names(Behind, less(Limit, length(Found)), min(2 * Size, ?NAMES), Pages, Names)
     end.
 
 -spec take(count(), [Name]) -> [Name].
@@ -787,22 +750,23 @@ save_checkpoints(Store, Values, Options) ->
 
 %% ---- pieces to events
 
--spec events([erl_esdb_engine:piece()], direction()) -> {ok, [event()]} | {error, term()}.
-events(Pieces, Direction) ->
-    try
-        {ok, lists:flatmap(fun(Piece) -> piece(Piece, Direction) end, Pieces)}
-    catch
-        throw:{corrupt, Where} -> {error, Where}
+-spec events([erl_esdb_engine:piece()], direction(), deadline()) ->
+    {ok, [event()]} | {error, term()}.
+events(Pieces, Direction, Until) ->
+    Events = fun(Piece) -> piece(Piece, Direction) end,
+    maybe
+        {ok, Each} ?= erl_esdb_deadline:map(Events, Pieces, Until),
+        {ok, lists:append(Each)}
     end.
 
--spec piece(erl_esdb_engine:piece(), direction()) -> [event()].
+-spec piece(erl_esdb_engine:piece(), direction()) -> {ok, [event()]} | {error, term()}.
 piece({Stream, {Row, From, To}, Packed}, Direction) ->
     First = erl_esdb_log:first_version(Row),
     case erl_esdb_batch:unpack(Packed, From - First, To - First) of
         {ok, Bodies} ->
-            ordered(Direction, erl_esdb_event:events(Stream, Row, From, Bodies));
+            {ok, ordered(Direction, erl_esdb_event:events(Stream, Row, From, Bodies))};
         {error, corrupt} ->
-            throw({corrupt, {corrupt_events, Stream, First}})
+            {error, {corrupt_events, Stream, First}}
     end.
 
 -spec ordered(direction(), [event()]) -> [event()].
@@ -890,17 +854,11 @@ check_names(Options) ->
 -doc false.
 %% When a call has to have answered.
 -spec deadline(map(), #{timeout := timeout(), _ => _}) -> deadline().
-deadline(Options, Settings) ->
-    case timeout(Options, Settings) of
-        infinity -> infinity;
-        Timeout -> erlang:monotonic_time(millisecond) + Timeout
-    end.
+deadline(Options, Settings) -> erl_esdb_deadline:in(timeout(Options, Settings)).
 
 -doc false.
-%% What is left of the time.
 -spec left(deadline()) -> timeout().
-left(infinity) -> infinity;
-left(Until) when is_integer(Until) -> max(0, Until - erlang:monotonic_time(millisecond)).
+left(Until) -> erl_esdb_deadline:left(Until).
 
 -doc false.
 -spec timeout(map(), #{timeout := timeout(), _ => _}) -> timeout().

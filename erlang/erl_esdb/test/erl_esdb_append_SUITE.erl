@@ -546,7 +546,7 @@ tip_is_named_by_the_next_append(Config) ->
     Append = fun(Known, New) ->
         erl_esdb_store:append(Store, ?S, any, events(2), #{tips => #{?S => {Known, New}}})
     end,
-    Nothing = #{no => none, next => 0, epoch_us => 0, tip => none},
+    Nothing = #{no => none, next => 0, epoch_us => 0, tip => none, signed => none},
     ?assertEqual({ok, Nothing}, erl_esdb_store:tip(Store, ?S)),
     ?assertEqual({error, tip_moved}, Append(One, Two)),
     {ok, #append_result{version = 1}} = Append(none, One),

@@ -43,6 +43,7 @@ stores() ->
         a_crash_costs_a_rebuild,
         a_crash_of_the_engine,
         a_slow_index_times_out,
+        a_crash_is_waited_for,
         no_store,
         nothing_is_left_behind,
         unknown_messages,
@@ -519,6 +520,22 @@ a_slow_index_times_out(Config) ->
     %% Where there is nothing to wait for it does not matter that it is slow.
     ok = sys:suspend(index(Store)),
     ?assertMatch({ok, [_]}, events(Store, event_id, ~"e", #{timeout => 0})).
+
+%% The store runs, its index has crashed: who asks then waits for the next index.
+a_crash_is_waited_for(Config) ->
+    Store = store(Config),
+    append(Store, ~"s", [event(~"e", #{})]),
+    {ok, [_]} = events(Store, event_id, ~"e", #{}),
+    Sup = erl_esdb_naming:notification_sup_name(Store),
+    ok = supervisor:terminate_child(Sup, index),
+    ?assertEqual({error, {timeout, Store}}, events(Store, event_id, ~"e", #{timeout => 20})),
+    Self = self(),
+    Asker = spawn_link(fun() -> Self ! {self(), events(Store, event_id, ~"e", #{})} end),
+    erl_esdb_test:await(fun() -> process_info(Asker, status) =:= {status, waiting} end),
+    {ok, _} = supervisor:restart_child(Sup, index),
+    receive
+        {Asker, Answer} -> ?assertMatch({ok, [#event{event_id = ~"e"}]}, Answer)
+    end.
 
 no_store(Config) ->
     Store = store(Config),

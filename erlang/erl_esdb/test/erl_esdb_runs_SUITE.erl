@@ -11,6 +11,8 @@ all() ->
         any_growth_against_a_model,
         cursors_seek,
         any_and_all_against_sets,
+        any_and_all_in_depth_against_sets,
+        what_takes_long_is_left_and_taken_up_again,
         an_entry_takes_fourteen_bytes,
         hashes_are_found_in_large_runs,
         a_look_at_a_large_run_costs_what_one_at_a_small_run_costs,
@@ -140,12 +142,72 @@ any_and_all_against_sets(_Config) ->
         begin
             {Runs, Entries, _} = model(Steps),
             From = lists:nth(1, [0 || Direction =:= forward] ++ [last]),
-            Cursors = [erl_esdb_runs:cursor(H, From, Direction, Runs) || H <- Hashes],
-            Positions = erl_esdb_index_positions:new(Mode, Direction, Cursors),
+            Keys = [key(H, From, Direction, Runs) || H <- Hashes],
+            Positions = erl_esdb_index_positions:new(Mode, Direction, Keys),
             take_all(Count, Positions) =:= positions(Mode, Hashes, Direction, Entries)
         end
     ),
     erl_esdb_test:property(300, Property).
+
+key(Hash, From, Direction, Runs) ->
+    erl_esdb_index_positions:key(erl_esdb_runs:cursor(Hash, From, Direction, Runs)).
+
+%% Any of some and all of others, in some depth.
+where() -> ?SIZED(Size, where(min(3, Size))).
+
+where(0) ->
+    {key, range(0, 5)};
+where(Depth) ->
+    frequency([
+        {1, where(0)},
+        {2, {oneof([any, all]), ?LAZY(resize(4, list(where(Depth - 1))))}}
+    ]).
+
+any_and_all_in_depth_against_sets(_Config) ->
+    Property = ?FORALL(
+        {Steps, Where, Direction, Count},
+        {resize(40, list(step())), resize(3, where()), direction(), range(1, 9)},
+        begin
+            {Runs, Entries, _} = model(Steps),
+            From = lists:nth(1, [0 || Direction =:= forward] ++ [last]),
+            Found = take_all(Count, nested(Where, From, Direction, Runs)),
+            Found =:= directed(Direction, set(Where, Entries))
+        end
+    ),
+    erl_esdb_test:property(1000, Property).
+
+directed(forward, Set) -> Set;
+directed(backward, Set) -> lists:reverse(Set).
+
+nested({key, Hash}, From, Direction, Runs) ->
+    key(Hash, From, Direction, Runs);
+nested({Mode, Several}, From, Direction, Runs) ->
+    Each = [nested(Where, From, Direction, Runs) || Where <- Several],
+    erl_esdb_index_positions:new(Mode, Direction, Each).
+
+set({key, Hash}, Entries) ->
+    ordsets:from_list([P || {H, P} <- Entries, H =:= Hash]);
+set({_, []}, _Entries) ->
+    [];
+set({any, Several}, Entries) ->
+    ordsets:union([set(Where, Entries) || Where <- Several]);
+set({all, Several}, Entries) ->
+    ordsets:intersection([set(Where, Entries) || Where <- Several]).
+
+%% Two keys that never agree: the caller gets a word now and then.
+what_takes_long_is_left_and_taken_up_again(_Config) ->
+    Count = 50_000,
+    Entries = [{P rem 2, P} || P <- lists:seq(0, Count - 1)] ++ [{H, Count} || H <- [0, 1]],
+    Runs = erl_esdb_runs:add(Entries, Count + 1, erl_esdb_runs:new()),
+    Positions = erl_esdb_index_positions:new(all, forward, [key(H, 0, forward, Runs) || H <- [0, 1]]),
+    {[], Rest} = erl_esdb_index_positions:take(10, Positions),
+    ?assertEqual([Count], patient(Rest)).
+
+patient(done) ->
+    [];
+patient(Positions) ->
+    {Taken, Rest} = erl_esdb_index_positions:take(10, Positions),
+    Taken ++ patient(Rest).
 
 take_all(Count, Positions) ->
     case erl_esdb_index_positions:take(Count, Positions) of

@@ -43,21 +43,20 @@ window(Store, Stream, From, To, Options) ->
     maybe
         {ok, Engine, Handle, Settings} ?= erl_esdb_store:engine(Store),
         Until = erl_esdb_store:deadline(Options, Settings),
-        Look = maps:with([consistency, hidden], Options),
-        Probe = fun(Version) -> look(Store, {Engine, Handle}, Stream, Version, Look, Until) end,
-        search(Store, Stream, {From, To}, Look, Until, Probe)
+        Probe = fun(Version) -> look(Store, {Engine, Handle}, Stream, Version, Options, Until) end,
+        search(Store, Stream, {From, To}, Options, Until, Probe)
     end.
 
 -spec look(atom(), {module(), term()}, binary(), non_neg_integer(), map(), Until) ->
     {ok, append()} | removed | {error, term()}
 when
     Until :: erl_esdb_store:deadline().
-look(Store, {Engine, Handle}, Stream, Version, Look, Until) ->
+look(Store, {Engine, Handle}, Stream, Version, Options, Until) ->
     case erl_esdb_store:left(Until) of
         0 ->
             {error, {timeout, Store}};
         Left ->
-            Timed = Look#{timeout => Left},
+            Timed = Options#{timeout => Left},
             probe(Store, Engine:read(Handle, Stream, Version, 1, forward, Timed))
     end.
 
@@ -65,8 +64,8 @@ look(Store, {Engine, Handle}, Stream, Version, Look, Until) ->
     {ok, {non_neg_integer(), non_neg_integer()}} | {error, term()}
 when
     Until :: erl_esdb_store:deadline().
-search(Store, Stream, {From, To} = Times, Look, Until, Probe) ->
-    Timed = Look#{timeout => erl_esdb_store:left(Until)},
+search(Store, Stream, {From, To} = Times, Options, Until, Probe) ->
+    Timed = Options#{timeout => erl_esdb_store:left(Until)},
     maybe
         {ok, Info} ?= erl_esdb_store:info(Store, Stream, Timed),
         {ok, Low} ?= low(From, Info, Probe),
@@ -74,7 +73,7 @@ search(Store, Stream, {From, To} = Times, Look, Until, Probe) ->
         {ok, {Low, Before}}
     else
         %% The stream was cut or deleted since we asked: what there is now decides.
-        removed -> search(Store, Stream, Times, Look, Until, Probe);
+        removed -> search(Store, Stream, Times, Options, Until, Probe);
         {error, Reason} -> {error, Reason}
     end.
 

@@ -26,8 +26,8 @@ before the call is seen. Copies in streams of links (`$link:...`) are left out. 
 given twice, in different appends, the older event is meant. Causes that go in a circle end every
 walk where it would begin again.
 
-The last argument of every question may be options: `timeout` in milliseconds, for what the index
-still has to do before it can answer, and `consistency`. Other keys are ignored.
+The last argument of every question may be options: `timeout` in milliseconds, also for what the
+index still has to do before it can answer, and `consistency`. Other keys are ignored.
 
 Each of the first four questions emits `[erl_esdb, causation, query]` when it was answered, with
 `duration` and `event_count`, `store_id`, `id`, and as `query_type` its name: `causation_effects`,
@@ -216,9 +216,13 @@ chain(View, Id) ->
 
 -spec climb(view(), seen(), [event(), ...]) -> {ok, [event(), ...]} | {error, reason()}.
 climb(View, Seen, [First | _] = Chain) ->
-    case cause(View, First) of
-        {ok, #event{event_id = Id}} when is_map_key(Id, Seen) -> {ok, Chain};
-        {ok, #event{event_id = Id} = Cause} -> climb(View, Seen#{Id => []}, [Cause | Chain]);
+    maybe
+        {ok, #event{event_id = Id} = Cause} ?= cause(View, First),
+        false ?= is_map_key(Id, Seen),
+        ok ?= erl_esdb_index:in_time(View),
+        climb(View, Seen#{Id => []}, [Cause | Chain])
+    else
+        true -> {ok, Chain};
         {error, End} when End =:= no_cause; End =:= not_found -> {ok, Chain};
         {error, Reason} -> {error, Reason}
     end.

@@ -134,10 +134,14 @@ ended(_, Exit, Stack) ->
     erl_esdb_engine:options()
 ) -> {ok, [erl_esdb_engine:piece()]} | {error, stream_not_found | erl_esdb_engine:failure()}.
 read(Handle, Stream, From, Count, Direction, Options) ->
-    on_head(Handle, Stream, Options, fun(Head, Fetch) ->
-        Spans = erl_esdb_log:rows(Head, From, Count, Direction, Fetch),
-        [piece(Handle, Stream, Span) || Span <- Spans]
-    end).
+    maybe
+        {ok, Pieces} ?=
+            on_head(Handle, Stream, Options, fun(Head, Fetch) ->
+                Spans = erl_esdb_log:rows(Head, From, Count, Direction, Fetch),
+                pieces(Handle, [{Stream, Span} || Span <- Spans], Options)
+            end),
+        Pieces
+    end.
 
 %% The head of a stream, as its metadata lets it be seen.
 -spec on_head(#handle{}, binary(), erl_esdb_engine:options(), Fun) ->
@@ -187,7 +191,7 @@ read_log(#handle{owners = Owners} = Handle, From, Count, Direction, Options) ->
         [{order, Order}] = ets:lookup(Owners, order),
         Fetch = fetch(Handle, 0),
         Found = erl_esdb_log:log_rows(Order, From, Count, Direction, Owner, Fetch),
-        {ok, [piece(Handle, Stream, Span) || {Stream, Span} <- Found]}
+        pieces(Handle, Found, Options)
     end).
 
 -spec first_seen(#handle{}, binary(), pos_integer(), First, map()) -> First when
@@ -371,10 +375,16 @@ checkpoint(#handle{checkpoints = Checkpoints}, Key, _Options) ->
 checkpoints(#handle{checkpoints = Checkpoints}, _Options) ->
     looking(fun() -> {ok, maps:from_list(ets:tab2list(Checkpoints))} end).
 
--spec piece(#handle{}, binary(), erl_esdb_log:span()) -> erl_esdb_engine:piece().
-piece(#handle{bodies = Bodies}, Stream, {#row{index = Index, parts = 1}, _, _} = Span) ->
+-spec pieces(#handle{}, [{binary(), erl_esdb_log:span()}], erl_esdb_engine:options()) ->
+    {ok, [erl_esdb_engine:piece()]} | {error, timeout}.
+pieces(Handle, Found, Options) ->
+    Until = erl_esdb_deadline:in(maps:get(timeout, Options, infinity)),
+    erl_esdb_deadline:map(fun(Span) -> {ok, piece(Handle, Span)} end, Found, Until).
+
+-spec piece(#handle{}, {binary(), erl_esdb_log:span()}) -> erl_esdb_engine:piece().
+piece(#handle{bodies = Bodies}, {Stream, {#row{index = Index, parts = 1}, _, _} = Span}) ->
     {Stream, Span, body(Bodies, Index)};
-piece(#handle{bodies = Bodies}, Stream, {#row{index = Index}, _, _} = Span) ->
+piece(#handle{bodies = Bodies}, {Stream, {#row{index = Index}, _, _} = Span}) ->
     {Stream, Span, body(Bodies, {Index, Stream})}.
 
 -spec body(ets:table(), erl_esdb_log:index() | {erl_esdb_log:index(), binary()}) -> binary().

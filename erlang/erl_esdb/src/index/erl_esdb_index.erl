@@ -18,12 +18,14 @@ index is not that far yet, waits until it is: every event appended before the ca
 {ok,[#event{...}]}
 ```
 
+Where the index has crashed and its supervisor is about to start another, a look-up waits for it.
+
 | option of a look-up | default | |
 |---|---|---|
 | `from` | 0, backward `last` | the position to begin at |
 | `limit` | `infinity` | events, at most |
 | `direction` | `forward` | of positions, or `backward` |
-| `timeout` | that of the store | milliseconds to wait for the index, or `infinity` |
+| `timeout` | that of the store | milliseconds to wait for the index and to look, or `infinity` |
 | `consistency` | `local` | how far the log reaches is asked so, see `erl_esdb_streams:read/6` |
 
 ## Errors
@@ -40,12 +42,12 @@ Arguments of a wrong shape are `error(badarg)`.
 -behaviour(gen_server).
 
 %% Look-ups
--export([positions/4, events/4, events_of/4, view/3, look/4]).
+-export([positions/4, events/4, events_of/4, search/4, view/3, look/4, in_time/1]).
 %% The index itself
 -export([wake/1, compact/2, info/1, create_registry/0, start_link/2]).
 %% gen_server
 -export([init/1, handle_call/3, handle_cast/2, handle_info/2, terminate/2]).
--export_type([view/0, options/0, reason/0, info/0]).
+-export_type([view/0, where/0, options/0, reason/0, info/0]).
 
 -include_lib("kernel/include/logger.hrl").
 -include("erl_esdb.hrl").
@@ -59,11 +61,15 @@ Arguments of a wrong shape are `error(badarg)`.
 -define(TICK, 1000).
 %% Positions that are read at a time during a look-up.
 -define(PORTION, 256).
+%% Milliseconds between two looks for an index that crashed.
+-define(AWAY, 5).
 %% Entries of a run that are looked at to see whether it is worth to look at all.
 -define(SAMPLE, 64).
 
 -type kind() :: erl_esdb_index_keys:kind().
 -type key() :: erl_esdb_index_keys:key().
+-doc "The events with a key; with any of the keys, or all; and so on.".
+-type where() :: key() | {any | all, [where()]}.
 -type options() :: #{
     from => non_neg_integer() | last,
     limit => erl_esdb_store:count(),
@@ -87,7 +93,8 @@ Arguments of a wrong shape are `error(badarg)`.
 -record(view, {
     store :: atom(),
     log :: erl_esdb_index_reader:log(),
-    runs :: erl_esdb_runs:runs()
+    runs :: erl_esdb_runs:runs(),
+    until :: erl_esdb_deadline:deadline()
 }).
 -opaque view() :: #view{}.
 
@@ -142,8 +149,27 @@ events_of(Store, Keys, Mode, Options) ->
     end.
 
 -doc """
+The events that a fun wants, among those with such keys. It is asked of each, and of some that have
+other keys.
+""".
+-spec search(Store :: atom(), where(), Wanted :: fun((event()) -> boolean()), options()) ->
+    {ok, [event()]} | {error, reason()}.
+search(Store, Where, Wanted, Options) ->
+    ok = check_options(Options),
+    maybe
+        {ok, View} ?= view(Store, kinds(Where), Options),
+        look_for(View, Where, Wanted, Options)
+    end.
+
+-spec kinds(where()) -> [kind()].
+kinds({Mode, Several}) when is_list(Several), Mode =:= any orelse Mode =:= all ->
+    lists:usort(lists:flatmap(fun kinds/1, Several));
+kinds({Kind, _Key}) ->
+    [Kind].
+
+-doc """
 What these kinds of keys find from now on, with every event that was appended before: for look-ups
-that belong together. Of the options it takes `timeout` and `consistency`.
+that belong together, and share the time. Of the options it takes `timeout` and `consistency`.
 """.
 -spec view(Store :: atom(), [kind()], options()) -> {ok, view()} | {error, reason()}.
 view(Store, Kinds, Options) when is_atom(Store) ->
@@ -152,10 +178,11 @@ view(Store, Kinds, Options) when is_atom(Store) ->
         {ok, Engine, Handle, Settings} ?= erl_esdb_engine:find(Store),
         #{indexes := Indexed, timeout := Timeout} = Settings,
         [] ?= [Kind || Kind <- Kinds, not lists:member(Kind, Indexed)],
+        Until = erl_esdb_deadline:in(maps:get(timeout, Options, Timeout)),
         {ok, Next} ?= Engine:next_position(Handle, Options),
-        {ok, Runs} ?= reached(Store, Kinds, Next, maps:get(timeout, Options, Timeout)),
+        {ok, Runs} ?= reached(Store, Kinds, Next, Until),
         Log = #{engine => Engine, handle => Handle, options => Options},
-        {ok, #view{store = Store, log = Log, runs = Runs}}
+        {ok, #view{store = Store, log = Log, runs = Runs, until = Until}}
     else
         [Kind | _] -> {error, {not_indexed, Kind}};
         {error, Failure} -> {error, named(Store, Failure)}
@@ -163,23 +190,42 @@ view(Store, Kinds, Options) when is_atom(Store) ->
 view(_, _, _) ->
     error(badarg).
 
+-doc "Whether there is time left for more look-ups.".
+-spec in_time(view()) -> ok | {error, reason()}.
+in_time(#view{store = Store, until = Until}) ->
+    case erl_esdb_deadline:is_over(Until) of
+        true -> {error, {timeout, Store}};
+        false -> ok
+    end.
+
 -doc "`events_of/4` of a view; the options `timeout` and `consistency` have no meaning here.".
 -spec look(view(), [key()], any | all, options()) -> {ok, [event()]} | {error, reason()}.
-look(#view{store = Store, log = Log, runs = Runs}, Keys, Mode, Options) ->
-    {From, Direction} = window(Options),
+look(View, [Key], _Mode, Options) ->
+    look_for(View, Key, wanted([Key], any), Options);
+look(View, Keys, Mode, Options) ->
     Unique = lists:usort(Keys),
-    Cursors = [
-        erl_esdb_runs:cursor(erl_esdb_index_keys:hash(Key), From, Direction, Runs)
-     || Key <- Unique
-    ],
-    Positions = erl_esdb_index_positions:new(Mode, Direction, Cursors),
-    Wanted = wanted(Unique, Mode),
+    look_for(View, {Mode, Unique}, wanted(Unique, Mode), Options).
+
+-spec look_for(view(), where(), fun((event()) -> boolean()), options()) ->
+    {ok, [event()]} | {error, reason()}.
+look_for(#view{store = Store, log = Log, until = Until} = View, Where, Wanted, Options) ->
+    {From, Direction} = window(Options),
+    Positions = positions_of(Where, From, Direction, View),
     Read = fun(Found) -> read(Log, Found, Direction, Wanted) end,
     Limit = maps:get(limit, Options, infinity),
-    case collect(Positions, Limit, min(Limit, ?PORTION), Read, []) of
+    case collect(Positions, Limit, min(Limit, ?PORTION), {Read, Until}, []) of
         {ok, Events} -> {ok, Events};
         {error, Failure} -> {error, named(Store, Failure)}
     end.
+
+-spec positions_of(where(), non_neg_integer() | last, direction(), view()) ->
+    erl_esdb_index_positions:positions().
+positions_of({Mode, Several}, From, Direction, View) when is_list(Several) ->
+    Each = [positions_of(Where, From, Direction, View) || Where <- Several],
+    erl_esdb_index_positions:new(Mode, Direction, Each);
+positions_of(Key, From, Direction, #view{runs = Runs}) ->
+    Hash = erl_esdb_index_keys:hash(Key),
+    erl_esdb_index_positions:key(erl_esdb_runs:cursor(Hash, From, Direction, Runs)).
 
 -spec window(options()) -> {non_neg_integer() | last, direction()}.
 window(#{direction := backward} = Options) -> {maps:get(from, Options, last), backward};
@@ -212,21 +258,25 @@ read(Log, Positions, backward, Wanted) ->
     end.
 
 %% As many positions at a time as events are wanted; twice as many each time that this was not
-%% enough: then what is found there was removed, and there may be much of it.
--spec collect(Positions, erl_esdb_store:count(), non_neg_integer(), Read, [[event()]]) ->
+%% enough: then what is found there was removed, or is not wanted, and there may be much of it.
+-spec collect(
+    Positions, erl_esdb_store:count(), non_neg_integer(), {Read, Until}, [[event()]]
+) ->
     {ok, [event()]} | {error, term()}
 when
     Positions :: erl_esdb_index_positions:positions() | done,
-    Read :: fun(([non_neg_integer()]) -> {ok, [event()]} | {error, term()}).
-collect(Positions, Left, _Portion, _Read, Found) when Positions =:= done; Left =:= 0 ->
+    Read :: fun(([non_neg_integer()]) -> {ok, [event()]} | {error, term()}),
+    Until :: erl_esdb_deadline:deadline().
+collect(Positions, Left, _Portion, _Timed, Found) when Positions =:= done; Left =:= 0 ->
     {ok, lists:append(lists:reverse(Found))};
-collect(Positions, Left, Portion, Read, Found) ->
+collect(Positions, Left, Portion, {Read, Until} = Timed, Found) ->
     {Taken, Rest} = erl_esdb_index_positions:take(Portion, Positions),
     maybe
         {ok, Events} ?= Read(Taken),
         Kept = lists:sublist(Events, min(Left, Portion)),
         Left1 = less(Left, length(Kept)),
-        collect(Rest, Left1, min(2 * Portion, ?PORTION), Read, [Kept | Found])
+        ok ?= erl_esdb_deadline:check(Until, Rest =:= done orelse Left1 =:= 0),
+        collect(Rest, Left1, min(2 * Portion, ?PORTION), Timed, [Kept | Found])
     end.
 
 -spec less(erl_esdb_store:count(), non_neg_integer()) -> erl_esdb_store:count().
@@ -234,16 +284,27 @@ less(infinity, _) -> infinity;
 less(Left, Found) when is_integer(Left), is_integer(Found) -> Left - Found.
 
 %% What the index has when it has reached a position. Who asks for no kinds needs none.
--spec reached(atom(), [kind()], non_neg_integer(), timeout()) ->
+-spec reached(atom(), [kind()], non_neg_integer(), erl_esdb_deadline:deadline()) ->
     {ok, erl_esdb_runs:runs()} | {error, erl_esdb_engine:failure()}.
-reached(_Store, [], _Next, _Timeout) ->
+reached(_Store, [], _Next, _Until) ->
     {ok, erl_esdb_runs:new()};
-reached(Store, _Kinds, Next, Timeout) ->
+reached(Store, Kinds, Next, Until) ->
+    maybe
+        {error, not_started} ?= reach(Store, Next, Until),
+        %% It has crashed, or its store has ended.
+        {ok, _, _, _} ?= erl_esdb_engine:find(Store),
+        ok ?= erl_esdb_deadline:check(Until, false),
+        receive after ?AWAY -> reached(Store, Kinds, Next, Until) end
+    end.
+
+-spec reach(atom(), non_neg_integer(), erl_esdb_deadline:deadline()) ->
+    {ok, erl_esdb_runs:runs()} | {error, erl_esdb_engine:failure()}.
+reach(Store, Next, Until) ->
     maybe
         {ok, Index, Table} ?= find(Store),
         {ok, Runs} ?= published(Table),
         false ?= erl_esdb_runs:next_position(Runs) >= Next andalso {ok, Runs},
-        ok ?= called(Index, {reach, Next}, Timeout),
+        ok ?= called(Index, {reach, Next}, erl_esdb_deadline:left(Until)),
         published(Table)
     end.
 

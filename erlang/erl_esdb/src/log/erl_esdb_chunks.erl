@@ -55,8 +55,6 @@ a restart point some twenty.
 %% Rows from one restart point to the next, and the bytes that name these points.
 -define(SECTION, 32).
 -define(RESTARTS, 6).
-%% No row takes more bytes: seven integers of at most 63 bits with the sign.
--define(LONGEST, 63).
 -define(ZERO, #row{}).
 %% Chunks among which bisection is as fast as a guess.
 -define(FEW, 8).
@@ -270,7 +268,7 @@ holder(Field, Key, From, Seq, Fetch) ->
     Number = gallop(Field, Key, From, 1, Seq, Fetch),
     case last_number(Seq) of
         Number -> {Number, infinity};
-        _ -> {Number, key(Field, first_row(chunk(Number + 1, Seq, Fetch)))}
+        _ -> {Number, first_key(Field, chunk(Number + 1, Seq, Fetch))}
     end.
 
 -spec gallop(field(), non_neg_integer(), chunk_no(), pos_integer(), seq(), fetch()) ->
@@ -280,7 +278,7 @@ gallop(Field, Key, Low, Step, Seq, Fetch) when is_integer(Low), is_integer(Step)
         Last when Low + Step > Last ->
             bisect(Field, Key, Low, Last, Seq, Fetch);
         _ ->
-            case key(Field, first_row(chunk(Low + Step, Seq, Fetch))) =< Key of
+            case first_key(Field, chunk(Low + Step, Seq, Fetch)) =< Key of
                 true -> gallop(Field, Key, Low + Step, 2 * Step, Seq, Fetch);
                 false -> bisect(Field, Key, Low, Low + Step - 1, Seq, Fetch)
             end
@@ -336,7 +334,7 @@ guess(Field, Key, Low, High, #seq{last = Last} = Seq, Fetch) ->
     Begin = begin_of(Field, Low, Seq, Fetch),
     All = max(1, key(Field, Last) - Begin),
     Near = min(High, max(Low, Low + (Key - Begin) * (High - Low) div All)),
-    case key(Field, first_row(chunk(Near, Seq, Fetch))) =< Key of
+    case first_key(Field, chunk(Near, Seq, Fetch)) =< Key of
         true -> gallop(Field, Key, Near, 1, Seq, Fetch);
         false -> gallop_back(Field, Key, Near, 1, Seq, Fetch)
     end.
@@ -344,7 +342,7 @@ guess(Field, Key, Low, High, #seq{last = Last} = Seq, Fetch) ->
 %% As a rule the first chunk begins at 0; for a guess that is good enough.
 -spec begin_of(field(), chunk_no(), seq(), fetch()) -> integer().
 begin_of(_Field, 0, _Seq, _Fetch) -> 0;
-begin_of(Field, Number, Seq, Fetch) -> key(Field, first_row(chunk(Number, Seq, Fetch))).
+begin_of(Field, Number, Seq, Fetch) -> first_key(Field, chunk(Number, Seq, Fetch)).
 
 %% The chunk begins after the key.
 -spec gallop_back(field(), integer(), chunk_no(), pos_integer(), seq(), fetch()) -> chunk_no().
@@ -352,7 +350,7 @@ gallop_back(Field, Key, High, Step, #seq{first = First} = Seq, Fetch) when High 
     bisect(Field, Key, First, max(First, High - 1), Seq, Fetch);
 gallop_back(Field, Key, High, Step, Seq, Fetch) ->
     Low = High - Step,
-    case key(Field, first_row(chunk(Low, Seq, Fetch))) =< Key of
+    case first_key(Field, chunk(Low, Seq, Fetch)) =< Key of
         true -> bisect(Field, Key, Low, High - 1, Seq, Fetch);
         false -> gallop_back(Field, Key, Low, 2 * Step, Seq, Fetch)
     end.
@@ -366,8 +364,7 @@ bisect(_Field, _Key, Low, Low, _Seq, _Fetch) ->
     Low;
 bisect(Field, Key, Low, High, Seq, Fetch) ->
     Middle = (Low + High + 1) div 2,
-    First = first_row(chunk(Middle, Seq, Fetch)),
-    case key(Field, First) =< Key of
+    case first_key(Field, chunk(Middle, Seq, Fetch)) =< Key of
         true -> bisect(Field, Key, Middle, High, Seq, Fetch);
         false -> bisect(Field, Key, Low, Middle - 1, Seq, Fetch)
     end.
@@ -415,19 +412,33 @@ zigzag(N) -> varint((-N bsl 1) - 1).
 varint(N) when N < 128 -> [N];
 varint(N) -> [N band 127 bor 128 | varint(N bsr 7)].
 
--spec first_row(chunk()) -> #row{}.
-first_row({gap, Bytes, _, _}) ->
-    {Row, []} = row(binary_to_list(Bytes), ?ZERO),
-    Row;
-first_row(Chunk) ->
-    row_at(?RESTARTS, Chunk).
+-spec first_key(field(), chunk()) -> integer().
+first_key(Field, {gap, Bytes, _, _}) -> key_at(Field, 0, Bytes);
+first_key(Field, Chunk) -> key_at(Field, ?RESTARTS, Chunk).
 
-%% A row that stands for itself.
--spec row_at(pos_integer(), binary()) -> #row{}.
-row_at(Begin, Chunk) ->
-    Bytes = binary_part(Chunk, Begin, min(byte_size(Chunk) - Begin, ?LONGEST)),
-    {Row, _} = row(binary_to_list(Bytes), ?ZERO),
-    Row.
+%% A field of a row that stands for itself, without the others: the integers before it are passed
+%% over. Each flag in the first byte says that there is one.
+-spec key_at(field(), non_neg_integer(), binary()) -> integer().
+key_at(Field, Begin, Chunk) ->
+    <<_:Begin/binary, _:3, F16:1, F8:1, F4:1, F2:1, F1:1, _/binary>> = Chunk,
+    <<_:Begin/binary, Row/binary>> = Chunk,
+    case Field of
+        version when F4 =:= 0 -> 0;
+        version -> signed(nth_int(1 + F1 + F2, Row));
+        position when F8 =:= 0 -> 0;
+        position -> signed(nth_int(1 + F1 + F2 + F4, Row));
+        epoch -> signed(nth_int(1 + F1 + F2 + F4 + F8 + F16, Row))
+    end.
+
+-spec nth_int(non_neg_integer(), binary()) -> non_neg_integer().
+nth_int(0, <<0:1, Low:7, _/binary>>) -> Low;
+nth_int(0, <<1:1, Low:7, Rest/binary>>) -> int_of(Rest, Low, 7);
+nth_int(Left, <<0:1, _:7, Rest/binary>>) -> nth_int(Left - 1, Rest);
+nth_int(Left, <<1:1, _:7, Rest/binary>>) -> nth_int(Left, Rest).
+
+-spec int_of(binary(), non_neg_integer(), pos_integer()) -> non_neg_integer().
+int_of(<<0:1, Bits:7, _/binary>>, Acc, Shift) -> Bits bsl Shift bor Acc;
+int_of(<<1:1, Bits:7, Rest/binary>>, Acc, Shift) -> int_of(Rest, Bits bsl Shift bor Acc, Shift + 7).
 
 %% The last section that begins at or before the key, the first where none does.
 -spec section_of(field(), integer(), binary()) -> section_no().
@@ -439,7 +450,7 @@ section_of(_Field, _Key, _Chunk, Low, Low) ->
 section_of(Field, Key, Chunk, Low, High) ->
     Middle = (Low + High + 1) div 2,
     Begin = restart(Middle, Chunk),
-    case Begin =/= 0 andalso key(Field, row_at(Begin, Chunk)) =< Key of
+    case Begin =/= 0 andalso key_at(Field, Begin, Chunk) =< Key of
         true -> section_of(Field, Key, Chunk, Middle, High);
         false -> section_of(Field, Key, Chunk, Low, Middle - 1)
     end.
@@ -468,7 +479,9 @@ restart(_Section, _Chunk) ->
 
 %% Encoded again: a part of the chunk would keep all of it.
 -spec first_bytes(binary()) -> binary().
-first_bytes(Chunk) -> iolist_to_binary(encode(first_row(Chunk), ?ZERO)).
+first_bytes(Chunk) ->
+    {Row, _} = row(section(0, Chunk), ?ZERO),
+    iolist_to_binary(encode(Row, ?ZERO)).
 
 -spec rows([byte()], Before :: #row{}) -> [#row{}].
 rows([], _Before) ->
