@@ -56,6 +56,7 @@ internal() ->
         erl_esdb_consumers,
         erl_esdb_core_sup,
         erl_esdb_cursor,
+        erl_esdb_deadline,
         erl_esdb_delivery,
         erl_esdb_delivery_sup,
         erl_esdb_emitter_names,
@@ -400,6 +401,8 @@ rows(erl_esdb_index) ->
         view => internal,
         look => internal,
         wake => internal,
+        search => internal,
+        in_time => internal,
         compact => [store, timeout],
         info => [store]
     });
