@@ -659,6 +659,11 @@ b_who_archives_at_once_is_found(Config) ->
 
 %% Readers see every event while it goes from the store to the archive.
 b_reads_while_events_are_archived(Config) ->
+    Store = erl_esdb_test:start_store(#{integrity => #{enabled => true, key => <<7:256>>}}),
+    [reads_while_archived([{store, S} | Config]) || S <- [Store, store(Config)]],
+    ok = erl_esdb:stop_store(Store).
+
+reads_while_archived(Config) ->
     Backend = backend(Config),
     All = recorded(Config, ?S, events(200)),
     Move = fun() ->

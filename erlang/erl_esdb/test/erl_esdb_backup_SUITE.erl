@@ -344,6 +344,50 @@ b_a_copy_of_a_signed_store_while_it_is_cut(Config) ->
     ],
     erl_esdb:stop_store(Store).
 
+%% An engine that is held up anywhere, also where a stream has events and the log does not yet: no
+%% stream goes further in the copy than the log does.
+b_a_copy_while_the_engine_is_held_up(Config) ->
+    Store = store(Config),
+    Engine = erl_esdb_test:engine(Store),
+    Stop = atomics:new(1, []),
+    Until = fun Loop(Step) ->
+        case atomics:get(Stop, 1) of
+            0 ->
+                Step(),
+                Loop(Step);
+            1 ->
+                done
+        end
+    end,
+    Append = fun() ->
+        append(Store, ?S, events(3)),
+        {ok, #{next := Next}} = erl_esdb_store:info(Store, ?S),
+        {ok, _} = erl_esdb_store:truncate(Store, ?S, max(0, Next - 30))
+    end,
+    HoldUp = fun() ->
+        true = erlang:suspend_process(Engine),
+        [erlang:yield() || _ <- lists:seq(1, 300)],
+        true = erlang:resume_process(Engine),
+        erlang:yield()
+    end,
+    Dirs = [filename:join(dir(Config), integer_to_list(N)) || N <- lists:seq(1, 20)],
+    Backup = fun() ->
+        try
+            [{ok, _} = backup(Store, Dir) || Dir <- Dirs]
+        after
+            atomics:put(Stop, 1, 1)
+        end
+    end,
+    _ = erl_esdb_test:concurrently([fun() -> Until(F) end || F <- [Append, HoldUp]] ++ [Backup]),
+    [with_store(fun(Copy) -> {ok, _} = restore(Copy, Dir) end) || Dir <- Dirs],
+    %% What it has begun is waited for.
+    ok = sys:suspend(Engine),
+    ?assertEqual(
+        {error, {timeout, Store}},
+        backup(Store, filename:join(dir(Config), "suspended"), #{timeout => 20})
+    ),
+    ok = sys:resume(Engine).
+
 %% Versions that were given once are not given again in the copy.
 b_tombstones_are_kept(Config) ->
     Store = store(Config),
@@ -375,7 +419,9 @@ b_subscriptions_links_and_projections_go_on(Config) ->
     {ok, Key} = erl_esdb_subscriptions:subscribe(Store, stream, ?S, <<"name">>, Subscribe),
     ?assertEqual([0, 1, 2, 3, 4], received(5)),
     ok = erl_esdb_subscriptions:ack(Store, <<"name">>, ?S, 2),
-    {ok, #{floor := 3}} = erl_esdb_subscriptions:info(Store, Key),
+    %% It is saved a moment later.
+    NextKey = erl_esdb_subscriptions_store:next_key(Key),
+    erl_esdb_test:await(fun() -> erl_esdb_store:checkpoint(Store, NextKey) =:= {ok, 3} end),
     ?assertEqual(#{?S => 5}, projected(Store, 5)),
     {ok, _} = backup(Store, dir(Config)),
     ?assertEqual(ok, compare(Store, dir(Config))),
@@ -394,6 +440,33 @@ b_subscriptions_links_and_projections_go_on(Config) ->
         {ok, Linked} = erl_esdb_streams:read(Copy, <<"$link:all">>, 0, 99, forward),
         ?assertEqual(7, length(Linked))
     end).
+
+%% Wherever a link is when it is copied: in the copy each source has one output, in its order.
+b_a_link_is_copied_while_it_runs(Config) ->
+    Store = store(Config),
+    Source = #{type => stream, stream_id => ?S},
+    ok = erl_esdb_links:create(Store, #{name => <<"all">>, source => Source, backfill => true}),
+    ok = erl_esdb_links:start(Store, <<"all">>),
+    Append = fun() ->
+        [append(Store, ?S, erl_esdb_test:events(N, N + 9)) || N <- lists:seq(0, 9_990, 10)]
+    end,
+    Dirs = [filename:join(dir(Config), integer_to_list(N)) || N <- lists:seq(1, 5)],
+    Backup = fun() -> [{ok, _} = backup(Store, Dir) || Dir <- Dirs] end,
+    _ = erl_esdb_test:concurrently([Append, Backup]),
+    Numbers = fun({ok, Events}) -> [N || #event{data = #{n := N}} <- Events] end,
+    [
+        with_store(fun(Copy) ->
+            {ok, _} = restore(Copy, Dir),
+            append(Copy, ?S, erl_esdb_test:events(-1, -1)),
+            Read = fun(Stream) ->
+                erl_esdb_streams:read(Copy, Stream, 0, infinity, forward)
+            end,
+            Sources = Numbers(Read(?S)),
+            erl_esdb_test:await(fun() -> is_linked(Copy, length(Sources)) end),
+            ?assertEqual(Sources, Numbers(Read(<<"$link:all">>)))
+        end)
+     || Dir <- Dirs
+    ].
 
 received(0) ->
     [];
@@ -416,7 +489,7 @@ projected(Store, Count) ->
     State.
 
 is_linked(Store, Count) ->
-    case erl_esdb_streams:read(Store, <<"$link:all">>, 0, 99, forward) of
+    case erl_esdb_streams:read(Store, <<"$link:all">>, 0, infinity, forward) of
         {ok, Events} -> length(Events) >= Count;
         {error, _} -> false
     end.

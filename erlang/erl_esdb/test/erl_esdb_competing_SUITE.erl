@@ -7,7 +7,8 @@
 -include_lib("proper/include/proper.hrl").
 -include("../include/erl_esdb.hrl").
 
--import(erl_esdb_subscriptions, [connect/4, ack_events/4, nack/5, parked/2, replay_parked/2]).
+-import(erl_esdb_subscriptions, [connect/4, ack_events/4, nack/5]).
+-import(erl_esdb_subscriptions, [parked/2, parked/3, replay_parked/2, replay_parked/3]).
 
 suite() -> [{timetrap, {minutes, 2}}].
 
@@ -18,6 +19,8 @@ groups() -> erl_esdb_test:groups(cases()).
 cases() ->
     [
         any_schedule_keeps_the_order,
+        many_and_long_streams_keep_the_order,
+        what_is_done_costs_what_it_is,
         a_consumer_gets_what_it_has_room_for,
         events_are_shared,
         the_order_of_a_stream_holds_through_retries,
@@ -29,6 +32,7 @@ cases() ->
         consumers_stay_when_the_process_crashes,
         a_stream_that_waits_does_not_fill_the_queue,
         parked_events_survive_and_go_with_the_subscription,
+        parked_events_are_looked_at_in_pages,
         mistakes
     ].
 
@@ -137,6 +141,93 @@ choose(_, _Max, Pid, {_, Event} = Chosen, Out, Done, State) ->
     {ok, Event, State1} = erl_esdb_competing:done(Pid, Position, State),
     {Out -- [Chosen], finished([Event], Done), State1}.
 
+%% The same of up to two hundred streams, one of them longer than what is held of one: what is
+%% missing is asked for and read from the log.
+many_and_long_streams_keep_the_order(_Config) ->
+    Choice = {oneof([ack, ack, ack, ack, retry, park, die]), nat()},
+    Property = ?FORALL(
+        {Streams, Long, Choices, Max},
+        {range(51, 200), range(51, 160), list(Choice), range(1, 30)},
+        begin
+            Names = [N rem 256 || N <- lists:seq(1, Streams)] ++ lists:duplicate(Long, 255),
+            Log = numbered(Names),
+            State0 = erl_esdb_competing:new(#{max_retries => 2, retry_delays => [1]}),
+            State1 = consumers(Max, erl_esdb_competing:add(Log, State0)),
+            Done = run_log(Choices, Max, Log, erl_esdb_competing:dispatch(State1), {[], []}),
+            lists:sort([P || {_, P} <- Done]) =:= [E#event.position || E <- Log] andalso
+                lists:all(
+                    fun(N) -> is_sorted([P || {S, P} <- Done, S =:= <<N>>]) end,
+                    lists:usort(Names)
+                )
+        end
+    ),
+    erl_esdb_test:property(100, Property).
+
+run_log(Choices, Max, Log, {Sent, State}, {Out, Done}) ->
+    Out1 = Out ++ Sent,
+    Streams = [E#event.stream_id || {_, E} <- Out1],
+    length(lists:usort(Streams)) =:= length(Streams) orelse error({two_of_a_stream, Streams}),
+    Taken = length(Out1),
+    ?assert(Taken =< 2 * Max),
+    case {Out1, erl_esdb_competing:refills(State)} of
+        {[], {[], _}} ->
+            lists:reverse(Done);
+        {_, {[_ | _] = Empty, State1}} ->
+            State2 = lists:foldl(fun(Lane, S) -> refilled(Lane, Log, S) end, State1, Empty),
+            run_log(Choices, Max, Log, erl_esdb_competing:dispatch(State2), {Out1, Done});
+        {_, {[], State1}} ->
+            {{How, N}, Rest} = next_choice(Choices),
+            {Pid, _} = Chosen = lists:nth(N rem Taken + 1, Out1),
+            {Left, Done1, State2} = choose(How, Max, Pid, Chosen, Out1, Done, State1),
+            run_log(Rest, Max, Log, erl_esdb_competing:dispatch(State2), {Left, Done1})
+    end.
+
+next_choice([Choice | Choices]) -> {Choice, Choices};
+next_choice([]) -> {{ack, 0}, []}.
+
+%% A page of the stream, and where the next one begins.
+refilled({Stream, From}, Log, State) ->
+    Found = [E || #event{stream_id = S, position = P} = E <- Log, S =:= Stream, P >= From],
+    case lists:split(min(50, length(Found)), Found) of
+        {Page, []} ->
+            erl_esdb_competing:refill(Stream, Page, undefined, State);
+        {Page, [#event{position = More} | _]} ->
+            erl_esdb_competing:refill(Stream, Page, More, State)
+    end.
+
+%% Eight times as much is out: each event costs about the same, whether it is acknowledged by its
+%% id, goes out again or is dealt to one of many.
+what_is_done_costs_what_it_is(_Config) ->
+    Work = fun(Count) ->
+        Consumers = [pid(N) || N <- lists:seq(1, Count)],
+        Connect = fun(Pid, S) -> erl_esdb_competing:connect(Pid, 1, S) end,
+        Empty = erl_esdb_competing:new(#{max_queue => Count, retry_delays => [1]}),
+        Events = [
+            #event{event_id = <<P:32>>, stream_id = <<P:32>>, version = 0, position = P}
+         || P <- lists:seq(1, Count)
+        ],
+        Added = erl_esdb_competing:add(Events, lists:foldl(Connect, Empty, Consumers)),
+        {Sent, Out} = erl_esdb_competing:dispatch(Added),
+        Again = lists:foldl(
+            fun({Pid, #event{position = At}}, S) ->
+                {retry, Due, 1, S1} = erl_esdb_competing:retry(Pid, At, S),
+                erl_esdb_competing:due(Due, S1)
+            end,
+            Out,
+            Sent
+        ),
+        {Resent, Out1} = erl_esdb_competing:dispatch(Again),
+        Acknowledge = fun({Pid, #event{event_id = Id}}, S) ->
+            {ok, At} = erl_esdb_competing:find(Pid, Id, S),
+            {ok, _, S1} = erl_esdb_competing:done(Pid, At, S),
+            S1
+        end,
+        #{held := 0, out := 0} =
+            erl_esdb_competing:info(lists:foldl(Acknowledge, Out1, Resent))
+    end,
+    Cost = fun(Count) -> erl_esdb_test:reductions(fun() -> Work(Count) end) end,
+    ?assert(Cost(4000) < 16 * Cost(500)).
+
 finished(Events, Done) ->
     [{E#event.stream_id, E#event.position} || E <- lists:reverse(Events)] ++ Done.
 
@@ -152,11 +243,13 @@ a_consumer_gets_what_it_has_room_for(Config) ->
     [_, _] = [one(), one()],
     nothing_more(Config, Key).
 
+%% Begins to acknowledge when it is told to.
 worker(Store, Key, Report) ->
     Work = fun Loop() ->
         receive
             {events, [Event]} ->
                 Report ! {worked, self(), name(Event)},
+                receive go -> self() ! go end,
                 ok = ack_events(Store, Key, self(), [Event#event.position]),
                 Loop();
             stop ->
@@ -178,29 +271,41 @@ events_are_shared(Config) ->
     Key = subscribed(Config, #{}),
     Workers = [worker(store(Config), Key, self()) || _ <- [1, 2, 3]],
     [append(Config, <<(N rem 20)>>, 3) || N <- lists:seq(1, 200)],
+    %% Each has as many as it has room for, whoever is the faster.
+    erl_esdb_test:await(fun() ->
+        {ok, #{consumers := Has}} = erl_esdb_subscriptions:info(store(Config), Key),
+        Has =:= #{Worker => 5 || Worker <- Workers}
+    end),
+    [Worker ! go || Worker <- Workers],
     Worked = worked(600),
     ?assertEqual(600, length(lists:usort([Name || {_, Name} <- Worked]))),
-    [?assert(length([W || {W, _} <- Worked, W =:= Worker]) > 50) || Worker <- Workers],
+    [?assert(lists:keymember(Worker, 1, Worked)) || Worker <- Workers],
     [
         ?assertEqual(lists:seq(0, 29), [V || {_, {S, V}} <- Worked, S =:= <<N>>])
      || N <- lists:seq(0, 19)
     ].
 
 the_order_of_a_stream_holds_through_retries(Config) ->
-    Key = subscribed(Config, #{retry_delays => [20]}),
+    %% The first retry is soon, the second not in the time of this test.
+    Key = subscribed(Config, #{retry_delays => [1, 3_600_000]}),
     append(Config, <<"a">>, 3),
     append(Config, <<"b">>, 3),
     ok = connect(store(Config), Key, self(), #{max_in_flight => 10}),
     [A0, B0] = lists:keysort(#event.stream_id, [one(), one()]),
+    %% It comes again, and nothing of its stream before it.
     ok = nack(store(Config), Key, self(), [A0], retry),
+    ?assertEqual(A0, one()),
+    ok = nack(store(Config), Key, self(), [A0], retry),
+    %% The other stream goes on.
     ok = ack_events(store(Config), Key, self(), [B0]),
-    %% The other stream goes on; of this one nothing comes before its first event.
     B1 = one(),
     ?assertEqual({<<"b">>, 1}, name(B1)),
     ok = ack_events(store(Config), Key, self(), [B1#event.event_id]),
-    ?assertEqual([{<<"a">>, 0}, {<<"b">>, 2}], lists:sort([name(one()), name(one())])),
-    ok = ack_events(store(Config), Key, self(), [A0]),
-    ?assertEqual({<<"a">>, 1}, name(one())).
+    B2 = one(),
+    ?assertEqual({<<"b">>, 2}, name(B2)),
+    ok = ack_events(store(Config), Key, self(), [B2]),
+    nothing_more(Config, Key),
+    {ok, #{held := 3, out := 0, floor := 0}} = erl_esdb_subscriptions:info(store(Config), Key).
 
 a_retry_comes_after_its_delay(Config) ->
     Key = subscribed(Config, #{retry_delays => [50, 100]}),
@@ -347,6 +452,39 @@ parked_events_survive_and_go_with_the_subscription(Config) ->
     Key = subscribed(Config, #{}),
     ?assertEqual({ok, []}, parked(Store, Key)).
 
+%% So that many of them hold up nobody.
+parked_events_are_looked_at_in_pages(Config) ->
+    Store = store(Config),
+    Key = subscribed(Config, #{}),
+    append(Config, <<"a">>, 10),
+    ok = connect(Store, Key, self(), #{}),
+    [ok = nack(Store, Key, self(), [one()], park) || _ <- lists:seq(1, 10)],
+    Versions = fun(Options) ->
+        {ok, Parked} = parked(Store, Key, Options),
+        [Version || #{version := Version} <- Parked]
+    end,
+    ?assertEqual([0, 1, 2], Versions(#{limit => 3})),
+    ?assertEqual([3, 4, 5, 6], Versions(#{limit => 4, from => 3})),
+    ?assertEqual(lists:seq(8, 9), Versions(#{from => 8})),
+    ?assertEqual({ok, 2}, replay_parked(Store, Key, #{from => 4, limit => 2})),
+    [
+        begin
+            Event = one(),
+            ?assertEqual({<<"a">>, Version}, name(Event)),
+            ok = ack_events(Store, Key, self(), [Event])
+        end
+     || Version <- [4, 5]
+    ],
+    nothing_more(Config, Key),
+    ?assertEqual([0, 1, 2, 3, 6, 7, 8, 9], Versions(#{})),
+    [
+        ?assertEqual({error, {invalid_option, Name, Value}}, F(Store, Key, #{Name => Value}))
+     || {Name, Value} <- [{limit, 0}, {from, -1}],
+        F <- [
+            fun erl_esdb_subscriptions:parked/3, fun erl_esdb_subscriptions:replay_parked/3
+        ]
+    ].
+
 mistakes(Config) ->
     Store = store(Config),
     Key = subscribed(Config, #{}),
@@ -362,4 +500,20 @@ mistakes(Config) ->
     {ok, Other} = erl_esdb_subscriptions:subscribe(Store, stream, <<"s">>, <<"n">>),
     ?assertEqual({error, not_competing}, connect(Store, Other, self(), #{})),
     ?assertEqual({error, not_competing}, replay_parked(Store, Other)),
-    ?assertError(badarg, nack(Store, Key, self(), [], later)).
+    ?assertEqual({error, competing}, erl_esdb_subscriptions:attach(Store, Key, self())),
+    ?assertError(badarg, nack(Store, Key, self(), [], later)),
+    %% What is no list of events is found before the process is asked.
+    append(Config, <<"a">>, 1),
+    ok = connect(Store, Key, self(), #{}),
+    Event = one(),
+    {ok, Pid} = erl_esdb_delivery:pid(Store, subscription, Key),
+    [
+        ?assertError(badarg, F(Refs))
+     || Refs <- [[Event | foo], foo, [foo], [-1], [#event{}]],
+        F <- [
+            fun(R) -> ack_events(Store, Key, self(), R) end,
+            fun(R) -> nack(Store, Key, self(), R, retry) end
+        ]
+    ],
+    ok = ack_events(Store, Key, self(), [Event]),
+    ?assertEqual({ok, Pid}, erl_esdb_delivery:pid(Store, subscription, Key)).

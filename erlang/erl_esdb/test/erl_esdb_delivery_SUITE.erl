@@ -22,6 +22,10 @@ cases() ->
         no_wake_is_lost,
         readers_of_a_stream_are_woken_for_it,
         an_outbox_loses_nothing,
+        what_several_share_is_lost_by_none,
+        who_gets_what_another_had_left,
+        an_acknowledgement_costs_what_it_acknowledges,
+        a_late_word_wakes_nobody_in_vain,
         subscribers_that_crash,
         a_thousand_subscribers,
         a_thousand_streams,
@@ -155,30 +159,167 @@ checked(#{box := Box, ack := Ack, sent := Sent, acked := Acked} = Model) ->
     true = Acked < 0 orelse Acked + 1 >= Sent orelse Floor =< Acked + 1,
     Model.
 
+%% Several receivers share what is read, in messages of any size; they work, are looked at, and die,
+%% and the whole is begun again from its place, in any order. In the end each event was handled;
+%% once where nobody died and nothing began again.
+what_several_share_is_lost_by_none(_Config) ->
+    Receiver = range(1, 3),
+    Call = frequency([
+        {3, {read, range(1, 9)}},
+        {4, {send, Receiver, range(1, 4)}},
+        {4, {work, Receiver}},
+        {2, {look, Receiver}},
+        {1, {die, Receiver}},
+        {1, restart}
+    ]),
+    Property = ?FORALL(
+        {Count, Calls},
+        {range(1, 40), list(Call)},
+        begin
+            Boxes = #{N => [] || N <- [1, 2, 3]},
+            Start = #{box => fresh(0), ends => 2 * Count, mail => Boxes, done => []},
+            #{done := Done} = drained(lists:foldl(fun shared_step/2, Start, Calls)),
+            Expected = lists:seq(0, 2 * Count - 1, 2),
+            Crashes = [C || C <- Calls, C =:= restart orelse element(1, C) =:= die],
+            lists:usort(Done) =:= Expected andalso
+                (Crashes =/= [] orelse lists:sort(Done) =:= Expected)
+        end
+    ),
+    erl_esdb_test:property(2000, Property).
+
+fresh(Place) -> erl_esdb_outbox:new(Place, #{max_queue => 7}).
+
+%% Only each second event is wanted. The first message of a mailbox is in the hands of its owner.
+shared_step({read, Count}, #{box := Box, ends := End} = Model) ->
+    From = erl_esdb_outbox:next(Box),
+    To = min(End, From + min(Count, erl_esdb_outbox:room(Box))),
+    Events = [#event{position = P} || P <- lists:seq(From, To - 1), P rem 2 =:= 0],
+    {ok, Box1} = erl_esdb_outbox:add(Events, max(From, To), Box),
+    Model#{box := Box1};
+shared_step({send, Receiver, Count}, #{box := Box, mail := Mail} = Model) ->
+    case erl_esdb_outbox:take(Count, Box) of
+        {[], Box1} ->
+            Model#{box := Box1};
+        {Events, Box1} ->
+            #{Receiver := Before} = Mail,
+            Message = [E#event.position || E <- Events],
+            Model#{
+                box := erl_esdb_outbox:sent(Receiver, Events, Box1),
+                mail := Mail#{Receiver := Before ++ [Message]}
+            }
+    end;
+shared_step({work, Receiver}, #{mail := Mail, done := Done} = Model) ->
+    case Mail of
+        #{Receiver := [Handled | Left]} ->
+            Model#{mail := Mail#{Receiver := Left}, done := Handled ++ Done};
+        #{} ->
+            Model
+    end;
+shared_step({look, Receiver}, #{box := Box, mail := Mail} = Model) ->
+    #{Receiver := Messages} = Mail,
+    Backlog = max(0, length(Messages) - 1),
+    Box1 = erl_esdb_outbox:settle(Receiver, Backlog, Box),
+    true = erl_esdb_outbox:waiting(Receiver, Backlog, Box1) >= length(lists:append(Messages)) - 4,
+    Model#{box := Box1};
+shared_step({die, Receiver}, #{box := Box, mail := Mail} = Model) ->
+    Model#{box := erl_esdb_outbox:lose(Receiver, Box), mail := Mail#{Receiver := []}};
+shared_step(restart, #{box := Box, mail := Mail} = Model) ->
+    %% Nobody is left who could handle what was in mailboxes.
+    Place = erl_esdb_outbox:place(Box),
+    Rewound = erl_esdb_outbox:rewind(Box),
+    true = erl_esdb_outbox:next(Rewound) =:= erl_esdb_outbox:next(fresh(Place)),
+    true = Place =:= erl_esdb_outbox:place(Rewound),
+    Model#{box := fresh(Place), mail := #{R => [] || R := _ <- Mail}}.
+
+drained(#{box := Box, ends := End, mail := Mail} = Model) ->
+    #{queue := #{size := Size}} = erl_esdb_outbox:info(Box),
+    case {erl_esdb_outbox:next(Box) >= End andalso Size =:= 0, [R || R := [_ | _] <- Mail]} of
+        {true, []} -> Model;
+        {true, [Receiver | _]} -> drained(shared_step({work, Receiver}, Model));
+        {false, _} -> drained(shared_step({send, 1, 4}, shared_step({read, 9}, Model)))
+    end.
+
+%% Older events come after newer ones then: the place is that of the oldest, and what is
+%% acknowledged is found wherever it stands.
+who_gets_what_another_had_left(_Config) ->
+    [auto, manual] = [left_over(Ack) || Ack <- [auto, manual]].
+
+left_over(Ack) ->
+    Box0 = erl_esdb_outbox:new(0, #{ack => Ack}),
+    {ok, Box1} = erl_esdb_outbox:add([#event{position = P} || P <- [0, 1, 2, 3]], 4, Box0),
+    {[E0, E1, E2, E3], Box2} = erl_esdb_outbox:take(4, Box1),
+    Box3 = erl_esdb_outbox:sent(a, [E0, E1], Box2),
+    Box4 = erl_esdb_outbox:lose(a, erl_esdb_outbox:sent(b, [E2, E3], Box3)),
+    ?assertEqual(0, erl_esdb_outbox:next(Box4)),
+    {ok, Box5} = erl_esdb_outbox:add([E0, E1, E2], 3, Box4),
+    ?assertEqual(4, erl_esdb_outbox:next(Box5)),
+    {[E0, E1], Box6} = erl_esdb_outbox:take(4, Box5),
+    Box7 = erl_esdb_outbox:sent(b, [E0, E1], Box6),
+    ?assertEqual(0, erl_esdb_outbox:floor(Box7)),
+    Again = erl_esdb_outbox:new(erl_esdb_outbox:place(Box7), #{ack => Ack}),
+    ?assertEqual(0, erl_esdb_outbox:next(Again)),
+    Box8 = erl_esdb_outbox:acknowledged(1, Box7),
+    Left = #{auto => {0, 4}, manual => {2, 2}},
+    #{floor := Floor, unhandled := Count} = erl_esdb_outbox:info(Box8),
+    ?assertEqual(map_get(Ack, Left), {Floor, Count}),
+    Ack.
+
+%% One after the other: eight times as many cost about eight times as much.
+an_acknowledgement_costs_what_it_acknowledges(_Config) ->
+    Cost = fun(Count) ->
+        Box = erl_esdb_outbox:new(0, #{ack => manual, window => Count, max_queue => Count}),
+        Events = [#event{position = P} || P <- lists:seq(0, Count - 1)],
+        {ok, Full} = erl_esdb_outbox:add(Events, Count, Box),
+        {Events, Taken} = erl_esdb_outbox:take(infinity, Full),
+        Out = lists:foldl(fun(E, B) -> erl_esdb_outbox:sent(me, [E], B) end, Taken, Events),
+        erl_esdb_test:reductions(fun() ->
+            lists:foldl(fun erl_esdb_outbox:acknowledged/2, Out, lists:seq(0, Count - 1))
+        end)
+    end,
+    ?assert(Cost(8000) < 16 * Cost(1000)).
+
+%% The word of a commit that comes after others, when a feed has just begun.
+a_late_word_wakes_nobody_in_vain(_Config) ->
+    Store = erl_esdb_test:start_store(options()),
+    _ = append(Store, <<"s">>, erl_esdb_test:events(5)),
+    {ok, Feed} = erl_esdb_feed:subscribe(Store, {ok, <<"s">>}),
+    ok = erl_esdb_feed:committed(Store, 3),
+    ?assertEqual(wait, erl_esdb_feed:wait(Feed, 5)),
+    _ = append(Store, <<"s">>, erl_esdb_test:events(1)),
+    receive {erl_esdb_feed, Store} -> ok after 5000 -> error(missing) end,
+    ?assertEqual(ready, erl_esdb_feed:wait(Feed, 5)),
+    ok = erl_esdb:stop_store(Store).
+
 %% ---- subscribers that crash
 
-%% Any appends to a few streams, subscribers that die after some of their events, whether they
-%% acknowledge or not, and others that are attached in their place. Together they see each event of
-%% each stream, and each of them sees a stream in order; where none dies, each event once.
+%% Any appends to a few streams, messages of up to four events, subscribers that die after some of
+%% their events, also within a message, whether they acknowledge or not, and others that are
+%% attached in their place. Together they see each event of each stream, and each of them sees a
+%% stream in order; where none dies, each event once.
 subscribers_that_crash(_Config) ->
     Lives = list(range(0, 12)),
     Property = ?FORALL(
-        {Batches, Ack, Deaths},
-        {non_empty(list({range(1, 3), range(1, 6)})), oneof([auto, manual]), Lives},
+        {Batches, Ack, Size, Deaths},
+        {
+            non_empty(list({range(1, 3), range(1, 6)})),
+            oneof([auto, manual]),
+            range(1, 4),
+            Lives
+        },
         begin
             Store = erl_esdb_test:start_store(options()),
-            Seen = seen(Store, Batches, Ack, Deaths),
+            Seen = seen(Store, Batches, {Ack, Size}, Deaths),
             ok = erl_esdb:stop_store(Store),
             right(Seen, Batches, Deaths)
         end
     ),
     erl_esdb_test:property(60, Property).
 
-seen(Store, Batches, Ack, Deaths) ->
+seen(Store, Batches, {Ack, Size}, Deaths) ->
     Self = self(),
     First = subscriber(Store, Ack, Deaths, Self),
     %% Subscribed by a process that ends: nobody else takes the events.
-    Options = #{subscriber => First, ack => Ack, window => 4},
+    Options = #{subscriber => First, ack => Ack, window => 4, batch => Size},
     [{ok, Key}] = erl_esdb_test:concurrently([
         fun() -> erl_esdb_subscriptions:subscribe(Store, stream, <<"$all">>, <<"n">>, Options) end
     ]),
@@ -205,15 +346,21 @@ subscriber(Store, Ack, [Life | _], Report) ->
 subscriber(Store, Ack, [], Report) ->
     spawn(fun() -> take(Store, Ack, infinity, Report) end).
 
-take(_Store, _Ack, 0, _Report) ->
-    exit(crashed);
 take(Store, Ack, Life, Report) ->
     receive
-        {events, [Event]} ->
-            Report ! {saw, Store, self(), Event},
-            _ = acknowledge(Ack, Store, Event),
-            take(Store, Ack, less(Life), Report)
+        {events, Events} ->
+            take(Store, Ack, handled(Events, Store, Ack, Life, Report), Report)
     end.
+
+%% Its life ends where it may: before, within or after a message.
+handled(_Events, _Store, _Ack, 0, _Report) ->
+    exit(crashed);
+handled([Event | Events], Store, Ack, Life, Report) ->
+    Report ! {saw, Store, self(), Event},
+    _ = acknowledge(Ack, Store, Event),
+    handled(Events, Store, Ack, less(Life), Report);
+handled([], _Store, _Ack, Life, _Report) ->
+    Life.
 
 less(infinity) -> infinity;
 less(Life) -> Life - 1.

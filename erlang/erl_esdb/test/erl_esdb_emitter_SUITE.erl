@@ -18,7 +18,7 @@ groups() -> erl_esdb_test:groups(cases()).
 cases() ->
     [F || {F, 1} <- ?MODULE:module_info(exports), is_case(atom_to_list(F))].
 
-is_case(Name) -> lists:prefix("a_", Name) orelse lists:prefix("t_", Name).
+is_case(Name) -> lists:any(fun(P) -> lists:prefix(P, Name) end, ["a_", "b_", "t_"]).
 
 init_per_group(Engine, Config) -> erl_esdb_test:init_per_group(Engine, Config).
 
@@ -262,6 +262,23 @@ a_pool_does_not_double_events(Config) ->
     ok = erl_esdb_subscriptions:unsubscribe(Store, Key),
     ?assertEqual([], members(Store, Key)),
     receive {events, More} -> error({twice, More}) after 0 -> ok end.
+
+%% The groups end, and are there again: so are the members, each once.
+b_emitters_outlive_their_groups(Config) ->
+    Store = store(Config),
+    #subscription{id = Key} = Subscription = pool(Config, 12),
+    {ok, Pool} = erl_esdb_emitter_pool:start_emitter(Store, Subscription),
+    Members = lists:sort(members(Store, Key)),
+    Groups = whereis(erl_esdb_pg),
+    exit(Groups, kill),
+    erl_esdb_test:await(fun() ->
+        is_pid(whereis(erl_esdb_pg)) andalso whereis(erl_esdb_pg) =/= Groups andalso
+            lists:sort(members(Store, Key)) =:= Members
+    end),
+    ?assert(is_process_alive(Pool)),
+    ?assertEqual([], erl_esdb_emitter_group:handlers(Store, Key)),
+    ok = broadcast(Store, Key, event()),
+    receives({events, [event()]}).
 
 %% Subscriptions make no atoms of what users name.
 t_46_no_atoms_of_user_data(Config) ->

@@ -9,7 +9,7 @@
 
 -import(erl_esdb_export, [to_file/3]).
 -import(erl_esdb_import, [from_file/3]).
--import(erl_esdb_test, [versions/1, ids/1, events/1]).
+-import(erl_esdb_test, [ids/1, events/1]).
 
 -define(S, <<"orders-1">>).
 
@@ -384,21 +384,124 @@ b_an_import_goes_on_where_it_was_stopped(Config) ->
     {ok, _} = to_file(Store, Path, #{}),
     with_store(fun(Copy) ->
         {more, #{events := 1000}} = from_file(Copy, Path, Options#{max_pages => 1}),
-        %% As a crash leaves it: the next page is written in part, and the cursor does not say so.
-        Lost = [E || E <- lists:sublist(log(Store), 1001, 700), E#event.stream_id =:= ?S],
-        {ok, _} = erl_esdb_streams:append(Copy, ?S, any, Lost),
+        crash_in_a_page(Copy, Path, Options),
+        %% Who else writes does not hide what was written.
+        append(Copy, ?S, [cart(1, N) || N <- lists:seq(1, 3_000)]),
         Second = from_file(Copy, Path, Options#{max_pages => 1}),
         ?assertEqual({more, #{events => 500, skipped => 500}}, Second),
         {ok, #{events := 2000, skipped := 0}} = from_file(Copy, Path, Options),
         ?assertNot(filelib:is_regular(path(Config, "cursor"))),
         Of = fun(S, Stream) ->
             {ok, Events} = erl_esdb_streams:read(S, Stream, 0, infinity, forward),
-            {ids(Events), versions(Events)}
+            ids([E || #event{event_type = Type} = E <- Events, Type =/= <<"Cart">>])
         end,
         [
             ?assertEqual(Of(Store, Stream), Of(Copy, Stream))
          || Stream <- [?S, <<"orders-2">>]
         ]
+    end).
+
+%% The importer is killed when it has sent the first append of a page, which is then done.
+crash_in_a_page(Store, Path, #{cursor := Cursor} = Options) ->
+    {ok, Before} = erl_esdb_store:next_position(Store),
+    Engine = erl_esdb_test:engine(Store),
+    ok = sys:suspend(Engine),
+    {Pid, Ref} = spawn_monitor(fun() -> from_file(Store, Path, Options) end),
+    erl_esdb_test:await(fun() ->
+        process_info(Engine, message_queue_len) =:= {message_queue_len, 1}
+    end),
+    {ok, #{begun := #{?S := 500}}} = erl_esdb_file:read_term(Cursor),
+    exit(Pid, kill),
+    receive
+        {'DOWN', Ref, process, Pid, killed} -> ok
+    end,
+    ok = sys:resume(Engine),
+    erl_esdb_test:await(fun() -> erl_esdb_store:next_position(Store) =:= {ok, Before + 500} end).
+
+cart(User, N) -> #{event_type => <<"Cart">>, data => #{user => User, item => N}}.
+
+%% Two writers of one stream: an import takes the versions that are free.
+b_an_import_of_many_events_beside_a_writer(Config) ->
+    Store = store(Config),
+    Ids = [integer_to_binary(N) || N <- lists:seq(1, 2_000)],
+    append(Store, ?S, [E#{event_id => Id} || {Id, E} <- lists:zip(Ids, events(2_000))]),
+    Path = path(Config, "beside.ndjson"),
+    {ok, _} = to_file(Store, Path, #{}),
+    Copy = erl_esdb_test:start_store(#{
+        max_batch_events => 10, integrity => #{enabled => true, key => <<7:256>>}
+    }),
+    Stop = atomics:new(1, []),
+    Write = fun Loop() ->
+        append(Copy, ?S, [cart(1, 1)]),
+        atomics:get(Stop, 1) =:= 1 orelse Loop()
+    end,
+    Import = fun() ->
+        try
+            from_file(Copy, Path, #{})
+        after
+            atomics:put(Stop, 1, 1)
+        end
+    end,
+    ?assertMatch(
+        [_, {ok, #{events := 2_000}}], erl_esdb_test:concurrently([Write, Import])
+    ),
+    {ok, Events} = erl_esdb_streams:read(Copy, ?S, 0, infinity, forward),
+    ?assertEqual(Ids, ids([E || #event{event_type = Type} = E <- Events, Type =/= <<"Cart">>])),
+    ?assertMatch({ok, _}, erl_esdb_integrity:verify_stream(Copy, ?S)),
+    erl_esdb:stop_store(Copy).
+
+%% What metadata hide is left out, unless it is asked for.
+b_hidden_events(Config) ->
+    Store = store(Config),
+    append(Store, ?S, events(10)),
+    ok = erl_esdb_streams:set_metadata(Store, ?S, #{max_count => 3}, #{}),
+    ?assertMatch({ok, #{events := 3}}, to_file(Store, path(Config, "seen"), #{})),
+    ?assertMatch({ok, #{events := 10}}, to_file(Store, path(Config, "all"), #{hidden => true})).
+
+b_times_are_those_of_a_call(Config) ->
+    Store = store(Config),
+    append(Store, ?S, events(10)),
+    Path = path(Config, "timed"),
+    {ok, #{events := 10}} = to_file(Store, Path, #{timeout => 1_000}),
+    Cursor = path(Config, "timed.progress"),
+    with_store(fun(Copy) ->
+        Engine = erl_esdb_test:engine(Copy),
+        ok = sys:suspend(Engine),
+        ?assertEqual(
+            {error, {timeout, Copy}}, from_file(Copy, Path, #{cursor => Cursor, timeout => 20})
+        ),
+        ok = sys:resume(Engine),
+        %% It was done after all, which the cursor finds out.
+        ?assertEqual(
+            {ok, #{events => 0, skipped => 10}}, from_file(Copy, Path, #{cursor => Cursor})
+        ),
+        ?assertEqual(10, length(log(Copy)))
+    end),
+    [
+        ?assertEqual({error, {invalid_option, timeout, soon}}, Call)
+     || Call <- [
+            to_file(Store, Path, #{timeout => soon}), from_file(Store, Path, #{timeout => soon})
+        ]
+    ].
+
+%% The file is read for its checksum once, however many calls an import takes.
+b_a_file_is_verified_once(Config) ->
+    append(store(Config), ?S, events(3_000)),
+    Path = path(Config, "once"),
+    Options = #{cursor => path(Config, "once.progress"), max_pages => 1},
+    {ok, _} = to_file(store(Config), Path, #{}),
+    with_store(fun(Copy) ->
+        Hashes = {erl_esdb_file, sha256, 1},
+        1 = erlang:trace_pattern(Hashes, true, [local, call_count]),
+        {more, _} = from_file(Copy, Path, Options),
+        {more, _} = from_file(Copy, Path, Options),
+        ?assertEqual({call_count, 1}, erlang:trace_info(Hashes, call_count)),
+        %% Unless it was changed.
+        {ok, <<Begin:10_000/binary, Byte, End/binary>>} = file:read_file(Path),
+        ok = file:write_file(Path, <<Begin/binary, (Byte bxor 1), End/binary>>),
+        ok = file:change_time(Path, {{2020, 1, 1}, {0, 0, 0}}),
+        ?assertMatch({error, {checksum_mismatch, _}}, from_file(Copy, Path, Options)),
+        1 = erlang:trace_pattern(Hashes, false, [local, call_count])
     end).
 
 b_a_cursor_belongs_to_its_file(Config) ->
@@ -412,6 +515,21 @@ b_a_cursor_belongs_to_its_file(Config) ->
         Refused = {error, {cursor_mismatch, Cursor}},
         ?assertEqual(Refused, from_file(Copy, B, #{cursor => Cursor})),
         ?assertEqual(Refused, from_file(store(Config), A, #{cursor => Cursor})),
+        %% The same begin, and then other lines; with a manifest and without.
+        {ok, Lines} = file:read_file(A),
+        Longer = path(Config, "longer"),
+        ok = file:write_file(Longer, [Lines, "\n"]),
+        ?assertEqual(Refused, from_file(Copy, Longer, #{cursor => Cursor})),
+        ok = file:delete([A, ".manifest"]),
+        ?assertEqual(Refused, from_file(Copy, A, #{cursor => Cursor})),
+        {more, _} = from_file(Copy, A, #{cursor => [Cursor, "2"], max_pages => 1}),
+        {ok, #{place := Place}} = erl_esdb_file:read_term([Cursor, "2"]),
+        <<Before:(Place - 1)/binary, $\n, After/binary>> = Lines,
+        ok = file:write_file(A, [Before, $\s, After]),
+        ?assertEqual(
+            {error, {cursor_mismatch, [Cursor, "2"]}},
+            from_file(Copy, A, #{cursor => [Cursor, "2"]})
+        ),
         ok = file:write_file(Cursor, <<"garbage">>),
         ?assertEqual(Refused, from_file(Copy, A, #{cursor => Cursor}))
     end).

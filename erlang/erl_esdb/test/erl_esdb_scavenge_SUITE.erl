@@ -341,6 +341,31 @@ b_what_is_hidden_is_removed(Config) ->
     {ok, All} = erl_esdb_archive:read_through(store(Config), ?S, 0, 99, forward, Backend),
     ?assertEqual(lists:seq(0, 9), versions(All)).
 
+%% Streams are listed a page at a time.
+b_many_streams_match(Config) ->
+    Store = store(Config),
+    Streams = [<<"many-", (integer_to_binary(N))/binary>> || N <- lists:seq(1, 2_300)],
+    [fill(Config, Stream, 2) || Stream <- Streams],
+    fill(Config, <<"other">>, 2),
+    {ok, Results} = scavenge_matching(Store, <<"many-*">>, #{before_version => 1, ?FREE}),
+    ?assertEqual(lists:sort(Streams), [Stream || #{stream_id := Stream} <- Results]),
+    ?assertEqual([1], lists:usort([Count || #{deleted_count := Count} <- Results])).
+
+b_times_are_those_of_a_call(Config) ->
+    Store = store(Config),
+    fill(Config, 10),
+    ok = sys:suspend(erl_esdb_test:engine(Store)),
+    ?assertEqual(
+        {error, {timeout, Store}},
+        scavenge(Store, ?S, #{before_version => 4, timeout => 20, ?FREE})
+    ),
+    ok = sys:resume(erl_esdb_test:engine(Store)),
+    %% What was sent is done all the same.
+    erl_esdb_test:await(fun() -> left(Config) =:= [4, 5, 6, 7, 8, 9] end),
+    ?assertEqual(
+        {error, {invalid_option, timeout, soon}}, scavenge(Store, ?S, #{timeout => soon, ?FREE})
+    ).
+
 b_an_archive_that_lost_events_is_noticed(Config) ->
     fill(Config, 10),
     Options = #{before_version => 6, verify => true, ?FREE},

@@ -335,6 +335,78 @@ b_the_closest_policy_holds(Config) ->
     ?assertEqual({error, not_found}, erl_esdb_snapshots:get_policy(Store, ?S)),
     ?assertEqual(no_policy, erl_esdb_snapshots:maybe_snapshot(Store, ?S)).
 
+%% What is hidden is not removed, and what the state is made of.
+b_hidden_events_are_folded(Config) ->
+    Store = store(Config),
+    ok = erl_esdb_snapshots:set_policy(Store, <<"*">>, policy(10, 1)),
+    {ok, 9} = erl_esdb_streams:append(Store, ?S, any, erl_esdb_test:events(10)),
+    ok = erl_esdb_streams:set_metadata(Store, ?S, #{max_count => 3}, #{}),
+    ?assertEqual({saved, 9}, erl_esdb_snapshots:maybe_snapshot(Store, ?S)),
+    ?assertMatch({ok, #snapshot{data = #{sum := 45}}}, load(Store, ?S)).
+
+%% The fold of a policy that decodes gets the value of JSON text.
+b_a_policy_decodes(Config) ->
+    Store = store(Config),
+    Fold = {?MODULE, keep_data, []},
+    Policy = #{every => 1, fold => Fold, initial => []},
+    Append = fun(N) ->
+        New = #{event_type => <<"t">>, data => #{n => N}},
+        {ok, _} = erl_esdb_streams:append(Store, ?S, any, [New], #{codec => json}),
+        {saved, _} = erl_esdb_snapshots:maybe_snapshot(Store, ?S),
+        {ok, #snapshot{data = Data}} = load(Store, ?S),
+        Data
+    end,
+    ok = erl_esdb_snapshots:set_policy(Store, <<"*">>, Policy),
+    ?assertEqual([<<"{\"n\":1}">>], Append(1)),
+    ok = erl_esdb_snapshots:set_policy(Store, <<"*">>, Policy#{decode => json}),
+    ?assertEqual([#{<<"n">> => 2}, <<"{\"n\":1}">>], Append(2)),
+    ?assertEqual(
+        {error, {invalid_option, decode, yaml}},
+        erl_esdb_snapshots:set_policy(Store, <<"*">>, Policy#{decode => yaml})
+    ).
+
+keep_data(#event{data = Data}, Before) -> [Data | Before].
+
+%% Each call to the store has its time.
+b_times_are_those_of_a_call(Config) ->
+    Store = store(Config),
+    ok = save(Store, ?S, 1, #{sum => 1}),
+    ok = erl_esdb_snapshots:set_policy(Store, <<"*">>, policy(1, 1)),
+    {ok, 2} = erl_esdb_streams:append(Store, ?S, any, erl_esdb_test:events(3)),
+    ok = sys:suspend(erl_esdb_test:engine(Store)),
+    Soon = #{timeout => 20},
+    [
+        ?assertEqual({error, {timeout, Store}}, Call)
+     || Call <- [
+            erl_esdb_snapshots:save(Store, ?S, 2, two, #{}, Soon),
+            erl_esdb_snapshots:delete(Store, ?S, Soon),
+            erl_esdb_snapshots:delete_at(Store, ?S, 1, Soon),
+            erl_esdb_snapshots:set_policy(Store, <<"*">>, policy(2, 1), Soon),
+            erl_esdb_snapshots:delete_policy(Store, <<"*">>, Soon),
+            erl_esdb_snapshots:maybe_snapshot(Store, ?S, Soon)
+        ]
+    ],
+    ok = sys:resume(erl_esdb_test:engine(Store)),
+    %% What was sent is done all the same, in its order.
+    erl_esdb_test:await(fun() -> erl_esdb_snapshots:list_policies(Store) =:= {ok, #{}} end),
+    ok = erl_esdb_snapshots:delete(Store, ?S),
+    ?assertEqual({error, not_found}, erl_esdb_snapshots:load(Store, ?S, Soon)),
+    ?assertEqual({error, not_found}, erl_esdb_snapshots:load_at(Store, ?S, 1, Soon)),
+    ?assertEqual({ok, []}, erl_esdb_snapshots:list(Store, ?S, Soon)),
+    ?assertEqual({ok, #{}}, erl_esdb_snapshots:list_policies(Store, Soon)),
+    ?assertNot(erl_esdb_snapshots:exists(Store, ?S, Soon)),
+    ?assertNot(erl_esdb_snapshots:exists_at(Store, ?S, 1, Soon)),
+    Never = #{timeout => never},
+    [
+        ?assertError(badarg, Call())
+     || Call <- [
+            fun() -> erl_esdb_snapshots:save(Store, ?S, 2, two, #{}, Never) end,
+            fun() -> erl_esdb_snapshots:load(Store, ?S, Never) end,
+            fun() -> erl_esdb_snapshots:exists(Store, ?S, Never) end,
+            fun() -> erl_esdb_snapshots:maybe_snapshot(Store, ?S, Never) end
+        ]
+    ].
+
 b_no_snapshot_without_the_events_for_it(Config) ->
     Store = store(Config),
     ok = erl_esdb_snapshots:set_policy(Store, <<"*">>, policy(3, 1)),

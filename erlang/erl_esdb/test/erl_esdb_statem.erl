@@ -187,21 +187,25 @@ has_at(Stream, Version) -> erl_esdb_snapshots:exists_at(?STORE, Stream, Version)
 %% ---- subscribers
 
 -doc """
-Makes a subscription, whose subscriber is named in it or has made it itself (`by`).
+Makes a subscription. Who takes its events (`taker`) is named in it, has made it, or is a member of
+its group.
 """.
 -spec subscribe({id(), wanted()}, map()) -> term().
-subscribe({Id, {Type, Selector} = Wanted}, #{by := By} = Options) ->
+subscribe({Id, {Type, Selector} = Wanted}, #{taker := Taker} = Options) ->
     Subscribe = fun(More) ->
-        Given = maps:merge(maps:remove(by, Options), More),
+        Given = maps:merge(maps:remove(taker, Options), More),
         erl_esdb_subscriptions:subscribe(?STORE, Type, Selector, name(Id), Given)
     end,
-    true = ets:insert(?SEEN, {{ack, Id}, ack(Wanted, Options)}),
+    Ack = ack(Wanted, Options),
+    true = ets:insert(?SEEN, [{{ack, Id}, Ack}, {{takes, Id}, Taker}]),
     {ok, Key} =
-        case By of
-            another -> Subscribe(#{subscriber => taker(Id, fun() -> ok end)});
-            itself -> subscribed_by(taker(Id, subscribing(Subscribe)))
+        case Taker of
+            named -> Subscribe(#{subscriber => taker(Id, fun() -> ok end)});
+            caller -> subscribed_by(taker(Id, subscribing(Subscribe)));
+            member -> hd(erl_esdb_test:concurrently([fun() -> Subscribe(#{}) end]))
         end,
     true = ets:insert(?SEEN, {{key, Id}, Key}),
+    _ = [attach(Id) || Taker =:= member],
     ok.
 
 %% Whether it acknowledges, and by which number: of a stream it is the version.
@@ -238,7 +242,11 @@ unsubscribe(Id) ->
 -spec attach(id()) -> ok | {error, term()}.
 attach(Id) ->
     _ = [ended(Pid) || Pid <- takers(Id)],
-    erl_esdb_subscriptions:attach(?STORE, key(Id), taker(Id, fun() -> ok end)).
+    Pid = taker(Id, fun() -> ok end),
+    case ets:lookup_element(?SEEN, {takes, Id}, 2) of
+        member -> erl_esdb_emitter_group:join(?STORE, key(Id), Pid);
+        _ -> erl_esdb_subscriptions:attach(?STORE, key(Id), Pid)
+    end.
 
 -spec ended(pid()) -> ok.
 ended(Pid) ->
@@ -278,10 +286,14 @@ take(Me, Left) ->
     after 0 ->
         receive
             {crash_after, After} -> take(Me, After);
-            {events, Events} -> take(Me, lists:foldl(fun(E, N) -> handle(Me, E, N) end, Left, Events));
-            {event, Event} -> take(Me, handle(Me, Event, Left))
+            {events, Events} -> take(Me, handle_all(Me, Events, Left));
+            {event, Event} -> take(Me, handle_all(Me, [Event], Left))
         end
     end.
+
+-spec handle_all({id(), none | version | position}, [event()], Left) -> Left when
+    Left :: non_neg_integer() | infinity.
+handle_all(Me, Events, Left) -> lists:foldl(fun(E, N) -> handle(Me, E, N) end, Left, Events).
 
 -spec handle({id(), none | version | position}, event(), non_neg_integer() | infinity) ->
     non_neg_integer() | infinity.
@@ -399,19 +411,19 @@ is_complete(Id, Model, Until) ->
 is_sound(Id, #{subscriptions := Subscriptions, history := History}) ->
     #{Id := #{wanted := Wanted, start := Start, kills := Kills}} = Subscriptions,
     Seen = seen(Id),
-    Runs = [[P || {Pid, {P, _, _, _, _}} <- Seen, Pid =:= One] || One <- lists:uniq(pids(Seen))],
+    Runs = maps:groups_from_list(
+        fun({Pid, {_, Stream, _, _, _}}) -> {Pid, Stream} end, fun({_, Place}) -> Place end, Seen
+    ),
     lists:all(fun({_, Place}) -> is_wanted(Place, Wanted, Start, History) end, Seen) andalso
-        lists:sum([descents(Run) || Run <- Runs]) =< Kills.
-
--spec pids([{pid(), tuple()}]) -> [pid()].
-pids(Seen) -> [Pid || {Pid, _} <- Seen].
+        lists:all(fun(Run) -> descents(Run) =< Kills end, maps:values(Runs)).
 
 -spec is_wanted(tuple(), wanted(), non_neg_integer(), map()) -> boolean().
 is_wanted({Position, _, _, _, _} = Place, Wanted, Start, History) ->
     Position >= Start andalso selects(Wanted, Place) andalso
         maps:get(Position, History, none) =:= Place.
 
--spec descents([non_neg_integer()]) -> non_neg_integer().
+%% How often what one process had of one stream began again.
+-spec descents([tuple()]) -> non_neg_integer().
 descents([A | [B | _] = Rest]) when B > A -> descents(Rest);
 descents([_ | [_ | _] = Rest]) -> 1 + descents(Rest);
 descents(_) -> 0.
@@ -517,15 +529,23 @@ wanted() ->
 
 options() ->
     ?LET(
-        {From, Ack, Batch, Window, By},
+        {From, Ack, Batch, Window, Pool, Taker},
         {
             oneof([0, latest, range(0, 20)]),
             oneof([auto, manual]),
             range(1, 4),
             oneof([20, 1000]),
-            oneof([another, itself])
+            frequency([{3, 1}, {1, 2}]),
+            oneof([named, caller, member])
         },
-        #{start_from => From, ack => Ack, batch => Batch, window => Window, by => By}
+        #{
+            start_from => From,
+            ack => Ack,
+            batch => Batch,
+            window => Window,
+            pool_size => Pool,
+            taker => Taker
+        }
     ).
 
 scavenge_options() ->
@@ -543,9 +563,6 @@ keeping() ->
     ).
 
 -spec precondition(model(), term()) -> boolean().
-%% What a snapshot of another life of its stream is worth to a store that signs, its own suite says.
-precondition(#{signs := true, snapshots := Snapshots}, {call, ?STREAMS, delete, [Stream, _]}) ->
-    not is_map_key(Stream, Snapshots);
 precondition(#{streams := Streams}, {call, ?STREAMS, _, _} = Call) ->
     ?STREAMS:precondition(Streams, Call);
 %% Of what is not there nothing can be proved.
@@ -672,7 +689,8 @@ removal(scavenge_until, [Stream, Position, Options], Model) ->
 
 -spec removal(binary(), non_neg_integer(), map(), model()) ->
     {ok, {non_neg_integer(), non_neg_integer()}, boolean()} | {error, term()}.
-removal(Stream, Cut, Options, #{snapshots := Snapshots, streams := #{streams := Streams}} = Model) ->
+removal(Stream, Cut, Options, #{snapshots := Snapshots} = Model) ->
+    #{streams := #{streams := Streams}} = Model,
     Required = maps:get(require_snapshot, Options, true),
     case Streams of
         #{} when Required, not is_map_key(Stream, Snapshots) ->

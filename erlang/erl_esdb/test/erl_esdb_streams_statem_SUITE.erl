@@ -15,10 +15,12 @@ groups() ->
     Cases = [
         calls_in_sequence,
         calls_in_parallel,
+        calls_in_parallel_to_a_store_that_signs,
         racers_with_one_expectation,
         many_writers,
         fifty_writers_on_one_stream,
-        fifty_writers_on_fifty_streams
+        fifty_writers_on_fifty_streams,
+        fifty_writers_take_little_memory
     ],
     erl_esdb_test:groups(Cases).
 
@@ -33,6 +35,12 @@ calls_in_sequence(Config) ->
 
 calls_in_parallel(Config) ->
     erl_esdb_test:property(100, erl_esdb_streams_statem:parallel(options(Config))).
+
+%% Each append names the one before it: who was overtaken signs again.
+calls_in_parallel_to_a_store_that_signs(Config) ->
+    Signs = #{integrity => #{enabled => true, key => <<7:256>>}},
+    Options = maps:merge(options(Config), Signs),
+    erl_esdb_test:property(100, erl_esdb_streams_statem:parallel(Options)).
 
 %% Of any number of racers with the same expectation one wins, in every round, and it is its batch
 %% that is there afterwards, whole.
@@ -111,6 +119,7 @@ fifty_writers_on_fifty_streams(Config) ->
 
 fifty_writers(Config, Streams) ->
     Store = erl_esdb_test:start_store(options(Config)),
+    Subscriber = subscriber(Store),
     Processes = processes(),
     Names = list_to_tuple(Streams),
     Writer = fun(Me) -> fun() -> script(Store, Me, Names) end end,
@@ -137,8 +146,64 @@ fifty_writers(Config, Streams) ->
     ?assertEqual({ok, length(Written)}, erl_esdb_store:next_position(Store)),
     ByStream = maps:groups_from_list(fun({_, S, _, _}) -> S end, fun(E) -> E end, Written),
     [?assertEqual([], wrong_in(Store, S, Events)) || S := Events <- ByStream],
+    %% 5: who listens has all of them that are kept, once and in order, and nothing else.
+    Heard = heard(Subscriber, Kept),
+    Places = [Place || #event{position = P} = E <- Heard, Place <- [{P, place(E)}]],
+    ?assertEqual(lists:uniq(lists:sort(Places)), Places),
+    ?assertEqual([], [P || {P, Place} <- Places, Place =/= map_get(P, Told)]),
+    ?assertEqual([], Kept -- Heard),
     %% 6: nobody is left behind.
     ?assertEqual([], [P || P <- processes() -- Processes, is_linked_to_us(P)]),
+    ok = erl_esdb:stop_store(Store).
+
+place(#event{stream_id = Stream, version = Version, event_id = Id}) -> {Stream, Version, Id}.
+
+%% From the beginning, while all the others write.
+subscriber(Store) ->
+    Self = self(),
+    Pid = spawn_link(fun() -> listen(Self, []) end),
+    Options = #{subscriber => Pid, batch => 10},
+    {ok, _} = erl_esdb_subscriptions:subscribe(Store, stream, <<"$all">>, <<"n">>, Options),
+    Pid.
+
+listen(Report, Heard) ->
+    receive
+        {events, Events} -> listen(Report, lists:reverse(Events, Heard));
+        {asked, Report} -> Report ! {heard, self(), Heard}, listen(Report, Heard)
+    end.
+
+%% What it has heard, in order, when it has heard of the last.
+heard(Pid, Kept) ->
+    Last = lists:last(Kept),
+    Ask = fun() -> Pid ! {asked, self()}, receive {heard, Pid, Heard} -> Heard end end,
+    erl_esdb_test:await(fun() -> lists:member(Last, Ask()) end),
+    lists:reverse(Ask()).
+
+%% 4: at most 20 bytes an append for streams and positions, and 100 an event for what is derived.
+%% What is remembered of the newest appends is bounded by options, and small here.
+fifty_writers_take_little_memory(Config) ->
+    Small = #{idempotence_window => 10, idempotence_appends => 10, condition_window => 10},
+    Store = erl_esdb_test:start_store(maps:merge(options(Config), Small)),
+    Each = 2000,
+    Write = fun(Stream) ->
+        [
+            {ok, _} = erl_esdb_streams:append(Store, Stream, any, [erl_esdb_test:event(N)])
+         || N <- lists:seq(1, Each)
+        ]
+    end,
+    _ = erl_esdb_test:concurrently([fun() -> Write(<<"s-", N>>) end || N <- lists:seq(1, 50)]),
+    Appends = 50 * Each,
+    {ok, Appends} = erl_esdb_store:next_position(Store),
+    {ok, [_]} = erl_esdb_streams:read_by_event_types(Store, [<<"Counted">>], 1),
+    erl_esdb_test:await(fun() ->
+        {ok, #{next := Next}} = erl_esdb_index:info(Store),
+        Next =:= Appends
+    end),
+    {ok, #{bytes := Derived}} = erl_esdb_index:info(Store),
+    Bytes = erl_esdb_log_SUITE:size_of(erl_esdb_test:machine(Store)),
+    ct:pal("~.2f bytes an append, ~.2f derived an event", [Bytes / Appends, Derived / Appends]),
+    ?assert(Bytes =< 20 * Appends),
+    ?assert(Derived =< 100 * Appends),
     ok = erl_esdb:stop_store(Store).
 
 cuts(Notes) -> [Cut || {cut, Cut} <- Notes].

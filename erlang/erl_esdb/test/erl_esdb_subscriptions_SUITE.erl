@@ -18,7 +18,7 @@ groups() ->
     Cases = [F || {F, 1} <- ?MODULE:module_info(exports), is_case(atom_to_list(F))],
     erl_esdb_test:groups(Cases).
 
-is_case(Name) -> lists:prefix("a_", Name) orelse lists:prefix("t_", Name).
+is_case(Name) -> lists:any(fun(P) -> lists:prefix(P, Name) end, ["a_", "b_", "t_"]).
 
 init_per_group(Engine, Config) -> erl_esdb_test:init_per_group(Engine, Config).
 
@@ -857,6 +857,468 @@ a_stopped_store_leaves_nothing(Config) ->
     ?assertEqual([], erl_esdb_emitter_group:retrieve_emitters(Store, Key)),
     ?assertEqual([], erl_esdb_emitter_group:members(Store, Key)),
     ?assertEqual({error, {store_not_started, Store}}, erl_esdb_subscriptions:list(Store)).
+
+%% What a handler that dies has not handled goes to the others, and only that.
+a_handler_that_ends_leaves_its_events_to_the_others(Config) ->
+    Store = store(Config),
+    {ok, Key} = subscribe(Store, stream, <<"s">>, <<"n">>),
+    Stuck = spawn(fun() -> receive never -> ok end end),
+    ok = erl_esdb_emitter_group:join(Store, Key, Stuck),
+    [Handler] = joined(Store, Key, 1),
+    _ = append(Store, <<"s">>, erl_esdb_test:events(10)),
+    Own = [V || {_, #event{version = V}} <- handled(5)],
+    erl_esdb_test:await(fun() ->
+        {ok, #{unhandled => 6}} =:= kept(erl_esdb_subscriptions:info(Store, Key))
+    end),
+    exit(Stuck, kill),
+    Left = [V || {Pid, #event{version = V}} <- handled(5), Pid =:= Handler],
+    ?assertEqual(lists:seq(0, 9), lists:sort(Own ++ Left)),
+    nothing_more(),
+    receive {handled, _, _} = More -> error({twice, More}) after 0 -> ok end.
+
+%% One that leaves while it lives takes along what it has.
+a_handler_that_leaves_keeps_what_it_was_sent(Config) ->
+    Store = store(Config),
+    {ok, Key} = subscribe(Store, stream, <<"s">>, <<"n">>),
+    ok = erl_esdb_emitter_group:join(Store, Key, self()),
+    _ = append(Store, <<"s">>, erl_esdb_test:events(3)),
+    caught_up(Store, Key),
+    ok = erl_esdb_emitter_group:leave(Store, Key, self()),
+    [Handler] = joined(Store, Key, 1),
+    _ = append(Store, <<"s">>, erl_esdb_test:events(1)),
+    ?assertMatch([{Handler, #event{version = 3}}], handled(1)),
+    ?assertEqual([0, 1, 2], erl_esdb_test:versions(mail())),
+    receive {handled, _, _} = More -> error({twice, More}) after 0 -> ok end.
+
+%% With emitters between, all but the last two of each are known to be handled.
+a_pool_repeats_little_after_a_crash(Config) ->
+    Store = store(Config),
+    Options = #{subscriber => self(), pool_size => 2},
+    {ok, Key} = subscribe(Store, stream, <<"$all">>, <<"n">>, Options),
+    [append(Store, <<N>>, erl_esdb_test:events(5)) || N <- lists:seq(1, 20)],
+    100 = length(events(100)),
+    erl_esdb_test:await(fun() ->
+        {ok, #{unhandled := Count}} = erl_esdb_subscriptions:info(Store, Key),
+        Count =< 4
+    end),
+    {ok, Pid} = erl_esdb_delivery:pid(Store, subscription, Key),
+    exit(Pid, kill),
+    ?assert(length(until_end(Store)) =< 4).
+
+%% A window counts events, also where a message has several.
+a_window_of_events_in_batches(Config) ->
+    Store = store(Config),
+    Slow = spawn_link(fun() -> receive stop -> ok end end),
+    Options = #{subscriber => Slow, window => 20, batch => 10, max_queue => 5},
+    _ = append(Store, <<"s">>, erl_esdb_test:events(200)),
+    {ok, Key} = subscribe(Store, stream, <<"s">>, <<"n">>, Options),
+    erl_esdb_test:await(fun() ->
+        {ok, #{position := Position}} = erl_esdb_subscriptions:info(Store, Key),
+        Position =:= 25
+    end),
+    {messages, Messages} = process_info(Slow, messages),
+    ?assertEqual(20, length(lists:append([Events || {events, Events} <- Messages]))),
+    Slow ! stop.
+
+%% Looks at a mailbox that nothing is taken from come later and later.
+a_slow_subscriber_is_looked_at_less_and_less(Config) ->
+    Store = store(Config),
+    Self = self(),
+    Slow = spawn_link(fun Loop() ->
+        receive
+            take -> receive {events, [Event]} -> Self ! {taken, Event#event.version}, Loop() end
+        end
+    end),
+    _ = append(Store, <<"s">>, erl_esdb_test:events(10)),
+    Options = #{subscriber => Slow, window => 1},
+    {ok, Key} = subscribe(Store, stream, <<"s">>, <<"n">>, Options),
+    {ok, Pid} = erl_esdb_delivery:pid(Store, subscription, Key),
+    1 = erlang:trace(Pid, true, ['receive', monotonic_timestamp]),
+    Times = [looked() || _ <- lists:seq(1, 6)],
+    1 = erlang:trace(Pid, false, ['receive']),
+    Waits = lists:zipwith(fun(B, A) -> B - A end, tl(Times), lists:droplast(Times)),
+    %% The last of five is at least eight times the first that there can be.
+    ?assert(erlang:convert_time_unit(lists:last(Waits), native, millisecond) >= 80),
+    [
+        begin
+            Slow ! take,
+            receive {taken, V} -> ok after 10_000 -> error({missing, V}) end
+        end
+     || V <- lists:seq(0, 9)
+    ].
+
+looked() ->
+    receive
+        {trace_ts, _, 'receive', look, Time} -> Time;
+        {trace_ts, _, 'receive', _, _} -> looked()
+    after 10_000 -> error(missing)
+    end.
+
+%% Also after its process began again, who subscribed for another gets nothing.
+a_subscriber_that_ended_has_no_substitute(Config) ->
+    Store = store(Config),
+    Subscriber = spawn(fun() -> receive stop -> ok end end),
+    {ok, Key} = subscribe(Store, stream, <<"s">>, <<"n">>, #{subscriber => Subscriber}),
+    {ok, Pid} = erl_esdb_delivery:pid(Store, subscription, Key),
+    Ref = monitor(process, Pid),
+    exit(Subscriber, kill),
+    exit(Pid, kill),
+    receive {'DOWN', Ref, process, _, _} -> ok end,
+    erl_esdb_test:await(fun() ->
+        {ok, Pid} =/= erl_esdb_delivery:pid(Store, subscription, Key) andalso
+            element(1, erl_esdb_subscriptions:info(Store, Key)) =:= ok
+    end),
+    _ = append(Store, <<"s">>, erl_esdb_test:events(2)),
+    {ok, #{position := 0}} = erl_esdb_subscriptions:info(Store, Key),
+    {ok, #{position := 0}} = erl_esdb_subscriptions:info(Store, Key),
+    nothing_more(),
+    ok = erl_esdb_subscriptions:attach(Store, Key, self()),
+    ?assertEqual([0, 1], erl_esdb_test:versions(events(2))).
+
+%% ---- JSON
+
+a_selector_looks_into_json(Config) ->
+    Store = json_store(Config),
+    Totals = [{<<"s">>, #{<<"total">> => N}} || N <- [3, 5, 7]],
+    Subscriber = self(),
+    [
+        begin
+            {ok, Key} = subscribe(Store, Type, Selector, <<"n">>, #{subscriber => Subscriber}),
+            [append(Store, S, [data(D)]) || {S, D} <- Totals],
+            caught_up(Store, Key),
+            Found = lists:usort([E#event.data || E <- mail()]),
+            ?assertEqual({Selector, [<<"{\"total\":5}">>]}, {Selector, Found}),
+            ok = erl_esdb_subscriptions:unsubscribe(Store, Key)
+        end
+     || {Type, Selector} <- [
+            {event_payload, #{<<"total">> => 5}},
+            {event_payload, {between, {data, [<<"total">>]}, 4, 6}},
+            {event_pattern, #{data => #{<<"total">> => 5}}},
+            {event_pattern, #{data => <<"{\"total\":5}">>}}
+        ]
+    ],
+    ok = erl_esdb:stop_store(Store).
+
+a_decoded_event(Config) ->
+    Store = json_store(Config),
+    Options = #{subscriber => self(), decode => json},
+    {ok, _} = subscribe(Store, stream, <<"$all">>, <<"n">>, Options),
+    {ok, Key} = subscribe(Store, stream, <<"s">>, <<"c">>, #{
+        consumers => competing, decode => json
+    }),
+    _ = append(Store, <<"s">>, [data(#{n => 1}), data(#{n => 2})]),
+    ?assertEqual([#{<<"n">> => 1}, #{<<"n">> => 2}], [E#event.data || E <- events(2)]),
+    ok = erl_esdb_subscriptions:connect(Store, Key, self(), #{}),
+    [#event{data = #{<<"n">> := 1}} = First] = events(1),
+    ok = erl_esdb_subscriptions:nack(Store, Key, self(), [First], park),
+    [#event{data = #{<<"n">> := 2}} = Second] = events(1),
+    ok = erl_esdb_subscriptions:ack_events(Store, Key, self(), [Second]),
+    {ok, 1} = erl_esdb_subscriptions:replay_parked(Store, Key),
+    [#event{data = #{<<"n">> := 1}}] = events(1),
+    ?assertEqual(
+        {error, {invalid_option, decode, yaml}},
+        subscribe(Store, stream, <<"s">>, <<"x">>, #{decode => yaml})
+    ),
+    ok = erl_esdb:stop_store(Store).
+
+json_store(Config) ->
+    erl_esdb_test:start_store((proplists:get_value(options, Config))#{codec => json}).
+
+%% ---- stores that sign
+
+signing_store(Config) ->
+    Integrity = #{enabled => true, key => <<"0123456789abcdef0123456789abcdef">>},
+    erl_esdb_test:start_store((proplists:get_value(options, Config))#{integrity => Integrity}).
+
+%% Nothing of a page with an event that was changed is sent, whoever gets the events; who does is
+%% told once, and the subscription goes on when somebody is attached.
+b_catching_up_verifies(Config) ->
+    Store = signing_store(Config),
+    [append(Store, S, erl_esdb_test:events(3)) || S <- [<<"s">>, <<"t">>]],
+    {ok, Live} = subscribe(Store, stream, <<"$all">>, <<"live">>, #{subscriber => self()}),
+    ?assertEqual(6, length(events(6))),
+    Undo = changed(Store, <<"t">>, 1),
+    [
+        begin
+            {ok, Key} = subscribe(Store, Type, Selector, <<"n">>, Options),
+            ?assertMatch(
+                #{
+                    stream_id := <<"t">>,
+                    version := 1,
+                    kind := mac_mismatch,
+                    context := #{detected_at := catchup_replay}
+                },
+                violation()
+            ),
+            {ok, #{status := {halted, {integrity_violation, _}}}} =
+                erl_esdb_subscriptions:info(Store, Key),
+            nothing_more(),
+            ?assert(erl_esdb_subscriptions:exists(Store, Key)),
+            ok = erl_esdb_subscriptions:unsubscribe(Store, Key)
+        end
+     || {Type, Selector} <- [{stream, <<"$all">>}, {stream, <<"t">>}, {event_pattern, <<"t*">>}],
+        Options <- [#{}, #{subscriber => self()}]
+    ],
+    %% What is not selected is not looked at, and who has read on goes on.
+    {ok, _} = subscribe(Store, event_pattern, <<"s*">>, <<"other">>, #{}),
+    ?assertEqual([0, 1, 2], erl_esdb_test:versions(events(3))),
+    _ = append(Store, <<"u">>, erl_esdb_test:events(1)),
+    ?assertMatch([#event{stream_id = <<"u">>}], events(1)),
+    {ok, Key} = subscribe(Store, stream, <<"t">>, <<"again">>),
+    #{version := 1} = violation(),
+    ok = erl_esdb_subscriptions:attach(Store, Key, self()),
+    #{version := 1} = violation(),
+    Undo(),
+    ok = erl_esdb_subscriptions:attach(Store, Key, self()),
+    ?assertEqual([0, 1, 2], erl_esdb_test:versions(events(3))),
+    ok = erl_esdb_subscriptions:unsubscribe(Store, Live),
+    ok = erl_esdb:stop_store(Store).
+
+b_handlers_and_consumers_are_told_of_violations(Config) ->
+    Store = signing_store(Config),
+    _ = append(Store, <<"s">>, erl_esdb_test:events(3)),
+    {ok, Key} = subscribe(Store, stream, <<"$all">>, <<"c">>, #{consumers => competing}),
+    Undo = changed(Store, <<"s">>, 2),
+    ok = erl_esdb_subscriptions:connect(Store, Key, self(), #{}),
+    #{version := 2} = violation(),
+    {ok, #{status := {halted, _}, held := 0}} = erl_esdb_subscriptions:info(Store, Key),
+    nothing_more(),
+    %% An event that is written later changes nothing.
+    _ = append(Store, <<"t">>, erl_esdb_test:events(1)),
+    {ok, #{status := {halted, _}, held := 0}} = erl_esdb_subscriptions:info(Store, Key),
+    %% Of one whose subscriber is dead nothing is read before a handler joins.
+    {Dead, Ref} = spawn_monitor(fun() -> ok end),
+    receive {'DOWN', Ref, process, _, _} -> ok end,
+    {ok, Grouped} = subscribe(Store, stream, <<"$all">>, <<"h">>, #{subscriber => Dead}),
+    ok = erl_esdb_emitter_group:join(Store, Grouped, [self(), spawned(Store)]),
+    #{version := 2} = violation(),
+    Undo(),
+    ok = erl_esdb_subscriptions:connect(Store, Key, self(), #{}),
+    ?assertEqual([{<<"s">>, 0}, {<<"t">>, 0}], lists:sort(names(events(2)))),
+    ok = erl_esdb:stop_store(Store).
+
+%% Readers race a stream that is cut: nothing is a violation, and what is there comes.
+b_a_stream_that_is_cut_is_no_violation(Config) ->
+    Store = signing_store(Config),
+    {ok, Key} = subscribe(Store, stream, <<"$all">>, <<"n">>, #{subscriber => self(), window => 3}),
+    [
+        begin
+            _ = append(Store, <<"s">>, erl_esdb_test:events(4)),
+            {ok, _} = erl_esdb_store:truncate(Store, <<"s">>, 4 * N - 2)
+        end
+     || N <- lists:seq(1, 100)
+    ],
+    Versions = erl_esdb_test:versions(until_end(Store)),
+    ?assertEqual(Versions, lists:usort(Versions)),
+    ?assertEqual([398, 399], lists:nthtail(length(Versions) - 2, Versions)),
+    {ok, #{status := running}} = erl_esdb_subscriptions:info(Store, Key),
+    ok = erl_esdb:stop_store(Store).
+
+violation() ->
+    receive
+        {subscription_error, {integrity_violation, Details}} -> Details;
+        {Shape, _} = Message when Shape =:= event; Shape =:= events -> error({unexpected, Message})
+    after 5000 -> error(missing)
+    end.
+
+changed(Store, Stream, Version) ->
+    erl_esdb_integrity_SUITE:change(Store, Stream, Version, fun(Body) ->
+        setelement(2, Body, <<"Changed">>)
+    end).
+
+%% ---- options, keys, errors
+
+b_a_fun_is_refused_and_the_unknown_warned_of(Config) ->
+    Store = store(Config),
+    Fun = fun() -> ok end,
+    Subscribe = fun(Selector, Options) ->
+        subscribe(Store, event_pattern, Selector, <<"n">>, Options)
+    end,
+    ?assertEqual(
+        {error, {invalid_option, of_mine, [#{a => {Fun}}]}},
+        Subscribe(<<"*">>, #{of_mine => [#{a => {Fun}}]})
+    ),
+    ?assertMatch({error, {invalid_selector, _}}, Subscribe(#{data => #{a => [Fun]}}, #{})),
+    {ok, []} = erl_esdb_subscriptions:list(Store),
+    ok = logger:add_handler(?FUNCTION_NAME, ?MODULE, #{config => self()}),
+    {ok, Key} = Subscribe(<<"*">>, #{strategi => block, timeout => 1000, window => 5}),
+    ok = logger:remove_handler(?FUNCTION_NAME),
+    receive {logged, warning, [Store, Key, [strategi]]} -> ok after 0 -> error(missing) end,
+    {ok, #subscription{options = Options}} = erl_esdb_subscriptions:get(Store, Key),
+    ?assertEqual(#{strategi => block, window => 5}, Options).
+
+%% The handler of the case above.
+log(#{level := Level, msg := {Format, Args}}, #{config := Pid}) when is_list(Format) ->
+    Pid ! {logged, Level, Args};
+log(_, _) ->
+    ok.
+
+%% Two names whose keys are equal by nature.
+b_keys_that_collide(Config) ->
+    Store = store(Config),
+    [A, B] = Names = [<<"n13176">>, <<"n16468">>],
+    [Natural] = lists:usort([erl_esdb_subscriptions_store:key(stream, <<"s">>, N) || N <- Names]),
+    {ok, Natural} = subscribe(Store, stream, <<"s">>, A),
+    {ok, Other} = subscribe(Store, stream, <<"s">>, B, #{subscriber => self()}),
+    ?assertNotEqual(Natural, Other),
+    _ = append(Store, <<"s">>, erl_esdb_test:events(1)),
+    ?assertEqual([0, 0], erl_esdb_test:versions(events(2))),
+    {ok, #subscription{id = Other, subscription_name = B}} =
+        erl_esdb_subscriptions:get(Store, Other),
+    Exists = fun(Name) -> {error, {already_exists, Name}} end,
+    [?assertEqual(Exists(N), subscribe(Store, stream, <<"s">>, N)) || N <- Names],
+    ok = erl_esdb_subscriptions:unsubscribe(Store, Natural),
+    ?assertEqual(Exists(B), subscribe(Store, stream, <<"s">>, B)),
+    ?assertEqual({ok, Natural}, subscribe(Store, stream, <<"s">>, A)),
+    %% Kept without an id, a record takes the place of its own, and of no other.
+    [
+        ok = erl_esdb_subscriptions_store:put(Store, #subscription{
+            type = stream, selector = <<"s">>, subscription_name = Name
+        })
+     || Name <- [B, A, B]
+    ],
+    {ok, Kept} = erl_esdb_subscriptions_store:list(Store),
+    ?assertEqual(
+        lists:sort([{Natural, A}, {Other, B}]),
+        [{S#subscription.id, S#subscription.subscription_name} || S <- Kept]
+    ).
+
+b_an_unknown_store(_Config) ->
+    Error = {error, {store_not_started, no_store}},
+    Calls = [
+        {subscribe, [stream, <<"s">>, <<"n">>]},
+        {unsubscribe, [<<"k">>]},
+        {unsubscribe, [stream, <<"n">>]},
+        {attach, [<<"k">>, self()]},
+        {ack, [<<"n">>, undefined, 1]},
+        {demand, [<<"k">>, 1]},
+        {get, [<<"k">>]},
+        {list, []},
+        {info, [<<"k">>]},
+        {connect, [<<"k">>, self(), #{}]},
+        {disconnect, [<<"k">>, self()]},
+        {ack_events, [<<"k">>, self(), [1]]},
+        {nack, [<<"k">>, self(), [1], park]},
+        {parked, [<<"k">>]},
+        {replay_parked, [<<"k">>]}
+    ],
+    [
+        ?assertEqual({F, Error}, {F, apply(erl_esdb_subscriptions, F, [no_store | Args])})
+     || {F, Args} <- Calls
+    ].
+
+b_a_key_that_is_none(Config) ->
+    Store = store(Config),
+    [
+        ?assertEqual({F, {error, not_found}}, {F, apply(erl_esdb_subscriptions, F, [Store | Args])})
+     || {F, Args} <- [
+            {attach, [<<"k">>, self()]},
+            {demand, [<<"k">>, 1]},
+            {info, [<<"k">>]},
+            {connect, [<<"k">>, self(), #{}]},
+            {ack_events, [<<"k">>, self(), [1]]},
+            {parked, [<<"k">>]},
+            {replay_parked, [<<"k">>]}
+        ]
+    ].
+
+%% Whoever is asked and does not answer, the call ends in time.
+b_a_call_ends_in_time(Config) ->
+    Store = store(Config),
+    {ok, Key} = subscribe(Store, stream, <<"s">>, <<"n">>),
+    Error = {error, {timeout, Store}},
+    In = fun(F, Args) ->
+        Options = #{timeout => 20},
+        ?assertEqual({F, Error}, {F, apply(erl_esdb_subscriptions, F, [Store | Args] ++ [Options])})
+    end,
+    {ok, Manager} = erl_esdb_delivery:pid(Store, manager, none),
+    ok = sys:suspend(Manager),
+    In(subscribe, [stream, <<"s">>, <<"m">>]),
+    In(unsubscribe, [<<"k">>]),
+    In(unsubscribe, [stream, <<"n">>]),
+    In(attach, [Key, self()]),
+    ok = sys:resume(Manager),
+    {ok, Competing} = subscribe(Store, stream, <<"s">>, <<"c">>, #{consumers => competing}),
+    {ok, Pid} = erl_esdb_delivery:pid(Store, subscription, Competing),
+    ok = sys:suspend(Pid),
+    In(info, [Competing]),
+    In(demand, [Competing, 1]),
+    In(disconnect, [Competing, self()]),
+    In(ack_events, [Competing, self(), [1]]),
+    In(nack, [Competing, self(), [1], skip]),
+    In(replay_parked, [Competing]),
+    ?assertEqual(
+        Error, erl_esdb_subscriptions:connect(Store, Competing, self(), #{timeout => 20})
+    ),
+    ok = sys:resume(Pid),
+    {ok, Checkpoints} = erl_esdb_delivery:find(Store, checkpoints, none),
+    ok = sys:suspend(Checkpoints),
+    In(ack, [<<"c">>, undefined, 1]),
+    ok = sys:resume(Checkpoints),
+    ?assertError(badarg, erl_esdb_subscriptions:info(Store, Key, #{timeout => soon})).
+
+%% A manager that ends during a call, and one that ended before, make an error.
+b_a_manager_that_ends(Config) ->
+    Store = store(Config),
+    Error = {error, {store_not_started, Store}},
+    {ok, Manager} = erl_esdb_delivery:pid(Store, manager, none),
+    ok = sys:suspend(Manager),
+    Calls = [
+        fun() -> subscribe(Store, stream, <<"s">>, <<"n">>) end,
+        fun() -> erl_esdb_subscriptions:unsubscribe(Store, <<"k">>) end,
+        fun() -> erl_esdb_subscriptions:attach(Store, <<"k">>, self()) end,
+        fun() ->
+            Asked = {message_queue_len, 3},
+            erl_esdb_test:await(fun() -> Asked =:= process_info(Manager, message_queue_len) end),
+            exit(Manager, kill)
+        end
+    ],
+    ?assertEqual([Error, Error, Error, true], erl_esdb_test:concurrently(Calls)),
+    erl_esdb_test:await(fun() ->
+        {ok, Manager} =/= erl_esdb_delivery:pid(Store, manager, none)
+    end),
+    Dead = spawn(fun() -> ok end),
+    {ok, Alive} = erl_esdb_delivery:pid(Store, manager, none),
+    ok = erl_esdb_delivery:put(Store, manager, none, Dead),
+    ?assertEqual(Error, subscribe(Store, stream, <<"s">>, <<"n">>)),
+    ok = erl_esdb_delivery:put(Store, manager, none, Alive),
+    ?assertMatch({ok, _}, subscribe(Store, stream, <<"s">>, <<"n">>)).
+
+%% Names are not looked for in all subscriptions.
+b_an_unknown_name_costs_nothing(Config) ->
+    Store = store(Config),
+    Cost = fun() ->
+        erl_esdb_test:reductions(fun() ->
+            {error, _} = erl_esdb_subscriptions:ack(Store, <<"unknown">>, undefined, 1),
+            false = erl_esdb_subscriptions_store:exists(Store, stream, <<"unknown">>),
+            {error, not_found} = erl_esdb_subscriptions:unsubscribe(Store, stream, <<"unknown">>)
+        end)
+    end,
+    Alone = Cost(),
+    [
+        ok = erl_esdb_subscriptions_store:put(Store, subscription(integer_to_binary(N)))
+     || N <- lists:seq(1, 1000)
+    ],
+    ?assert(Cost() < 3 * Alone).
+
+%% What is done at the end of a stop takes nothing from the store that was started meanwhile.
+b_a_store_that_is_started_while_it_is_stopped(Config) ->
+    Store = store(Config),
+    Options = proplists:get_value(options, Config),
+    Stop = fun() -> erl_esdb:stop_store(Store) end,
+    [
+        begin
+            {_, Ref} = spawn_opt(Stop, [monitor, {priority, low}]),
+            erl_esdb_test:await(fun() ->
+                element(1, erl_esdb:start_store(Store, Options)) =:= ok
+            end),
+            receive {'DOWN', Ref, process, _, _} -> ok end,
+            ?assertMatch({ok, _}, subscribe(Store, stream, <<"s">>, <<"n">>)),
+            _ = append(Store, <<"s">>, erl_esdb_test:events(1)),
+            ?assertEqual([0], erl_esdb_test:versions(events(1)))
+        end
+     || _ <- lists:seq(1, 30)
+    ].
 
 %% ---- how they are kept
 

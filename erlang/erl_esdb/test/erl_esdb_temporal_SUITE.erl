@@ -197,6 +197,47 @@ answers_as(All, Store, Stream, {From, To, Direction, Limit}) ->
 cut(forward, Limit, Events) -> lists:sublist(Events, Limit);
 cut(backward, Limit, Events) -> lists:sublist(lists:reverse(Events), Limit).
 
+%% Reads by time take what other reads of a stream take.
+b_options_of_reads(_Config) ->
+    Store = erl_esdb_test:start_store(#{
+        codec => json, integrity => #{enabled => true, key => <<7:256>>}
+    }),
+    [
+        {ok, _} = erl_esdb_streams:append(
+            Store, ?S, any, [#{event_type => <<"t">>, data => #{n => N}}], #{epoch_us => N}
+        )
+     || N <- lists:seq(1, 9)
+    ],
+    Data = fun({ok, Events}) -> [Value || #event{data = Value} <- Events] end,
+    ?assertMatch([<<_/binary>>], Data(read_range(Store, ?S, 4, 4))),
+    ?assertEqual([#{<<"n">> => 4}], Data(read_range(Store, ?S, 4, 4, #{decode => json}))),
+    ?assertEqual(
+        [#{<<"n">> => 2}, #{<<"n">> => 1}],
+        Data(read_until(Store, ?S, 2, #{decode => json, direction => backward}))
+    ),
+    ok = erl_esdb_streams:set_metadata(Store, ?S, #{max_count => 3}, #{}),
+    ?assertEqual({ok, []}, read_until(Store, ?S, 5)),
+    ?assertEqual({ok, -1}, version_at(Store, ?S, 5)),
+    {ok, Hidden} = read_until(Store, ?S, 5, #{hidden => true, verify => strict}),
+    ?assertEqual([0, 1, 2, 3, 4], versions(Hidden)),
+    ?assertEqual({ok, 4}, erl_esdb_temporal:version_at(Store, ?S, 5, #{hidden => true})),
+    ?assertEqual(
+        {error, {timeout, Store}}, read_range(Store, ?S, 4, 5, #{timeout => 0, hidden => true})
+    ),
+    ?assertEqual(
+        {error, {timeout, Store}},
+        erl_esdb_temporal:version_at(Store, ?S, 5, #{timeout => 0, hidden => true})
+    ),
+    ?assertEqual(
+        {error, {invalid_option, archives, none}}, read_until(Store, ?S, 5, #{archives => none})
+    ),
+    [
+        ?assertError(badarg, read_until(Store, ?S, 5, #{Key => wrong}))
+     || Key <- [timeout, decode, verify, hidden, consistency]
+    ],
+    ?assertError(badarg, erl_esdb_temporal:version_at(Store, ?S, 5, #{timeout => wrong})),
+    erl_esdb:stop_store(Store).
+
 %% A search looks at few places, whatever the stream has.
 b_a_search_takes_logarithmic_looks(_Config) ->
     Looks = fun(Size, Time) ->

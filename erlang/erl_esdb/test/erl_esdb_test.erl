@@ -4,8 +4,9 @@
 -export([event/1, event/2, events/1, events/2, versions/1, ids/1]).
 -export([engines/0, all/0, groups/1, init_per_group/2, end_per_group/2, options/0]).
 -export([start_store/1, stop_store/1, told/0]).
--export([engine/1, concurrently/1, collect/2, collect/3, collected/1, release/1]).
--export([await/1, property/2, commits/0, append_commits/1]).
+-export([engine/1, machine/1, tamper/3]).
+-export([concurrently/1, collect/2, collect/3, collected/1, release/1]).
+-export([await/1, property/2, reductions/1, commits/0, append_commits/1]).
 
 -include_lib("proper/include/proper.hrl").
 -include("../include/erl_esdb.hrl").
@@ -88,6 +89,38 @@ stop_store(Store) -> erl_esdb:stop_store(Store).
 engine(Store) ->
     [Engine] = [Pid || {S, #{engine := Pid}} <- erl_esdb_engine:lives(), S =:= Store],
     Engine.
+
+-doc "The state of the pure machine that a store's engine runs.".
+-spec machine(atom()) -> erl_esdb_log:state().
+machine(Store) ->
+    Parts = tuple_to_list(sys:get_state(engine(Store))),
+    [Machine] = [Part || Part <- Parts, is_tuple(Part), element(1, Part) =:= log],
+    Machine.
+
+-doc """
+Puts other packed events in the place of some that an engine has stored, as one does who can write
+where it keeps them. Each engine has its own way; in memory it is that of its process.
+""".
+-spec tamper(atom(), Packed :: binary(), Other :: binary()) -> ok.
+tamper(Store, Packed, Other) ->
+    {ok, Engine, _, _} = erl_esdb_store:engine(Store),
+    tamper(Engine, Store, Packed, Other).
+
+%% Wherever the tables of the engine have these bytes.
+-spec tamper(module(), atom(), binary(), binary()) -> ok.
+tamper(erl_esdb_engine_memory, Store, Packed, Other) ->
+    _ = sys:replace_state(engine(Store), fun(State) ->
+        Tables = [T || T <- ets:all(), ets:info(T, owner) =:= self()],
+        [
+            ets:insert(Table, setelement(Place, Object, Other))
+         || Table <- Tables,
+            Object <- ets:tab2list(Table),
+            Place <- lists:seq(1, tuple_size(Object)),
+            element(Place, Object) =:= Packed
+        ],
+        State
+    end),
+    ok.
 
 -spec event(term()) -> new_event().
 event(N) -> event(N, <<"Counted">>).
@@ -180,6 +213,19 @@ await(Fun, Until) ->
 property(Cases, Property) ->
     Times = list_to_integer(os:getenv("ESDB_PROP", "1")),
     true = proper:quickcheck(Property, [quiet, {numtests, Cases * Times}, {to_file, user}]).
+
+-doc "What a fun costs, in a process of its own: whatever the machine does besides.".
+-spec reductions(fun(() -> term())) -> non_neg_integer().
+reductions(Fun) ->
+    [Cost] = concurrently([
+        fun() ->
+            {reductions, Before} = process_info(self(), reductions),
+            _ = Fun(),
+            {reductions, After} = process_info(self(), reductions),
+            After - Before
+        end
+    ]),
+    Cost.
 
 -doc """
 Real events: 500 commits of a history from `test/data/commits.json` of the repository, or all of the

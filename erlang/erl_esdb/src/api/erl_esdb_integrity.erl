@@ -34,8 +34,8 @@ A violation is `{error, {integrity_violation, Details}}`, the details a map: `la
 
 What is scavenged leaves the chain hash of the last event that was removed, and of removed events
 that a snapshot is of, under a code: there the chain goes on. Reads that go on into archives
-(`archives`) check those events with the others. Reads over many streams (`read_log/5`, by type or
-tag) check nothing.
+(`archives`) check those events with the others, and subscriptions what they send. Reads over many
+streams (`read_log/5`, by type or tag) check nothing.
 
 A stream that is cut or made again while it is read is no violation: before one is told, the events
 and what they follow are looked at again, until nothing was removed in between.

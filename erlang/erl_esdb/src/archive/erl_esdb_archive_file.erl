@@ -39,6 +39,7 @@ Parts of a path that are too long for a file system are cut, and end in `~` and 
   `{delete_failed, R}`: R as of `m:file`
 - `{archive_not_found, Key}`, `{corrupted_archive, Key}`, `{archive_exists, Key}`
 - `{missing_dictionary, Path}`: it was removed, or is damaged
+- `{unsupported_version, N}`: it was written by a later release; such a one is not replaced either
 - `{event_too_large, Size, Max}`: an event of more than 128 MiB
 """.
 
@@ -168,6 +169,7 @@ read(State, Key) ->
         {error, {archive_not_found, _} = Reason} -> {error, Reason};
         {error, {invalid_key, _} = Reason} -> {error, Reason};
         {error, {read_failed, _} = Reason} -> {error, Reason};
+        {error, {unsupported_version, _} = Reason} -> {error, Reason};
         _ -> {error, {corrupted_archive, Key}}
     end.
 

@@ -34,8 +34,8 @@ place and that of the events is delivered again, and not linked again. A project
 is started.
 
 How often a document was put is not kept. Not in a backup are the metadata of streams that do not
-exist, and what is in other places (archives, the application's environment, plain funs of
-subscriptions and links).
+exist, and what is in other places: archives, which are found under the name of the store, the
+application's environment, plain funs of subscriptions and links.
 
 A restore that is stopped leaves a store that is to be dropped: begin again with an empty one.
 
@@ -47,7 +47,7 @@ A restore that is stopped leaves a store that is to be dropped: begin again with
 ## Errors
 
 - `{not_empty, Dir}`: the folder of a new backup has files
-- `{not_a_backup, Dir}`, `{unsupported_version, N}`
+- `{not_a_backup, Dir}`; `{unsupported_version, N}`: a later release has made it
 - `{checksum_mismatch, Path}`, `{corrupt_file, Path, Reason}`, `{read_failed, R}`
 - `{failed_to_create_dir, R}`, `{write_failed, R}`: R as of `m:file`
 - `{store_not_empty, Store}`
@@ -248,13 +248,13 @@ copy_checkpoints({Key, Value, Iterator}, Group, Out) ->
 %% were all removed, and which stream it was that had a name. Rows are
 %% `{Name, {No, place()} | unknown, last() | none}'.
 -spec copy_events(store(), binary()) -> {ok, map(), map()} | {error, term()}.
-copy_events({Store, Timed} = At, Dir) ->
+copy_events(At, Dir) ->
     Known = ets:new(?MODULE, [ordered_set, private]),
     try
         maybe
             ok ?= know_streams(At, #{limit => ?PAGE}, Known),
             ok ?= know_tombs(At, first, Known),
-            {ok, Position} ?= erl_esdb_store:next_position(Store, Timed),
+            {ok, Position} ?= position(At),
             Write = fun(Out) -> copy_events(At, Position, Known, Out) end,
             {ok, {Events, Streams}, File} ?=
                 written(filename:join(Dir, ?EVENTS), backup, Write),
@@ -262,6 +262,15 @@ copy_events({Store, Timed} = At, Dir) ->
         end
     after
         ets:delete(Known)
+    end.
+
+%% An append is seen in its stream before it is seen in the log. A command behind it, that does
+%% nothing, is answered when it is in both: so no stream is known to go beyond the position.
+-spec position(store()) -> {ok, non_neg_integer()} | {error, term()}.
+position({Store, Timed}) ->
+    maybe
+        ok ?= erl_esdb_store:save_checkpoints(Store, #{}, Timed),
+        erl_esdb_store:next_position(Store, Timed#{consistency => linearizable})
     end.
 
 -spec know_streams(store(), map(), ets:table()) -> ok | {error, term()}.

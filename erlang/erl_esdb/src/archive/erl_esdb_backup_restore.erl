@@ -85,8 +85,14 @@ frames(Path, Kind, Fun, Acc) ->
                 erl_esdb_frames:close(Reader)
             end;
         {error, Reason} ->
-            {error, {corrupt_file, Path, Reason}}
+            {error, unreadable(Path, Reason)}
     end.
+
+%% A later release may have written it.
+-spec unreadable(binary(), term()) ->
+    {unsupported_version, byte()} | {corrupt_file, binary(), term()}.
+unreadable(_Path, {unsupported_version, _} = Reason) -> Reason;
+unreadable(Path, Reason) -> {corrupt_file, Path, Reason}.
 
 -spec next_frame(term(), binary(), Fun, Acc) -> {ok, Acc} | {error, term()} when
     Fun :: fun((erl_esdb_frames:tag(), binary(), Acc) -> {ok, Acc} | {error, term()}).
@@ -98,7 +104,7 @@ next_frame({ok, Tag, Body, Reader}, Path, Fun, Acc) ->
         {error, Reason} -> {error, Reason}
     end;
 next_frame({error, Reason}, Path, _Fun, _Acc) ->
-    {error, {corrupt_file, Path, Reason}}.
+    {error, unreadable(Path, Reason)}.
 
 %% The events of each segment that belong to the backup.
 -spec events(files(), table(), Fun, Acc) -> {ok, Acc} | {error, term()} when
@@ -108,7 +114,7 @@ events(#{events := Path}, Table, Fun, Acc) ->
         (segment, Body, Acc1) ->
             case erl_esdb_event_segment:unpack(Body, create) of
                 {ok, Events} -> Fun([E || E <- Events, belongs(E, Table)], Acc1);
-                {error, Reason} -> {error, {corrupt_file, Path, Reason}}
+                {error, Reason} -> {error, unreadable(Path, Reason)}
             end;
         (_Tag, _Body, Acc1) ->
             {ok, Acc1}

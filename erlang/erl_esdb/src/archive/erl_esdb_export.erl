@@ -10,10 +10,12 @@ where it was stopped.
 ```
 
 What is exported are the events that the store had when the export began: those below its next
-position. While it runs the file is `Path.part`; `Path.cursor` says, with each page that is on the
-disk, how far it came. In the end the file gets its name, `Path.manifest` (JSON: the report) is
-written beside it, and the cursor is removed. The same call after a stop or a crash goes on
-from the cursor, and makes the file that would have come without; with other options it begins anew.
+position, without those that the metadata of their stream hides. While it runs the file is
+`Path.part`; `Path.cursor` says, with each page that is on the disk, how far it came. In the end the
+file gets its name, `Path.manifest` (JSON: the report) is written beside it, and the cursor is
+removed. The same call after a stop or a crash goes on from the cursor, and makes the file that
+would have come without; it reads what was written before, to see that it is what the cursor says.
+With other options it begins anew.
 
 ## Options
 
@@ -21,7 +23,9 @@ from the cursor, and makes the file that would have come without; with other opt
   with all terms as they are; see `m:erl_esdb_frames`)
 - `from`, `until`: positions, from the first to before the second; default all
 - `streams`: a pattern, `*` is any run of bytes; default all
+- `hidden`: whether also what the metadata of streams hides; default `false`
 - `max_pages`: stops after so many pages, with `{more, Report}`: the next call goes on
+- `timeout`: of each call to the store, of which there is one a page
 
 ## Errors
 
@@ -38,7 +42,12 @@ and those of `m:erl_esdb_streams`.
 -include("erl_esdb.hrl").
 
 -define(DEFAULTS, #{
-    format => ndjson, from => 0, until => infinity, streams => ~"*", max_pages => infinity
+    format => ndjson,
+    from => 0,
+    until => infinity,
+    streams => ~"*",
+    hidden => false,
+    max_pages => infinity
 }).
 -define(SEGMENT, #{events => 4096, bytes => 16_777_216}).
 -define(BLOCK, 1_048_576).
@@ -48,7 +57,9 @@ and those of `m:erl_esdb_streams`.
     from => non_neg_integer(),
     until => non_neg_integer() | infinity,
     streams => binary(),
+    hidden => boolean(),
     max_pages => pos_integer() | infinity,
+    timeout => timeout(),
     _ => _
 }.
 -doc """
@@ -82,9 +93,10 @@ hexadecimal digits.
 -spec to_file(Store :: atom(), file:filename_all(), options()) ->
     {ok | more, report()} | {error, term()}.
 to_file(Store, Path, Options) when is_atom(Store), is_map(Options) ->
+    Known = [timeout | maps:keys(?DEFAULTS)],
     maybe
-        {ok, Checked} ?= check(maps:merge(?DEFAULTS, maps:with(maps:keys(?DEFAULTS), Options))),
-        {ok, Next} ?= erl_esdb_store:next_position(Store),
+        {ok, Checked} ?= check(maps:merge(?DEFAULTS, maps:with(Known, Options))),
+        {ok, Next} ?= erl_esdb_store:next_position(Store, maps:with([timeout], Checked)),
         File = erl_esdb_file:path(filename:absname(Path)),
         ok ?= erl_esdb_file:ensure_dir(filename:dirname(File)),
         {ok, Export} ?= begun(Store, File, Checked, Next),
@@ -103,6 +115,8 @@ check(Options) ->
 -spec is_valid(atom(), term()) -> boolean().
 is_valid(format, Format) -> Format =:= ndjson orelse Format =:= segments;
 is_valid(streams, Pattern) -> is_binary(Pattern);
+is_valid(hidden, Hidden) -> is_boolean(Hidden);
+is_valid(timeout, Timeout) -> erl_esdb_store:is_timeout(Timeout);
 is_valid(from, From) -> is_integer(From) andalso From >= 0;
 is_valid(until, Until) -> Until =:= infinity orelse (is_integer(Until) andalso Until >= 0);
 is_valid(max_pages, Pages) -> Pages =:= infinity orelse (is_integer(Pages) andalso Pages > 0).
@@ -120,7 +134,7 @@ begun(Store, Path, Options, Next) ->
 %% What makes an export another one. Terms that a cursor may be read with on any node.
 -spec identity(atom(), map()) -> binary().
 identity(Store, Options) ->
-    Parts = {Store, maps:remove(max_pages, Options)},
+    Parts = {Store, maps:without([max_pages, timeout], Options)},
     crypto:hash(sha256, term_to_binary(Parts, [deterministic])).
 
 -spec fresh(atom(), binary(), map(), non_neg_integer()) -> {ok, #export{}} | {error, term()}.
@@ -194,8 +208,9 @@ hash_file(Fd, Left, Hash) ->
 %% ---- pages
 
 -spec run(#export{}) -> {ok | more, report()} | {error, term()}.
-run(#export{store = Store, next = From, until = Until} = Export) ->
-    finish(erl_esdb_pages:log(Store, From, Until, #{}, fun page/3, Export), Export).
+run(#export{store = Store, next = From, until = Until, options = Options} = Export) ->
+    Read = maps:with([hidden, timeout], Options),
+    finish(erl_esdb_pages:log(Store, From, Until, Read, fun page/3, Export), Export).
 
 -spec page([event()], non_neg_integer(), #export{}) ->
     {next | stop, #export{}} | {error, term()}.

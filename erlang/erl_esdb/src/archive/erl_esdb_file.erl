@@ -12,7 +12,7 @@ ok
 """.
 
 -export([write/2, rename/2, delete/1, ensure_dir/1, sync_dir/1]).
--export([read_term/1, write_term/2, sha256/1, path/1]).
+-export([read_term/1, write_term/2, sha256/1, stamp/1, path/1]).
 -export_type([reason/0]).
 
 -include_lib("kernel/include/file.hrl").
@@ -152,6 +152,15 @@ sha256(Path) ->
         Hashed = hash(Fd, crypto:hash_init(sha256)),
         ok = file:close(Fd),
         Hashed
+    end.
+
+-doc "Size and time of the last change of a file: while both stay, so does its content.".
+-spec stamp(file:filename_all()) ->
+    {ok, {Bytes :: non_neg_integer(), Changed :: integer()}} | {error, term()}.
+stamp(Path) ->
+    case file:read_file_info(Path, [raw, {time, posix}]) of
+        {ok, #file_info{size = Size, mtime = Changed}} -> {ok, {Size, Changed}};
+        {error, Reason} -> {error, Reason}
     end.
 
 -spec hash(file:fd(), crypto:hash_state()) -> {ok, binary()} | {error, term()}.

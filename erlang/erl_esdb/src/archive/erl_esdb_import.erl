@@ -15,18 +15,22 @@ behind what the store has. Into an empty store they come out as they were where 
 removed; for an exact copy in any case see `m:erl_esdb_backup`. Hashes and signatures are not taken
 over.
 
-Where `Path.manifest` stands beside the file, the whole file is compared with its checksum and size
-before the first event is written.
+Where `Path.manifest` stands beside the file, the whole file is compared with its checksum before
+the first event is written; with a cursor once, as long as the file is not changed.
 
 ## Options
 
 - `format`: `ndjson` or `segments`; else what the file begins with says it
 - `cursor`: a file that says how far the import came. With it the same call after a stop or a crash
-  goes on, and writes no event twice that has an id. It is removed in the end
+  goes on, and writes no event twice that has an id: of the page that was being written it says
+  where its streams ended before, and what came behind that is looked at, whoever else writes to
+  them. It is removed in the end
 - `atoms`: `existing` (default) takes only atoms that this node has, `create` makes them: for files
   that you trust
 - `max_line`: bytes of a line at most, default 67,108,864
 - `max_pages`: stops after so many pages, with `{more, Report}`; with a cursor the next call goes on
+- `timeout`: of each call to the store, of which a page takes a few; after `{timeout, Store}` it is
+  not known whether the append was done, which a cursor finds out the next time
 
 ## Errors
 
@@ -34,7 +38,8 @@ before the first event is written.
   `invalid_json`, `{missing | bad_type, Field}`, `{line_too_long, Max}`. The pages before it are
   imported
 - `{checksum_mismatch, Path}`: the file is not what its manifest says
-- `{cursor_mismatch, Path}`: the cursor belongs to another file or store, or is damaged
+- `{cursor_mismatch, Path}`: the cursor belongs to another file (of another begin, size or
+  manifest) or store, or is damaged
 - `{read_failed, R}`, `{write_failed, R}`: R as of `m:file`
 - `{invalid_option, Key, Value}`
 
@@ -63,6 +68,7 @@ and those of `erl_esdb_streams:append/5`.
     atoms => existing | create,
     max_line => pos_integer(),
     max_pages => pos_integer() | infinity,
+    timeout => timeout(),
     _ => _
 }.
 -doc "Events that were appended, and those that had been appended before a stop.".
@@ -78,9 +84,13 @@ and those of `erl_esdb_streams:append/5`.
     pages :: pos_integer() | infinity,
     events = 0 :: non_neg_integer(),
     skipped = 0 :: non_neg_integer(),
-    %% whether the page may have been written in part before a stop
-    doubtful = false :: boolean()
+    %% where the streams of the next page ended before it was begun, when that was before a stop
+    begun = none :: none | #{binary() => non_neg_integer()}
 }).
+%% What tells a file from others: its begin, size and manifest; and when it was changed.
+-type facts() :: #{
+    'begin' := binary(), size := non_neg_integer(), changed := integer(), manifest := binary()
+}.
 -type source() :: {ndjson, erl_esdb_lines:lines()} | {segments, erl_esdb_frames:reader()}.
 %% The events of a page with where they were.
 -type page() :: {[map()], source(), Nth :: non_neg_integer()}.
@@ -90,15 +100,21 @@ and those of `erl_esdb_streams:append/5`.
     {ok | more, report()} | {error, term()}.
 from_file(Store, Path, Options) when is_atom(Store), is_map(Options) ->
     File = erl_esdb_file:path(filename:absname(Path)),
+    Known = [timeout | maps:keys(?DEFAULTS)],
     maybe
-        {ok, Checked} ?= check(maps:merge(?DEFAULTS, maps:with(maps:keys(?DEFAULTS), Options))),
-        {ok, _} ?= erl_esdb_store:next_position(Store),
-        ok ?= verify(File),
-        {ok, Import} ?= begun(Store, File, Checked),
+        {ok, Checked} ?= check(maps:merge(?DEFAULTS, maps:with(Known, Options))),
+        {ok, _} ?= erl_esdb_store:next_position(Store, timed(Checked)),
+        {ok, Facts} ?= facts(File),
+        {ok, Cursor} ?= cursor(Store, Facts, Checked),
+        ok ?= verify(File, Facts, Cursor),
+        {ok, Import} ?= begun(Store, File, Facts, Cursor, Checked),
         run(Import)
     end;
 from_file(_, _, _) ->
     error(badarg).
+
+-spec timed(map()) -> #{timeout => timeout()}.
+timed(Options) -> maps:with([timeout], Options).
 
 -spec check(map()) -> {ok, map()} | {error, {invalid_option, atom(), term()}}.
 check(Options) ->
@@ -111,21 +127,47 @@ check(Options) ->
 is_valid(format, Format) -> lists:member(Format, [detect, ndjson, segments]);
 is_valid(cursor, Path) -> Path =:= none orelse is_list(Path) orelse is_binary(Path);
 is_valid(atoms, Atoms) -> Atoms =:= existing orelse Atoms =:= create;
+is_valid(timeout, Timeout) -> erl_esdb_store:is_timeout(Timeout);
 is_valid(max_line, Max) -> is_integer(Max) andalso Max > 0;
 is_valid(max_pages, Pages) -> Pages =:= infinity orelse (is_integer(Pages) andalso Pages > 0).
 
-%% ---- the manifest
+%% ---- the file, and its manifest
 
--spec verify(binary()) -> ok | {error, term()}.
-verify(Path) ->
-    case file:read_file(<<Path/binary, ".manifest">>, [raw]) of
-        {ok, Manifest} -> verify(Path, Manifest);
-        {error, enoent} -> ok;
+-spec facts(binary()) -> {ok, facts()} | {error, {read_failed, term()}}.
+facts(Path) ->
+    maybe
+        {ok, Begin} ?= file_begin(Path),
+        {ok, {Size, Changed}} ?= erl_esdb_file:stamp(Path),
+        {ok, Manifest} ?= manifest(file:read_file(<<Path/binary, ".manifest">>, [raw])),
+        {ok, #{'begin' => Begin, size => Size, changed => Changed, manifest => Manifest}}
+    else
         {error, Reason} -> {error, {read_failed, Reason}}
     end.
 
--spec verify(binary(), binary()) -> ok | {error, term()}.
-verify(Path, Manifest) ->
+-spec manifest({ok, binary()} | {error, term()}) -> {ok, binary()} | {error, term()}.
+manifest({error, enoent}) -> {ok, <<>>};
+manifest(Read) -> Read.
+
+-spec file_begin(binary()) -> {ok, binary()} | {error, term()}.
+file_begin(Path) ->
+    maybe
+        {ok, Fd} ?= file:open(Path, [read, raw, binary]),
+        Read = file:read(Fd, 4096),
+        ok = file:close(Fd),
+        read_begin(Read)
+    end.
+
+-spec read_begin({ok, binary()} | eof | {error, term()}) -> {ok, binary()} | {error, term()}.
+read_begin(eof) -> {ok, <<>>};
+read_begin(Read) -> Read.
+
+%% Not again for each part of an import.
+-spec verify(binary(), facts(), map()) -> ok | {error, term()}.
+verify(_Path, #{changed := Changed}, #{changed := Changed}) ->
+    ok;
+verify(_Path, #{manifest := <<>>}, _Cursor) ->
+    ok;
+verify(Path, #{manifest := Manifest}, _Cursor) ->
     maybe
         {ok, Hash} ?= erl_esdb_file:sha256(Path),
         #{~"sha256" := Hash} ?= decoded(Manifest),
@@ -146,51 +188,21 @@ decoded(Json) ->
 
 %% ---- beginning, or going on
 
--spec begun(atom(), binary(), map()) -> {ok, #import{}} | {error, term()}.
-begun(Store, Path, #{max_pages := Pages} = Options) ->
+-spec begun(atom(), binary(), facts(), map(), map()) -> {ok, #import{}} | {error, term()}.
+begun(Store, Path, #{'begin' := Begin} = Facts, Cursor, #{max_pages := Pages} = Options) ->
+    Format = format(Options, Begin),
     maybe
-        {ok, Begin} ?= file_begin(Path),
-        {ok, Cursor} ?= cursor(Store, Begin, Options),
-        Format = format(Options, Begin),
         {ok, Source} ?= open(Format, Path, maps:get(place, Cursor, begin_of(Format)), Options),
-        Import = #import{
+        {ok, #import{
             store = Store,
             path = Path,
-            options = Options,
+            options = Options#{facts => Facts},
             source = {Format, Source},
             nth = maps:get(nth, Cursor, 0),
             pages = Pages,
-            doubtful = map_size(Cursor) > 0
-        },
-        saved(Import, Begin)
+            begun = maps:get(begun, Cursor, none)
+        }}
     end.
-
-%% Also the first page may be written in part when we are stopped.
--spec saved(#import{}, binary()) -> {ok, #import{}} | {error, term()}.
-saved(#import{options = Options} = Import, Begin) ->
-    Import1 = Import#import{options = Options#{'begin' => Begin}},
-    case save(Import1) of
-        ok ->
-            {ok, Import1};
-        {error, Reason} ->
-            close(Import1),
-            {error, Reason}
-    end.
-
--spec file_begin(binary()) -> {ok, binary()} | {error, {read_failed, term()}}.
-file_begin(Path) ->
-    maybe
-        {ok, Fd} ?= file:open(Path, [read, raw, binary]),
-        Read = file:read(Fd, 4096),
-        ok = file:close(Fd),
-        read_begin(Read)
-    else
-        {error, Reason} -> {error, {read_failed, Reason}}
-    end.
-
--spec read_begin({ok, binary()} | eof | {error, term()}) -> {ok, binary()} | {error, term()}.
-read_begin(eof) -> {ok, <<>>};
-read_begin(Read) -> Read.
 
 -spec format(map(), binary()) -> ndjson | segments.
 format(#{format := detect}, <<"EF", _/binary>>) -> segments;
@@ -202,8 +214,11 @@ begin_of(ndjson) -> 0;
 begin_of(segments) -> none.
 
 -spec open(ndjson | segments, binary(), term(), map()) -> {ok, term()} | {error, term()}.
-open(ndjson, Path, Offset, #{max_line := Max}) ->
-    erl_esdb_lines:open(Path, Offset, Max);
+open(ndjson, Path, Offset, #{max_line := Max} = Options) ->
+    case is_line_begin(Path, Offset) of
+        true -> erl_esdb_lines:open(Path, Offset, Max);
+        false -> {error, {cursor_mismatch, map_get(cursor, Options)}}
+    end;
 open(segments, Path, Place, _) ->
     Opened =
         case Place of
@@ -215,27 +230,56 @@ open(segments, Path, Place, _) ->
         {error, Reason} -> {error, {segment, 1, Reason}}
     end.
 
--spec cursor(atom(), binary(), map()) -> {ok, map()} | {error, {cursor_mismatch, term()}}.
-cursor(_Store, _Begin, #{cursor := none}) ->
+%% The last line may have no end.
+-spec is_line_begin(binary(), non_neg_integer()) -> boolean().
+is_line_begin(_Path, 0) ->
+    true;
+is_line_begin(Path, Offset) ->
+    maybe
+        {ok, Fd} ?= file:open(Path, [read, raw, binary]),
+        Read = file:pread(Fd, Offset - 1, 2),
+        ok = file:close(Fd),
+        is_line_end(Read)
+    else
+        %% Whoever reads on tells why.
+        {error, _} -> true
+    end.
+
+-spec is_line_end({ok, binary()} | eof | {error, term()}) -> boolean().
+is_line_end({ok, <<"\n", _/binary>>}) -> true;
+is_line_end({ok, <<_>>}) -> true;
+is_line_end({ok, _}) -> false;
+is_line_end(_) -> true.
+
+-spec cursor(atom(), facts(), map()) -> {ok, map()} | {error, {cursor_mismatch, term()}}.
+cursor(_Store, _Facts, #{cursor := none}) ->
     {ok, #{}};
-cursor(Store, Begin, #{cursor := Path}) ->
-    Identity = identity(Store, Begin),
+cursor(Store, Facts, #{cursor := Path}) ->
+    Identity = identity(Store, Facts),
     case erl_esdb_file:read_term(Path) of
         {ok, #{identity := Identity} = Cursor} -> {ok, Cursor};
         {error, enoent} -> {ok, #{}};
         _ -> {error, {cursor_mismatch, Path}}
     end.
 
--spec identity(atom(), binary()) -> binary().
-identity(Store, Begin) -> crypto:hash(sha256, [atom_to_binary(Store), 0, Begin]).
+-spec identity(atom(), facts()) -> binary().
+identity(Store, #{'begin' := Begin, size := Size, manifest := Manifest}) ->
+    Name = atom_to_binary(Store),
+    Parts = [<<(byte_size(Part)):64, Part/binary>> || Part <- [Name, Begin, Manifest]],
+    crypto:hash(sha256, [<<Size:64>> | Parts]).
 
 -spec save(#import{}) -> ok | {error, term()}.
 save(#import{options = #{cursor := none}}) ->
     ok;
-save(#import{store = Store, source = Source, nth = Nth, options = Options}) ->
-    #{cursor := Path, 'begin' := Begin} = Options,
-    Cursor = #{identity => identity(Store, Begin), place => place(Source), nth => Nth},
-    erl_esdb_file:write_term(Path, Cursor).
+save(#import{store = Store, source = Source, nth = Nth, begun = Begun, options = Options}) ->
+    #{cursor := Path, facts := #{changed := Changed} = Facts} = Options,
+    erl_esdb_file:write_term(Path, #{
+        identity => identity(Store, Facts),
+        changed => Changed,
+        place => place(Source),
+        nth => Nth,
+        begun => Begun
+    }).
 
 -spec place(source()) -> term().
 place({ndjson, Lines}) -> erl_esdb_lines:offset(Lines);
@@ -259,8 +303,9 @@ run(#import{source = Source, nth = Nth, options = Options} = Import) ->
 -spec imported({ok, #import{}} | {error, term()}, #import{}) ->
     {ok | more, report()} | {error, term()}.
 imported({ok, #import{pages = 1} = Import}, _) ->
+    Saved = save(Import),
     close(Import),
-    {more, report(Import)};
+    stopped(Saved, Import);
 imported({ok, #import{pages = infinity} = Import}, _) ->
     run(Import);
 imported({ok, #import{pages = Pages} = Import}, _) ->
@@ -268,6 +313,10 @@ imported({ok, #import{pages = Pages} = Import}, _) ->
 imported({error, Reason}, Import) ->
     close(Import),
     {error, Reason}.
+
+-spec stopped(ok | {error, term()}, #import{}) -> {more, report()} | {error, term()}.
+stopped(ok, Import) -> {more, report(Import)};
+stopped({error, Reason}, _Import) -> {error, Reason}.
 
 -spec close(#import{}) -> ok.
 close(#import{source = {ndjson, Lines}}) -> erl_esdb_lines:close(Lines);
@@ -286,56 +335,73 @@ finish(#import{options = #{cursor := Path}} = Import) ->
 report(#import{events = Events, skipped = Skipped}) -> #{events => Events, skipped => Skipped}.
 
 -spec import_page(page(), #import{}) -> {ok, #import{}} | {error, term()}.
-import_page({Events, Source, Nth}, #import{store = Store, skipped = Skipped} = Import) ->
+import_page({Events, Source, Nth}, #import{options = Options} = Import) ->
     maybe
         {ok, New} ?= fresh(Events, Import),
-        ok ?= append_runs(Store, erl_esdb_restore:runs(New, fun(_, _) -> true end)),
-        Import1 = Import#import{
+        Runs = erl_esdb_restore:runs(New, fun(_, _) -> true end),
+        ok ?= append_runs(Import#import.store, Runs, timed(Options)),
+        {ok, Import#import{
             source = Source,
             nth = Nth,
             events = Import#import.events + length(New),
-            skipped = Skipped + length(Events) - length(New),
-            doubtful = false
-        },
-        ok ?= save(Import1),
-        {ok, Import1}
+            skipped = Import#import.skipped + length(Events) - length(New),
+            begun = none
+        }}
     end.
 
--spec append_runs(atom(), [[map(), ...]]) -> ok | {error, term()}.
-append_runs(Store, [[#{stream_id := Stream} = First | _] = Run | Runs]) ->
+-spec append_runs(atom(), [[map(), ...]], map()) -> ok | {error, term()}.
+append_runs(Store, [[#{stream_id := Stream} = First | _] = Run | Runs], Timed) ->
     Time = maps:get(epoch_us, First, erlang:system_time(microsecond)),
-    case erl_esdb_restore:append(Store, Stream, ?ANY_VERSION, Run, Time) of
-        {ok, _Version} -> append_runs(Store, Runs);
+    case erl_esdb_restore:append(Store, Stream, ?ANY_VERSION, Run, Time, Timed) of
+        {ok, _Version} -> append_runs(Store, Runs, Timed);
         {error, Reason} -> {error, Reason}
     end;
-append_runs(_Store, []) ->
+append_runs(_Store, [], _Timed) ->
     ok.
 
-%% Of the page that was being written at a stop, what is at the end of its streams is there already.
+%% Of a page that was begun before a stop, what stands behind where its streams ended then is there
+%% already. Of another one it is written down where they end, before anything is appended.
 -spec fresh([map()], #import{}) -> {ok, [map()]} | {error, term()}.
-fresh(Events, #import{doubtful = false}) ->
+fresh(Events, #import{options = #{cursor := none}}) ->
     {ok, Events};
-fresh(Events, #import{store = Store}) ->
-    Counts = maps:groups_from_list(fun(#{stream_id := Stream}) -> Stream end, Events),
-    Read = fun(Stream, Of, Acc) -> known(Store, Stream, length(Of), Acc) end,
-    case maps:fold(Read, {ok, #{}}, Counts) of
+fresh(Events, #import{begun = none, store = Store, options = Options} = Import) ->
+    Streams = lists:usort([Stream || #{stream_id := Stream} <- Events]),
+    maybe
+        {ok, Ends} ?= ends(Store, Streams, timed(Options), #{}),
+        ok ?= save(Import#import{begun = Ends}),
+        {ok, Events}
+    end;
+fresh(Events, #import{begun = Ends, store = Store, options = Options}) ->
+    case known(Store, maps:to_list(Ends), timed(Options), #{}) of
         {ok, Known} -> {ok, [Event || Event <- Events, not is_known(Event, Known)]};
         {error, Reason} -> {error, Reason}
     end.
 
--spec known(atom(), binary(), pos_integer(), {ok, map()} | {error, term()}) ->
-    {ok, map()} | {error, term()}.
-known(Store, Stream, Count, {ok, Known}) ->
-    case erl_esdb_store:read(Store, Stream, last, Count, backward, #{hidden => true}) of
-        {ok, Events} ->
-            {ok, maps:merge(Known, #{{Stream, E#event.event_id} => true || E <- Events})};
-        {error, {stream_not_found, _}} ->
-            {ok, Known};
-        {error, Reason} ->
-            {error, Reason}
+-spec ends(atom(), [binary()], map(), map()) -> {ok, map()} | {error, term()}.
+ends(Store, [Stream | Streams], Timed, Ends) ->
+    case erl_esdb_store:tip(Store, Stream, Timed) of
+        {ok, #{next := Next}} -> ends(Store, Streams, Timed, Ends#{Stream => Next});
+        {error, Reason} -> {error, Reason}
     end;
-known(_Store, _Stream, _Count, {error, Reason}) ->
-    {error, Reason}.
+ends(_Store, [], _Timed, Ends) ->
+    {ok, Ends}.
+
+-spec known(atom(), [{binary(), non_neg_integer()}], map(), map()) ->
+    {ok, map()} | {error, term()}.
+known(Store, [{Stream, From} | Ends], Timed, Known) ->
+    Add = fun(Events, _Next, Ids) ->
+        {next, maps:merge(Ids, #{{Stream, E#event.event_id} => true || E <- Events})}
+    end,
+    maybe
+        {ok, #{next := Next}} ?= erl_esdb_pages:info(Store, Stream, Timed),
+        {done, Known1} ?= erl_esdb_pages:stream(Store, Stream, From, Next, Timed, Add, Known),
+        known(Store, Ends, Timed, Known1)
+    else
+        {error, {stream_not_found, _}} -> known(Store, Ends, Timed, Known);
+        {error, Reason} -> {error, Reason}
+    end;
+known(_Store, [], _Timed, Known) ->
+    {ok, Known}.
 
 -spec is_known(map(), map()) -> boolean().
 is_known(#{stream_id := Stream, event_id := Id}, Known) -> is_map_key({Stream, Id}, Known);

@@ -20,20 +20,26 @@ start_link(#store_config{store_id = Store} = Config) ->
 Ends what delivers the events of a store, and its links, and starts them again: with what the store
 has in its documents by now.
 """.
--spec restart_delivery(Store :: atom()) -> ok | {error, {store_not_started, atom()}}.
+-spec restart_delivery(Store :: atom()) -> ok | {error, term()}.
 restart_delivery(Store) ->
     Supervisor = erl_esdb_naming:notification_sup_name(Store),
     try
-        [restart(Supervisor, Id) || Id <- [delivery_sup, links_sup]],
-        ok
+        maybe
+            ok ?= restart(Supervisor, delivery_sup),
+            restart(Supervisor, links_sup)
+        end
     catch
+        %% It has ended, or ends.
         exit:_ -> {error, {store_not_started, Store}}
     end.
 
--spec restart(atom(), atom()) -> {ok, pid()}.
+-spec restart(atom(), atom()) -> ok | {error, term()}.
 restart(Supervisor, Id) ->
-    ok = supervisor:terminate_child(Supervisor, Id),
-    {ok, _} = supervisor:restart_child(Supervisor, Id).
+    maybe
+        ok ?= supervisor:terminate_child(Supervisor, Id),
+        {ok, _} ?= supervisor:restart_child(Supervisor, Id),
+        ok
+    end.
 
 -doc false.
 -spec init(store_config()) -> {ok, {supervisor:sup_flags(), [supervisor:child_spec()]}}.

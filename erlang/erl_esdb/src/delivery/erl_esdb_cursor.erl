@@ -93,7 +93,7 @@ page(#cursor{store = Store, stream = #stream{name = Name} = Stream} = Cursor, Ma
         false -> page(Cursor, Max, End)
     end.
 
-%% What was read of the log, if its streams verify. What is not there any more was removed meanwhile.
+%% What was read of the log, if its streams verify. What is there no more was removed meanwhile.
 -spec verified({more | done, [event()], cursor()}, cursor(), pos_integer()) ->
     {more | done, [event()], cursor()} | {error, term()}.
 verified({_, Events, _} = Answer, #cursor{store = Store} = Cursor, Max) ->

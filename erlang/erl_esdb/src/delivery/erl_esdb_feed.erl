@@ -138,8 +138,8 @@ init(Store) ->
     %% or one wake of all.
     {ok, #state{store = Store, shared = Shared, scanned = 0}}.
 
-%% What is written meanwhile may have set it already. Where the engine has ended all of this is about
-%% to end too.
+%% What is written meanwhile may have set it already. Where the engine has ended all of this is
+%% about to end too.
 -spec begin_at({ok, non_neg_integer()} | {error, term()}, atomics:atomics_ref()) -> ok.
 begin_at({ok, Next}, Shared) ->
     _ = atomics:compare_exchange(Shared, ?NEXT, 0, Next),

@@ -320,12 +320,12 @@ floor(#outbox{acknowledged = Position, last = Last} = Box) when
 floor(Box) ->
     unhandled(Box).
 
-%% What is to be read again, and what waits, is not before where reading goes on, or is in the queue.
+%% What is to be read again is not before where reading goes on, or waits in the queue.
 -spec unhandled(outbox()) -> position().
 unhandled(#outbox{sent = All, queue = Queue, next = Next}) ->
     Waiting =
         case erl_esdb_backpressure:peek(Queue) of
-            {ok, #event{position = Position}} -> [Position];
+            {ok, #event{position = Position}} when is_integer(Position) -> [Position];
             empty -> []
         end,
     lists:min([Next | Waiting] ++ [first(Sent) || _ := Sent <- All]).

@@ -14,8 +14,9 @@ Who gets the events, the first of these that there is:
 While there is none nothing is read, and nothing is lost: what a subscriber or a handler had not
 handled when it ended goes to the next.
 
-It stops, tells who gets the events, and goes on when a process is attached: where its queue is full
-with the strategy `error`, and where an event is not as it was written (`m:erl_esdb_integrity`).
+It stops, tells who gets the events, and goes on when a process is attached or joins: where its
+queue is full with the strategy `error`, and where an event is not as it was written
+(`m:erl_esdb_integrity`).
 """.
 
 -behaviour(gen_server).
@@ -28,8 +29,8 @@ with the strategy `error`, and where an event is not as it was written (`m:erl_e
 -include("erl_esdb_telemetry.hrl").
 
 -define(SCOPE, erl_esdb_pg).
-%% Milliseconds until another look at a full mailbox, and at one that may have been emptied; twice as
-%% many each time that nothing has moved, up to the last. So a slow subscriber costs nobody anything.
+%% Milliseconds until another look at a full mailbox, and at one that may have been emptied; twice
+%% as many each time that nothing has moved, up to the last: who is slow costs the others nothing.
 -define(LOOK, 10).
 -define(SETTLE, 100).
 -define(LONGEST, 1000).
@@ -63,7 +64,7 @@ with the strategy `error`, and where an event is not as it was written (`m:erl_e
     saved :: erl_esdb_outbox:place(),
     %% whether a message is on its way that goes on with reading
     pumping = false :: boolean(),
-    %% why it does not go on before a process is attached
+    %% why it does not go on before a process is attached or joins
     halted :: undefined | queue_full | {integrity_violation, map()},
     timer :: reference() | undefined,
     %% how things stood at the last look, and after how long there is another
@@ -165,6 +166,8 @@ handle_call(_, _From, State) ->
 handle_cast({acknowledged, Position}, #state{outbox = Outbox} = State) ->
     Outbox1 = erl_esdb_outbox:acknowledged(Position, Outbox),
     {noreply, pumped(saved(State#state{outbox = Outbox1}))};
+handle_cast({attach, Pid}, #state{subscriber = {Pid, _}} = State) ->
+    {noreply, pumped(State#state{halted = undefined})};
 handle_cast({attach, Pid}, State) ->
     State1 = without_caller(left(State)),
     {noreply, pumped(laned(State1#state{subscriber = taker(Pid), halted = undefined}))};
@@ -267,7 +270,11 @@ taken_by(#state{caller = {Pid, _}}) -> {one, Pid, event};
 taken_by(#state{}) -> none.
 
 -spec regrouped(join | leave, #state{}) -> #state{}.
-regrouped(_Change, #state{store = Store, key = Key, handlers = Before} = State) ->
+regrouped(join, State) -> regrouped(State#state{halted = undefined});
+regrouped(leave, State) -> regrouped(State).
+
+-spec regrouped(#state{}) -> #state{}.
+regrouped(#state{store = Store, key = Key, handlers = Before} = State) ->
     Handlers = erl_esdb_emitter_group:handlers(Store, Key),
     State1 = State#state{handlers = Handlers},
     lists:foldl(fun handler_left/2, State1, Before -- Handlers).
@@ -435,12 +442,9 @@ delivered(State) ->
 
 %% How many messages each process has before it that has or gets events of ours.
 -spec seen(consumer(), #state{}) -> [{pid(), backlog()}].
-seen({one, Pid, events}, #state{lanes = [_ | _] = Lanes}) ->
+seen({one, Pid, _}, #state{lanes = Lanes} = State) ->
     %% The lanes first: what leaves one meanwhile is counted twice, and not forgotten.
-    InLanes = [{Lane, backlog(Lane)} || Lane <- Lanes],
-    InLanes ++ [{Pid, backlog(Pid)}];
-seen({one, Pid, _}, State) ->
-    seen_by([Pid], State);
+    seen_by(Lanes ++ [Pid], State);
 seen({many, Pids}, State) ->
     seen_by(Pids, State).
 
@@ -450,22 +454,20 @@ seen_by(Pids, #state{outbox = Outbox}) ->
     [{Pid, backlog(Pid)} || Pid <- Pids ++ Others].
 
 -spec settled([{pid(), backlog()}], #state{}) -> #state{}.
-settled(Seen, #state{outbox = Outbox, lanes = Lanes} = State) ->
-    Outbox1 = lists:foldl(fun settle/2, Outbox, through(Lanes, Seen)),
+settled(Seen, #state{outbox = Outbox} = State) ->
+    Outbox1 = lists:foldl(fun settle/2, Outbox, through(Seen, State)),
     Waits = lists:any(fun({_, N}) -> is_integer(N) andalso N > 0 andalso N < ?DEAD end, Seen),
     State#state{outbox = Outbox1, behind = Waits andalso erl_esdb_outbox:is_unhandled(Outbox1)}.
 
 %% What went through a lane is in its mailbox, in its hands, or in the mailbox of the subscriber, of
 %% which nobody knows whose messages are the newest.
--spec through([pid()], [{pid(), backlog()}]) -> [{pid(), backlog()}].
-through([], Seen) ->
+-spec through([{pid(), backlog()}], #state{}) -> [{pid(), backlog()}].
+through(Seen, #state{lanes = []}) ->
     Seen;
-through(Lanes, Seen) ->
-    {_, Subscriber} = lists:last(Seen),
-    [{Lane, plus(plus(Backlog, 1), Subscriber)} || {Lane, Backlog} <- Seen, is_in(Lane, Lanes)].
-
--spec is_in(pid(), [pid()]) -> boolean().
-is_in(Pid, Pids) -> lists:member(Pid, Pids).
+through(Seen, #state{lanes = Lanes, subscriber = {Pid, _}}) ->
+    {_, Before} = lists:keyfind(Pid, 1, Seen),
+    {InLanes, Others} = lists:split(length(Lanes), Seen),
+    [{Lane, plus(plus(Backlog, 1), Before)} || {Lane, Backlog} <- InLanes] ++ Others.
 
 -spec settle({pid(), backlog()}, erl_esdb_outbox:outbox()) -> erl_esdb_outbox:outbox().
 settle({Pid, Backlog}, Outbox) -> erl_esdb_outbox:settle(Pid, Backlog, Outbox).
@@ -515,8 +517,9 @@ room(Pid, [], Seen, #state{outbox = Outbox} = State) ->
         {_, unknown} -> infinity;
         {_, Backlog} -> left_of(erl_esdb_outbox:waiting(Pid, Backlog, Outbox), State)
     end;
-room(_Pid, _Lanes, Seen, State) ->
-    left_of(lists:foldl(fun({_, Backlog}, Sum) -> plus(Backlog, Sum) end, 0, Seen), State).
+room(_Pid, Lanes, Seen, State) ->
+    {Way, _Others} = lists:split(length(Lanes) + 1, Seen),
+    left_of(lists:foldl(fun({_, Backlog}, Sum) -> plus(Backlog, Sum) end, 0, Way), State).
 
 -spec left_of(backlog(), #state{}) -> non_neg_integer() | infinity.
 left_of(unknown, _State) -> infinity;

@@ -43,7 +43,7 @@ which can be seen on its own node only: one on another node should acknowledge. 
 - `max_queue` events are read ahead. When they are not taken, the `strategy` decides: `block` (the
   default) reads no further, `drop_oldest` and `drop_newest` go on and leave events out, `error`
   sends the subscriber `{erl_esdb_subscription, Key, {error, queue_full}}` and stops until one is
-  attached.
+  attached, or a handler joins.
 
 ## After a crash
 
@@ -63,8 +63,8 @@ again; emitters and subscriptions do by themselves.
 In a store that signs (`m:erl_esdb_integrity`) all events are verified before they are sent, those
 of the past and new ones alike. Where one is not as it was written, nothing that was read with it is
 sent. Who gets the events gets `{subscription_error, {integrity_violation, Details}}`, once, and
-`info/2` says `halted`. The subscription stays, and tries again when a process is attached (or
-connects, for competing consumers), or when the store is started again.
+`info/2` says `halted`. The subscription stays, and tries again when a process is attached, joins as
+a handler or connects as a consumer, or when the store is started again.
 
 ## Time
 
@@ -206,6 +206,7 @@ left(Until) -> #{timeout => erl_esdb_store:left(Until)}.
     subscription().
 subscription(Type, Selector, Name, Options) ->
     #subscription{
+        id = erl_esdb_subscriptions_store:key(Type, Selector, Name),
         type = Type,
         selector = Selector,
         subscription_name = Name,
@@ -737,7 +738,8 @@ The events that were parked, in the order of their positions: at most `limit` (1
 position on (0).
 """.
 -spec parked(Store :: atom(), Key :: binary(), erl_esdb_consumers:parked_options()) ->
-    {ok, [erl_esdb_consumers:parked()]} | {error, not_found | {invalid_option, atom(), term()} | term()}.
+    {ok, [erl_esdb_consumers:parked()]}
+    | {error, not_found | {invalid_option, atom(), term()} | term()}.
 parked(Store, Key, Options) when is_atom(Store), is_binary(Key), is_map(Options) ->
     maybe
         ok ?= check_parked(Options),
