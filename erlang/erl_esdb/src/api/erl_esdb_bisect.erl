@@ -79,11 +79,10 @@ searched(Store, Stream, Options, Seen, Search) ->
     maybe
         {ok, Engine, Handle, Settings} ?= erl_esdb_store:engine(Store),
         Until = erl_esdb_store:deadline(Options, Settings),
-        Look = maps:with([consistency, hidden], Options),
         Read = fun(Version, Timed) -> Engine:read(Handle, Stream, Version, 1, forward, Timed) end,
-        Probe = fun(Version) -> look(Store, Version, Read, Seen, Look, Until) end,
+        Probe = fun(Version) -> look(Store, Version, Read, Seen, Options, Until) end,
         Info = fun() ->
-            erl_esdb_store:info(Store, Stream, Look#{timeout => erl_esdb_store:left(Until)})
+            erl_esdb_store:info(Store, Stream, Options#{timeout => erl_esdb_store:left(Until)})
         end,
         search(Info, Probe, Search)
     end.
@@ -104,10 +103,10 @@ search(Info, Probe, Search) ->
     {ok, append()} | removed | {error, term()}
 when
     Read :: fun((non_neg_integer(), map()) -> {ok, [erl_esdb_engine:piece()]} | {error, term()}).
-look(Store, Version, Read, Seen, Look, Until) ->
+look(Store, Version, Read, Seen, Options, Until) ->
     case erl_esdb_store:left(Until) of
         0 -> {error, {timeout, Store}};
-        Left -> probe(Store, Seen, Read(Version, Look#{timeout => Left}))
+        Left -> probe(Store, Seen, Read(Version, Options#{timeout => Left}))
     end.
 
 -spec low(integer() | beginning, erl_esdb_log:info(), probe()) ->
