@@ -23,12 +23,12 @@ When a call has to have answered: what it does in several steps it does in one t
 -doc "The end of so many milliseconds from now.".
 -spec in(timeout()) -> deadline().
 in(infinity) -> infinity;
-in(Timeout) -> erlang:monotonic_time(millisecond) + Timeout.
+in(Timeout) when is_integer(Timeout) -> erlang:monotonic_time(millisecond) + Timeout.
 
 -doc "The milliseconds that are left.".
 -spec left(deadline()) -> timeout().
 left(infinity) -> infinity;
-left(Until) -> max(0, Until - erlang:monotonic_time(millisecond)).
+left(Until) when is_integer(Until) -> max(0, Until - erlang:monotonic_time(millisecond)).
 
 -doc "Whether none are left.".
 -spec is_over(deadline()) -> boolean().
@@ -36,7 +36,8 @@ is_over(Until) -> left(Until) =:= 0.
 
 -doc "Whether who is done, or has time left, may go on.".
 -spec check(deadline(), Done :: boolean()) -> ok | {error, timeout}.
-check(_Until, true) -> ok;
+check(_Until, true) ->
+    ok;
 check(Until, false) ->
     case is_over(Until) of
         true -> {error, timeout};

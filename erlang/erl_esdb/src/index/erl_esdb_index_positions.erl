@@ -115,8 +115,8 @@ step_any(Direction, {{_Rank, Number, from, Positions}, Heads}) ->
 
 %% Backward the greatest comes first.
 -spec rank(direction(), position()) -> integer().
-rank(forward, Position) -> Position;
-rank(backward, Position) -> -Position.
+rank(forward, Position) when is_integer(Position) -> Position;
+rank(backward, Position) when is_integer(Position) -> -Position.
 
 %% All that stand at this rank, or may, go on behind it.
 -spec beyond(integer(), direction(), gb_sets:set(head())) -> gb_sets:set(head()).

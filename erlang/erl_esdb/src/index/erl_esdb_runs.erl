@@ -103,7 +103,7 @@ next_position(#runs{next = Next}) -> Next.
 
 -doc "How many entries there are.".
 -spec size(runs()) -> non_neg_integer().
-size(#runs{list = List}) -> lists:sum([Run#run.size || Run <- List]).
+size(#runs{list = List}) -> iolist_size([Run#run.entries || Run <- List]) div ?ENTRY.
 
 -doc "How many bytes the runs take.".
 -spec bytes(runs()) -> non_neg_integer().

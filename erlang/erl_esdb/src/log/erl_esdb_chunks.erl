@@ -442,10 +442,11 @@ int_of(<<0:1, Bits:7, _/binary>>, Acc, Shift) -> Bits bsl Shift bor Acc;
 int_of(<<1:1, Bits:7, Rest/binary>>, Acc, Shift) -> int_of(Rest, Bits bsl Shift bor Acc, Shift + 7).
 
 %% The last section that begins at or before the key, the first where none does.
--spec section_of(field(), integer(), binary()) -> section_no().
+-spec section_of(field(), integer(), binary()) -> 0..(?ROWS div ?SECTION - 1).
 section_of(Field, Key, Chunk) -> section_of(Field, Key, Chunk, 0, ?ROWS div ?SECTION - 1).
 
--spec section_of(field(), integer(), binary(), section_no(), section_no()) -> section_no().
+-spec section_of(field(), integer(), binary(), Section, Section) -> Section when
+    Section :: 0..(?ROWS div ?SECTION - 1).
 section_of(_Field, _Key, _Chunk, Low, Low) ->
     Low;
 section_of(Field, Key, Chunk, Low, High) ->
