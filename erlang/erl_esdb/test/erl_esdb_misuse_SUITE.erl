@@ -5,8 +5,8 @@ What every public function says to arguments that are none.
 A row names the kinds of the arguments of a function; a function of fewer arguments has the first of
 them. Each argument in turn is then replaced by values of other kinds, the others stay good; and a
 store by one that does not run, a name by none and by one of ten kilobytes. What is expected is
-`badarg`, `{error, {store_not_started, nosuch}}`, and for names that nothing is crashed by them; where
-a row says something else, that. Its cases `also` are whole calls with what they answer.
+`badarg`, `{error, {store_not_started, nosuch}}`, and for names that nothing is crashed by them;
+where a row says something else, that. Its cases `also` are whole calls with what they answer.
 
 Functions that only make or find names, keys or members do not look at what they get. These
 (`harmless`) may answer or raise, as long as nothing comes of it.
@@ -43,6 +43,7 @@ end_per_suite(_Config) -> application:stop(erl_esdb).
 internal() ->
     [
         erl_esdb_append,
+        erl_esdb_args,
         erl_esdb_archive_dictionary,
         erl_esdb_backup_restore,
         erl_esdb_batch,
@@ -96,6 +97,7 @@ internal() ->
         erl_esdb_subscription_manager,
         erl_esdb_subscription_sup,
         erl_esdb_system_sup,
+        erl_esdb_turns,
         erl_esdb_upcast,
         erl_esdb_volatile
     ].
@@ -105,7 +107,8 @@ modules() ->
     [Module || Module <- Modules, not is_test(Module)].
 
 is_test(Module) ->
-    filename:basename(filename:dirname(proplists:get_value(source, compiled(Module), ""))) =:= "test".
+    Source = proplists:get_value(source, compiled(Module), ""),
+    filename:basename(filename:dirname(Source)) =:= "test".
 
 compiled(Module) -> Module:module_info(compile).
 
@@ -281,7 +284,9 @@ rows(erl_esdb_archive) ->
         archive => internal,
         incarnation => internal,
         incarnations => internal,
-        read_through => {[store, name, natural, count, direction, {fixture, backend}, options], #{}},
+        read_through => {
+            [store, name, natural, count, direction, {fixture, backend}, options], #{}
+        },
         check => [store, name, {fixture, backend}, options]
     });
 rows(erl_esdb_archive_backend) ->
@@ -382,7 +387,9 @@ rows(erl_esdb_filters) ->
     #{
         by_stream => [name],
         by_event_type => [name],
-        by_event_pattern => {[{is, ~"*"}], #{also => [{[1], {error, {invalid_predicate, {[], unknown_predicate}}}}]}},
+        by_event_pattern => {
+            [{is, ~"*"}], #{also => [{[1], {error, {invalid_predicate, {[], unknown_predicate}}}}]}
+        },
         by_event_payload => {[map], #{1 => {error, {invalid_predicate, {[], unknown_predicate}}}}},
         compile => [any, any],
         stored => [any],
@@ -770,7 +777,9 @@ cases(Arity, {All, Says}, #{store := Store} = Fixture) ->
         [{with(N, nosuch, Good), maps:get(unknown, Says, ?NOSUCH)} || {N, store} <- Numbered] ++
         [
             {with(N, Name, Good), maps:get(name, Says, any)}
-         || {N, K} <- Numbered, K =:= name orelse K =:= key, Name <- [~"", binary:copy(~"n", 10_240)]
+         || {N, K} <- Numbered,
+            K =:= name orelse K =:= key,
+            Name <- [~"", binary:copy(~"n", 10_240)]
         ] ++ Also.
 
 with(N, Value, Args) -> lists:sublist(Args, N - 1) ++ [Value] ++ lists:nthtail(N, Args).
