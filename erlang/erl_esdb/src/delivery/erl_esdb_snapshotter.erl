@@ -119,7 +119,7 @@ handle_info(_, State) ->
 terminate(_Reason, #state{store = Store, places = Places}) ->
     maps:foreach(fun(_, Place) -> end_worker(Place) end, Places),
     _ = save(Store, maps:filter(fun(_, Place) -> is_unsaved(1, Place) end, Places)),
-    erl_esdb_volatile:release(Store, ?MODULE).
+    erl_esdb_volatile:delete(Store, ?MODULE, self()).
 
 -spec later(non_neg_integer(), #state{}) -> #state{}.
 later(Pause, #state{timer = undefined} = State) ->
