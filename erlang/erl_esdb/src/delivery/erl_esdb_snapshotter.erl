@@ -20,6 +20,7 @@ after a crash is found to have its snapshot.
 
 -export([start_link/1, policies_changed/1]).
 -export([init/1, handle_continue/2, handle_call/3, handle_cast/2, handle_info/2, terminate/2]).
+-export([made/2]).
 
 -include_lib("kernel/include/logger.hrl").
 -include("erl_esdb.hrl").
@@ -301,10 +302,11 @@ save(Store, Places) ->
 
 -spec begun(#place{}, atom()) -> #place{}.
 begun(#place{due = [{Stream, _} | _], worker = undefined} = Place, Store) ->
-    Place#place{worker = spawn_link(fun() -> made(Store, Stream) end)};
+    Place#place{worker = spawn_link(?MODULE, made, [Store, Stream])};
 begun(Place, _Store) ->
     Place.
 
+-doc false.
 -spec made(atom(), binary()) -> no_return().
 made(Store, Stream) ->
     proc_lib:set_label({?MODULE, Store, Stream}),
