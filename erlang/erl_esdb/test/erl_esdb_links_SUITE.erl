@@ -791,7 +791,9 @@ b_a_link_that_crashes_too_often(Config) ->
     lists:foldl(fun(_, Before) -> Crash(Before) end, none, lists:seq(1, 6)),
     await(fun() -> maps:get(status, element(2, erl_esdb_links:get(Store, ?N))) =:= error end),
     ok = logger:remove_handler_filter(default, ?FUNCTION_NAME),
-    ?assertMatch({ok, #{reason := {crashed, killed}}}, erl_esdb_links:get(Store, ?N)),
+    {ok, #{reason := {crashed, Why}}} = erl_esdb_links:get(Store, ?N),
+    %% Why, nobody knows where the last one was killed before it was watched.
+    ?assert(lists:member(Why, [killed, noproc])),
     append(Store, ~"s", events(1, 1)),
     %% It may be started again, and goes on where it was.
     ok = erl_esdb_links:start(Store, ?N),
