@@ -74,6 +74,7 @@ called(Store, Pid, Request, Timeout) ->
         exit:_ -> {error, {store_not_started, Store}}
     end.
 
+-doc false.
 %% Puts the calling process there, unless another one that lives stands there.
 -spec claim(Store :: atom(), kind(), Id :: term()) ->
     ok | {error, {already_started, pid()} | {store_not_started, atom()}}.

@@ -5,7 +5,7 @@ Takes the snapshots that the policies of a store ask for, when events were commi
 One process for a store. For each policy it goes through the log on its own, a page at a time: it
 sees which streams were written to, and for which of them a snapshot is due. The snapshots of a
 policy are made one after the other, each in a process of its own
-(`erl_esdb_snapshot_policy:run/3`). So a fold that is slow holds up the snapshots of its own policy
+(`m:erl_esdb_snapshot_policy`). So a fold that is slow holds up the snapshots of its own policy
 and nothing else, and one that crashes ends its own process only:
 
 - the log of the node has a line with the reason, and telemetry `[erl_esdb, snapshot, failed]`
