@@ -84,7 +84,7 @@ reads_data({'not', Part}) -> reads_data(Part);
 reads_data(Boolean) when is_boolean(Boolean) -> false;
 reads_data(Test) -> element(1, element(2, Test)) =:= data.
 
--doc "An event in the form that predicates are asked of.".
+-doc "An event in the form that predicates and maps of fields are asked of.".
 -spec as_map(event()) -> map().
 as_map(#event{} = Event) ->
     #{
@@ -94,6 +94,8 @@ as_map(#event{} = Event) ->
         version => Event#event.version,
         data => Event#event.data,
         metadata => Event#event.metadata,
+        data_content_type => Event#event.data_content_type,
+        metadata_content_type => Event#event.metadata_content_type,
         tags => Event#event.tags,
         timestamp => Event#event.timestamp,
         epoch_us => Event#event.epoch_us,

@@ -158,13 +158,14 @@ matches({stream, Stream}, Event) -> Event#event.stream_id =:= Stream;
 matches({event_type, Type}, Event) -> Event#event.event_type =:= Type;
 matches({wildcard, Wildcard}, Event) -> wildcard_match(Wildcard, Event#event.stream_id);
 matches({fields, #{data := Part} = Pattern}, Event) when is_map(Part) ->
-    contains(Pattern, fields(decoded(Event)));
-matches({fields, Pattern}, Event) -> contains(Pattern, fields(Event));
+    contains(Pattern, erl_esdb_callback:as_map(decoded(Event)));
+matches({fields, Pattern}, Event) -> contains(Pattern, erl_esdb_callback:as_map(Event));
 matches({payload, Test}, Event) -> is_payload(Test, decoded(Event));
-matches({predicate, Test}, Event) -> Test(fields(decoded(Event))).
+matches({predicate, Test}, Event) -> Test(erl_esdb_callback:as_map(decoded(Event))).
 
 -spec is_payload(esdb_predicate_erl:test(), event()) -> boolean().
-is_payload(Test, #event{data = Data} = Event) -> is_map(Data) andalso Test(fields(Event)).
+is_payload(Test, #event{data = Data} = Event) ->
+    is_map(Data) andalso Test(erl_esdb_callback:as_map(Event)).
 
 %% Text that is none is not looked into.
 -spec decoded(event()) -> event().
@@ -173,23 +174,6 @@ decoded(Event) ->
         {ok, Decoded} -> Decoded;
         {error, _} -> Event
     end.
-
--spec fields(event()) -> map().
-fields(Event) ->
-    #{
-        event_id => Event#event.event_id,
-        event_type => Event#event.event_type,
-        stream_id => Event#event.stream_id,
-        version => Event#event.version,
-        data => Event#event.data,
-        metadata => Event#event.metadata,
-        timestamp => Event#event.timestamp,
-        epoch_us => Event#event.epoch_us,
-        data_content_type => Event#event.data_content_type,
-        metadata_content_type => Event#event.metadata_content_type,
-        tags => Event#event.tags,
-        position => Event#event.position
-    }.
 
 -spec contains(map(), map()) -> boolean().
 contains(Pattern, Map) ->

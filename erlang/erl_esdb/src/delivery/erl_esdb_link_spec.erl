@@ -272,14 +272,7 @@ output(Source, #{metadata := Metadata} = Fields, Mark) ->
 
 -spec fields(term()) -> {ok, new_event()} | error.
 fields(#event{} = Event) ->
-    fields(#{
-        event_type => Event#event.event_type,
-        data => Event#event.data,
-        metadata => Event#event.metadata,
-        tags => Event#event.tags,
-        data_content_type => Event#event.data_content_type,
-        metadata_content_type => Event#event.metadata_content_type
-    });
+    fields(erl_esdb_event:from_record(Event));
 fields(Map) ->
     case is_map(Map) andalso erl_esdb_event:bodies([maps:remove(event_id, Map)]) of
         {ok, _} -> {ok, Map#{metadata => maps:get(metadata, Map, #{})}};

@@ -8,7 +8,7 @@ where something does. Bodies are stored, so their form is part of the format on 
 """.
 
 -export([bodies/1, event/4, events/4, id/1, type/1, tags/1, are_copies/1]).
--export([unsigned/4, signed/2]).
+-export([from_record/1, unsigned/4, signed/2]).
 -export([given/1, hashes/3, facts/1, type_hash/1, tag_hash/1]).
 -export_type([body/0, invalid/0]).
 
@@ -66,6 +66,7 @@ body(#{} = Event, Random) ->
 body(_, _) ->
     throw({invalid, {invalid_event, not_an_event}}).
 
+-doc "The fields of an event that an append takes.".
 -spec from_record(event()) -> map().
 from_record(#event{} = Event) ->
     All = #{
