@@ -12,6 +12,7 @@ end
     ["README.md", "CHANGELOG.md", "LICENSE"] ++
       Path.wildcard("doc/*.md") ++
       Path.wildcard("doc/guides/*.md") ++
+      [{"erlang/erl_esdb/README.md", filename: "architecture", title: "Architecture of the store"}] ++
       [{"doc/adr/README.md", filename: "decisions"}] ++ Path.wildcard("doc/adr/0*.md"),
   groups_for_extras: [Guides: ~r"doc/guides/", Decisions: ~r"doc/adr/"],
   groups_for_modules: [
