@@ -21,6 +21,7 @@ loop in Erlang, which cannot block, is often reported too, the limit is doubled 
 -define(LIMIT_IN_ERLANG_MS, 20).
 %% What blocks in the suite's own first case takes longer.
 -define(LIMIT_BUSY_MS, 40).
+-define(OPINIONS, 3).
 -define(TRIES, 12).
 %% Of these, more than three in four, and more than one in four.
 -define(MOST, 10).
@@ -442,8 +443,14 @@ none_block(Calls) ->
     ct:log("at a limit in ms: ~p", [Judged]),
     ?assertEqual([], [Name || {Name, {blocks, _}} <- Judged]).
 
-%% Whether most calls of many had a stretch that was too long.
-judge(Call) -> judge(Call, limit()).
+%% Whether most calls of many had a stretch that was too long. What blocks does so each time; where
+%% a machine does much else for a moment, the next moment says something else.
+judge(Call) ->
+    Opinions = [fun() -> judge(Call, limit()) end || _ <- lists:seq(1, ?OPINIONS)],
+    lists:foldl(fun opinion/2, {blocks, limit()}, Opinions).
+
+opinion(Judge, {blocks, _}) -> Judge();
+opinion(_Judge, {does_not_block, _} = Judged) -> Judged.
 
 judge(Call, Limit) ->
     case are_reported(?MOST, Call, Limit) of

@@ -167,13 +167,7 @@ exactly_once_whenever_it_crashes(Config) ->
             Equal
         end
     ),
-    #{level := Level} = logger:get_primary_config(),
-    ok = logger:set_primary_config(level, none),
-    try
-        erl_esdb_test:property(30, Property)
-    after
-        logger:set_primary_config(level, Level)
-    end.
+    erl_esdb_test:quietly(fun() -> erl_esdb_test:property(30, Property) end).
 
 batch(Size, false) -> erl_esdb_test:events(Size);
 batch(Size, true) -> erl_esdb_test:events(Size - 1) ++ [erl_esdb_test:event(crash)].

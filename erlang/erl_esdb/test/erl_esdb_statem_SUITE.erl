@@ -23,10 +23,6 @@ calls_of_a_store_that_signs(_Config) ->
 
 %% What is killed says so, and is not heard.
 run(Options) ->
-    #{level := Level} = logger:get_primary_config(),
-    ok = logger:set_primary_config(level, none),
-    try
+    erl_esdb_test:quietly(fun() ->
         erl_esdb_test:property(300, erl_esdb_statem:sequential(Options))
-    after
-        ok = logger:set_primary_config(level, Level)
-    end.
+    end).

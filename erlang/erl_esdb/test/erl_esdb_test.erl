@@ -6,7 +6,7 @@
 -export([start_store/1, stop_store/1, told/0]).
 -export([engine/1, machine/1, tamper/3]).
 -export([concurrently/1, collect/2, collect/3, collected/1, release/1]).
--export([await/1, property/2, reductions/1, commits/0, append_commits/1]).
+-export([await/1, quietly/1, property/2, reductions/1, commits/0, append_commits/1]).
 
 -include_lib("proper/include/proper.hrl").
 -include("../include/erl_esdb.hrl").
@@ -206,6 +206,17 @@ await(Fun, Until) ->
             erlang:monotonic_time(millisecond) < Until orelse error(awaited_in_vain),
             erlang:yield(),
             await(Fun, Until)
+    end.
+
+-doc "Calls a fun, while nothing is logged: what is killed says so.".
+-spec quietly(fun(() -> Result)) -> Result.
+quietly(Fun) ->
+    #{level := Level} = logger:get_primary_config(),
+    ok = logger:set_primary_config(level, none),
+    try
+        Fun()
+    after
+        ok = logger:set_primary_config(level, Level)
     end.
 
 -doc """
