@@ -205,8 +205,14 @@ planned(#store_config{store_id = Store} = Config, Given) ->
         ok ?= check(Config),
         {ok, Settings} ?= settings(Config),
         {ok, Module} ?= engine_module(engine(Given)),
-        warn_unknown(Store, maps:keys(maps:without(?OPTIONS, Config#store_config.options))),
-        {ok, {Config#store_config{data_dir = dir(Module, Config)}, Module, Settings}}
+        Options = Config#store_config.options,
+        warn_unknown(Store, maps:keys(maps:without(?OPTIONS, Options))),
+        %% Supervisors log what they start their children with: of the keys only the settings know,
+        %% in a fun.
+        Kept = Config#store_config{
+            data_dir = dir(Module, Config), options = maps:remove(integrity, Options)
+        },
+        {ok, {Kept, Module, Settings}}
     end.
 
 %% Nothing is written for a store in memory.

@@ -28,6 +28,7 @@ cases() ->
         appended_events_are_signed,
         a_store_that_does_not_sign_has_nothing_to_verify,
         options_are_checked,
+        the_key_is_in_no_report_and_no_state,
         reads_verify_from_any_place_on,
         writers_at_the_same_time_make_one_chain,
         repeated_appends_are_recognised,
@@ -102,6 +103,38 @@ options_are_checked(Config) ->
     ],
     {ok, 0} = append(Store, -1, [event(1)]),
     ?assertError(badarg, erl_esdb_streams:read(Store, ?S, 0, 1, forward, #{verify => all})).
+
+%% Each process of a store is killed, so that those above it say what they start again.
+the_key_is_in_no_report_and_no_state(_Config) ->
+    Options = #{integrity => #{enabled => true, key => ?KEY}},
+    Store = erl_esdb_test:start_store(Options),
+    Tree = erl_esdb_test:tree(Store),
+    States = [sys:get_state(Pid) || {_, Pid} <- Tree],
+    erl_esdb_test:stop_store(Store),
+    ok = logger:add_handler(?MODULE, ?MODULE, #{level => all, config => self()}),
+    lists:foreach(fun({Path, _}) -> crash(Path, erl_esdb_test:start_store(Options)) end, Tree),
+    ok = logger:remove_handler(?MODULE),
+    Said = reports(),
+    ?assert(length(Said) >= length(Tree)),
+    Shown = [unicode:characters_to_binary(io_lib:format("~0p", [Term])) || Term <- Said ++ States],
+    ?assertEqual(0, length([Text || Text <- Shown, binary:match(Text, ?KEY) =/= nomatch])).
+
+crash(Path, Store) ->
+    {_, Victim} = lists:keyfind(Path, 1, erl_esdb_test:tree(Store)),
+    exit(Victim, kill),
+    erl_esdb_test:await(fun() ->
+        not is_process_alive(Victim) andalso lists:keymember(Path, 1, erl_esdb_test:tree(Store))
+    end),
+    erl_esdb_test:stop_store(Store).
+
+%% What this suite hears as a handler of the logger.
+log(Event, #{config := Pid}) -> Pid ! {said, Event}.
+
+reports() ->
+    receive
+        {said, Event} -> [Event | reports()]
+    after 0 -> []
+    end.
 
 reads_verify_from_any_place_on(Config) ->
     Store = ?config(store, Config),

@@ -489,7 +489,7 @@ a_lif_11_a_crash_restarts_the_store(_Config) ->
 a_lif_11_a_crash_of_any_process(_Config) ->
     {ok, _} = erl_esdb_app:start(),
     {ok, _} = erl_esdb:start_store(first),
-    Paths = [Path || {Path, _} <- tree(first)],
+    Paths = [Path || {Path, _} <- erl_esdb_test:tree(first)],
     ok = erl_esdb:stop_store(first),
     ?assert(lists:member([core_sup, persistence_sup, engine], Paths)),
     ?assert(length(Paths) >= 10),
@@ -499,12 +499,12 @@ crash(Nth, Path, Paths) ->
     Store = list_to_atom("crash_" ++ integer_to_list(Nth)),
     {ok, _} = erl_esdb:start_store(Store),
     {ok, 0} = writes(Store),
-    {_, Victim} = lists:keyfind(Path, 1, tree(Store)),
+    {_, Victim} = lists:keyfind(Path, 1, erl_esdb_test:tree(Store)),
     exit(Victim, kill),
     %% All there again, and none of them what was killed.
     erl_esdb_test:await(fun() ->
-        not is_process_alive(Victim) andalso [P || {P, _} <- tree(Store)] =:= Paths andalso
-            erl_esdb_store:is_ready(Store)
+        not is_process_alive(Victim) andalso erl_esdb_store:is_ready(Store) andalso
+            [P || {P, _} <- erl_esdb_test:tree(Store)] =:= Paths
     end),
     {ok, Version} = writes(Store),
     Keeps = not lists:prefix(Path, [core_sup, persistence_sup, engine]),
@@ -515,23 +515,6 @@ crash(Nth, Path, Paths) ->
     {ok, []} = erl_esdb_links:list(Store),
     ok = erl_esdb:stop_store(Store),
     ?assertEqual({error, {store_not_started, Store}}, writes(Store)).
-
-%% The processes of a store with the way to each; those between two lives are missing.
-tree(Store) ->
-    case whereis(erl_esdb_naming:system_sup_name(Store)) of
-        undefined -> [];
-        Pid -> [{[], Pid} | below(Pid, [])]
-    end.
-
-below(Sup, Path) ->
-    try lists:reverse(supervisor:which_children(Sup)) of
-        Children -> lists:append([child(C, Path) || {_, P, _, _} = C <- Children, is_pid(P)])
-    catch
-        exit:_ -> []
-    end.
-
-child({Id, Pid, worker, _}, Path) -> [{Path ++ [Id], Pid}];
-child({Id, Pid, supervisor, _}, Path) -> [{Path ++ [Id], Pid} | below(Pid, Path ++ [Id])].
 
 a_lif_13_names_of_the_tree(_Config) ->
     {ok, _} = start(a),

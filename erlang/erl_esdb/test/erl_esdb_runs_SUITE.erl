@@ -236,11 +236,12 @@ an_entry_takes_fourteen_bytes(_Config) ->
     Runs = erl_esdb_runs:add(random_entries(0, 1000), 1000, erl_esdb_runs:new()),
     %% And four for each place of the table, which has one for 64 to 128 entries.
     ?assertEqual({1000, 14_032}, {erl_esdb_runs:size(Runs), erl_esdb_runs:bytes(Runs)}),
-    %% Neither is there room for more in the memory that a run takes.
+    %% Neither is there room for more in the memory that a run takes; what is small has 256 bytes
+    %% in OTP 27.
     {merge, [Run], _} = erl_esdb_runs:all(Runs),
     Fields = [Field || Field <- tuple_to_list(Run), is_binary(Field)],
     Sizes = [{byte_size(Field), binary:referenced_byte_size(Field)} || Field <- Fields],
-    ?assertEqual([{14_000, 14_000}, {32, 32}], Sizes).
+    ?assertMatch([{14_000, 14_000}, {32, Small}] when Small =< 256, Sizes).
 
 %% Large runs, in which hashes are looked for by way of a table: every one, also those that have
 %% many entries, and those that there are not.

@@ -4,7 +4,7 @@
 -export([event/1, event/2, events/1, events/2, versions/1, ids/1]).
 -export([engines/0, all/0, groups/1, init_per_group/2, end_per_group/2, options/0]).
 -export([start_store/1, stop_store/1, told/0]).
--export([engine/1, machine/1, tamper/3]).
+-export([engine/1, machine/1, tree/1, tamper/3]).
 -export([concurrently/1, collect/2, collect/3, collected/1, release/1]).
 -export([await/1, quietly/1, property/2, reductions/1, commits/0, append_commits/1]).
 
@@ -89,6 +89,26 @@ stop_store(Store) -> erl_esdb:stop_store(Store).
 engine(Store) ->
     [Engine] = [Pid || {S, #{engine := Pid}} <- erl_esdb_engine:lives(), S =:= Store],
     Engine.
+
+-doc "The processes of a store with the way to each; those between two lives are missing.".
+-spec tree(atom()) -> [{Path :: [term()], pid()}].
+tree(Store) ->
+    case whereis(erl_esdb_naming:system_sup_name(Store)) of
+        undefined -> [];
+        Pid -> [{[], Pid} | below(Pid, [])]
+    end.
+
+-spec below(pid(), [term()]) -> [{[term()], pid()}].
+below(Sup, Path) ->
+    try lists:reverse(supervisor:which_children(Sup)) of
+        Children -> lists:append([child(C, Path) || {_, P, _, _} = C <- Children, is_pid(P)])
+    catch
+        exit:_ -> []
+    end.
+
+-spec child(tuple(), [term()]) -> [{[term()], pid()}].
+child({Id, Pid, worker, _}, Path) -> [{Path ++ [Id], Pid}];
+child({Id, Pid, supervisor, _}, Path) -> [{Path ++ [Id], Pid} | below(Pid, Path ++ [Id])].
 
 -doc "The state of the pure machine that a store's engine runs.".
 -spec machine(atom()) -> erl_esdb_log:state().
