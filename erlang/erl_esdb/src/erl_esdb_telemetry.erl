@@ -244,9 +244,12 @@ adder(Entry) ->
 -spec detach_own(term(), map()) -> {ok, map()} | {error, not_found}.
 detach_own(Id, Handlers) ->
     case is_attached(Id, Handlers) of
-        true -> {ok, #{Event => lists:keydelete(Id, 1, List) || Event := List <- Handlers}};
+        true -> {ok, #{E => List || E := All <- Handlers, [_ | _] = List <- [without(Id, All)]}};
         false -> {error, not_found}
     end.
+
+-spec without(term(), [tuple()]) -> [tuple()].
+without(Id, Entries) -> lists:keydelete(Id, 1, Entries).
 
 -spec is_attached(term(), map()) -> boolean().
 is_attached(Id, Handlers) ->
@@ -259,9 +262,16 @@ locked(Change) ->
 -spec change(fun((map()) -> {ok, map()} | {error, Reason})) -> ok | {error, Reason}.
 change(Change) ->
     case Change(persistent_term:get(?HANDLERS, #{})) of
-        {ok, Handlers} -> persistent_term:put(?HANDLERS, Handlers);
+        {ok, Handlers} -> keep(Handlers);
         {error, Reason} -> {error, Reason}
     end.
+
+-spec keep(map()) -> ok.
+keep(Handlers) when map_size(Handlers) =:= 0 ->
+    _ = persistent_term:erase(?HANDLERS),
+    ok;
+keep(Handlers) ->
+    persistent_term:put(?HANDLERS, Handlers).
 
 -spec run([{term(), handler(), term()}], event_name(), map(), map()) -> ok.
 run(Handlers, Event, Measurements, Metadata) ->
