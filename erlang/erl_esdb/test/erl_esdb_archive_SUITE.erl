@@ -481,9 +481,104 @@ b_damaged_and_missing_archives_are_named(Config) ->
     ok = file:write_file(P2, Good),
     ok = file:delete(P1),
     {ok, Check1} = erl_esdb_archive:check(store(Config), ?S, Backend),
-    ?assertEqual(#{archives => 2, events => 20, gaps => [{0, 9}], damaged => []}, Check1),
+    Lost = {archive_not_found, {0, 9}},
+    ?assertEqual(
+        #{archives => 2, events => 20, gaps => [{0, 9}], damaged => [{{0, 9}, Lost}]}, Check1
+    ),
+    ?assertEqual({error, Lost}, Read(0)),
     ?assertEqual({error, {archive_not_found, K1}}, ?FILE_BACKEND:read(State, K1)),
     {true, _} = ?FILE_BACKEND:exists(State, K3).
+
+%% Nothing is left out in silence: neither by a read, nor where all that was archived is lost.
+b_a_lost_archive_is_no_short_answer(_Config) ->
+    Store = erl_esdb_test:start_store(#{integrity => #{enabled => true, key => <<7:256>>}}),
+    Table = ets:new(archives, [public]),
+    {ok, State} = erl_esdb_test_backend:init(#{table => Table, owner => self()}),
+    Backend = {erl_esdb_test_backend, State},
+    {ok, 39} = erl_esdb_streams:append(Store, ?S, -1, events(40)),
+    Options = #{before_version => 30, require_snapshot => false, archive_events => 10},
+    {ok, #{archive_keys := [K1, K2, K3]}} =
+        erl_esdb_scavenge:archive_and_scavenge(Store, ?S, Backend, Options),
+    Read = fun(From, Count, Direction) ->
+        With = #{archives => Backend, verify => strict},
+        erl_esdb_streams:read(Store, ?S, From, Count, Direction, With)
+    end,
+    Verify = fun() -> erl_esdb_integrity:verify_stream(Store, ?S, #{archives => Backend}) end,
+    {ok, #{archived := 30}} = Verify(),
+    true = ets:delete(Table, K2),
+    Lost = fun(From, To) -> {error, {archive_not_found, {From, To}}} end,
+    ?assertEqual(Lost(10, 19), Read(0, infinity, forward)),
+    ?assertEqual(Lost(12, 13), Read(12, 2, forward)),
+    ?assertEqual(Lost(15, 19), Read(25, 11, backward)),
+    ?assertEqual(Lost(10, 19), Verify()),
+    {ok, [_ | _] = First} = Read(0, 10, forward),
+    ?assertEqual(lists:seq(0, 9), versions(First)),
+    [true = ets:delete(Table, Key) || Key <- [K1, K3]],
+    ?assertEqual(Lost(0, 29), Read(0, infinity, forward)),
+    ?assertEqual(Lost(0, 29), Verify()),
+    ?assertMatch(
+        {ok, #{archives := 0, damaged := [{{0, 29}, {archive_not_found, {0, 29}}}]}},
+        erl_esdb_archive:check(Store, ?S, Backend)
+    ),
+    %% Removed on purpose: first a part in the middle, then all.
+    ok = erl_esdb_archive:forget(Store, ?S, 5, 24),
+    ?assertMatch(
+        {ok, #{gaps := [{0, 29}], damaged := [{{0, 4}, _}, {{25, 29}, _}]}},
+        erl_esdb_archive:check(Store, ?S, Backend)
+    ),
+    ?assertEqual({ok, []}, Read(10, 10, forward)),
+    ok = erl_esdb_archive:forget(Store, ?S, 0, 100),
+    {ok, Kept} = Read(0, infinity, forward),
+    ?assertEqual(lists:seq(30, 39), versions(Kept)),
+    ?assertMatch({ok, #{archived := 0}}, Verify()),
+    ?assertEqual(
+        {error, {stream_not_found, <<"none">>}}, erl_esdb_archive:forget(Store, <<"none">>, 0, 1)
+    ),
+    ok = erl_esdb:stop_store(Store).
+
+%% However often a stream is archived, what is noted of it is short; what an earlier release kept in
+%% its place is read.
+b_what_is_noted_of_archives(Config) ->
+    Backend = backend(Config),
+    Store = store(Config),
+    All = recorded(Config, ?S, events(40)),
+    [scavenge(Config, ?S, Before, Backend) || Before <- [5, 10, 20]],
+    {ok, _} = erl_esdb_store:truncate(Store, ?S, 25),
+    scavenge(Config, ?S, 30, Backend),
+    {ok, #{no := No}} = erl_esdb_store:info(Store, ?S),
+    {ok, Spans} = erl_esdb_archive:spans(Store, ?S, No, #{}),
+    ?assertMatch([{_, [{0, 20}, {25, 30}]}], maps:to_list(Spans)),
+    [Name] = maps:keys(Spans),
+    {ok, _} = erl_esdb_store:put_document(Store, {archive, ?S, No, Name}, Name),
+    ?assertEqual({ok, #{Name => []}}, erl_esdb_archive:spans(Store, ?S, No, #{})),
+    [ok = file:delete(Path) || Path <- paths(Config, "10-19.*")],
+    {ok, Left} = erl_esdb_streams:read(Store, ?S, 0, 50, forward, #{archives => Backend}),
+    ?assertEqual(lists:seq(0, 9) ++ lists:seq(25, 39), versions(Left)),
+    ?assertEqual([], Left -- All),
+    scavenge(Config, ?S, 35, Backend),
+    ?assertEqual({ok, #{Name => [{30, 35}]}}, erl_esdb_archive:spans(Store, ?S, No, #{})).
+
+%% What was deleted does not come back out of an archive.
+b_a_tombstone_hides_archives_before_it(Config) ->
+    Backend = backend(Config),
+    Store = store(Config),
+    recorded(Config, ?S, events(20)),
+    scavenge(Config, ?S, 10, Backend),
+    ok = erl_esdb_streams:delete(Store, ?S, #{mode => tombstone}),
+    {ok, 29} = erl_esdb_streams:append(Store, ?S, -1, events(10)),
+    Read = fun(From, Count, Direction) ->
+        Options = #{archives => Backend},
+        {ok, Events} = erl_esdb_streams:read(Store, ?S, From, Count, Direction, Options),
+        versions(Events)
+    end,
+    Check = fun() -> erl_esdb_archive:check(Store, ?S, Backend) end,
+    ?assertEqual(lists:seq(20, 29), Read(0, infinity, forward)),
+    ?assertEqual([], Read(9, 5, backward)),
+    ?assertEqual({ok, #{archives => 0, events => 0, gaps => [], damaged => []}}, Check()),
+    scavenge(Config, ?S, 25, Backend),
+    ?assertEqual(lists:seq(20, 29), Read(0, infinity, forward)),
+    ?assertEqual(lists:seq(29, 20, -1), Read(29, infinity, backward)),
+    ?assertEqual({ok, #{archives => 1, events => 5, gaps => [], damaged => []}}, Check()).
 
 %% The read of the API, with what it takes beside the archives.
 b_options_hold_for_archived_events(Config) ->
@@ -598,6 +693,7 @@ b_archived_events_are_verified(_Config) ->
     end),
     %% What is before a gap cannot be named: the codes of those behind it count.
     true = ets:delete(Table, K3),
+    ok = erl_esdb_archive:forget(Store, ?S, 0, 5),
     ?assertMatch({ok, [#event{version = 6} | _]}, Read(0, 20, forward, strict)),
     erl_esdb:stop_store(Store).
 

@@ -214,7 +214,13 @@ b_archives_are_found_again(Config) ->
     ?assertEqual(Name, atom_to_binary(Store)),
     {ok, _} = restore(Store, filename:join(dir(Config), "backup")),
     Read = erl_esdb_archive:read_through(Store, ?S, 0, infinity, forward, Backend),
-    ?assertEqual({ok, All}, Read).
+    ?assertEqual({ok, All}, Read),
+    %% The copy knows what it has to find there.
+    [ok = file:delete(Path) || Path <- filelib:wildcard(dir(Config) ++ "/archive/*/*/0-9.*")],
+    ?assertEqual(
+        {error, {archive_not_found, {0, 9}}},
+        erl_esdb_archive:read_through(Store, ?S, 0, infinity, forward, Backend)
+    ).
 
 %% Signed events are verified in the copy, also behind what was removed, and where streams have
 %% other numbers than they had.

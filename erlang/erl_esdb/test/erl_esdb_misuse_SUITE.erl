@@ -29,7 +29,14 @@ After all of that the stores work as before, and none of their processes has end
 
 suite() -> [{timetrap, {minutes, 2}}].
 
-all() -> [every_module_is_one_of_these, every_function_has_a_row, b_misuse, b_payloads].
+all() ->
+    [
+        every_module_is_one_of_these,
+        every_function_has_a_row,
+        b_misuse,
+        b_what_is_no_backend,
+        b_payloads
+    ].
 
 init_per_suite(Config) ->
     {ok, _} = application:ensure_all_started(erl_esdb),
@@ -280,15 +287,15 @@ rows(erl_esdb_aggregator) ->
 rows(erl_esdb_app) ->
     #{};
 rows(erl_esdb_archive) ->
-    harmless(#{
+    #{
         archive => internal,
         incarnation => internal,
         incarnations => internal,
-        read_through => {
-            [store, name, natural, count, direction, {fixture, backend}, options], #{}
-        },
-        check => [store, name, {fixture, backend}, options]
-    });
+        spans => internal,
+        read_through => [store, name, natural, count, direction, {fixture, backend}, options],
+        check => [store, name, {fixture, backend}, options],
+        forget => [store, name, natural, natural, options]
+    };
 rows(erl_esdb_archive_backend) ->
     harmless(#{
         make_key => [store, name, natural, natural, name],
@@ -701,6 +708,38 @@ b_misuse(Config) ->
     works(Store).
 
 process_label(Pid) -> {Pid, proc_lib:get_label(Pid)}.
+
+%% Whether there are archives or not.
+b_what_is_no_backend(Config) ->
+    Store = erl_esdb_test:start_store(#{integrity => #{enabled => true, key => <<7:256>>}}),
+    #{backend := Backend} = Fixture = fixture(Config),
+    Events = erl_esdb_test:events(10),
+    [{ok, 9} = erl_esdb_streams:append(Store, S, -1, Events) || S <- [~"a", ~"s"]],
+    Options = #{before_version => 5, require_snapshot => false},
+    {ok, _} = erl_esdb_scavenge:archive_and_scavenge(Store, ~"a", Backend, Options),
+    Calls = [
+        fun(S, O) -> erl_esdb_streams:read(Store, S, 0, 10, forward, O) end,
+        fun(S, O) -> erl_esdb_streams:read_all(Store, S, 10, forward, O) end,
+        fun(S, O) -> erl_esdb_streams:read_all(Store, S, 10, backward, O) end,
+        fun(S, O) -> erl_esdb_integrity:verify_stream(Store, S, O) end,
+        fun(_, O) -> erl_esdb_integrity:verify_store(Store, O) end
+    ],
+    Positions = [
+        fun(S, B) -> erl_esdb_archive:read_through(Store, S, 0, 10, forward, B) end,
+        fun(S, B) -> erl_esdb_archive:check(Store, S, B) end
+    ],
+    Values = [foo, #{}, {nomod, x}, {lists, x}, {erl_esdb_archive_file}, [Backend]],
+    [
+        begin
+            Refused = {error, {invalid_option, archives, V}},
+            [?assertEqual(Refused, Call(S, #{archives => V})) || Call <- Calls],
+            [?assertError(badarg, Call(S, V)) || Call <- Positions]
+        end
+     || S <- [~"a", ~"s"], V <- Values
+    ],
+    [?assertMatch({ok, _}, Call(~"a", #{archives => Backend})) || Call <- Calls],
+    ok = erl_esdb:stop_store(Store),
+    ok = erl_esdb:stop_store(map_get(store, Fixture)).
 
 %% What is written is read, found, delivered and linked.
 works(Store) ->

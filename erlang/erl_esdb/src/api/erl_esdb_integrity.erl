@@ -107,14 +107,15 @@ hides; with `archives` before these the archived ones. Answers how many events t
 many of them are signed.
 
 It reads page by page. Errors: `{integrity_violation, Details}`, `integrity_disabled`,
-`{stream_not_found, Stream}`, what a read answers, and what `erl_esdb_archive:check/4` finds of the
-first archive that is damaged.
+`{stream_not_found, Stream}`, `{invalid_option, archives, Value}`, what a read answers, and what
+`erl_esdb_archive:check/4` finds of the first archive that is damaged or not there.
 """.
 -spec verify_stream(Store :: atom(), Stream :: binary(), options()) ->
     {ok, report()} | {error, violation() | integrity_disabled | term()}.
 verify_stream(Store, Stream, Options) when is_binary(Stream), is_map(Options) ->
     maybe
         {ok, Keys, Settings} ?= enabled(Store),
+        ok ?= erl_esdb_archive_backend:check_option(Options),
         {ok, Archived} ?= verify_archives(Store, Stream, Options),
         {ok, Report} ?= verify_kept(proof(Store, Keys, Stream, Settings, Options)),
         {ok, maps:merge(Report, Archived)}
@@ -152,6 +153,7 @@ is the result.
 verify_store(Store, Options) when is_map(Options) ->
     maybe
         {ok, _, _} ?= enabled(Store),
+        ok ?= erl_esdb_archive_backend:check_option(Options),
         Page = (maps:with([timeout], Options))#{limit => ?PAGE},
         verify_streams(Store, Page, Options, #{streams => 0, events => 0, signed => 0})
     end;

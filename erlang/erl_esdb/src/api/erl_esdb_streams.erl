@@ -233,6 +233,8 @@ are ignored.
 ## Errors
 
 - `{stream_not_found, Stream}`: the name is taken as it stands, `*` has no meaning in it
+- `{invalid_option, archives, Value}`: that is no backend
+- with `archives`, those of `erl_esdb_archive:read_through/7`
 """.
 -spec read(
     Store :: atom(),
@@ -267,7 +269,10 @@ told(Store, Stream, Start, Count, Direction, Options) ->
 -spec found(atom(), binary(), erl_esdb_store:window(), erl_esdb_store:read_options()) ->
     {ok, [event()]} | {error, term()}.
 found(Store, Stream, {Start, Count, Direction}, #{archives := Backend} = Options) ->
-    erl_esdb_archive:read_through(Store, Stream, Start, Count, Direction, Backend, Options);
+    maybe
+        ok ?= erl_esdb_archive_backend:check_option(Options),
+        erl_esdb_archive:read_through(Store, Stream, Start, Count, Direction, Backend, Options)
+    end;
 found(Store, Stream, {Start, Count, Direction}, Options) ->
     erl_esdb_store:read(Store, Stream, Start, Count, Direction, Options).
 

@@ -10,12 +10,23 @@ Archives of a store: writing them from a stream, and reading a stream on into th
 {ok,#{archives => 3,events => 250,gaps => [],damaged => []}}
 ```
 
+Before events are removed the store notes that they were archived. Where an archive is wanted that
+it knows of, and the backend does not have it, the answer is `{archive_not_found, {From, To}}`, with
+the versions that are missing, both included. Who removes an archive on purpose says so:
+
+```erlang
+1> {ok, Files1} = erl_esdb_archive_file:delete(Files, Key).
+2> ok = erl_esdb_archive:forget(shop, ~"order-1", 0, 99).
+```
+
 Archives belong to an incarnation of a stream: a stream that is deleted and made again gets
 another, so that its archives do not take the place of those before. Its name is a random number,
-kept in the store as the document `{archive, Stream, No, Name}` with the number of the stream. Who
+kept in the store in the key of the document `{archive, Stream, No, Name}` with the number of the
+stream; the document is the list of the versions that were archived, and has none of those that an
+earlier release archived, which kept the name there, too. Who
 archives a stream for the first time while another one does may make a second name: then both are
 its. When a stream is deleted its names are forgotten; its archives stay, and are read by their
-keys.
+keys. Behind a tombstone a stream goes on without its events from before, also those in archives.
 
 In a store that signs, archived events are verified with those that are kept, as one chain
 (`m:erl_esdb_integrity`).
@@ -24,9 +35,9 @@ In a store that signs, archived events are verified with those that are kept, as
 that of the backend is its own.
 """.
 
--export([archive/6, read_through/6, read_through/7, check/3, check/4]).
--export([incarnation/3, incarnations/4]).
--export_type([check/0]).
+-export([archive/6, read_through/6, read_through/7, check/3, check/4, forget/4, forget/5]).
+-export([incarnation/3, incarnations/4, spans/4]).
+-export_type([check/0, span/0]).
 
 -include("erl_esdb.hrl").
 
@@ -37,9 +48,11 @@ that of the backend is its own.
     archives := non_neg_integer(),
     events := non_neg_integer(),
     gaps := [{From :: non_neg_integer(), To :: non_neg_integer()}],
-    damaged := [{erl_esdb_archive_backend:key(), Reason :: term()}]
+    damaged := [{erl_esdb_archive_backend:key() | versions(), Reason :: term()}]
 }.
-%% Versions from the first to before the second.
+-doc "Versions from the first to the second, both included.".
+-type versions() :: {From :: non_neg_integer(), To :: non_neg_integer()}.
+-doc "Versions from the first to before the second.".
 -type span() :: {non_neg_integer(), non_neg_integer()}.
 -type window() :: {From :: non_neg_integer(), Before :: non_neg_integer() | infinity}.
 
@@ -69,6 +82,9 @@ archive(Store, Stream, No, {From, Before}, Backend, Options) ->
         {done, Acc} ?= erl_esdb_pages:stream(Store, Stream, From, Before, Timed, Collect, Start),
         {ok, {_, Keys, [], 0, 0}} ?= flush(Name, Options, Acc),
         ok ?= same(Store, Stream, No, Timed),
+        Spans = spans_of(of_incarnation([Incarnation], Keys)),
+        Note = fun(Noted) -> joined(Spans ++ Noted) end,
+        ok ?= noted(Store, Stream, No, Incarnation, Note, Timed),
         {ok, lists:reverse(Keys)}
     end.
 
@@ -146,7 +162,7 @@ incarnation(Store, Stream, No, Timed) ->
 -spec make(atom(), binary(), pos_integer(), map()) -> {ok, binary()} | {error, term()}.
 make(Store, Stream, No, Timed) ->
     Name = binary:encode_hex(crypto:strong_rand_bytes(8), lowercase),
-    case erl_esdb_store:put_document(Store, {archive, Stream, No, Name}, Name, Timed) of
+    case erl_esdb_store:put_document(Store, {archive, Stream, No, Name}, [], Timed) of
         {ok, _} -> {ok, Name};
         {error, Reason} -> {error, Reason}
     end.
@@ -161,6 +177,105 @@ incarnations(Store, Stream, No, Timed) ->
         {ok, Found} -> {ok, [Name || {{archive, _, _, Name}, _} <- Found]};
         {error, Reason} -> {error, Reason}
     end.
+
+-doc "What was archived under each name of an incarnation, where it was noted. Option: `timeout`.".
+-spec spans(Store :: atom(), Stream :: binary(), No :: pos_integer(), map()) ->
+    {ok, #{binary() => [span()]}} | {error, term()}.
+spans(Store, Stream, No, Timed) ->
+    case incarnations(Store, Stream, No, Timed) of
+        {ok, Names} -> spans_each(Store, Stream, No, Names, Timed, #{});
+        {error, Reason} -> {error, Reason}
+    end.
+
+-spec spans_each(atom(), binary(), pos_integer(), [binary()], map(), #{binary() => [span()]}) ->
+    {ok, #{binary() => [span()]}} | {error, term()}.
+spans_each(Store, Stream, No, [Name | Names], Timed, Spans) ->
+    case erl_esdb_store:get_document(Store, {archive, Stream, No, Name}, Timed) of
+        {ok, Term} -> spans_each(Store, Stream, No, Names, Timed, Spans#{Name => noted(Term)});
+        %% The stream was deleted since.
+        {error, not_found} -> spans_each(Store, Stream, No, Names, Timed, Spans);
+        {error, Reason} -> {error, Reason}
+    end;
+spans_each(_Store, _Stream, _No, [], _Timed, Spans) ->
+    {ok, Spans}.
+
+%% Earlier releases kept the name.
+-spec noted([span()] | binary()) -> [span()].
+noted(Spans) when is_list(Spans) -> Spans;
+noted(Name) when is_binary(Name) -> [].
+
+%% One after the other: what somebody else notes at the same time is not lost.
+-spec noted(atom(), binary(), pos_integer(), binary(), fun(([span()]) -> [span()]), map()) ->
+    ok | {error, term()}.
+noted(Store, Stream, No, Name, Change, Timed) ->
+    Key = {archive, Stream, No, Name},
+    Put = fun() ->
+        maybe
+            {ok, Term} ?= erl_esdb_store:get_document(Store, Key, Timed),
+            {ok, _} ?= erl_esdb_store:put_document(Store, Key, Change(noted(Term)), Timed),
+            ok
+        else
+            %% The stream was deleted.
+            {error, not_found} -> {error, {stream_replaced, Stream}};
+            {error, Reason} -> {error, Reason}
+        end
+    end,
+    global:trans({{?MODULE, Store, Key}, self()}, Put, [node()]).
+
+-spec spans_of([found()]) -> [span()].
+spans_of(Found) -> [{From, To + 1} || {From, To, _} <- Found].
+
+%% Those that touch are one, so that a stream that is archived again and again has a short list.
+-spec joined([span()]) -> [span()].
+joined(Spans) -> join(lists:sort(Spans)).
+
+-spec join([span()]) -> [span()].
+join([{A, B}, {C, D} | Spans]) when C =< B -> join([{A, max(B, D)} | Spans]);
+join([Span | Spans]) -> [Span | join(Spans)];
+join([]) -> [].
+
+-doc #{equiv => forget(Store, Stream, From, To, #{})}.
+-spec forget(Store :: atom(), Stream :: binary(), From, To) -> ok | {error, term()} when
+    From :: non_neg_integer(), To :: non_neg_integer().
+forget(Store, Stream, From, To) -> forget(Store, Stream, From, To, #{}).
+
+-doc """
+Forgets that the versions `From` to `To` of a stream were archived, when their archives were removed
+on purpose: from then on reads leave them out, and `check/4` has them among its gaps alone. Archives
+that are there are read as before. Option: `timeout`. Error: `{stream_not_found, Stream}`.
+""".
+-spec forget(Store :: atom(), Stream :: binary(), From, To, map()) -> ok | {error, term()} when
+    From :: non_neg_integer(), To :: non_neg_integer().
+forget(Store, Stream, From, To, Options) when
+    is_integer(From), From >= 0, is_integer(To), To >= From, is_map(Options)
+->
+    Timed = maps:with([timeout], Options),
+    Change = fun(Spans) -> without(Spans, {From, To + 1}) end,
+    maybe
+        {ok, #{no := No}} ?= erl_esdb_pages:info(Store, Stream, Timed),
+        {ok, Names} ?= incarnations(Store, Stream, No, Timed),
+        forget_each(Names, fun(Name) -> noted(Store, Stream, No, Name, Change, Timed) end)
+    end;
+forget(_, _, _, _, _) ->
+    error(badarg).
+
+-spec forget_each([binary()], fun((binary()) -> ok | {error, term()})) -> ok | {error, term()}.
+forget_each([Name | Names], Forget) ->
+    maybe
+        ok ?= Forget(Name),
+        forget_each(Names, Forget)
+    end;
+forget_each([], _Forget) ->
+    ok.
+
+-spec without([span()], span()) -> [span()].
+without(Spans, {From, Before}) ->
+    [
+        {A, B}
+     || {Low, High} <- Spans,
+        {A, B} <- [{Low, min(High, From)}, {max(Low, Before), High}],
+        A < B
+    ].
 
 %% ---- reading
 
@@ -187,6 +302,10 @@ removed because it was hidden is in the archives.
 - those of the read
 - those of the backend, which name the archive: `{archive_not_found, Key}`,
   `{corrupted_archive, Key}`, `{missing_dictionary, Path}`
+- `{archive_not_found, {From, To}}`: these versions were archived, and the backend has no archive of
+  them
+
+`badarg` where the backend is none.
 """.
 -spec read_through(
     Store :: atom(),
@@ -198,6 +317,7 @@ removed because it was hidden is in the archives.
     erl_esdb_store:read_options()
 ) -> {ok, [event()]} | {error, term()}.
 read_through(Store, Stream, From, Count, Direction, Backend, Options) when is_map(Options) ->
+    erl_esdb_archive_backend:is_backend(Backend) orelse error(badarg),
     Window = {From, Count, Direction},
     maybe
         {ok, _, _, Settings} ?= erl_esdb_store:engine(Store),
@@ -228,9 +348,9 @@ read_both(Store, Settings, Stream, {From, Count, Direction} = Window, Backend, O
         Begin = begin_at(From, Next, Direction),
         {ok, Kept} ?= erl_esdb_store:read(Store, Stream, Begin, Count, Direction, Plain),
         %% Asked after the read: what was removed before that is archived by now.
-        {ok, #{no := No, first := First} = Info} ?= erl_esdb_pages:info(Store, Stream, Timed),
-        Missing = missing(window(Begin, Count, Direction), Kept, First),
-        {ok, Known, Archived} ?= archived(Store, Settings, Stream, No, Missing, Backend, Timed),
+        {ok, #{no := No} = Info} ?= erl_esdb_pages:info(Store, Stream, Timed),
+        Missing = missing(window(Begin, Count, Direction), Kept, Info),
+        {ok, Known, Archived} ?= archived(Store, Settings, Stream, Info, Missing, Backend, Timed),
         All = Archived ++ upwards(Direction, Kept),
         ok ?= erl_esdb_integrity:check_archived(Store, Settings, Known, All, Info, Options),
         {ok, upwards(Direction, All)}
@@ -271,30 +391,41 @@ window(From, Count, forward) -> {From, From + Count};
 window(From, infinity, backward) -> {0, From + 1};
 window(From, Count, backward) -> {max(0, From - Count + 1), From + 1}.
 
-%% Versions below the first one that is kept, without those read when it was still another one.
--spec missing(window(), [event()], non_neg_integer()) -> span().
-missing({From, Before}, Kept, First) ->
+%% Versions below the first one that is kept, without those read when it was still another one, and
+%% without those from before a tombstone.
+-spec missing(window(), [event()], erl_esdb_log:info()) -> span().
+missing({From, Before}, Kept, #{first := First, base := Base}) ->
     %% Every atom is greater than every number.
-    {From, lists:min([Before, First | [Version || #event{version = Version} <- Kept]])}.
+    {max(From, Base), lists:min([Before, First | [Version || #event{version = Version} <- Kept]])}.
 
 %% And before them the one that the first has to name, in a store that signs.
 -spec archived(
     atom(),
     erl_esdb_engine:settings(),
     binary(),
-    pos_integer(),
+    erl_esdb_log:info(),
     span(),
     erl_esdb_archive_backend:backend(),
     map()
 ) -> {ok, [event()], [event()]} | {error, term()}.
-archived(_Store, _Settings, _Stream, _No, {From, Before}, _Backend, _) when From >= Before ->
+archived(_Store, _Settings, _Stream, _Info, {From, Before}, _Backend, _) when From >= Before ->
     {ok, [], []};
-archived(Store, Settings, Stream, No, {From, _} = Span, Backend, Timed) ->
+archived(Store, Settings, Stream, Info, {From, _} = Span, Backend, Timed) ->
     maybe
-        {ok, Keys, Backend1} ?= keys(Store, Stream, No, Backend, Timed),
+        {ok, Keys, Spans, Backend1} ?= keys(Store, Stream, Info, Backend, Timed),
+        [] ?= lost(Spans, Keys, Span),
         {ok, Events} ?= read_keys(Keys, Span, Backend1, []),
         {ok, known(Settings, Keys, From, Backend1), Events}
+    else
+        [Versions | _] -> {error, {archive_not_found, Versions}};
+        {error, Reason} -> {error, Reason}
     end.
+
+%% What was archived, is wanted, and is in no archive.
+-spec lost([span()], [found()], span()) -> [versions()].
+lost(Spans, Keys, {Low, Before}) ->
+    There = spans_of(Keys),
+    lists:append([gaps(There, max(Low, From), min(Before, To)) || {From, To} <- Spans]).
 
 %% What cannot be read is not known: it was not asked for.
 -spec known(
@@ -310,16 +441,19 @@ known(_Settings, _Keys, _From, _Backend) ->
 
 -type found() :: {From :: non_neg_integer(), To :: non_neg_integer(), binary()}.
 
-%% Of this incarnation, by the version that they begin with.
--spec keys(atom(), binary(), pos_integer(), erl_esdb_archive_backend:backend(), map()) ->
-    {ok, [found()], erl_esdb_archive_backend:backend()} | {error, term()}.
-keys(Store, Stream, No, {Module, State} = Backend, Timed) ->
+%% Of this incarnation and behind its last tombstone, by the version that they begin with; and what
+%% was noted. That is asked first: what is noted by then is in the backend.
+-spec keys(atom(), binary(), erl_esdb_log:info(), erl_esdb_archive_backend:backend(), map()) ->
+    {ok, [found()], [span()], erl_esdb_archive_backend:backend()} | {error, term()}.
+keys(Store, Stream, #{no := No, base := Base}, {Module, State} = Backend, Timed) ->
     maybe
-        {ok, [_ | _] = Names} ?= incarnations(Store, Stream, No, Timed),
+        {ok, #{} = Noted} ?= spans(Store, Stream, No, Timed),
+        [_ | _] = Names ?= maps:keys(Noted),
         {ok, Keys, State1} ?= Module:list(State, Store, Stream),
-        {ok, of_incarnation(Names, Keys), {Module, State1}}
+        Found = [One || {From, _, _} = One <- of_incarnation(Names, Keys), From >= Base],
+        {ok, Found, joined(lists:append(maps:values(Noted))), {Module, State1}}
     else
-        {ok, []} -> {ok, [], Backend};
+        [] -> {ok, [], [], Backend};
         {error, Reason} -> {error, Reason}
     end.
 
@@ -361,16 +495,19 @@ check(Store, Stream, Backend) -> check(Store, Stream, Backend, #{}).
 Reads all archives of a stream, and tells which versions below the first one that is kept are in
 none (`gaps`, each from a version to a version, both included), and which archives cannot be read,
 hold other versions than their key says (`wrong_versions`), or, in a store that signs, events that
-are not as they were written (`damaged`). Options: `timeout`, `verify`.
+are not as they were written (`damaged`). Versions that were archived and are in no archive are
+there, too, as `{{From, To}, {archive_not_found, {From, To}}}`. Options: `timeout`, `verify`.
+`badarg` where the backend is none.
 """.
 -spec check(Store :: atom(), Stream :: binary(), erl_esdb_archive_backend:backend(), map()) ->
     {ok, check()} | {error, term()}.
 check(Store, Stream, Backend, Options) when is_map(Options) ->
+    erl_esdb_archive_backend:is_backend(Backend) orelse error(badarg),
     Timed = maps:with([timeout], Options),
     maybe
         {ok, _, _, Settings} ?= erl_esdb_store:engine(Store),
-        {ok, #{no := No, first := First} = Info} ?= erl_esdb_pages:info(Store, Stream, Timed),
-        {ok, Keys, Backend1} ?= keys(Store, Stream, No, Backend, Timed),
+        {ok, #{first := First, base := Base} = Info} ?= erl_esdb_pages:info(Store, Stream, Timed),
+        {ok, Keys, Spans, Backend1} ?= keys(Store, Stream, Info, Backend, Timed),
         {ok, Kept} ?= first_kept(Store, Stream, First, Timed),
         Verify = fun(Known, Events) ->
             erl_esdb_integrity:check_archived(Store, Settings, Known, Events, Info, Options)
@@ -379,12 +516,15 @@ check(Store, Stream, Backend, Options) when is_map(Options) ->
         {ok, #{
             archives => length(Keys),
             events => lists:sum([Before - From || {From, Before} <- Good]),
-            gaps => gaps(Good, 0, First),
-            damaged => Damaged
+            gaps => gaps(Good, Base, First),
+            damaged => Damaged ++ lost_each(lost(Spans, Keys, {Base, First}))
         }}
     end;
 check(_, _, _, _) ->
     error(badarg).
+
+-spec lost_each([versions()]) -> [{versions(), {archive_not_found, versions()}}].
+lost_each(Lost) -> [{Versions, {archive_not_found, Versions}} || Versions <- Lost].
 
 -spec first_kept(atom(), binary(), non_neg_integer(), map()) -> {ok, [event()]} | {error, term()}.
 first_kept(Store, Stream, First, Timed) ->
@@ -427,8 +567,7 @@ check_each([], _Backend, _With, {_Last, Good, Damaged}) ->
 check_rest(Keys, Backend, With, {Good, Damaged}) ->
     check_each(Keys, Backend, With, {[], Good, Damaged}).
 
--spec gaps([span()], non_neg_integer(), non_neg_integer()) ->
-    [{non_neg_integer(), non_neg_integer()}].
+-spec gaps([span()], non_neg_integer(), non_neg_integer()) -> [versions()].
 gaps(_Spans, Next, First) when Next >= First -> [];
 gaps([{From, Before} | Spans], Next, First) when From =< Next ->
     gaps(Spans, max(Next, Before), First);

@@ -28,6 +28,7 @@ name with a meaning, such as `..`.
 """.
 
 -export([make_key/4, make_key/5, parse_key/1, split_key/1, escape/1]).
+-export([is_backend/1, check_option/1]).
 -export_type([backend/0, key/0, parsed/0]).
 
 -include("erl_esdb.hrl").
@@ -55,6 +56,27 @@ name with a meaning, such as `..`.
 -callback delete(State, key()) -> {ok, State} | {error, term()}.
 -doc "Whether something is under a key.".
 -callback exists(State, key()) -> {boolean(), State}.
+
+-doc false.
+%% A module that has what reads call, and its state.
+-spec is_backend(term()) -> boolean().
+is_backend({Module, _State}) when is_atom(Module) ->
+    code:ensure_loaded(Module) =:= {module, Module} andalso
+        erlang:function_exported(Module, list, 3) andalso
+        erlang:function_exported(Module, read, 2);
+is_backend(_) ->
+    false.
+
+-doc false.
+%% Of reads that go on into archives, where they are asked to.
+-spec check_option(map()) -> ok | {error, {invalid_option, archives, term()}}.
+check_option(#{archives := Backend}) ->
+    case is_backend(Backend) of
+        true -> ok;
+        false -> {error, {invalid_option, archives, Backend}}
+    end;
+check_option(#{}) ->
+    ok.
 
 -doc "The key of the versions `From` to `To` of a stream, without incarnation.".
 -spec make_key(Store :: atom(), Stream :: binary(), From, To) -> key() when

@@ -93,8 +93,9 @@ and those of `m:erl_esdb_streams`.
 -type options() :: #{timeout => timeout(), _ => _}.
 -doc """
 A stream in the table of a backup: versions from `first` to before `next` are in it. `buried`: it
-has a tombstone. `anchors` and `incarnations`: see `erl_esdb_integrity:anchors/4` and
-`erl_esdb_archive:incarnations/4`.
+has a tombstone. `anchors`, `incarnations` and `archived`: see `erl_esdb_integrity:anchors/4`,
+`erl_esdb_archive:incarnations/4` and `erl_esdb_archive:spans/4`. Backups of earlier releases are
+without `archived`.
 """.
 -type entry() :: #{
     first := non_neg_integer(),
@@ -111,7 +112,8 @@ has a tombstone. `anchors` and `incarnations`: see `erl_esdb_integrity:anchors/4
     buried := boolean(),
     metadata := erl_esdb_log:metadata(),
     anchors := #{non_neg_integer() => erl_esdb_integrity:anchor()},
-    incarnations := [binary()]
+    incarnations := [binary()],
+    archived => #{binary() => [erl_esdb_archive:span()]}
 }.
 
 %% Where the versions of a stream end, and the time and tip there.
@@ -414,7 +416,7 @@ entry({Store, Timed} = At, Name, Before, Last, Position) ->
         Cut = cut(Info, Place),
         {ok, First} ?= position_of(At, Name, Cut, Position),
         {ok, Anchors} ?= erl_esdb_integrity:anchors(Store, Name, No, Timed),
-        {ok, Incarnations} ?= erl_esdb_archive:incarnations(Store, Name, No, Timed),
+        {ok, Archived} ?= erl_esdb_archive:spans(Store, Name, No, Timed),
         %% Nothing was removed meanwhile, so all this belongs together.
         {ok, Info} ?= now(At, Name),
         Kept = #{V => Anchor || V := Anchor <- Anchors, V < min(Next, map_get(first, Cut))},
@@ -422,7 +424,8 @@ entry({Store, Timed} = At, Name, Before, Last, Position) ->
             position => First,
             metadata => Metadata,
             anchors => with_last(Store, Name, Cut, Kept),
-            incarnations => Incarnations
+            incarnations => lists:sort(maps:keys(Archived)),
+            archived => Archived
         }}
     else
         {error, Reason} -> {error, Reason};

@@ -294,17 +294,22 @@ set_metadata({Store, Timed}, Name, #{metadata := Metadata}) ->
 
 %% The stream has another number here.
 -spec restore_stream(store(), binary(), erl_esdb_backup:entry()) -> ok | {error, term()}.
-restore_stream(At, Name, #{anchors := Anchors, incarnations := Incarnations}) ->
+restore_stream(At, Name, #{anchors := Anchors} = Entry) ->
     case number(At, Name) of
         {ok, No} ->
             put_each(
                 At,
                 [{{integrity, Name, No, Version}, Anchor} || Version := Anchor <- Anchors] ++
-                    [{{archive, Name, No, Text}, Text} || Text <- Incarnations]
+                    [{{archive, Name, No, Text}, Spans} || Text := Spans <- archived(Entry)]
             );
         {error, Reason} ->
             {error, Reason}
     end.
+
+%% Backups of earlier releases have the names alone.
+-spec archived(erl_esdb_backup:entry()) -> #{binary() => [erl_esdb_archive:span()]}.
+archived(#{archived := Archived}) -> Archived;
+archived(#{incarnations := Incarnations}) -> maps:from_keys(Incarnations, []).
 
 -spec number(store(), binary()) -> {ok, pos_integer() | none} | {error, term()}.
 number({Store, Timed}, Name) ->
@@ -406,7 +411,8 @@ tombs({Store, Timed} = At, Behind) ->
 same_streams(At, [{Name, Entry} | Streams]) ->
     maybe
         {ok, Here} ?= stream(At, Name, Entry),
-        ok ?= equal({stream, Name}, Here, maps:with(maps:keys(Here), Entry)),
+        There = Entry#{archived => archived(Entry)},
+        ok ?= equal({stream, Name}, Here, maps:with(maps:keys(Here), There)),
         same_streams(At, Streams)
     end;
 same_streams(_At, []) ->
@@ -418,9 +424,9 @@ stream({Store, Timed} = At, Name, #{buried := Buried}) ->
         {ok, #{no := No} = Info} ?= info(At, Name, Buried),
         {ok, Metadata} ?= erl_esdb_store:get_metadata(Store, Name, Timed),
         {ok, Anchors} ?= erl_esdb_integrity:anchors(Store, Name, No, Timed),
-        {ok, Incarnations} ?= erl_esdb_archive:incarnations(Store, Name, No, Timed),
+        {ok, Archived} ?= erl_esdb_archive:spans(Store, Name, No, Timed),
         {ok, (maps:remove(no, Info))#{
-            metadata => Metadata, anchors => Anchors, incarnations => Incarnations
+            metadata => Metadata, anchors => Anchors, archived => Archived
         }}
     end.
 
