@@ -76,6 +76,7 @@ internal() ->
         erl_esdb_feed,
         erl_esdb_file,
         erl_esdb_frames,
+        erl_esdb_incarnation,
         erl_esdb_index_keys,
         erl_esdb_index_positions,
         erl_esdb_index_reader,

@@ -33,6 +33,9 @@ go on: these when a process is attached. What was delivered or linked between th
 place and that of the events is delivered again, and not linked again. A projection goes on when it
 is started.
 
+A restored store is another one than that of the backup, for what stands outside of it: an export
+that was stopped begins anew, and an import is not gone on with.
+
 How often a document was put is not kept. Not in a backup are the metadata of streams that do not
 exist, and what is in other places: archives, which are found under the name of the store, the
 application's environment, plain funs of subscriptions and links.
@@ -201,18 +204,18 @@ copy_documents({Store, Timed} = At, Dir) ->
 
 -doc false.
 %% The keys of documents that stand by themselves. Others are what is known of a stream: they have
-%% its number, and go with its entry in the table.
+%% its number, and go with its entry in the table. A restored copy is another store than its model.
 -spec documents(atom(), #{timeout => timeout()}) ->
     {ok, [erl_esdb_log:document_key()]} | {error, term()}.
 documents(Store, Timed) ->
     case erl_esdb_store:list_documents(Store, {}, ?LAST_KEY, Timed) of
-        {ok, Found} -> {ok, [Key || {Key, _} <- Found, not is_of_stream(Key)]};
+        {ok, Found} -> {ok, [Key || {Key, _} <- Found, not is_left_out(Key)]};
         {error, Reason} -> {error, Reason}
     end.
 
--spec is_of_stream(erl_esdb_log:document_key()) -> boolean().
-is_of_stream({Kind, _Stream, _No, _}) -> Kind =:= integrity orelse Kind =:= archive;
-is_of_stream(_) -> false.
+-spec is_left_out(erl_esdb_log:document_key()) -> boolean().
+is_left_out({Kind, _Stream, _No, _}) -> Kind =:= integrity orelse Kind =:= archive;
+is_left_out(Key) -> erl_esdb_incarnation:is_key(Key).
 
 -spec copy_documents(store(), [tuple()], non_neg_integer(), #out{}) ->
     {ok, non_neg_integer(), #out{}} | {error, term()}.

@@ -14,8 +14,12 @@ position, without those that the metadata of their stream hides. While it runs t
 `Path.part`; `Path.cursor` says, with each page that is on the disk, how far it came. In the end the
 file gets its name, `Path.manifest` (JSON: the report) is written beside it, and the cursor is
 removed. The same call after a stop or a crash goes on from the cursor, and makes the file that
-would have come without; it reads what was written before, to see that it is what the cursor says.
-With other options it begins anew.
+would have come without, but for events that are removed meanwhile; it reads what was written
+before, to see that it is what the cursor says. With other options it begins anew, and also where
+the store is not the one that it was, because it came back empty or from a backup.
+
+One process of a node at a time writes to a path; another one gets `{busy, Path}`. Of other nodes
+with the same disk nothing is known: give each its own path.
 
 ## Options
 
@@ -32,6 +36,8 @@ With other options it begins anew.
 - `{invalid_option, Key, Value}`
 - `{failed_to_create_dir, R}`, `{write_failed, R}`: R as of `m:file`
 - `{event_too_large, Size, Max}`: an event of more than 128 MiB, in segments
+- `{busy, Path}`: another process of this node exports to this path
+- `{store_replaced, Store}`: the store came back without its events while they were exported
 
 and those of `m:erl_esdb_streams`.
 """.
@@ -85,6 +91,10 @@ hexadecimal digits.
     sum = 0 :: non_neg_integer(),
     next :: non_neg_integer(),
     until :: non_neg_integer(),
+    %% which store the positions are those of; of none there is nothing to export
+    incarnation = none :: none | erl_esdb_incarnation:id(),
+    %% of the next page
+    size = erl_esdb_pages:first_size() :: pos_integer(),
     events = 0 :: non_neg_integer(),
     bytes = 0 :: non_neg_integer()
 }).
@@ -96,14 +106,23 @@ to_file(Store, Path, Options) when is_atom(Store), is_map(Options) ->
     Known = [timeout | maps:keys(?DEFAULTS)],
     maybe
         {ok, Checked} ?= check(maps:merge(?DEFAULTS, maps:with(Known, Options))),
-        {ok, Next} ?= erl_esdb_store:next_position(Store, maps:with([timeout], Checked)),
+        {ok, Next} ?= erl_esdb_store:next_position(Store, timed(Checked)),
         File = filename:absname(erl_esdb_file:path(Path)),
-        ok ?= erl_esdb_file:ensure_dir(filename:dirname(File)),
-        {ok, Export} ?= begun(Store, File, Checked, Next),
-        run(Export)
+        erl_esdb_file:alone(Path, fun() -> export_alone(Store, File, Checked, Next) end)
     end;
 to_file(_, _, _) ->
     error(badarg).
+
+-spec export_alone(atom(), binary(), map(), non_neg_integer()) ->
+    {ok | more, report()} | {error, term()}.
+export_alone(Store, Path, Options, Next) ->
+    case begun(Store, Path, Options, Next) of
+        {ok, Export} -> run(Export);
+        {error, Reason} -> {error, Reason}
+    end.
+
+-spec timed(map()) -> #{timeout => timeout()}.
+timed(Options) -> maps:with([timeout], Options).
 
 -spec check(map()) -> {ok, map()} | {error, {invalid_option, atom(), term()}}.
 check(Options) ->
@@ -126,8 +145,13 @@ is_valid(max_pages, Pages) -> Pages =:= infinity orelse (is_integer(Pages) andal
 -spec begun(atom(), binary(), map(), non_neg_integer()) -> {ok, #export{}} | {error, term()}.
 begun(Store, Path, Options, Next) ->
     Identity = identity(Store, Options),
-    case erl_esdb_file:read_term(cursor(Path)) of
-        {ok, #{identity := Identity} = Cursor} -> resumed(Store, Path, Options, Next, Cursor);
+    maybe
+        {ok, #{identity := Identity} = Cursor} ?= erl_esdb_file:read_term(cursor(Path)),
+        #{incarnation := Id, until := Until} ?= Cursor,
+        {same, {ok, true}} ?= {same, erl_esdb_incarnation:has(Store, Id, Until, timed(Options))},
+        resumed(Store, Path, Options, Next, Cursor)
+    else
+        {same, {error, Reason}} -> {error, Reason};
         _ -> fresh(Store, Path, Options, Next)
     end.
 
@@ -139,20 +163,40 @@ identity(Store, Options) ->
 
 -spec fresh(atom(), binary(), map(), non_neg_integer()) -> {ok, #export{}} | {error, term()}.
 fresh(Store, Path, #{from := From, until := Until, format := Format} = Options, Next) ->
-    case file:open(part(Path), [write, read, raw, binary]) of
-        {ok, Fd} ->
-            ok = empty(Fd),
-            %% Every atom is greater than every number.
-            Export = export(Store, Path, Options, Fd, {From, min(Until, Next)}),
-            head(Format, Export);
-        {error, Reason} ->
-            {error, {write_failed, Reason}}
+    %% Every atom is greater than every number.
+    Before = min(Until, Next),
+    maybe
+        {ok, Id} ?= incarnation(Store, From, Before, timed(Options)),
+        {ok, Fd} ?= failed(file:open(part(Path), [write, read, raw, binary])),
+        Export = export(Store, Path, Options, Fd, {From, Before}),
+        opened(empty(Format, Export#export{incarnation = Id}), Fd)
     end.
 
--spec empty(file:fd()) -> ok.
-empty(Fd) ->
-    {ok, 0} = file:position(Fd, 0),
-    ok = file:truncate(Fd).
+%% An empty store stays one.
+-spec incarnation(atom(), non_neg_integer(), non_neg_integer(), map()) ->
+    {ok, none | erl_esdb_incarnation:id()} | {error, term()}.
+incarnation(Store, From, Until, Timed) when From < Until -> erl_esdb_incarnation:id(Store, Timed);
+incarnation(_Store, _From, _Until, _Timed) -> {ok, none}.
+
+-spec empty(ndjson | segments, #export{}) -> {ok, #export{}} | {error, term()}.
+empty(Format, #export{fd = Fd} = Export) ->
+    maybe
+        {ok, 0} ?= failed(file:position(Fd, 0)),
+        ok ?= failed(file:truncate(Fd)),
+        head(Format, Export)
+    end.
+
+-spec opened({ok, #export{}} | Failed, file:fd()) -> {ok, #export{}} | Failed when
+    Failed :: {error, term()}.
+opened({ok, Export}, _Fd) ->
+    {ok, Export};
+opened(Failed, Fd) ->
+    _ = file:close(Fd),
+    Failed.
+
+-spec failed({error, term()} | Done) -> {error, {write_failed, term()}} | Done.
+failed({error, Reason}) -> {error, {write_failed, Reason}};
+failed(Done) -> Done.
 
 -spec export(atom(), binary(), map(), file:fd(), {non_neg_integer(), non_neg_integer()}) ->
     #export{}.
@@ -180,10 +224,19 @@ head(segments, Export) ->
 -spec resumed(atom(), binary(), map(), non_neg_integer(), map()) ->
     {ok, #export{}} | {error, term()}.
 resumed(Store, Path, Options, Next, Cursor) ->
-    #{bytes := Bytes, sha256 := Sha, next := From, until := Until} = Cursor,
+    #{next := From, until := Until, incarnation := Id, size := Size} = Cursor,
     maybe
         {ok, Fd} ?= file:open(part(Path), [read, write, raw, binary]),
         Export = export(Store, Path, Options, Fd, {From, Until}),
+        {ok, _} ?= opened(cut(Cursor, Export#export{incarnation = Id, size = Size}), Fd)
+    else
+        %% The file is not what the cursor says.
+        _ -> fresh(Store, Path, Options, Next)
+    end.
+
+-spec cut(map(), #export{}) -> {ok, #export{}} | {error, term()}.
+cut(#{bytes := Bytes, sha256 := Sha} = Cursor, #export{fd = Fd} = Export) ->
+    maybe
         {ok, Hash} ?= hash_file(Fd, Bytes, Export#export.hash),
         true ?= hex(Hash) =:= Sha,
         {ok, Bytes} ?= file:position(Fd, Bytes),
@@ -191,26 +244,27 @@ resumed(Store, Path, Options, Next, Cursor) ->
         #{events := Events, sum := Sum} = Cursor,
         {ok, Export#export{hash = Hash, sum = Sum, events = Events, bytes = Bytes}}
     else
-        %% The file is not what the cursor says.
-        _ -> fresh(Store, Path, Options, Next)
+        false -> {error, other_content};
+        {error, Reason} -> {error, Reason}
     end.
 
 -spec hash_file(file:fd(), non_neg_integer(), crypto:hash_state()) ->
-    {ok, crypto:hash_state()} | error.
+    {ok, crypto:hash_state()} | {error, term()}.
 hash_file(_Fd, 0, Hash) ->
     {ok, Hash};
 hash_file(Fd, Left, Hash) ->
     case file:read(Fd, min(Left, ?BLOCK)) of
         {ok, Block} -> hash_file(Fd, Left - byte_size(Block), crypto:hash_update(Hash, Block));
-        _ -> error
+        eof -> {error, eof};
+        {error, Reason} -> {error, Reason}
     end.
 
 %% ---- pages
 
 -spec run(#export{}) -> {ok | more, report()} | {error, term()}.
-run(#export{store = Store, next = From, until = Until, options = Options} = Export) ->
-    Read = maps:with([hidden, timeout], Options),
-    finish(erl_esdb_pages:log(Store, From, Until, Read, fun page/3, Export), Export).
+run(#export{store = Store, next = From, until = Until, size = Size} = Export) ->
+    Read = maps:with([hidden, timeout], Export#export.options),
+    finish(erl_esdb_pages:log(Store, From, Until, Size, Read, fun page/3, Export), Export).
 
 -spec page([event()], non_neg_integer(), #export{}) ->
     {next | stop, #export{}} | {error, term()}.
@@ -219,7 +273,8 @@ page(Events, Next, #export{pattern = Pattern, options = #{format := Format}} = E
     maybe
         {ok, Export1} ?= write_events(Format, Wanted, Export),
         Count = Export1#export.events + length(Wanted),
-        Export2 = Export1#export{next = Next, events = Count},
+        Size = erl_esdb_pages:next_size(Export#export.size, Events),
+        Export2 = Export1#export{next = Next, events = Count, size = Size},
         ok ?= save(Export2),
         paged(Export2)
     end.
@@ -252,24 +307,28 @@ write_frame(Tag, Body, #export{sum = Sum} = Export) ->
 
 -spec write(iodata(), #export{}) -> {ok, #export{}} | {error, term()}.
 write(Content, #export{fd = Fd, hash = Hash, bytes = Bytes} = Export) ->
-    case file:write(Fd, Content) of
-        ok ->
-            Hash1 = crypto:hash_update(Hash, Content),
-            {ok, Export#export{hash = Hash1, bytes = Bytes + iolist_size(Content)}};
-        {error, Reason} ->
-            {error, {write_failed, Reason}}
+    maybe
+        ok ?= failed(file:write(Fd, Content)),
+        Hash1 = crypto:hash_update(Hash, Content),
+        {ok, Export#export{hash = Hash1, bytes = Bytes + iolist_size(Content)}}
     end.
 
 -spec save(#export{}) -> ok | {error, term()}.
 save(#export{fd = Fd, path = Path} = Export) ->
-    case file:sync(Fd) of
-        ok -> erl_esdb_file:write_term(cursor(Path), cursor_of(Export));
-        {error, Reason} -> {error, {write_failed, Reason}}
+    maybe
+        ok ?= failed(file:sync(Fd)),
+        erl_esdb_file:write_term(cursor(Path), cursor_of(Export))
     end.
 
 -spec cursor_of(#export{}) -> map().
-cursor_of(#export{store = Store, options = Options, until = Until, sum = Sum} = Export) ->
-    (report(Export))#{identity => identity(Store, Options), until => Until, sum => Sum}.
+cursor_of(#export{store = Store, options = Options} = Export) ->
+    (report(Export))#{
+        identity => identity(Store, Options),
+        incarnation => Export#export.incarnation,
+        until => Export#export.until,
+        size => Export#export.size,
+        sum => Export#export.sum
+    }.
 
 %% ---- the end
 
@@ -289,14 +348,22 @@ finish({error, Reason}, #export{fd = Fd}) ->
 -spec complete(#export{}) -> {ok, #export{}} | {error, term()}.
 complete(#export{options = #{format := Format}} = Export) ->
     maybe
+        ok ?= same_store(Export),
         {ok, #export{fd = Fd} = Export1} ?= tail(Format, Export),
-        ok ?= synced(file:sync(Fd)),
+        ok ?= failed(file:sync(Fd)),
         {ok, Export1}
     end.
 
--spec synced(ok | {error, term()}) -> ok | {error, term()}.
-synced(ok) -> ok;
-synced({error, Reason}) -> {error, {write_failed, Reason}}.
+%% A store that came back empty has no events either, but not because it comes to its end.
+-spec same_store(#export{}) -> ok | {error, term()}.
+same_store(#export{incarnation = none}) ->
+    ok;
+same_store(#export{store = Store, incarnation = Id, until = Until, options = Options}) ->
+    case erl_esdb_incarnation:has(Store, Id, Until, timed(Options)) of
+        {ok, true} -> ok;
+        {ok, false} -> {error, {store_replaced, Store}};
+        {error, Reason} -> {error, Reason}
+    end.
 
 -spec tail(ndjson | segments, #export{}) -> {ok, #export{}} | {error, term()}.
 tail(ndjson, Export) -> {ok, Export};

@@ -12,12 +12,14 @@ ok
 """.
 
 -export([write/2, rename/2, delete/1, ensure_dir/1, sync_dir/1]).
--export([read_term/1, write_term/2, sha256/1, stamp/1, path/1]).
+-export([read_term/1, write_term/2, sha256/1, stamp/1, path/1, alone/2]).
 -export_type([reason/0]).
 
 -include_lib("kernel/include/file.hrl").
 
 -define(BLOCK, 1_048_576).
+%% A holder that has died may be noticed a moment later.
+-define(TRIES, 2).
 
 -type reason() :: {failed_to_create_dir | write_failed, term()}.
 
@@ -125,6 +127,43 @@ delete(Path) ->
     case file:delete(Path, [raw]) of
         {error, enoent} -> ok;
         Other -> Other
+    end.
+
+-doc """
+Calls a fun that no other process of this node calls for the same file meanwhile, however its folder
+is spelled; makes the folder. A process that dies holds nothing.
+
+## Errors
+
+- `{busy, Path}`: another process is at it
+- `t:reason/0`
+""".
+-spec alone(file:filename_all(), fun(() -> Result)) ->
+    Result | {error, {busy, file:filename_all()} | reason()}.
+alone(Path, Fun) ->
+    File = filename:absname(path(Path)),
+    maybe
+        ok ?= ensure_dir(filename:dirname(File)),
+        {ok, Place} ?= place(File),
+        Lock = {{?MODULE, Place}, self()},
+        true ?= global:set_lock(Lock, [node()], ?TRIES),
+        try
+            Fun()
+        after
+            global:del_lock(Lock, [node()])
+        end
+    else
+        false -> {error, {busy, Path}};
+        {error, Reason} -> {error, Reason}
+    end.
+
+-spec place(binary()) -> {ok, term()} | {error, reason()}.
+place(File) ->
+    case file:read_file_info(filename:dirname(File), [raw]) of
+        {ok, #file_info{major_device = Device, inode = Inode}} ->
+            {ok, {Device, Inode, filename:basename(File)}};
+        {error, Reason} ->
+            {error, {write_failed, Reason}}
     end.
 
 -doc "Writes a term with its checksum, as `write/2` does.".

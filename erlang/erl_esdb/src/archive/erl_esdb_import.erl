@@ -24,7 +24,8 @@ the first event is written; with a cursor once, as long as the file is not chang
 - `cursor`: a file that says how far the import came. With it the same call after a stop or a crash
   goes on, and writes no event twice that has an id: of the page that was being written it says
   where its streams ended before, and what came behind that is looked at, whoever else writes to
-  them. It is removed in the end
+  them. It is removed in the end. One process of a node at a time goes on from a cursor; give each
+  node its own
 - `atoms`: `existing` (default) takes only atoms that this node has, `create` makes them: for files
   that you trust
 - `max_line`: bytes of a line at most, default 67,108,864
@@ -39,7 +40,9 @@ the first event is written; with a cursor once, as long as the file is not chang
   imported
 - `{checksum_mismatch, Path}`: the file is not what its manifest says
 - `{cursor_mismatch, Path}`: the cursor belongs to another file (of another begin, size or
-  manifest) or store, or is damaged
+  manifest) or store, or is damaged; a store that came back empty under its name, or from a backup,
+  is another one. Nothing is written. Without the cursor the import begins anew
+- `{busy, Path}`: another process of this node imports with this cursor
 - `{read_failed, R}`, `{write_failed, R}`: R as of `m:file`
 - `{invalid_option, Key, Value}`
 
@@ -85,7 +88,9 @@ and those of `erl_esdb_streams:append/5`.
     events = 0 :: non_neg_integer(),
     skipped = 0 :: non_neg_integer(),
     %% where the streams of the next page ended before it was begun, when that was before a stop
-    begun = none :: none | #{binary() => non_neg_integer()}
+    begun = none :: none | #{binary() => non_neg_integer()},
+    %% which store the cursor is that of; none without a cursor
+    incarnation = none :: none | erl_esdb_incarnation:id()
 }).
 %% What tells a file from others: its begin, size and manifest; and when it was changed.
 -type facts() :: #{
@@ -104,14 +109,24 @@ from_file(Store, Path, Options) when is_atom(Store), is_map(Options) ->
     maybe
         {ok, Checked} ?= check(maps:merge(?DEFAULTS, maps:with(Known, Options))),
         {ok, _} ?= erl_esdb_store:next_position(Store, timed(Checked)),
-        {ok, Facts} ?= facts(File),
-        {ok, Cursor} ?= cursor(Store, Facts, Checked),
-        ok ?= verify(File, Facts, Cursor),
-        {ok, Import} ?= begun(Store, File, Facts, Cursor, Checked),
-        run(Import)
+        alone(Checked, fun() -> import_alone(Store, File, Checked) end)
     end;
 from_file(_, _, _) ->
     error(badarg).
+
+-spec alone(map(), fun(() -> Result)) -> Result | {error, term()}.
+alone(#{cursor := none}, Fun) -> Fun();
+alone(#{cursor := Path}, Fun) -> erl_esdb_file:alone(Path, Fun).
+
+-spec import_alone(atom(), binary(), map()) -> {ok | more, report()} | {error, term()}.
+import_alone(Store, File, Options) ->
+    maybe
+        {ok, Facts} ?= facts(File),
+        {ok, Cursor} ?= cursor(Store, Facts, Options),
+        ok ?= verify(File, Facts, Cursor),
+        {ok, Import} ?= begun(Store, File, Facts, Cursor, Options),
+        run(Import)
+    end.
 
 -spec timed(map()) -> #{timeout => timeout()}.
 timed(Options) -> maps:with([timeout], Options).
@@ -200,7 +215,8 @@ begun(Store, Path, #{'begin' := Begin} = Facts, Cursor, #{max_pages := Pages} = 
             source = {Format, Source},
             nth = maps:get(nth, Cursor, 0),
             pages = Pages,
-            begun = maps:get(begun, Cursor, none)
+            begun = maps:get(begun, Cursor, none),
+            incarnation = maps:get(incarnation, Cursor, none)
         }}
     end.
 
@@ -251,15 +267,35 @@ is_line_end({ok, <<_>>}) -> true;
 is_line_end({ok, _}) -> false;
 is_line_end(_) -> true.
 
--spec cursor(atom(), facts(), map()) -> {ok, map()} | {error, {cursor_mismatch, term()}}.
+-spec cursor(atom(), facts(), map()) -> {ok, map()} | {error, term()}.
 cursor(_Store, _Facts, #{cursor := none}) ->
     {ok, #{}};
-cursor(Store, Facts, #{cursor := Path}) ->
+cursor(Store, Facts, #{cursor := Path} = Options) ->
     Identity = identity(Store, Facts),
     case erl_esdb_file:read_term(Path) of
-        {ok, #{identity := Identity} = Cursor} -> {ok, Cursor};
-        {error, enoent} -> {ok, #{}};
-        _ -> {error, {cursor_mismatch, Path}}
+        {ok, #{identity := Identity, incarnation := Id, position := Position} = Cursor} ->
+            of_store(Store, Id, Position, Options, Cursor);
+        {error, enoent} ->
+            new_cursor(Store, timed(Options));
+        _ ->
+            {error, {cursor_mismatch, Path}}
+    end.
+
+-spec new_cursor(atom(), map()) -> {ok, map()} | {error, term()}.
+new_cursor(Store, Timed) ->
+    case erl_esdb_incarnation:id(Store, Timed) of
+        {ok, Id} -> {ok, #{incarnation => Id}};
+        {error, Reason} -> {error, Reason}
+    end.
+
+%% A store that came back empty has nothing of what the cursor says is there.
+-spec of_store(atom(), erl_esdb_incarnation:id(), non_neg_integer(), map(), Result) ->
+    {ok, Result} | {error, term()}.
+of_store(Store, Id, Position, #{cursor := Path} = Options, Result) ->
+    case erl_esdb_incarnation:has(Store, Id, Position, timed(Options)) of
+        {ok, true} -> {ok, Result};
+        {ok, false} -> {error, {cursor_mismatch, Path}};
+        {error, Reason} -> {error, Reason}
     end.
 
 -spec identity(atom(), facts()) -> binary().
@@ -271,15 +307,23 @@ identity(Store, #{'begin' := Begin, size := Size, manifest := Manifest}) ->
 -spec save(#import{}) -> ok | {error, term()}.
 save(#import{options = #{cursor := none}}) ->
     ok;
-save(#import{store = Store, source = Source, nth = Nth, begun = Begun, options = Options}) ->
-    #{cursor := Path, facts := #{changed := Changed} = Facts} = Options,
-    erl_esdb_file:write_term(Path, #{
+save(#import{store = Store, incarnation = Id, options = #{cursor := Path} = Options} = Import) ->
+    maybe
+        {ok, Position} ?= erl_esdb_store:next_position(Store, timed(Options)),
+        {ok, Cursor} ?= of_store(Store, Id, Position, Options, cursor_of(Import)),
+        erl_esdb_file:write_term(Path, Cursor#{position => Position})
+    end.
+
+-spec cursor_of(#import{}) -> map().
+cursor_of(#import{store = Store, options = #{facts := #{changed := Changed} = Facts}} = Import) ->
+    #{
         identity => identity(Store, Facts),
+        incarnation => Import#import.incarnation,
         changed => Changed,
-        place => place(Source),
-        nth => Nth,
-        begun => Begun
-    }).
+        place => place(Import#import.source),
+        nth => Import#import.nth,
+        begun => Import#import.begun
+    }.
 
 -spec place(source()) -> term().
 place({ndjson, Lines}) -> erl_esdb_lines:offset(Lines);
@@ -325,11 +369,16 @@ close(#import{source = {segments, Reader}}) -> erl_esdb_frames:close(Reader).
 -spec finish(#import{}) -> {ok, report()} | {error, term()}.
 finish(#import{options = #{cursor := none}} = Import) ->
     {ok, report(Import)};
-finish(#import{options = #{cursor := Path}} = Import) ->
-    case erl_esdb_file:delete(Path) of
-        ok -> {ok, report(Import)};
-        {error, Reason} -> {error, {write_failed, Reason}}
+finish(#import{store = Store, incarnation = Id, options = #{cursor := Path} = Options} = Import) ->
+    maybe
+        {ok, Report} ?= of_store(Store, Id, 0, Options, report(Import)),
+        ok ?= deleted(erl_esdb_file:delete(Path)),
+        {ok, Report}
     end.
+
+-spec deleted(ok | {error, term()}) -> ok | {error, {write_failed, term()}}.
+deleted(ok) -> ok;
+deleted({error, Reason}) -> {error, {write_failed, Reason}}.
 
 -spec report(#import{}) -> report().
 report(#import{events = Events, skipped = Skipped}) -> #{events => Events, skipped => Skipped}.
@@ -373,7 +422,7 @@ fresh(Events, #import{begun = none, store = Store, options = Options} = Import) 
     end;
 fresh(Events, #import{begun = Ends, store = Store, options = Options}) ->
     case known(Store, maps:to_list(Ends), timed(Options), #{}) of
-        {ok, Known} -> {ok, [Event || Event <- Events, not is_known(Event, Known)]};
+        {ok, Known} -> {ok, unknown(Events, Known)};
         {error, Reason} -> {error, Reason}
     end.
 
@@ -390,7 +439,7 @@ ends(_Store, [], _Timed, Ends) ->
     {ok, map()} | {error, term()}.
 known(Store, [{Stream, From} | Ends], Timed, Known) ->
     Add = fun(Events, _Next, Ids) ->
-        {next, maps:merge(Ids, #{{Stream, E#event.event_id} => true || E <- Events})}
+        {next, lists:foldl(fun(E, Acc) -> more({Stream, E#event.event_id}, Acc) end, Ids, Events)}
     end,
     maybe
         {ok, #{next := Next}} ?= erl_esdb_pages:info(Store, Stream, Timed),
@@ -403,9 +452,21 @@ known(Store, [{Stream, From} | Ends], Timed, Known) ->
 known(_Store, [], _Timed, Known) ->
     {ok, Known}.
 
--spec is_known(map(), map()) -> boolean().
-is_known(#{stream_id := Stream, event_id := Id}, Known) -> is_map_key({Stream, Id}, Known);
-is_known(#{}, _Known) -> false.
+-spec more(Key, #{Key => pos_integer()}) -> #{Key => pos_integer()}.
+more(Key, Counts) -> maps:update_with(Key, fun(Count) -> Count + 1 end, 1, Counts).
+
+%% An id that stands twice in the file and once in the store is there once more to come.
+-spec unknown([map()], #{{binary(), binary()} => pos_integer()}) -> [map()].
+unknown([#{stream_id := Stream, event_id := Id} = Event | Events], Known) ->
+    case Known of
+        #{{Stream, Id} := 1} -> unknown(Events, maps:remove({Stream, Id}, Known));
+        #{{Stream, Id} := Count} -> unknown(Events, Known#{{Stream, Id} := Count - 1});
+        #{} -> [Event | unknown(Events, Known)]
+    end;
+unknown([Event | Events], Known) ->
+    [Event | unknown(Events, Known)];
+unknown([], _Known) ->
+    [].
 
 %% ---- reading
 

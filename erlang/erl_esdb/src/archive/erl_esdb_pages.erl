@@ -10,7 +10,7 @@ a store takes bounded memory.
 ```
 """.
 
--export([log/6, stream/7, info/2, info/3, next_size/2]).
+-export([log/6, log/7, stream/7, info/2, info/3, first_size/0, next_size/2]).
 -export_type([step/1]).
 
 -include("erl_esdb.hrl").
@@ -44,11 +44,27 @@ where the fun said `stop`. Options as `erl_esdb_streams:read_log/5`.
     Acc
 ) -> {done | stopped, Acc} | {error, term()}.
 log(Store, From, Until, Options, Fun, Acc) ->
+    log(Store, From, Until, ?FIRST, Options, Fun, Acc).
+
+-doc """
+The same with the size of the first page. A fold that goes on where another one was stopped, with
+the size that the next page would have had (`first_size/0`, then `next_size/2`), has its pages.
+""".
+-spec log(
+    Store :: atom(),
+    From :: non_neg_integer(),
+    Until :: non_neg_integer(),
+    Size :: pos_integer(),
+    erl_esdb_store:read_options(),
+    step(Acc),
+    Acc
+) -> {done | stopped, Acc} | {error, term()}.
+log(Store, From, Until, Size, Options, Fun, Acc) ->
     Read = fun(Begin, Count) ->
         erl_esdb_store:read_log(Store, Begin, Count, forward, Options)
     end,
     Place = fun(#event{position = Position}) when is_integer(Position) -> Position end,
-    fold({Read, Place}, From, Until, ?FIRST, Fun, Acc).
+    fold({Read, Place}, From, Until, Size, Fun, Acc).
 
 -doc "The same over the versions of a stream, all that are kept.".
 -spec stream(
@@ -105,6 +121,10 @@ step(Events, Next, Fun, Acc, Go) ->
         {stop, Acc1} -> {stopped, Acc1};
         {error, Reason} -> {error, Reason}
     end.
+
+-doc "How many events to read first.".
+-spec first_size() -> pos_integer().
+first_size() -> ?FIRST.
 
 -doc "How many events to read next, when so many were asked for and these were there.".
 -spec next_size(pos_integer(), [event(), ...]) -> pos_integer().
