@@ -31,6 +31,7 @@ cases() ->
         it_outlives_the_processes_of_the_store,
         a_supervisor_outlives_the_store,
         it_waits_for_a_store_that_begins_again,
+        a_store_that_begins_anew_during_an_event,
         a_table_outlives_the_delivery,
         who_waited_is_forgotten,
         callbacks_may_have_processes,
@@ -62,6 +63,9 @@ counted(#event{data = #{n := processes}} = Event, State) ->
     erl_esdb_test:await(fun() -> not lists:any(fun is_process_alive/1, [Pid, Linked]) end),
     true = is_reference(Ref),
     counted(Event#event{data = #{}}, State);
+counted(#event{data = #{n := {waits, Pid}}} = Event, State) ->
+    Pid ! {waits, self()},
+    receive go_on -> counted(Event#event{data = #{}}, State) end;
 counted(#event{data = #{~"json" := Key}} = Event, State) ->
     counted(Event#event{data = #{}, stream_id = Key}, State);
 counted(#event{stream_id = Stream}, Counts) when is_map(Counts) ->
@@ -341,6 +345,31 @@ it_waits_for_a_store_that_begins_again(Config) ->
     ok = await(Config, append(Config, <<"a">>, 2)),
     ?assertEqual(#{<<"a">> => 2}, state(Config)),
     ?assert(is_process_alive(Pid)).
+
+%% Its store is stopped, and another one of the name has other events, before the callback returns:
+%% the projection is of these then, and nobody is told that they were seen before they were.
+a_store_that_begins_anew_during_an_event(Config) ->
+    [begins_anew(Config, Keep) || Keep <- [document, ets]].
+
+begins_anew(Config, Keep) ->
+    Store = store(Config),
+    Pid = start(Config, #{keep => Keep}),
+    append(Config, <<"old">>, 3),
+    ok = erl_esdb_projection:await(Store, <<"p">>, 2, 5000),
+    append_events(Config, <<"old">>, [erl_esdb_test:event({waits, self()})]),
+    receive {waits, Pid} -> ok end,
+    ok = erl_esdb:stop_store(Store),
+    {ok, _} = erl_esdb:start_store(Store, erl_esdb_test:options()),
+    append(Config, <<"new">>, 2),
+    Pid ! go_on,
+    erl_esdb_test:await(fun() ->
+        erl_esdb_projection:lag(Store, <<"p">>) =/= {error, not_found}
+    end),
+    ?assertEqual(ok, erl_esdb_projection:await(Store, <<"p">>, 1, 5000)),
+    ?assertEqual(#{<<"new">> => 2}, counts(state(Config))),
+    ?assertEqual({ok, 2}, erl_esdb_projection:position(Store, <<"p">>)),
+    ok = erl_esdb_projection:stop(Store, <<"p">>),
+    receive {'EXIT', Pid, _} -> ok end.
 
 %% The log is the same: nothing is folded again.
 a_table_outlives_the_delivery(Config) ->

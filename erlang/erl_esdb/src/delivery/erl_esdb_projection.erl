@@ -359,13 +359,12 @@ handle_call(table, _From, #state{table = Table} = State) ->
     {reply, {ok, Table}, State};
 handle_call(position, _From, #state{saved = Saved} = State) ->
     {reply, {ok, Saved}, State};
-%% While the store is away it is not known whether its log is the one that was folded.
-handle_call({await, Position, _}, _From, #state{saved = Saved, feed = Feed} = State) when
-    Position < Saved, Feed =/= undefined
-->
-    {reply, ok, State};
-handle_call({await, Position, Timeout}, From, State) ->
-    {noreply, waits({Position, make_ref()}, Timeout, From, State)};
+handle_call({await, Position, Timeout}, From, #state{saved = Saved} = State) ->
+    %% A position in a log that was begun anew is none of that which was folded.
+    case Position < Saved andalso is_of_the_store(State) of
+        true -> {reply, ok, State};
+        false -> {noreply, waits({Position, make_ref()}, Timeout, From, State)}
+    end;
 handle_call(rebuild, _From, State) ->
     rebuilt(forgotten(State), State);
 handle_call(_, _From, State) ->
@@ -373,8 +372,8 @@ handle_call(_, _From, State) ->
 
 -spec forgotten(#state{}) -> ok | {error, term()}.
 forgotten(#state{keep = ets}) -> ok;
-forgotten(#state{store = Store, name = Name}) ->
-    erl_esdb_store:delete_document(Store, {projection, Name}).
+forgotten(#state{store = Store, name = Name, log = Log}) ->
+    erl_esdb_store:delete_document(Store, {projection, Name}, #{handle => Log}).
 
 -spec rebuilt(ok | {error, term()}, #state{}) -> {reply, ok | {error, term()}, #state{}}.
 rebuilt(ok, State) -> {reply, ok, pumped(fresh(State))};
@@ -452,17 +451,32 @@ folded(Events, #state{module = Module, value = Value, decode = Decode} = State) 
     end,
     State#state{value = lists:foldl(Fold, Value, Decoded)}.
 
-%% The state and where it stands, in one step. A page without an event for us changes neither in the
-%% store: after a crash it is only read again.
+%% The state and where it stands, in one step, and only in the store that it was made of: another
+%% one may have begun during the callbacks. A page without an event for us changes neither: after a
+%% crash it is only read again.
 -spec saved([event()], #state{}) -> {ok, #state{}} | {error, term()}.
-saved([_ | _], #state{keep = document, store = Store, name = Name} = State) ->
+saved([_ | _], #state{keep = document, store = Store, name = Name, log = Log} = State) ->
     Position = erl_esdb_cursor:position(State#state.cursor),
-    case erl_esdb_store:put_document(Store, {projection, Name}, {Position, State#state.value}) of
+    Kept = {Position, State#state.value},
+    case erl_esdb_store:put_document(Store, {projection, Name}, Kept, #{handle => Log}) of
         {ok, _} -> {ok, State#state{saved = Position}};
         {error, Reason} -> {error, Reason}
     end;
-saved(_, #state{cursor = Cursor} = State) ->
-    {ok, State#state{saved = erl_esdb_cursor:position(Cursor)}}.
+saved(_, #state{store = Store, cursor = Cursor} = State) ->
+    case is_of_the_store(State) of
+        true -> {ok, State#state{saved = erl_esdb_cursor:position(Cursor)}};
+        false -> {error, {store_not_started, Store}}
+    end.
+
+%% Whether the log that was folded is that of the store now.
+-spec is_of_the_store(#state{}) -> boolean().
+is_of_the_store(#state{feed = undefined}) ->
+    false;
+is_of_the_store(#state{store = Store, log = Log}) ->
+    case erl_esdb_engine:find(Store) of
+        {ok, _, Log, _} -> true;
+        _ -> false
+    end.
 
 -spec next(more | done, #state{}) -> #state{}.
 next(more, State) ->

@@ -39,6 +39,9 @@ the store ended during the call, it is not known whether a command was done.
 
 -type failure() :: {store_not_started | timeout | no_quorum | overloaded, Store :: atom()}.
 -type count() :: non_neg_integer() | infinity.
+-type command_options() :: #{
+    timeout => timeout(), handle => erl_esdb_engine:handle(), _ => _
+}.
 -doc "Of the log: from which position on, how many events, and which way.".
 -type window() :: {From :: non_neg_integer() | last, count(), direction()}.
 -doc """
@@ -689,15 +692,17 @@ cut(Store, {Engine, Handle, Settings} = At, {Stream, No, Before} = Cut, Until) -
 put_document(Store, Key, Term) -> put_document(Store, Key, Term, #{}).
 
 -doc """
-Keeps a term, of at most 16 MiB packed, under a key. Answers how often that was done. Option:
-`timeout`.
+Keeps a term, of at most 16 MiB packed, under a key. Answers how often that was done.
+
+Options: `timeout`; `handle`, that of the engine for which it is meant: where the store was begun
+anew since, with another one, the error is `store_not_started`.
 """.
--spec put_document(atom(), erl_esdb_log:document_key(), term(), #{timeout => timeout(), _ => _}) ->
+-spec put_document(atom(), erl_esdb_log:document_key(), term(), command_options()) ->
     {ok, pos_integer()} | {error, {document_too_large, pos_integer(), pos_integer()} | failure()}.
 put_document(Store, Key, Term, Options) ->
     ok = check(is_tuple(Key) andalso is_map(Options)),
     maybe
-        {ok, Engine, Handle, Settings} ?= engine(Store),
+        {ok, Engine, Handle, Settings} ?= engine(Store, Options),
         Timeout = timeout(Options, Settings),
         ok ?= limit(document_too_large, erl_esdb_batch:packed_size([Term]), ?MAX_DOCUMENT),
         Body = erl_esdb_batch:pack([Term]),
@@ -729,8 +734,8 @@ get_document(Store, Key, Options) ->
 -spec delete_document(atom(), erl_esdb_log:document_key()) -> ok | {error, failure()}.
 delete_document(Store, Key) -> delete_document(Store, Key, #{}).
 
--doc "Removes what is under a key. Option: `timeout`.".
--spec delete_document(atom(), erl_esdb_log:document_key(), #{timeout => timeout(), _ => _}) ->
+-doc "Removes what is under a key. Options as `put_document/4`.".
+-spec delete_document(atom(), erl_esdb_log:document_key(), command_options()) ->
     ok | {error, failure()}.
 delete_document(Store, Key, Options) ->
     ok = check(is_tuple(Key) andalso is_map(Options)),
@@ -821,11 +826,21 @@ engine(Store) when is_atom(Store) ->
 engine(_) ->
     error(badarg).
 
--spec command(atom(), erl_esdb_log:command(), #{timeout => timeout(), _ => _}) ->
+-spec engine(atom(), command_options()) ->
+    {ok, module(), erl_esdb_engine:handle(), erl_esdb_engine:settings()} | {error, failure()}.
+engine(Store, #{handle := Meant}) ->
+    case engine(Store) of
+        {ok, _, Handle, _} when Handle =/= Meant -> {error, {store_not_started, Store}};
+        Found -> Found
+    end;
+engine(Store, #{}) ->
+    engine(Store).
+
+-spec command(atom(), erl_esdb_log:command(), command_options()) ->
     erl_esdb_log:reply() | {error, failure()}.
 command(Store, Command, Options) ->
     maybe
-        {ok, Engine, Handle, Settings} ?= engine(Store),
+        {ok, Engine, Handle, Settings} ?= engine(Store, Options),
         command(Store, Engine, Handle, Command, timeout(Options, Settings))
     end.
 
