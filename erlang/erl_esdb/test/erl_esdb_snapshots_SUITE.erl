@@ -292,6 +292,34 @@ b_a_snapshot_is_made_when_it_is_due(Config) ->
     Sum = lists:sum(lists:seq(0, 3009)),
     ?assertMatch({ok, #snapshot{data = #{sum := Sum}}}, load(Store, ?S)).
 
+%% Nothing of a stream that was deleted is in the snapshots of another one of its name.
+b_a_stream_that_is_made_again_has_its_own_snapshots(Config) ->
+    Store = store(Config),
+    ok = erl_esdb_snapshots:set_policy(Store, ?S, policy(10, infinity)),
+    Of = fun(N, Count) -> [erl_esdb_test:event(N) || _ <- lists:seq(1, Count)] end,
+    Again = fun(Mode, Count) ->
+        {ok, _} = erl_esdb_streams:append(Store, ?S, any, Of(1000, 15)),
+        {saved, _} = erl_esdb_snapshots:maybe_snapshot(Store, ?S),
+        ok = erl_esdb_streams:delete(Store, ?S, Mode),
+        {ok, _} = erl_esdb_streams:append(Store, ?S, any, Of(1, Count)),
+        {saved, Version} = erl_esdb_snapshots:maybe_snapshot(Store, ?S),
+        {ok, #snapshot{version = Version, data = #{sum := Count}}} = load(Store, ?S),
+        {ok, [#snapshot{}]} = list(Store, ?S),
+        ok = erl_esdb_streams:delete(Store, ?S),
+        Version
+    end,
+    ?assertEqual([29, 11], [Again(#{}, Count) || Count <- [30, 12]]),
+    %% What a user has saved stays where it is.
+    ok = erl_esdb_snapshots:save(Store, ?S, 99, mine),
+    {ok, _} = erl_esdb_streams:append(Store, ?S, any, Of(1, 10)),
+    {saved, 9} = erl_esdb_snapshots:maybe_snapshot(Store, ?S),
+    {ok, All} = list(Store, ?S),
+    ?assertEqual([9, 99], versions(All)),
+    ok = erl_esdb_snapshots:delete(Store, ?S),
+    %% Behind a tombstone the versions go on, and the state begins again.
+    ok = erl_esdb_streams:delete(Store, ?S),
+    ?assertEqual(44, Again(#{mode => tombstone}, 30)).
+
 b_the_newest_snapshots_are_kept(Config) ->
     Store = store(Config),
     ok = erl_esdb_snapshots:set_policy(Store, ?S, policy(1, 3)),

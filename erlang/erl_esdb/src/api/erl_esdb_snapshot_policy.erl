@@ -144,20 +144,87 @@ run(Store, Stream, Options) ->
     {saved, non_neg_integer()} | not_due | {error, term()}.
 run(Store, Stream, Policy, Timed) ->
     maybe
-        {ok, #{first := First, next := Next}} ?= erl_esdb_pages:info(Store, Stream, Timed),
+        {ok, #{first := First, next := Next} = Info} ?= erl_esdb_pages:info(Store, Stream, Timed),
         {ok, Versions} ?= erl_esdb_snapshots_store:versions(Store, Stream, Timed),
-        Latest = lists:last([-1 | Versions]),
-        true ?= is_due(Policy, Next - 1, Latest),
+        Candidates = candidates(Info, Versions),
+        true ?= is_due(Policy, Next - 1, newest(Info, Candidates)),
+        {ok, Latest, State, Before} ?= latest(Store, Stream, Info, Policy, Candidates, Timed),
+        Others = Before ++ others(Store, Stream, Versions -- Candidates, Timed),
+        ok ?= prune(Store, Stream, Others, Timed),
         ok ?= continues(Stream, Latest + 1, First),
-        {ok, State, Version} ?= state(Store, Stream, Policy, Latest, Timed),
+        Last = #{version => Latest, position => none},
+        {ok, State1, #{version := Version} = Of} ?=
+            fold(Store, Stream, Last, Policy, State, Timed),
         %% Not so where the events were removed while we read.
         true ?= Version > Latest,
-        ok ?= erl_esdb_snapshots:save(Store, Stream, Version, State, #{}, Timed),
-        ok ?= prune(Store, Stream, superfluous(Policy, Versions ++ [Version]), Timed),
+        Metadata = maps:with([position], Of),
+        ok ?= erl_esdb_snapshots:save(Store, Stream, Version, State1, Metadata, Timed),
+        Kept = (Versions -- Others) ++ [Version],
+        ok ?= prune(Store, Stream, superfluous(Policy, Kept), Timed),
         {saved, Version}
     else
         false -> not_due;
         {error, Reason} -> {error, Reason}
+    end.
+
+%% Snapshots outlive their stream, whose name another one may have by now: what they are of is no
+%% part of that one if it has not come so far, or begins behind it.
+-spec candidates(erl_esdb_log:info(), [non_neg_integer()]) -> [non_neg_integer()].
+candidates(#{base := Base, next := Next}, Versions) ->
+    [Version || Version <- Versions, Version >= Base, Version < Next].
+
+-spec newest(erl_esdb_log:info(), [non_neg_integer()]) -> integer().
+newest(#{base := Base}, Candidates) -> lists:last([Base - 1 | Candidates]).
+
+%% The newest snapshot of this stream and the state in it; before that, those of another one.
+-spec latest(atom(), binary(), erl_esdb_log:info(), policy(), [non_neg_integer()], options()) ->
+    {ok, Version :: integer(), State :: term(), Others :: [non_neg_integer()]} | {error, term()}.
+latest(Store, Stream, #{base := Base, first := First}, #{initial := Initial}, Versions, Timed) ->
+    Of = fun(Version) -> found(Store, Stream, First, Version, Timed) end,
+    latest(lists:reverse(Versions), Of, {ok, Base - 1, Initial, []}).
+
+-spec latest([non_neg_integer()], fun((non_neg_integer()) -> Found), None) ->
+    None | {error, term()}
+when
+    Found :: {ok, State :: term()} | other | {error, term()},
+    None :: {ok, integer(), State :: term(), [non_neg_integer()]}.
+latest([Version | Versions], Of, {ok, Before, Initial, Others}) ->
+    case Of(Version) of
+        {ok, State} -> {ok, Version, State, Others};
+        other -> latest(Versions, Of, {ok, Before, Initial, [Version | Others]});
+        {error, not_found} -> latest(Versions, Of, {ok, Before, Initial, Others});
+        {error, Reason} -> {error, Reason}
+    end;
+latest([], _Of, None) ->
+    None.
+
+%% Of those that cannot be of this stream the ones that a policy has made.
+-spec others(atom(), binary(), [non_neg_integer()], options()) -> [non_neg_integer()].
+others(Store, Stream, Versions, Timed) ->
+    [
+        Version
+     || Version <- Versions,
+        {ok, #snapshot{metadata = #{position := _}}} <-
+            [erl_esdb_snapshots:load_at(Store, Stream, Version, Timed)]
+    ].
+
+%% A policy notes the position of the event that a snapshot is of, and no two events ever have one.
+-spec found(atom(), binary(), non_neg_integer(), non_neg_integer(), options()) ->
+    {ok, State :: term()} | other | {error, term()}.
+found(Store, Stream, First, Version, Timed) ->
+    case erl_esdb_snapshots:load_at(Store, Stream, Version, Timed) of
+        {ok, #snapshot{data = State, metadata = #{position := Position}}} when Version >= First ->
+            Options = Timed#{hidden => true},
+            case erl_esdb_store:read(Store, Stream, Version, 1, forward, Options) of
+                {ok, [#event{version = Version, position = Position}]} -> {ok, State};
+                {ok, [#event{version = Version}]} -> other;
+                {ok, _Removed} -> {ok, State};
+                {error, Reason} -> {error, Reason}
+            end;
+        {ok, #snapshot{data = State}} ->
+            {ok, State};
+        {error, Reason} ->
+            {error, Reason}
     end.
 
 -doc "Whether enough events came after the latest snapshot; -1 stands for none.".
@@ -176,28 +243,23 @@ superfluous(#{keep := Keep}, Versions) -> lists:sublist(Versions, max(0, length(
 continues(_Stream, From, First) when First =< From -> ok;
 continues(Stream, From, First) -> {error, {events_removed, Stream, From, First}}.
 
--spec state(atom(), binary(), policy(), integer(), options()) ->
-    {ok, State :: term(), Version :: non_neg_integer()} | {error, term()}.
-state(Store, Stream, #{initial := Initial} = Policy, -1, Timed) ->
-    fold(Store, Stream, 0, Policy, Initial, Timed);
-state(Store, Stream, Policy, Latest, Timed) ->
-    maybe
-        {ok, #snapshot{data = State}} ?=
-            erl_esdb_snapshots:load_at(Store, Stream, Latest, Timed),
-        fold(Store, Stream, Latest + 1, Policy, State, Timed)
-    end.
+-type last() :: #{version := integer(), position := non_neg_integer() | none}.
 
--spec fold(atom(), binary(), non_neg_integer(), policy(), term(), options()) ->
-    {ok, term(), non_neg_integer()} | {error, term()}.
-fold(Store, Stream, From, #{fold := {Module, Function, Args}} = Policy, State, Timed) ->
+-spec fold(atom(), binary(), last(), policy(), term(), options()) ->
+    {ok, term(), last()} | {error, term()}.
+fold(Store, Stream, #{version := Before} = Last, Policy, State, Timed) ->
+    #{fold := {Module, Function, Args}} = Policy,
+    From = Before + 1,
     Step = fun(Event, Acc) -> apply(Module, Function, [Event, Acc | Args]) end,
     Options = Timed#{hidden => true, decode => maps:get(decode, Policy, none)},
     case erl_esdb_store:read(Store, Stream, From, ?PAGE, forward, Options) of
         {ok, [#event{version = From} | _] = Events} ->
             State1 = lists:foldl(Step, State, Events),
-            fold(Store, Stream, From + length(Events), Policy, State1, Timed);
+            #event{version = Version, position = Position} = lists:last(Events),
+            Last1 = #{version => Version, position => Position},
+            fold(Store, Stream, Last1, Policy, State1, Timed);
         {ok, []} ->
-            {ok, State, From - 1};
+            {ok, State, Last};
         %% Events were removed while we read.
         {ok, [#event{version = First} | _]} ->
             {error, {events_removed, Stream, From, First}};

@@ -260,7 +260,9 @@ due([{Stream, Version} = Written | More], Pattern, Place, State, Due) ->
         {ok, Pattern} ?= erl_esdb_snapshot_policy:choose(Patterns, Stream),
         true ?= erl_esdb_snapshot_policy:is_due(Policy, Version, Failed),
         {ok, Versions} ?= erl_esdb_snapshots_store:versions(Store, Stream),
-        true ?= erl_esdb_snapshot_policy:is_due(Policy, Version, lists:last([-1 | Versions])),
+        %% Those behind it are of a stream that had the name before.
+        Latest = lists:last([-1 | [V || V <- Versions, V =< Version]]),
+        true ?= erl_esdb_snapshot_policy:is_due(Policy, Version, Latest),
         due(More, Pattern, Place, State, [Written | Due])
     else
         {error, Reason} when Reason =/= not_found -> {error, Reason};
