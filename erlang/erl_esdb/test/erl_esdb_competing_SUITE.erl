@@ -33,6 +33,7 @@ cases() ->
         a_stream_that_waits_does_not_fill_the_queue,
         parked_events_survive_and_go_with_the_subscription,
         parked_events_are_looked_at_in_pages,
+        parked_events_that_are_gone_are_forgotten,
         mistakes
     ].
 
@@ -360,6 +361,23 @@ parked_events_are_listed_and_replayed(Config) ->
     ok = nack(Store, Key, self(), [E1], skip),
     ?assertEqual({ok, []}, parked(Store, Key)),
     nothing_more(Config, Key).
+
+%% Cut away, or of a stream that was deleted, also where another has its name: what is behind goes out.
+parked_events_that_are_gone_are_forgotten(Config) ->
+    Store = store(Config),
+    Key = subscribed(Config, #{}),
+    [append(Config, Stream, 3) || Stream <- [<<"a">>, <<"b">>, <<"c">>]],
+    ok = connect(Store, Key, self(), #{}),
+    [ok = nack(Store, Key, self(), [one()], park) || _ <- lists:seq(1, 9)],
+    ok = erl_esdb_streams:delete(Store, <<"a">>),
+    {ok, _} = erl_esdb_store:truncate(Store, <<"b">>, 3),
+    append(Config, <<"a">>, 3),
+    [ok = ack_events(Store, Key, self(), [one()]) || _ <- lists:seq(1, 3)],
+    {ok, Parked} = parked(Store, Key),
+    ?assertEqual(9, length(Parked)),
+    ?assertEqual({ok, 2}, replay_parked(Store, Key, #{limit => 2})),
+    ?assertMatch({ok, [#{stream_id := <<"c">>}, _, _]}, parked(Store, Key)),
+    ?assertEqual({<<"c">>, 0}, name(one())).
 
 skipped_events_are_gone(Config) ->
     Key = subscribed(Config, #{}),

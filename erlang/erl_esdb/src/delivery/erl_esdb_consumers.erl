@@ -192,8 +192,8 @@ handle_call({disconnect, Pid}, _From, State) ->
 handle_call({settle, Pid, Refs, How}, _From, State) ->
     {Unknown, State1} = settled(Refs, Pid, How, State),
     {reply, answer(Unknown), pumped(State1)};
-handle_call({replay, Options}, _From, #state{store = Store, key = Key} = State) ->
-    {Reply, State1} = replayed(parked(Store, Key, Options), refilled(State)),
+handle_call({replay, Options}, _From, State) ->
+    {Reply, State1} = replayed(maps:merge(#{limit => ?PARKED}, Options), 0, refilled(State)),
     {reply, Reply, pumped(State1)};
 handle_call(info, _From, #state{competing = Competing, cursor = Cursor} = State) ->
     Next = erl_esdb_cursor:position(Cursor),
@@ -293,23 +293,45 @@ park(#event{position = Position} = Event, Reason, #state{store = Store, key = Ke
     }),
     ok.
 
--spec replayed({ok, [parked()]} | {error, term()}, #state{}) ->
+-spec replayed(parked_options(), Before :: non_neg_integer(), #state{}) ->
     {{ok, non_neg_integer()} | {error, term()}, #state{}}.
-replayed({ok, Parked}, #state{competing = Competing} = State) ->
-    Events = lists:append([event(One, State) || One <- Parked]),
-    Competing1 = lists:foldl(fun erl_esdb_competing:replay/2, Competing, Events),
-    {{ok, length(Events)}, State#state{competing = Competing1}};
-replayed({error, Reason}, State) ->
-    {{error, Reason}, State}.
+replayed(Options, Before, #state{store = Store, key = Key} = State) ->
+    case parked(Store, Key, Options) of
+        {ok, []} -> {{ok, Before}, State};
+        {ok, Parked} -> replayed(Parked, Options, Before, State);
+        {error, Reason} -> {{error, Reason}, State}
+    end.
 
-%% What was removed from its stream meanwhile stays parked.
--spec event(parked(), #state{}) -> [event()].
+%% Those whose events are gone for ever are forgotten, and others take their places in the limit.
+-spec replayed([parked(), ...], parked_options(), non_neg_integer(), #state{}) ->
+    {{ok, non_neg_integer()} | {error, term()}, #state{}}.
+replayed(Parked, Options, Before, #state{store = Store, key = Key} = State) ->
+    #state{competing = Competing} = State,
+    Found = [{At, event(One, State)} || #{position := At} = One <- Parked],
+    Events = [Event || {_, #event{} = Event} <- Found],
+    Gone = [{parked, Key, At} || {At, gone} <- Found],
+    Competing1 = lists:foldl(fun erl_esdb_competing:replay/2, Competing, Events),
+    State1 = State#state{competing = Competing1},
+    Count = Before + length(Events),
+    {Last, _} = lists:last(Found),
+    case unpark(Store, Gone) of
+        ok when Gone =:= [] -> {{ok, Count}, State1};
+        ok -> replayed(Options#{from => Last + 1, limit => length(Gone)}, Count, State1);
+        {error, Reason} -> {{error, Reason}, State1}
+    end.
+
+%% One that is hidden, or that a store which does not answer has, stays parked.
+-spec event(parked(), #state{}) -> event() | gone | hidden.
 event(#{stream_id := Stream, version := Version, event_id := Id}, State) ->
     #state{store = Store, options = Options} = State,
     Decode = maps:with([decode], Options),
-    case erl_esdb_store:read(Store, Stream, Version, 1, forward, Decode) of
-        {ok, [#event{event_id = Id} = Event]} -> [Event];
-        _ -> []
+    Read = fun(More) -> erl_esdb_store:read(Store, Stream, Version, 1, forward, More) end,
+    case {Read(Decode), Read(#{hidden => true})} of
+        {{ok, [#event{event_id = Id} = Event]}, _} -> Event;
+        {_, {ok, [#event{event_id = Id}]}} -> hidden;
+        {_, {ok, _Another}} -> gone;
+        {_, {error, {stream_not_found, Stream}}} -> gone;
+        _ -> hidden
     end.
 
 %% ---- the loop

@@ -422,6 +422,9 @@ it is a position. It becomes the `checkpoint` of the subscription as it stands; 
 with one name it is the first one's. The last word counts, also one that goes back: from there
 delivery goes on after a crash. Telemetry: `[erl_esdb, subscription, checkpoint]`.
 
+With a `pool_size` above 1, and with several handlers, events of different streams come on different
+ways, later ones before earlier ones: acknowledge one when all before it are handled.
+
 Errors: `{subscription_not_found, Name}` and the failures of a store.
 """.
 -spec ack(
@@ -763,7 +766,8 @@ replay_parked(Store, Key) -> replay_parked(Store, Key, #{}).
 
 -doc """
 Sends events that were parked again, after what is held of their streams: at most `limit` (1000),
-`from` a position on (0). Answers how many. Each stays parked until it is acknowledged or skipped.
+`from` a position on (0). Answers how many go out, or were on their way already. Each stays parked
+until it is acknowledged or skipped. One that was removed from its stream meanwhile is forgotten.
 
 Errors: `not_competing`, `{invalid_option, Key, Value}`, and those of `demand/4`.
 """.
