@@ -362,7 +362,7 @@ parked_events_are_listed_and_replayed(Config) ->
     ?assertEqual({ok, []}, parked(Store, Key)),
     nothing_more(Config, Key).
 
-%% Cut away, or of a stream that was deleted, also where another has its name: what is behind goes out.
+%% Cut away, or of a deleted stream, also where another has its name: what is behind them goes out.
 parked_events_that_are_gone_are_forgotten(Config) ->
     Store = store(Config),
     Key = subscribed(Config, #{}),
