@@ -481,13 +481,13 @@ rows(erl_esdb_projection) ->
     #{
         start_link => [store, name, {is, ?MODULE}, options],
         child_spec => {[store, name, {is, ?MODULE}, options], #{unknown => any}},
-        stop => [store, name],
-        state => [store, name],
-        table => [store, name],
-        position => [store, name],
-        lag => [store, name],
+        stop => [store, name, options],
+        state => [store, name, options],
+        table => [store, name, options],
+        position => [store, name, options],
+        lag => [store, name, options],
         await => [store, name, natural, timeout],
-        rebuild => [store, name]
+        rebuild => [store, name, options]
     };
 rows(erl_esdb_scavenge) ->
     #{

@@ -32,6 +32,8 @@ cases() ->
         a_supervisor_outlives_the_store,
         it_waits_for_a_store_that_begins_again,
         a_store_that_begins_anew_during_an_event,
+        calls_end_in_time,
+        a_module_without_callbacks,
         a_table_outlives_the_delivery,
         who_waited_is_forgotten,
         callbacks_may_have_processes,
@@ -345,6 +347,33 @@ it_waits_for_a_store_that_begins_again(Config) ->
     ok = await(Config, append(Config, <<"a">>, 2)),
     ?assertEqual(#{<<"a">> => 2}, state(Config)),
     ?assert(is_process_alive(Pid)).
+
+%% A callback that takes long holds up nobody longer than he wants to wait.
+calls_end_in_time(Config) ->
+    Store = store(Config),
+    Pid = start(Config),
+    append_events(Config, <<"s">>, [erl_esdb_test:event({waits, self()})]),
+    receive {waits, Pid} -> ok end,
+    [
+        ?assertEqual(
+            {error, {timeout, Store}},
+            apply(erl_esdb_projection, Call, [Store, <<"p">>, #{timeout => 1}])
+        )
+     || Call <- [state, table, position, lag, rebuild, stop]
+    ],
+    ?assertError(badarg, erl_esdb_projection:state(Store, <<"p">>, #{timeout => soon})),
+    Pid ! go_on,
+    %% It was told to.
+    receive {'EXIT', Pid, normal} -> ok end.
+
+a_module_without_callbacks(Config) ->
+    [
+        ?assertEqual(
+            {error, {no_projection, Module}},
+            erl_esdb_projection:start_link(store(Config), <<"p">>, Module, #{})
+        )
+     || Module <- [nosuch, lists]
+    ].
 
 %% Its store is stopped, and another one of the name has other events, before the callback returns:
 %% the projection is of these then, and nobody is told that they were seen before they were.

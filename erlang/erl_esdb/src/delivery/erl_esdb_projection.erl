@@ -47,16 +47,19 @@ In a cluster each node folds for itself: a name stands for one process on a node
 
 -behaviour(gen_server).
 
--export([start_link/4, child_spec/4, stop/2]).
--export([state/2, table/2, position/2, lag/2, await/4, rebuild/2]).
+-export([start_link/4, child_spec/4, stop/2, stop/3]).
+-export([state/2, state/3, table/2, table/3, position/2, position/3, lag/2, lag/3]).
+-export([await/4, rebuild/2, rebuild/3]).
 -export([init/1, handle_call/3, handle_cast/2, handle_info/2, terminate/2]).
--export_type([options/0, context/0]).
+-export_type([options/0, call_options/0, context/0]).
 
 -include_lib("kernel/include/logger.hrl").
 -include("erl_esdb.hrl").
 
 %% Events that are folded before the state is saved and calls are answered.
 -define(PAGE, 200).
+%% Milliseconds that a call may take while the store is away and says nothing of it.
+-define(TIMEOUT, 5000).
 %% Milliseconds until it is tried again, after the store did not answer.
 -define(RETRY, 200).
 
@@ -72,6 +75,8 @@ that are JSON text (`m:erl_esdb_json`).
     decode => erl_esdb_json:codec(),
     args => term()
 }.
+-doc "Milliseconds that a call waits for the projection, default that of the store.".
+-type call_options() :: #{timeout => timeout(), _ => _}.
 -doc "`table` is there with `keep => ets`: an ordered set.".
 -type context() :: #{
     store := atom(), name := binary(), args := term(), table => ets:table()
@@ -104,14 +109,14 @@ that are JSON text (`m:erl_esdb_json`).
 
 -type awaited() :: {Position :: non_neg_integer(), reference()}.
 -type waiter() :: {gen_server:from(), Monitor :: reference(), Timer :: reference() | none}.
--type answer(Answer) :: Answer | {error, not_found | {store_not_started, atom()}}.
+-type answer(Answer) :: Answer | {error, not_found | {store_not_started | timeout, atom()}}.
 
 -doc """
 Starts a projection, which goes on where it stopped. Where the store is about to be started again
 after a crash, the projection waits for it.
 
-Errors: `{already_started, Pid}`, `{store_not_started, Store}`, `{invalid_option, Key, Value}`, and
-those of a selector.
+Errors: `{already_started, Pid}`, `{store_not_started, Store}`, `{invalid_option, Key, Value}`,
+`{no_projection, Module}` where it has not these callbacks, and those of a selector.
 """.
 -spec start_link(Store :: atom(), Name :: binary(), module(), options()) ->
     {ok, pid()} | {error, term()}.
@@ -137,6 +142,7 @@ start(Store, Name, Module, Options) ->
     Selector = maps:get(selector, Options, <<"$all">>),
     maybe
         {ok, Filter} ?= erl_esdb_filters:compile(Type, Selector),
+        ok ?= check_callbacks(Module),
         State = #state{
             store = Store,
             name = Name,
@@ -152,6 +158,15 @@ start(Store, Name, Module, Options) ->
         {error, {shutdown, Reason}} -> {error, Reason};
         {error, Reason} -> {error, Reason};
         ignore -> {error, ignore}
+    end.
+
+-spec check_callbacks(module()) -> ok | {error, {no_projection, module()}}.
+check_callbacks(Module) ->
+    _ = code:ensure_loaded(Module),
+    Has = fun({Function, Arity}) -> erlang:function_exported(Module, Function, Arity) end,
+    case lists:all(Has, [{init, 1}, {handle_event, 2}]) of
+        true -> ok;
+        false -> {error, {no_projection, Module}}
     end.
 
 -doc """
@@ -172,33 +187,57 @@ child_spec(Store, Name, Module, Options) when
 child_spec(_, _, _, _) ->
     error(badarg).
 
+-doc "The same as `stop/3` without options.".
+-spec stop(Store :: atom(), Name :: binary()) -> answer(ok).
+stop(Store, Name) -> stop(Store, Name, #{}).
+
 -doc """
 Stops a projection. A state in a document stays.
 
 Errors, also of the functions that follow: `not_found` where no such projection runs,
-`{store_not_started, Store}` where its store does not.
+`{store_not_started, Store}` where its store does not, `{timeout, Store}` where a callback takes too
+long; the projection may stop yet.
 """.
--spec stop(Store :: atom(), Name :: binary()) -> answer(ok).
-stop(Store, Name) -> asked(Store, Name, fun gen_server:stop/1).
+-spec stop(Store :: atom(), Name :: binary(), call_options()) -> answer(ok).
+stop(Store, Name, Options) ->
+    in_time(Store, Name, Options, fun(Pid, Time) -> gen_server:stop(Pid, normal, Time) end).
+
+-doc "The same as `state/3` without options.".
+-spec state(Store :: atom(), Name :: binary()) -> answer({ok, term()}).
+state(Store, Name) -> state(Store, Name, #{}).
 
 -doc "The state as of the last page.".
--spec state(Store :: atom(), Name :: binary()) -> answer({ok, term()}).
-state(Store, Name) -> call(Store, Name, state).
+-spec state(Store :: atom(), Name :: binary(), call_options()) -> answer({ok, term()}).
+state(Store, Name, Options) -> call(Store, Name, state, Options).
+
+-doc "The same as `table/3` without options.".
+-spec table(Store :: atom(), Name :: binary()) -> answer({ok, ets:table()}).
+table(Store, Name) -> table(Store, Name, #{}).
 
 -doc "The table of a projection with `keep => ets`; `not_found` also for another one.".
--spec table(Store :: atom(), Name :: binary()) -> answer({ok, ets:table()}).
-table(Store, Name) -> call(Store, Name, table).
+-spec table(Store :: atom(), Name :: binary(), call_options()) -> answer({ok, ets:table()}).
+table(Store, Name, Options) -> call(Store, Name, table, Options).
+
+-doc "The same as `position/3` without options.".
+-spec position(Store :: atom(), Name :: binary()) -> answer({ok, non_neg_integer()}).
+position(Store, Name) -> position(Store, Name, #{}).
 
 -doc "The position up to which all events are in the state.".
--spec position(Store :: atom(), Name :: binary()) -> answer({ok, non_neg_integer()}).
-position(Store, Name) -> call(Store, Name, position).
+-spec position(Store :: atom(), Name :: binary(), call_options()) ->
+    answer({ok, non_neg_integer()}).
+position(Store, Name, Options) -> call(Store, Name, position, Options).
+
+-doc "The same as `lag/3` without options.".
+-spec lag(Store :: atom(), Name :: binary()) -> answer({ok, non_neg_integer()} | {error, term()}).
+lag(Store, Name) -> lag(Store, Name, #{}).
 
 -doc "How many positions the state is behind the end of the log.".
--spec lag(Store :: atom(), Name :: binary()) -> answer({ok, non_neg_integer()} | {error, term()}).
-lag(Store, Name) ->
+-spec lag(Store :: atom(), Name :: binary(), call_options()) ->
+    answer({ok, non_neg_integer()} | {error, term()}).
+lag(Store, Name, Options) ->
     maybe
-        {ok, Position} ?= position(Store, Name),
-        {ok, End} ?= erl_esdb_store:next_position(Store),
+        {ok, Position} ?= position(Store, Name, Options),
+        {ok, End} ?= erl_esdb_store:next_position(Store, maps:with([timeout], Options)),
         {ok, max(0, End - Position)}
     end.
 
@@ -215,13 +254,32 @@ await(Store, Name, Position, Timeout) when is_integer(Position), Position >= 0 -
 await(_, _, _, _) ->
     error(badarg).
 
--doc "Forgets the state and folds all events again, from the first one on.".
+-doc "The same as `rebuild/3` without options.".
 -spec rebuild(Store :: atom(), Name :: binary()) -> answer(ok | {error, term()}).
-rebuild(Store, Name) -> call(Store, Name, rebuild).
+rebuild(Store, Name) -> rebuild(Store, Name, #{}).
 
--spec call(atom(), binary(), atom()) -> answer(term()).
-call(Store, Name, Request) ->
-    asked(Store, Name, fun(Pid) -> gen_server:call(Pid, Request, infinity) end).
+-doc "Forgets the state and folds all events again, from the first one on.".
+-spec rebuild(Store :: atom(), Name :: binary(), call_options()) -> answer(ok | {error, term()}).
+rebuild(Store, Name, Options) -> call(Store, Name, rebuild, Options).
+
+-spec call(atom(), binary(), atom(), call_options()) -> answer(term()).
+call(Store, Name, Request, Options) ->
+    in_time(Store, Name, Options, fun(Pid, Time) -> gen_server:call(Pid, Request, Time) end).
+
+-spec in_time(atom(), binary(), call_options(), fun((pid(), timeout()) -> Answer)) ->
+    answer(Answer).
+in_time(Store, Name, Options, Ask) when is_atom(Store), is_binary(Name), is_map(Options) ->
+    Time =
+        case erl_esdb_store:engine(Store) of
+            {ok, _, _, Settings} -> erl_esdb_store:timeout(Options, Settings);
+            {error, _} -> erl_esdb_store:timeout(Options, #{timeout => ?TIMEOUT})
+        end,
+    case asked(Store, Name, fun(Pid) -> Ask(Pid, Time) end) of
+        {error, timeout} -> {error, {timeout, Store}};
+        Answer -> Answer
+    end;
+in_time(_, _, _, _) ->
+    error(badarg).
 
 -spec asked(atom(), binary(), fun((pid()) -> Answer)) -> answer(Answer | {error, timeout}).
 asked(Store, Name, Ask) when is_atom(Store), is_binary(Name) ->
@@ -242,6 +300,7 @@ answered(Pid, Ask) ->
         {ok, Ask(Pid)}
     catch
         exit:{timeout, _} -> timeout;
+        exit:timeout -> timeout;
         exit:_ -> gone
     end.
 
