@@ -494,7 +494,7 @@ rows(erl_esdb_scavenge) ->
         scavenge => [store, name, options],
         dry_run => [store, name, options],
         scavenge_matching => [store, name, options],
-        archive_and_scavenge => {[store, name, {fixture, backend}, options], #{3 => harmless}}
+        archive_and_scavenge => [store, name, {fixture, backend}, options]
     };
 rows(erl_esdb_schema) ->
     #{

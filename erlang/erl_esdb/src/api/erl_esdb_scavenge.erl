@@ -158,9 +158,10 @@ is archived in a dry run or where there is nothing to remove.
 -spec archive_and_scavenge(
     Store :: atom(), Stream :: binary(), erl_esdb_archive_backend:backend(), options()
 ) -> {ok, result()} | {error, term()}.
-archive_and_scavenge(Store, Stream, {Module, _} = Backend, Options) when
-    is_atom(Store), is_binary(Stream), is_atom(Module), is_map(Options)
+archive_and_scavenge(Store, Stream, Backend, Options) when
+    is_atom(Store), is_binary(Stream), is_map(Options)
 ->
+    erl_esdb_archive_backend:is_backend(Backend) orelse error(badarg),
     told(Store, Stream, fun() -> run(Store, Stream, Backend, Options) end);
 archive_and_scavenge(_, _, _, _) ->
     error(badarg).
