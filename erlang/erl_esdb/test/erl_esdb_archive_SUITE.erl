@@ -609,6 +609,12 @@ b_options_hold_for_archived_events(Config) ->
     ),
     ok = sys:resume(erl_esdb_test:engine(Store)).
 
+archived_before(Store, Backend, Before) ->
+    Options = #{before_version => Before, require_snapshot => false},
+    {ok, #{archive_key := Key}} =
+        erl_esdb_scavenge:archive_and_scavenge(Store, ?S, Backend, Options),
+    Key.
+
 %% Archived events of a store that signs are verified with the others, as one chain.
 b_archived_events_are_verified(_Config) ->
     Signs = #{enabled => true, key => <<7:256>>},
@@ -618,15 +624,7 @@ b_archived_events_are_verified(_Config) ->
     Backend = {erl_esdb_test_backend, State},
     {ok, 19} = erl_esdb_streams:append(Store, ?S, -1, events(20)),
     {ok, All} = erl_esdb_streams:read(Store, ?S, 0, 20, forward),
-    [K1, K2] = [
-        begin
-            Options = #{before_version => Before, require_snapshot => false},
-            {ok, #{archive_key := Key}} =
-                erl_esdb_scavenge:archive_and_scavenge(Store, ?S, Backend, Options),
-            Key
-        end
-     || Before <- [6, 12]
-    ],
+    [K1, K2] = [archived_before(Store, Backend, Before) || Before <- [6, 12]],
     Read = fun(From, Count, Direction, Mode) ->
         Options = #{archives => Backend, verify => Mode},
         erl_esdb_streams:read(Store, ?S, From, Count, Direction, Options)
@@ -671,15 +669,7 @@ b_archived_events_are_verified(_Config) ->
     %% An archive of a namesake, signed by the same store.
     ok = erl_esdb_streams:delete(Store, ?S),
     {ok, 19} = erl_esdb_streams:append(Store, ?S, -1, events(20)),
-    [K3, K4] = [
-        begin
-            Options = #{before_version => Before, require_snapshot => false},
-            {ok, #{archive_key := Key}} =
-                erl_esdb_scavenge:archive_and_scavenge(Store, ?S, Backend, Options),
-            Key
-        end
-     || Before <- [6, 12]
-    ],
+    [K3, K4] = [archived_before(Store, Backend, Before) || Before <- [6, 12]],
     [{_, First}, {_, Second}] = [hd(ets:lookup(Table, Key)) || Key <- [K1, K2]],
     With(K3, fun(_) -> First end, fun() ->
         ?assertEqual({6, chain_mismatch}, Kinds(Read(0, 20, forward, skip_legacy))),

@@ -134,15 +134,7 @@ b_a_copy_while_writes_go_on(Config) ->
     Streams = [<<"s-", (integer_to_binary(N))/binary>> || N <- lists:seq(1, 10)],
     [append(Store, Stream, events(200)) || Stream <- Streams],
     Stop = atomics:new(1, []),
-    Until = fun Loop(Step) ->
-        case atomics:get(Stop, 1) of
-            0 ->
-                Step(),
-                Loop(Step);
-            1 ->
-                done
-        end
-    end,
+    Until = fun(Step) -> erl_esdb_test:until_stopped(Stop, Step) end,
     Append = fun() -> Until(fun() -> [append(Store, S, events(5)) || S <- Streams] end) end,
     Cut = fun() ->
         Until(fun() ->
@@ -301,15 +293,7 @@ b_a_copy_of_a_signed_store_while_it_is_cut(Config) ->
     Streams = [<<"s-", (integer_to_binary(N))/binary>> || N <- lists:seq(1, 6)],
     [append(Store, Stream, events(20)) || Stream <- Streams],
     Stop = atomics:new(1, []),
-    Until = fun Loop(Step) ->
-        case atomics:get(Stop, 1) of
-            0 ->
-                Step(),
-                Loop(Step);
-            1 ->
-                done
-        end
-    end,
+    Until = fun(Step) -> erl_esdb_test:until_stopped(Stop, Step) end,
     Cut = fun() ->
         [
             begin
@@ -356,15 +340,7 @@ b_a_copy_while_the_engine_is_held_up(Config) ->
     Store = store(Config),
     Engine = erl_esdb_test:engine(Store),
     Stop = atomics:new(1, []),
-    Until = fun Loop(Step) ->
-        case atomics:get(Stop, 1) of
-            0 ->
-                Step(),
-                Loop(Step);
-            1 ->
-                done
-        end
-    end,
+    Until = fun(Step) -> erl_esdb_test:until_stopped(Stop, Step) end,
     Append = fun() ->
         append(Store, ?S, events(3)),
         {ok, #{next := Next}} = erl_esdb_store:info(Store, ?S),

@@ -382,15 +382,7 @@ snapshots_of_removed_events(Config) ->
 readers_while_a_stream_is_cut(Config) ->
     Store = ?config(store, Config),
     Stop = atomics:new(1, []),
-    Until = fun Loop(Step) ->
-        case atomics:get(Stop, 1) of
-            0 ->
-                Step(),
-                Loop(Step);
-            1 ->
-                done
-        end
-    end,
+    Until = fun(Step) -> erl_esdb_test:until_stopped(Stop, Step) end,
     {ok, _} = append(Store, -1, events(20)),
     Cut = fun() ->
         {ok, Last} = append(Store, any, events(7)),

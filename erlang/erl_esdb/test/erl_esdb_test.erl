@@ -6,7 +6,8 @@
 -export([start_store/1, stop_store/1, told/0]).
 -export([engine/1, machine/1, tree/1, tamper/3]).
 -export([concurrently/1, collect/2, collect/3, collected/1, release/1]).
--export([await/1, quietly/1, property/2, reductions/1, commits/0, append_commits/1]).
+-export([await/1, until_stopped/2, quietly/1, property/2, reductions/1]).
+-export([commits/0, append_commits/1]).
 
 -include_lib("proper/include/proper.hrl").
 -include("../include/erl_esdb.hrl").
@@ -226,6 +227,17 @@ await(Fun, Until) ->
             erlang:monotonic_time(millisecond) < Until orelse error(awaited_in_vain),
             erlang:yield(),
             await(Fun, Until)
+    end.
+
+-doc "Calls a fun again and again, until the first of these atomics is not 0.".
+-spec until_stopped(atomics:atomics_ref(), fun(() -> term())) -> done.
+until_stopped(Stop, Step) ->
+    case atomics:get(Stop, 1) of
+        0 ->
+            _ = Step(),
+            until_stopped(Stop, Step);
+        _ ->
+            done
     end.
 
 -doc "Calls a fun, while nothing is logged: what is killed says so.".

@@ -320,18 +320,23 @@ replayed(Parked, Options, Before, #state{store = Store, key = Key} = State) ->
         {error, Reason} -> {{error, Reason}, State1}
     end.
 
-%% One that is hidden, or that a store which does not answer has, stays parked.
 -spec event(parked(), #state{}) -> event() | gone | hidden.
-event(#{stream_id := Stream, version := Version, event_id := Id}, State) ->
+event(#{stream_id := Stream, version := Version, event_id := Id} = Parked, State) ->
     #state{store = Store, options = Options} = State,
     Decode = maps:with([decode], Options),
-    Read = fun(More) -> erl_esdb_store:read(Store, Stream, Version, 1, forward, More) end,
-    case {Read(Decode), Read(#{hidden => true})} of
-        {{ok, [#event{event_id = Id} = Event]}, _} -> Event;
-        {_, {ok, [#event{event_id = Id}]}} -> hidden;
-        {_, {ok, _Another}} -> gone;
-        {_, {error, {stream_not_found, Stream}}} -> gone;
-        _ -> hidden
+    case erl_esdb_store:read(Store, Stream, Version, 1, forward, Decode) of
+        {ok, [#event{event_id = Id} = Event]} -> Event;
+        _ -> without_event(Store, Parked)
+    end.
+
+%% One that is hidden, or that a store which does not answer has, stays parked.
+-spec without_event(atom(), parked()) -> gone | hidden.
+without_event(Store, #{stream_id := Stream, version := Version, event_id := Id}) ->
+    case erl_esdb_store:read(Store, Stream, Version, 1, forward, #{hidden => true}) of
+        {ok, [#event{event_id = Id}]} -> hidden;
+        {ok, _Another} -> gone;
+        {error, {stream_not_found, Stream}} -> gone;
+        {error, _} -> hidden
     end.
 
 %% ---- the loop

@@ -158,22 +158,14 @@ matches({stream, Stream}, Event) -> Event#event.stream_id =:= Stream;
 matches({event_type, Type}, Event) -> Event#event.event_type =:= Type;
 matches({wildcard, Wildcard}, Event) -> wildcard_match(Wildcard, Event#event.stream_id);
 matches({fields, #{data := Part} = Pattern}, Event) when is_map(Part) ->
-    contains(Pattern, erl_esdb_callback:as_map(decoded(Event)));
+    contains(Pattern, erl_esdb_callback:as_map(erl_esdb_json:decoded(Event)));
 matches({fields, Pattern}, Event) -> contains(Pattern, erl_esdb_callback:as_map(Event));
-matches({payload, Test}, Event) -> is_payload(Test, decoded(Event));
-matches({predicate, Test}, Event) -> Test(erl_esdb_callback:as_map(decoded(Event))).
+matches({payload, Test}, Event) -> is_payload(Test, erl_esdb_json:decoded(Event));
+matches({predicate, Test}, Event) -> Test(erl_esdb_callback:as_map(erl_esdb_json:decoded(Event))).
 
 -spec is_payload(esdb_predicate_erl:test(), event()) -> boolean().
 is_payload(Test, #event{data = Data} = Event) ->
     is_map(Data) andalso Test(erl_esdb_callback:as_map(Event)).
-
-%% Text that is none is not looked into.
--spec decoded(event()) -> event().
-decoded(Event) ->
-    case erl_esdb_json:decode(Event) of
-        {ok, Decoded} -> Decoded;
-        {error, _} -> Event
-    end.
 
 -spec contains(map(), map()) -> boolean().
 contains(Pattern, Map) ->

@@ -14,7 +14,7 @@ is true where also that is wanted that the metadata of a stream hides.
 
 -export([ready/3, gone/2, find/1, running/0]).
 -export([create_registry/0, lives/0, ended/3, remover/1, stopping/1, was_stopped/1]).
--export_type([handle/0, failure/0, options/0, piece/0, settings/0]).
+-export_type([handle/0, failure/0, options/0, piece/0, place/0, settings/0]).
 
 -doc "What the engine needs to find the store again, from any process of this node.".
 -type handle() :: term().
@@ -30,6 +30,14 @@ Packed events and which of them are meant. An engine that brings them back from 
 their checksum then (`erl_esdb_batch:verified/1`): nobody does later. So it is with documents.
 """.
 -type piece() :: {Stream :: binary(), erl_esdb_log:span(), erl_esdb_batch:packed()}.
+-doc "What the next append of a stream goes on from.".
+-type place() :: #{
+    next := non_neg_integer(),
+    epoch_us := integer(),
+    tip := erl_esdb_log:tip(),
+    no := pos_integer() | none,
+    signed := none | non_neg_integer()
+}.
 -doc """
 What the API needs to know of a store: limits in bytes, events and waiting commands, timeout in
 milliseconds; what the machine needs to know, `t:erl_esdb_log:limits/0`. And, on the way through the
@@ -101,13 +109,7 @@ version that it gets, the time of the last one (0), the tip, the number of the s
 version that came with a tip.
 """.
 -callback tip(handle(), Stream :: binary(), options()) ->
-    {ok, #{
-        next := non_neg_integer(),
-        epoch_us := integer(),
-        tip := erl_esdb_log:tip(),
-        no := pos_integer() | none,
-        signed := none | non_neg_integer()
-    }}
+    {ok, place()}
     | {error, failure()}.
 
 -doc """

@@ -261,13 +261,7 @@ collect(Name, Prefix, Limit, Streams) ->
 
 -doc false.
 -spec tip(#handle{}, binary(), erl_esdb_engine:options()) ->
-    {ok, #{
-        next := non_neg_integer(),
-        epoch_us := integer(),
-        tip := erl_esdb_log:tip(),
-        no := pos_integer() | none,
-        signed := none | non_neg_integer()
-    }}
+    {ok, erl_esdb_engine:place()}
     | {error, erl_esdb_engine:failure()}.
 tip(#handle{streams = Streams, tombs = Tombs}, Stream, _Options) ->
     looking(fun() ->

@@ -440,13 +440,7 @@ scavengeable(Store, Stream, Options) ->
 
 -doc "The same as `tip/3` without options.".
 -spec tip(atom(), binary()) ->
-    {ok, #{
-        next := non_neg_integer(),
-        epoch_us := integer(),
-        tip := erl_esdb_log:tip(),
-        no := pos_integer() | none,
-        signed := none | non_neg_integer()
-    }}
+    {ok, erl_esdb_engine:place()}
     | {error, failure()}.
 tip(Store, Stream) -> tip(Store, Stream, #{}).
 
@@ -456,13 +450,7 @@ version it gets, the time of the last one, the tip that it has to name, the numb
 and the first version that was signed.
 """.
 -spec tip(atom(), binary(), read_options()) ->
-    {ok, #{
-        next := non_neg_integer(),
-        epoch_us := integer(),
-        tip := erl_esdb_log:tip(),
-        no := pos_integer() | none,
-        signed := none | non_neg_integer()
-    }}
+    {ok, erl_esdb_engine:place()}
     | {error, failure()}.
 tip(Store, Stream, Options) ->
     ok = check(is_binary(Stream)),
