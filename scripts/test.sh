@@ -18,7 +18,6 @@ work=$(mktemp -d "${TMPDIR:-/tmp}/esdb_test.XXXXXX")
 trap 'rm -rf "$work"' EXIT
 passed=0
 failed=0
-broken=
 
 # run TITLE COMMAND...: shows the output and keeps it in $work/output
 run() {
@@ -28,16 +27,27 @@ run() {
     printf '\n=== %s\n' "$title"
     { "$@" 2>&1 && echo 0 >"$work/status" || echo $? >"$work/status"; } | tee "$work/output"
     echo "=== $title: $(($(date +%s) - started)) s"
-    [ "$(cat "$work/status")" = 0 ] || broken="$broken
-  $title"
+    [ "$(cat "$work/status")" = 0 ] || { echo "  $title" && failed_cases; } >>"$work/failed"
     { echo "$title:"; own_words || echo "(no summary: ended with status $(cat "$work/status"))"; } >>"$work/summary"
 }
 
-# The lines of the output in which Common Test, EUnit, cargo and mix sum up, without colours.
+# plain FILE: without colours
+plain() {
+    sed "s/$(printf '\033')\[[0-9;]*m//g" "$1"
+}
+
+# The lines of the output in which Common Test, EUnit, cargo and mix sum up.
 own_words() {
-    sed "s/$(printf '\033')\[[0-9;]*m//g" "$work/output" | grep -E \
+    plain "$work/output" | grep -E \
         -e '^All [0-9]+ tests passed' -e '^(Failed|Skipped|Passed) [0-9]+ ' \
         -e '^test result: ' -e '^Result: ' -e '^[0-9]+ (doctest|propert|test).* failures?'
+}
+
+# The failed cases of Common Test and of mix, each with the beginning of its reason.
+failed_cases() {
+    plain "$work/output" | awk '
+        / ==> .*: FAILED$/ || /^  [0-9]+\) / { left = 6 }
+        left > 0 { print "    " substr($0, 1, 160); left-- }'
 }
 
 # sum_of PATTERN: adds up the numbers that the sed pattern finds in the output
@@ -79,6 +89,6 @@ if [ "$(cat "$work/status")" = 0 ]; then count 1 0; else count 0 1; fi
 
 printf '\n=== The runners\n'
 cat "$work/summary"
-[ -z "$broken" ] || printf '\nFailed:%s\n' "$broken"
+[ ! -s "$work/failed" ] || { printf '\nFailed:\n' && cat "$work/failed"; }
 printf '\n%s passed, %s failed\n' "$passed" "$failed"
-[ -z "$broken" ] && [ "$failed" = 0 ] && [ "$passed" -gt 0 ]
+[ ! -s "$work/failed" ] && [ "$failed" = 0 ] && [ "$passed" -gt 0 ]
