@@ -57,7 +57,6 @@ check "Erlang compiles without a warning" rebar3 as strict compile
 check "xref" rebar3 xref
 check "dialyzer" rebar3 dialyzer
 check "documentation of every public function" scripts/check_docs.escript
-check "a test for every row" scripts/rows.escript
 check "links between documents" scripts/check_links.sh
 check "documentation as HTML" scripts/docs.sh
 needs "cargo" "fuzz corpus" scripts/fuzz.sh

@@ -205,7 +205,7 @@ subscribe({Id, {Type, Selector} = Wanted}, #{taker := Taker} = Options) ->
             member -> hd(erl_esdb_test:concurrently([fun() -> Subscribe(#{}) end]))
         end,
     true = ets:insert(?SEEN, {{key, Id}, Key}),
-    _ = [attach(Id) || Taker =:= member],
+    _ = [joined(Id) || Taker =:= member, _ <- [1, 2]],
     ok.
 
 %% Whether it acknowledges, and by which number: of a stream it is the version.
@@ -242,11 +242,14 @@ unsubscribe(Id) ->
 -spec attach(id()) -> ok | {error, term()}.
 attach(Id) ->
     _ = [ended(Pid) || Pid <- takers(Id)],
-    Pid = taker(Id, fun() -> ok end),
     case ets:lookup_element(?SEEN, {takes, Id}, 2) of
-        member -> erl_esdb_emitter_group:join(?STORE, key(Id), Pid);
-        _ -> erl_esdb_subscriptions:attach(?STORE, key(Id), Pid)
+        member -> joined(Id);
+        _ -> erl_esdb_subscriptions:attach(?STORE, key(Id), taker(Id, fun() -> ok end))
     end.
+
+-spec joined(id()) -> ok.
+joined(Id) ->
+    erl_esdb_emitter_group:join(?STORE, key(Id), taker(Id, fun() -> ok end)).
 
 -spec ended(pid()) -> ok.
 ended(Pid) ->
@@ -552,15 +555,10 @@ options() ->
             ack => Ack,
             batch => Batch,
             window => Window,
-            pool_size => pool_size(Ack, Pool),
+            pool_size => Pool,
             taker => Taker
         }
     ).
-
-%% What is acknowledged is acknowledged with all before it: only of what comes in one order can that
-%% be said event by event.
-pool_size(manual, _Pool) -> 1;
-pool_size(auto, Pool) -> Pool.
 
 scavenge_options() ->
     ?LET(

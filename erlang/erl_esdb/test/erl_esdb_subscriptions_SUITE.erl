@@ -876,6 +876,56 @@ a_handler_that_ends_leaves_its_events_to_the_others(Config) ->
     nothing_more(),
     receive {handled, _, _} = More -> error({twice, More}) after 0 -> ok end.
 
+%% What one handler acknowledges says nothing of what another has.
+a_handler_acknowledges_its_own(Config) ->
+    Store = store(Config),
+    {ok, Key} = subscribe(Store, stream, <<"s">>, <<"n">>, #{ack => manual}),
+    Stuck = spawn(fun() -> receive never -> ok end end),
+    Self = self(),
+    Handler = spawn(fun() -> acknowledging(Store, <<"n">>, Self) end),
+    ok = erl_esdb_emitter_group:join(Store, Key, [Stuck, Handler]),
+    _ = append(Store, <<"s">>, erl_esdb_test:events(10)),
+    Own = [V || {_, #event{version = V}} <- handled(5)],
+    erl_esdb_test:await(fun() ->
+        {ok, #{unhandled => 5}} =:= kept(erl_esdb_subscriptions:info(Store, Key))
+    end),
+    %% Nor does it once the process of the subscription has begun anew.
+    {ok, Process} = erl_esdb_delivery:pid(Store, subscription, Key),
+    exit(Process, kill),
+    exit(Stuck, kill),
+    ok = until_handled(Handler, lists:seq(0, 9) -- Own),
+    erl_esdb_test:await(fun() ->
+        {ok, #{unhandled => 0}} =:= kept(erl_esdb_subscriptions:info(Store, Key))
+    end).
+
+acknowledging(Store, Name, Test) ->
+    receive
+        {event, #event{version = Version} = Event} ->
+            ok = erl_esdb_subscriptions:ack(Store, Name, undefined, Version),
+            Test ! {handled, self(), Event},
+            acknowledging(Store, Name, Test)
+    end.
+
+until_handled(_Handler, []) ->
+    ok;
+until_handled(Handler, Missing) ->
+    [{Handler, #event{version = Version}}] = handled(1),
+    until_handled(Handler, Missing -- [Version]).
+
+%% Who acknowledges a position says that all before it are handled: they have come.
+a_pool_keeps_the_order_of_what_is_acknowledged(Config) ->
+    Store = store(Config),
+    Options = #{subscriber => self(), pool_size => 3, ack => manual, window => 50},
+    {ok, Key} = subscribe(Store, stream, <<"$all">>, <<"n">>, Options),
+    [append(Store, <<N>>, erl_esdb_test:events(5)) || N <- lists:seq(1, 20)],
+    ?assertEqual(lists:seq(0, 49), [P || #event{position = P} <- events(50)]),
+    nothing_more(),
+    ok = erl_esdb_subscriptions:ack(Store, <<"n">>, undefined, 19),
+    ?assertEqual(lists:seq(50, 69), [P || #event{position = P} <- events(20)]),
+    {ok, Pid} = erl_esdb_delivery:pid(Store, subscription, Key),
+    exit(Pid, kill),
+    ?assertEqual(lists:seq(20, 69), [P || #event{position = P} <- events(50)]).
+
 %% One that leaves while it lives takes along what it has.
 a_handler_that_leaves_keeps_what_it_was_sent(Config) ->
     Store = store(Config),

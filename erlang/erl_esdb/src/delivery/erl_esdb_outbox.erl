@@ -15,7 +15,8 @@ not known to be handled. Pure.
 The *floor* is the position of the first event that is not handled, or where reading has come to
 when there is none. What counts as handled:
 
-- with `ack => manual`, what was acknowledged, and all before it;
+- with `ack => manual`, what was acknowledged, and all before it; where one of several receivers
+  acknowledges, all before it that this one has;
 - with `ack => auto`, what a process has taken out of its mailbox, but the last message, which it
   may be at work on; where its mailbox cannot be seen, all but the newest `window` messages. And
   once something was acknowledged, nothing beyond that is handled before it is acknowledged, too.
@@ -28,7 +29,8 @@ over, and the positions before it that are not handled.
 -compile({no_auto_import, [floor/1]}).
 
 -export([new/2, add/3, next/1, room/1, limit/1, take/2, sent/3]).
--export([settle/3, waiting/3, receivers/1, acknowledged/2, forget/2, lose/2, rewind/1]).
+-export([settle/3, waiting/3, receivers/1, acknowledged/2, acknowledged/3]).
+-export([forget/2, lose/2, rewind/1]).
 -export([floor/1, place/1, progress/1, demand/2, is_unhandled/1, info/1]).
 -export_type([outbox/0, options/0, place/0, receiver/0]).
 
@@ -235,20 +237,32 @@ waiting(Receiver, Backlog, #outbox{sent = All}) ->
             Backlog
     end.
 
--doc "Takes note that the event at this position was acknowledged.".
+-doc "Takes note that the event at this position was acknowledged, and with it all before it.".
 -spec acknowledged(position(), outbox()) -> outbox().
 acknowledged(Position, #outbox{ack = manual, sent = All, again = Again} = Box) ->
     Left = lists:dropwhile(fun(At) -> At =< Position end, Again),
     Box1 = Box#outbox{acknowledged = Position, again = Left},
-    maps:fold(fun(R, Sent, Acc) -> acknowledged(R, Position, Sent, Acc) end, Box1, All);
+    maps:fold(fun(R, Sent, Acc) -> handled(R, Position, Sent, Acc) end, Box1, All);
 acknowledged(Position, Box) ->
     Box#outbox{acknowledged = Position}.
 
--spec acknowledged(receiver(), position(), #sent{}, outbox()) -> outbox().
-acknowledged(Receiver, Position, #sent{sorted = true, size = Size} = Sent, Box) ->
+-doc """
+Takes note that one of several receivers acknowledged the event at this position, and with it all
+before it that this one has.
+""".
+-spec acknowledged(position(), receiver(), outbox()) -> outbox().
+acknowledged(Position, Receiver, #outbox{ack = manual, sent = All} = Box) when
+    is_map_key(Receiver, All)
+->
+    handled(Receiver, Position, map_get(Receiver, All), Box#outbox{acknowledged = Position});
+acknowledged(Position, _Receiver, Box) ->
+    Box#outbox{acknowledged = Position}.
+
+-spec handled(receiver(), position(), #sent{}, outbox()) -> outbox().
+handled(Receiver, Position, #sent{sorted = true, size = Size} = Sent, Box) ->
     {Kept, Gone, Events} = drop(Position, Sent#sent.messages, 0, 0),
     has(Receiver, Sent#sent{messages = Kept, size = Size - Gone}, Events, Box);
-acknowledged(Receiver, Position, #sent{events = Events} = Sent, Box) ->
+handled(Receiver, Position, #sent{events = Events} = Sent, Box) ->
     Messages = queue:to_list(Sent#sent.messages),
     Left = [Kept || M <- Messages, [_ | _] = Kept <- [[At || At <- M, At > Position]]],
     Gone = Events - length(lists:append(Left)),

@@ -137,7 +137,10 @@ caller(_Subscription, _) -> undefined.
 taker(undefined) -> undefined;
 taker(Pid) -> {Pid, monitor(process, Pid)}.
 
+%% Who acknowledges up to a position gets all in the order of positions, which lanes do not keep.
 -spec laned(#state{}) -> #state{}.
+laned(#state{options = #{ack := manual}} = State) ->
+    State;
 laned(#state{pool_size = Size, subscriber = {Pid, _}, lanes = []} = State) when Size > 1 ->
     #state{store = Store, key = Key} = State,
     Lane = fun(_) ->
@@ -163,9 +166,8 @@ handle_call(_, _From, State) ->
 
 -doc false.
 -spec handle_cast(term(), #state{}) -> {noreply, #state{}}.
-handle_cast({acknowledged, Position}, #state{outbox = Outbox} = State) ->
-    Outbox1 = erl_esdb_outbox:acknowledged(Position, Outbox),
-    {noreply, pumped(saved(State#state{outbox = Outbox1}))};
+handle_cast({acknowledged, Position, By}, State) ->
+    {noreply, pumped(saved(acknowledged(Position, By, State)))};
 handle_cast({attach, Pid}, #state{subscriber = {Pid, _}} = State) ->
     {noreply, pumped(State#state{halted = undefined})};
 handle_cast({attach, Pid}, State) ->
@@ -173,6 +175,18 @@ handle_cast({attach, Pid}, State) ->
     {noreply, pumped(laned(State1#state{subscriber = taker(Pid), halted = undefined}))};
 handle_cast(_, State) ->
     {noreply, State}.
+
+%% A handler speaks of its own events, anybody else of all.
+-spec acknowledged(non_neg_integer(), pid(), #state{}) -> #state{}.
+acknowledged(Position, By, #state{outbox = Outbox} = State) ->
+    case is_one_of_many(By, taken_by(State)) of
+        true -> State#state{outbox = erl_esdb_outbox:acknowledged(Position, By, Outbox)};
+        false -> State#state{outbox = erl_esdb_outbox:acknowledged(Position, Outbox)}
+    end.
+
+-spec is_one_of_many(pid(), consumer()) -> boolean().
+is_one_of_many(Pid, {many, Handlers}) -> lists:member(Pid, Handlers);
+is_one_of_many(_Pid, _) -> false.
 
 -spec status(#state{}) -> running | {halted, queue_full | {integrity_violation, map()}}.
 status(#state{halted = undefined}) -> running;

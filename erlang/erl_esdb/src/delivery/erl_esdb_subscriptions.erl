@@ -38,7 +38,8 @@ hold for several that share the work, take competing consumers.
 By default a process is sent events as long as fewer than `window` of them wait in its mailbox,
 which can be seen on its own node only: one on another node should acknowledge. Then:
 
-- `ack => manual`: at most `window` events that are not acknowledged with `ack/4` are out.
+- `ack => manual`: at most `window` events that are not acknowledged with `ack/4` are out. They come
+  in the order of positions, whatever the `pool_size`.
 - `mode => pull`: as many as were asked for with `demand/3`.
 - `max_queue` events are read ahead. When they are not taken, the `strategy` decides: `block` (the
   default) reads no further, `drop_oldest` and `drop_newest` go on and leave events out, `error`
@@ -422,8 +423,8 @@ it is a position. It becomes the `checkpoint` of the subscription as it stands; 
 with one name it is the first one's. The last word counts, also one that goes back: from there
 delivery goes on after a crash. Telemetry: `[erl_esdb, subscription, checkpoint]`.
 
-With a `pool_size` above 1, and with several handlers, events of different streams come on different
-ways, later ones before earlier ones: acknowledge one when all before it are handled.
+Of several handlers each acknowledges what itself was sent, from its own process, before it leaves
+its group; any other process speaks for all of them.
 
 Errors: `{subscription_not_found, Name}` and the failures of a store.
 """.
@@ -511,7 +512,7 @@ before({ok, 0}) -> {ok, undefined};
 before({ok, Position}) -> {ok, Position - 1};
 before({error, Reason}) -> {error, Reason}.
 
-%% The process saves the place. Without one it is saved here.
+%% The process saves the place. Without one it is saved here, but where others may be behind.
 -spec pass_on(atom(), binary(), non_neg_integer() | undefined, call_options()) ->
     ok | {error, term()}.
 pass_on(_Store, _Key, undefined, _Options) ->
@@ -519,10 +520,19 @@ pass_on(_Store, _Key, undefined, _Options) ->
 pass_on(Store, Key, Position, Options) ->
     case erl_esdb_delivery:pid(Store, subscription, Key) of
         {ok, Pid} ->
-            gen_server:cast(Pid, {acknowledged, Position});
+            gen_server:cast(Pid, {acknowledged, Position, self()});
         {error, _} ->
+            save_place(Store, Key, Position + 1, Options)
+    end.
+
+-spec save_place(atom(), binary(), non_neg_integer(), call_options()) -> ok | {error, term()}.
+save_place(Store, Key, Next, Options) ->
+    case lists:member(self(), erl_esdb_emitter_group:handlers(Store, Key)) of
+        true ->
+            ok;
+        false ->
             NextKey = erl_esdb_subscriptions_store:next_key(Key),
-            erl_esdb_checkpoints:put(Store, #{NextKey => Position + 1}, Options)
+            erl_esdb_checkpoints:put(Store, #{NextKey => Next}, Options)
     end.
 
 -doc "The same as `demand/4` without options.".
