@@ -131,12 +131,13 @@ outbox_step({add, Count}, #{box := Box, read := Read} = Model) ->
     {ok, Box1} = erl_esdb_outbox:add(Events, Read + Count, Box),
     checked(Model#{box := Box1, read := Read + Count});
 outbox_step({take, Count}, #{box := Box, sent := Sent, out := Out, ack := Ack} = Model) ->
-    Limit = erl_esdb_outbox:limit(Box),
-    {Events, Box0} = erl_esdb_outbox:take(Count, Box),
+    %% An atom is greater than any number.
+    Limit = min(erl_esdb_outbox:limit(Box), erl_esdb_outbox:left_for(me, Box)),
+    {Events, Box0} = erl_esdb_outbox:take(min(Count, Limit), Box),
     Box1 = lists:foldl(fun(E, B) -> erl_esdb_outbox:sent(me, [E], B) end, Box0, Events),
     true = length(Events) =< min(Count, Limit),
     true = [E#event.position || E <- Events] =:= lists:seq(Sent, Sent + length(Events) - 1),
-    Ack =:= auto orelse Limit =:= max(0, Limit) orelse error(limit),
+    Ack =:= auto orelse is_integer(Limit) orelse error(limit),
     checked(Model#{box := Box1, sent := Sent + length(Events), out := Out + length(Events)});
 outbox_step({ack, _}, #{sent := 0} = Model) ->
     Model;
@@ -161,7 +162,8 @@ checked(#{box := Box, ack := Ack, sent := Sent, acked := Acked} = Model) ->
 
 %% Several receivers share what is read, in messages of any size; they work, are looked at, and die,
 %% and the whole is begun again from its place, in any order. In the end each event was handled;
-%% once where nobody died and nothing began again.
+%% once where nobody died and nothing began again. They are known to have handled what has left
+%% their mailboxes, or what they acknowledge, one event or all that they have handled.
 what_several_share_is_lost_by_none(_Config) ->
     Receiver = range(1, 3),
     Call = frequency([
@@ -169,15 +171,23 @@ what_several_share_is_lost_by_none(_Config) ->
         {4, {send, Receiver, range(1, 4)}},
         {4, {work, Receiver}},
         {2, {look, Receiver}},
+        {2, {ack, Receiver, oneof([last, all])}},
         {1, {die, Receiver}},
         {1, restart}
     ]),
     Property = ?FORALL(
-        {Count, Calls},
-        {range(1, 40), list(Call)},
+        {Ack, Count, Calls},
+        {oneof([auto, manual]), range(1, 40), list(Call)},
         begin
             Boxes = #{N => [] || N <- [1, 2, 3]},
-            Start = #{box => fresh(0), ends => 2 * Count, mail => Boxes, done => []},
+            Start = #{
+                ack => Ack,
+                box => fresh(Ack, 0),
+                ends => 2 * Count,
+                mail => Boxes,
+                handled => Boxes,
+                done => []
+            },
             #{done := Done} = drained(lists:foldl(fun shared_step/2, Start, Calls)),
             Expected = lists:seq(0, 2 * Count - 1, 2),
             Crashes = [C || C <- Calls, C =:= restart orelse element(1, C) =:= die],
@@ -187,7 +197,7 @@ what_several_share_is_lost_by_none(_Config) ->
     ),
     erl_esdb_test:property(2000, Property).
 
-fresh(Place) -> erl_esdb_outbox:new(Place, #{max_queue => 7}).
+fresh(Ack, Place) -> erl_esdb_outbox:new(Place, #{ack => Ack, max_queue => 7}).
 
 %% Only each second event is wanted. The first message of a mailbox is in the hands of its owner.
 shared_step({read, Count}, #{box := Box, ends := End} = Model) ->
@@ -208,28 +218,52 @@ shared_step({send, Receiver, Count}, #{box := Box, mail := Mail} = Model) ->
                 mail := Mail#{Receiver := Before ++ [Message]}
             }
     end;
-shared_step({work, Receiver}, #{mail := Mail, done := Done} = Model) ->
-    case Mail of
-        #{Receiver := [Handled | Left]} ->
-            Model#{mail := Mail#{Receiver := Left}, done := Handled ++ Done};
-        #{} ->
+shared_step({work, Receiver}, #{mail := Mail, handled := Handled, done := Done} = Model) ->
+    case {Mail, Handled} of
+        {#{Receiver := [Message | Left]}, #{Receiver := Before}} ->
+            Model#{
+                mail := Mail#{Receiver := Left},
+                handled := Handled#{Receiver := lists:reverse(Message) ++ Before},
+                done := Message ++ Done
+            };
+        {#{}, #{}} ->
             Model
     end;
+%% The last that it has handled, itself or through another; with it all that it was sent before.
+shared_step({ack, Receiver, How}, #{ack := manual, box := Box, handled := Handled} = Model) ->
+    case {How, Handled} of
+        {_, #{Receiver := []}} ->
+            Model;
+        {all, #{Receiver := [Last | _]}} ->
+            Model#{box := erl_esdb_outbox:acknowledged(Last, Receiver, Box)};
+        {last, #{Receiver := [Last | _]}} ->
+            Model#{box := erl_esdb_outbox:done(Last, Box)}
+    end;
+shared_step({ack, _Receiver, _How}, Model) ->
+    Model;
+shared_step({look, _Receiver}, #{ack := manual} = Model) ->
+    Model;
 shared_step({look, Receiver}, #{box := Box, mail := Mail} = Model) ->
     #{Receiver := Messages} = Mail,
     Backlog = max(0, length(Messages) - 1),
     Box1 = erl_esdb_outbox:settle(Receiver, Backlog, Box),
     true = erl_esdb_outbox:waiting(Receiver, Backlog, Box1) >= length(lists:append(Messages)) - 4,
     Model#{box := Box1};
-shared_step({die, Receiver}, #{box := Box, mail := Mail} = Model) ->
-    Model#{box := erl_esdb_outbox:lose(Receiver, Box), mail := Mail#{Receiver := []}};
-shared_step(restart, #{box := Box, mail := Mail} = Model) ->
+%% Another has its name then, who has handled nothing.
+shared_step({die, Receiver}, #{box := Box, mail := Mail, handled := Handled} = Model) ->
+    Model#{
+        box := erl_esdb_outbox:lose(Receiver, Box),
+        mail := Mail#{Receiver := []},
+        handled := Handled#{Receiver := []}
+    };
+shared_step(restart, #{ack := Ack, box := Box, mail := Mail} = Model) ->
     %% Nobody is left who could handle what was in mailboxes.
     Place = erl_esdb_outbox:place(Box),
     Rewound = erl_esdb_outbox:rewind(Box),
-    true = erl_esdb_outbox:next(Rewound) =:= erl_esdb_outbox:next(fresh(Place)),
+    true = erl_esdb_outbox:next(Rewound) =:= erl_esdb_outbox:next(fresh(Ack, Place)),
     true = Place =:= erl_esdb_outbox:place(Rewound),
-    Model#{box := fresh(Place), mail := #{R => [] || R := _ <- Mail}}.
+    Nothing = #{R => [] || R := _ <- Mail},
+    Model#{box := fresh(Ack, Place), mail := Nothing, handled := Nothing}.
 
 drained(#{box := Box, ends := End, mail := Mail} = Model) ->
     #{queue := #{size := Size}} = erl_esdb_outbox:info(Box),

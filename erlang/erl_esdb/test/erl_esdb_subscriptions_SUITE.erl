@@ -912,6 +912,101 @@ until_handled(Handler, Missing) ->
     [{Handler, #event{version = Version}}] = handled(1),
     until_handled(Handler, Missing -- [Version]).
 
+%% What another had left comes behind what it was sent itself.
+a_handler_acknowledges_in_the_order_of_sending(Config) ->
+    Store = store(Config),
+    {ok, Key} = subscribe(Store, stream, <<"s">>, <<"n">>, #{ack => manual}),
+    [A, B] = [on_demand(Store, self()) || _ <- [1, 2]],
+    ok = erl_esdb_emitter_group:join(Store, Key, [A, B]),
+    _ = append(Store, <<"s">>, erl_esdb_test:events(10)),
+    caught_up(Store, Key),
+    exit(B, kill),
+    erl_esdb_test:await(fun() -> unhandled(Store, Key) =:= 10 andalso has(A, 10) end),
+    First = took(A, 5),
+    ?assertEqual(lists:sort(First), First),
+    erl_esdb_test:await(fun() -> unhandled(Store, Key) =:= 5 end),
+    exit(A, kill),
+    C = on_demand(Store, self()),
+    ok = erl_esdb_emitter_group:join(Store, Key, C),
+    ?assertEqual(lists:seq(0, 9) -- First, took(C, 5)).
+
+%% What one has left unhandled when it leaves is with the others, whatever it says afterwards.
+a_handler_that_has_left_speaks_for_nobody(Config) ->
+    Store = store(Config),
+    %% Subscribed by a process that has ended: nobody else takes the events.
+    [{ok, Key}] = erl_esdb_test:concurrently([
+        fun() -> subscribe(Store, stream, <<"s">>, <<"n">>, #{ack => manual}) end
+    ]),
+    [A, B] = [on_demand(Store, self()) || _ <- [1, 2]],
+    ok = erl_esdb_emitter_group:join(Store, Key, [A, B]),
+    _ = append(Store, <<"s">>, erl_esdb_test:events(10)),
+    erl_esdb_test:await(fun() -> has(A, 5) andalso has(B, 5) end),
+    ok = erl_esdb_emitter_group:leave(Store, Key, B),
+    erl_esdb_test:await(fun() -> has(A, 10) end),
+    5 = length(took(B, 5)),
+    ?assertEqual(10, unhandled(Store, Key)),
+    %% And where nobody is left who takes events.
+    ok = erl_esdb_emitter_group:leave(Store, Key, A),
+    10 = length(took(A, 10)),
+    C = on_demand(Store, self()),
+    ok = erl_esdb_emitter_group:join(Store, Key, C),
+    ?assertEqual(lists:seq(0, 9), took(C, 10)).
+
+%% A process that is none of the handlers acknowledges single events.
+a_single_events_are_acknowledged_for_handlers(Config) ->
+    Store = store(Config),
+    {ok, Key} = subscribe(Store, stream, <<"s">>, <<"n">>, #{ack => manual}),
+    Handlers = [on_demand(Store, self()) || _ <- [1, 2]],
+    ok = erl_esdb_emitter_group:join(Store, Key, Handlers),
+    _ = append(Store, <<"s">>, erl_esdb_test:events(10)),
+    caught_up(Store, Key),
+    ok = erl_esdb_subscriptions:ack(Store, <<"n">>, undefined, 9),
+    ?assertEqual(9, unhandled(Store, Key)),
+    [ok = erl_esdb_subscriptions:ack(Store, <<"n">>, undefined, V) || V <- lists:seq(0, 8)],
+    {ok, #{unhandled := 0, floor := 10}} = erl_esdb_subscriptions:info(Store, Key).
+
+%% One that does not go on holds up only its own share.
+a_window_is_of_each_handler(Config) ->
+    Store = store(Config),
+    {ok, Key} = subscribe(Store, stream, <<"s">>, <<"n">>, #{ack => manual, window => 3}),
+    Stuck = spawn(fun() -> receive never -> ok end end),
+    Self = self(),
+    Handler = spawn(fun() -> acknowledging(Store, <<"n">>, Self) end),
+    ok = erl_esdb_emitter_group:join(Store, Key, [Stuck, Handler]),
+    _ = append(Store, <<"s">>, erl_esdb_test:events(50)),
+    47 = length(handled(47)),
+    erl_esdb_test:await(fun() -> unhandled(Store, Key) =:= 3 end).
+
+unhandled(Store, Key) ->
+    {ok, #{unhandled := Count}} = erl_esdb_subscriptions:info(Store, Key),
+    Count.
+
+%% A handler that handles, and acknowledges, so many as it is told.
+on_demand(Store, Test) -> spawn(fun() -> demanded(Store, Test) end).
+
+demanded(Store, Test) ->
+    receive
+        {take, Count} ->
+            Test ! {took, self(), [one(Store) || _ <- lists:seq(1, Count)]},
+            demanded(Store, Test)
+    end.
+
+one(Store) ->
+    receive
+        {event, #event{version = Version}} ->
+            ok = erl_esdb_subscriptions:ack(Store, <<"n">>, undefined, Version),
+            Version
+    end.
+
+took(Handler, Count) ->
+    Handler ! {take, Count},
+    receive
+        {took, Handler, Versions} -> Versions
+    after 5000 -> error(missing)
+    end.
+
+has(Handler, Count) -> {message_queue_len, Count} =:= process_info(Handler, message_queue_len).
+
 %% Who acknowledges a position says that all before it are handled: they have come.
 a_pool_keeps_the_order_of_what_is_acknowledged(Config) ->
     Store = store(Config),

@@ -16,7 +16,7 @@ The *floor* is the position of the first event that is not handled, or where rea
 when there is none. What counts as handled:
 
 - with `ack => manual`, what was acknowledged, and all before it; where one of several receivers
-  acknowledges, all before it that this one has;
+  acknowledges, what this one was sent before it;
 - with `ack => auto`, what a process has taken out of its mailbox, but the last message, which it
   may be at work on; where its mailbox cannot be seen, all but the newest `window` messages. And
   once something was acknowledged, nothing beyond that is handled before it is acknowledged, too.
@@ -29,7 +29,7 @@ over, and the positions before it that are not handled.
 -compile({no_auto_import, [floor/1]}).
 
 -export([new/2, add/3, next/1, room/1, limit/1, take/2, sent/3]).
--export([settle/3, waiting/3, receivers/1, acknowledged/2, acknowledged/3]).
+-export([settle/3, waiting/3, receivers/1, left_for/2, acknowledged/2, acknowledged/3, done/2]).
 -export([forget/2, lose/2, rewind/1]).
 -export([floor/1, place/1, progress/1, demand/2, is_unhandled/1, info/1]).
 -export_type([outbox/0, options/0, place/0, receiver/0]).
@@ -146,8 +146,6 @@ room(#outbox{}) ->
 
 -doc "How many events may be handed over, besides what the mailboxes of the receivers say.".
 -spec limit(outbox()) -> non_neg_integer() | infinity.
-limit(#outbox{ack = manual, window = Window, count = Count, queue = Queue}) ->
-    min(erl_esdb_backpressure:get_demand(Queue), max(0, Window - Count));
 limit(#outbox{queue = Queue}) ->
     erl_esdb_backpressure:get_demand(Queue).
 
@@ -237,6 +235,18 @@ waiting(Receiver, Backlog, #outbox{sent = All}) ->
             Backlog
     end.
 
+-doc """
+How many events more a receiver may be sent: with `ack => manual` as many as its window leaves.
+""".
+-spec left_for(receiver(), outbox()) -> non_neg_integer() | infinity.
+left_for(Receiver, #outbox{ack = manual, window = Window, sent = All}) ->
+    case All of
+        #{Receiver := #sent{events = Events}} -> max(0, Window - Events);
+        #{} -> Window
+    end;
+left_for(_Receiver, #outbox{}) ->
+    infinity.
+
 -doc "Takes note that the event at this position was acknowledged, and with it all before it.".
 -spec acknowledged(position(), outbox()) -> outbox().
 acknowledged(Position, #outbox{ack = manual, sent = All, again = Again} = Box) ->
@@ -248,23 +258,71 @@ acknowledged(Position, Box) ->
 
 -doc """
 Takes note that one of several receivers acknowledged the event at this position, and with it all
-before it that this one has.
+that this one was sent before it. Of an event that it has not, or not any more, it says nothing.
 """.
 -spec acknowledged(position(), receiver(), outbox()) -> outbox().
 acknowledged(Position, Receiver, #outbox{ack = manual, sent = All} = Box) when
     is_map_key(Receiver, All)
 ->
-    handled(Receiver, Position, map_get(Receiver, All), Box#outbox{acknowledged = Position});
+    #sent{messages = Messages, size = Size} = Sent = map_get(Receiver, All),
+    case until(Position, Messages, 0, 0) of
+        {Kept, Gone, Events} ->
+            Left = Sent#sent{messages = Kept, size = Size - Gone},
+            has(Receiver, Left, Events, reached(Position, Box));
+        none ->
+            Box
+    end;
+acknowledged(_Position, _Receiver, #outbox{ack = manual} = Box) ->
+    Box;
 acknowledged(Position, _Receiver, Box) ->
-    Box#outbox{acknowledged = Position}.
+    reached(Position, Box).
+
+%% What is known to be unhandled tells how far all have come; where that is not known, the one does
+%% who is ahead.
+-spec reached(position(), outbox()) -> outbox().
+reached(_Position, #outbox{ack = manual} = Box) ->
+    Box#outbox{acknowledged = undefined};
+reached(Position, #outbox{acknowledged = undefined} = Box) ->
+    Box#outbox{acknowledged = Position};
+reached(Position, #outbox{acknowledged = Before} = Box) ->
+    Box#outbox{acknowledged = max(Position, Before)}.
+
+%% From the front, up to the one that is acknowledged, whatever the order of positions.
+-spec until(position(), Messages, Gone, Gone) -> {Messages, Gone, Gone} | none when
+    Messages :: queue:queue([position(), ...]), Gone :: non_neg_integer().
+until(Position, Messages, Gone, Events) ->
+    case queue:out(Messages) of
+        {{value, Message}, Rest} ->
+            {Some, Left} = lists:splitwith(fun(At) -> At =/= Position end, Message),
+            Events1 = Events + length(Some),
+            case Left of
+                [] -> until(Position, Rest, Gone + 1, Events1);
+                [Position] -> {Rest, Gone + 1, Events1 + 1};
+                [Position | Others] -> {queue:in_r(Others, Rest), Gone, Events1 + 1}
+            end;
+        {empty, _} ->
+            none
+    end.
+
+-doc "Takes note that this one event was handled, whoever has it.".
+-spec done(position(), outbox()) -> outbox().
+done(Position, #outbox{ack = manual, sent = All, again = Again} = Box) ->
+    Box1 = reached(Position, Box#outbox{again = lists:delete(Position, Again)}),
+    Without = fun(R, Sent, Acc) -> kept(R, fun(At) -> At =/= Position end, Sent, Acc) end,
+    maps:fold(Without, Box1, All);
+done(Position, Box) ->
+    reached(Position, Box).
 
 -spec handled(receiver(), position(), #sent{}, outbox()) -> outbox().
 handled(Receiver, Position, #sent{sorted = true, size = Size} = Sent, Box) ->
     {Kept, Gone, Events} = drop(Position, Sent#sent.messages, 0, 0),
     has(Receiver, Sent#sent{messages = Kept, size = Size - Gone}, Events, Box);
-handled(Receiver, Position, #sent{events = Events} = Sent, Box) ->
-    Messages = queue:to_list(Sent#sent.messages),
-    Left = [Kept || M <- Messages, [_ | _] = Kept <- [[At || At <- M, At > Position]]],
+handled(Receiver, Position, Sent, Box) ->
+    kept(Receiver, fun(At) -> At > Position end, Sent, Box).
+
+-spec kept(receiver(), fun((position()) -> boolean()), #sent{}, outbox()) -> outbox().
+kept(Receiver, Keeps, #sent{events = Events, messages = Messages} = Sent, Box) ->
+    Left = [Kept || M <- queue:to_list(Messages), [_ | _] = Kept <- [lists:filter(Keeps, M)]],
     Gone = Events - length(lists:append(Left)),
     has(Receiver, Sent#sent{messages = queue:from_list(Left), size = length(Left)}, Gone, Box).
 

@@ -54,6 +54,8 @@ queue is full with the strategy `error`, and where an event is not as it was wri
     caller :: taker(),
     group :: reference(),
     handlers :: [pid()],
+    %% who was sent events as a handler, also those that have left
+    served = #{} :: #{pid() => []},
     %% emitters that the events go through, each stream through one; none with a pool of one
     lanes = [] :: [pid()],
     pool_size :: pos_integer(),
@@ -176,17 +178,17 @@ handle_cast({attach, Pid}, State) ->
 handle_cast(_, State) ->
     {noreply, State}.
 
-%% A handler speaks of its own events, anybody else of all.
+%% A handler speaks of what itself was sent, also after it has left; for several of them another
+%% process can only say of an event that it is done. Who takes all events speaks of all.
 -spec acknowledged(non_neg_integer(), pid(), #state{}) -> #state{}.
-acknowledged(Position, By, #state{outbox = Outbox} = State) ->
-    case is_one_of_many(By, taken_by(State)) of
-        true -> State#state{outbox = erl_esdb_outbox:acknowledged(Position, By, Outbox)};
-        false -> State#state{outbox = erl_esdb_outbox:acknowledged(Position, Outbox)}
-    end.
-
--spec is_one_of_many(pid(), consumer()) -> boolean().
-is_one_of_many(Pid, {many, Handlers}) -> lists:member(Pid, Handlers);
-is_one_of_many(_Pid, _) -> false.
+acknowledged(Position, By, #state{outbox = Outbox, served = Served} = State) ->
+    Outbox1 =
+        case taken_by(State) of
+            _ when is_map_key(By, Served) -> erl_esdb_outbox:acknowledged(Position, By, Outbox);
+            {many, [_, _ | _]} -> erl_esdb_outbox:done(Position, Outbox);
+            _ -> erl_esdb_outbox:acknowledged(Position, Outbox)
+        end,
+    State#state{outbox = Outbox1}.
 
 -spec status(#state{}) -> running | {halted, queue_full | {integrity_violation, map()}}.
 status(#state{halted = undefined}) -> running;
@@ -290,7 +292,8 @@ regrouped(leave, State) -> regrouped(State).
 -spec regrouped(#state{}) -> #state{}.
 regrouped(#state{store = Store, key = Key, handlers = Before} = State) ->
     Handlers = erl_esdb_emitter_group:handlers(Store, Key),
-    State1 = State#state{handlers = Handlers},
+    Served = #{Pid => [] || Pid := [] <- State#state.served, backlog(Pid) =/= ?DEAD},
+    State1 = State#state{handlers = Handlers, served = Served},
     lists:foldl(fun handler_left/2, State1, Before -- Handlers).
 
 %% A handler that leaves takes along what it was sent. What it has not acknowledged goes to another
@@ -406,6 +409,8 @@ troubled(Reason, #state{store = Store, key = Key} = State) ->
 
 %% Only where a look at a mailbox can tell more: all else makes a message.
 -spec later(#state{}) -> #state{}.
+later(#state{options = #{ack := manual}} = State) ->
+    State;
 later(#state{timer = undefined, outbox = Outbox} = State) ->
     #{queue := #{size := Size}} = erl_esdb_outbox:info(Outbox),
     case {Size > 0 andalso erl_esdb_outbox:limit(Outbox) =/= 0, State} of
@@ -516,15 +521,20 @@ handed_over({many, Pids}, Seen, #state{outbox = Outbox} = State) ->
     {Messages, Left} = deal(Events, [{Pid, Room} || {Pid, Room} <- Rooms, Room =/= 0], [], []),
     Outbox2 = lists:foldl(fun sent/2, Outbox1, Messages),
     ok = told(Events, State),
+    Served = maps:from_keys([Pid || {Pid, _, _} <- Messages], []),
     %% Who was dealt to last begins last the next time.
-    State#state{outbox = Outbox2, handlers = Left ++ (Pids -- Left)}.
+    State#state{
+        outbox = Outbox2,
+        handlers = Left ++ (Pids -- Left),
+        served = maps:merge(State#state.served, Served)
+    }.
 
 %% How many events a process may be sent. Who asks for events, or acknowledges them, says so what it
 %% can take.
 -spec room(pid(), [pid()], [{pid(), backlog()}], #state{}) -> non_neg_integer() | infinity.
+room(Pid, _Lanes, _Seen, #state{options = #{ack := manual}, outbox = Outbox}) ->
+    erl_esdb_outbox:left_for(Pid, Outbox);
 room(_Pid, _Lanes, _Seen, #state{options = #{mode := pull}}) ->
-    infinity;
-room(_Pid, _Lanes, _Seen, #state{options = #{ack := manual}}) ->
     infinity;
 room(Pid, [], Seen, #state{outbox = Outbox} = State) ->
     case lists:keyfind(Pid, 1, Seen) of

@@ -38,8 +38,8 @@ hold for several that share the work, take competing consumers.
 By default a process is sent events as long as fewer than `window` of them wait in its mailbox,
 which can be seen on its own node only: one on another node should acknowledge. Then:
 
-- `ack => manual`: at most `window` events that are not acknowledged with `ack/4` are out. They come
-  in the order of positions, whatever the `pool_size`.
+- `ack => manual`: of each process at most `window` events are out that are not acknowledged with
+  `ack/4`. They come in the order of positions, whatever the `pool_size`.
 - `mode => pull`: as many as were asked for with `demand/3`.
 - `max_queue` events are read ahead. When they are not taken, the `strategy` decides: `block` (the
   default) reads no further, `drop_oldest` and `drop_newest` go on and leave events out, `error`
@@ -54,7 +54,7 @@ and the message it was at. So the default loses nothing either, and repeats some
 goes to the other handlers in the same way, or to who subscribed. Where mailboxes cannot be seen, as
 on another node, the newest `window` messages of a process count as not handled; with a `pool_size`
 above 1 also the last two of each emitter. A handler that leaves its group while it lives takes
-along what it was sent.
+along what it was sent; with `ack => manual` the others get what it had not acknowledged as well.
 
 After a crash of `erl_esdb_pg`, the process that knows the groups, handlers and trackers are to join
 again; emitters and subscriptions do by themselves.
@@ -423,8 +423,8 @@ it is a position. It becomes the `checkpoint` of the subscription as it stands; 
 with one name it is the first one's. The last word counts, also one that goes back: from there
 delivery goes on after a crash. Telemetry: `[erl_esdb, subscription, checkpoint]`.
 
-Of several handlers each acknowledges what itself was sent, from its own process, before it leaves
-its group; any other process speaks for all of them.
+Of several handlers each acknowledges, from its own process, what itself was sent up to this event;
+another process acknowledges this one event for them.
 
 Errors: `{subscription_not_found, Name}` and the failures of a store.
 """.
@@ -461,10 +461,20 @@ acknowledge(Store, Key, #subscription{subscription_name = Name} = S, {Stream, Nu
     maybe
         {ok, Position} ?= acknowledged_position(Store, S, Stream, Number, left(Until)),
         AckKey = erl_esdb_subscriptions_store:acknowledged_key(Key),
-        ok ?= erl_esdb_checkpoints:put(Store, #{AckKey => {Number, Position}}, left(Until)),
+        Said = {Number, position_for_all(Store, Key, Position)},
+        ok ?= erl_esdb_checkpoints:put(Store, #{AckKey => Said}, left(Until)),
         ok ?= pass_on(Store, Key, Position, left(Until)),
         Metadata = #{store_id => Store, subscription_id => Key, subscription_name => Name},
         erl_esdb_telemetry:emit(?SUBSCRIPTION_CHECKPOINT, #{position => Number}, Metadata)
+    end.
+
+%% A handler says nothing of what others have.
+-spec position_for_all(atom(), binary(), Position) -> Position | undefined when
+    Position :: non_neg_integer() | undefined.
+position_for_all(Store, Key, Position) ->
+    case lists:member(self(), erl_esdb_emitter_group:handlers(Store, Key)) of
+        true -> undefined;
+        false -> Position
     end.
 
 %% What competing consumers have done, each of them says of each event.
@@ -522,18 +532,17 @@ pass_on(Store, Key, Position, Options) ->
         {ok, Pid} ->
             gen_server:cast(Pid, {acknowledged, Position, self()});
         {error, _} ->
-            save_place(Store, Key, Position + 1, Options)
+            save_place(Store, Key, position_for_all(Store, Key, Position), Options)
     end.
 
--spec save_place(atom(), binary(), non_neg_integer(), call_options()) -> ok | {error, term()}.
-save_place(Store, Key, Next, Options) ->
-    case lists:member(self(), erl_esdb_emitter_group:handlers(Store, Key)) of
-        true ->
-            ok;
-        false ->
-            NextKey = erl_esdb_subscriptions_store:next_key(Key),
-            erl_esdb_checkpoints:put(Store, #{NextKey => Next}, Options)
-    end.
+-spec save_place(atom(), binary(), non_neg_integer() | undefined, call_options()) ->
+    ok | {error, term()}.
+save_place(_Store, _Key, undefined, _Options) ->
+    ok;
+save_place(Store, Key, Position, Options) ->
+    NextKey = erl_esdb_subscriptions_store:next_key(Key),
+    erl_esdb_checkpoints:put(Store, #{NextKey => Position + 1}, Options).
+
 
 -doc "The same as `demand/4` without options.".
 -spec demand(Store :: atom(), Key :: binary(), non_neg_integer()) -> ok | {error, term()}.
