@@ -54,8 +54,9 @@ queue is full with the strategy `error`, and where an event is not as it was wri
     caller :: taker(),
     group :: reference(),
     handlers :: [pid()],
-    %% who was sent events as a handler, also those that have left
-    served = #{} :: #{pid() => []},
+    %% who was sent events as a handler, also those that have left, and monitors that tell when there
+    %% is no more word of them on its way
+    served = #{} :: #{pid() => reference()},
     %% emitters that the events go through, each stream through one; none with a pool of one
     lanes = [] :: [pid()],
     pool_size :: pos_integer(),
@@ -248,8 +249,11 @@ handle_info({Group, Change, _, _}, #state{group = Group} = State) ->
 handle_info({'DOWN', _, process, {?SCOPE, _}, _}, State) ->
     %% Who is a member now is only heard by who asks anew.
     {stop, groups_ended, State};
-handle_info({'DOWN', Ref, process, _, _}, State) ->
-    {noreply, pumped(gone(Ref, State))};
+handle_info({'DOWN', Ref, process, Pid, _}, #state{served = Served} = State) ->
+    case Served of
+        #{Pid := Ref} -> {noreply, State#state{served = maps:remove(Pid, Served)}};
+        #{} -> {noreply, pumped(gone(Ref, State))}
+    end;
 handle_info({'EXIT', Pid, Reason}, #state{lanes = Lanes} = State) ->
     case lists:member(Pid, Lanes) of
         true -> {stop, {lane, Reason}, State};
@@ -292,8 +296,7 @@ regrouped(leave, State) -> regrouped(State).
 -spec regrouped(#state{}) -> #state{}.
 regrouped(#state{store = Store, key = Key, handlers = Before} = State) ->
     Handlers = erl_esdb_emitter_group:handlers(Store, Key),
-    Served = #{Pid => [] || Pid := [] <- State#state.served, backlog(Pid) =/= ?DEAD},
-    State1 = State#state{handlers = Handlers, served = Served},
+    State1 = State#state{handlers = Handlers},
     lists:foldl(fun handler_left/2, State1, Before -- Handlers).
 
 %% A handler that leaves takes along what it was sent. What it has not acknowledged goes to another
@@ -521,13 +524,13 @@ handed_over({many, Pids}, Seen, #state{outbox = Outbox} = State) ->
     {Messages, Left} = deal(Events, [{Pid, Room} || {Pid, Room} <- Rooms, Room =/= 0], [], []),
     Outbox2 = lists:foldl(fun sent/2, Outbox1, Messages),
     ok = told(Events, State),
-    Served = maps:from_keys([Pid || {Pid, _, _} <- Messages], []),
+    Served = lists:foldl(fun served/2, State#state.served, Messages),
     %% Who was dealt to last begins last the next time.
-    State#state{
-        outbox = Outbox2,
-        handlers = Left ++ (Pids -- Left),
-        served = maps:merge(State#state.served, Served)
-    }.
+    State#state{outbox = Outbox2, handlers = Left ++ (Pids -- Left), served = Served}.
+
+-spec served(message(), Served) -> Served when Served :: #{pid() => reference()}.
+served({Pid, _, _}, Served) when is_map_key(Pid, Served) -> Served;
+served({Pid, _, _}, Served) -> Served#{Pid => monitor(process, Pid)}.
 
 %% How many events a process may be sent. Who asks for events, or acknowledges them, says so what it
 %% can take.
