@@ -54,8 +54,8 @@ queue is full with the strategy `error`, and where an event is not as it was wri
     caller :: taker(),
     group :: reference(),
     handlers :: [pid()],
-    %% who was sent events as a handler, also those that have left, and monitors that tell when there
-    %% is no more word of them on its way
+    %% who was sent events as a handler, also those that have left, and a monitor each, that tells
+    %% when no more word of it is on its way
     served = #{} :: #{pid() => reference()},
     %% emitters that the events go through, each stream through one; none with a pool of one
     lanes = [] :: [pid()],
