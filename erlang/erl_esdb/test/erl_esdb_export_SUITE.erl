@@ -746,6 +746,18 @@ b_data_that_cannot_be_json(Config) ->
         Key <- [data, metadata]
     ].
 
+%% A copy has what was stored, whatever the codec of the store that it is restored into.
+b_a_restored_copy_has_no_other_data(Config) ->
+    append(store(Config), ?S, [
+        #{event_type => <<"T">>, data => #{n => {1, 2}}, metadata => #{by => me}}
+    ]),
+    Backup = path(Config, "backup"),
+    {ok, _} = erl_esdb_backup:backup(store(Config), Backup),
+    Copy = erl_esdb_test:start_store(#{codec => json}),
+    {ok, _} = erl_esdb_backup:restore(Copy, Backup),
+    ?assertEqual(log(store(Config)), log(Copy)),
+    ok = erl_esdb:stop_store(Copy).
+
 %% What the disk says is of the file, not of a part of it.
 b_a_file_that_goes_away(Config) ->
     append(store(Config), ?S, events(10)),
