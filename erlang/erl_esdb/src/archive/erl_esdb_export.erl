@@ -119,7 +119,7 @@ to_file(_, _, _) ->
 -spec export_alone(atom(), binary(), map(), non_neg_integer()) ->
     {ok | more, report()} | {error, term()}.
 export_alone(Store, Path, Options, Next) ->
-    ok = lists:foreach(fun erl_esdb_file:sweep/1, [cursor(Path), manifest(Path)]),
+    ok = lists:foreach(fun erl_esdb_file:remove_unfinished/1, [cursor(Path), manifest(Path)]),
     case begun(Store, Path, Options, Next) of
         {ok, Export} -> run(Export);
         {error, Reason} -> {error, Reason}

@@ -128,7 +128,7 @@ from_file(_, _, _) ->
 alone(#{cursor := none}, Fun) -> Fun();
 alone(#{cursor := Path}, Fun) ->
     erl_esdb_file:alone(Path, fun() ->
-        ok = erl_esdb_file:sweep(Path),
+        ok = erl_esdb_file:remove_unfinished(Path),
         Fun()
     end).
 
