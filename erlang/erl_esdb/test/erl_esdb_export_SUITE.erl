@@ -246,6 +246,43 @@ b_a_restored_store_is_another_one(Config) ->
     ?assertEqual({ok, Other}, erl_esdb_incarnation:id(Store, #{})),
     ?assertMatch({ok, #{events := 500}}, to_file(Store, Path, #{})).
 
+%% A writer that is killed leaves what it had begun, and whoever writes there next removes it.
+b_what_a_killed_writer_left(Config) ->
+    append(store(Config), ?S, events(10)),
+    [Path, Cursor] = [path(Config, Name) || Name <- ["x", "cursor"]],
+    [killed_writer(File) || File <- [[Path, ".cursor"], [Path, ".manifest"], Cursor]],
+    Others = [
+        "cursor.0123456789abcde.tmp",
+        "cursor.tmp",
+        "other.cursor.0123456789abcdef.tmp",
+        "x.cursor.0123456789abcdeg.tmp",
+        "x.other.0123456789abcdef.tmp"
+    ],
+    [ok = file:write_file(path(Config, Name), <<"kept">>) || Name <- Others],
+    Files = fun() -> filelib:wildcard("*", path(Config, "")) end,
+    ?assertEqual(3, length(Files() -- Others)),
+    {ok, _} = to_file(store(Config), Path, #{}),
+    ?assertMatch(["cursor." ++ _, "x", "x.manifest"], Files() -- Others),
+    with_store(fun(Copy) -> {ok, _} = from_file(Copy, Path, #{cursor => Cursor}) end),
+    ?assertEqual(["x", "x.manifest"], Files() -- Others),
+    ?assertEqual([], Others -- Files()).
+
+%% Of many writers one is caught at work.
+killed_writer(Path) ->
+    Begun = fun() -> filelib:wildcard("*.tmp", filename:dirname(Path)) end,
+    Before = Begun(),
+    Content = binary:copy(<<0>>, 33_554_432),
+    {Pid, Ref} = spawn_monitor(fun() -> erl_esdb_file:write(Path, Content) end),
+    erl_esdb_test:await(fun() -> Begun() =/= Before orelse not is_process_alive(Pid) end),
+    exit(Pid, kill),
+    receive
+        {'DOWN', Ref, process, Pid, _} -> ok
+    end,
+    case Begun() of
+        Before -> ok = file:delete(Path), killed_writer(Path);
+        _ -> ok
+    end.
+
 %% One process at a time, whatever the folder is called; one that was killed is none.
 b_an_export_is_alone(Config) ->
     Store = store(Config),
@@ -568,6 +605,193 @@ b_an_id_that_stands_twice(Config) ->
         ?assertEqual(In, [{S, Id} || #event{stream_id = S, event_id = Id} <- log(Copy)])
     end).
 
+%% What others wrote since the stop is looked through, and not kept.
+b_an_import_that_goes_on_takes_bounded_memory(Config) ->
+    append(store(Config), ?S, events(2_000)),
+    Path = path(Config, "busy"),
+    Options = #{cursor => path(Config, "cursor")},
+    {ok, _} = to_file(store(Config), Path, #{}),
+    with_store(fun(Copy) ->
+        {more, _} = from_file(Copy, Path, Options#{max_pages => 1}),
+        crash_in_a_page(Copy, Path, Options, #{?S => 1_000}, 1_000),
+        [append(Copy, ?S, events(5_000)) || _ <- lists:seq(1, 40)],
+        Words = #{size => 4_000_000, kill => true, error_logger => false},
+        Import = fun() -> exit({done, from_file(Copy, Path, Options)}) end,
+        {Pid, Ref} = spawn_opt(Import, [monitor, {max_heap_size, Words}]),
+        receive
+            {'DOWN', Ref, process, Pid, Reason} ->
+                ?assertEqual({done, {ok, #{events => 0, skipped => 1_000}}}, Reason)
+        end
+    end).
+
+%% No event comes into a store that was begun anew under the name, and who imports is told.
+b_an_import_into_a_store_that_comes_back(Config) ->
+    [append(store(Config), ?S, events(5_000)) || _ <- lists:seq(1, 4)],
+    Path = path(Config, "x"),
+    {ok, _} = to_file(store(Config), Path, #{}),
+    Signing = #{integrity => #{enabled => true, key => <<7:256>>}},
+    [
+        begin
+            Copy = erl_esdb_test:start_store(Started),
+            Restart = fun() ->
+                ok = erl_esdb:stop_store(Copy),
+                {ok, _} = erl_esdb:start_store(
+                    Copy, maps:merge(erl_esdb_test:options(), Started)
+                )
+            end,
+            {error, {Why, _}} = replaced_within(Copy, Path, Options, Restart),
+            ?assert(lists:member(Why, Whys)),
+            ?assertEqual([], log(Copy)),
+            ok = erl_esdb:stop_store(Copy)
+        end
+     || {Started, Options, Whys} <- [
+            {#{}, #{}, [store_replaced]},
+            {Signing, #{}, [store_replaced]},
+            {#{}, #{cursor => path(Config, "cursor")}, [store_replaced, cursor_mismatch]}
+        ]
+    ].
+
+%% Of many imports one is caught at work.
+replaced_within(Store, Path, Options, Restart) ->
+    Next = fun() -> erl_esdb_store:next_position(Store) end,
+    {Pid, Ref} = spawn_monitor(fun() -> exit({done, from_file(Store, Path, Options)}) end),
+    erl_esdb_test:await(fun() -> Next() > {ok, 0} end),
+    IsCaught = suspended(Pid) andalso Next() < {ok, 20_000},
+    {ok, _} = Restart(),
+    _ = is_process_alive(Pid) andalso erlang:resume_process(Pid),
+    receive
+        {'DOWN', Ref, process, Pid, {done, Answer}} when IsCaught -> Answer;
+        {'DOWN', Ref, process, Pid, {done, _}} -> replaced_within(Store, Path, Options, Restart)
+    end.
+
+suspended(Pid) ->
+    try
+        erlang:suspend_process(Pid)
+    catch
+        %% It was done before.
+        error:badarg -> false
+    end.
+
+%% Where a file has lines there are no segments to go on from.
+b_an_import_goes_on_in_its_format(Config) ->
+    append(store(Config), ?S, events(2_000)),
+    Cursor = path(Config, "cursor"),
+    [
+        with_store(fun(Copy) ->
+            Path = path(Config, atom_to_list(Format)),
+            {ok, _} = to_file(store(Config), Path, #{format => Format}),
+            Options = #{cursor => Cursor, max_pages => 1},
+            {more, #{events := First}} = from_file(Copy, Path, Options),
+            ?assertEqual(
+                {error, {cursor_mismatch, Cursor}},
+                from_file(Copy, Path, #{cursor => Cursor, format => Other})
+            ),
+            {ok, #{events := Rest}} = from_file(Copy, Path, #{cursor => Cursor, format => Format}),
+            ?assertEqual(2_000, First + Rest)
+        end)
+     || {Format, Other} <- [{ndjson, segments}, {segments, ndjson}]
+    ].
+
+%% Into a store of JSON text comes what an append would have put there, but binaries as they are.
+b_data_as_the_store_keeps_them(Config) ->
+    By = #{by => me},
+    append(store(Config), ?S, [
+        #{event_type => <<"T">>, data => #{<<"n">> => 1}, metadata => By},
+        #{event_type => <<"T">>, data => <<"{\"n\": 2}">>},
+        #{event_type => <<"T">>, data => <<"no json">>, metadata => By},
+        #{event_type => <<"T">>, data => #{<<"t">> => 1}, data_content_type => <<"x/term">>}
+    ]),
+    Same = [<<"{\"n\": 2}">>, <<"no json">>, #{<<"t">> => 1}],
+    Text = [<<"{\"n\":1}">> | Same],
+    Terms = [#{<<"n">> => 1} | Same],
+    Normal = #{<<"by">> => <<"me">>},
+    Json = #{codec => json},
+    [
+        begin
+            Path = path(Config, atom_to_list(Format)),
+            {ok, _} = to_file(store(Config), Path, #{format => Format}),
+            Imported = fun(Started, Options) -> imported(Started, Path, Options) end,
+            ?assertEqual({Text, [Normal, #{}, Normal, #{}]}, Imported(Json, #{})),
+            ?assertEqual({Text, [Normal, #{}, Normal, #{}]}, Imported(#{}, Json)),
+            ?assertEqual({Terms, [Kept, #{}, Kept, #{}]}, Imported(#{}, #{})),
+            ?assertEqual({Terms, [Kept, #{}, Kept, #{}]}, Imported(Json, #{codec => none}))
+        end
+     || {Format, Kept} <- [{ndjson, Normal}, {segments, By}]
+    ].
+
+%% Data and metadata of what a new store has of a file.
+imported(Started, Path, Options) ->
+    Copy = erl_esdb_test:start_store(Started),
+    {ok, _} = from_file(Copy, Path, Options),
+    Events = log(Copy),
+    ok = erl_esdb:stop_store(Copy),
+    {[Data || #event{data = Data} <- Events], [Metadata || #event{metadata = Metadata} <- Events]}.
+
+b_data_that_cannot_be_json(Config) ->
+    [
+        begin
+            Path = path(Config, atom_to_list(Format)),
+            with_store(fun(From) ->
+                append(From, ?S, [
+                    #{event_type => <<"T">>, data => #{}},
+                    maps:merge(#{event_type => <<"T">>, data => #{}}, #{Key => #{t => {1, 2}}})
+                ]),
+                {ok, _} = to_file(From, Path, #{format => Format})
+            end),
+            Wrong = {Part, Nth, {invalid_event, {not_json, Key}}},
+            ?assertEqual({error, Wrong}, from_file(store(Config), Path, #{codec => json})),
+            ?assertEqual([], log(store(Config)))
+        end
+     || {Format, Part, Nth} <- [{ndjson, line, 2}, {segments, segment, 1}],
+        Key <- [data, metadata]
+    ].
+
+%% A copy has what was stored, whatever the codec of the store that it is restored into.
+b_a_restored_copy_has_no_other_data(Config) ->
+    append(store(Config), ?S, [
+        #{event_type => <<"T">>, data => #{n => {1, 2}}, metadata => #{by => me}}
+    ]),
+    Backup = path(Config, "backup"),
+    {ok, _} = erl_esdb_backup:backup(store(Config), Backup),
+    Copy = erl_esdb_test:start_store(#{codec => json}),
+    {ok, _} = erl_esdb_backup:restore(Copy, Backup),
+    ?assertEqual(log(store(Config)), log(Copy)),
+    ok = erl_esdb:stop_store(Copy).
+
+%% What the disk says is of the file, not of a part of it.
+b_a_file_that_goes_away(Config) ->
+    append(store(Config), ?S, events(10)),
+    [
+        with_store(fun(Copy) ->
+            Path = path(Config, atom_to_list(Format)),
+            {ok, _} = to_file(store(Config), Path, #{format => Format}),
+            ok = file:delete([Path, ".manifest"]),
+            %% It waits for the id of the store when the file is known, and not yet open.
+            Engine = erl_esdb_test:engine(Copy),
+            ok = sys:suspend(Engine),
+            Import = fun() -> exit(from_file(Copy, Path, #{cursor => [Path, ".progress"]})) end,
+            {Pid, Ref} = spawn_monitor(Import),
+            erl_esdb_test:await(fun() ->
+                process_info(Engine, message_queue_len) =:= {message_queue_len, 1}
+            end),
+            ok = file:delete(Path),
+            ok = sys:resume(Engine),
+            receive
+                {'DOWN', Ref, process, Pid, Answer} ->
+                    ?assertEqual({error, {read_failed, enoent}}, Answer)
+            end
+        end)
+     || Format <- [ndjson, segments]
+    ].
+
+b_times_before_1970(Config) ->
+    Path = path(Config, "early"),
+    Line = #{stream_id => ?S, event_type => <<"T">>, data => #{}},
+    Times = [-1_000_000, 5, -7],
+    ok = file:write_file(Path, [[json:encode(Line#{epoch_us => Time}), $\n] || Time <- Times]),
+    {ok, #{events := 3}} = from_file(store(Config), Path, #{}),
+    ?assertEqual([0, 5, 5], [Time || #event{epoch_us = Time} <- log(store(Config))]).
+
 %% A store that came back without what was imported is not gone on with.
 b_an_import_is_into_one_store(Config) ->
     append(store(Config), ?S, events(5000)),
@@ -714,7 +938,12 @@ b_bad_calls_of_import(Config) ->
     ok = file:write_file(Path, <<>>),
     ?assertEqual({ok, #{events => 0, skipped => 0}}, from_file(store(Config), Path, #{})),
     Bad = [
-        {format, xml}, {cursor, 7}, {atoms, some}, {max_line, 0}, {max_pages, none}
+        {format, xml},
+        {cursor, 7},
+        {atoms, some},
+        {codec, xml},
+        {max_line, 0},
+        {max_pages, none}
     ],
     [
         ?assertEqual(
@@ -792,10 +1021,25 @@ b_lines(Config) ->
     end),
     erl_esdb_test:property(100, Property).
 
+%% Also where the line was read along with those before it.
+b_lines_that_are_too_long(Config) ->
+    Path = path(Config, "lines"),
+    ok = file:write_file(Path, ["abc\n", "abcd\n", "abc\n", "abcd"]),
+    Read = fun(Max) ->
+        {ok, Lines} = erl_esdb_lines:open(Path, 0, Max),
+        Each = read_lines(Lines, []),
+        ok = erl_esdb_lines:close(Lines),
+        Each
+    end,
+    ?assertEqual([<<"abc">>, <<"abcd">>, <<"abc">>, <<"abcd">>], Read(4)),
+    ?assertEqual([<<"abc">>, {line_too_long, 3}], Read(3)),
+    ?assertEqual([{line_too_long, 2}], Read(2)).
+
 read_lines(Lines, Read) ->
     case erl_esdb_lines:next(Lines) of
         {ok, Line, Lines1} -> read_lines(Lines1, [Line | Read]);
-        eof -> lists:reverse(Read)
+        eof -> lists:reverse(Read);
+        {error, Reason} -> lists:reverse([Reason | Read])
     end.
 
 split(Content) ->

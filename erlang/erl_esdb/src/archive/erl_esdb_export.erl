@@ -18,6 +18,9 @@ would have come without, but for events that are removed meanwhile; it reads wha
 before, to see that it is what the cursor says. With other options it begins anew, and also where
 the store is not the one that it was, because it came back empty or from a backup.
 
+The first export of a store gives it an id, a document that tells it from one that comes back empty:
+where the store cannot be written to, that fails.
+
 One process of a node at a time writes to a path; another one gets `{busy, Path}`. Of other nodes
 with the same disk nothing is known: give each its own path.
 
@@ -116,6 +119,7 @@ to_file(_, _, _) ->
 -spec export_alone(atom(), binary(), map(), non_neg_integer()) ->
     {ok | more, report()} | {error, term()}.
 export_alone(Store, Path, Options, Next) ->
+    ok = lists:foreach(fun erl_esdb_file:remove_unfinished/1, [cursor(Path), manifest(Path)]),
     case begun(Store, Path, Options, Next) of
         {ok, Export} -> run(Export);
         {error, Reason} -> {error, Reason}

@@ -11,7 +11,7 @@ ok
 ```
 """.
 
--export([write/2, rename/2, delete/1, ensure_dir/1, sync_dir/1]).
+-export([write/2, rename/2, delete/1, remove_unfinished/1, ensure_dir/1, sync_dir/1]).
 -export([read_term/1, write_term/2, sha256/1, stamp/1, path/1, alone/2]).
 -export_type([reason/0]).
 
@@ -165,6 +165,36 @@ place(File) ->
         {error, Reason} ->
             {error, {write_failed, Reason}}
     end.
+
+-doc """
+Removes what writers of a file left that were killed. Only for who is `alone/2` at it: of another
+writer it would remove what that is about to rename.
+""".
+-spec remove_unfinished(file:filename_all()) -> ok.
+remove_unfinished(Path) ->
+    Dir = filename:dirname(Path),
+    Base = path(filename:basename(Path)),
+    Left = [filename:join(Dir, Name) || Name <- names(Dir), is_temporary(path(Name), Base)],
+    lists:foreach(fun delete/1, Left).
+
+-spec names(file:filename_all()) -> [file:filename_all()].
+names(Dir) ->
+    case file:list_dir_all(Dir) of
+        {ok, Names} -> Names;
+        {error, _} -> []
+    end.
+
+-spec is_temporary(binary(), Base :: binary()) -> boolean().
+is_temporary(Name, Base) ->
+    Size = byte_size(Base),
+    case Name of
+        <<Base:Size/binary, ".", Suffix:16/binary, ".tmp">> -> is_hex(Suffix);
+        _ -> false
+    end.
+
+-spec is_hex(binary()) -> boolean().
+is_hex(Text) ->
+    lists:all(fun(Char) -> lists:member(Char, "0123456789abcdef") end, binary_to_list(Text)).
 
 -doc "Writes a term with its checksum, as `write/2` does.".
 -spec write_term(file:filename_all(), term()) -> ok | {error, reason()}.

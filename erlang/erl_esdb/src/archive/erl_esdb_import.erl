@@ -10,13 +10,15 @@ by page, with bounded memory, and going on where it was stopped.
 
 Events keep their streams, ids, types, data, metadata, tags, content types and times; without a time
 they get that of the import. Within a stream times do not run backwards: an event that is earlier
-than the last one of its stream gets the time of that. **Positions and versions are given anew**:
+than the last one of its stream gets the time of that, and the first one of a stream at the earliest
+that of 1970. **Positions and versions are given anew**:
 behind what the store has. Into an empty store they come out as they were where nothing had been
 removed; for an exact copy in any case see `m:erl_esdb_backup`. Hashes and signatures are not taken
 over.
 
 Where `Path.manifest` stands beside the file, the whole file is compared with its checksum before
-the first event is written; with a cursor once, as long as the file is not changed.
+the first event is written; with a cursor once, and again where the size of the file or the second
+of its last change is another one. A change to the same size within that second is not seen.
 
 ## Options
 
@@ -28,6 +30,8 @@ the first event is written; with a cursor once, as long as the file is not chang
   node its own
 - `atoms`: `existing` (default) takes only atoms that this node has, `create` makes them: for files
   that you trust
+- `codec`: `json` stores data as JSON text, as an append does (`m:erl_esdb_json`), `none` as the
+  file has them; the default is the store's. Data that are a binary stay as they are
 - `max_line`: bytes of a line at most, default 67,108,864
 - `max_pages`: stops after so many pages, with `{more, Report}`; with a cursor the next call goes on
 - `timeout`: of each call to the store, of which a page takes a few; after `{timeout, Store}` it is
@@ -36,12 +40,15 @@ the first event is written; with a cursor once, as long as the file is not chang
 ## Errors
 
 - `{line, N, Reason}`, `{segment, N, Reason}`: what is wrong where, N from 1; of lines
-  `invalid_json`, `{missing | bad_type, Field}`, `{line_too_long, Max}`. The pages before it are
-  imported
+  `invalid_json`, `{missing | bad_type, Field}`, `{line_too_long, Max}`; of both, where data or
+  metadata shall be JSON and cannot, `{invalid_event, {not_json, data | metadata}}`. The pages
+  before it are imported
 - `{checksum_mismatch, Path}`: the file is not what its manifest says
 - `{cursor_mismatch, Path}`: the cursor belongs to another file (of another begin, size or
-  manifest) or store, or is damaged; a store that came back empty under its name, or from a backup,
-  is another one. Nothing is written. Without the cursor the import begins anew
+  manifest), format or store, or is damaged; a store that came back empty under its name, or from a
+  backup, is another one. Nothing is written. Without the cursor the import begins anew
+- `{store_replaced, Store}`: the store was begun anew while the file was imported, and may have lost
+  what had been imported; with a cursor the next call finds that out
 - `{busy, Path}`: another process of this node imports with this cursor
 - `{read_failed, R}`, `{write_failed, R}`: R as of `m:file`
 - `{invalid_option, Key, Value}`
@@ -69,6 +76,7 @@ and those of `erl_esdb_streams:append/5`.
     format => ndjson | segments,
     cursor => file:filename_all(),
     atoms => existing | create,
+    codec => erl_esdb_json:codec(),
     max_line => pos_integer(),
     max_pages => pos_integer() | infinity,
     timeout => timeout(),
@@ -105,28 +113,46 @@ and those of `erl_esdb_streams:append/5`.
     {ok | more, report()} | {error, term()}.
 from_file(Store, Path, Options) when is_atom(Store), is_map(Options) ->
     File = filename:absname(erl_esdb_file:path(Path)),
-    Known = [timeout | maps:keys(?DEFAULTS)],
+    Known = [codec, timeout | maps:keys(?DEFAULTS)],
     maybe
         {ok, Checked} ?= check(maps:merge(?DEFAULTS, maps:with(Known, Options))),
-        {ok, _} ?= erl_esdb_store:next_position(Store, timed(Checked)),
-        alone(Checked, fun() -> import_alone(Store, File, Checked) end)
+        {ok, _, Handle, Settings} ?= erl_esdb_store:engine(Store),
+        Codec = maps:with([codec], Settings),
+        Meant = maps:merge(Codec, Checked#{handle => Handle}),
+        alone(Meant, fun() -> import_alone(Store, File, Meant) end)
     end;
 from_file(_, _, _) ->
     error(badarg).
 
 -spec alone(map(), fun(() -> Result)) -> Result | {error, term()}.
 alone(#{cursor := none}, Fun) -> Fun();
-alone(#{cursor := Path}, Fun) -> erl_esdb_file:alone(Path, Fun).
+alone(#{cursor := Path}, Fun) ->
+    erl_esdb_file:alone(Path, fun() ->
+        ok = erl_esdb_file:remove_unfinished(Path),
+        Fun()
+    end).
 
 -spec import_alone(atom(), binary(), map()) -> {ok | more, report()} | {error, term()}.
 import_alone(Store, File, Options) ->
     maybe
-        {ok, Facts} ?= facts(File),
-        {ok, Cursor} ?= cursor(Store, Facts, Options),
+        {ok, #{'begin' := Begin} = Facts} ?= facts(File),
+        Known = Options#{format := format(Options, Begin), facts => Facts},
+        {ok, Cursor} ?= cursor(Store, Known),
         ok ?= verify(File, Facts, Cursor),
-        {ok, Import} ?= begun(Store, File, Facts, Cursor, Options),
-        run(Import)
+        {ok, Import} ?= begun(Store, File, Cursor, Known),
+        told(run(Import), Import)
     end.
+
+%% Events are appended to the store that the import was begun with, never to the next one of its
+%% name: that would have the rest of the file, and who imports without a cursor would not know.
+-spec told(Result, #import{}) -> Result | {error, {store_replaced, atom()}}.
+told({error, {store_not_started, Store}} = Error, #import{options = #{handle := Handle}}) ->
+    case erl_esdb_store:engine(Store) of
+        {ok, _, Other, _} when Other =/= Handle -> {error, {store_replaced, Store}};
+        _ -> Error
+    end;
+told(Result, _Import) ->
+    Result.
 
 -spec timed(map()) -> #{timeout => timeout()}.
 timed(Options) -> maps:with([timeout], Options).
@@ -142,6 +168,7 @@ check(Options) ->
 is_valid(format, Format) -> lists:member(Format, [detect, ndjson, segments]);
 is_valid(cursor, Path) -> Path =:= none orelse is_list(Path) orelse is_binary(Path);
 is_valid(atoms, Atoms) -> Atoms =:= existing orelse Atoms =:= create;
+is_valid(codec, Codec) -> Codec =:= json orelse Codec =:= none;
 is_valid(timeout, Timeout) -> erl_esdb_store:is_timeout(Timeout);
 is_valid(max_line, Max) -> is_integer(Max) andalso Max > 0;
 is_valid(max_pages, Pages) -> Pages =:= infinity orelse (is_integer(Pages) andalso Pages > 0).
@@ -203,15 +230,14 @@ decoded(Json) ->
 
 %% ---- beginning, or going on
 
--spec begun(atom(), binary(), facts(), map(), map()) -> {ok, #import{}} | {error, term()}.
-begun(Store, Path, #{'begin' := Begin} = Facts, Cursor, #{max_pages := Pages} = Options) ->
-    Format = format(Options, Begin),
+-spec begun(atom(), binary(), map(), map()) -> {ok, #import{}} | {error, term()}.
+begun(Store, Path, Cursor, #{format := Format, max_pages := Pages} = Options) ->
     maybe
         {ok, Source} ?= open(Format, Path, maps:get(place, Cursor, begin_of(Format)), Options),
         {ok, #import{
             store = Store,
             path = Path,
-            options = Options#{facts => Facts},
+            options = Options,
             source = {Format, Source},
             nth = maps:get(nth, Cursor, 0),
             pages = Pages,
@@ -243,7 +269,7 @@ open(segments, Path, Place, _) ->
         end,
     case Opened of
         {ok, Reader} -> {ok, Reader};
-        {error, Reason} -> {error, {segment, 1, Reason}}
+        {error, Reason} -> wrong(segment, 1, Reason)
     end.
 
 %% The last line may have no end.
@@ -267,11 +293,11 @@ is_line_end({ok, <<_>>}) -> true;
 is_line_end({ok, _}) -> false;
 is_line_end(_) -> true.
 
--spec cursor(atom(), facts(), map()) -> {ok, map()} | {error, term()}.
-cursor(_Store, _Facts, #{cursor := none}) ->
+-spec cursor(atom(), map()) -> {ok, map()} | {error, term()}.
+cursor(_Store, #{cursor := none}) ->
     {ok, #{}};
-cursor(Store, Facts, #{cursor := Path} = Options) ->
-    Identity = identity(Store, Facts),
+cursor(Store, #{cursor := Path} = Options) ->
+    Identity = identity(Store, Options),
     case erl_esdb_file:read_term(Path) of
         {ok, #{identity := Identity, incarnation := Id, position := Position} = Cursor} ->
             of_store(Store, Id, Position, Options, Cursor);
@@ -298,10 +324,12 @@ of_store(Store, Id, Position, #{cursor := Path} = Options, Result) ->
         {error, Reason} -> {error, Reason}
     end.
 
--spec identity(atom(), facts()) -> binary().
-identity(Store, #{'begin' := Begin, size := Size, manifest := Manifest}) ->
-    Name = atom_to_binary(Store),
-    Parts = [<<(byte_size(Part)):64, Part/binary>> || Part <- [Name, Begin, Manifest]],
+%% A place in a file is one of its lines or one of its segments.
+-spec identity(atom(), map()) -> binary().
+identity(Store, #{format := Format, facts := Facts}) ->
+    #{'begin' := Begin, size := Size, manifest := Manifest} = Facts,
+    Texts = [atom_to_binary(Store), atom_to_binary(Format), Begin, Manifest],
+    Parts = [<<(byte_size(Text)):64, Text/binary>> || Text <- Texts],
     crypto:hash(sha256, [<<Size:64>> | Parts]).
 
 -spec save(#import{}) -> ok | {error, term()}.
@@ -315,9 +343,10 @@ save(#import{store = Store, incarnation = Id, options = #{cursor := Path} = Opti
     end.
 
 -spec cursor_of(#import{}) -> map().
-cursor_of(#import{store = Store, options = #{facts := #{changed := Changed} = Facts}} = Import) ->
+cursor_of(#import{store = Store, options = Options} = Import) ->
+    #{facts := #{changed := Changed}} = Options,
     #{
-        identity => identity(Store, Facts),
+        identity => identity(Store, Options),
         incarnation => Import#import.incarnation,
         changed => Changed,
         place => place(Import#import.source),
@@ -388,7 +417,7 @@ import_page({Events, Source, Nth}, #import{options = Options} = Import) ->
     maybe
         {ok, New} ?= fresh(Events, Import),
         Runs = erl_esdb_restore:runs(New, fun(_, _) -> true end),
-        ok ?= append_runs(Import#import.store, Runs, timed(Options)),
+        ok ?= append_runs(Import#import.store, Runs, maps:with([handle, timeout], Options)),
         {ok, Import#import{
             source = Source,
             nth = Nth,
@@ -399,13 +428,13 @@ import_page({Events, Source, Nth}, #import{options = Options} = Import) ->
     end.
 
 -spec append_runs(atom(), [[map(), ...]], map()) -> ok | {error, term()}.
-append_runs(Store, [[#{stream_id := Stream} = First | _] = Run | Runs], Timed) ->
+append_runs(Store, [[#{stream_id := Stream} = First | _] = Run | Runs], Options) ->
     Time = maps:get(epoch_us, First, erlang:system_time(microsecond)),
-    case erl_esdb_restore:append(Store, Stream, ?ANY_VERSION, Run, Time, Timed) of
-        {ok, _Version} -> append_runs(Store, Runs, Timed);
+    case erl_esdb_restore:append(Store, Stream, ?ANY_VERSION, Run, Time, Options) of
+        {ok, _Version} -> append_runs(Store, Runs, Options);
         {error, Reason} -> {error, Reason}
     end;
-append_runs(_Store, [], _Timed) ->
+append_runs(_Store, [], _Options) ->
     ok.
 
 %% Of a page that was begun before a stop, what stands behind where its streams ended then is there
@@ -421,7 +450,8 @@ fresh(Events, #import{begun = none, store = Store, options = Options} = Import) 
         {ok, Events}
     end;
 fresh(Events, #import{begun = Ends, store = Store, options = Options}) ->
-    case known(Store, maps:to_list(Ends), timed(Options), #{}) of
+    Asked = #{{Stream, Id} => 0 || #{stream_id := Stream, event_id := Id} <- Events},
+    case known(Store, maps:to_list(Ends), timed(Options), Asked) of
         {ok, Known} -> {ok, unknown(Events, Known)};
         {error, Reason} -> {error, Reason}
     end.
@@ -435,6 +465,7 @@ ends(Store, [Stream | Streams], Timed, Ends) ->
 ends(_Store, [], _Timed, Ends) ->
     {ok, Ends}.
 
+%% How often each id that is asked for stands there; what others wrote meanwhile may be a lot.
 -spec known(atom(), [{binary(), non_neg_integer()}], map(), map()) ->
     {ok, map()} | {error, term()}.
 known(Store, [{Stream, From} | Ends], Timed, Known) ->
@@ -452,16 +483,19 @@ known(Store, [{Stream, From} | Ends], Timed, Known) ->
 known(_Store, [], _Timed, Known) ->
     {ok, Known}.
 
--spec more(Key, #{Key => pos_integer()}) -> #{Key => pos_integer()}.
-more(Key, Counts) -> maps:update_with(Key, fun(Count) -> Count + 1 end, 1, Counts).
+-spec more(Key, #{Key => non_neg_integer()}) -> #{Key => non_neg_integer()}.
+more(Key, Counts) ->
+    case Counts of
+        #{Key := Count} -> Counts#{Key := Count + 1};
+        #{} -> Counts
+    end.
 
 %% An id that stands twice in the file and once in the store is there once more to come.
--spec unknown([map()], #{{binary(), binary()} => pos_integer()}) -> [map()].
+-spec unknown([map()], #{{binary(), binary()} => non_neg_integer()}) -> [map()].
 unknown([#{stream_id := Stream, event_id := Id} = Event | Events], Known) ->
     case Known of
-        #{{Stream, Id} := 1} -> unknown(Events, maps:remove({Stream, Id}, Known));
-        #{{Stream, Id} := Count} -> unknown(Events, Known#{{Stream, Id} := Count - 1});
-        #{} -> [Event | unknown(Events, Known)]
+        #{{Stream, Id} := 0} -> [Event | unknown(Events, Known)];
+        #{{Stream, Id} := Count} -> unknown(Events, Known#{{Stream, Id} := Count - 1})
     end;
 unknown([Event | Events], Known) ->
     [Event | unknown(Events, Known)];
@@ -471,65 +505,87 @@ unknown([], _Known) ->
 %% ---- reading
 
 -spec page(source(), non_neg_integer(), map()) -> {ok, page()} | done | {error, term()}.
-page({ndjson, Lines}, Nth, #{atoms := Atoms}) ->
-    case lines(Lines, Nth, Atoms, ?PAGE, ?BYTES, []) of
+page({ndjson, Lines}, Nth, Options) ->
+    case lines(Lines, Nth, Options, ?PAGE, ?BYTES, []) of
         {ok, {[], _, Nth}} -> done;
         Page -> Page
     end;
-page({segments, Reader}, Nth, #{atoms := Atoms}) ->
+page({segments, Reader}, Nth, Options) ->
     case erl_esdb_frames:next(Reader) of
-        {ok, segment, Segment, Reader1} -> segment(Segment, Reader1, Nth + 1, Atoms);
+        {ok, segment, Segment, Reader1} -> segment(Segment, Reader1, Nth + 1, Options);
         {ok, 'end', <<>>, _Reader1} -> done;
-        {ok, _Tag, _Body, _Reader1} -> {error, {segment, Nth + 1, corrupt}};
-        {error, Reason} -> {error, {segment, Nth + 1, Reason}}
+        {ok, _Tag, _Body, _Reader1} -> wrong(segment, Nth + 1, corrupt);
+        {error, Reason} -> wrong(segment, Nth + 1, Reason)
     end.
 
--spec segment(binary(), erl_esdb_frames:reader(), pos_integer(), existing | create) ->
+%% What the disk says is of the file.
+-spec wrong(line | segment, pos_integer(), term()) -> {error, term()}.
+wrong(_Part, _Nth, {read_failed, _} = Reason) -> {error, Reason};
+wrong(Part, Nth, Reason) -> {error, {Part, Nth, Reason}}.
+
+-spec segment(binary(), erl_esdb_frames:reader(), pos_integer(), map()) ->
     {ok, page()} | {error, term()}.
-segment(Segment, Reader, Nth, Atoms) ->
-    case erl_esdb_event_segment:unpack(Segment, Atoms) of
-        {ok, Events} ->
-            Maps = [erl_esdb_event_segment:to_map(Event) || Event <- Events],
-            {ok, {Maps, {segments, Reader}, Nth}};
-        {error, Reason} ->
-            {error, {segment, Nth, Reason}}
+segment(Segment, Reader, Nth, #{atoms := Atoms} = Options) ->
+    maybe
+        {ok, Events} ?= erl_esdb_event_segment:unpack(Segment, Atoms),
+        Maps = [erl_esdb_event_segment:to_map(Event) || Event <- Events],
+        {ok, Stored} ?= stored(Maps, Options),
+        {ok, {Stored, {segments, Reader}, Nth}}
+    else
+        {error, Reason} -> wrong(segment, Nth, Reason)
     end.
 
 -spec lines(
     erl_esdb_lines:lines(),
     non_neg_integer(),
-    existing | create,
+    map(),
     non_neg_integer(),
     integer(),
     [map()]
 ) -> {ok, page()} | {error, term()}.
-lines(Lines, Nth, _Atoms, Left, Bytes, Events) when Left =:= 0; Bytes =< 0 ->
+lines(Lines, Nth, _Options, Left, Bytes, Events) when Left =:= 0; Bytes =< 0 ->
     {ok, {lists:reverse(Events), {ndjson, Lines}, Nth}};
-lines(Lines, Nth, Atoms, Left, Bytes, Events) ->
+lines(Lines, Nth, Options, Left, Bytes, Events) ->
     case erl_esdb_lines:next(Lines) of
         {ok, Line, Lines1} ->
-            case line(Line, Atoms) of
+            case line(Line, Options) of
                 {ok, New} ->
                     Left1 = Left - length(New),
                     Bytes1 = Bytes - byte_size(Line),
-                    lines(Lines1, Nth + 1, Atoms, Left1, Bytes1, New ++ Events);
+                    lines(Lines1, Nth + 1, Options, Left1, Bytes1, New ++ Events);
                 {error, Reason} ->
-                    {error, {line, Nth + 1, Reason}}
+                    wrong(line, Nth + 1, Reason)
             end;
         eof ->
-            lines(Lines, Nth, Atoms, 0, Bytes, Events);
-        {error, {read_failed, _} = Reason} ->
-            {error, Reason};
+            lines(Lines, Nth, Options, 0, Bytes, Events);
         {error, Reason} ->
-            {error, {line, Nth + 1, Reason}}
+            wrong(line, Nth + 1, Reason)
     end.
 
 %% An empty line is no event.
--spec line(binary(), existing | create) -> {ok, [map()]} | {error, term()}.
-line(<<>>, _Atoms) ->
+-spec line(binary(), map()) -> {ok, [map()]} | {error, term()}.
+line(<<>>, _Options) ->
     {ok, []};
-line(Line, Atoms) ->
+line(Line, #{atoms := Atoms} = Options) ->
     case erl_esdb_event_json:decode(Line, Atoms) of
-        {ok, Event} -> {ok, [Event]};
+        {ok, Event} -> stored([Event], Options);
         {error, Reason} -> {error, Reason}
     end.
+
+%% As an append stores them; but a binary is what somebody stored already, whatever it is.
+-spec stored([map()], map()) -> {ok, [map()]} | {error, erl_esdb_json:invalid()}.
+stored(Events, #{codec := json}) ->
+    case erl_esdb_json:encode_all([without_binary(Event) || Event <- Events], json) of
+        {ok, Encoded} -> {ok, lists:zipwith(fun with_binary/2, Events, Encoded)};
+        {error, Reason} -> {error, Reason}
+    end;
+stored(Events, #{}) ->
+    {ok, Events}.
+
+-spec without_binary(map()) -> map().
+without_binary(#{data := Data} = Event) when is_binary(Data) -> Event#{data := #{}};
+without_binary(Event) -> Event.
+
+-spec with_binary(map(), map()) -> map().
+with_binary(#{data := Data}, Encoded) when is_binary(Data) -> Encoded#{data := Data};
+with_binary(_Event, Encoded) -> Encoded.

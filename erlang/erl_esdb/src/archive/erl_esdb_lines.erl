@@ -51,7 +51,10 @@ next(#lines{buffer = Buffer} = Lines) ->
         nomatch -> more(Lines, [Buffer], byte_size(Buffer))
     end.
 
--spec taken(non_neg_integer(), lines()) -> {ok, binary(), lines()}.
+-spec taken(non_neg_integer(), lines()) ->
+    {ok, binary(), lines()} | {error, {line_too_long, pos_integer()}}.
+taken(At, #lines{max = Max}) when At > Max ->
+    {error, {line_too_long, Max}};
 taken(At, #lines{buffer = Buffer, offset = Offset} = Lines) ->
     <<Line:At/binary, $\n, Rest/binary>> = Buffer,
     {ok, chomp(Line), Lines#lines{buffer = Rest, offset = Offset + At + 1}}.
@@ -81,8 +84,6 @@ more(#lines{fd = Fd} = Lines, Read, Size) ->
     {ok, binary(), lines()} | eof | {error, term()}.
 block(nomatch, Block, Lines, Read, Size) ->
     more(Lines, [Block | Read], Size + byte_size(Block));
-block({At, 1}, _Block, #lines{max = Max}, _Read, Size) when Size + At > Max ->
-    {error, {line_too_long, Max}};
 block({At, 1}, Block, Lines, Read, Size) ->
     Buffer = iolist_to_binary(lists:reverse([Block | Read])),
     taken(Size + At, Lines#lines{buffer = Buffer}).

@@ -24,6 +24,14 @@ if there is a way, this is one).
 %% Events of an append.
 -define(RUN, 1000).
 
+%% An append goes to the store that it was begun with, also in parts.
+-record(call, {
+    store :: atom(),
+    engine :: module(),
+    handle :: erl_esdb_engine:handle(),
+    until :: erl_esdb_store:deadline()
+}).
+
 %% ---- appending
 
 -doc "The same as `append/6` without options.".
@@ -37,8 +45,8 @@ append(Store, Stream, Expected, Events, EpochUs) ->
 Appends events that have a time: that of the append, unless an event of the stream is later.
 `Expected` as the command has it: a version, -1 or -2. A store that signs signs them.
 
-An append that is larger than those of this store may be is done in parts. Option: `timeout`, of
-each part.
+An append that is larger than those of this store may be is done in parts. Options: `timeout`, of
+each part; `handle`, as `erl_esdb_store:put_document/4`.
 
 ## Errors
 
@@ -50,30 +58,31 @@ each part.
     Expected :: integer(),
     [map()],
     EpochUs :: integer(),
-    #{timeout => timeout(), _ => _}
+    #{timeout => timeout(), handle => erl_esdb_engine:handle(), _ => _}
 ) -> {ok, Version :: integer()} | {error, term()}.
 append(Store, Stream, Expected, Events, EpochUs, Options) ->
     maybe
-        {ok, _, _, Settings} ?= erl_esdb_store:engine(Store),
+        {ok, Engine, Handle, Settings} ?= erl_esdb_store:engine(Store, Options),
         ok ?= erl_esdb_args:stream_id(Stream),
         {ok, Bodies} ?= erl_esdb_event:bodies(Events),
         Send = fun(Expect, Part) ->
-            Until = erl_esdb_store:deadline(Options, Settings),
-            seal(Settings, {Store, Until}, Stream, Expect, Part, EpochUs)
+            Call = #call{
+                store = Store,
+                engine = Engine,
+                handle = Handle,
+                until = erl_esdb_store:deadline(Options, Settings)
+            },
+            seal(Settings, Call, Stream, Expect, Part, EpochUs)
         end,
         append_parts(parts(Bodies, Settings), Expected, Send)
     end.
 
-%% A store, and when a call has to have answered.
--type call() :: {atom(), erl_esdb_store:deadline()}.
-
--spec seal(erl_esdb_engine:settings(), call(), binary(), integer(), Bodies, integer()) ->
+-spec seal(erl_esdb_engine:settings(), #call{}, binary(), integer(), Bodies, integer()) ->
     {ok, integer()} | {error, term()}
 when
     Bodies :: [erl_esdb_event:body()].
-seal(#{integrity := Keys}, {Store, Until} = Call, Stream, Expected, Bodies, EpochUs) when
-    Keys =/= disabled
-->
+seal(#{integrity := Keys}, Call, Stream, Expected, Bodies, EpochUs) when Keys =/= disabled ->
+    #call{store = Store, until = Until} = Call,
     Try = fun(_) -> try_sealed(Keys, Call, Stream, Expected, Bodies, EpochUs) end,
     case erl_esdb_turns:run([{Store, Stream}], Until, Try, first) of
         {ok, Answer} -> Answer;
@@ -83,11 +92,11 @@ seal(_Settings, Call, Stream, Expected, Bodies, EpochUs) ->
     send(Call, Stream, Expected, Bodies, #{epoch_us => EpochUs}).
 
 %% Where somebody was faster they are signed again, behind what is there then.
--spec try_sealed(erl_esdb_chain:keys(), call(), binary(), integer(), Bodies, integer()) ->
+-spec try_sealed(erl_esdb_chain:keys(), #call{}, binary(), integer(), Bodies, integer()) ->
     {done, {ok, integer()} | {error, term()}} | {again, refused}
 when
     Bodies :: [erl_esdb_event:body()].
-try_sealed(Keys, {Store, Until} = Call, Stream, Expected, Bodies, EpochUs) ->
+try_sealed(Keys, #call{store = Store, until = Until} = Call, Stream, Expected, Bodies, EpochUs) ->
     Timed = #{timeout => erl_esdb_store:left(Until)},
     maybe
         {ok, #{epoch_us := Last, tip := Tip} = Place} ?= erl_esdb_store:tip(Store, Stream, Timed),
@@ -116,14 +125,15 @@ that the stream has then; `none` where it has none.
     EpochUs :: integer(), New :: erl_esdb_log:tip().
 replay(Store, Stream, Expected, Events, EpochUs, New, Options) ->
     maybe
-        {ok, _, _, Settings} ?= erl_esdb_store:engine(Store),
+        {ok, Engine, Handle, Settings} ?= erl_esdb_store:engine(Store),
         Until = erl_esdb_store:deadline(Options, Settings),
+        Call = #call{store = Store, engine = Engine, handle = Handle, until = Until},
         {ok, Bodies} ?= erl_esdb_event:bodies(Events),
         Timed = #{timeout => erl_esdb_store:left(Until)},
         {ok, #{tip := Tip}} ?= erl_esdb_store:tip(Store, Stream, Timed),
         Signed = lists:zipwith(fun signed/2, Bodies, Events),
         Summary = (tips(Tip, New))#{epoch_us => EpochUs},
-        send({Store, Until}, Stream, Expected, Signed, Summary)
+        send(Call, Stream, Expected, Signed, Summary)
     end.
 
 -spec tips(erl_esdb_log:tip(), erl_esdb_log:tip()) -> map().
@@ -137,17 +147,16 @@ signed(Body, #{prev_event_hash := _, mac := _} = Map) ->
 signed(Body, #{}) ->
     Body.
 
--spec send(call(), binary(), integer(), [erl_esdb_event:body()], map()) ->
+-spec send(#call{}, binary(), integer(), [erl_esdb_event:body()], map()) ->
     {ok, integer()} | {error, term()}.
-send({Store, Until}, Stream, Expected, Bodies, Summary) ->
+send(Call, Stream, Expected, Bodies, Summary) ->
+    #call{store = Store, engine = Engine, handle = Handle, until = Until} = Call,
     Summary1 = Summary#{count => length(Bodies), facts => erl_esdb_event:facts(Bodies)},
     Command = {append, Stream, Expected, erl_esdb_batch:pack(Bodies), Summary1},
-    maybe
-        {ok, Engine, Handle, _} ?= erl_esdb_store:engine(Store),
-        Left = erl_esdb_store:left(Until),
-        {ok, {Version, _Position, _Count}} ?=
-            erl_esdb_store:command(Store, Engine, Handle, Command, Left),
-        {ok, Version}
+    Left = erl_esdb_store:left(Until),
+    case erl_esdb_store:command(Store, Engine, Handle, Command, Left) of
+        {ok, {Version, _Position, _Count}} -> {ok, Version};
+        {error, Reason} -> {error, Reason}
     end.
 
 -spec append_parts([[erl_esdb_event:body()]] | {error, term()}, integer(), fun()) ->

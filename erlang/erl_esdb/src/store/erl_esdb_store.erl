@@ -20,7 +20,7 @@ the store ended during the call, it is not known whether a command was done.
 -export([checkpoint/2, checkpoints/2, save_checkpoints/2, save_checkpoints/3]).
 -export([is_ready/1, get_store/1, get_leader/1, is_timeout/1]).
 %% What takes several looks or commands, in one time.
--export([engine/1, command/5, timeout/2, deadline/2, left/1, limit/3, named/2]).
+-export([engine/1, engine/2, command/5, timeout/2, deadline/2, left/1, limit/3, named/2]).
 -export_type([failure/0, count/0, window/0, read_options/0, names_options/0, deadline/0]).
 
 -include("erl_esdb.hrl").
@@ -814,6 +814,7 @@ engine(Store) when is_atom(Store) ->
 engine(_) ->
     error(badarg).
 
+-doc false.
 -spec engine(atom(), command_options()) ->
     {ok, module(), erl_esdb_engine:handle(), erl_esdb_engine:settings()} | {error, failure()}.
 engine(Store, #{handle := Meant}) ->
