@@ -43,6 +43,7 @@ cases() ->
         an_event_signed_again_below_a_snapshot,
         snapshots_of_removed_events,
         readers_while_a_stream_is_cut,
+        a_cut_of_all_happens_at_one_moment,
         a_cut_that_comes_too_late,
         deletions_while_a_stream_is_cut,
         a_stream_of_many_removed_versions,
@@ -424,6 +425,24 @@ first(Store, Stream) ->
         {ok, #{first := First}} -> First;
         {error, {stream_not_found, _}} -> 0
     end.
+
+%% Whoever appends and reads while all is cut sees a moment before the cut, and then it takes the new
+%% events too, or one after it.
+a_cut_of_all_happens_at_one_moment(Config) ->
+    Store = ?config(store, Config),
+    [happens_at_one_moment(Store, <<"s", N:16>>) || N <- lists:seq(1, 200)].
+
+happens_at_one_moment(Store, Stream) ->
+    {ok, 0} = erl_esdb_streams:append(Store, Stream, -1, events(1)),
+    [Seen, {ok, Cut}] = erl_esdb_test:concurrently([
+        fun() ->
+            {ok, 4} = erl_esdb_streams:append(Store, Stream, any, events(4)),
+            {ok, Events} = erl_esdb_streams:read(Store, Stream, 0, 10, forward),
+            length(Events)
+        end,
+        fun() -> erl_esdb_store:truncate(Store, Stream, 20) end
+    ]),
+    ?assert(lists:member({Seen, Cut}, [{5, {0, 5}}, {0, {0, 5}}, {4, {0, 1}}])).
 
 %% A stream that is made again while it is about to be cut: what is kept of the first one is not
 %% what the second one needs.

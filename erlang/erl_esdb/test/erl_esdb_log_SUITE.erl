@@ -34,6 +34,7 @@ all() ->
         a_tombstone_keeps_the_version,
         metadata_shows_a_part,
         a_tip_is_followed,
+        what_was_looked_at_is_cut,
         ids_are_seen_again,
         ids_are_forgotten,
         ids_against_a_model,
@@ -826,6 +827,25 @@ a_tip_is_followed(_Config) ->
 
 with_ids(Stream, Expected, Ids) ->
     {append, Stream, Expected, <<>>, (summary(length(Ids)))#{ids => Ids}}.
+
+what_was_looked_at_is_cut(_Config) ->
+    Append = {append, <<"s">>, -2, <<>>, #{count => 2, epoch_us => 0}},
+    Cut = fun(Sight) -> {truncate, <<"s">>, 5, Sight} end,
+    {_, _, Log} = applied([Append, Append], erl_esdb_log:new()),
+    [
+        ?assertEqual({{error, Reason}, [], Log}, applied([Cut(Sight)], Log))
+     || {Sight, Reason} <- [
+            {#{no => 2}, stream_replaced},
+            {#{no => 2, next => 4}, stream_replaced},
+            {#{no => 1, next => 2}, stream_moved}
+        ]
+    ],
+    [
+        ?assertMatch({{ok, {0, 4}}, _, _}, applied([Cut(Sight)], Log))
+     || Sight <- [#{no => 1}, #{no => 1, next => 4}]
+    ],
+    Empty = erl_esdb_log:new(),
+    ?assertMatch({{error, stream_not_found}, [], _}, applied([Cut(#{no => 1, next => 4})], Empty)).
 
 ids_are_seen_again(_Config) ->
     Any = fun(Ids) -> with_ids(<<"s">>, -2, Ids) end,

@@ -628,7 +628,7 @@ truncation(Store, #{integrity := Keys} = Settings, Stream, No, Before, Timed) wh
         {ok, #{no := Found} = Info} ?= info(Proof),
         true ?= No =:= any orelse No =:= Found,
         {ok, Before1} ?= keep_anchors(Proof, Info, Before),
-        {ok, {truncate, Stream, Before1, Found}}
+        {ok, {truncate, Stream, Before1, sight(Info, Before)}}
     else
         false -> {error, {stream_replaced, Stream}};
         {error, Reason} -> {error, Reason}
@@ -636,7 +636,12 @@ truncation(Store, #{integrity := Keys} = Settings, Stream, No, Before, Timed) wh
 truncation(_Store, _Settings, Stream, any, Before, _Timed) ->
     {ok, {truncate, Stream, Before}};
 truncation(_Store, _Settings, Stream, No, Before, _Timed) ->
-    {ok, {truncate, Stream, Before, No}}.
+    {ok, {truncate, Stream, Before, #{no => No}}}.
+
+%% Where all goes that there is, what comes meanwhile goes too, and has to be looked at.
+-spec sight(erl_esdb_log:info(), non_neg_integer()) -> erl_esdb_log:sight().
+sight(#{no := No, next := Next}, Before) when Before > Next -> #{no => No, next => Next};
+sight(#{no := No}, _Before) -> #{no => No}.
 
 -spec keep_anchors(#proof{}, erl_esdb_log:info(), non_neg_integer()) ->
     {ok, non_neg_integer()} | {error, term()}.

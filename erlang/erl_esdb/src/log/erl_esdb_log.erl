@@ -44,7 +44,7 @@ finds everything it names, or finds that it was removed in between and looks aga
 -export([first_version/1, after_span/1, before_span/1]).
 -export_type([state/0, command/0, reply/0, effect/0, index/0, head/0, expected/0, span/0]).
 -export_type([document_key/0, chunk_key/0, info/0, limits/0, summary/0, condition/0, refusal/0]).
--export_type([appended/0, checkpoints/0, tip/0, metadata/0, owner/0]).
+-export_type([appended/0, checkpoints/0, tip/0, metadata/0, owner/0, sight/0]).
 
 -include("erl_esdb_log.hrl").
 
@@ -155,7 +155,7 @@ versions of appends that have other ids.
         condition => condition()
     }}
     | {truncate, Stream :: binary(), Before :: non_neg_integer()}
-    | {truncate, Stream :: binary(), Before :: non_neg_integer(), No :: pos_integer()}
+    | {truncate, Stream :: binary(), Before :: non_neg_integer(), sight()}
     | {delete, Stream :: binary()}
     | {tombstone, Stream :: binary()}
     | {set_metadata, Stream :: binary(), metadata()}
@@ -163,6 +163,8 @@ versions of appends that have other ids.
     | {put_document, document_key(), Body :: binary()}
     | {delete_document, document_key()}
     | {checkpoint, checkpoints()}.
+-doc "The number of the stream that the sender looked at, and its next version where that matters.".
+-type sight() :: #{no := pos_integer(), next => non_neg_integer()}.
 -doc "What to keep under which key; `delete` keeps nothing.".
 -type checkpoints() :: #{Key :: term() => Value :: delete | term()}.
 -type appended() :: {
@@ -181,7 +183,7 @@ versions of appends that have other ids.
     | ok
     | {error, refusal() | {refused, [ok | refusal()]}}
     | {error, stale | {condition_failed, Position :: non_neg_integer()}}
-    | {error, stream_not_found | stream_replaced}.
+    | {error, stream_not_found | stream_replaced | stream_moved}.
 -type effect() ::
     {live | dead, [index()]}
     | {stream, binary(), head()}
@@ -269,11 +271,11 @@ apply(_Index, {truncate, Stream, Before}, Log) ->
         #{Stream := Head} -> truncate(Stream, Head, Before, Log);
         #{} -> {{error, stream_not_found}, [], Log}
     end;
-%% Only where the stream is still the one that the sender has looked at.
-apply(Index, {truncate, Stream, Before, No}, #log{streams = Streams} = Log) ->
-    case Streams of
-        #{Stream := #head{no = Other}} when Other =/= No -> {{error, stream_replaced}, [], Log};
-        #{} -> ?MODULE:apply(Index, {truncate, Stream, Before}, Log)
+%% Only where the stream is still what the sender has looked at.
+apply(Index, {truncate, Stream, Before, Sight}, #log{streams = Streams} = Log) ->
+    case is_same(maps:get(Stream, Streams, absent), Sight) of
+        true -> ?MODULE:apply(Index, {truncate, Stream, Before}, Log);
+        Other -> {{error, Other}, [], Log}
     end;
 apply(_Index, {delete, Stream}, Log) ->
     {Effects, Log1} = delete(Stream, Log),
@@ -309,8 +311,9 @@ is_command({append_many, [_ | _] = Parts, #{} = Common}) ->
         length(lists:usort([element(1, Part) || Part <- Parts])) =:= length(Parts);
 is_command({truncate, Stream, Before}) ->
     is_binary(Stream) andalso is_natural(Before);
-is_command({truncate, Stream, Before, No}) ->
-    is_binary(Stream) andalso is_natural(Before) andalso is_natural(No);
+is_command({truncate, Stream, Before, #{no := No} = Sight}) ->
+    is_binary(Stream) andalso is_natural(Before) andalso is_natural(No) andalso
+        is_natural(maps:get(next, Sight, 0));
 is_command({delete, Stream}) ->
     is_binary(Stream);
 is_command({tombstone, Stream}) ->
@@ -550,6 +553,12 @@ truncate(Stream, #head{first = First} = Head, Before, Log) ->
         Cut when Cut =< First -> {{ok, {First, First}}, [], Log};
         Cut -> truncated(Stream, Head, Cut, Log)
     end.
+
+-spec is_same(head() | absent, sight()) -> true | stream_replaced | stream_moved.
+is_same(absent, _) -> true;
+is_same(#head{no = Other}, #{no := No}) when Other =/= No -> stream_replaced;
+is_same(Head, #{next := Next}) -> next(Head) =:= Next orelse stream_moved;
+is_same(_Head, _) -> true.
 
 -spec truncated(binary(), head(), non_neg_integer(), state()) -> {reply(), [effect()], state()}.
 truncated(Stream, #head{first = First} = Head, Cut, #log{streams = Streams} = Log) ->

@@ -668,6 +668,7 @@ cut(Store, {Engine, Handle, Settings} = At, {Stream, No, Before} = Cut, Until) -
         {error, stream_not_found} -> {error, {stream_not_found, Stream}};
         %% What was kept of it does not go with the stream that is there now.
         {error, stream_replaced} when No =:= any -> cut(Store, At, Cut, Until);
+        {error, stream_moved} -> cut(Store, At, Cut, Until);
         {error, stream_replaced} -> {error, {stream_replaced, Stream}};
         {error, Failure} -> {error, Failure}
     end.
