@@ -675,6 +675,20 @@ b_its_stream_alone_tells_where_it_was(Config) ->
     settled(Store, ~"new", ~"s"),
     ?assertEqual([last], numbers(Store, ~"new", 1)).
 
+%% Also where its beginning was removed, of more events than are read at a time.
+b_what_is_left_of_its_stream_tells_where_it_was(Config) ->
+    Store = store(Config),
+    append(Store, ~"s", events(1, 300)),
+    started(Store, (spec(stream(~"s")))#{backfill => true}),
+    _ = numbers(Store, ?N, 300),
+    ok = erl_esdb_links:stop(Store, ?N),
+    {ok, _} = erl_esdb_store:truncate(Store, ?OUT, 150),
+    ok = put_back(Store, ?N),
+    append(Store, ~"s", events(301, 301)),
+    await(fun() -> lists:member(301, numbers(Store, ?N, 151)) end),
+    {ok, Kept} = erl_esdb_streams:read(Store, ?OUT, 150, infinity, forward),
+    ?assertEqual(lists:seq(151, 301), [N || #event{data = #{n := N}} <- Kept]).
+
 %% Ends a link and its manager, and lets it run again without its place.
 put_back(Store, Name) ->
     Mgr = erl_esdb_naming:link_mgr_name(Store),

@@ -214,10 +214,28 @@ subscribed(State) ->
 -spec recover(#state{}, non_neg_integer(), erl_esdb_link_spec:progress()) ->
     {ok, erl_esdb_link_spec:progress()} | {error, term()}.
 recover(#state{store = Store, stream = Stream} = State, End, #{version := Version} = Progress) ->
-    #state{rules = #{mark := Mark}} = State,
-    case erl_esdb_store:read(Store, Stream, Version + 1, ?PAGE, forward, #{hidden => true}) of
-        {ok, []} ->
+    case erl_esdb_pages:info(Store, Stream) of
+        {ok, #{first := First, next := Next}} when Next > First, Next > Version + 1 ->
+            %% A page of what was removed would have nothing, whatever comes after it.
+            recover_from(max(First, Version + 1), State, End, Progress);
+        {ok, #{}} ->
             {ok, Progress};
+        {error, {stream_not_found, _}} ->
+            {ok, Progress};
+        {error, Reason} ->
+            {error, Reason}
+    end.
+
+-spec recover_from(non_neg_integer(), #state{}, End, Progress) ->
+    {ok, Progress} | {error, term()}
+when
+    End :: non_neg_integer(), Progress :: erl_esdb_link_spec:progress().
+recover_from(From, #state{store = Store, stream = Stream, rules = Rules} = State, End, Progress) ->
+    #{mark := Mark} = Rules,
+    case erl_esdb_store:read(Store, Stream, From, ?PAGE, forward, #{hidden => true}) of
+        {ok, []} ->
+            %% It was cut meanwhile, or is another one.
+            recover(State, End, Progress);
         {ok, Events} ->
             recover(State, End, erl_esdb_link_spec:recovered(Events, Mark, End, Progress));
         {error, {stream_not_found, _}} ->
