@@ -302,8 +302,10 @@ replayed(Options, #state{store = Store, key = Key} = State) ->
     end.
 
 %% Until so many go out: what cannot stays in nobody's way.
--spec replayed([erl_esdb_log:document_key()], Limit :: pos_integer(), non_neg_integer(), #state{}) ->
-    {{ok, non_neg_integer()} | {error, term()}, #state{}}.
+-spec replayed([erl_esdb_log:document_key()], Limit :: pos_integer(), Count, #state{}) ->
+    {{ok, Count} | {error, term()}, #state{}}
+when
+    Count :: non_neg_integer().
 replayed([Doc | Docs], Limit, Count, #state{store = Store} = State) when Count < Limit ->
     case found(document(Store, Doc), State) of
         #event{} = Event ->

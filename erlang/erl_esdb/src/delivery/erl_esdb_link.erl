@@ -15,7 +15,7 @@ not be left out; and so does one that cannot be read.
 
 -behaviour(gen_server).
 
--export([start_link/2, go/1, version/2]).
+-export([start_link/2, go/1, version/3]).
 -export([init/1, handle_continue/2, handle_call/3, handle_cast/2, handle_info/2, terminate/2]).
 
 -include_lib("kernel/include/logger.hrl").
@@ -58,10 +58,11 @@ go(Link) ->
     Link ! resume,
     ok.
 
--doc "The version of a stream, -1 where there is none.".
--spec version(atom(), binary()) -> {ok, integer()} | {error, term()}.
-version(Store, Stream) ->
-    case erl_esdb_store:info(Store, Stream) of
+-doc "The version of a stream, -1 where there is none. Option: `timeout`.".
+-spec version(atom(), binary(), #{timeout => timeout(), _ => _}) ->
+    {ok, integer()} | {error, term()}.
+version(Store, Stream, Options) ->
+    case erl_esdb_store:info(Store, Stream, maps:with([timeout], Options)) of
         {ok, #{next := Next}} -> {ok, Next - 1};
         {error, {stream_not_found, _}} -> {ok, ?NO_STREAM};
         {error, Reason} -> {error, Reason}
@@ -169,7 +170,7 @@ resume(#state{store = Store, stream = Stream} = Given) ->
         {ok, State} ?= subscribed(Given),
         {ok, End} ?= erl_esdb_store:next_position(Store),
         {ok, Saved} ?= saved(State, End),
-        {ok, Version} ?= version(Store, Stream),
+        {ok, Version} ?= version(Store, Stream, #{}),
         %% A stream that was removed begins again.
         Known = min(maps:get(version, Saved), Version),
         {ok, Progress} ?= recover(State, End, Saved#{version := Known}),

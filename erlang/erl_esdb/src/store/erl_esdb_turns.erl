@@ -27,7 +27,7 @@ process that has it.
 -type key() :: term().
 %% Who waits: the process, its monitor, and how to tell it.
 -type waiting() :: {pid(), reference(), gen_server:from()}.
-%% Those who wait by numbers that rise, and their numbers: so who gives up costs no look at the others.
+%% Those who wait, by numbers that rise, and their numbers: who gives up is found at once.
 -type queue() :: {gb_trees:tree(integer(), waiting()), #{pid() => integer()}}.
 %% Of each key who has the turn, and who waits for it.
 -type turns() :: #{key() => {{pid(), reference()}, queue()}}.
