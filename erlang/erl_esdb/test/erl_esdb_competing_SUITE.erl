@@ -21,6 +21,7 @@ cases() ->
         any_schedule_keeps_the_order,
         many_and_long_streams_keep_the_order,
         what_is_done_costs_what_it_is,
+        what_is_replayed_costs_what_it_is,
         a_consumer_gets_what_it_has_room_for,
         events_are_shared,
         the_order_of_a_stream_holds_through_retries,
@@ -34,6 +35,10 @@ cases() ->
         parked_events_survive_and_go_with_the_subscription,
         parked_events_are_looked_at_in_pages,
         parked_events_that_are_gone_are_forgotten,
+        many_that_are_gone_cost_what_they_are,
+        another_event_with_the_id_of_a_parked_one,
+        hidden_events_are_in_nobodys_way,
+        what_does_not_go_out_does_not_count,
         mistakes
     ].
 
@@ -229,6 +234,20 @@ what_is_done_costs_what_it_is(_Config) ->
     Cost = fun(Count) -> erl_esdb_test:reductions(fun() -> Work(Count) end) end,
     ?assert(Cost(4000) < 16 * Cost(500)).
 
+%% Eight times as many of one stream, each of them twice.
+what_is_replayed_costs_what_it_is(_Config) ->
+    Replay = fun(Event, State) ->
+        {true, State1} = erl_esdb_competing:replay(Event, State),
+        State1
+    end,
+    Work = fun(Count) ->
+        Events = numbered(lists:duplicate(Count, 1)),
+        State = lists:foldl(Replay, erl_esdb_competing:new(#{}), Events ++ Events),
+        #{held := Count} = erl_esdb_competing:info(State)
+    end,
+    Cost = fun(Count) -> erl_esdb_test:reductions(fun() -> Work(Count) end) end,
+    ?assert(Cost(4000) < 16 * Cost(500)).
+
 finished(Events, Done) ->
     [{E#event.stream_id, E#event.position} || E <- lists:reverse(Events)] ++ Done.
 
@@ -378,6 +397,93 @@ parked_events_that_are_gone_are_forgotten(Config) ->
     ?assertEqual({ok, 2}, replay_parked(Store, Key, #{limit => 2})),
     ?assertMatch({ok, [#{stream_id := <<"c">>}, _, _]}, parked(Store, Key)),
     ?assertEqual({<<"c">>, 0}, name(one())).
+
+%% Eight times as many before the one that goes out.
+many_that_are_gone_cost_what_they_are(Config) ->
+    Store = store(Config),
+    Cost = fun(Count) ->
+        {ok, Key} = erl_esdb_subscriptions:subscribe(
+            Store, stream, <<"$all">>, integer_to_binary(Count), #{consumers => competing}
+        ),
+        Parked = #{stream_id => <<"gone">>, version => 0, event_id => <<"id">>, reason => nack},
+        [
+            {ok, _} = erl_esdb_store:put_document(
+                Store, {parked, Key, At}, Parked#{position => At, parked_at => 0}
+            )
+         || At <- lists:seq(1, Count)
+        ],
+        {ok, Pid} = erl_esdb_delivery:pid(Store, subscription, Key),
+        {reductions, Before} = process_info(Pid, reductions),
+        ?assertEqual({ok, 0}, replay_parked(Store, Key, #{limit => 1})),
+        {reductions, After} = process_info(Pid, reductions),
+        ?assertEqual({ok, []}, parked(Store, Key)),
+        After - Before
+    end,
+    Few = Cost(250),
+    ?assert(Cost(2000) < 16 * Few).
+
+%% It is delivered for itself, and the one that was parked is gone with its stream.
+another_event_with_the_id_of_a_parked_one(Config) ->
+    Store = store(Config),
+    Key = subscribed(Config, #{}),
+    Append = fun(N) ->
+        Event = (erl_esdb_test:event(N))#{event_id => <<"id">>},
+        {ok, 0} = erl_esdb_streams:append(Store, <<"a">>, any, [Event])
+    end,
+    Append(1),
+    ok = connect(Store, Key, self(), #{}),
+    ok = nack(Store, Key, self(), [one()], park),
+    ok = erl_esdb_streams:delete(Store, <<"a">>),
+    Append(2),
+    ok = ack_events(Store, Key, self(), [one()]),
+    ?assertMatch({ok, [_]}, parked(Store, Key)),
+    ?assertEqual({ok, 0}, replay_parked(Store, Key)),
+    nothing_more(Config, Key),
+    ?assertEqual({ok, []}, parked(Store, Key)).
+
+%% They stay parked, and what is behind them goes out.
+hidden_events_are_in_nobodys_way(Config) ->
+    Store = store(Config),
+    Key = subscribed(Config, #{}),
+    append(Config, <<"a">>, 2),
+    append(Config, <<"b">>, 2),
+    ok = connect(Store, Key, self(), #{}),
+    [ok = nack(Store, Key, self(), [one()], park) || _ <- lists:seq(1, 4)],
+    ok = erl_esdb_streams:set_metadata(Store, <<"a">>, #{truncate_before => 2}, #{}),
+    ?assertEqual({ok, 1}, replay_parked(Store, Key, #{limit => 1})),
+    B0 = one(),
+    ?assertEqual({<<"b">>, 0}, name(B0)),
+    ok = ack_events(Store, Key, self(), [B0]),
+    nothing_more(Config, Key),
+    ?assertMatch({ok, [#{version := 0}, #{version := 1}, _]}, parked(Store, Key)).
+
+%% Of a stream that cannot be read on, what was parked does not go out before that.
+what_does_not_go_out_does_not_count(_Config) ->
+    Store = erl_esdb_test:start_store(#{integrity => #{enabled => true, key => <<7:256>>}}),
+    Config = [{store, Store}],
+    Key = subscribed(Config, #{}),
+    [append(Config, <<"a">>, 1) || _ <- lists:seq(1, 60)],
+    ok = connect(Store, Key, self(), #{max_in_flight => 1}),
+    ok = nack(Store, Key, self(), [one()], park),
+    erl_esdb_test:await(fun() ->
+        {ok, #{position := Position}} = erl_esdb_subscriptions:info(Store, Key),
+        Position =:= 60
+    end),
+    ok = logger:add_handler_filter(default, ?FUNCTION_NAME, {fun(_, _) -> stop end, none}),
+    {ok, Engine, Handle, _} = erl_esdb_store:engine(Store),
+    [{_, _, Packed}, {_, _, Other}] = [
+        Piece
+     || Version <- [55, 56],
+        {ok, [Piece]} <- [Engine:read(Handle, <<"a">>, Version, 1, forward, #{})]
+    ],
+    ok = erl_esdb_test:tamper(Store, Packed, Other),
+    [ok = ack_events(Store, Key, self(), [one()]) || _ <- lists:seq(1, 49)],
+    receive {subscription_error, {integrity_violation, _}} -> ok end,
+    ok = logger:remove_handler_filter(default, ?FUNCTION_NAME),
+    ?assertEqual({ok, 0}, replay_parked(Store, Key)),
+    nothing_more(Config, Key),
+    ?assertMatch({ok, [#{version := 0}]}, parked(Store, Key)),
+    ok = erl_esdb_test:stop_store(Store).
 
 skipped_events_are_gone(Config) ->
     Key = subscribed(Config, #{}),

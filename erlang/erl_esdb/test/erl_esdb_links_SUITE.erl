@@ -675,6 +675,20 @@ b_its_stream_alone_tells_where_it_was(Config) ->
     settled(Store, ~"new", ~"s"),
     ?assertEqual([last], numbers(Store, ~"new", 1)).
 
+%% Also where its beginning was removed, of more events than are read at a time.
+b_what_is_left_of_its_stream_tells_where_it_was(Config) ->
+    Store = store(Config),
+    append(Store, ~"s", events(1, 300)),
+    started(Store, (spec(stream(~"s")))#{backfill => true}),
+    _ = numbers(Store, ?N, 300),
+    ok = erl_esdb_links:stop(Store, ?N),
+    {ok, _} = erl_esdb_store:truncate(Store, ?OUT, 150),
+    ok = put_back(Store, ?N),
+    append(Store, ~"s", events(301, 301)),
+    await(fun() -> lists:member(301, numbers(Store, ?N, 151)) end),
+    {ok, Kept} = erl_esdb_streams:read(Store, ?OUT, 150, infinity, forward),
+    ?assertEqual(lists:seq(151, 301), [N || #event{data = #{n := N}} <- Kept]).
+
 %% Ends a link and its manager, and lets it run again without its place.
 put_back(Store, Name) ->
     Mgr = erl_esdb_naming:link_mgr_name(Store),
@@ -801,6 +815,53 @@ b_a_link_that_crashes_too_often(Config) ->
     {ok, Info} = erl_esdb_links:get(Store, ?N),
     ?assertNot(is_map_key(reason, Info)).
 
+%% It runs again when it is known again that it shall.
+b_a_link_that_ends_while_the_store_cannot_be_read(Config) ->
+    Store = store(Config),
+    Core = erl_esdb_naming:core_sup_name(Store),
+    Mgr = erl_esdb_naming:link_mgr_name(Store),
+    ok = logger:add_handler_filter(default, ?FUNCTION_NAME, {fun(_, _) -> stop end, none}),
+    started(Store, (spec(stream(~"s")))#{backfill => true}),
+    {ok, Definition} = erl_esdb_store:get_document(Store, {link, ?N}),
+    {ok, Progress} = erl_esdb_store:checkpoint(Store, {link, ?N}),
+    ok = supervisor:terminate_child(Core, persistence_sup),
+    exit(link_process(Store), kill),
+    await(fun() -> element(3, sys:get_state(Mgr)) =:= #{} end),
+    %% This engine comes back empty: so the definition is put where it was before anybody looks.
+    ok = sys:suspend(Mgr),
+    {ok, _} = supervisor:restart_child(Core, persistence_sup),
+    {ok, _} = erl_esdb_store:put_document(Store, {link, ?N}, Definition),
+    ok = erl_esdb_store:save_checkpoints(Store, #{{link, ?N} => Progress}),
+    ok = sys:resume(Mgr),
+    append(Store, ~"s", events(1, 1)),
+    ?assertEqual([1], numbers(Store, ?N, 1)),
+    ok = logger:remove_handler_filter(default, ?FUNCTION_NAME).
+
+%% What is to be written of it is, when the store takes it.
+b_a_link_that_ends_while_the_store_is_overloaded(_Config) ->
+    Store = erl_esdb_test:start_store(#{max_queue => 1}),
+    ok = logger:add_handler_filter(default, ?FUNCTION_NAME, {fun(_, _) -> stop end, none}),
+    started(Store, spec(stream(~"s"))),
+    Engine = erl_esdb_test:engine(Store),
+    ok = sys:suspend(Engine),
+    Write = fun() -> erl_esdb_streams:append(Store, ~"t", any, events(1, 1), #{timeout => 1}) end,
+    await(fun() -> Write() =:= {error, {overloaded, Store}} end),
+    Crash = fun(_, Before) ->
+        await(fun() -> not lists:member(any_link_process(Store), [Before, none]) end),
+        Pid = link_process(Store),
+        exit(Pid, kill),
+        Pid
+    end,
+    _ = lists:foldl(Crash, none, lists:seq(1, 6)),
+    Mgr = erl_esdb_naming:link_mgr_name(Store),
+    await(fun() -> element(3, sys:get_state(Mgr)) =:= #{} end),
+    ?assertMatch({ok, #{status := running}}, erl_esdb_links:get(Store, ?N)),
+    ok = sys:resume(Engine),
+    await(fun() -> maps:get(status, element(2, erl_esdb_links:get(Store, ?N))) =:= error end),
+    ok = logger:remove_handler_filter(default, ?FUNCTION_NAME),
+    ?assertMatch({ok, #{reason := {crashed, _}}}, erl_esdb_links:get(Store, ?N)),
+    ok = erl_esdb:stop_store(Store).
+
 %% ---- restarts
 
 %% T-29, T-32: as after a restart of the node: the documents are there, the funs are not.
@@ -906,6 +967,45 @@ b_functions_get_json_decoded(_Config) ->
      || Name := Wanted <- Expected
     ],
     ok = erl_esdb:stop_store(Store).
+
+%% ---- options
+
+%% Each call waits so long as it is told, here for one who is busy.
+b_a_call_has_its_time(Config) ->
+    Store = store(Config),
+    Soon = #{timeout => 20},
+    Spec = spec(stream(~"s")),
+    Mgr = erl_esdb_naming:link_mgr_name(Store),
+    ok = sys:suspend(Mgr),
+    [
+        ?assertEqual({error, {timeout, Store}}, Result)
+     || Result <- [
+            erl_esdb_links:create(Store, Spec, Soon),
+            erl_esdb_links:start(Store, ?N, Soon),
+            erl_esdb_links:stop(Store, ?N, Soon),
+            erl_esdb_links:delete(Store, ?N, Soon)
+        ]
+    ],
+    ok = sys:resume(Mgr),
+    %% All of this is done in its order.
+    _ = sys:get_state(Mgr),
+    ?assertEqual({error, not_found}, erl_esdb_links:get(Store, ?N, Soon)),
+    ?assertEqual({error, not_found}, erl_esdb_links:info(Store, ?N, Soon)),
+    ?assertEqual({ok, []}, erl_esdb_links:list(Store, Soon)),
+    Never = #{timeout => never},
+    ok = erl_esdb_links:create(Store, Spec),
+    [
+        ?assertError(badarg, Call())
+     || Call <- [
+            fun() -> erl_esdb_links:create(Store, Spec, Never) end,
+            fun() -> erl_esdb_links:start(Store, ?N, Never) end,
+            fun() -> erl_esdb_links:stop(Store, ?N, Never) end,
+            fun() -> erl_esdb_links:delete(Store, ?N, Never) end,
+            fun() -> erl_esdb_links:get(Store, ?N, Never) end,
+            fun() -> erl_esdb_links:info(Store, ?N, Never) end,
+            fun() -> erl_esdb_links:list(Store, Never) end
+        ]
+    ].
 
 %% ---- misuse
 

@@ -445,13 +445,13 @@ rows(erl_esdb_json) ->
     #{encode => [any], decode => [event]};
 rows(erl_esdb_links) ->
     #{
-        create => [store, {is, #{}}],
-        delete => [store, name],
-        get => [store, name],
-        list => [store],
-        start => [store, name],
-        stop => [store, name],
-        info => [store, name]
+        create => [store, {is, #{}}, options],
+        delete => [store, name, options],
+        get => [store, name, options],
+        list => [store, options],
+        start => [store, name, options],
+        stop => [store, name, options],
+        info => [store, name, options]
     };
 rows(erl_esdb_memory) ->
     #{

@@ -320,6 +320,116 @@ b_a_stream_that_is_made_again_has_its_own_snapshots(Config) ->
     ok = erl_esdb_streams:delete(Store, ?S),
     ?assertEqual(44, Again(#{mode => tombstone}, 30)).
 
+%% From the first on, however many the other one has left behind; and each has the state of its own.
+b_the_snapshots_of_a_longer_stream_are_in_nobodys_way(Config) ->
+    Store = store(Config),
+    ok = erl_esdb_snapshots:set_policy(Store, ?S, policy(10, infinity)),
+    Of = fun(N) ->
+        [
+            begin
+                {ok, _} = erl_esdb_streams:append(Store, ?S, any, [
+                    erl_esdb_test:event(N)
+                 || _ <- lists:seq(1, 10)
+                ]),
+                erl_esdb_snapshots:maybe_snapshot(Store, ?S)
+            end
+         || _ <- lists:seq(1, 5)
+        ]
+    end,
+    Each = [{saved, Version} || Version <- lists:seq(9, 49, 10)],
+    ?assertEqual(Each, Of(1000)),
+    ok = erl_esdb_streams:delete(Store, ?S),
+    ?assertEqual(Each, Of(1)),
+    {ok, All} = list(Store, ?S),
+    ?assertEqual(
+        [{V, #{sum => V + 1}} || V <- lists:seq(9, 49, 10)],
+        [{V, State} || #snapshot{version = V, data = State} <- All]
+    ).
+
+%% Also where the event is removed that would tell one from the other.
+b_no_state_is_that_of_a_stream_which_was_cut(Config) ->
+    Store = store(Config),
+    ok = erl_esdb_snapshots:set_policy(Store, ?S, policy(10, infinity)),
+    {ok, 14} = erl_esdb_streams:append(Store, ?S, any, erl_esdb_test:events(15)),
+    {saved, 14} = erl_esdb_snapshots:maybe_snapshot(Store, ?S),
+    ok = erl_esdb_streams:delete(Store, ?S),
+    {ok, 39} = erl_esdb_streams:append(Store, ?S, any, erl_esdb_test:events(40)),
+    {ok, _} = erl_esdb_store:truncate(Store, ?S, 15),
+    ?assertEqual(
+        {error, {events_removed, ?S, 0, 15}}, erl_esdb_snapshots:maybe_snapshot(Store, ?S)
+    ).
+
+%% Where the stream has another number, and events that are in a snapshot are removed.
+b_a_restored_store_goes_on_from_its_snapshots(Config) ->
+    Store = store(Config),
+    Events = fun(Count) -> erl_esdb_test:events(Count) end,
+    [
+        begin
+            {ok, _} = erl_esdb_streams:append(Store, Stream, any, Events(15)),
+            ok = erl_esdb_streams:delete(Store, Stream)
+        end
+     || Stream <- [~"a", ~"b", ?S]
+    ],
+    [ok = erl_esdb_snapshots:set_policy(Store, S, policy(10, infinity)) || S <- [?S, ~"cut"]],
+    [{ok, 14} = erl_esdb_streams:append(Store, S, any, Events(15)) || S <- [?S, ~"cut"]],
+    [{saved, 14} = erl_esdb_snapshots:maybe_snapshot(Store, S) || S <- [?S, ~"cut"]],
+    {ok, _} = erl_esdb_store:truncate(Store, ~"cut", 15),
+    %% What it has saved of one that is gone by now is not of the next of its name.
+    ok = erl_esdb_streams:delete(Store, ?S),
+    {ok, 19} = erl_esdb_streams:append(Store, ?S, any, Events(20)),
+    Directory = filename:join(proplists:get_value(priv_dir, Config), ?FUNCTION_NAME),
+    {ok, _} = erl_esdb_backup:backup(Store, Directory),
+    Copy = list_to_atom(atom_to_list(Store) ++ "_copy"),
+    {ok, _} = erl_esdb:start_store(Copy, erl_esdb_test:options()),
+    {ok, _} = erl_esdb_backup:restore(Copy, Directory),
+    {ok, #{no := No}} = erl_esdb_pages:info(Copy, ~"cut"),
+    ?assertNotMatch({ok, #{no := No}}, erl_esdb_pages:info(Store, ~"cut")),
+    [{ok, _} = erl_esdb_streams:append(Copy, S, any, Events(10)) || S <- [?S, ~"cut"]],
+    ?assertEqual({saved, 29}, erl_esdb_snapshots:maybe_snapshot(Copy, ?S)),
+    ?assertEqual({saved, 24}, erl_esdb_snapshots:maybe_snapshot(Copy, ~"cut")),
+    Sum = fun(Counts) -> lists:sum([N || Count <- Counts, N <- lists:seq(0, Count - 1)]) end,
+    Sums = [Sum([20, 10]), Sum([15, 10])],
+    ?assertEqual(
+        [{ok, #{sum => S}} || S <- Sums],
+        [
+            {ok, State}
+         || S <- [?S, ~"cut"], {ok, #snapshot{data = State}} <- [load(Copy, S)]
+        ]
+    ),
+    ok = erl_esdb:stop_store(Copy).
+
+%% Whatever they call what they note of a snapshot, it stays, and is a state to go on from.
+b_what_a_user_has_saved_stays(Config) ->
+    Store = store(Config),
+    ok = erl_esdb_snapshots:set_policy(Store, ?S, policy(10, infinity)),
+    {ok, 4} = erl_esdb_streams:append(Store, ?S, any, erl_esdb_test:events(5)),
+    ok = save(Store, ?S, 4, #{sum => 1000}, #{position => {lat, 52}}),
+    ok = save(Store, ?S, 99, mine, #{position => 7}),
+    {ok, 24} = erl_esdb_streams:append(Store, ?S, any, erl_esdb_test:events(20)),
+    ?assertEqual({saved, 24}, erl_esdb_snapshots:maybe_snapshot(Store, ?S)),
+    {ok, All} = list(Store, ?S),
+    ?assertEqual(
+        [{4, #{sum => 1000}}, {24, #{sum => 1190}}, {99, mine}],
+        [{V, State} || #snapshot{version = V, data = State} <- All]
+    ).
+
+%% None that another caller has saved meanwhile is taken for one of another stream.
+b_callers_leave_each_others_snapshots(Config) ->
+    Store = store(Config),
+    ok = erl_esdb_snapshots:set_policy(Store, ?S, policy(1, infinity)),
+    Save = fun() ->
+        [
+            begin
+                {ok, _} = erl_esdb_streams:append(Store, ?S, any, erl_esdb_test:events(1)),
+                erl_esdb_snapshots:maybe_snapshot(Store, ?S)
+            end
+         || _ <- lists:seq(1, 500)
+        ]
+    end,
+    Answers = lists:append(erl_esdb_test:concurrently(lists:duplicate(6, Save))),
+    {ok, Kept} = erl_esdb_snapshots_store:versions(Store, ?S),
+    ?assertEqual([], lists:usort([V || {saved, V} <- Answers]) -- Kept).
+
 b_the_newest_snapshots_are_kept(Config) ->
     Store = store(Config),
     ok = erl_esdb_snapshots:set_policy(Store, ?S, policy(1, 3)),

@@ -143,6 +143,48 @@ b_a_policy_that_is_removed(Config) ->
     ?assertEqual(Before, kept(Store, ~"s")),
     ?assertEqual({error, not_found}, erl_esdb_store:checkpoint(Store, Key)).
 
+%% Whatever a longer stream has left behind that had the name before.
+b_a_stream_that_is_made_again(Config) ->
+    Store = store(Config),
+    set(Store, ~"s", policy(10, infinity)),
+    Of = fun(N, Version) ->
+        append(Store, ~"s", [erl_esdb_test:event(N) || _ <- lists:seq(1, 10)]),
+        await(fun() -> erl_esdb_snapshots:exists_at(Store, ~"s", Version) end),
+        settled(Store)
+    end,
+    [Of(1000, Version) || Version <- lists:seq(9, 49, 10)],
+    ok = erl_esdb_streams:delete(Store, ~"s"),
+    append(Store, ~"s", [erl_esdb_test:event(1) || _ <- lists:seq(1, 10)]),
+    settled(Store),
+    ?assertEqual({9, #{sum => 10}}, latest(Store, ~"s")),
+    [Of(1, Version) || Version <- [19, 29]],
+    ?assertEqual([9, 19, 29], kept(Store, ~"s")),
+    ?assertEqual({29, #{sum => 30}}, latest(Store, ~"s")).
+
+%% What is wrong with a snapshot holds up no other one: it is told, as where one cannot be made.
+b_a_snapshot_that_cannot_be_read(_Config) ->
+    Store = erl_esdb_test:start_store(#{integrity => #{enabled => true, key => <<7:256>>}}),
+    ok = logger:add_handler_filter(default, ?FUNCTION_NAME, {fun(_, _) -> stop end, none}),
+    ok = erl_esdb_test:collect(?FUNCTION_NAME, Store, [?SNAPSHOT_FAILED]),
+    set(Store, ~"*", policy(10, infinity)),
+    append(Store, ~"bad", events(10)),
+    settled(Store),
+    Key = {snapshot, ~"bad", 9},
+    {ok, {sealed, Snapshot, Seal}} = erl_esdb_store:get_document(Store, Key),
+    Forged = {sealed, Snapshot#snapshot{data = forged}, Seal},
+    {ok, _} = erl_esdb_store:put_document(Store, Key, Forged),
+    append(Store, ~"bad", events(1)),
+    append(Store, ~"good", events(10)),
+    settled(Store),
+    ok = logger:remove_handler_filter(default, ?FUNCTION_NAME),
+    ?assertEqual([9], kept(Store, ~"good")),
+    ?assertMatch(
+        [{_, _, #{stream_id := ~"bad", version := 10, reason := {integrity_violation, _}}}],
+        erl_esdb_test:collected(?FUNCTION_NAME)
+    ),
+    ok = erl_esdb_test:release(?FUNCTION_NAME),
+    ok = erl_esdb:stop_store(Store).
+
 b_stores_have_their_own(Config) ->
     Store = store(Config),
     Other = erl_esdb_test:start_store(#{}),

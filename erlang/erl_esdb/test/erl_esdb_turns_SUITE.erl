@@ -14,6 +14,7 @@ all() ->
         turns_come_in_their_order,
         a_turn_ends_with_its_process,
         who_gives_up_waits_no_more,
+        many_who_give_up_hold_up_nobody,
         several_keys_at_once,
         without_the_process_everybody_tries,
         unknown_messages
@@ -95,6 +96,27 @@ who_gives_up_waits_no_more(_Config) ->
     _ = waiter([a], next),
     Holder ! go_on,
     receive Answer -> ?assertEqual({ok, next}, Answer) end.
+
+%% Eight times as many give up, in about eight times the work for the process.
+many_who_give_up_hold_up_nobody(_Config) ->
+    Turns = whereis(erl_esdb_turns),
+    Cost = fun(Count) ->
+        Holder = holder([a]),
+        Wait = fun() -> run([a], infinity, fun(_) -> {done, had_it} end) end,
+        Waiters = [spawn_monitor(Wait) || _ <- lists:seq(1, Count)],
+        [erl_esdb_test:await(fun() -> waits(Waiter) end) || {Waiter, _} <- Waiters],
+        ?assertEqual({error, unknown_request}, gen_server:call(Turns, word)),
+        {reductions, Before} = process_info(Turns, reductions),
+        [exit(Waiter, kill) || {Waiter, _} <- Waiters],
+        [receive {'DOWN', Ref, process, _, killed} -> ok end || {_, Ref} <- Waiters],
+        Holder ! go_on,
+        erl_esdb_test:await(fun() -> ets:tab2list(erl_esdb_turns) =:= [] end),
+        ?assertEqual({error, unknown_request}, gen_server:call(Turns, word)),
+        {reductions, After} = process_info(Turns, reductions),
+        After - Before
+    end,
+    Few = Cost(500),
+    ?assert(Cost(4000) < 24 * Few).
 
 %% In whatever order they are named: nobody waits for somebody who waits for them.
 several_keys_at_once(_Config) ->

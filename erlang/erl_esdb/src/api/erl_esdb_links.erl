@@ -47,11 +47,19 @@ Named functions and predicates survive a restart. Other funs work until the stor
 creating it again with the same source gives it new ones, and when it is started it goes on where it
 was.
 
+## Options
+
+Each function takes options as its last argument: `timeout`, in milliseconds. For a change it is how
+long the caller waits, by default 30 seconds, because a link that is ended finishes first what it is
+about; after it, it is not known whether the change was made. For the others it is the time of each
+look into the store. Other options are ignored.
+
 Errors that are not named with a function are those of `m:erl_esdb_streams`.
 """.
 
--export([create/2, delete/2, get/2, list/1, start/2, stop/2, info/2]).
--export_type([info/0]).
+-export([create/2, create/3, delete/2, delete/3, start/2, start/3, stop/2, stop/3]).
+-export([get/2, get/3, list/1, list/2, info/2, info/3]).
+-export_type([info/0, options/0]).
 
 -include("erl_esdb.hrl").
 
@@ -73,6 +81,12 @@ one; `volatile`: what of it does not survive a restart; `reason`: why its status
     created_at => Milliseconds :: integer()
 }.
 
+-type options() :: #{timeout => timeout(), _ => _}.
+
+-doc "The same as `create/3` without options.".
+-spec create(Store :: atom(), erl_esdb_link_spec:spec() | map()) -> ok | {error, term()}.
+create(Store, Spec) -> create(Store, Spec, #{}).
+
 -doc """
 Creates a link, `stopped`. With `backfill => true` it begins with the oldest event when it is
 started, otherwise with the first that is committed after that.
@@ -83,15 +97,24 @@ started, otherwise with the first that is committed after that.
 - `{invalid_link, {missing | bad_type | undefined_function, Key}}`
 - `{link_loop, Names}`: the link would read, through these, what it writes
 """.
--spec create(Store :: atom(), erl_esdb_link_spec:spec() | map()) -> ok | {error, term()}.
-create(Store, Spec) when is_atom(Store), is_map(Spec) ->
-    erl_esdb_link_mgr:request(Store, {create, Spec});
-create(_, _) ->
+-spec create(Store :: atom(), erl_esdb_link_spec:spec() | map(), options()) ->
+    ok | {error, term()}.
+create(Store, Spec, Options) when is_atom(Store), is_map(Spec), is_map(Options) ->
+    erl_esdb_link_mgr:request(Store, {create, Spec}, Options);
+create(_, _, _) ->
     error(badarg).
 
--doc "Stops a link and removes it; its stream stays. `ok` also where there is none.".
+-doc "The same as `delete/3` without options.".
 -spec delete(Store :: atom(), Name :: binary()) -> ok | {error, term()}.
-delete(Store, Name) -> request(Store, delete, Name).
+delete(Store, Name) -> delete(Store, Name, #{}).
+
+-doc "Stops a link and removes it; its stream stays. `ok` also where there is none.".
+-spec delete(Store :: atom(), Name :: binary(), options()) -> ok | {error, term()}.
+delete(Store, Name, Options) -> request(Store, delete, Name, Options).
+
+-doc "The same as `start/3` without options.".
+-spec start(Store :: atom(), Name :: binary()) -> ok | {error, term()}.
+start(Store, Name) -> start(Store, Name, #{}).
 
 -doc """
 Starts a link; `ok` also where it runs. It goes on where it was; only one without `backfill` that
@@ -99,31 +122,39 @@ was stopped by `stop/2` begins with what is committed from now on.
 
 Errors: `not_found`, `{functions_lost, [filter | transform]}`.
 """.
--spec start(Store :: atom(), Name :: binary()) -> ok | {error, term()}.
-start(Store, Name) -> request(Store, start, Name).
+-spec start(Store :: atom(), Name :: binary(), options()) -> ok | {error, term()}.
+start(Store, Name, Options) -> request(Store, start, Name, Options).
+
+-doc "The same as `stop/3` without options.".
+-spec stop(Store :: atom(), Name :: binary()) -> ok | {error, term()}.
+stop(Store, Name) -> stop(Store, Name, #{}).
 
 -doc """
 Stops a link: when this has returned, it writes nothing more. `ok` also where it does not run, or
 where there is none.
 """.
--spec stop(Store :: atom(), Name :: binary()) -> ok | {error, term()}.
-stop(Store, Name) -> request(Store, stop, Name).
+-spec stop(Store :: atom(), Name :: binary(), options()) -> ok | {error, term()}.
+stop(Store, Name, Options) -> request(Store, stop, Name, Options).
 
--spec request(atom(), delete | start | stop, binary()) -> ok | {error, term()}.
-request(Store, What, Name) when is_atom(Store), is_binary(Name) ->
-    erl_esdb_link_mgr:request(Store, {What, Name});
-request(_, _, _) ->
+-spec request(atom(), delete | start | stop, binary(), options()) -> ok | {error, term()}.
+request(Store, What, Name, Options) when is_atom(Store), is_binary(Name), is_map(Options) ->
+    erl_esdb_link_mgr:request(Store, {What, Name}, Options);
+request(_, _, _, _) ->
     error(badarg).
 
--doc "A link. Errors: `not_found`.".
+-doc "The same as `get/3` without options.".
 -spec get(Store :: atom(), Name :: binary()) -> {ok, info()} | {error, term()}.
-get(Store, Name) when is_atom(Store), is_binary(Name) ->
+get(Store, Name) -> get(Store, Name, #{}).
+
+-doc "A link. Errors: `not_found`.".
+-spec get(Store :: atom(), Name :: binary(), options()) -> {ok, info()} | {error, term()}.
+get(Store, Name, Options) when is_atom(Store), is_binary(Name), is_map(Options) ->
     maybe
-        {ok, Definition} ?= erl_esdb_link_mgr:definition(Store, Name),
-        {ok, Progress} ?= erl_esdb_link_mgr:progress(Store, Name),
+        {ok, Definition} ?= erl_esdb_link_mgr:definition(Store, Name, Options),
+        {ok, Progress} ?= erl_esdb_link_mgr:progress(Store, Name, Options),
         {ok, shown(Definition, Progress)}
     end;
-get(_, _) ->
+get(_, _, _) ->
     error(badarg).
 
 -spec shown(erl_esdb_link_spec:definition(), erl_esdb_link_spec:progress()) -> info().
@@ -140,28 +171,36 @@ shown(Definition, Progress) ->
 listed([]) -> #{};
 listed(Volatile) -> #{volatile => Volatile}.
 
--doc "All links, in the order of their names.".
+-doc "The same as `list/2` without options.".
 -spec list(Store :: atom()) -> {ok, [info()]} | {error, term()}.
-list(Store) when is_atom(Store) ->
+list(Store) -> list(Store, #{}).
+
+-doc "All links, in the order of their names.".
+-spec list(Store :: atom(), options()) -> {ok, [info()]} | {error, term()}.
+list(Store, Options) when is_atom(Store), is_map(Options) ->
     maybe
-        {ok, Definitions} ?= erl_esdb_link_mgr:definitions(Store),
-        Found = [?MODULE:get(Store, Name) || #{name := Name} <- Definitions],
+        {ok, Definitions} ?= erl_esdb_link_mgr:definitions(Store, Options),
+        Found = [get(Store, Name, Options) || #{name := Name} <- Definitions],
         {ok, [Info || {ok, Info} <- Found]}
     end;
-list(_) ->
+list(_, _) ->
     error(badarg).
+
+-doc "The same as `info/3` without options.".
+-spec info(Store :: atom(), Name :: binary()) -> {ok, info()} | {error, term()}.
+info(Store, Name) -> info(Store, Name, #{}).
 
 -doc """
 A link, and the name and version of its stream (-1 where there is none yet), when it was created,
 and always `last_event`. Errors: `not_found`.
 """.
--spec info(Store :: atom(), Name :: binary()) -> {ok, info()} | {error, term()}.
-info(Store, Name) ->
+-spec info(Store :: atom(), Name :: binary(), options()) -> {ok, info()} | {error, term()}.
+info(Store, Name, Options) ->
     maybe
-        {ok, Info} ?= ?MODULE:get(Store, Name),
-        {ok, #{created_at := Created}} ?= erl_esdb_link_mgr:definition(Store, Name),
+        {ok, Info} ?= get(Store, Name, Options),
+        {ok, #{created_at := Created}} ?= erl_esdb_link_mgr:definition(Store, Name, Options),
         Stream = erl_esdb_link_spec:stream(Name),
-        {ok, Version} ?= erl_esdb_link:version(Store, Stream),
+        {ok, Version} ?= erl_esdb_link:version(Store, Stream, Options),
         More = #{link_stream => Stream, link_stream_version => Version, created_at => Created},
         {ok, maps:merge(#{last_event => undefined}, maps:merge(Info, More))}
     end.

@@ -3,7 +3,8 @@
 When a snapshot is due, and how it is made: the work behind `erl_esdb_snapshots:maybe_snapshot/2`
 and of `m:erl_esdb_snapshotter`, which has it done by itself.
 
-A policy is a document under `{snapshot_policy, Pattern}`.
+A policy is a document under `{snapshot_policy, Pattern}`. A snapshot that it makes names the stream
+in its metadata: so one of a stream that was deleted is not taken for one of another of its name.
 
 ```erlang
 1> erl_esdb_snapshot_policy:is_due(#{every => 100}, 199, 99).
@@ -12,7 +13,7 @@ true
 """.
 
 -export([set/4, get/3, delete/3, list/2, run/3]).
--export([choose/2, is_due/3, superfluous/2]).
+-export([choose/2, is_due/3, is_due/4, superfluous/2]).
 -export_type([policy/0]).
 
 -include("erl_esdb.hrl").
@@ -144,87 +145,141 @@ run(Store, Stream, Options) ->
     {saved, non_neg_integer()} | not_due | {error, term()}.
 run(Store, Stream, Policy, Timed) ->
     maybe
-        {ok, #{first := First, next := Next} = Info} ?= erl_esdb_pages:info(Store, Stream, Timed),
-        {ok, Versions} ?= erl_esdb_snapshots_store:versions(Store, Stream, Timed),
-        Candidates = candidates(Info, Versions),
-        true ?= is_due(Policy, Next - 1, newest(Info, Candidates)),
-        {ok, Latest, State, Before} ?= latest(Store, Stream, Info, Policy, Candidates, Timed),
-        Others = Before ++ others(Store, Stream, Versions -- Candidates, Timed),
+        {ok, #{info := Info, latest := Latest, state := State} = Known} ?=
+            known(Store, Stream, Policy, Timed),
+        #{no := No, base := Base, first := First, next := Next} = Info,
+        true ?= is_due(Policy, Next - 1, Latest),
+        Others = others(Store, Stream, Known, Timed),
         ok ?= prune(Store, Stream, Others, Timed),
         ok ?= continues(Stream, Latest + 1, First),
         Last = #{version => Latest, position => none},
-        {ok, State1, #{version := Version} = Of} ?=
+        {ok, State1, #{version := Version, position := Position}} ?=
             fold(Store, Stream, Last, Policy, State, Timed),
         %% Not so where the events were removed while we read.
         true ?= Version > Latest,
-        Metadata = maps:with([position], Of),
+        %% The same before and after, so it was this one that was read.
+        {ok, #{no := No, base := Base}} ?= erl_esdb_pages:info(Store, Stream, Timed),
+        {ok, Id} ?= erl_esdb_incarnation:id(Store, Timed),
+        Metadata = #{?MODULE => {Id, No, Position}},
         ok ?= erl_esdb_snapshots:save(Store, Stream, Version, State1, Metadata, Timed),
-        Kept = (Versions -- Others) ++ [Version],
+        Kept = (map_get(versions, Known) -- Others) ++ [Version],
         ok ?= prune(Store, Stream, superfluous(Policy, Kept), Timed),
         {saved, Version}
     else
         false -> not_due;
-        {error, Reason} -> {error, Reason}
+        {error, Reason} -> {error, Reason};
+        {ok, _Another} -> run(Store, Stream, Policy, Timed)
     end.
 
-%% Snapshots outlive their stream, whose name another one may have by now: what they are of is no
-%% part of that one if it has not come so far, or begins behind it.
+-doc false.
+%% Whether `run/3' would make one now.
+-spec is_due(atom(), binary(), policy(), options()) -> {ok, boolean()} | {error, term()}.
+is_due(Store, Stream, Policy, Timed) ->
+    case known(Store, Stream, Policy, Timed) of
+        {ok, #{info := #{next := Next}, latest := Latest}} ->
+            {ok, is_due(Policy, Next - 1, Latest)};
+        {error, Reason} ->
+            {error, Reason}
+    end.
+
+%% A stream and the versions that have a snapshot; of which version the newest one of this stream
+%% is, and the state in it. The name may have been that of other streams, whose snapshots outlive
+%% them: `others' are of such streams, and of those that are `outside' nothing is part of this one.
+-type known() :: #{
+    info := erl_esdb_log:info(),
+    versions := [non_neg_integer()],
+    latest := integer(),
+    state := term(),
+    others := [non_neg_integer()],
+    outside := [non_neg_integer()]
+}.
+
+-spec known(atom(), binary(), policy(), options()) -> {ok, known()} | {error, term()}.
+known(Store, Stream, #{initial := Initial}, Timed) ->
+    maybe
+        %% First: so none of them is newer than what is known of the stream.
+        {ok, Versions} ?= erl_esdb_snapshots_store:versions(Store, Stream, Timed),
+        {ok, #{base := Base} = Info} ?= erl_esdb_pages:info(Store, Stream, Timed),
+        Candidates = candidates(Info, Versions),
+        Known = #{
+            info => Info,
+            versions => Versions,
+            latest => Base - 1,
+            state => Initial,
+            others => [],
+            outside => Versions -- Candidates
+        },
+        Found = fun(Version) -> found(Store, Stream, Info, Version, Timed) end,
+        latest(lists:reverse(Candidates), Found, Known)
+    end.
+
+%% What a snapshot is of is no part of a stream that has not come so far, or begins behind it.
 -spec candidates(erl_esdb_log:info(), [non_neg_integer()]) -> [non_neg_integer()].
 candidates(#{base := Base, next := Next}, Versions) ->
     [Version || Version <- Versions, Version >= Base, Version < Next].
 
--spec newest(erl_esdb_log:info(), [non_neg_integer()]) -> integer().
-newest(#{base := Base}, Candidates) -> lists:last([Base - 1 | Candidates]).
-
-%% The newest snapshot of this stream and the state in it; before that, those of another one.
--spec latest(atom(), binary(), erl_esdb_log:info(), policy(), [non_neg_integer()], options()) ->
-    {ok, Version :: integer(), State :: term(), Others :: [non_neg_integer()]} | {error, term()}.
-latest(Store, Stream, #{base := Base, first := First}, #{initial := Initial}, Versions, Timed) ->
-    Of = fun(Version) -> found(Store, Stream, First, Version, Timed) end,
-    latest(lists:reverse(Versions), Of, {ok, Base - 1, Initial, []}).
-
--spec latest([non_neg_integer()], fun((non_neg_integer()) -> Found), None) ->
-    None | {error, term()}
+-spec latest([non_neg_integer()], fun((non_neg_integer()) -> Found), known()) ->
+    {ok, known()} | {error, term()}
 when
-    Found :: {ok, State :: term()} | other | {error, term()},
-    None :: {ok, integer(), State :: term(), [non_neg_integer()]}.
-latest([Version | Versions], Of, {ok, Before, Initial, Others}) ->
-    case Of(Version) of
-        {ok, State} -> {ok, Version, State, Others};
-        other -> latest(Versions, Of, {ok, Before, Initial, [Version | Others]});
-        {error, not_found} -> latest(Versions, Of, {ok, Before, Initial, Others});
+    Found :: {ok, State :: term()} | other | {error, term()}.
+latest([Version | Versions], Found, #{others := Others} = Known) ->
+    case Found(Version) of
+        {ok, State} -> {ok, Known#{latest := Version, state := State}};
+        other -> latest(Versions, Found, Known#{others := [Version | Others]});
+        {error, not_found} -> latest(Versions, Found, Known);
         {error, Reason} -> {error, Reason}
     end;
-latest([], _Of, None) ->
-    None.
+latest([], _Found, Known) ->
+    {ok, Known}.
 
-%% Of those that cannot be of this stream the ones that a policy has made.
--spec others(atom(), binary(), [non_neg_integer()], options()) -> [non_neg_integer()].
-others(Store, Stream, Versions, Timed) ->
-    [
-        Version
-     || Version <- Versions,
-        {ok, #snapshot{metadata = #{position := _}}} <-
-            [erl_esdb_snapshots:load_at(Store, Stream, Version, Timed)]
-    ].
+%% The snapshots of other streams that a policy has made.
+-spec others(atom(), binary(), known(), options()) -> [non_neg_integer()].
+others(Store, Stream, #{others := Others, outside := Outside}, Timed) ->
+    Others ++
+        [
+            Version
+         || Version <- Outside,
+            {ok, #snapshot{metadata = #{?MODULE := _}}} <-
+                [erl_esdb_snapshots:load_at(Store, Stream, Version, Timed)]
+        ].
 
-%% A policy notes the position of the event that a snapshot is of, and no two events ever have one.
--spec found(atom(), binary(), non_neg_integer(), non_neg_integer(), options()) ->
+-spec found(atom(), binary(), erl_esdb_log:info(), non_neg_integer(), options()) ->
     {ok, State :: term()} | other | {error, term()}.
-found(Store, Stream, First, Version, Timed) ->
-    case erl_esdb_snapshots:load_at(Store, Stream, Version, Timed) of
-        {ok, #snapshot{data = State, metadata = #{position := Position}}} when Version >= First ->
-            Options = Timed#{hidden => true},
-            case erl_esdb_store:read(Store, Stream, Version, 1, forward, Options) of
-                {ok, [#event{version = Version, position = Position}]} -> {ok, State};
-                {ok, [#event{version = Version}]} -> other;
-                {ok, _Removed} -> {ok, State};
-                {error, Reason} -> {error, Reason}
-            end;
-        {ok, #snapshot{data = State}} ->
-            {ok, State};
-        {error, Reason} ->
-            {error, Reason}
+found(Store, Stream, Info, Version, Timed) ->
+    maybe
+        {ok, #snapshot{data = State} = Snapshot} ?=
+            erl_esdb_snapshots:load_at(Store, Stream, Version, Timed),
+        {ok, true} ?= is_own(Store, Snapshot, Info, Timed),
+        {ok, State}
+    else
+        {ok, false} -> other;
+        {error, Reason} -> {error, Reason}
+    end.
+
+%% A policy notes in the metadata of a snapshot, under a name that no user takes, in which store it
+%% was made, the number of the stream there, and the position of the last event in it. What has no
+%% such note a user has saved for this stream.
+-spec is_own(atom(), snapshot(), erl_esdb_log:info(), options()) ->
+    {ok, boolean()} | {error, term()}.
+is_own(Store, #snapshot{metadata = #{?MODULE := {Id, Of, Position}}} = Snapshot, Info, Timed) ->
+    #{no := No} = Info,
+    case erl_esdb_incarnation:has(Store, Id, 0, Timed) of
+        {ok, true} -> {ok, Of =:= No};
+        {ok, false} -> is_at(Store, Snapshot, Position, Timed);
+        {error, Reason} -> {error, Reason}
+    end;
+is_own(_Store, #snapshot{}, _Info, _Timed) ->
+    {ok, true}.
+
+%% In a copy of a store streams have other numbers, and events their positions. Where the event is
+%% removed nothing speaks against the snapshot.
+-spec is_at(atom(), snapshot(), non_neg_integer(), options()) ->
+    {ok, boolean()} | {error, term()}.
+is_at(Store, #snapshot{stream_id = Stream, version = Version}, Position, Timed) ->
+    case erl_esdb_store:read(Store, Stream, Version, 1, forward, Timed#{hidden => true}) of
+        {ok, [#event{version = Version, position = At}]} -> {ok, At =:= Position};
+        {ok, _Removed} -> {ok, true};
+        {error, Reason} -> {error, Reason}
     end.
 
 -doc "Whether enough events came after the latest snapshot; -1 stands for none.".

@@ -26,7 +26,13 @@ not_due
 
 `maybe_snapshot/2` folds the events since the latest snapshot, one after the other, with
 `order:apply_event(Event, State)`. Call it after an append, or where events are read anyway, such as
-in a projection. Policies are kept in the store, so their fold is a function of a module.
+in a projection; each call loads the latest snapshot. Policies are kept in the store, so their fold
+is a function of a module.
+
+A snapshot that a policy makes has a note in its metadata, under `erl_esdb_snapshot_policy`, which
+names the stream that it is of: snapshots stay when a stream is deleted, and are not taken for those
+of another stream of its name. The first snapshot of that one removes them. What `save/4,5,6` has
+kept is taken as it is, for whatever stream has the name.
 
 In a JSON store the data of events are text: `decode => json` in the policy hands them to the fold
 as `erl_esdb_streams:read/6` does with that option.

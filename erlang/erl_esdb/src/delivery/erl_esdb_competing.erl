@@ -53,6 +53,8 @@ which look at each lane, and `disconnect/2`.
     head = ready :: ready | out | waits | empty,
     entries = queue:new() :: queue:queue(#entry{}),
     size = 0 :: non_neg_integer(),
+    %% their positions
+    held = #{} :: #{non_neg_integer() => []},
     %% position of the first event that is not held
     more :: non_neg_integer() | undefined
 }).
@@ -161,29 +163,34 @@ added(#entry{event = #event{stream_id = Stream} = Event} = Entry, State) ->
     end.
 
 -spec longer(#entry{}, #lane{}) -> #lane{}.
-longer(Entry, #lane{entries = Entries, size = Size} = Lane) ->
-    Lane#lane{entries = queue:in(Entry, Entries), size = Size + 1}.
+longer(#entry{event = #event{position = Position}} = Entry, Lane) ->
+    #lane{entries = Entries, size = Size, held = Held} = Lane,
+    Lane#lane{entries = queue:in(Entry, Entries), size = Size + 1, held = Held#{Position => []}}.
 
--doc "Takes in an event that was parked: it goes out after what its stream holds.".
--spec replay(event(), state()) -> state().
-replay(#event{stream_id = Stream} = Event, #competing{lanes = Lanes, size = Size} = State) ->
+-spec shorter(#lane{}) -> #lane{}.
+shorter(#lane{entries = Entries, size = Size, held = Held} = Lane) ->
+    {{value, #entry{event = #event{position = Position}}}, Entries1} = queue:out(Entries),
+    Lane#lane{entries = Entries1, size = Size - 1, held = maps:remove(Position, Held)}.
+
+-doc """
+Takes in an event that was parked: it goes out after what its stream holds. Answers whether it will;
+it does not where more of its stream has to be read before.
+""".
+-spec replay(event(), state()) -> {boolean(), state()}.
+replay(#event{stream_id = Stream, position = Position} = Event, State) ->
+    #competing{lanes = Lanes, size = Size} = State,
     Entry = #entry{event = Event, replay = true},
     case Lanes of
-        #{Stream := #lane{head = Head} = Lane} when Head =/= empty ->
-            case is_held(Event, Lane) of
-                true -> State;
-                false ->
-                    State#competing{lanes = Lanes#{Stream := longer(Entry, Lane)}, size = Size + 1}
-            end;
-        #{Stream := _} ->
-            State;
+        #{Stream := #lane{head = empty}} ->
+            {false, State};
+        #{Stream := #lane{held = #{Position := _}}} ->
+            {true, State};
+        #{Stream := Lane} ->
+            Lanes1 = Lanes#{Stream := longer(Entry, Lane)},
+            {true, State#competing{lanes = Lanes1, size = Size + 1}};
         #{} ->
-            added(Entry, State)
+            {true, added(Entry, State)}
     end.
-
--spec is_held(event(), #lane{}) -> boolean().
-is_held(#event{position = Position}, #lane{entries = Entries}) ->
-    queue:any(fun(#entry{event = E}) -> E#event.position =:= Position end, Entries).
 
 -doc "The events that go out now, and to whom: to who has the most room.".
 -spec dispatch(state()) -> {[{pid(), event()}], state()}.
@@ -262,8 +269,8 @@ without(Position, Key, Ids) ->
 
 -spec next(binary(), state()) -> state().
 next(Stream, #competing{lanes = Lanes, ready = Ready, size = Size, empty = Empty} = State) ->
-    #{Stream := #lane{entries = Entries, size = Count, more = More} = Lane} = Lanes,
-    Lane1 = Lane#lane{entries = queue:drop(Entries), size = Count - 1},
+    #{Stream := #lane{more = More} = Lane} = Lanes,
+    Lane1 = shorter(Lane),
     State1 = State#competing{size = Size - 1},
     case Lane1 of
         #lane{size = 0, more = undefined} ->

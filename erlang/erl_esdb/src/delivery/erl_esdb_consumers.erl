@@ -193,7 +193,7 @@ handle_call({settle, Pid, Refs, How}, _From, State) ->
     {Unknown, State1} = settled(Refs, Pid, How, State),
     {reply, answer(Unknown), pumped(State1)};
 handle_call({replay, Options}, _From, State) ->
-    {Reply, State1} = replayed(maps:merge(#{limit => ?PARKED}, Options), 0, refilled(State)),
+    {Reply, State1} = replayed(Options, refilled(State)),
     {reply, Reply, pumped(State1)};
 handle_call(info, _From, #state{competing = Competing, cursor = Cursor} = State) ->
     Next = erl_esdb_cursor:position(Cursor),
@@ -293,47 +293,59 @@ park(#event{position = Position} = Event, Reason, #state{store = Store, key = Ke
     }),
     ok.
 
--spec replayed(parked_options(), Before :: non_neg_integer(), #state{}) ->
+-spec replayed(parked_options(), #state{}) ->
     {{ok, non_neg_integer()} | {error, term()}, #state{}}.
-replayed(Options, Before, #state{store = Store, key = Key} = State) ->
-    case parked(Store, Key, Options) of
-        {ok, []} -> {{ok, Before}, State};
-        {ok, Parked} -> replayed(Parked, Options, Before, State);
+replayed(Options, #state{store = Store, key = Key} = State) ->
+    case keys(Store, Key, maps:get(from, Options, 0), Options) of
+        {ok, Keys} -> replayed(Keys, maps:get(limit, Options, ?PARKED), 0, State);
         {error, Reason} -> {{error, Reason}, State}
     end.
 
-%% Those whose events are gone for ever are forgotten, and others take their places in the limit.
--spec replayed([parked(), ...], parked_options(), non_neg_integer(), #state{}) ->
-    {{ok, non_neg_integer()} | {error, term()}, #state{}}.
-replayed(Parked, Options, Before, #state{store = Store, key = Key} = State) ->
-    #state{competing = Competing} = State,
-    Found = [{At, event(One, State)} || #{position := At} = One <- Parked],
-    Events = [Event || {_, #event{} = Event} <- Found],
-    Gone = [{parked, Key, At} || {At, gone} <- Found],
-    Competing1 = lists:foldl(fun erl_esdb_competing:replay/2, Competing, Events),
-    State1 = State#state{competing = Competing1},
-    Count = Before + length(Events),
-    {Last, _} = lists:last(Found),
-    case unpark(Store, Gone) of
-        ok when Gone =:= [] -> {{ok, Count}, State1};
-        ok -> replayed(Options#{from => Last + 1, limit => length(Gone)}, Count, State1);
-        {error, Reason} -> {{error, Reason}, State1}
-    end.
+%% Until so many go out: what cannot stays in nobody's way.
+-spec replayed([erl_esdb_log:document_key()], Limit :: pos_integer(), Count, #state{}) ->
+    {{ok, Count} | {error, term()}, #state{}}
+when
+    Count :: non_neg_integer().
+replayed([Doc | Docs], Limit, Count, #state{store = Store} = State) when Count < Limit ->
+    case found(document(Store, Doc), State) of
+        #event{} = Event ->
+            {Goes, Competing} = erl_esdb_competing:replay(Event, State#state.competing),
+            More = length([goes || Goes]),
+            replayed(Docs, Limit, Count + More, State#state{competing = Competing});
+        gone ->
+            forgotten(unpark(Store, [Doc]), Docs, Limit, Count, State);
+        hidden ->
+            replayed(Docs, Limit, Count, State)
+    end;
+replayed(_Docs, _Limit, Count, State) ->
+    {{ok, Count}, State}.
+
+%% One whose event is gone for ever.
+-spec forgotten(
+    ok | {error, term()}, [erl_esdb_log:document_key()], pos_integer(), non_neg_integer(), #state{}
+) -> {{ok, non_neg_integer()} | {error, term()}, #state{}}.
+forgotten(ok, Docs, Limit, Count, State) -> replayed(Docs, Limit, Count, State);
+forgotten({error, Reason}, _Docs, _Limit, _Count, State) -> {{error, Reason}, State}.
+
+-spec found([parked()], #state{}) -> event() | gone | hidden.
+found([Parked], State) -> event(Parked, State);
+found([], _State) -> hidden.
 
 -spec event(parked(), #state{}) -> event() | gone | hidden.
-event(#{stream_id := Stream, version := Version, event_id := Id} = Parked, State) ->
+event(#{stream_id := Stream, version := Version, position := Position} = Parked, State) ->
     #state{store = Store, options = Options} = State,
     Decode = maps:with([decode], Options),
     case erl_esdb_store:read(Store, Stream, Version, 1, forward, Decode) of
-        {ok, [#event{event_id = Id} = Event]} -> Event;
+        {ok, [#event{position = Position} = Event]} -> Event;
         _ -> without_event(Store, Parked)
     end.
 
-%% One that is hidden, or that a store which does not answer has, stays parked.
+%% One that is hidden, or that a store which does not answer has, stays parked. One of the same id
+%% at another position is another event.
 -spec without_event(atom(), parked()) -> gone | hidden.
-without_event(Store, #{stream_id := Stream, version := Version, event_id := Id}) ->
+without_event(Store, #{stream_id := Stream, version := Version, position := Position}) ->
     case erl_esdb_store:read(Store, Stream, Version, 1, forward, #{hidden => true}) of
-        {ok, [#event{event_id = Id}]} -> hidden;
+        {ok, [#event{position = Position}]} -> hidden;
         {ok, _Another} -> gone;
         {error, {stream_not_found, Stream}} -> gone;
         {error, _} -> hidden

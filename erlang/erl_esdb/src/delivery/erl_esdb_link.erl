@@ -15,7 +15,7 @@ not be left out; and so does one that cannot be read.
 
 -behaviour(gen_server).
 
--export([start_link/2, go/1, version/2]).
+-export([start_link/2, go/1, version/3]).
 -export([init/1, handle_continue/2, handle_call/3, handle_cast/2, handle_info/2, terminate/2]).
 
 -include_lib("kernel/include/logger.hrl").
@@ -58,10 +58,11 @@ go(Link) ->
     Link ! resume,
     ok.
 
--doc "The version of a stream, -1 where there is none.".
--spec version(atom(), binary()) -> {ok, integer()} | {error, term()}.
-version(Store, Stream) ->
-    case erl_esdb_store:info(Store, Stream) of
+-doc "The version of a stream, -1 where there is none. Option: `timeout`.".
+-spec version(atom(), binary(), #{timeout => timeout(), _ => _}) ->
+    {ok, integer()} | {error, term()}.
+version(Store, Stream, Options) ->
+    case erl_esdb_store:info(Store, Stream, maps:with([timeout], Options)) of
         {ok, #{next := Next}} -> {ok, Next - 1};
         {error, {stream_not_found, _}} -> {ok, ?NO_STREAM};
         {error, Reason} -> {error, Reason}
@@ -169,7 +170,7 @@ resume(#state{store = Store, stream = Stream} = Given) ->
         {ok, State} ?= subscribed(Given),
         {ok, End} ?= erl_esdb_store:next_position(Store),
         {ok, Saved} ?= saved(State, End),
-        {ok, Version} ?= version(Store, Stream),
+        {ok, Version} ?= version(Store, Stream, #{}),
         %% A stream that was removed begins again.
         Known = min(maps:get(version, Saved), Version),
         {ok, Progress} ?= recover(State, End, Saved#{version := Known}),
@@ -214,10 +215,28 @@ subscribed(State) ->
 -spec recover(#state{}, non_neg_integer(), erl_esdb_link_spec:progress()) ->
     {ok, erl_esdb_link_spec:progress()} | {error, term()}.
 recover(#state{store = Store, stream = Stream} = State, End, #{version := Version} = Progress) ->
-    #state{rules = #{mark := Mark}} = State,
-    case erl_esdb_store:read(Store, Stream, Version + 1, ?PAGE, forward, #{hidden => true}) of
-        {ok, []} ->
+    case erl_esdb_pages:info(Store, Stream) of
+        {ok, #{first := First, next := Next}} when Next > First, Next > Version + 1 ->
+            %% A page of what was removed would have nothing, whatever comes after it.
+            recover_from(max(First, Version + 1), State, End, Progress);
+        {ok, #{}} ->
             {ok, Progress};
+        {error, {stream_not_found, _}} ->
+            {ok, Progress};
+        {error, Reason} ->
+            {error, Reason}
+    end.
+
+-spec recover_from(non_neg_integer(), #state{}, End, Progress) ->
+    {ok, Progress} | {error, term()}
+when
+    End :: non_neg_integer(), Progress :: erl_esdb_link_spec:progress().
+recover_from(From, #state{store = Store, stream = Stream, rules = Rules} = State, End, Progress) ->
+    #{mark := Mark} = Rules,
+    case erl_esdb_store:read(Store, Stream, From, ?PAGE, forward, #{hidden => true}) of
+        {ok, []} ->
+            %% It was cut meanwhile, or is another one.
+            recover(State, End, Progress);
         {ok, Events} ->
             recover(State, End, erl_esdb_link_spec:recovered(Events, Mark, End, Progress));
         {error, {stream_not_found, _}} ->

@@ -4,12 +4,12 @@ Keeps the definitions of the links of a store, and sees to it that those run tha
 
 All changes go through this process, one after the other. A link whose process ends is started
 again, up to five times in half a minute; then, and when it says itself that it cannot go on, its
-status is `error` and the definition says why.
+status is `error` and the definition says why. A store that does not answer then is asked again.
 """.
 
 -behaviour(gen_server).
 
--export([start_link/1, request/2, definition/2, progress/2, definitions/1]).
+-export([start_link/1, request/3, definition/3, progress/3, definitions/2]).
 -export([init/1, handle_continue/2, handle_call/3, handle_cast/2, handle_info/2]).
 
 -include_lib("kernel/include/logger.hrl").
@@ -38,6 +38,7 @@ status is `error` and the definition says why.
 -type answer() ::
     {changed, erl_esdb_telemetry:event_name(), binary()} | unchanged | {error, term()}.
 -type request() :: {create, map()} | {delete | start | stop, binary()}.
+-type options() :: #{timeout => timeout(), _ => _}.
 
 -doc "Starts the process, registered as `erl_esdb_naming:link_mgr_name/1` says.".
 -spec start_link(store_config()) -> gen_server:start_ret().
@@ -49,11 +50,12 @@ start_link(#store_config{store_id = Store}) ->
 
 -doc """
 Has a change made. Telemetry is told of it here, in the process of the caller, so that a handler may
-use the API.
+use the API. Option: `timeout`.
 """.
--spec request(Store :: atom(), request()) -> ok | {error, term()}.
-request(Store, Request) ->
-    try gen_server:call(erl_esdb_naming:link_mgr_name(Store), Request, ?TIMEOUT) of
+-spec request(Store :: atom(), request(), options()) -> ok | {error, term()}.
+request(Store, Request, Options) ->
+    Timeout = erl_esdb_store:timeout(Options, #{timeout => ?TIMEOUT}),
+    try gen_server:call(erl_esdb_naming:link_mgr_name(Store), Request, Timeout) of
         {changed, Event, Name} -> tell(Event, Store, Name);
         unchanged -> ok;
         {error, Reason} -> {error, Reason}
@@ -67,14 +69,18 @@ tell(Event, Store, Name) ->
     Measurements = #{system_time => erlang:system_time(millisecond)},
     erl_esdb_telemetry:emit(Event, Measurements, #{store_id => Store, link_name => Name}).
 
--doc "The definition of a link, with its funs. Asks no process.".
--spec definition(Store :: atom(), Name :: binary()) ->
+-doc "The definition of a link, with its funs. Asks no process. Option: `timeout`.".
+-spec definition(Store :: atom(), Name :: binary(), options()) ->
     {ok, erl_esdb_link_spec:definition()} | {error, term()}.
-definition(Store, Name) ->
+definition(Store, Name, Options) ->
     maybe
-        {ok, #{id := Id} = Definition} ?= erl_esdb_store:get_document(Store, {link, Name}),
+        {ok, #{id := Id} = Definition} ?=
+            erl_esdb_store:get_document(Store, {link, Name}, timed(Options)),
         {ok, erl_esdb_link_spec:whole(Definition, funs(Store, Name, Id))}
     end.
+
+-spec timed(options()) -> options().
+timed(Options) -> maps:with([timeout], Options).
 
 -spec funs(atom(), binary(), binary()) -> map().
 funs(Store, Name, Id) ->
@@ -83,17 +89,19 @@ funs(Store, Name, Id) ->
         {error, not_found} -> #{}
     end.
 
--doc "How far a link has come. Asks no process.".
--spec progress(Store :: atom(), Name :: binary()) ->
+-doc "How far a link has come. Asks no process. Option: `timeout`.".
+-spec progress(Store :: atom(), Name :: binary(), options()) ->
     {ok, erl_esdb_link_spec:progress()} | {error, term()}.
-progress(Store, Name) -> erl_esdb_store:checkpoint(Store, {link, Name}).
+progress(Store, Name, Options) ->
+    erl_esdb_store:checkpoint(Store, {link, Name}, timed(Options)).
 
--doc "The definitions of all links, in the order of their names.".
--spec definitions(Store :: atom()) -> {ok, [erl_esdb_link_spec:definition()]} | {error, term()}.
-definitions(Store) ->
+-doc "The definitions of all links, in the order of their names. Option: `timeout`, of each look.".
+-spec definitions(Store :: atom(), options()) ->
+    {ok, [erl_esdb_link_spec:definition()]} | {error, term()}.
+definitions(Store, Options) ->
     maybe
-        {ok, Keys} ?= erl_esdb_store:list_documents(Store, ?FIRST, ?BEHIND),
-        Found = [definition(Store, Name) || {{link, Name}, _} <- Keys],
+        {ok, Keys} ?= erl_esdb_store:list_documents(Store, ?FIRST, ?BEHIND, timed(Options)),
+        Found = [definition(Store, Name, Options) || {{link, Name}, _} <- Keys],
         {ok, [Definition || {ok, Definition} <- Found]}
     end.
 
@@ -106,7 +114,7 @@ init(Store) -> {ok, #state{store = Store}, {continue, recover}}.
 -doc false.
 -spec handle_continue(recover, #state{}) -> {noreply, #state{}}.
 handle_continue(recover, #state{store = Store} = State) ->
-    case definitions(Store) of
+    case definitions(Store, #{}) of
         {ok, Definitions} ->
             Shall = [Definition || #{status := running} = Definition <- Definitions],
             {noreply, lists:foldl(fun run_again/2, State, Shall)};
@@ -148,7 +156,10 @@ handle_info(recover, State) ->
 handle_info({'DOWN', _, process, Pid, Reason}, #state{names = Names} = State) when
     is_map_key(Pid, Names)
 ->
-    {noreply, ended(maps:get(Pid, Names), Reason, forgotten(Pid, State))};
+    Name = maps:get(Pid, Names),
+    {noreply, ended(Name, Reason, counted(Name, Reason, forgotten(Pid, State)))};
+handle_info({ended, Name, Reason}, State) ->
+    {noreply, ended(Name, Reason, State)};
 handle_info(_, State) ->
     {noreply, State}.
 
@@ -174,7 +185,7 @@ may_be_created(Store, #{name := Name, source := Source} = Definition) ->
             {error, _} -> none
         end
     end,
-    case {definition(Store, Name), erl_esdb_link_spec:loop(Name, Source, Find)} of
+    case {definition(Store, Name, #{}), erl_esdb_link_spec:loop(Name, Source, Find)} of
         {{ok, Before}, _} -> again(Before, Definition);
         {{error, not_found}, none} -> {ok, Definition};
         {{error, not_found}, Loop} -> {error, {link_loop, Loop}};
@@ -208,7 +219,7 @@ placed(Store, Name, true) -> place(Store, Name, 0, #{processed => 0, last_event 
 -spec place(atom(), binary(), non_neg_integer(), map()) -> ok | {error, term()}.
 place(Store, Name, Next, Progress) ->
     maybe
-        {ok, Version} ?= erl_esdb_link:version(Store, erl_esdb_link_spec:stream(Name)),
+        {ok, Version} ?= erl_esdb_link:version(Store, erl_esdb_link_spec:stream(Name), #{}),
         Placed = Progress#{next => Next, version => Version},
         erl_esdb_store:save_checkpoints(Store, #{{link, Name} => Placed})
     end.
@@ -229,7 +240,7 @@ delete(Name, #state{store = Store}) ->
 -spec start(binary(), #state{}) -> {ok, #state{}} | {error, term()}.
 start(Name, #state{store = Store} = State) ->
     maybe
-        {ok, Definition} ?= definition(Store, Name),
+        {ok, Definition} ?= definition(Store, Name, #{}),
         [] ?= lost(Definition),
         ok ?= at_end(Store, Definition),
         ok ?= put_status(Store, Name, #{status => running, from_end => false}),
@@ -243,7 +254,7 @@ start(Name, #state{store = Store} = State) ->
 -spec at_end(atom(), erl_esdb_link_spec:definition()) -> ok | {error, term()}.
 at_end(Store, #{name := Name, from_end := true}) ->
     maybe
-        {ok, Progress} ?= progress(Store, Name),
+        {ok, Progress} ?= progress(Store, Name, #{}),
         {ok, Next} ?= erl_esdb_store:next_position(Store),
         place(Store, Name, Next, Progress)
     end;
@@ -313,20 +324,53 @@ forgotten(Pid, #state{running = Running, names = Names} = State) ->
     {Name, Names1} = maps:take(Pid, Names),
     State#state{running = maps:remove(Name, Running), names = Names1}.
 
--spec ended(binary(), term(), #state{}) -> #state{}.
-ended(Name, {shutdown, {failed, Reason}}, State) ->
-    failed(Name, Reason, State);
-ended(Name, Reason, #state{store = Store, crashes = Crashes} = State) ->
+%% What a link says itself is no crash.
+-spec counted(binary(), term(), #state{}) -> #state{}.
+counted(_Name, {shutdown, {failed, _}}, State) ->
+    State;
+counted(Name, _Reason, #state{crashes = Crashes} = State) ->
     Now = erlang:monotonic_time(millisecond),
     Lately = [Now | [Time || Time <- maps:get(Name, Crashes, []), Time > Now - ?PERIOD]],
-    State1 = State#state{crashes = Crashes#{Name => Lately}},
-    case {length(Lately) > ?CRASHES, definition(Store, Name)} of
-        {false, {ok, Definition}} -> run_again(Definition, State1);
-        _ -> failed(Name, {crashed, Reason}, State1)
+    State#state{crashes = Crashes#{Name => Lately}}.
+
+%% Where the store does not answer it is asked again: by then the link may run again, or shall not.
+-spec ended(binary(), term(), #state{}) -> #state{}.
+ended(Name, _Reason, #state{running = Running} = State) when is_map_key(Name, Running) ->
+    State;
+ended(Name, Reason, #state{store = Store} = State) ->
+    case definition(Store, Name, #{}) of
+        {ok, #{status := running} = Definition} -> judged(Definition, Reason, State);
+        {ok, #{}} -> State;
+        {error, not_found} -> State;
+        {error, Why} -> unread(erl_esdb_delivery:is_failure(Why, Store), Name, Reason, State)
     end.
+
+-spec judged(erl_esdb_link_spec:definition(), term(), #state{}) -> #state{}.
+judged(#{name := Name}, {shutdown, {failed, Reason}}, State) ->
+    failed(Name, Reason, State);
+judged(#{name := Name} = Definition, Reason, #state{crashes = Crashes} = State) ->
+    case length(maps:get(Name, Crashes, [])) > ?CRASHES of
+        false -> run_again(Definition, State);
+        true -> failed(Name, {crashed, Reason}, State)
+    end.
+
+-spec unread(IsFailure :: boolean(), binary(), term(), #state{}) -> #state{}.
+unread(true, Name, Reason, State) -> later({ended, Name, Reason}, State);
+unread(false, Name, Reason, State) -> failed(Name, {crashed, Reason}, State).
+
+-spec later({ended, binary(), term()}, #state{}) -> #state{}.
+later(Message, State) ->
+    _ = erlang:send_after(?RETRY, self(), Message),
+    State.
 
 -spec failed(binary(), term(), #state{}) -> #state{}.
 failed(Name, Reason, #state{store = Store} = State) ->
-    ?LOG_ERROR("store ~tp: link ~ts does not go on: ~tP", [Store, Name, Reason, 20]),
-    _ = put_status(Store, Name, #{status => error, reason => Reason}),
-    State.
+    maybe
+        {error, Why} ?= put_status(Store, Name, #{status => error, reason => Reason}),
+        true ?= erl_esdb_delivery:is_failure(Why, Store),
+        later({ended, Name, {shutdown, {failed, Reason}}}, State)
+    else
+        _ ->
+            ?LOG_ERROR("store ~tp: link ~ts does not go on: ~tP", [Store, Name, Reason, 20]),
+            State
+    end.

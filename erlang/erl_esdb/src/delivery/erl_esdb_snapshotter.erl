@@ -259,10 +259,7 @@ due([{Stream, Version} = Written | More], Pattern, Place, State, Due) ->
     maybe
         {ok, Pattern} ?= erl_esdb_snapshot_policy:choose(Patterns, Stream),
         true ?= erl_esdb_snapshot_policy:is_due(Policy, Version, Failed),
-        {ok, Versions} ?= erl_esdb_snapshots_store:versions(Store, Stream),
-        %% Those behind it are of a stream that had the name before.
-        Latest = lists:last([-1 | [V || V <- Versions, V =< Version]]),
-        true ?= erl_esdb_snapshot_policy:is_due(Policy, Version, Latest),
+        {ok, true} ?= is_due(Store, Stream, Policy),
         due(More, Pattern, Place, State, [Written | Due])
     else
         {error, Reason} when Reason =/= not_found -> {error, Reason};
@@ -271,6 +268,20 @@ due([{Stream, Version} = Written | More], Pattern, Place, State, Due) ->
     end;
 due([], _Pattern, _Place, _State, Due) ->
     {ok, Due}.
+
+%% Who is to make it meets whatever else is wrong, and tells.
+-spec is_due(atom(), binary(), erl_esdb_snapshot_policy:policy()) ->
+    {ok, boolean()} | {error, term()}.
+is_due(Store, Stream, Policy) ->
+    case erl_esdb_snapshot_policy:is_due(Store, Stream, Policy, #{}) of
+        {ok, IsDue} ->
+            {ok, IsDue};
+        {error, Reason} ->
+            case erl_esdb_delivery:is_failure(Reason, Store) of
+                true -> {error, Reason};
+                false -> {ok, true}
+            end
+    end.
 
 %% ---- what is kept of it
 

@@ -17,7 +17,7 @@ the store ended during the call, it is not known whether a command was done.
 -export([set_metadata/4, get_metadata/3, scavengeable/2, scavengeable/3, tip/2, tip/3, tombs/3]).
 -export([put_document/3, put_document/4, get_document/2, get_document/3]).
 -export([delete_document/2, delete_document/3, list_documents/3, list_documents/4]).
--export([checkpoint/2, checkpoints/2, save_checkpoints/2, save_checkpoints/3]).
+-export([checkpoint/2, checkpoint/3, checkpoints/2, save_checkpoints/2, save_checkpoints/3]).
 -export([is_ready/1, get_store/1, get_leader/1, is_timeout/1]).
 %% What takes several looks or commands, in one time.
 -export([engine/1, engine/2, command/5, timeout/2, deadline/2, left/1, limit/3, named/2]).
@@ -749,12 +749,18 @@ list_documents(Store, From, To, Options) ->
 
 %% ---- checkpoints
 
--doc "The value that was saved under a key.".
+-doc "The same as `checkpoint/3` without options.".
 -spec checkpoint(atom(), Key :: term()) -> {ok, term()} | {error, not_found | failure()}.
-checkpoint(Store, Key) ->
+checkpoint(Store, Key) -> checkpoint(Store, Key, #{}).
+
+-doc "The value that was saved under a key.".
+-spec checkpoint(atom(), Key :: term(), read_options()) ->
+    {ok, term()} | {error, not_found | failure()}.
+checkpoint(Store, Key, Options) ->
+    ok = check_options(Options),
     maybe
         {ok, Engine, Handle, _} ?= engine(Store),
-        named(Store, Engine:checkpoint(Handle, Key, #{}))
+        named(Store, Engine:checkpoint(Handle, Key, Options))
     end.
 
 -doc "All values by their keys, at one moment.".

@@ -27,8 +27,10 @@ process that has it.
 -type key() :: term().
 %% Who waits: the process, its monitor, and how to tell it.
 -type waiting() :: {pid(), reference(), gen_server:from()}.
+%% Those who wait, by numbers that rise, and their numbers: who gives up is found at once.
+-type queue() :: {gb_trees:tree(integer(), waiting()), #{pid() => integer()}}.
 %% Of each key who has the turn, and who waits for it.
--type turns() :: #{key() => {{pid(), reference()}, queue:queue(waiting())}}.
+-type turns() :: #{key() => {{pid(), reference()}, queue()}}.
 
 -doc """
 Tries until it is done, in the process of the caller. After the first try that says `again` the
@@ -121,10 +123,10 @@ handle_call({take, Key}, {Pid, _} = From, Turns) ->
     Ref = monitor(process, Pid, [{tag, {gone, Key}}]),
     case Turns of
         #{Key := {Holder, Queue}} ->
-            {noreply, Turns#{Key := {Holder, queue:in({Pid, Ref, From}, Queue)}}};
+            {noreply, Turns#{Key := {Holder, in({Pid, Ref, From}, Queue)}}};
         #{} ->
             true = ets:insert(?MODULE, {Key}),
-            {reply, ok, Turns#{Key => {{Pid, Ref}, queue:new()}}}
+            {reply, ok, Turns#{Key => {{Pid, Ref}, {gb_trees:empty(), #{}}}}}
     end;
 handle_call(_, _From, Turns) ->
     {reply, {error, unknown_request}, Turns}.
@@ -139,27 +141,49 @@ handle_cast(_, Turns) -> {noreply, Turns}.
 handle_info({{gone, Key}, _Ref, process, Pid, _}, Turns) -> {noreply, left(Key, Pid, Turns)};
 handle_info(_, Turns) -> {noreply, Turns}.
 
-%% Who had the turn, or waited for it, does not any more.
+%% Who had the turn, or waited for it, does not any more. Word of its end may come later, and finds
+%% nothing then; to look for it among all messages would take longer the more there are.
 -spec left(key(), pid(), turns()) -> turns().
 left(Key, Pid, Turns) ->
     case Turns of
         #{Key := {{Pid, Ref}, Queue}} ->
-            true = demonitor(Ref, [flush]),
-            next(Key, queue:out(Queue), Turns);
+            true = demonitor(Ref),
+            next(Key, Queue, Turns);
         #{Key := {Holder, Queue}} ->
-            Turns#{Key := {Holder, queue:filter(fun(Waiting) -> stays(Pid, Waiting) end, Queue)}};
+            Turns#{Key := {Holder, without(Pid, Queue)}};
         #{} ->
             Turns
     end.
 
--spec stays(pid(), waiting()) -> boolean().
-stays(Pid, {Pid, Ref, _}) -> not demonitor(Ref, [flush]);
-stays(_Pid, _Waiting) -> true.
+-spec next(key(), queue(), turns()) -> turns().
+next(Key, Queue, Turns) ->
+    case out(Queue) of
+        {{Pid, Ref, From}, Queue1} ->
+            gen_server:reply(From, ok),
+            Turns#{Key := {{Pid, Ref}, Queue1}};
+        empty ->
+            true = ets:delete(?MODULE, Key),
+            maps:remove(Key, Turns)
+    end.
 
--spec next(key(), {{value, waiting()} | empty, queue:queue(waiting())}, turns()) -> turns().
-next(Key, {{value, {Pid, Ref, From}}, Queue}, Turns) ->
-    gen_server:reply(From, ok),
-    Turns#{Key := {{Pid, Ref}, Queue}};
-next(Key, {empty, _}, Turns) ->
-    true = ets:delete(?MODULE, Key),
-    maps:remove(Key, Turns).
+%% A process waits once: it gives up before it asks again.
+-spec in(waiting(), queue()) -> queue().
+in({Pid, _, _} = Waiting, {Tree, Numbers}) ->
+    Number = erlang:unique_integer([monotonic]),
+    {gb_trees:insert(Number, Waiting, Tree), Numbers#{Pid => Number}}.
+
+-spec out(queue()) -> {waiting(), queue()} | empty.
+out({_Tree, Numbers}) when map_size(Numbers) =:= 0 ->
+    empty;
+out({Tree, Numbers}) ->
+    {_, {Pid, _, _} = Waiting, Tree1} = gb_trees:take_smallest(Tree),
+    {Waiting, {Tree1, maps:remove(Pid, Numbers)}}.
+
+-spec without(pid(), queue()) -> queue().
+without(Pid, {Tree, Numbers}) when is_map_key(Pid, Numbers) ->
+    {Number, Numbers1} = maps:take(Pid, Numbers),
+    {{Pid, Ref, _}, Tree1} = gb_trees:take(Number, Tree),
+    true = demonitor(Ref),
+    {Tree1, Numbers1};
+without(_Pid, Queue) ->
+    Queue.
