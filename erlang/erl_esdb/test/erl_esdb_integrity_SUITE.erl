@@ -426,8 +426,8 @@ first(Store, Stream) ->
         {error, {stream_not_found, _}} -> 0
     end.
 
-%% Whoever appends and reads while all is cut sees a moment before the cut, and then it takes the new
-%% events too, or one after it.
+%% Whoever appends and reads while all is cut sees a moment before the cut, and then it takes the
+%% new events too, or one after it.
 a_cut_of_all_happens_at_one_moment(Config) ->
     Store = ?config(store, Config),
     [happens_at_one_moment(Store, <<"s", N:16>>) || N <- lists:seq(1, 200)].
