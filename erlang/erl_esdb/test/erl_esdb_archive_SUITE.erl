@@ -344,6 +344,26 @@ a_arc_13_a_folder_that_cannot_be_written(Config) ->
     ),
     ?assertEqual([], paths(Config, "*.tmp")).
 
+%% One that is just written is another writer's; older ones are nobody's.
+b_what_a_killed_writer_left_is_removed(Config) ->
+    {ok, State} = ?FILE_BACKEND:archive(files(Config), ?KEY, []),
+    Folder = filename:dirname(hd(paths(Config, "0-99.archive"))),
+    Left = fun(Name, Age) ->
+        Path = filename:join(Folder, Name),
+        ok = file:write_file(Path, <<"x">>),
+        Changed = calendar:system_time_to_universal_time(os:system_time(second) - Age, second),
+        ok = file:change_time(Path, calendar:universal_time_to_local_time(Changed)),
+        Path
+    end,
+    Old = Left("0-9.archive.0123456789abcdef.tmp", 4_000),
+    Young = Left("0-9.archive.fedcba9876543210.tmp", 60),
+    Other = Left("notes.txt", 4_000),
+    {ok, State1} = ?FILE_BACKEND:archive(State, make_key(my_store, <<"orders-123">>, 100, 109), []),
+    ?assertEqual(
+        [false, true, true], [filelib:is_regular(Path) || Path <- [Old, Young, Other]]
+    ),
+    ?assertMatch({ok, [], _}, ?FILE_BACKEND:read(State1, ?KEY)).
+
 %% ---- dictionaries
 
 %% Small archives of one family: as soon as there are samples enough, a dictionary is trained.
@@ -379,6 +399,17 @@ b_a_dictionary_for_a_family(Config) ->
     ?assertMatch({ok, [_ | _], _}, ?FILE_BACKEND:read(State, make_key(my_store, Name(1), 0, 4))),
     ok = file:write_file(Dictionary, Bytes),
     ?assertMatch({ok, [_ | _], _}, ?FILE_BACKEND:read(files(Config), Last)).
+
+%% A dictionary that was never written to its end is no dictionary of its family.
+b_a_dictionary_that_was_begun(Config) ->
+    State = files(Config, #{dictionary_size => 256}),
+    Folder = filename:join([dir(Config), "my_store", "~dictionaries"]),
+    ok = filelib:ensure_path(Folder),
+    Begun = filename:join(Folder, "cart~0123456789abcdef.dictionary.0123456789abcdef.tmp"),
+    ok = file:write_file(Begun, <<"x">>),
+    Events = recorded(Config, <<"cart-1">>, [cart(1, I) || I <- lists:seq(1, 300)]),
+    {ok, _} = ?FILE_BACKEND:archive(State, make_key(my_store, <<"cart-1">>, 0, 299), Events),
+    ?assertMatch([_], paths(Config, "*.dictionary")).
 
 cart(N, I) ->
     #{
