@@ -67,7 +67,10 @@ everything(Store) ->
      || Name <- Names
     ],
     {ok, Keys} = erl_esdb_store:list_documents(Store, {}, erlang:make_tuple(100, [])),
-    Documents = [{numberless(Key), erl_esdb_store:get_document(Store, Key)} || {Key, _} <- Keys],
+    Documents = [
+        {numberless(Key), erl_esdb_store:get_document(Store, Key)}
+     || {Key, _} <- Keys, not erl_esdb_incarnation:is_key(Key)
+    ],
     {ok, Buried} = erl_esdb_store:tombs(Store, first, #{}),
     Tips = [{Name, erl_esdb_store:tip(Store, Name)} || {Name, _} <- Buried],
     {ok, Checkpoints} = erl_esdb_store:checkpoints(Store, #{}),
