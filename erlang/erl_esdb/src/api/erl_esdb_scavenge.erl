@@ -265,6 +265,10 @@ remove(Store, Stream, #{no := No}, {_, Before} = Span, Backend, Options) ->
             erl_esdb_archive:archive(Store, Stream, No, Span, Backend, Options),
         {ok, Result} ?= truncate(Store, Stream, No, Before, Options),
         {ok, Result#{archived := true, archive_key => Key, archive_keys => Keys}}
+    else
+        %% Somebody else has removed them meanwhile.
+        {ok, []} -> {ok, result(Stream, {Before, Before})};
+        {error, Reason} -> {error, Reason}
     end.
 
 %% The stream whose versions were chosen, not another one of its name.

@@ -100,9 +100,8 @@ and those of `m:erl_esdb_streams`.
 -type options() :: #{timeout => timeout(), _ => _}.
 -doc """
 A stream in the table of a backup: versions from `first` to before `next` are in it. `buried`: it
-has a tombstone. `anchors`, `incarnations` and `archived`: see `erl_esdb_integrity:anchors/4`,
-`erl_esdb_archive:incarnations/4` and `erl_esdb_archive:spans/4`. Backups of earlier releases are
-without `archived`.
+has a tombstone. `anchors`: see `erl_esdb_integrity:anchors/4`. `archived`: see
+`m:erl_esdb_archive_notes`; old backups have `incarnations` alone, the names.
 """.
 -type entry() :: #{
     first := non_neg_integer(),
@@ -120,7 +119,7 @@ without `archived`.
     metadata := erl_esdb_log:metadata(),
     anchors := #{non_neg_integer() => erl_esdb_integrity:anchor()},
     incarnations := [binary()],
-    archived => #{binary() => [erl_esdb_archive:span()]}
+    archived => erl_esdb_archive_notes:copied()
 }.
 
 %% Where the versions of a stream end, and the time and tip there.
@@ -158,11 +157,11 @@ backup(Store, Dir, Options) when is_atom(Store), is_map(Options) ->
     maybe
         {ok, _} ?= erl_esdb_store:next_position(Store, Timed),
         ok ?= erl_esdb_file:ensure_dir(Path),
-        {ok, Id} ?= erl_esdb_incarnation:id(Store, Timed),
         ok ?= empty_dir(Path),
+        {ok, Id} ?= erl_esdb_incarnation:id(Store, Timed),
         {ok, Documents, DocumentsFile} ?= copy_documents({Store, Timed}, Path),
-        ok ?= same_store(erl_esdb_incarnation:has(Store, Id, 0, Timed), Store),
         {ok, Copied, EventsFile} ?= copy_events({Store, Timed}, Path),
+        ok ?= same_store(erl_esdb_incarnation:has(Store, Id, 0, Timed), Store),
         Manifest = Copied#{
             store => atom_to_binary(Store),
             documents => Documents,
@@ -175,12 +174,12 @@ backup(Store, Dir, Options) when is_atom(Store), is_map(Options) ->
     end;
 backup(_, _, _) ->
     error(badarg).
+
 %% Of one that came back empty meanwhile there is nothing where the other was not copied yet.
 -spec same_store({ok, boolean()} | {error, term()}, atom()) -> ok | {error, term()}.
 same_store({ok, true}, _Store) -> ok;
 same_store({ok, false}, Store) -> {error, {store_replaced, Store}};
 same_store({error, Reason}, _Store) -> {error, Reason}.
-
 
 -spec timed(options()) -> #{timeout => timeout()}.
 timed(#{timeout := Timeout}) ->
@@ -431,7 +430,8 @@ entry({Store, Timed} = At, Name, Before, Last, Position) ->
         Cut = cut(Info, Place),
         {ok, First} ?= position_of(At, Name, Cut, Position),
         {ok, Anchors} ?= erl_esdb_integrity:anchors(Store, Name, No, Timed),
-        {ok, Archived} ?= erl_esdb_archive:spans(Store, Name, No, Timed),
+        {ok, Notes} ?= erl_esdb_archive_notes:all(Store, Name, No, Timed),
+        Archived = erl_esdb_archive_notes:past(erl_esdb_archive_notes:in_backup(Notes), Next),
         %% Nothing was removed meanwhile, so all this belongs together.
         {ok, Info} ?= now(At, Name),
         Kept = #{V => Anchor || V := Anchor <- Anchors, V < min(Next, map_get(first, Cut))},
