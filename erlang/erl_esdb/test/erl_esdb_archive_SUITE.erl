@@ -357,10 +357,11 @@ b_what_a_killed_writer_left_is_removed(Config) ->
     end,
     Old = Left("0-9.archive.0123456789abcdef.tmp", 4_000),
     Young = Left("0-9.archive.fedcba9876543210.tmp", 60),
-    Other = Left("notes.txt", 4_000),
+    Others = [Left(Name, 4_000) || Name <- ["notes.txt", "notes.tmp", "0-9.zip.tmp"]],
     {ok, State1} = ?FILE_BACKEND:archive(State, make_key(my_store, <<"orders-123">>, 100, 109), []),
     ?assertEqual(
-        [false, true, true], [filelib:is_regular(Path) || Path <- [Old, Young, Other]]
+        [false, true, true, true, true],
+        [filelib:is_regular(Path) || Path <- [Old, Young | Others]]
     ),
     ?assertMatch({ok, [], _}, ?FILE_BACKEND:read(State1, ?KEY)).
 

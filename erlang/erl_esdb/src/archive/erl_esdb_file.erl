@@ -67,8 +67,16 @@ sweep(Dir) ->
     Before = os:system_time(second) - ?ABANDONED,
     lists:foreach(
         fun(Path) -> sweep(Path, stamp(Path), Before) end,
-        [filename:join(Dir, File) || File <- Files, filename:extension(File) =:= ~".tmp"]
+        [filename:join(Dir, File) || File <- Files, is_temporary(File)]
     ).
+
+%% As temporary/1 makes them.
+-spec is_temporary(binary()) -> boolean().
+is_temporary(File) ->
+    case lists:reverse(binary:split(File, ~".", [global])) of
+        [~"tmp", Suffix, _ | _] -> byte_size(Suffix) =:= 16;
+        _ -> false
+    end.
 
 -spec sweep(binary(), {ok, {integer(), integer()}} | {error, term()}, integer()) -> ok.
 sweep(Path, {ok, {_Bytes, Changed}}, Before) when Changed =< Before ->
