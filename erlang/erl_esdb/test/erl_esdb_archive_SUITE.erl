@@ -344,6 +344,27 @@ a_arc_13_a_folder_that_cannot_be_written(Config) ->
     ),
     ?assertEqual([], paths(Config, "*.tmp")).
 
+%% One that is just written is another writer's; older ones are nobody's.
+b_what_a_killed_writer_left_is_removed(Config) ->
+    {ok, State} = ?FILE_BACKEND:archive(files(Config), ?KEY, []),
+    Folder = filename:dirname(hd(paths(Config, "0-99.archive"))),
+    Left = fun(Name, Age) ->
+        Path = filename:join(Folder, Name),
+        ok = file:write_file(Path, <<"x">>),
+        Changed = calendar:system_time_to_universal_time(os:system_time(second) - Age, second),
+        ok = file:change_time(Path, calendar:universal_time_to_local_time(Changed)),
+        Path
+    end,
+    Old = Left("0-9.archive.0123456789abcdef.tmp", 4_000),
+    Young = Left("0-9.archive.fedcba9876543210.tmp", 60),
+    Others = [Left(Name, 4_000) || Name <- ["notes.txt", "notes.tmp", "0-9.zip.tmp"]],
+    {ok, State1} = ?FILE_BACKEND:archive(State, make_key(my_store, <<"orders-123">>, 100, 109), []),
+    ?assertEqual(
+        [false, true, true, true, true],
+        [filelib:is_regular(Path) || Path <- [Old, Young | Others]]
+    ),
+    ?assertMatch({ok, [], _}, ?FILE_BACKEND:read(State1, ?KEY)).
+
 %% ---- dictionaries
 
 %% Small archives of one family: as soon as there are samples enough, a dictionary is trained.
@@ -379,6 +400,17 @@ b_a_dictionary_for_a_family(Config) ->
     ?assertMatch({ok, [_ | _], _}, ?FILE_BACKEND:read(State, make_key(my_store, Name(1), 0, 4))),
     ok = file:write_file(Dictionary, Bytes),
     ?assertMatch({ok, [_ | _], _}, ?FILE_BACKEND:read(files(Config), Last)).
+
+%% A dictionary that was never written to its end is no dictionary of its family.
+b_a_dictionary_that_was_begun(Config) ->
+    State = files(Config, #{dictionary_size => 256}),
+    Folder = filename:join([dir(Config), "my_store", "~dictionaries"]),
+    ok = filelib:ensure_path(Folder),
+    Begun = filename:join(Folder, "cart~0123456789abcdef.dictionary.0123456789abcdef.tmp"),
+    ok = file:write_file(Begun, <<"x">>),
+    Events = recorded(Config, <<"cart-1">>, [cart(1, I) || I <- lists:seq(1, 300)]),
+    {ok, _} = ?FILE_BACKEND:archive(State, make_key(my_store, <<"cart-1">>, 0, 299), Events),
+    ?assertMatch([_], paths(Config, "*.dictionary")).
 
 cart(N, I) ->
     #{
@@ -536,8 +568,7 @@ b_a_lost_archive_is_no_short_answer(_Config) ->
     ),
     ok = erl_esdb:stop_store(Store).
 
-%% However often a stream is archived, what is noted of it is short; what an earlier release kept in
-%% its place is read.
+%% However often a stream is archived, what is noted of it is short.
 b_what_is_noted_of_archives(Config) ->
     Backend = backend(Config),
     Store = store(Config),
@@ -546,17 +577,83 @@ b_what_is_noted_of_archives(Config) ->
     {ok, _} = erl_esdb_store:truncate(Store, ?S, 25),
     scavenge(Config, ?S, 30, Backend),
     {ok, #{no := No}} = erl_esdb_store:info(Store, ?S),
-    {ok, Spans} = erl_esdb_archive:spans(Store, ?S, No, #{}),
-    ?assertMatch([{_, [{0, 20}, {25, 30}]}], maps:to_list(Spans)),
-    [Name] = maps:keys(Spans),
-    {ok, _} = erl_esdb_store:put_document(Store, {archive, ?S, No, Name}, Name),
-    ?assertEqual({ok, #{Name => []}}, erl_esdb_archive:spans(Store, ?S, No, #{})),
+    Noted = fun() ->
+        {ok, #{own := [Name], parts := Parts}} = notes(Config, No),
+        ?assertEqual([Name], maps:keys(Parts)),
+        ?assertEqual(1 + length(map_get(Name, Parts)), length(note_keys(Store))),
+        map_get(Name, Parts)
+    end,
+    ?assertEqual([{noted, 0, 20}, {noted, 25, 30}], Noted()),
+    ok = erl_esdb_archive:forget(Store, ?S, 8, 26),
+    ?assertEqual([{noted, 0, 8}, {noted, 27, 30}], Noted()),
+    ok = erl_esdb_archive:forget(Store, ?S, 8, 26),
     [ok = file:delete(Path) || Path <- paths(Config, "10-19.*")],
     {ok, Left} = erl_esdb_streams:read(Store, ?S, 0, 50, forward, #{archives => Backend}),
     ?assertEqual(lists:seq(0, 9) ++ lists:seq(25, 39), versions(Left)),
     ?assertEqual([], Left -- All),
     scavenge(Config, ?S, 35, Backend),
-    ?assertEqual({ok, #{Name => [{30, 35}]}}, erl_esdb_archive:spans(Store, ?S, No, #{})).
+    ?assertEqual([{noted, 0, 8}, {noted, 27, 35}], Noted()).
+
+notes(Config, No) -> erl_esdb_archive_notes:all(store(Config), ?S, No, #{}).
+
+note_keys(Store) ->
+    {ok, Keys} = erl_esdb_store:list_documents(Store, {}, {z, z, z, z, z}),
+    [Key || {{archive, _, _, _} = Key, _} <- Keys].
+
+%% Whoever notes or forgets at the same time: what was noted stays, what was forgotten does not come
+%% back.
+b_notes_at_once(Config) ->
+    [notes_at_once(store(Config), integer_to_binary(N)) || N <- lists:seq(1, 50)].
+
+notes_at_once(Store, Stream) ->
+    {ok, 0} = erl_esdb_streams:append(Store, Stream, -1, events(1)),
+    {ok, #{no := No}} = erl_esdb_store:info(Store, Stream),
+    Note = fun(Span) ->
+        fun() -> erl_esdb_archive_notes:note({Store, Stream, No, #{}}, ~"a", Span) end
+    end,
+    Forget = fun({From, To}) ->
+        fun() -> erl_esdb_archive:forget(Store, Stream, From, To) end
+    end,
+    Parts = fun() ->
+        {ok, #{own := [], parts := Parts}} = erl_esdb_archive_notes:all(Store, Stream, No, #{}),
+        Parts
+    end,
+    Spans = [{0, 10}, {10, 20}, {20, 30}, {40, 50}],
+    [ok, ok, ok, ok] = erl_esdb_test:concurrently([Note(Span) || Span <- Spans]),
+    ?assertEqual(#{~"a" => [{noted, 0, 30}, {noted, 40, 50}]}, Parts()),
+    [ok, ok, ok, ok] = erl_esdb_test:concurrently(
+        [Note({50, 60}) | [Forget(Versions) || Versions <- [{5, 9}, {12, 14}, {25, 44}]]]
+    ),
+    Left = [{noted, A, B} || {A, B} <- [{0, 5}, {10, 12}, {15, 25}, {45, 60}]],
+    ?assertEqual(#{~"a" => Left}, Parts()).
+
+%% Who waits for the store holds up nobody else, whose time is over when it is over.
+b_a_call_that_waits_holds_up_no_other(Config) ->
+    Backend = backend(Config),
+    Store = store(Config),
+    recorded(Config, ?S, events(30)),
+    scavenge(Config, ?S, 10, Backend),
+    Engine = erl_esdb_test:engine(Store),
+    ok = sys:suspend(Engine),
+    Self = self(),
+    Archive = fun(Timeout) ->
+        spawn_link(fun() ->
+            Options = #{before_version => 20, require_snapshot => false, timeout => Timeout},
+            Result = erl_esdb_scavenge:archive_and_scavenge(Store, ?S, Backend, Options),
+            Self ! {Timeout, Result}
+        end)
+    end,
+    Archive(infinity),
+    erl_esdb_test:await(fun() -> process_info(Engine, messages) =/= {messages, []} end),
+    Archive(100),
+    receive
+        {100, Result} -> ?assertEqual({error, {timeout, Store}}, Result)
+    after 10_000 -> error(held_up)
+    end,
+    ok = sys:resume(Engine),
+    receive
+        {infinity, Done} -> ?assertMatch({ok, #{archived := true}}, Done)
+    end.
 
 %% What was deleted does not come back out of an archive.
 b_a_tombstone_hides_archives_before_it(Config) ->
@@ -711,21 +808,169 @@ b_incarnations_keep_their_archives(Config) ->
     ?assertEqual({ok, []}, erl_esdb_store:list_documents(store(Config), {}, {z, z, z, z, z})).
 
 %% Archived and not removed (as after a failure), and later archived with more: no event twice.
-b_archives_that_overlap(Config) ->
-    Backend = backend(Config),
-    All = recorded(Config, ?S, events(30)),
-    {ok, #{no := No}} = erl_esdb_store:info(store(Config), ?S),
+b_archives_that_overlap(_Config) ->
+    Store = erl_esdb_test:start_store(#{integrity => #{enabled => true, key => <<7:256>>}}),
+    Backend = table_backend(#{}),
+    {ok, 29} = erl_esdb_streams:append(Store, ?S, -1, events(30)),
+    {ok, All} = erl_esdb_streams:read(Store, ?S, 0, 30, forward),
+    {ok, #{no := No}} = erl_esdb_store:info(Store, ?S),
     Options = #{archive_events => 100, verify => false},
-    {ok, [_]} = erl_esdb_archive:archive(store(Config), ?S, No, {0, 10}, Backend, Options),
+    {ok, [_]} = erl_esdb_archive:archive(Store, ?S, No, {0, 10}, Backend, Options),
+    Read = fun() -> erl_esdb_archive:read_through(Store, ?S, 0, infinity, forward, Backend) end,
+    ?assertEqual({ok, All}, Read()),
+    archived_before(Store, Backend, 20),
+    ?assertEqual({ok, All}, Read()),
     ?assertEqual(
-        {ok, All},
-        erl_esdb_archive:read_through(store(Config), ?S, 0, infinity, forward, Backend)
+        {ok, #{archives => 2, events => 20, gaps => [], damaged => []}},
+        erl_esdb_archive:check(Store, ?S, Backend)
     ),
-    scavenge(Config, ?S, 20, Backend),
+    ?assertMatch(
+        {ok, #{events := 10, archived := 20}},
+        erl_esdb_integrity:verify_stream(Store, ?S, #{archives => Backend})
+    ),
+    ok = erl_esdb:stop_store(Store).
+
+table_backend(Options) ->
+    Table = ets:new(archives, [public]),
+    {ok, State} = erl_esdb_test_backend:init(Options#{table => Table, owner => self()}),
+    {erl_esdb_test_backend, State}.
+
+%% Removed while it is archived: what is left is in archives without a gap.
+b_an_archive_has_no_gap(_Config) ->
+    Store = erl_esdb_test:start_store(#{integrity => #{enabled => true, key => <<7:256>>}}),
+    Scavenge = fun() ->
+        {ok, _} = erl_esdb_scavenge:scavenge(Store, ?S, #{
+            before_version => 80, require_snapshot => false
+        })
+    end,
+    {Module, State} = Backend = table_backend(#{during => Scavenge}),
+    {ok, 99} = erl_esdb_streams:append(Store, ?S, -1, events(100)),
+    Options = #{before_version => 100, require_snapshot => false, archive_events => 50},
+    {ok, #{archive_keys := Keys}} =
+        erl_esdb_scavenge:archive_and_scavenge(Store, ?S, Backend, Options),
+    Archived = [
+        begin
+            {ok, Events, _} = Module:read(State, Key),
+            versions(Events)
+        end
+     || Key <- Keys
+    ],
+    [?assertEqual(lists:seq(hd(Versions), lists:last(Versions)), Versions) || Versions <- Archived],
+    %% A part of a page that was read before.
+    [Lost | _] = Gone = lists:seq(0, 99) -- lists:append(Archived),
+    Count = 100 - length(Gone),
+    Gap = {Lost, lists:last(Gone)},
     ?assertEqual(
-        {ok, All},
-        erl_esdb_archive:read_through(store(Config), ?S, 0, infinity, forward, Backend)
+        {ok, #{archives => length(Keys), events => Count, gaps => [Gap], damaged => []}},
+        erl_esdb_archive:check(Store, ?S, Backend)
+    ),
+    ?assertMatch(
+        {ok, #{archived := Count}},
+        erl_esdb_integrity:verify_stream(Store, ?S, #{archives => Backend})
+    ),
+    ok = erl_esdb:stop_store(Store).
+
+%% Who comes too late has nothing to do; nothing is removed twice, and nothing without an archive.
+b_several_who_archive_one_stream(Config) ->
+    Store = store(Config),
+    Backend = table_backend(#{}),
+    {ok, 99} = erl_esdb_streams:append(Store, ?S, -1, events(100)),
+    {ok, #{no := No}} = erl_esdb_store:info(Store, ?S),
+    {ok, _} = erl_esdb_store:truncate(Store, ?S, 10),
+    ?assertEqual(
+        {ok, []},
+        erl_esdb_archive:archive(Store, ?S, No, {0, 10}, Backend, #{
+            archive_events => 10, verify => false
+        })
+    ),
+    [several_archive(Store, integer_to_binary(N), Backend) || N <- lists:seq(1, 200)].
+
+several_archive(Store, Stream, Backend) ->
+    {ok, 99} = erl_esdb_streams:append(Store, Stream, -1, events(100)),
+    Options = #{before_version => 80, require_snapshot => false},
+    Archive = fun() ->
+        {ok, #{deleted_count := Count}} =
+            erl_esdb_scavenge:archive_and_scavenge(Store, Stream, Backend, Options),
+        Count
+    end,
+    ?assertEqual(80, lists:sum(erl_esdb_test:concurrently(lists:duplicate(4, Archive)))),
+    ?assertMatch(
+        {ok, #{events := 80, gaps := [], damaged := []}},
+        erl_esdb_archive:check(Store, Stream, Backend)
     ).
+
+%% A stream that is deleted between two looks: no answer is a part of it.
+b_a_stream_that_is_deleted_while_it_is_read(Config) ->
+    Store = store(Config),
+    Backend = table_backend(#{}),
+    Make = fun() ->
+        {ok, 29} = erl_esdb_streams:append(Store, ?S, -1, events(30)),
+        archived_before(Store, Backend, 20)
+    end,
+    Delete = fun() -> ok = erl_esdb_streams:delete(Store, ?S) end,
+    {Module, State} = Backend,
+    Deleting = {Module, State#{listing => Delete}},
+    Gone = {error, {stream_not_found, ?S}},
+    Make(),
+    ?assertEqual(
+        Gone, erl_esdb_archive:read_through(Store, ?S, 0, infinity, forward, Deleting)
+    ),
+    Make(),
+    ?assertEqual(Gone, erl_esdb_archive:check(Store, ?S, Deleting)),
+    %% And between any two others.
+    Stop = atomics:new(1, []),
+    Again = fun() ->
+        [
+            begin
+                Make(),
+                Delete(),
+                ets:delete_all_objects(map_get(table, State))
+            end
+         || _ <- lists:seq(1, 1_000)
+        ],
+        atomics:put(Stop, 1, 1)
+    end,
+    Read = fun() ->
+        erl_esdb_test:until_stopped(Stop, fun() ->
+            Options = #{archives => Backend},
+            whole(erl_esdb_streams:read(Store, ?S, 0, infinity, forward, Options)),
+            whole_check(erl_esdb_archive:check(Store, ?S, Backend))
+        end)
+    end,
+    [ok, done] = erl_esdb_test:concurrently([Again, Read]).
+
+%% It may have been read before it was archived, or when it was not there.
+whole({ok, Events}) -> ?assertEqual(lists:seq(0, 29), versions(Events));
+whole(Answer) -> ?assertEqual({error, {stream_not_found, ?S}}, Answer).
+
+whole_check({ok, #{events := Events, gaps := Gaps}}) ->
+    ?assert(lists:member({Events, Gaps}, [{20, []}, {0, []}]));
+whole_check(Answer) ->
+    ?assertEqual({error, {stream_not_found, ?S}}, Answer).
+
+%% A page costs an archive at most, of any length of the stream, also where it is verified.
+b_paging_through_archives(_Config) ->
+    Store = erl_esdb_test:start_store(#{integrity => #{enabled => true, key => <<7:256>>}}),
+    Reads = counters:new(1, []),
+    Backend = table_backend(#{reads => Reads}),
+    [
+        {ok, _} = erl_esdb_streams:append(Store, ?S, any, events(5_000))
+     || _ <- lists:seq(1, 3)
+    ],
+    Options = #{before_version => 14_999, require_snapshot => false},
+    {ok, #{archive_keys := Keys}} =
+        erl_esdb_scavenge:archive_and_scavenge(Store, ?S, Backend, Options),
+    ?assertEqual(4, length(Keys)),
+    Cost = fun(From) ->
+        ok = counters:put(Reads, 1, 0),
+        {ok, [_ | _]} =
+            erl_esdb_streams:read(Store, ?S, From, 500, forward, #{archives => Backend}),
+        counters:get(Reads, 1)
+    end,
+    ?assertEqual([4_096, 4_096, 4_096], [Cost(From) || From <- [0, 500, 5_000]]),
+    %% The page has parts of two, or the event before it is in another one.
+    ?assertEqual([8_192, 8_192], [Cost(From) || From <- [4_000, 4_096]]),
+    ok = erl_esdb:stop_store(Store).
 
 %% Each of them may make a name; all of them are the stream's.
 b_who_archives_at_once_is_found(Config) ->
@@ -746,8 +991,8 @@ b_who_archives_at_once_is_found(Config) ->
         {ok, All},
         erl_esdb_archive:read_through(store(Config), ?S, 0, infinity, forward, Backend)
     ),
-    {ok, [Name | _] = Names} = erl_esdb_archive:incarnations(store(Config), ?S, No, #{}),
-    ?assertEqual({ok, Name}, erl_esdb_archive:incarnation(store(Config), ?S, No)),
+    {ok, #{own := [Name | _] = Names}} = notes(Config, No),
+    ?assertEqual({ok, Name}, erl_esdb_archive_notes:name(store(Config), ?S, No, #{})),
     ?assertEqual(lists:usort(Names), Names).
 
 %% Readers see every event while it goes from the store to the archive.

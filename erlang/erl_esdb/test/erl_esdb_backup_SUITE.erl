@@ -67,7 +67,10 @@ everything(Store) ->
      || Name <- Names
     ],
     {ok, Keys} = erl_esdb_store:list_documents(Store, {}, erlang:make_tuple(100, [])),
-    Documents = [{numberless(Key), erl_esdb_store:get_document(Store, Key)} || {Key, _} <- Keys],
+    Documents = [
+        {numberless(Key), erl_esdb_store:get_document(Store, Key)}
+     || {Key, _} <- Keys, not erl_esdb_incarnation:is_key(Key)
+    ],
     {ok, Buried} = erl_esdb_store:tombs(Store, first, #{}),
     Tips = [{Name, erl_esdb_store:tip(Store, Name)} || {Name, _} <- Buried],
     {ok, Checkpoints} = erl_esdb_store:checkpoints(Store, #{}),
@@ -187,32 +190,194 @@ consistent(Store, Stream) ->
     %% Appends had five events (the first 200): none is there in part.
     ?assertEqual(0, Next rem 5).
 
-%% Archives belong to the copy as they belonged to the store.
+%% Archives belong to the copy as they belonged to the store, as far as the backup goes: what was
+%% archived later is of a store that is not there any more, and the copy goes its own way.
 b_archives_are_found_again(Config) ->
-    Store = store(Config),
-    {ok, Files} = erl_esdb_archive_file:init(#{base_dir => filename:join(dir(Config), "archive")}),
-    Backend = {erl_esdb_archive_file, Files},
+    archives_are_found_again(Config, #{}),
+    archives_are_found_again(Config, #{integrity => #{enabled => true, key => <<7:256>>}}).
+
+archives_are_found_again(Config, Options) ->
+    Store = erl_esdb_test:start_store(Options),
+    Dir = filename:join(dir(Config), atom_to_list(Store)),
+    Backend = file_backend(Dir),
     append(Store, <<"first">>, events(1)),
     ok = erl_esdb_streams:delete(Store, <<"first">>),
-    append(Store, ?S, events(20)),
+    append(Store, ?S, events(100)),
     {ok, All} = erl_esdb_streams:read(Store, ?S, 0, infinity, forward),
-    Options = #{before_version => 10, require_snapshot => false},
-    {ok, _} = erl_esdb_scavenge:archive_and_scavenge(Store, ?S, Backend, Options),
-    {ok, _} = backup(Store, filename:join(dir(Config), "backup")),
-    Name = atom_to_binary(Store),
+    archive(Store, Backend, 50),
+    {ok, _} = backup(Store, filename:join(Dir, "1")),
+    %% The store goes on, and archives, also what the backup does not have; then it is lost.
+    append(Store, ?S, events(200)),
+    archive(Store, Backend, 80),
+    archive(Store, Backend, 200),
+    begin_anew(Store, Options),
+    {ok, _} = restore(Store, filename:join(Dir, "1")),
+    ?assertEqual({ok, All}, read_on(Store, Backend)),
+    ?assertEqual(ok, compare(Store, filename:join(Dir, "1"))),
+    go_another_way(Store, Backend, 100),
+    %% The copy is a model of others.
+    {ok, _} = backup(Store, filename:join(Dir, "2")),
+    {ok, Again} = read_on(Store, Backend),
+    append(Store, ?S, events(50)),
+    archive(Store, Backend, 300),
+    begin_anew(Store, Options),
+    {ok, _} = restore(Store, filename:join(Dir, "2")),
+    ?assertEqual({ok, Again}, read_on(Store, Backend)),
+    go_another_way(Store, Backend, 300),
+    %% Each knows what it has to find there.
+    [ok = file:delete(Path) || Path <- filelib:wildcard(Dir ++ "/archive/*/*/0-49.*")],
+    ?assertEqual({error, {archive_not_found, {0, 49}}}, read_on(Store, Backend)),
+    ok = erl_esdb:stop_store(Store).
+
+%% Other events than the lost ones, archived at the same versions and at others.
+go_another_way(Store, Backend, From) ->
+    append(Store, ?S, [#{event_type => <<"Other">>, data => #{n => N}} || N <- lists:seq(1, 200)]),
+    {ok, Kept} = erl_esdb_streams:read(Store, ?S, From, infinity, forward),
+    [archive(Store, Backend, From + Count) || Count <- [20, 100, 150]],
+    {ok, Events} = read_on(Store, Backend),
+    ?assertEqual(lists:seq(0, From + 199), versions(Events)),
+    ?assertEqual(Kept, lists:nthtail(From, Events)),
+    Check = erl_esdb_archive:check(Store, ?S, Backend),
+    Count = From + 150,
+    ?assertMatch({ok, #{events := Count, gaps := [], damaged := []}}, Check).
+
+file_backend(Dir) ->
+    {ok, Files} = erl_esdb_archive_file:init(#{base_dir => filename:join(Dir, "archive")}),
+    {erl_esdb_archive_file, Files}.
+
+archive(Store, Backend, Before) ->
+    Options = #{before_version => Before, require_snapshot => false},
+    {ok, #{archived := true}} =
+        erl_esdb_scavenge:archive_and_scavenge(Store, ?S, Backend, Options).
+
+begin_anew(Store, Options) ->
     ok = erl_esdb:stop_store(Store),
-    {ok, _} = erl_esdb:start_store(Store, erl_esdb_test:options()),
-    ok = erl_esdb_test:told(),
-    ?assertEqual(Name, atom_to_binary(Store)),
-    {ok, _} = restore(Store, filename:join(dir(Config), "backup")),
-    Read = erl_esdb_archive:read_through(Store, ?S, 0, infinity, forward, Backend),
-    ?assertEqual({ok, All}, Read),
-    %% The copy knows what it has to find there.
-    [ok = file:delete(Path) || Path <- filelib:wildcard(dir(Config) ++ "/archive/*/*/0-9.*")],
-    ?assertEqual(
-        {error, {archive_not_found, {0, 9}}},
-        erl_esdb_archive:read_through(Store, ?S, 0, infinity, forward, Backend)
-    ).
+    {ok, _} = erl_esdb:start_store(Store, maps:merge(erl_esdb_test:options(), Options)),
+    ok = erl_esdb_test:told().
+
+read_on(Store, Backend) ->
+    erl_esdb_streams:read(Store, ?S, 0, infinity, forward, #{archives => Backend}).
+
+%% The store is archived while it is copied, beyond the position of the copy.
+b_what_is_archived_later_is_not_in_a_copy(Config) ->
+    Store = store(Config),
+    Backend = file_backend(dir(Config)),
+    append(Store, ?S, events(30)),
+    archive(Store, Backend, 10),
+    {ok, #{no := No}} = erl_esdb_store:info(Store, ?S),
+    {ok, Notes} = erl_esdb_archive_notes:all(Store, ?S, No, #{}),
+    [{Name, _}] = maps:to_list(map_get(parts, Notes)),
+    ok = erl_esdb_archive_notes:note({Store, ?S, No, #{}}, Name, {10, 40}),
+    {ok, _} = backup(Store, filename:join(dir(Config), "backup")),
+    {_, #{archived := Archived}} = entry(filename:join(dir(Config), "backup")),
+    ?assertEqual(#{Name => [{noted, 0, 30}]}, Archived),
+    %% A copy that was made with more.
+    [
+        ?assertEqual(#{Name => [Part]}, erl_esdb_archive_notes:past(#{Name => Copied}, 30))
+     || {Part, Copied} <- [
+            {{noted, 0, 30}, [{noted, 0, 40}]},
+            {{noted, 5, 30}, [{5, 40}]},
+            {{unnoted, 0, 30}, []}
+        ]
+    ],
+    ?assertEqual(#{}, erl_esdb_archive_notes:past(#{Name => [{noted, 30, 40}]}, 30)).
+
+%% The first entry of the table in the file of a backup.
+entry(Dir) ->
+    {ok, File} = file:read_file(filename:join(Dir, "events.esdb")),
+    {ok, Frames} = erl_esdb_frames:decode(File, backup),
+    [Table | _] = [binary_to_term(Body) || {streams, Body} <- Frames],
+    hd(Table).
+
+%% Of the archives that they know by name alone any version may be there that is in the copy.
+b_old_backups_have_names_of_archives(Config) ->
+    Store = store(Config),
+    Backend = file_backend(dir(Config)),
+    append(Store, ?S, events(100)),
+    {ok, All} = erl_esdb_streams:read(Store, ?S, 0, infinity, forward),
+    archive(Store, Backend, 50),
+    Dir = filename:join(dir(Config), "backup"),
+    {ok, _} = backup(Store, Dir),
+    append(Store, ?S, events(100)),
+    archive(Store, Backend, 200),
+    change_entries(Dir, fun(Entry) -> maps:remove(archived, Entry) end),
+    begin_anew(Store, #{}),
+    {ok, _} = restore(Store, Dir),
+    ?assertEqual({ok, All}, read_on(Store, Backend)),
+    ?assertEqual(ok, compare(Store, Dir)),
+    {ok, #{no := No}} = erl_esdb_store:info(Store, ?S),
+    {ok, #{own := [], parts := Parts}} = erl_esdb_archive_notes:all(Store, ?S, No, #{}),
+    ?assertMatch([[{unnoted, 0, 100}]], maps:values(Parts)),
+    go_another_way(Store, Backend, 100),
+    %% So also in a copy of the copy.
+    Second = filename:join(dir(Config), "second"),
+    {ok, _} = backup(Store, Second),
+    begin_anew(Store, #{}),
+    {ok, _} = restore(Store, Second),
+    go_another_way(Store, Backend, 300),
+    %% It was not noted: what is lost is left out.
+    [ok = file:delete(P) || P <- filelib:wildcard(dir(Config) ++ "/archive/*/*/0-49.*")],
+    {ok, [#event{version = First} | _]} = read_on(Store, Backend),
+    ?assertEqual(50, First).
+
+%% Writes the entries of the table anew, as one that had them so.
+change_entries(Dir, Change) ->
+    Path = filename:join(Dir, "events.esdb"),
+    {ok, File} = file:read_file(Path),
+    {ok, Frames} = erl_esdb_frames:decode(File, backup),
+    Body = fun
+        (streams, Table) ->
+            term_to_binary([{Name, Change(Entry)} || {Name, Entry} <- binary_to_term(Table)]);
+        (_, Other) ->
+            Other
+    end,
+    {Head, Sum} = erl_esdb_frames:head(backup),
+    Frame = fun({Tag, Old}, Acc) -> erl_esdb_frames:frame(Tag, Body(Tag, Old), Acc) end,
+    {Written, _} = lists:mapfoldl(Frame, Sum, Frames),
+    New = iolist_to_binary([Head | Written]),
+    ok = file:write_file(Path, New),
+    Hash = binary:encode_hex(crypto:hash(sha256, New), lowercase),
+    Json = filename:join(Dir, "manifest.json"),
+    {ok, Text} = file:read_file(Json),
+    #{<<"files">> := #{<<"events.esdb">> := Of} = Files} = Manifest = json:decode(Text),
+    Of1 = Of#{<<"sha256">> := Hash, <<"bytes">> := byte_size(New)},
+    Files1 = Files#{<<"events.esdb">> := Of1},
+    ok = file:write_file(Json, json:encode(Manifest#{<<"files">> := Files1})).
+
+%% A store that comes back empty while it is copied is no end of the copy.
+b_a_store_that_is_replaced_is_not_copied(Config) ->
+    Store = store(Config),
+    Fill = fun() -> [append(Store, ?S, events(1_000)) || _ <- lists:seq(1, 100)] end,
+    Empty = fun() -> [] end,
+    [
+        ?assertEqual({error, {store_replaced, Store}}, replaced(Config, Fill, Then, 1))
+     || Then <- [Empty, Fill]
+    ].
+
+%% It is held up between its begin and its end. Where that was within a call, another try.
+replaced(Config, Fill, Then, Try) ->
+    Store = store(Config),
+    Dir = filename:join(dir(Config), integer_to_list(erlang:unique_integer([positive]))),
+    begin_anew(Store, #{}),
+    Fill(),
+    {Pid, Ref} = spawn_monitor(fun() -> exit({result, backup(Store, Dir)}) end),
+    erl_esdb_test:await(fun() -> filelib:file_size(filename:join(Dir, "events.esdb")) > 5_000 end),
+    true = erlang:suspend_process(Pid),
+    ?assertNot(filelib:is_file(filename:join(Dir, "manifest.json"))),
+    begin_anew(Store, #{}),
+    Then(),
+    true = erlang:resume_process(Pid),
+    Result =
+        receive
+            {'DOWN', Ref, process, Pid, {result, Answer}} -> Answer
+        end,
+    ?assertNot(filelib:is_file(filename:join(Dir, "manifest.json"))),
+    case Result of
+        {error, {store_not_started, Store}} when Try < 20 ->
+            replaced(Config, Fill, Then, Try + 1);
+        _ ->
+            Result
+    end.
 
 %% Signed events are verified in the copy, also behind what was removed, and where streams have
 %% other numbers than they had.

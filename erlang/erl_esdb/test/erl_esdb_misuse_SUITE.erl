@@ -52,6 +52,7 @@ internal() ->
         erl_esdb_append,
         erl_esdb_args,
         erl_esdb_archive_dictionary,
+        erl_esdb_archive_notes,
         erl_esdb_backup_restore,
         erl_esdb_batch,
         erl_esdb_bisect,
@@ -290,9 +291,6 @@ rows(erl_esdb_app) ->
 rows(erl_esdb_archive) ->
     #{
         archive => internal,
-        incarnation => internal,
-        incarnations => internal,
-        spans => internal,
         read_through => [store, name, natural, count, direction, {fixture, backend}, options],
         check => [store, name, {fixture, backend}, options],
         forget => [store, name, natural, natural, options]

@@ -8,7 +8,8 @@ says so.
 
 -export([init/1, archive/3, read/2, list/3, delete/2, exists/2]).
 
-%% `table', `owner' who is told, and `fail', `lose' and `during' (a fun) for what goes wrong.
+%% `table', `owner' who is told, `reads' (a counter of events that were read), and what goes wrong:
+%% `fail', `lose', and funs, `during' the writing of an archive and `listing' of keys.
 init(#{table := _, owner := _} = Options) -> {ok, Options}.
 
 archive(#{fail := Reason} = State, Key, _Events) ->
@@ -27,11 +28,14 @@ archive(#{table := Table} = State, Key, Events) ->
 
 read(#{table := Table} = State, Key) ->
     case ets:lookup(Table, Key) of
-        [{Key, Events}] -> {ok, Events, State};
+        [{Key, Events}] ->
+            _ = [counters:add(Reads, 1, length(Events)) || #{reads := Reads} <- [State]],
+            {ok, Events, State};
         [] -> {error, {archive_not_found, Key}}
     end.
 
 list(#{table := Table} = State, Store, Stream) ->
+    _ = (maps:get(listing, State, fun() -> ok end))(),
     Keys = [
         Key
      || {Key, _} <- ets:tab2list(Table),

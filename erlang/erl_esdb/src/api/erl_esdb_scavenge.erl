@@ -26,7 +26,8 @@ its version does not change, and the next append goes on from it.
 
 and for `archive_and_scavenge/4`
 
-- `archive_events`: how many events an archive has at most, default 100,000; more make more archives
+- `archive_events`: how many events an archive has at most, default 4,096; more make more archives.
+  A read takes each archive that it goes on into as a whole
 - `verify`: reads each archive and compares it before anything is removed; default `false`
 
 Others are ignored. What the metadata of the stream hides (`erl_esdb_streams:set_metadata/4`) is
@@ -95,7 +96,7 @@ and those of `m:erl_esdb_streams`. After an error nothing was removed, but for `
     keep_versions => 0,
     require_snapshot => true,
     dry_run => false,
-    archive_events => 100_000,
+    archive_events => 4096,
     verify => false
 }).
 
@@ -264,6 +265,10 @@ remove(Store, Stream, #{no := No}, {_, Before} = Span, Backend, Options) ->
             erl_esdb_archive:archive(Store, Stream, No, Span, Backend, Options),
         {ok, Result} ?= truncate(Store, Stream, No, Before, Options),
         {ok, Result#{archived := true, archive_key => Key, archive_keys => Keys}}
+    else
+        %% Somebody else has removed them meanwhile.
+        {ok, []} -> {ok, result(Stream, {Before, Before})};
+        {error, Reason} -> {error, Reason}
     end.
 
 %% The stream whose versions were chosen, not another one of its name.

@@ -21,12 +21,11 @@ the versions that are missing, both included. Who removes an archive on purpose 
 
 Archives belong to an incarnation of a stream: a stream that is deleted and made again gets
 another, so that its archives do not take the place of those before. Its name is a random number,
-kept in the store in the key of the document `{archive, Stream, No, Name}` with the number of the
-stream; the document is the list of the versions that were archived, and has none of those that an
-earlier release archived, which kept the name there, too. Who
-archives a stream for the first time while another one does may make a second name: then both are
-its. When a stream is deleted its names are forgotten; its archives stay, and are read by their
-keys. Behind a tombstone a stream goes on without its events from before, also those in archives.
+which the store notes with the number of the stream (`m:erl_esdb_archive_notes`). Who archives a
+stream for the first time while another one does may make a second name: then both are its. When a
+stream is deleted its names are forgotten; its archives stay, and are read by their keys. Behind a
+tombstone a stream goes on without its events from before, also those in archives. A store that was
+restored from a backup reads the archives of its model as far as the backup goes, and writes others.
 
 In a store that signs, archived events are verified with those that are kept, as one chain
 (`m:erl_esdb_integrity`).
@@ -36,10 +35,11 @@ that of the backend is its own.
 """.
 
 -export([archive/6, read_through/6, read_through/7, check/3, check/4, forget/4, forget/5]).
--export([incarnation/3, incarnations/4, spans/4]).
--export_type([check/0, span/0]).
+-export_type([check/0]).
 
 -include("erl_esdb.hrl").
+
+-import(erl_esdb_archive_notes, [joined/1]).
 
 %% Bytes of events that an archive takes at most, so that its events find place in memory.
 -define(ARCHIVE_BYTES, 67_108_864).
@@ -52,14 +52,14 @@ that of the backend is its own.
 }.
 -doc "Versions from the first to the second, both included.".
 -type versions() :: {From :: non_neg_integer(), To :: non_neg_integer()}.
--doc "Versions from the first to before the second.".
--type span() :: {non_neg_integer(), non_neg_integer()}.
+-type span() :: erl_esdb_archive_notes:span().
 -type window() :: {From :: non_neg_integer(), Before :: non_neg_integer() | infinity}.
 
 %% ---- writing
 
 -doc """
-Archives the versions of a stream, from the first to before the second, and answers the keys.
+Archives the versions of a stream, from the first to before the second, and answers the keys: none
+where these events were removed meanwhile.
 
 `No` is the number that the stream had when the versions were chosen; `{stream_replaced, Stream}`
 when it has another one in the end.
@@ -71,22 +71,35 @@ when it has another one in the end.
     span(),
     erl_esdb_archive_backend:backend(),
     #{archive_events := pos_integer(), verify := boolean(), timeout => timeout(), _ => _}
-) -> {ok, [erl_esdb_archive_backend:key(), ...]} | {error, term()}.
+) -> {ok, [erl_esdb_archive_backend:key()]} | {error, term()}.
 archive(Store, Stream, No, {From, Before}, Backend, Options) ->
     Timed = maps:with([timeout], Options),
     maybe
-        {ok, Incarnation} ?= incarnation(Store, Stream, No, Timed),
+        {ok, Incarnation} ?= erl_esdb_archive_notes:name(Store, Stream, No, Timed),
         Name = {Store, Stream, Incarnation},
         Start = {Backend, [], [], 0, 0},
         Collect = fun(Events, _Next, Acc) -> collect(Events, Name, Options, Acc) end,
         {done, Acc} ?= erl_esdb_pages:stream(Store, Stream, From, Before, Timed, Collect, Start),
         {ok, {_, Keys, [], 0, 0}} ?= flush(Name, Options, Acc),
         ok ?= same(Store, Stream, No, Timed),
-        Spans = spans_of(of_incarnation([Incarnation], Keys)),
-        Note = fun(Noted) -> joined(Spans ++ Noted) end,
-        ok ?= noted(Store, Stream, No, Incarnation, Note, Timed),
+        ok ?= note({Store, Stream, No, Timed}, Incarnation, Keys),
         {ok, lists:reverse(Keys)}
     end.
+
+-spec note(erl_esdb_archive_notes:at(), binary(), [binary()]) -> ok | {error, term()}.
+note(At, Incarnation, Keys) ->
+    Versions = [erl_esdb_archive_backend:split_key(Key) || Key <- Keys],
+    Spans = [{From, To + 1} || {ok, #{from_version := From, to_version := To}} <- Versions],
+    note_each(At, Incarnation, joined(Spans)).
+
+-spec note_each(erl_esdb_archive_notes:at(), binary(), [span()]) -> ok | {error, term()}.
+note_each(At, Incarnation, [Span | Spans]) ->
+    case erl_esdb_archive_notes:note(At, Incarnation, Span) of
+        ok -> note_each(At, Incarnation, Spans);
+        {error, Reason} -> {error, Reason}
+    end;
+note_each(_At, _Incarnation, []) ->
+    ok.
 
 -type collected() :: {
     erl_esdb_archive_backend:backend(),
@@ -98,21 +111,35 @@ archive(Store, Stream, No, {From, Before}, Backend, Options) ->
 -type name() :: {Store :: atom(), Stream :: binary(), Incarnation :: binary()}.
 
 -spec collect([event()], name(), map(), collected()) -> {next, collected()} | {error, term()}.
-collect([Event | Events], Name, Options, {Backend, Keys, Waiting, Count, Bytes}) ->
-    #{archive_events := MaxCount} = Options,
-    Size = erl_esdb_event_segment:size_of(Event),
-    Acc = {Backend, Keys, [Event | Waiting], Count + 1, Bytes + Size},
-    case Count + 1 >= MaxCount orelse Bytes + Size >= ?ARCHIVE_BYTES of
-        true ->
-            case flush(Name, Options, Acc) of
-                {ok, Acc1} -> collect(Events, Name, Options, Acc1);
-                {error, Reason} -> {error, Reason}
-            end;
-        false ->
-            collect(Events, Name, Options, Acc)
+collect([Event | Events], Name, Options, Acc) ->
+    maybe
+        {ok, Acc1} ?= flush_at(is_begin(Event, Acc), Name, Options, Acc),
+        Acc2 = add(Event, Acc1),
+        {ok, Acc3} ?= flush_at(is_full(Acc2, Options), Name, Options, Acc2),
+        collect(Events, Name, Options, Acc3)
     end;
 collect([], _Name, _Options, Acc) ->
     {next, Acc}.
+
+%% An archive has no gap: what was removed while the others were read is in none.
+-spec is_begin(event(), collected()) -> boolean().
+is_begin(#event{version = Version}, {_, _, [#event{version = Last} | _], _, _}) ->
+    Version =/= Last + 1;
+is_begin(_Event, _Acc) ->
+    false.
+
+-spec add(event(), collected()) -> collected().
+add(Event, {Backend, Keys, Waiting, Count, Bytes}) ->
+    Size = erl_esdb_event_segment:size_of(Event),
+    {Backend, Keys, [Event | Waiting], Count + 1, Bytes + Size}.
+
+-spec is_full(collected(), map()) -> boolean().
+is_full({_, _, _, Count, Bytes}, #{archive_events := MaxCount}) ->
+    Count >= MaxCount orelse Bytes >= ?ARCHIVE_BYTES.
+
+-spec flush_at(boolean(), name(), map(), collected()) -> {ok, collected()} | {error, term()}.
+flush_at(true, Name, Options, Acc) -> flush(Name, Options, Acc);
+flush_at(false, _Name, _Options, Acc) -> {ok, Acc}.
 
 -spec flush(name(), map(), collected()) -> {ok, collected()} | {error, term()}.
 flush(_Name, _Options, {_, _, [], _, _} = Acc) ->
@@ -146,94 +173,6 @@ same(Store, Stream, No, Timed) ->
         {error, Reason} -> {error, Reason}
     end.
 
--doc "The name of the incarnation of a stream; the first time one is made for it.".
--spec incarnation(Store :: atom(), Stream :: binary(), No :: pos_integer()) ->
-    {ok, binary()} | {error, term()}.
-incarnation(Store, Stream, No) -> incarnation(Store, Stream, No, #{}).
-
--spec incarnation(atom(), binary(), pos_integer(), map()) -> {ok, binary()} | {error, term()}.
-incarnation(Store, Stream, No, Timed) ->
-    case incarnations(Store, Stream, No, Timed) of
-        {ok, [Name | _]} -> {ok, Name};
-        {ok, []} -> make(Store, Stream, No, Timed);
-        {error, Reason} -> {error, Reason}
-    end.
-
--spec make(atom(), binary(), pos_integer(), map()) -> {ok, binary()} | {error, term()}.
-make(Store, Stream, No, Timed) ->
-    Name = binary:encode_hex(crypto:strong_rand_bytes(8), lowercase),
-    case erl_esdb_store:put_document(Store, {archive, Stream, No, Name}, [], Timed) of
-        {ok, _} -> {ok, Name};
-        {error, Reason} -> {error, Reason}
-    end.
-
--doc "All names of an incarnation, sorted. Option: `timeout`.".
--spec incarnations(Store :: atom(), Stream :: binary(), No :: pos_integer(), map()) ->
-    {ok, [binary()]} | {error, term()}.
-incarnations(Store, Stream, No, Timed) ->
-    %% Every binary is greater than every number.
-    {First, Last} = {{archive, Stream, No, 0}, {archive, Stream, No + 1, -1}},
-    case erl_esdb_store:list_documents(Store, First, Last, Timed) of
-        {ok, Found} -> {ok, [Name || {{archive, _, _, Name}, _} <- Found]};
-        {error, Reason} -> {error, Reason}
-    end.
-
--doc "What was archived under each name of an incarnation, where it was noted. Option: `timeout`.".
--spec spans(Store :: atom(), Stream :: binary(), No :: pos_integer(), map()) ->
-    {ok, #{binary() => [span()]}} | {error, term()}.
-spans(Store, Stream, No, Timed) ->
-    case incarnations(Store, Stream, No, Timed) of
-        {ok, Names} -> spans_each(Store, Stream, No, Names, Timed, #{});
-        {error, Reason} -> {error, Reason}
-    end.
-
--spec spans_each(atom(), binary(), pos_integer(), [binary()], map(), #{binary() => [span()]}) ->
-    {ok, #{binary() => [span()]}} | {error, term()}.
-spans_each(Store, Stream, No, [Name | Names], Timed, Spans) ->
-    case erl_esdb_store:get_document(Store, {archive, Stream, No, Name}, Timed) of
-        {ok, Term} -> spans_each(Store, Stream, No, Names, Timed, Spans#{Name => noted(Term)});
-        %% The stream was deleted since.
-        {error, not_found} -> spans_each(Store, Stream, No, Names, Timed, Spans);
-        {error, Reason} -> {error, Reason}
-    end;
-spans_each(_Store, _Stream, _No, [], _Timed, Spans) ->
-    {ok, Spans}.
-
-%% Earlier releases kept the name.
--spec noted([span()] | binary()) -> [span()].
-noted(Spans) when is_list(Spans) -> Spans;
-noted(Name) when is_binary(Name) -> [].
-
-%% One after the other: what somebody else notes at the same time is not lost.
--spec noted(atom(), binary(), pos_integer(), binary(), fun(([span()]) -> [span()]), map()) ->
-    ok | {error, term()}.
-noted(Store, Stream, No, Name, Change, Timed) ->
-    Key = {archive, Stream, No, Name},
-    Put = fun() ->
-        maybe
-            {ok, Term} ?= erl_esdb_store:get_document(Store, Key, Timed),
-            {ok, _} ?= erl_esdb_store:put_document(Store, Key, Change(noted(Term)), Timed),
-            ok
-        else
-            %% The stream was deleted.
-            {error, not_found} -> {error, {stream_replaced, Stream}};
-            {error, Reason} -> {error, Reason}
-        end
-    end,
-    global:trans({{?MODULE, Store, Key}, self()}, Put, [node()]).
-
--spec spans_of([found()]) -> [span()].
-spans_of(Found) -> [{From, To + 1} || {From, To, _} <- Found].
-
-%% Those that touch are one, so that a stream that is archived again and again has a short list.
--spec joined([span()]) -> [span()].
-joined(Spans) -> join(lists:sort(Spans)).
-
--spec join([span()]) -> [span()].
-join([{A, B}, {C, D} | Spans]) when C =< B -> join([{A, max(B, D)} | Spans]);
-join([Span | Spans]) -> [Span | join(Spans)];
-join([]) -> [].
-
 -doc #{equiv => forget(Store, Stream, From, To, #{})}.
 -spec forget(Store :: atom(), Stream :: binary(), From, To) -> ok | {error, term()} when
     From :: non_neg_integer(), To :: non_neg_integer().
@@ -250,32 +189,14 @@ forget(Store, Stream, From, To, Options) when
     is_integer(From), From >= 0, is_integer(To), To >= From, is_map(Options)
 ->
     Timed = maps:with([timeout], Options),
-    Change = fun(Spans) -> without(Spans, {From, To + 1}) end,
-    maybe
-        {ok, #{no := No}} ?= erl_esdb_pages:info(Store, Stream, Timed),
-        {ok, Names} ?= incarnations(Store, Stream, No, Timed),
-        forget_each(Names, fun(Name) -> noted(Store, Stream, No, Name, Change, Timed) end)
+    case erl_esdb_pages:info(Store, Stream, Timed) of
+        {ok, #{no := No}} ->
+            erl_esdb_archive_notes:forget({Store, Stream, No, Timed}, {From, To + 1});
+        {error, Reason} ->
+            {error, Reason}
     end;
 forget(_, _, _, _, _) ->
     error(badarg).
-
--spec forget_each([binary()], fun((binary()) -> ok | {error, term()})) -> ok | {error, term()}.
-forget_each([Name | Names], Forget) ->
-    maybe
-        ok ?= Forget(Name),
-        forget_each(Names, Forget)
-    end;
-forget_each([], _Forget) ->
-    ok.
-
--spec without([span()], span()) -> [span()].
-without(Spans, {From, Before}) ->
-    [
-        {A, B}
-     || {Low, High} <- Spans,
-        {A, B} <- [{Low, min(High, From)}, {max(Low, Before), High}],
-        A < B
-    ].
 
 %% ---- reading
 
@@ -357,6 +278,7 @@ read_both(Store, Settings, Stream, {From, Count, Direction} = Window, Backend, O
     else
         %% It was deleted and made again in between.
         {ok, _} -> again(Store, Settings, Stream, Window, Backend, Options, Until);
+        replaced -> again(Store, Settings, Stream, Window, Backend, Options, Until);
         {error, Reason} -> {error, Reason}
     end.
 
@@ -407,15 +329,41 @@ missing({From, Before}, Kept, #{first := First, base := Base}) ->
     span(),
     erl_esdb_archive_backend:backend(),
     map()
-) -> {ok, [event()], [event()]} | {error, term()}.
+) -> {ok, [event()], [event()]} | replaced | {error, term()}.
 archived(_Store, _Settings, _Stream, _Info, {From, Before}, _Backend, _) when From >= Before ->
     {ok, [], []};
-archived(Store, Settings, Stream, Info, {From, _} = Span, Backend, Timed) ->
+archived(Store, Settings, Stream, Info, Span, Backend, Timed) ->
+    Found =
+        case keys(Store, Stream, Info, Backend, Timed) of
+            {ok, Keys, Spans, Backend1} -> in_archives(Settings, Keys, Spans, Span, Backend1);
+            {error, Reason} -> {error, Reason}
+        end,
+    case unchanged(Store, Stream, Info, Timed) of
+        ok -> Found;
+        Other -> Other
+    end.
+
+%% Of a stream that was deleted in between the notes are gone, and perhaps the archives. The stream
+%% is so before they are.
+-spec unchanged(atom(), binary(), erl_esdb_log:info(), map()) -> ok | replaced | {error, term()}.
+unchanged(Store, Stream, #{no := No, base := Base}, Timed) ->
+    case erl_esdb_pages:info(Store, Stream, Timed) of
+        {ok, #{no := No, base := Base}} -> ok;
+        {ok, #{}} -> replaced;
+        {error, Reason} -> {error, Reason}
+    end.
+
+-spec in_archives(
+    erl_esdb_engine:settings(), [found()], [span()], span(), erl_esdb_archive_backend:backend()
+) -> {ok, [event()], [event()]} | {error, term()}.
+in_archives(Settings, Keys, Spans, {From, Before} = Span, Backend) ->
     maybe
-        {ok, Keys, Spans, Backend1} ?= keys(Store, Stream, Info, Backend, Timed),
         [] ?= lost(Spans, Keys, Span),
-        {ok, Events} ?= read_keys(Keys, Span, Backend1, []),
-        {ok, known(Settings, Keys, From, Backend1), Events}
+        Needed = [Found || {_, End, _} = Found <- Keys, End > From],
+        Low = with_known(Settings, Needed, From),
+        {ok, Events} ?= read_keys(Needed, {Low, Before}, Backend, []),
+        {Known, Wanted} = lists:splitwith(fun(#event{version = V}) -> V < From end, Events),
+        {ok, known(Settings, Keys, Known, From, Backend), Wanted}
     else
         [Versions | _] -> {error, {archive_not_found, Versions}};
         {error, Reason} -> {error, Reason}
@@ -424,60 +372,90 @@ archived(Store, Settings, Stream, Info, {From, _} = Span, Backend, Timed) ->
 %% What was archived, is wanted, and is in no archive.
 -spec lost([span()], [found()], span()) -> [versions()].
 lost(Spans, Keys, {Low, Before}) ->
-    There = spans_of(Keys),
+    There = joined(spans_of(Keys)),
     lists:append([gaps(There, max(Low, From), min(Before, To)) || {From, To} <- Spans]).
+
+%% Where the archive of the first event has the one before it, too, it is read once for both.
+-spec with_known(erl_esdb_engine:settings(), [found()], non_neg_integer()) -> non_neg_integer().
+with_known(#{integrity := Signs}, [{Low, _, _} | _], From) when Signs =/= disabled, Low < From ->
+    From - 1;
+with_known(_Settings, _Needed, From) ->
+    From.
 
 %% What cannot be read is not known: it was not asked for.
 -spec known(
-    erl_esdb_engine:settings(), [found()], non_neg_integer(), erl_esdb_archive_backend:backend()
+    erl_esdb_engine:settings(),
+    [found()],
+    Read :: [event()],
+    non_neg_integer(),
+    erl_esdb_archive_backend:backend()
 ) -> [event()].
-known(#{integrity := Signs}, Keys, From, Backend) when Signs =/= disabled, From > 0 ->
+known(#{integrity := Signs}, Keys, [], From, Backend) when Signs =/= disabled, From > 0 ->
     case read_keys(Keys, {From - 1, From}, Backend, []) of
         {ok, Events} -> Events;
         {error, _} -> []
     end;
-known(_Settings, _Keys, _From, _Backend) ->
-    [].
+known(_Settings, _Keys, Read, _From, _Backend) ->
+    Read.
 
--type found() :: {From :: non_neg_integer(), To :: non_neg_integer(), binary()}.
+%% The versions of an archive that belong to the stream, and its key.
+-type found() :: {From :: non_neg_integer(), Before :: non_neg_integer(), binary()}.
 
 %% Of this incarnation and behind its last tombstone, by the version that they begin with; and what
 %% was noted. That is asked first: what is noted by then is in the backend.
 -spec keys(atom(), binary(), erl_esdb_log:info(), erl_esdb_archive_backend:backend(), map()) ->
     {ok, [found()], [span()], erl_esdb_archive_backend:backend()} | {error, term()}.
-keys(Store, Stream, #{no := No, base := Base}, {Module, State} = Backend, Timed) ->
+keys(Store, Stream, #{no := No, base := Base}, {Module, State}, Timed) ->
     maybe
-        {ok, #{} = Noted} ?= spans(Store, Stream, No, Timed),
-        [_ | _] = Names ?= maps:keys(Noted),
-        {ok, Keys, State1} ?= Module:list(State, Store, Stream),
-        Found = [One || {From, _, _} = One <- of_incarnation(Names, Keys), From >= Base],
-        {ok, Found, joined(lists:append(maps:values(Noted))), {Module, State1}}
-    else
-        [] -> {ok, [], [], Backend};
-        {error, Reason} -> {error, Reason}
+        {ok, #{parts := Parts} = Notes} ?= erl_esdb_archive_notes:all(Store, Stream, No, Timed),
+        {ok, Keys, State1} ?= list(Notes, Module, State, Store, Stream),
+        Noted = [{From, Before} || _ := Of <- Parts, {noted, From, Before} <- Of],
+        {ok, belonging(Keys, Notes, Base), joined(Noted), {Module, State1}}
     end.
 
--spec of_incarnation([binary()], [binary()]) -> [found()].
-of_incarnation(Names, Keys) ->
+-spec list(erl_esdb_archive_notes:notes(), module(), State, atom(), binary()) ->
+    {ok, [binary()], State} | {error, term()}.
+list(#{own := [], parts := Parts}, _Module, State, _Store, _Stream) when map_size(Parts) =:= 0 ->
+    {ok, [], State};
+list(#{}, Module, State, Store, Stream) ->
+    Module:list(State, Store, Stream).
+
+-spec belonging([binary()], erl_esdb_archive_notes:notes(), non_neg_integer()) -> [found()].
+belonging(Keys, Notes, Base) ->
     lists:sort([
-        {From, To, Key}
+        %% Every atom is greater than every number.
+        {max(From, Low), min(To + 1, Before), Key}
      || Key <- Keys,
         {ok, #{incarnation := Name, from_version := From, to_version := To}} <-
             [erl_esdb_archive_backend:split_key(Key)],
-        lists:member(Name, Names)
+        From >= Base,
+        {Low, Before} <- spans_under(Name, Notes),
+        Low =< To,
+        From < Before
     ]).
+
+%% Which versions of the archives under a name belong to the stream.
+-spec spans_under(binary(), erl_esdb_archive_notes:notes()) -> [window()].
+spans_under(Name, #{own := Own, parts := Parts}) ->
+    case lists:member(Name, Own) of
+        true -> [{0, infinity}];
+        false -> [{From, Before} || {_, From, Before} <- maps:get(Name, Parts, [])]
+    end.
+
+-spec spans_of([found()]) -> [span()].
+spans_of(Found) -> [{From, Before} || {From, Before, _} <- Found].
 
 %% An archive that was written before a removal that then failed may lie within a later one: each
 %% version is taken once.
 -spec read_keys([found()], span(), erl_esdb_archive_backend:backend(), [[event()]]) ->
     {ok, [event()]} | {error, term()}.
-read_keys([{From, To, Key} | Keys], {Low, Before}, {Module, State}, Read) when
-    To >= Low, From < Before
+read_keys([{From, End, Key} | Keys], {Low, Before}, {Module, State}, Read) when
+    End > Low, From < Before, Low < Before
 ->
     case Module:read(State, Key) of
         {ok, Events, State1} ->
-            Wanted = [E || #event{version = V} = E <- Events, V >= Low, V < Before],
-            read_keys(Keys, {To + 1, Before}, {Module, State1}, [Wanted | Read]);
+            Wanted = within(Events, {max(Low, From), min(Before, End)}),
+            read_keys(Keys, {End, Before}, {Module, State1}, [Wanted | Read]);
         {error, Reason} ->
             {error, Reason}
     end;
@@ -485,6 +463,10 @@ read_keys([_ | Keys], Span, Backend, Read) ->
     read_keys(Keys, Span, Backend, Read);
 read_keys([], _Span, _Backend, Read) ->
     {ok, lists:append(lists:reverse(Read))}.
+
+-spec within([event()], span()) -> [event()].
+within(Events, {Low, Before}) ->
+    [Event || #event{version = Version} = Event <- Events, Version >= Low, Version < Before].
 
 -doc #{equiv => check(Store, Stream, Backend, #{})}.
 -spec check(Store :: atom(), Stream :: binary(), erl_esdb_archive_backend:backend()) ->
@@ -512,13 +494,18 @@ check(Store, Stream, Backend, Options) when is_map(Options) ->
         Verify = fun(Known, Events) ->
             erl_esdb_integrity:check_archived(Store, Settings, Known, Events, Info, Options)
         end,
-        {Good, Damaged} = check_each(Keys, Backend1, {Verify, Kept}, {[], [], []}),
+        {Read, Damaged} = check_each(Keys, Backend1, {Verify, Kept}, {[], [], []}),
+        ok ?= unchanged(Store, Stream, Info, Timed),
+        Good = joined(Read),
         {ok, #{
-            archives => length(Keys),
+            archives => length(lists:usort([Key || {_, _, Key} <- Keys])),
             events => lists:sum([Before - From || {From, Before} <- Good]),
             gaps => gaps(Good, Base, First),
             damaged => Damaged ++ lost_each(lost(Spans, Keys, {Base, First}))
         }}
+    else
+        replaced -> check(Store, Stream, Backend, Options);
+        {error, Reason} -> {error, Reason}
     end;
 check(_, _, _, _) ->
     error(badarg).
@@ -539,13 +526,14 @@ first_kept(Store, Stream, First, Timed) ->
     {Last :: [event()], [span()], [{binary(), term()}]}
 ) ->
     {[span()], [{binary(), term()}]}.
-check_each([{From, To, Key} | Keys], {Module, State}, With, {Last, Good, Damaged}) ->
+check_each([{From, Before, Key} | Keys], {Module, State}, With, {Last, Good, Damaged}) ->
     {Verify, Kept} = With,
     maybe
         {ok, Events, State1} ?= Module:read(State, Key),
-        true ?= [Version || #event{version = Version} <- Events] =:= lists:seq(From, To),
-        ok ?= Verify(Last, Events ++ [E || #event{version = V} = E <- Kept, V =:= To + 1]),
-        Sum = {[lists:last(Events)], [{From, To + 1} | Good], Damaged},
+        true ?= has_versions(Events, Key),
+        Mine = within(Events, {From, Before}),
+        ok ?= Verify(Last, Mine ++ [E || #event{version = V} = E <- Kept, V =:= Before]),
+        Sum = {[lists:last(Mine)], [{From, Before} | Good], Damaged},
         check_each(Keys, {Module, State1}, With, Sum)
     else
         false ->
@@ -554,7 +542,13 @@ check_each([{From, To, Key} | Keys], {Module, State}, With, {Last, Good, Damaged
             check_rest(Keys, {Module, State}, With, {Good, [{Key, Reason} | Damaged]})
     end;
 check_each([], _Backend, _With, {_Last, Good, Damaged}) ->
-    {lists:reverse(Good), lists:reverse(Damaged)}.
+    {Good, lists:reverse(Damaged)}.
+
+%% All that its key says, also where only a part belongs to the stream.
+-spec has_versions([event()], binary()) -> boolean().
+has_versions(Events, Key) ->
+    {ok, #{from_version := From, to_version := To}} = erl_esdb_archive_backend:split_key(Key),
+    [Version || #event{version = Version} <- Events] =:= lists:seq(From, To).
 
 %% Of the one before nothing is known.
 -spec check_rest(

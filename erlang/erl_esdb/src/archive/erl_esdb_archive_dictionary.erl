@@ -79,7 +79,9 @@ existing(Folder, Family) ->
     case file:list_dir(Folder) of
         {ok, Files} ->
             Paths = [erl_esdb_file:path(File) || File <- Files],
-            lists:sort([P || <<Begin:Size/binary, _/binary>> = P <- Paths, Begin =:= Prefix]);
+            Of = [P || <<Begin:Size/binary, _/binary>> = P <- Paths, Begin =:= Prefix],
+            %% One that is being written, or never was to its end, is none.
+            lists:sort([P || P <- Of, filename:extension(P) =:= ~".dictionary"]);
         {error, _} ->
             []
     end.
@@ -146,6 +148,7 @@ train(Folder, Family, Samples, Size) ->
         {ok, Bytes} ?= esdb_archive_nif:train_dictionary(Samples, Size),
         Name = <<(component(escape(Family)))/binary, (tail(Bytes))/binary>>,
         ok ?= erl_esdb_file:write(filename:join(Folder, Name), Bytes),
+        ok = erl_esdb_file:sweep(Folder),
         {ok, {Name, esdb_archive_nif:dictionary(Bytes)}}
     end.
 

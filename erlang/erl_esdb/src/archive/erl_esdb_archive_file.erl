@@ -16,6 +16,9 @@ Small archives gain by a dictionary, which is trained once for the streams of a 
 the same name up to the first `-`, as soon as enough events of it were archived. Dictionaries stand
 in `base_dir/Store/~dictionaries`: without its dictionary an archive cannot be read.
 
+What a writer leaves that was killed is removed by the next one that writes to its folder an hour
+later or more.
+
 An archive is never changed. What is under a key already may be written again with the same events;
 other ones are refused. A damaged one is replaced.
 
@@ -123,6 +126,7 @@ write(#state{dictionaries = Cache, level = Level} = State, Key, Place, Events) -
             dictionary => erl_esdb_archive_dictionary:name(Dictionary)
         },
         ok ?= erl_esdb_file:write(Path, file(Header, Segments)),
+        ok = erl_esdb_file:sweep(filename:dirname(Path)),
         {ok, State#state{dictionaries = Cache1}}
     end.
 

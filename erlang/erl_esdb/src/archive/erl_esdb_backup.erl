@@ -23,6 +23,9 @@ signs keeps of removed events, all taken behind the events, so that they fit tog
 (snapshots, subscriptions, links, policies and so on) and of how far subscriptions and links have
 come it is what was there before that position was taken: none is ahead of the events.
 
+Making one leaves the id of the store there (`m:erl_esdb_incarnation`), so it fails where the store
+cannot be written to.
+
 ## What restoring does
 
 The store must be empty. Events get the versions, positions, times, ids and contents that they had;
@@ -50,6 +53,7 @@ A restore that is stopped leaves a store that is to be dropped: begin again with
 ## Errors
 
 - `{not_empty, Dir}`: the folder of a new backup has files
+- `{store_replaced, Store}`: it came back empty under its name while the backup was made
 - `{not_a_backup, Dir}`; `{unsupported_version, N}`: a later release has made it
 - `{checksum_mismatch, Path}`, `{corrupt_file, Path, Reason}`, `{read_failed, R}`
 - `{failed_to_create_dir, R}`, `{write_failed, R}`: R as of `m:file`
@@ -96,9 +100,8 @@ and those of `m:erl_esdb_streams`.
 -type options() :: #{timeout => timeout(), _ => _}.
 -doc """
 A stream in the table of a backup: versions from `first` to before `next` are in it. `buried`: it
-has a tombstone. `anchors`, `incarnations` and `archived`: see `erl_esdb_integrity:anchors/4`,
-`erl_esdb_archive:incarnations/4` and `erl_esdb_archive:spans/4`. Backups of earlier releases are
-without `archived`.
+has a tombstone. `anchors`: see `erl_esdb_integrity:anchors/4`. `archived`: see
+`m:erl_esdb_archive_notes`; old backups have `incarnations` alone, the names.
 """.
 -type entry() :: #{
     first := non_neg_integer(),
@@ -116,7 +119,7 @@ without `archived`.
     metadata := erl_esdb_log:metadata(),
     anchors := #{non_neg_integer() => erl_esdb_integrity:anchor()},
     incarnations := [binary()],
-    archived => #{binary() => [erl_esdb_archive:span()]}
+    archived => erl_esdb_archive_notes:copied()
 }.
 
 %% Where the versions of a stream end, and the time and tip there.
@@ -155,8 +158,10 @@ backup(Store, Dir, Options) when is_atom(Store), is_map(Options) ->
         {ok, _} ?= erl_esdb_store:next_position(Store, Timed),
         ok ?= erl_esdb_file:ensure_dir(Path),
         ok ?= empty_dir(Path),
+        {ok, Id} ?= erl_esdb_incarnation:id(Store, Timed),
         {ok, Documents, DocumentsFile} ?= copy_documents({Store, Timed}, Path),
         {ok, Copied, EventsFile} ?= copy_events({Store, Timed}, Path),
+        ok ?= same_store(erl_esdb_incarnation:has(Store, Id, 0, Timed), Store),
         Manifest = Copied#{
             store => atom_to_binary(Store),
             documents => Documents,
@@ -169,6 +174,12 @@ backup(Store, Dir, Options) when is_atom(Store), is_map(Options) ->
     end;
 backup(_, _, _) ->
     error(badarg).
+
+%% Of one that came back empty meanwhile there is nothing where the other was not copied yet.
+-spec same_store({ok, boolean()} | {error, term()}, atom()) -> ok | {error, term()}.
+same_store({ok, true}, _Store) -> ok;
+same_store({ok, false}, Store) -> {error, {store_replaced, Store}};
+same_store({error, Reason}, _Store) -> {error, Reason}.
 
 -spec timed(options()) -> #{timeout => timeout()}.
 timed(#{timeout := Timeout}) ->
@@ -419,7 +430,8 @@ entry({Store, Timed} = At, Name, Before, Last, Position) ->
         Cut = cut(Info, Place),
         {ok, First} ?= position_of(At, Name, Cut, Position),
         {ok, Anchors} ?= erl_esdb_integrity:anchors(Store, Name, No, Timed),
-        {ok, Archived} ?= erl_esdb_archive:spans(Store, Name, No, Timed),
+        {ok, Notes} ?= erl_esdb_archive_notes:all(Store, Name, No, Timed),
+        Archived = erl_esdb_archive_notes:past(erl_esdb_archive_notes:in_backup(Notes), Next),
         %% Nothing was removed meanwhile, so all this belongs together.
         {ok, Info} ?= now(At, Name),
         Kept = #{V => Anchor || V := Anchor <- Anchors, V < min(Next, map_get(first, Cut))},

@@ -294,20 +294,15 @@ set_metadata({Store, Timed}, Name, #{metadata := Metadata}) ->
 
 %% The stream has another number here.
 -spec restore_stream(store(), binary(), erl_esdb_backup:entry()) -> ok | {error, term()}.
-restore_stream(At, Name, #{anchors := Anchors} = Entry) ->
-    case number(At, Name) of
-        {ok, No} ->
-            put_each(
-                At,
-                [{{integrity, Name, No, Version}, Anchor} || Version := Anchor <- Anchors] ++
-                    [{{archive, Name, No, Text}, Spans} || Text := Spans <- archived(Entry)]
-            );
-        {error, Reason} ->
-            {error, Reason}
+restore_stream({Store, Timed} = At, Name, #{anchors := Anchors, next := Next} = Entry) ->
+    maybe
+        {ok, No} ?= number(At, Name),
+        ok ?= put_each(At, [{{integrity, Name, No, V}, Anchor} || V := Anchor <- Anchors]),
+        erl_esdb_archive_notes:restore({Store, Name, No, Timed}, archived(Entry), Next)
     end.
 
-%% Backups of earlier releases have the names alone.
--spec archived(erl_esdb_backup:entry()) -> #{binary() => [erl_esdb_archive:span()]}.
+%% Old backups have the names alone.
+-spec archived(erl_esdb_backup:entry()) -> erl_esdb_archive_notes:copied().
 archived(#{archived := Archived}) -> Archived;
 archived(#{incarnations := Incarnations}) -> maps:from_keys(Incarnations, []).
 
@@ -411,7 +406,7 @@ tombs({Store, Timed} = At, Behind) ->
 same_streams(At, [{Name, Entry} | Streams]) ->
     maybe
         {ok, Here} ?= stream(At, Name, Entry),
-        There = Entry#{archived => archived(Entry)},
+        There = Entry#{archived => past(archived(Entry), Entry)},
         ok ?= equal({stream, Name}, Here, maps:with(maps:keys(Here), There)),
         same_streams(At, Streams)
     end;
@@ -419,16 +414,21 @@ same_streams(_At, []) ->
     ok.
 
 -spec stream(store(), binary(), erl_esdb_backup:entry()) -> {ok, map()} | {error, term()}.
-stream({Store, Timed} = At, Name, #{buried := Buried}) ->
+stream({Store, Timed} = At, Name, #{buried := Buried} = Entry) ->
     maybe
         {ok, #{no := No} = Info} ?= info(At, Name, Buried),
         {ok, Metadata} ?= erl_esdb_store:get_metadata(Store, Name, Timed),
         {ok, Anchors} ?= erl_esdb_integrity:anchors(Store, Name, No, Timed),
-        {ok, Archived} ?= erl_esdb_archive:spans(Store, Name, No, Timed),
+        {ok, Notes} ?= erl_esdb_archive_notes:all(Store, Name, No, Timed),
+        Archived = past(erl_esdb_archive_notes:in_backup(Notes), Entry),
         {ok, (maps:remove(no, Info))#{
             metadata => Metadata, anchors => Anchors, archived => Archived
         }}
     end.
+
+-spec past(erl_esdb_archive_notes:copied(), erl_esdb_backup:entry()) ->
+    erl_esdb_archive_notes:copied().
+past(Copied, #{next := Next}) -> erl_esdb_archive_notes:past(Copied, Next).
 
 -spec info(store(), binary(), Buried :: boolean()) -> {ok, map()} | {error, term()}.
 info({Store, Timed}, Name, true) -> erl_esdb_store:tip(Store, Name, Timed);

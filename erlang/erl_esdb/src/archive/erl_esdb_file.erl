@@ -13,11 +13,14 @@ ok
 
 -export([write/2, rename/2, delete/1, remove_unfinished/1, ensure_dir/1, sync_dir/1]).
 -export([read_term/1, write_term/2, sha256/1, stamp/1, path/1, alone/2]).
+-export([sweep/1]).
 -export_type([reason/0]).
 
 -include_lib("kernel/include/file.hrl").
 
 -define(BLOCK, 1_048_576).
+%% Seconds after which nobody writes to a file any more that nobody has written to.
+-define(ABANDONED, 3600).
 %% A holder that has died may be noticed a moment later.
 -define(TRIES, 2).
 
@@ -53,6 +56,34 @@ write(Path, Content) ->
 temporary(Path) ->
     Suffix = binary:encode_hex(crypto:strong_rand_bytes(8), lowercase),
     <<(path(Path))/binary, ".", Suffix/binary, ".tmp">>.
+
+-doc """
+Removes from a folder what writers have left there that were killed: their files of an hour ago and
+earlier. One that another writer of now has under way is younger.
+""".
+-spec sweep(Dir :: file:filename_all()) -> ok.
+sweep(Dir) ->
+    Files = [path(File) || {ok, All} <- [file:list_dir_all(Dir)], File <- All],
+    Before = os:system_time(second) - ?ABANDONED,
+    lists:foreach(
+        fun(Path) -> sweep(Path, stamp(Path), Before) end,
+        [filename:join(Dir, File) || File <- Files, is_temporary(File)]
+    ).
+
+%% As temporary/1 makes them.
+-spec is_temporary(binary()) -> boolean().
+is_temporary(File) ->
+    case lists:reverse(binary:split(File, ~".", [global])) of
+        [~"tmp", Suffix, _ | _] -> byte_size(Suffix) =:= 16;
+        _ -> false
+    end.
+
+-spec sweep(binary(), {ok, {integer(), integer()}} | {error, term()}, integer()) -> ok.
+sweep(Path, {ok, {_Bytes, Changed}}, Before) when Changed =< Before ->
+    _ = delete(Path),
+    ok;
+sweep(_Path, _Stamp, _Before) ->
+    ok.
 
 -spec write_and_sync(binary(), iodata()) -> ok | {error, term()}.
 write_and_sync(Path, Content) ->
