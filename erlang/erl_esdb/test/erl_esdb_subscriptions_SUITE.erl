@@ -915,7 +915,7 @@ until_handled(Handler, Missing) ->
 %% What another had left comes behind what it was sent itself.
 a_handler_acknowledges_in_the_order_of_sending(Config) ->
     Store = store(Config),
-    {ok, Key} = subscribe(Store, stream, <<"s">>, <<"n">>, #{ack => manual}),
+    Key = subscribed_by_none(Store),
     [A, B] = [on_demand(Store, self()) || _ <- [1, 2]],
     ok = erl_esdb_emitter_group:join(Store, Key, [A, B]),
     _ = append(Store, <<"s">>, erl_esdb_test:events(10)),
@@ -933,10 +933,7 @@ a_handler_acknowledges_in_the_order_of_sending(Config) ->
 %% What one has left unhandled when it leaves is with the others, whatever it says afterwards.
 a_handler_that_has_left_speaks_for_nobody(Config) ->
     Store = store(Config),
-    %% Subscribed by a process that has ended: nobody else takes the events.
-    [{ok, Key}] = erl_esdb_test:concurrently([
-        fun() -> subscribe(Store, stream, <<"s">>, <<"n">>, #{ack => manual}) end
-    ]),
+    Key = subscribed_by_none(Store),
     [A, B] = [on_demand(Store, self()) || _ <- [1, 2]],
     ok = erl_esdb_emitter_group:join(Store, Key, [A, B]),
     _ = append(Store, <<"s">>, erl_esdb_test:events(10)),
@@ -976,6 +973,13 @@ a_window_is_of_each_handler(Config) ->
     _ = append(Store, <<"s">>, erl_esdb_test:events(50)),
     47 = length(handled(47)),
     erl_esdb_test:await(fun() -> unhandled(Store, Key) =:= 3 end).
+
+%% By a process that has ended: nobody but handlers takes the events.
+subscribed_by_none(Store) ->
+    [{ok, Key}] = erl_esdb_test:concurrently([
+        fun() -> subscribe(Store, stream, <<"s">>, <<"n">>, #{ack => manual}) end
+    ]),
+    Key.
 
 unhandled(Store, Key) ->
     {ok, #{unhandled := Count}} = erl_esdb_subscriptions:info(Store, Key),

@@ -11,9 +11,8 @@ ok
 ```
 """.
 
--export([write/2, rename/2, delete/1, remove_unfinished/1, ensure_dir/1, sync_dir/1]).
+-export([write/2, rename/2, delete/1, remove_unfinished/1, sweep/1, ensure_dir/1, sync_dir/1]).
 -export([read_term/1, write_term/2, sha256/1, stamp/1, path/1, alone/2]).
--export([sweep/1]).
 -export_type([reason/0]).
 
 -include_lib("kernel/include/file.hrl").
@@ -63,20 +62,9 @@ earlier. One that another writer of now has under way is younger.
 """.
 -spec sweep(Dir :: file:filename_all()) -> ok.
 sweep(Dir) ->
-    Files = [path(File) || {ok, All} <- [file:list_dir_all(Dir)], File <- All],
     Before = os:system_time(second) - ?ABANDONED,
-    lists:foreach(
-        fun(Path) -> sweep(Path, stamp(Path), Before) end,
-        [filename:join(Dir, File) || File <- Files, is_temporary(File)]
-    ).
-
-%% As temporary/1 makes them.
--spec is_temporary(binary()) -> boolean().
-is_temporary(File) ->
-    case lists:reverse(binary:split(File, ~".", [global])) of
-        [~"tmp", Suffix, _ | _] -> byte_size(Suffix) =:= 16;
-        _ -> false
-    end.
+    Left = [filename:join(Dir, Name) || {Name, _Base} <- unfinished(Dir)],
+    lists:foreach(fun(Path) -> sweep(Path, stamp(Path), Before) end, Left).
 
 -spec sweep(binary(), {ok, {integer(), integer()}} | {error, term()}, integer()) -> ok.
 sweep(Path, {ok, {_Bytes, Changed}}, Before) when Changed =< Before ->
@@ -204,23 +192,26 @@ writer it would remove what that is about to rename.
 -spec remove_unfinished(file:filename_all()) -> ok.
 remove_unfinished(Path) ->
     Dir = filename:dirname(Path),
-    Base = path(filename:basename(Path)),
-    Left = [filename:join(Dir, Name) || Name <- names(Dir), is_temporary(path(Name), Base)],
+    Own = path(filename:basename(Path)),
+    Left = [filename:join(Dir, Name) || {Name, Base} <- unfinished(Dir), Base =:= Own],
     lists:foreach(fun delete/1, Left).
 
--spec names(file:filename_all()) -> [file:filename_all()].
-names(Dir) ->
-    case file:list_dir_all(Dir) of
-        {ok, Names} -> Names;
-        {error, _} -> []
-    end.
+%% Files that temporary/1 has named, and for which.
+-spec unfinished(Dir :: file:filename_all()) -> [{Name :: binary(), Base :: binary()}].
+unfinished(Dir) ->
+    Names = [path(Name) || {ok, All} <- [file:list_dir_all(Dir)], Name <- All],
+    [{Name, Base} || Name <- Names, {ok, Base} <- [unfinished_of(Name, byte_size(Name) - 21)]].
 
--spec is_temporary(binary(), Base :: binary()) -> boolean().
-is_temporary(Name, Base) ->
-    Size = byte_size(Base),
+-spec unfinished_of(binary(), integer()) -> {ok, Base :: binary()} | none.
+unfinished_of(Name, Size) ->
     case Name of
-        <<Base:Size/binary, ".", Suffix:16/binary, ".tmp">> -> is_hex(Suffix);
-        _ -> false
+        <<Base:Size/binary, ".", Suffix:16/binary, ".tmp">> when Size > 0 ->
+            case is_hex(Suffix) of
+                true -> {ok, Base};
+                false -> none
+            end;
+        _ ->
+            none
     end.
 
 -spec is_hex(binary()) -> boolean().
