@@ -949,6 +949,97 @@ a_handler_that_has_left_speaks_for_nobody(Config) ->
     ok = erl_esdb_emitter_group:join(Store, Key, C),
     ?assertEqual(lists:seq(0, 9), took(C, 10)).
 
+%% Who has handled an event says so, whatever became of it meanwhile: cut, hidden, or with its
+%% stream deleted, or made again. One of another stream lies between, and has their positions apart.
+a_what_is_gone_is_acknowledged(Config) ->
+    Store = store(Config),
+    [
+        begin
+            Name = <<(integer_to_binary(N))/binary>>,
+            ok = goes_on(Store, Name, Taker, Away)
+        end
+     || {N, {Taker, Away}} <- lists:enumerate([
+            {T, A}
+         || T <- [subscriber, handler], A <- [cut, hidden, deleted, made_again]
+        ])
+    ].
+
+goes_on(Store, Name, Taker, Away) ->
+    Options = #{ack => manual, window => 2},
+    {ok, Key} =
+        case Taker of
+            subscriber -> subscribe(Store, stream, Name, Name, Options#{subscriber => self()});
+            handler -> subscribe(Store, stream, Name, Name, Options)
+        end,
+    _ = [erl_esdb_emitter_group:join(Store, Key, self()) || Taker =:= handler],
+    [append(Store, S, erl_esdb_test:events(1)) || S <- [Name, <<"foreign">>, Name, <<"foreign">>]],
+    ?assertEqual([0, 1], erl_esdb_test:versions(events(2))),
+    ok = away(Away, Store, Name),
+    [ok = erl_esdb_subscriptions:ack(Store, Name, Name, V) || V <- [0, 1]],
+    _ = append(Store, Name, erl_esdb_test:events(2)),
+    ?assertEqual(2, length(events(2))),
+    erl_esdb_subscriptions:unsubscribe(Store, Key).
+
+away(cut, Store, Name) ->
+    {ok, _} = erl_esdb_store:truncate(Store, Name, 2),
+    ok;
+away(hidden, Store, Name) ->
+    erl_esdb_streams:set_metadata(Store, Name, #{truncate_before => 2}, #{});
+away(deleted, Store, Name) ->
+    erl_esdb_streams:delete(Store, Name);
+away(made_again, Store, Name) ->
+    ok = erl_esdb_streams:delete(Store, Name),
+    _ = append(Store, Name, erl_esdb_test:events(3)),
+    %% They wait for room.
+    ok.
+
+%% Who does not know how many handlers there are speaks of single events also where there is one.
+a_the_last_handler_has_what_is_not_acknowledged(Config) ->
+    Store = store(Config),
+    Key = subscribed_by_none(Store),
+    [A, B] = [on_demand(Store, self()) || _ <- [1, 2]],
+    ok = erl_esdb_emitter_group:join(Store, Key, [A, B]),
+    _ = append(Store, <<"s">>, erl_esdb_test:events(6)),
+    caught_up(Store, Key),
+    exit(B, kill),
+    erl_esdb_test:await(fun() -> has(A, 6) end),
+    ok = erl_esdb_subscriptions:ack(Store, <<"n">>, undefined, 4),
+    ?assertEqual(5, unhandled(Store, Key)),
+    exit(A, kill),
+    C = on_demand(Store, self()),
+    ok = erl_esdb_emitter_group:join(Store, Key, C),
+    ?assertEqual([0, 1, 2, 3, 5], took(C, 5)).
+
+%% What handlers said by default bounds what is handled also after the process has begun anew.
+a_what_handlers_said_is_known_after_a_crash(Config) ->
+    Store = store(Config),
+    {ok, Key} = subscribe(Store, stream, <<"s">>, <<"n">>, #{}),
+    Self = self(),
+    ok = erl_esdb_emitter_group:join(Store, Key, spawn(fun() -> saying_once(Store, Self) end)),
+    _ = append(Store, <<"s">>, erl_esdb_test:events(6)),
+    6 = length(handled(6)),
+    erl_esdb_test:await(fun() -> floor_of(Store, Key) =:= 1 end),
+    {ok, Process} = erl_esdb_delivery:pid(Store, subscription, Key),
+    exit(Process, kill),
+    ?assertEqual([1, 2, 3, 4, 5], [V || {_, #event{version = V}} <- handled(5)]),
+    %% All but the last are seen to be taken out.
+    erl_esdb_test:await(fun() -> unhandled(Store, Key) =:= 1 end),
+    ?assertEqual(1, floor_of(Store, Key)).
+
+saying_once(Store, Test) ->
+    receive
+        {event, #event{version = Version} = Event} ->
+            Test ! {handled, self(), Event},
+            _ = [erl_esdb_subscriptions:ack(Store, <<"n">>, undefined, 0) || Version =:= 0],
+            saying_once(Store, Test)
+    end.
+
+floor_of(Store, Key) ->
+    case erl_esdb_subscriptions:info(Store, Key) of
+        {ok, #{floor := Floor}} -> Floor;
+        {error, _} -> none
+    end.
+
 %% A process that is none of the handlers acknowledges single events.
 a_single_events_are_acknowledged_for_handlers(Config) ->
     Store = store(Config),

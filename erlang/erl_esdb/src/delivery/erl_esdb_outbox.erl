@@ -29,10 +29,11 @@ over, and the positions before it that are not handled.
 -compile({no_auto_import, [floor/1]}).
 
 -export([new/2, add/3, next/1, room/1, limit/1, take/2, sent/3]).
--export([settle/3, waiting/3, receivers/1, left_for/2, acknowledged/2, acknowledged/3, done/2]).
+-export([settle/3, waiting/3, receivers/1, left_for/2]).
+-export([acknowledged/2, acknowledged/3, done/2, position/2]).
 -export([forget/2, lose/2, rewind/1]).
 -export([floor/1, place/1, progress/1, demand/2, is_unhandled/1, info/1]).
--export_type([outbox/0, options/0, place/0, receiver/0]).
+-export_type([outbox/0, options/0, place/0, receiver/0, name/0]).
 
 -include("erl_esdb.hrl").
 
@@ -81,10 +82,15 @@ over, and the positions before it that are not handled.
     acknowledged :: position() | undefined,
     next :: position(),
     %% up to the last, what is to be read and handed over again, sorted; nothing else there is
-    again = [] :: [position()]
+    again = [] :: [position()],
+    %% of what was handed over and is to be acknowledged, also of some that was: it may be gone from
+    %% the log by then
+    names = #{} :: #{position() => {Stream :: binary(), Version :: non_neg_integer()}}
 }).
 
 -opaque outbox() :: #outbox{}.
+-doc "An event, by its position, or by its stream and version.".
+-type name() :: position() | {Stream :: binary(), Version :: non_neg_integer()}.
 
 -doc """
 An empty one, of a reader who goes on from a place.
@@ -174,7 +180,25 @@ at_most(Room, Limit, Size) ->
 sent(Receiver, Events, #outbox{sent = All, count = Count} = Box) ->
     Positions = [Event#event.position || Event <- Events],
     Sent = more(Positions, maps:get(Receiver, All, #sent{})),
-    Box#outbox{sent = All#{Receiver => Sent}, count = Count + length(Positions)}.
+    Box1 = Box#outbox{sent = All#{Receiver => Sent}, count = Count + length(Positions)},
+    named(Events, Box1).
+
+-spec named([event()], outbox()) -> outbox().
+named(_Events, #outbox{ack = auto} = Box) ->
+    Box;
+named(Events, #outbox{names = Names, count = Count} = Box) ->
+    New = #{P => {Stream, V} || #event{position = P, stream_id = Stream, version = V} <- Events},
+    case maps:merge(Names, New) of
+        Names1 when map_size(Names1) > 2 * (Count + ?NAMED) ->
+            Box#outbox{names = maps:with(out(Box), Names1)};
+        Names1 ->
+            Box#outbox{names = Names1}
+    end.
+
+%% What is not known to be handled, in no order.
+-spec out(outbox()) -> [position()].
+out(#outbox{sent = All, again = Again}) ->
+    lists:append([Again | [positions(Sent) || _ := Sent <- All]]).
 
 -spec more([position(), ...], #sent{}) -> #sent{}.
 more([First | _] = Positions, #sent{messages = Messages, size = Size, events = Events} = Sent) ->
@@ -257,60 +281,96 @@ acknowledged(Position, Box) ->
     Box#outbox{acknowledged = Position}.
 
 -doc """
-Takes note that one of several receivers acknowledged the event at this position, and with it all
-that this one was sent before it. Of an event that it has not, or not any more, it says nothing.
+Takes note that one of several receivers acknowledged an event, and with it all that this one was
+sent before it. Of an event that it has not, or not any more, it says nothing.
 """.
--spec acknowledged(position(), receiver(), outbox()) -> outbox().
-acknowledged(Position, Receiver, #outbox{ack = manual, sent = All} = Box) when
+-spec acknowledged(name(), receiver(), outbox()) -> outbox().
+acknowledged(Name, Receiver, #outbox{ack = manual, sent = All} = Box) when
     is_map_key(Receiver, All)
 ->
     #sent{messages = Messages, size = Size} = Sent = map_get(Receiver, All),
-    case until(Position, Messages, 0, 0) of
+    case until(is_named(Name, Box), Messages, 0, 0) of
         {Kept, Gone, Events} ->
             Left = Sent#sent{messages = Kept, size = Size - Gone},
-            has(Receiver, Left, Events, reached(Position, Box));
+            has(Receiver, Left, Events, Box#outbox{acknowledged = undefined});
         none ->
             Box
     end;
-acknowledged(_Position, _Receiver, #outbox{ack = manual} = Box) ->
+acknowledged(_Name, _Receiver, #outbox{ack = manual} = Box) ->
     Box;
-acknowledged(Position, _Receiver, Box) ->
+acknowledged(Position, _Receiver, Box) when is_integer(Position) ->
     reached(Position, Box).
 
-%% What is known to be unhandled tells how far all have come; where that is not known, the one does
-%% who is ahead.
+-spec is_named(name(), outbox()) -> fun((position()) -> boolean()).
+is_named(Position, _Box) when is_integer(Position) ->
+    fun(At) -> At =:= Position end;
+is_named(Name, #outbox{names = Names}) ->
+    fun(At) -> maps:get(At, Names, none) =:= Name end.
+
+-doc """
+The position of an event that was handed over and is not known to be handled, the first so named.
+""".
+-spec position(name(), outbox()) -> {ok, position()} | error.
+position(Name, #outbox{sent = All, again = Again} = Box) ->
+    Is = is_named(Name, Box),
+    Sent = [At || _ := #sent{messages = Messages} <- All, {value, At} <- [search(Is, Messages)]],
+    case [At || {value, At} <- [lists:search(Is, Again)]] ++ Sent of
+        [] -> error;
+        Found -> {ok, lists:min(Found)}
+    end.
+
+%% From the front: it costs about what is acknowledged with it.
+-spec search(fun((position()) -> boolean()), queue:queue([position(), ...])) ->
+    {value, position()} | false.
+search(Is, Messages) ->
+    case queue:out(Messages) of
+        {{value, Message}, Rest} ->
+            case lists:search(Is, Message) of
+                {value, Position} -> {value, Position};
+                false -> search(Is, Rest)
+            end;
+        {empty, _} ->
+            false
+    end.
+
+%% Of several who acknowledge, the one who is ahead tells how far.
 -spec reached(position(), outbox()) -> outbox().
-reached(_Position, #outbox{ack = manual} = Box) ->
-    Box#outbox{acknowledged = undefined};
 reached(Position, #outbox{acknowledged = undefined} = Box) ->
     Box#outbox{acknowledged = Position};
 reached(Position, #outbox{acknowledged = Before} = Box) ->
     Box#outbox{acknowledged = max(Position, Before)}.
 
 %% From the front, up to the one that is acknowledged, whatever the order of positions.
--spec until(position(), Messages, Gone, Gone) -> {Messages, Gone, Gone} | none when
+-spec until(fun((position()) -> boolean()), Messages, Gone, Gone) ->
+    {Messages, Gone, Gone} | none
+when
     Messages :: queue:queue([position(), ...]), Gone :: non_neg_integer().
-until(Position, Messages, Gone, Events) ->
+until(Is, Messages, Gone, Events) ->
     case queue:out(Messages) of
         {{value, Message}, Rest} ->
-            {Some, Left} = lists:splitwith(fun(At) -> At =/= Position end, Message),
+            {Some, Left} = lists:splitwith(fun(At) -> not Is(At) end, Message),
             Events1 = Events + length(Some),
             case Left of
-                [] -> until(Position, Rest, Gone + 1, Events1);
-                [Position] -> {Rest, Gone + 1, Events1 + 1};
-                [Position | Others] -> {queue:in_r(Others, Rest), Gone, Events1 + 1}
+                [] -> until(Is, Rest, Gone + 1, Events1);
+                [_Last] -> {Rest, Gone + 1, Events1 + 1};
+                [_ | Others] -> {queue:in_r(Others, Rest), Gone, Events1 + 1}
             end;
         {empty, _} ->
             none
     end.
 
 -doc "Takes note that this one event was handled, whoever has it.".
--spec done(position(), outbox()) -> outbox().
-done(Position, #outbox{ack = manual, sent = All, again = Again} = Box) ->
-    Box1 = reached(Position, Box#outbox{again = lists:delete(Position, Again)}),
-    Without = fun(R, Sent, Acc) -> kept(R, fun(At) -> At =/= Position end, Sent, Acc) end,
-    maps:fold(Without, Box1, All);
-done(Position, Box) ->
+-spec done(name(), outbox()) -> outbox().
+done(Name, #outbox{ack = manual, sent = All, again = Again} = Box) ->
+    case position(Name, Box) of
+        {ok, Position} ->
+            Box1 = Box#outbox{acknowledged = undefined, again = lists:delete(Position, Again)},
+            Keeps = fun(At) -> At =/= Position end,
+            maps:fold(fun(R, Sent, Acc) -> kept(R, Keeps, Sent, Acc) end, Box1, All);
+        error ->
+            Box
+    end;
+done(Position, Box) when is_integer(Position) ->
     reached(Position, Box).
 
 -spec handled(receiver(), position(), #sent{}, outbox()) -> outbox().

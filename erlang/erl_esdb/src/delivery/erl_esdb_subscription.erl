@@ -169,8 +169,8 @@ handle_call(_, _From, State) ->
 
 -doc false.
 -spec handle_cast(term(), #state{}) -> {noreply, #state{}}.
-handle_cast({acknowledged, Position, By}, State) ->
-    {noreply, pumped(saved(acknowledged(Position, By, State)))};
+handle_cast({acknowledged, Name, Position, By}, State) ->
+    {noreply, pumped(saved(acknowledged(Name, Position, By, State)))};
 handle_cast({attach, Pid}, #state{subscriber = {Pid, _}} = State) ->
     {noreply, pumped(State#state{halted = undefined})};
 handle_cast({attach, Pid}, State) ->
@@ -179,17 +179,36 @@ handle_cast({attach, Pid}, State) ->
 handle_cast(_, State) ->
     {noreply, State}.
 
-%% A handler speaks of what itself was sent, also after it has left; for several of them another
-%% process can only say of an event that it is done. Who takes all events speaks of all.
--spec acknowledged(non_neg_integer(), pid(), #state{}) -> #state{}.
-acknowledged(Position, By, #state{outbox = Outbox, served = Served} = State) ->
+%% A handler speaks of what itself was sent, also after it has left; of what handlers have another
+%% process can only say of an event that it is done. Who takes all events speaks of all. Where the
+%% event is gone from its stream, and the log does not know its position any more, what was sent
+%% tells it.
+-spec acknowledged(erl_esdb_outbox:name(), Position, pid(), #state{}) -> #state{} when
+    Position :: non_neg_integer() | undefined.
+acknowledged(Name, Position, By, #state{options = #{ack := manual}} = State) ->
+    #state{outbox = Outbox, served = Served} = State,
     Outbox1 =
         case taken_by(State) of
-            _ when is_map_key(By, Served) -> erl_esdb_outbox:acknowledged(Position, By, Outbox);
-            {many, [_, _ | _]} -> erl_esdb_outbox:done(Position, Outbox);
-            _ -> erl_esdb_outbox:acknowledged(Position, Outbox)
+            _ when is_map_key(By, Served) -> erl_esdb_outbox:acknowledged(Name, By, Outbox);
+            {many, _} -> erl_esdb_outbox:done(Name, Outbox);
+            _ -> acknowledged(position(Name, Position, Outbox), Outbox)
         end,
-    State#state{outbox = Outbox1}.
+    State#state{outbox = Outbox1};
+acknowledged(_Name, undefined, _By, State) ->
+    State;
+acknowledged(_Name, Position, _By, #state{outbox = Outbox} = State) ->
+    case taken_by(State) of
+        {many, _} -> State#state{outbox = erl_esdb_outbox:done(Position, Outbox)};
+        _ -> State#state{outbox = erl_esdb_outbox:acknowledged(Position, Outbox)}
+    end.
+
+-spec position(erl_esdb_outbox:name(), Position, erl_esdb_outbox:outbox()) -> Position when
+    Position :: non_neg_integer() | undefined.
+position(Name, Position, Outbox) ->
+    case erl_esdb_outbox:position(Name, Outbox) of
+        {ok, Sent} -> Sent;
+        error -> Position
+    end.
 
 -spec status(#state{}) -> running | {halted, queue_full | {integrity_violation, map()}}.
 status(#state{halted = undefined}) -> running;

@@ -423,8 +423,8 @@ it is a position. It becomes the `checkpoint` of the subscription as it stands; 
 with one name it is the first one's. The last word counts, also one that goes back: from there
 delivery goes on after a crash. Telemetry: `[erl_esdb, subscription, checkpoint]`.
 
-Of several handlers each acknowledges, from its own process, what itself was sent up to this event;
-another process acknowledges this one event for them.
+Where handlers take the events, each acknowledges, from its own process, what itself was sent up to
+this event; another process acknowledges this one event for them. Here no word goes back.
 
 Errors: `{subscription_not_found, Name}` and the failures of a store.
 """.
@@ -461,20 +461,35 @@ acknowledge(Store, Key, #subscription{subscription_name = Name} = S, {Stream, Nu
     maybe
         {ok, Position} ?= acknowledged_position(Store, S, Stream, Number, left(Until)),
         AckKey = erl_esdb_subscriptions_store:acknowledged_key(Key),
-        Said = {Number, position_for_all(Store, Key, Position)},
+        Said = {Number, said(Store, Key, S, Position)},
         ok ?= erl_esdb_checkpoints:put(Store, #{AckKey => Said}, left(Until)),
-        ok ?= pass_on(Store, Key, Position, left(Until)),
+        Event = acknowledged_event(S, Stream, Number, Position),
+        ok ?= pass_on(Store, Key, {Event, Position}, left(Until)),
         Metadata = #{store_id => Store, subscription_id => Key, subscription_name => Name},
         erl_esdb_telemetry:emit(?SUBSCRIPTION_CHECKPOINT, #{position => Number}, Metadata)
     end.
 
-%% A handler says nothing of what others have.
--spec position_for_all(atom(), binary(), Position) -> Position | undefined when
+%% Of what handlers have only the process of the subscription knows what is not handled.
+-spec said(atom(), binary(), subscription(), Position) -> Position when
     Position :: non_neg_integer() | undefined.
-position_for_all(Store, Key, Position) ->
-    case lists:member(self(), erl_esdb_emitter_group:handlers(Store, Key)) of
-        true -> undefined;
-        false -> Position
+said(Store, Key, #subscription{options = #{ack := manual}}, Position) ->
+    case erl_esdb_emitter_group:handlers(Store, Key) of
+        [] -> Position;
+        _ -> undefined
+    end;
+said(_Store, _Key, _Subscription, Position) ->
+    Position.
+
+-spec acknowledged_event(subscription(), binary() | undefined, non_neg_integer(), Position) ->
+    erl_esdb_outbox:name() | undefined
+when
+    Position :: non_neg_integer() | undefined.
+acknowledged_event(#subscription{options = #{consumers := competing}}, _, _, _) ->
+    undefined;
+acknowledged_event(Subscription, Stream, Number, Position) ->
+    case version_of(stream(Subscription), Stream) of
+        {ok, Named} -> {Named, Number};
+        any -> Position
     end.
 
 %% What competing consumers have done, each of them says of each event.
@@ -522,17 +537,15 @@ before({ok, 0}) -> {ok, undefined};
 before({ok, Position}) -> {ok, Position - 1};
 before({error, Reason}) -> {error, Reason}.
 
-%% The process saves the place. Without one it is saved here, but where others may be behind.
--spec pass_on(atom(), binary(), non_neg_integer() | undefined, call_options()) ->
-    ok | {error, term()}.
-pass_on(_Store, _Key, undefined, _Options) ->
+%% The process saves the place. Without one it is saved here, but where handlers may be behind.
+-spec pass_on(atom(), binary(), {Event, Position}, call_options()) -> ok | {error, term()} when
+    Event :: erl_esdb_outbox:name() | undefined, Position :: non_neg_integer() | undefined.
+pass_on(_Store, _Key, {undefined, _}, _Options) ->
     ok;
-pass_on(Store, Key, Position, Options) ->
+pass_on(Store, Key, {Event, Position}, Options) ->
     case erl_esdb_delivery:pid(Store, subscription, Key) of
-        {ok, Pid} ->
-            gen_server:cast(Pid, {acknowledged, Position, self()});
-        {error, _} ->
-            save_place(Store, Key, position_for_all(Store, Key, Position), Options)
+        {ok, Pid} -> gen_server:cast(Pid, {acknowledged, Event, Position, self()});
+        {error, _} -> save_place(Store, Key, Position, Options)
     end.
 
 -spec save_place(atom(), binary(), non_neg_integer() | undefined, call_options()) ->
@@ -540,9 +553,13 @@ pass_on(Store, Key, Position, Options) ->
 save_place(_Store, _Key, undefined, _Options) ->
     ok;
 save_place(Store, Key, Position, Options) ->
-    NextKey = erl_esdb_subscriptions_store:next_key(Key),
-    erl_esdb_checkpoints:put(Store, #{NextKey => Position + 1}, Options).
-
+    case erl_esdb_emitter_group:handlers(Store, Key) of
+        [] ->
+            NextKey = erl_esdb_subscriptions_store:next_key(Key),
+            erl_esdb_checkpoints:put(Store, #{NextKey => Position + 1}, Options);
+        _ ->
+            ok
+    end.
 
 -doc "The same as `demand/4` without options.".
 -spec demand(Store :: atom(), Key :: binary(), non_neg_integer()) -> ok | {error, term()}.
