@@ -75,7 +75,7 @@ places(Store) ->
     {state, _, _, _, Places, _} = sys:get_state(process(Store)),
     #{Pattern => {element(2, Place), place(Place)} || Pattern := Place <- Places}.
 
-place({place, _, Next, _, [], undefined, _}) -> Next;
+place({place, _, Next, _, [], undefined, _, _}) -> Next;
 place(_) -> -1.
 
 %% ---- when
@@ -184,6 +184,52 @@ b_a_snapshot_that_cannot_be_read(_Config) ->
     ),
     ok = erl_esdb_test:release(?FUNCTION_NAME),
     ok = erl_esdb:stop_store(Store).
+
+%% Nor is its state loaded to see that none is due: one that cannot be read is met when it is.
+b_a_snapshot_is_not_read_for_each_event(_Config) ->
+    Store = erl_esdb_test:start_store(#{integrity => #{enabled => true, key => <<7:256>>}}),
+    ok = logger:add_handler_filter(default, ?FUNCTION_NAME, {fun(_, _) -> stop end, none}),
+    ok = erl_esdb_test:collect(?FUNCTION_NAME, Store, [?SNAPSHOT_FAILED]),
+    set(Store, ~"*", policy(10, infinity)),
+    append(Store, ~"s", events(10)),
+    settled(Store),
+    append(Store, ~"s", events(1)),
+    settled(Store),
+    Key = {snapshot, ~"s", 9},
+    {ok, {sealed, Snapshot, Seal}} = erl_esdb_store:get_document(Store, Key),
+    Forged = {sealed, Snapshot#snapshot{data = forged}, Seal},
+    {ok, _} = erl_esdb_store:put_document(Store, Key, Forged),
+    [begin append(Store, ~"s", events(1)), settled(Store) end || _ <- lists:seq(11, 18)],
+    ?assertEqual([], erl_esdb_test:collected(?FUNCTION_NAME)),
+    append(Store, ~"s", events(1)),
+    settled(Store),
+    ok = logger:remove_handler_filter(default, ?FUNCTION_NAME),
+    ?assertMatch(
+        [{_, _, #{version := 19, reason := {integrity_violation, _}}}],
+        erl_esdb_test:collected(?FUNCTION_NAME)
+    ),
+    ok = erl_esdb_test:release(?FUNCTION_NAME),
+    ok = erl_esdb:stop_store(Store).
+
+%% Whatever it has seen of a stream before, it sees that the snapshot is gone, or the stream.
+b_what_was_seen_of_a_stream_is_no_more(Config) ->
+    Store = store(Config),
+    set(Store, ~"*", policy(10, infinity)),
+    Append = fun(Count) -> append(Store, ~"s", events(Count)), settled(Store) end,
+    [Append(Count) || Count <- [10, 1]],
+    ok = erl_esdb_snapshots:delete(Store, ~"s"),
+    Append(1),
+    ?assertEqual([11], kept(Store, ~"s")),
+    Append(1),
+    ok = erl_esdb_streams:delete(Store, ~"s"),
+    Append(12),
+    ?assertEqual({11, #{sum => 66}}, latest(Store, ~"s")),
+    Append(1),
+    ok = erl_esdb_streams:delete(Store, ~"s", #{mode => tombstone}),
+    Append(9),
+    ?assertEqual([11], kept(Store, ~"s")),
+    Append(1),
+    ?assertEqual([22], kept(Store, ~"s")).
 
 b_stores_have_their_own(Config) ->
     Store = store(Config),

@@ -14,8 +14,8 @@ true
 """.
 
 -export([set/4, get/3, delete/3, list/2, run/3]).
--export([choose/2, is_due/3, is_due/4, superfluous/2]).
--export_type([policy/0]).
+-export([choose/2, is_due/3, is_due/5, superfluous/2]).
+-export_type([policy/0, seen/0]).
 
 -include("erl_esdb.hrl").
 
@@ -30,6 +30,8 @@ true
     decode => erl_esdb_json:codec()
 }.
 -type options() :: erl_esdb_snapshots_store:options().
+%% The number of a stream, its first version, and that of its newest snapshot.
+-type seen() :: {No :: pos_integer(), Base :: non_neg_integer(), Latest :: integer()}.
 
 -doc false.
 -spec set(atom(), binary(), policy(), options()) -> ok | {error, term()}.
@@ -171,14 +173,52 @@ run(Store, Stream, Policy, Timed) ->
     end.
 
 -doc false.
-%% Whether `run/3' would make one now.
--spec is_due(atom(), binary(), policy(), options()) -> {ok, boolean()} | {error, term()}.
-is_due(Store, Stream, Policy, Timed) ->
+%% Whether `run/3' would make one now, and what was seen of the stream. Which snapshot is its newest
+%% is not known without reading it, with the state in it. So that is done where one is due by what
+%% was seen before, and not for each event.
+-spec is_due(atom(), binary(), policy(), Before :: seen() | none, options()) ->
+    {ok, boolean(), seen()} | {error, term()}.
+is_due(Store, Stream, Policy, Before, Timed) ->
+    case is_early(Store, Stream, Policy, Before, Timed) of
+        {ok, true} -> {ok, false, Before};
+        {ok, false} -> look(Store, Stream, Policy, Timed);
+        {error, Reason} -> {error, Reason}
+    end.
+
+-spec look(atom(), binary(), policy(), options()) -> {ok, boolean(), seen()} | {error, term()}.
+look(Store, Stream, Policy, Timed) ->
     case known(Store, Stream, Policy, Timed) of
-        {ok, #{info := #{next := Next}, latest := Latest}} ->
-            {ok, is_due(Policy, Next - 1, Latest)};
+        {ok, #{info := #{no := No, base := Base, next := Next}, latest := Latest}} ->
+            {ok, is_due(Policy, Next - 1, Latest), {No, Base, Latest}};
         {error, Reason} ->
             {error, Reason}
+    end.
+
+-spec is_early(atom(), binary(), policy(), seen() | none, options()) ->
+    {ok, boolean()} | {error, term()}.
+is_early(_Store, _Stream, _Policy, none, _Timed) ->
+    {ok, false};
+is_early(Store, Stream, Policy, {No, Base, Latest}, Timed) ->
+    maybe
+        {ok, #{no := No, base := Base, next := Next}} ?= erl_esdb_pages:info(Store, Stream, Timed),
+        false ?= is_due(Policy, Next - 1, Latest),
+        is_kept(Store, Stream, Base, Latest, Timed)
+    else
+        {error, Reason} -> {error, Reason};
+        %% It is due, or the stream is another one.
+        _ -> {ok, false}
+    end.
+
+%% Before the first version there is no snapshot.
+-spec is_kept(atom(), binary(), non_neg_integer(), integer(), options()) ->
+    {ok, boolean()} | {error, term()}.
+is_kept(_Store, _Stream, Base, Latest, _Timed) when Latest < Base ->
+    {ok, true};
+is_kept(Store, Stream, _Base, Latest, Timed) ->
+    try
+        {ok, erl_esdb_snapshots_store:exists(Store, Stream, Latest, Timed)}
+    catch
+        error:{erl_esdb, Reason} -> {error, Reason}
     end.
 
 %% A stream and the versions that have a snapshot; of which version the newest one of this stream
