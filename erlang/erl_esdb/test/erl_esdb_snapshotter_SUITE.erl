@@ -262,6 +262,24 @@ b_in_a_store_that_signs(_Config) ->
     await(fun() -> latest(Store, ~"s") =:= {2, #{sum => 3}} end),
     ok = erl_esdb:stop_store(Store).
 
+%% What is due in a copy comes when the copy is there: until then it is what is in the backup. With
+%% so many documents that there is time for it.
+b_none_is_taken_while_a_store_is_restored(Config) ->
+    Store = store(Config),
+    Documents = 10_000,
+    [ok = erl_esdb_snapshots:save(Store, ~"other", N, N) || N <- lists:seq(2, Documents)],
+    Dir = filename:join(proplists:get_value(priv_dir, Config), ?FUNCTION_NAME),
+    Made = erl_esdb_notification_sup:without_snapshotter(Store, fun() ->
+        set(Store, ~"*", policy(1, 1)),
+        append(Store, ~"s", events(1)),
+        erl_esdb_backup:backup(Store, Dir)
+    end),
+    ?assertMatch({ok, #{documents := Documents}}, Made),
+    Copy = erl_esdb_test:start_store(#{}),
+    ?assertMatch({ok, _}, erl_esdb_backup:restore(Copy, Dir)),
+    [await(fun() -> latest(S, ~"s") =:= {0, #{sum => 0}} end) || S <- [Store, Copy]],
+    ok = erl_esdb:stop_store(Copy).
+
 %% ---- folds that are no good
 
 %% Waits for its word.

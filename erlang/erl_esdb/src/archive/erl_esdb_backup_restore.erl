@@ -39,7 +39,13 @@ empty_store({Store, Timed}) ->
 
 -doc "Restores, compares, verifies where the store has keys, and lets what was delivered go on.".
 -spec restore(store(), files(), erl_esdb_backup:manifest()) -> ok | {error, term()}.
-restore({Store, Timed} = At, Files, #{position := Position} = Manifest) ->
+restore({Store, _Timed} = At, Files, Manifest) ->
+    %% Snapshots that are due in the copy are not in the backup.
+    PutBack = fun() -> put_back(At, Files, Manifest) end,
+    erl_esdb_notification_sup:without_snapshotter(Store, PutBack).
+
+-spec put_back(store(), files(), erl_esdb_backup:manifest()) -> ok | {error, term()}.
+put_back({Store, Timed} = At, Files, #{position := Position} = Manifest) ->
     maybe
         {ok, Table} ?= read_table(Files),
         ok ?= restore_events(At, Files, Position, Table),
