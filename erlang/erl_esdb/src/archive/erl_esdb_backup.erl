@@ -34,7 +34,8 @@ events were signed with is kept, so a store that has the keys verifies them, and
 everything in the store is compared with the backup, and links that were running and subscriptions
 go on: these when a process is attached. What was delivered or linked between the copy of their
 place and that of the events is delivered again, and not linked again. A projection goes on when it
-is started.
+is started. Policies of snapshots go on from those that are of the same stream, not of one that was
+deleted and had its name; what is due by then is taken when all this is done.
 
 A restored store is another one than that of the backup, for what stands outside of it: an export
 that was stopped begins anew, and an import is not gone on with.
