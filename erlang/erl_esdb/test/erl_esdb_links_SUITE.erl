@@ -989,9 +989,10 @@ b_a_call_has_its_time(Config) ->
     ok = sys:resume(Mgr),
     %% All of this is done in its order.
     _ = sys:get_state(Mgr),
-    ?assertEqual({error, not_found}, erl_esdb_links:get(Store, ?N, Soon)),
-    ?assertEqual({error, not_found}, erl_esdb_links:info(Store, ?N, Soon)),
-    ?assertEqual({ok, []}, erl_esdb_links:list(Store, Soon)),
+    Late = #{timeout => 10_000},
+    ?assertEqual({error, not_found}, erl_esdb_links:get(Store, ?N, Late)),
+    ?assertEqual({error, not_found}, erl_esdb_links:info(Store, ?N, Late)),
+    ?assertEqual({ok, []}, erl_esdb_links:list(Store, Late)),
     Never = #{timeout => never},
     ok = erl_esdb_links:create(Store, Spec),
     [

@@ -98,6 +98,7 @@ internal() ->
         erl_esdb_restore,
         erl_esdb_runs,
         erl_esdb_seen,
+        erl_esdb_snapshot_marks,
         erl_esdb_snapshot_policy,
         erl_esdb_snapshotter,
         erl_esdb_streams_sup,

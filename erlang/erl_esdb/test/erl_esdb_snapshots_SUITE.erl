@@ -398,6 +398,83 @@ b_a_restored_store_goes_on_from_its_snapshots(Config) ->
     ),
     ok = erl_esdb:stop_store(Copy).
 
+%% Neither in a copy nor in a copy of that one: where the events are removed that are in a snapshot,
+%% it is gone on from if it is of this stream, whatever number that has there, and only then.
+b_no_copy_goes_on_from_another_stream(Config) ->
+    [
+        no_copy_goes_on_from_another_stream(Config, erl_esdb_test:start_store(Options))
+     || Options <- [#{}, signing()]
+    ].
+
+signing() -> #{integrity => #{enabled => true, key => <<7:256>>}}.
+
+no_copy_goes_on_from_another_stream(Config, Store) ->
+    Append = fun(S, Stream, N, Count) ->
+        {ok, _} = erl_esdb_streams:append(S, Stream, any, lists:duplicate(Count, #{
+            event_type => ~"Added", data => #{n => N}
+        }))
+    end,
+    ok = erl_esdb_snapshots:set_policy(Store, ~"*", policy(10, infinity)),
+    [Append(Store, Stream, 1000, 15) || Stream <- [~"again", ~"same"]],
+    [{saved, 14} = erl_esdb_snapshots:maybe_snapshot(Store, S) || S <- [~"again", ~"same"]],
+    ok = erl_esdb_streams:delete(Store, ~"again"),
+    Append(Store, ~"again", 1, 20),
+    {ok, _} = erl_esdb_store:truncate(Store, ~"same", 15),
+    Copy = copied(Config, Store, fun(_Backup) -> ok end),
+    Second = copied(Config, Copy, fun(_Backup) -> ok end),
+    Old = copied(Config, Copy, fun without_marks/1),
+    [
+        begin
+            {ok, _} = erl_esdb_store:truncate(S, ~"again", 15),
+            [Append(S, Stream, 1, 10) || Stream <- [~"again", ~"same"]],
+            Made = erl_esdb_snapshots:maybe_snapshot(S, ~"again"),
+            ?assertEqual({error, {events_removed, ~"again", 0, 15}}, Made)
+        end
+     || S <- [Store, Copy, Second, Old]
+    ],
+    [
+        begin
+            ?assertEqual({saved, 24}, erl_esdb_snapshots:maybe_snapshot(S, ~"same")),
+            ?assertMatch({ok, #snapshot{version = 24, data = #{sum := 15010}}}, load(S, ~"same"))
+        end
+     || S <- [Store, Copy, Second]
+    ],
+    %% Of these it is not known, and they are not removed either.
+    Removed = {error, {events_removed, ~"same", 0, 15}},
+    ?assertEqual(Removed, erl_esdb_snapshots:maybe_snapshot(Old, ~"same")),
+    ?assertMatch({ok, #snapshot{version = 14, data = #{sum := 15000}}}, load(Old, ~"same")),
+    %% What is noted of a stream goes with it.
+    ?assertMatch([{~"same", _}], noted(Second)),
+    ok = erl_esdb_streams:delete(Second, ~"same"),
+    ?assertEqual([], noted(Second)),
+    [ok = erl_esdb:stop_store(S) || S <- [Store, Copy, Second, Old]].
+
+%% A store that signs as its model does, with what is in a backup of that one.
+copied(Config, Store, Change) ->
+    Unique = integer_to_list(erlang:unique_integer([positive])),
+    Directory = filename:join([proplists:get_value(priv_dir, Config), ?FUNCTION_NAME, Unique]),
+    {ok, _} = erl_esdb_backup:backup(Store, Directory),
+    ok = Change(Directory),
+    {ok, _, _, #{integrity := Keys}} = erl_esdb_store:engine(Store),
+    Copy = erl_esdb_test:start_store(
+        case Keys of
+            disabled -> #{};
+            _ -> signing()
+        end
+    ),
+    {ok, _} = erl_esdb_backup:restore(Copy, Directory),
+    Copy.
+
+%% As of a release that did not know them.
+without_marks(Directory) ->
+    Change = fun(Entry) -> maps:remove(marks, Entry) end,
+    erl_esdb_backup_SUITE:change_entries(Directory, Change).
+
+noted(Store) ->
+    {First, Last} = {{snapshot_mark, <<>>, 0, 0}, {snapshot_mark_, <<>>, 0, 0}},
+    {ok, Documents} = erl_esdb_store:list_documents(Store, First, Last),
+    [{Stream, Mark} || {{snapshot_mark, Stream, _No, Mark}, _} <- Documents].
+
 %% Whatever they call what they note of a snapshot, it stays, and is a state to go on from.
 b_what_a_user_has_saved_stays(Config) ->
     Store = store(Config),

@@ -75,7 +75,7 @@ places(Store) ->
     {state, _, _, _, Places, _} = sys:get_state(process(Store)),
     #{Pattern => {element(2, Place), place(Place)} || Pattern := Place <- Places}.
 
-place({place, _, Next, _, [], undefined, _}) -> Next;
+place({place, _, Next, _, [], undefined, _, _}) -> Next;
 place(_) -> -1.
 
 %% ---- when
@@ -185,6 +185,52 @@ b_a_snapshot_that_cannot_be_read(_Config) ->
     ok = erl_esdb_test:release(?FUNCTION_NAME),
     ok = erl_esdb:stop_store(Store).
 
+%% Nor is its state loaded to see that none is due: one that cannot be read is met when it is.
+b_a_snapshot_is_not_read_for_each_event(_Config) ->
+    Store = erl_esdb_test:start_store(#{integrity => #{enabled => true, key => <<7:256>>}}),
+    ok = logger:add_handler_filter(default, ?FUNCTION_NAME, {fun(_, _) -> stop end, none}),
+    ok = erl_esdb_test:collect(?FUNCTION_NAME, Store, [?SNAPSHOT_FAILED]),
+    set(Store, ~"*", policy(10, infinity)),
+    append(Store, ~"s", events(10)),
+    settled(Store),
+    append(Store, ~"s", events(1)),
+    settled(Store),
+    Key = {snapshot, ~"s", 9},
+    {ok, {sealed, Snapshot, Seal}} = erl_esdb_store:get_document(Store, Key),
+    Forged = {sealed, Snapshot#snapshot{data = forged}, Seal},
+    {ok, _} = erl_esdb_store:put_document(Store, Key, Forged),
+    [begin append(Store, ~"s", events(1)), settled(Store) end || _ <- lists:seq(11, 18)],
+    ?assertEqual([], erl_esdb_test:collected(?FUNCTION_NAME)),
+    append(Store, ~"s", events(1)),
+    settled(Store),
+    ok = logger:remove_handler_filter(default, ?FUNCTION_NAME),
+    ?assertMatch(
+        [{_, _, #{version := 19, reason := {integrity_violation, _}}}],
+        erl_esdb_test:collected(?FUNCTION_NAME)
+    ),
+    ok = erl_esdb_test:release(?FUNCTION_NAME),
+    ok = erl_esdb:stop_store(Store).
+
+%% Whatever it has seen of a stream before, it sees that the snapshot is gone, or the stream.
+b_what_was_seen_of_a_stream_is_no_more(Config) ->
+    Store = store(Config),
+    set(Store, ~"*", policy(10, infinity)),
+    Append = fun(Count) -> append(Store, ~"s", events(Count)), settled(Store) end,
+    [Append(Count) || Count <- [10, 1]],
+    ok = erl_esdb_snapshots:delete(Store, ~"s"),
+    Append(1),
+    ?assertEqual([11], kept(Store, ~"s")),
+    Append(1),
+    ok = erl_esdb_streams:delete(Store, ~"s"),
+    Append(12),
+    ?assertEqual({11, #{sum => 66}}, latest(Store, ~"s")),
+    Append(1),
+    ok = erl_esdb_streams:delete(Store, ~"s", #{mode => tombstone}),
+    Append(9),
+    ?assertEqual([11], kept(Store, ~"s")),
+    Append(1),
+    ?assertEqual([22], kept(Store, ~"s")).
+
 b_stores_have_their_own(Config) ->
     Store = store(Config),
     Other = erl_esdb_test:start_store(#{}),
@@ -215,6 +261,24 @@ b_in_a_store_that_signs(_Config) ->
     _ = append(Store, ~"s", events(3)),
     await(fun() -> latest(Store, ~"s") =:= {2, #{sum => 3}} end),
     ok = erl_esdb:stop_store(Store).
+
+%% What is due in a copy comes when the copy is there: until then it is what is in the backup. With
+%% so many documents that there is time for it.
+b_none_is_taken_while_a_store_is_restored(Config) ->
+    Store = store(Config),
+    Documents = 10_000,
+    [ok = erl_esdb_snapshots:save(Store, ~"other", N, N) || N <- lists:seq(2, Documents)],
+    Dir = filename:join(proplists:get_value(priv_dir, Config), ?FUNCTION_NAME),
+    Made = erl_esdb_notification_sup:without_snapshotter(Store, fun() ->
+        set(Store, ~"*", policy(1, 1)),
+        append(Store, ~"s", events(1)),
+        erl_esdb_backup:backup(Store, Dir)
+    end),
+    ?assertMatch({ok, #{documents := Documents}}, Made),
+    Copy = erl_esdb_test:start_store(#{}),
+    ?assertMatch({ok, _}, erl_esdb_backup:restore(Copy, Dir)),
+    [await(fun() -> latest(S, ~"s") =:= {0, #{sum => 0}} end) || S <- [Store, Copy]],
+    ok = erl_esdb:stop_store(Copy).
 
 %% ---- folds that are no good
 

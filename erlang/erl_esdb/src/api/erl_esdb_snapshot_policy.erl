@@ -3,8 +3,9 @@
 When a snapshot is due, and how it is made: the work behind `erl_esdb_snapshots:maybe_snapshot/2`
 and of `m:erl_esdb_snapshotter`, which has it done by itself.
 
-A policy is a document under `{snapshot_policy, Pattern}`. A snapshot that it makes names the stream
-in its metadata: so one of a stream that was deleted is not taken for one of another of its name.
+A policy is a document under `{snapshot_policy, Pattern}`. A snapshot that it makes has a mark
+(`m:erl_esdb_snapshot_marks`): so one of a stream that was deleted is not taken for one of another
+of its name.
 
 ```erlang
 1> erl_esdb_snapshot_policy:is_due(#{every => 100}, 199, 99).
@@ -13,8 +14,8 @@ true
 """.
 
 -export([set/4, get/3, delete/3, list/2, run/3]).
--export([choose/2, is_due/3, is_due/4, superfluous/2]).
--export_type([policy/0]).
+-export([choose/2, is_due/3, is_due/5, superfluous/2]).
+-export_type([policy/0, seen/0]).
 
 -include("erl_esdb.hrl").
 
@@ -29,6 +30,8 @@ true
     decode => erl_esdb_json:codec()
 }.
 -type options() :: erl_esdb_snapshots_store:options().
+%% The number of a stream, its first version, and that of its newest snapshot.
+-type seen() :: {No :: pos_integer(), Base :: non_neg_integer(), Latest :: integer()}.
 
 -doc false.
 -spec set(atom(), binary(), policy(), options()) -> ok | {error, term()}.
@@ -149,18 +152,16 @@ run(Store, Stream, Policy, Timed) ->
             known(Store, Stream, Policy, Timed),
         #{no := No, base := Base, first := First, next := Next} = Info,
         true ?= is_due(Policy, Next - 1, Latest),
+        %% First: where none can be made none is removed.
+        ok ?= continues(Stream, Latest + 1, First),
         Others = others(Store, Stream, Known, Timed),
         ok ?= prune(Store, Stream, Others, Timed),
-        ok ?= continues(Stream, Latest + 1, First),
-        Last = #{version => Latest, position => none},
-        {ok, State1, #{version := Version, position := Position}} ?=
-            fold(Store, Stream, Last, Policy, State, Timed),
+        {ok, State1, Version} ?= fold(Store, Stream, Latest, Policy, State, Timed),
         %% Not so where the events were removed while we read.
         true ?= Version > Latest,
         %% The same before and after, so it was this one that was read.
         {ok, #{no := No, base := Base}} ?= erl_esdb_pages:info(Store, Stream, Timed),
-        {ok, Id} ?= erl_esdb_incarnation:id(Store, Timed),
-        Metadata = #{?MODULE => {Id, No, Position}},
+        {ok, Metadata} ?= erl_esdb_snapshot_marks:metadata(Store, No, Timed),
         ok ?= erl_esdb_snapshots:save(Store, Stream, Version, State1, Metadata, Timed),
         Kept = (map_get(versions, Known) -- Others) ++ [Version],
         ok ?= prune(Store, Stream, superfluous(Policy, Kept), Timed),
@@ -172,14 +173,52 @@ run(Store, Stream, Policy, Timed) ->
     end.
 
 -doc false.
-%% Whether `run/3' would make one now.
--spec is_due(atom(), binary(), policy(), options()) -> {ok, boolean()} | {error, term()}.
-is_due(Store, Stream, Policy, Timed) ->
+%% Whether `run/3' would make one now, and what was seen of the stream. Which snapshot is its newest
+%% is not known without reading it, with the state in it. So that is done where one is due by what
+%% was seen before, and not for each event.
+-spec is_due(atom(), binary(), policy(), Before :: seen() | none, options()) ->
+    {ok, boolean(), seen()} | {error, term()}.
+is_due(Store, Stream, Policy, Before, Timed) ->
+    case is_early(Store, Stream, Policy, Before, Timed) of
+        {ok, true} -> {ok, false, Before};
+        {ok, false} -> look(Store, Stream, Policy, Timed);
+        {error, Reason} -> {error, Reason}
+    end.
+
+-spec look(atom(), binary(), policy(), options()) -> {ok, boolean(), seen()} | {error, term()}.
+look(Store, Stream, Policy, Timed) ->
     case known(Store, Stream, Policy, Timed) of
-        {ok, #{info := #{next := Next}, latest := Latest}} ->
-            {ok, is_due(Policy, Next - 1, Latest)};
+        {ok, #{info := #{no := No, base := Base, next := Next}, latest := Latest}} ->
+            {ok, is_due(Policy, Next - 1, Latest), {No, Base, Latest}};
         {error, Reason} ->
             {error, Reason}
+    end.
+
+-spec is_early(atom(), binary(), policy(), seen() | none, options()) ->
+    {ok, boolean()} | {error, term()}.
+is_early(_Store, _Stream, _Policy, none, _Timed) ->
+    {ok, false};
+is_early(Store, Stream, Policy, {No, Base, Latest}, Timed) ->
+    maybe
+        {ok, #{no := No, base := Base, next := Next}} ?= erl_esdb_pages:info(Store, Stream, Timed),
+        false ?= is_due(Policy, Next - 1, Latest),
+        is_kept(Store, Stream, Base, Latest, Timed)
+    else
+        {error, Reason} -> {error, Reason};
+        %% It is due, or the stream is another one.
+        _ -> {ok, false}
+    end.
+
+%% Before the first version there is no snapshot.
+-spec is_kept(atom(), binary(), non_neg_integer(), integer(), options()) ->
+    {ok, boolean()} | {error, term()}.
+is_kept(_Store, _Stream, Base, Latest, _Timed) when Latest < Base ->
+    {ok, true};
+is_kept(Store, Stream, _Base, Latest, Timed) ->
+    try
+        {ok, erl_esdb_snapshots_store:exists(Store, Stream, Latest, Timed)}
+    catch
+        error:{erl_esdb, Reason} -> {error, Reason}
     end.
 
 %% A stream and the versions that have a snapshot; of which version the newest one of this stream
@@ -239,46 +278,20 @@ others(Store, Stream, #{others := Others, outside := Outside}, Timed) ->
         [
             Version
          || Version <- Outside,
-            {ok, #snapshot{metadata = #{?MODULE := _}}} <-
-                [erl_esdb_snapshots:load_at(Store, Stream, Version, Timed)]
+            {ok, Snapshot} <- [erl_esdb_snapshots:load_at(Store, Stream, Version, Timed)],
+            erl_esdb_snapshot_marks:is_marked(Snapshot)
         ].
 
 -spec found(atom(), binary(), erl_esdb_log:info(), non_neg_integer(), options()) ->
     {ok, State :: term()} | other | {error, term()}.
-found(Store, Stream, Info, Version, Timed) ->
+found(Store, Stream, #{no := No}, Version, Timed) ->
     maybe
         {ok, #snapshot{data = State} = Snapshot} ?=
             erl_esdb_snapshots:load_at(Store, Stream, Version, Timed),
-        {ok, true} ?= is_own(Store, Snapshot, Info, Timed),
+        {ok, true} ?= erl_esdb_snapshot_marks:is_own(Store, Snapshot, No, Timed),
         {ok, State}
     else
         {ok, false} -> other;
-        {error, Reason} -> {error, Reason}
-    end.
-
-%% A policy notes in the metadata of a snapshot, under a name that no user takes, in which store it
-%% was made, the number of the stream there, and the position of the last event in it. What has no
-%% such note a user has saved for this stream.
--spec is_own(atom(), snapshot(), erl_esdb_log:info(), options()) ->
-    {ok, boolean()} | {error, term()}.
-is_own(Store, #snapshot{metadata = #{?MODULE := {Id, Of, Position}}} = Snapshot, Info, Timed) ->
-    #{no := No} = Info,
-    case erl_esdb_incarnation:has(Store, Id, 0, Timed) of
-        {ok, true} -> {ok, Of =:= No};
-        {ok, false} -> is_at(Store, Snapshot, Position, Timed);
-        {error, Reason} -> {error, Reason}
-    end;
-is_own(_Store, #snapshot{}, _Info, _Timed) ->
-    {ok, true}.
-
-%% In a copy of a store streams have other numbers, and events their positions. Where the event is
-%% removed nothing speaks against the snapshot.
--spec is_at(atom(), snapshot(), non_neg_integer(), options()) ->
-    {ok, boolean()} | {error, term()}.
-is_at(Store, #snapshot{stream_id = Stream, version = Version}, Position, Timed) ->
-    case erl_esdb_store:read(Store, Stream, Version, 1, forward, Timed#{hidden => true}) of
-        {ok, [#event{version = Version, position = At}]} -> {ok, At =:= Position};
-        {ok, _Removed} -> {ok, true};
         {error, Reason} -> {error, Reason}
     end.
 
@@ -298,21 +311,17 @@ superfluous(#{keep := Keep}, Versions) -> lists:sublist(Versions, max(0, length(
 continues(_Stream, From, First) when First =< From -> ok;
 continues(Stream, From, First) -> {error, {events_removed, Stream, From, First}}.
 
--type last() :: #{version := integer(), position := non_neg_integer() | none}.
-
--spec fold(atom(), binary(), last(), policy(), term(), options()) ->
-    {ok, term(), last()} | {error, term()}.
-fold(Store, Stream, #{version := Before} = Last, Policy, State, Timed) ->
+-spec fold(atom(), binary(), Last :: integer(), policy(), term(), options()) ->
+    {ok, term(), Last :: integer()} | {error, term()}.
+fold(Store, Stream, Last, Policy, State, Timed) ->
     #{fold := {Module, Function, Args}} = Policy,
-    From = Before + 1,
+    From = Last + 1,
     Step = fun(Event, Acc) -> apply(Module, Function, [Event, Acc | Args]) end,
     Options = Timed#{hidden => true, decode => maps:get(decode, Policy, none)},
     case erl_esdb_store:read(Store, Stream, From, ?PAGE, forward, Options) of
         {ok, [#event{version = From} | _] = Events} ->
             State1 = lists:foldl(Step, State, Events),
-            #event{version = Version, position = Position} = lists:last(Events),
-            Last1 = #{version => Version, position => Position},
-            fold(Store, Stream, Last1, Policy, State1, Timed);
+            fold(Store, Stream, (lists:last(Events))#event.version, Policy, State1, Timed);
         {ok, []} ->
             {ok, State, Last};
         %% Events were removed while we read.

@@ -34,7 +34,8 @@ events were signed with is kept, so a store that has the keys verifies them, and
 everything in the store is compared with the backup, and links that were running and subscriptions
 go on: these when a process is attached. What was delivered or linked between the copy of their
 place and that of the events is delivered again, and not linked again. A projection goes on when it
-is started.
+is started. Policies of snapshots go on from those that are of the same stream, not of one that was
+deleted and had its name; what is due by then is taken when all this is done.
 
 A restored store is another one than that of the backup, for what stands outside of it: an export
 that was stopped begins anew, and an import is not gone on with.
@@ -101,7 +102,8 @@ and those of `m:erl_esdb_streams`.
 -doc """
 A stream in the table of a backup: versions from `first` to before `next` are in it. `buried`: it
 has a tombstone. `anchors`: see `erl_esdb_integrity:anchors/4`. `archived`: see
-`m:erl_esdb_archive_notes`; old backups have `incarnations` alone, the names.
+`m:erl_esdb_archive_notes`; old backups have `incarnations` alone, the names. `marks`: see
+`m:erl_esdb_snapshot_marks`; old backups have none.
 """.
 -type entry() :: #{
     first := non_neg_integer(),
@@ -119,7 +121,8 @@ has a tombstone. `anchors`: see `erl_esdb_integrity:anchors/4`. `archived`: see
     metadata := erl_esdb_log:metadata(),
     anchors := #{non_neg_integer() => erl_esdb_integrity:anchor()},
     incarnations := [binary()],
-    archived => erl_esdb_archive_notes:copied()
+    archived => erl_esdb_archive_notes:copied(),
+    marks => [erl_esdb_snapshot_marks:mark()]
 }.
 
 %% Where the versions of a stream end, and the time and tip there.
@@ -225,7 +228,7 @@ documents(Store, Timed) ->
     end.
 
 -spec is_left_out(erl_esdb_log:document_key()) -> boolean().
-is_left_out({Kind, _Stream, _No, _}) -> Kind =:= integrity orelse Kind =:= archive;
+is_left_out({Kind, _Stream, _No, _}) -> lists:member(Kind, [integrity, archive, snapshot_mark]);
 is_left_out(Key) -> erl_esdb_incarnation:is_key(Key).
 
 -spec copy_documents(store(), [tuple()], non_neg_integer(), #out{}) ->
@@ -432,6 +435,7 @@ entry({Store, Timed} = At, Name, Before, Last, Position) ->
         {ok, Anchors} ?= erl_esdb_integrity:anchors(Store, Name, No, Timed),
         {ok, Notes} ?= erl_esdb_archive_notes:all(Store, Name, No, Timed),
         Archived = erl_esdb_archive_notes:past(erl_esdb_archive_notes:in_backup(Notes), Next),
+        {ok, Marks} ?= erl_esdb_snapshot_marks:in_backup(Store, Name, No, Timed),
         %% Nothing was removed meanwhile, so all this belongs together.
         {ok, Info} ?= now(At, Name),
         Kept = #{V => Anchor || V := Anchor <- Anchors, V < min(Next, map_get(first, Cut))},
@@ -440,7 +444,8 @@ entry({Store, Timed} = At, Name, Before, Last, Position) ->
             metadata => Metadata,
             anchors => with_last(Store, Name, Cut, Kept),
             incarnations => lists:sort(maps:keys(Archived)),
-            archived => Archived
+            archived => Archived,
+            marks => Marks
         }}
     else
         {error, Reason} -> {error, Reason};

@@ -39,12 +39,18 @@ empty_store({Store, Timed}) ->
 
 -doc "Restores, compares, verifies where the store has keys, and lets what was delivered go on.".
 -spec restore(store(), files(), erl_esdb_backup:manifest()) -> ok | {error, term()}.
-restore({Store, Timed} = At, Files, #{position := Position} = Manifest) ->
+restore({Store, _Timed} = At, Files, Manifest) ->
+    %% Snapshots that are due in the copy are not in the backup.
+    PutBack = fun() -> put_back(At, Files, Manifest) end,
+    erl_esdb_notification_sup:without_snapshotter(Store, PutBack).
+
+-spec put_back(store(), files(), erl_esdb_backup:manifest()) -> ok | {error, term()}.
+put_back({Store, Timed} = At, Files, #{position := Position} = Manifest) ->
     maybe
         {ok, Table} ?= read_table(Files),
         ok ?= restore_events(At, Files, Position, Table),
         ok ?= restore_streams(At, maps:to_list(Table)),
-        ok ?= restore_documents(At, Files),
+        ok ?= restore_documents(At, Files, Table),
         ok ?= same(At, Files, Manifest, Table),
         ok ?= verified(erl_esdb_integrity:verify_store(Store, Timed)),
         erl_esdb_notification_sup:restart_delivery(Store)
@@ -322,16 +328,29 @@ put_each({Store, Timed} = At, [{Key, Term} | Documents]) ->
 put_each(_At, []) ->
     ok.
 
--spec restore_documents(store(), files()) -> ok | {error, term()}.
-restore_documents({Store, Timed} = At, Files) ->
+-spec restore_documents(store(), files(), table()) -> ok | {error, term()}.
+restore_documents({Store, Timed} = At, Files, Table) ->
     Restore = fun
-        (document, Document, ok) -> done(put_each(At, [Document]));
+        (document, Document, ok) -> done(restore_document(At, Document, Table));
         (checkpoints, Values, ok) -> done(erl_esdb_store:save_checkpoints(Store, Values, Timed))
     end,
     case documents(Files, Restore, ok) of
         {ok, ok} -> ok;
         {error, Reason} -> {error, Reason}
     end.
+
+-spec restore_document(store(), {tuple(), term()}, table()) -> ok | {error, term()}.
+restore_document(At, {{snapshot, Name, _Version}, Term} = Document, Table) when
+    is_map_key(Name, Table)
+->
+    Marks = maps:get(marks, map_get(Name, Table), []),
+    maybe
+        {ok, No} ?= number(At, Name),
+        ok ?= erl_esdb_snapshot_marks:restore(At, No, Marks, Term),
+        put_each(At, [Document])
+    end;
+restore_document(At, Document, _Table) ->
+    put_each(At, [Document]).
 
 -spec done(ok | {error, Reason}) -> {ok, ok} | {error, Reason}.
 done(ok) -> {ok, ok};

@@ -20,7 +20,7 @@ A backup leaves the ids out: a restored copy is a store of its own, which goes i
 position of the backup.
 """.
 
--export([id/2, has/4, is_key/1]).
+-export([id/2, ids/2, has/4, is_key/1]).
 -export_type([id/0]).
 
 -define(KEY, store_incarnation).
@@ -30,9 +30,17 @@ position of the backup.
 -doc "An id of a store; makes the first. Option: `timeout`.".
 -spec id(Store :: atom(), #{timeout => timeout()}) -> {ok, id()} | {error, term()}.
 id(Store, Timed) ->
-    case erl_esdb_store:list_documents(Store, {?KEY, <<>>}, {?KEY, last()}, Timed) of
-        {ok, [{{?KEY, Id}, _Version} | _]} -> {ok, Id};
+    case ids(Store, Timed) of
+        {ok, [Id | _]} -> {ok, Id};
         {ok, []} -> made(Store, crypto:strong_rand_bytes(16), Timed);
+        {error, Reason} -> {error, Reason}
+    end.
+
+-doc "All ids that a store has by now. Option: `timeout`.".
+-spec ids(Store :: atom(), #{timeout => timeout()}) -> {ok, [id()]} | {error, term()}.
+ids(Store, Timed) ->
+    case erl_esdb_store:list_documents(Store, {?KEY, <<>>}, {?KEY, last()}, Timed) of
+        {ok, Found} -> {ok, [Id || {{?KEY, Id}, _Version} <- Found]};
         {error, Reason} -> {error, Reason}
     end.
 

@@ -3,7 +3,7 @@
 
 -behaviour(supervisor).
 
--export([start_link/1, restart_delivery/1]).
+-export([start_link/1, restart_delivery/1, without_snapshotter/2]).
 -export([init/1]).
 
 -include("erl_esdb.hrl").
@@ -22,23 +22,49 @@ has in its documents by now.
 """.
 -spec restart_delivery(Store :: atom()) -> ok | {error, term()}.
 restart_delivery(Store) ->
-    Supervisor = erl_esdb_naming:notification_sup_name(Store),
-    try
+    with_supervisor(Store, fun(Supervisor) ->
         maybe
             ok ?= restart(Supervisor, delivery_sup),
             restart(Supervisor, links_sup)
         end
-    catch
-        %% It has ended, or ends.
-        exit:_ -> {error, {store_not_started, Store}}
-    end.
+    end).
 
 -spec restart(atom(), atom()) -> ok | {error, term()}.
 restart(Supervisor, Id) ->
-    maybe
-        ok ?= supervisor:terminate_child(Supervisor, Id),
-        {ok, _} ?= supervisor:restart_child(Supervisor, Id),
-        ok
+    case supervisor:terminate_child(Supervisor, Id) of
+        ok -> start(Supervisor, Id);
+        {error, Reason} -> {error, Reason}
+    end.
+
+-spec start(atom(), atom()) -> ok | {error, term()}.
+start(Supervisor, Id) ->
+    case supervisor:restart_child(Supervisor, Id) of
+        {ok, _} -> ok;
+        {error, Reason} -> {error, Reason}
+    end.
+
+-doc "Does something while a store takes no snapshots by itself; then it goes on with that.".
+-spec without_snapshotter(Store :: atom(), fun(() -> Result)) -> Result | {error, term()}.
+without_snapshotter(Store, Fun) ->
+    Stop = fun(Supervisor) -> supervisor:terminate_child(Supervisor, snapshotter) end,
+    case with_supervisor(Store, Stop) of
+        ok ->
+            try
+                Fun()
+            after
+                _ = with_supervisor(Store, fun(Supervisor) -> start(Supervisor, snapshotter) end)
+            end;
+        {error, Reason} ->
+            {error, Reason}
+    end.
+
+-spec with_supervisor(atom(), fun((atom()) -> ok | {error, term()})) -> ok | {error, term()}.
+with_supervisor(Store, Fun) ->
+    try
+        Fun(erl_esdb_naming:notification_sup_name(Store))
+    catch
+        %% It has ended, or ends.
+        exit:_ -> {error, {store_not_started, Store}}
     end.
 
 -doc false.

@@ -32,8 +32,9 @@ after a crash is found to have its snapshot.
 %% look; and until it is tried again, after the store did not answer.
 -define(PAUSE, 50).
 -define(RETRY, 200).
-%% Streams of a policy whose failures are known; when there are more all are forgotten.
+%% Streams of a policy of which something is remembered; when there are more all are forgotten.
 -define(FAILURES, 1000).
+-define(SEEN, 10_000).
 
 -type due() :: {Stream :: binary(), Version :: non_neg_integer()}.
 
@@ -46,7 +47,9 @@ after a crash is found to have its snapshot.
     due = [] :: [due()],
     worker :: pid() | undefined,
     %% at which version of which stream it failed
-    failures = #{} :: #{binary() => non_neg_integer()}
+    failures = #{} :: #{binary() => non_neg_integer()},
+    %% what it has seen of those that are long enough for a snapshot
+    seen = #{} :: #{binary() => erl_esdb_snapshot_policy:seen()}
 }).
 
 -record(state, {
@@ -230,8 +233,8 @@ step(_Pattern, #place{next = Next} = Place, End, _State) when Next >= End ->
 step(Pattern, #place{next = Next} = Place, End, #state{store = Store} = State) ->
     maybe
         {ok, Pieces} ?= pieces(Store, Next),
-        {ok, Due} ?= due(maps:to_list(written(Pieces)), Pattern, Place, State, []),
-        {ok, Place#place{next = behind(Pieces, End), due = Due}}
+        {ok, Place1} ?= due(maps:to_list(written(Pieces)), Pattern, Place, State),
+        {ok, Place1#place{next = behind(Pieces, End)}}
     end.
 
 -spec pieces(atom(), non_neg_integer()) -> {ok, [erl_esdb_engine:piece()]} | {error, term()}.
@@ -251,35 +254,36 @@ written(Pieces) -> #{Stream => To || {Stream, {_, _, To}, _} <- Pieces}.
 behind([], End) -> End;
 behind(Pieces, _End) -> erl_esdb_log:after_span(element(2, lists:last(Pieces))).
 
--spec due([due()], binary(), #place{}, #state{}, [due()]) -> {ok, [due()]} | {error, term()}.
-due([{Stream, Version} = Written | More], Pattern, Place, State, Due) ->
+-spec due([due()], binary(), #place{}, #state{}) -> {ok, #place{}} | {error, term()}.
+due([{Stream, Version} = Written | More], Pattern, Place, State) ->
     #state{store = Store, patterns = Patterns} = State,
     #place{policy = Policy, failures = Failures} = Place,
     Failed = maps:get(Stream, Failures, ?NO_STREAM),
     maybe
         {ok, Pattern} ?= erl_esdb_snapshot_policy:choose(Patterns, Stream),
         true ?= erl_esdb_snapshot_policy:is_due(Policy, Version, Failed),
-        {ok, true} ?= is_due(Store, Stream, Policy),
-        due(More, Pattern, Place, State, [Written | Due])
+        {ok, Place1} ?= seen(Written, Place, Store),
+        due(More, Pattern, Place1, State)
     else
         {error, Reason} when Reason =/= not_found -> {error, Reason};
         %% It is too early, or another policy is closer.
-        _ -> due(More, Pattern, Place, State, Due)
+        _ -> due(More, Pattern, Place, State)
     end;
-due([], _Pattern, _Place, _State, Due) ->
-    {ok, Due}.
+due([], _Pattern, Place, _State) ->
+    {ok, Place}.
 
-%% Who is to make it meets whatever else is wrong, and tells.
--spec is_due(atom(), binary(), erl_esdb_snapshot_policy:policy()) ->
-    {ok, boolean()} | {error, term()}.
-is_due(Store, Stream, Policy) ->
-    case erl_esdb_snapshot_policy:is_due(Store, Stream, Policy, #{}) of
-        {ok, IsDue} ->
-            {ok, IsDue};
+-spec seen(due(), #place{}, atom()) -> {ok, #place{}} | {error, term()}.
+seen({Stream, _} = Written, #place{policy = Policy, due = Due, seen = Seen} = Place, Store) ->
+    Before = maps:get(Stream, Seen, none),
+    case erl_esdb_snapshot_policy:is_due(Store, Stream, Policy, Before, #{}) of
+        {ok, IsDue, Now} ->
+            Seen1 = remember(Stream, Now, Seen, ?SEEN),
+            {ok, Place#place{due = [Written || IsDue] ++ Due, seen = Seen1}};
         {error, Reason} ->
+            %% Who is to make it meets whatever else is wrong, and tells.
             case erl_esdb_delivery:is_failure(Reason, Store) of
                 true -> {error, Reason};
-                false -> {ok, true}
+                false -> {ok, Place#place{due = [Written | Due]}}
             end
     end.
 
@@ -371,11 +375,11 @@ failed(Reason, #place{due = [{Stream, Version} | Due], failures = Failures} = Pl
         #{system_time => erlang:system_time(millisecond)},
         #{store_id => Store, stream_id => Stream, version => Version, reason => Reason}
     ),
-    Place#place{due = Due, failures = known(Stream, Version, Failures)}.
+    Place#place{due = Due, failures = remember(Stream, Version, Failures, ?FAILURES)}.
 
--spec known(binary(), non_neg_integer(), Failures) -> Failures when
-    Failures :: #{binary() => non_neg_integer()}.
-known(Stream, Version, Failures) when map_size(Failures) < ?FAILURES ->
-    Failures#{Stream => Version};
-known(Stream, Version, _Failures) ->
-    #{Stream => Version}.
+-spec remember(binary(), Value, #{binary() => Value}, Max :: pos_integer()) ->
+    #{binary() => Value}.
+remember(Stream, Value, Known, Max) when map_size(Known) < Max; is_map_key(Stream, Known) ->
+    Known#{Stream => Value};
+remember(Stream, Value, _Known, _Max) ->
+    #{Stream => Value}.

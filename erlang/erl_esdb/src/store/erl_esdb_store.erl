@@ -618,7 +618,8 @@ forget(Store, Stream, No, Until) ->
         list_documents(Store, First, Last, #{timeout => left(Until)})
      || {First, Last} <- [
             {{integrity, Stream, 0, 0}, {integrity, Stream, No + 1, -1}},
-            {{archive, Stream, 0, 0}, {archive, Stream, No + 1, -1}}
+            {{archive, Stream, 0, 0}, {archive, Stream, No + 1, -1}},
+            {{snapshot_mark, Stream, 0, 0}, {snapshot_mark, Stream, No + 1, -1}}
         ]
     ],
     lists:foreach(
