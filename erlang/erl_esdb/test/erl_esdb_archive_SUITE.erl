@@ -347,7 +347,7 @@ a_arc_13_a_folder_that_cannot_be_written(Config) ->
 %% One that is just written is another writer's; older ones are nobody's.
 b_what_a_killed_writer_left_is_removed(Config) ->
     {ok, State} = ?FILE_BACKEND:archive(files(Config), ?KEY, []),
-    Folder = filename:dirname(hd(paths(Config, "0-99.archive"))),
+    [Folder] = paths(Config, "~unfinished"),
     Left = fun(Name, Age) ->
         Path = filename:join(Folder, Name),
         ok = file:write_file(Path, <<"x">>),
@@ -364,6 +364,21 @@ b_what_a_killed_writer_left_is_removed(Config) ->
         [filelib:is_regular(Path) || Path <- [Old, Young | Others]]
     ),
     ?assertMatch({ok, [], _}, ?FILE_BACKEND:read(State1, ?KEY)).
+
+%% However many archives a stream has, another one costs the same.
+b_an_archive_beside_many(Config) ->
+    State = files(Config),
+    Archive = fun(Version) ->
+        Key = make_key(my_store, <<"orders-123">>, Version, Version),
+        erl_esdb_test:reductions(fun() -> {ok, _} = ?FILE_BACKEND:archive(State, Key, []) end)
+    end,
+    [First | _] = [Archive(Version) || Version <- lists:seq(1, 3)],
+    Folder = filename:dirname(hd(paths(Config, "1-1.archive"))),
+    [
+        ok = file:write_file(filename:join(Folder, [integer_to_list(N), "-9999.archive"]), <<>>)
+     || N <- lists:seq(1_000, 4_000)
+    ],
+    ?assert(Archive(10_000) < 3 * First).
 
 %% ---- dictionaries
 
