@@ -613,7 +613,7 @@ notes(Config, No) -> erl_esdb_archive_notes:all(store(Config), ?S, No, #{}).
 
 note_keys(Store) ->
     {ok, Keys} = erl_esdb_store:list_documents(Store, {}, {z, z, z, z, z}),
-    [Key || {{archive, _, _, _} = Key, _} <- Keys].
+    [Key || {{archive, _, _, Note} = Key, _} <- Keys, Note =/= replaced].
 
 %% Whoever notes or forgets at the same time: what was noted stays, what was forgotten does not come
 %% back.
@@ -641,6 +641,45 @@ notes_at_once(Store, Stream) ->
     ),
     Left = [{noted, A, B} || {A, B} <- [{0, 5}, {10, 12}, {15, 25}, {45, 60}]],
     ?assertEqual(#{~"a" => Left}, Parts()).
+
+%% Whoever reads notes while others take their place, wherever held up: what is noted all the time
+%% is there.
+b_notes_are_read_while_they_are_replaced(Config) ->
+    Store = store(Config),
+    {ok, 0} = erl_esdb_streams:append(Store, ?S, -1, events(1)),
+    {ok, #{no := No}} = erl_esdb_store:info(Store, ?S),
+    At = {Store, ?S, No, #{}},
+    ok = erl_esdb_archive_notes:note(At, ~"a", {0, 10}),
+    [Stop, Reads] = [atomics:new(1, []) || _ <- [stop, reads]],
+    Read = fun() ->
+        {ok, #{parts := #{~"a" := [{noted, 0, Before}]}}} = notes(Config, No),
+        ?assert(Before =:= 10 orelse Before =:= 20),
+        ok = atomics:add(Reads, 1, 1),
+        erlang:bump_reductions(rand:uniform(300))
+    end,
+    {Pid, Ref} = spawn_monitor(fun() -> erl_esdb_test:until_stopped(Stop, Read) end),
+    Changes = [
+        fun() -> erl_esdb_archive_notes:note(At, ~"a", {10, 20}) end,
+        fun() -> erl_esdb_archive_notes:forget(At, {10, 20}) end
+    ],
+    try
+        [changed_while(Pid, Reads, Change) || _ <- lists:seq(1, 1_000), Change <- Changes]
+    after
+        ok = atomics:put(Stop, 1, 1)
+    end,
+    receive
+        {'DOWN', Ref, process, Pid, Reason} -> ?assertEqual(normal, Reason)
+    end.
+
+%% The reader is held up meanwhile, and reads once at least before the next one.
+changed_while(Reader, Reads, Change) ->
+    Seen = atomics:get(Reads, 1),
+    IsSuspended = erl_esdb_test:suspended(Reader),
+    ok = Change(),
+    _ = IsSuspended andalso erlang:resume_process(Reader),
+    erl_esdb_test:await(fun() ->
+        atomics:get(Reads, 1) > Seen orelse not is_process_alive(Reader)
+    end).
 
 %% Who waits for the store holds up nobody else, whose time is over when it is over.
 b_a_call_that_waits_holds_up_no_other(Config) ->
