@@ -595,7 +595,8 @@ b_what_is_noted_of_archives(Config) ->
     Noted = fun() ->
         {ok, #{own := [Name], parts := Parts}} = notes(Config, No),
         ?assertEqual([Name], maps:keys(Parts)),
-        ?assertEqual(1 + length(map_get(Name, Parts)), length(note_keys(Store))),
+        Notes = [Key || {_, _, _, Note} = Key <- note_keys(Store), Note =/= replaced],
+        ?assertEqual(1 + length(map_get(Name, Parts)), length(Notes)),
         map_get(Name, Parts)
     end,
     ?assertEqual([{noted, 0, 20}, {noted, 25, 30}], Noted()),
@@ -613,7 +614,7 @@ notes(Config, No) -> erl_esdb_archive_notes:all(store(Config), ?S, No, #{}).
 
 note_keys(Store) ->
     {ok, Keys} = erl_esdb_store:list_documents(Store, {}, {z, z, z, z, z}),
-    [Key || {{archive, _, _, Note} = Key, _} <- Keys, Note =/= replaced].
+    [Key || {{archive, _, _, _} = Key, _} <- Keys].
 
 %% Whoever notes or forgets at the same time: what was noted stays, what was forgotten does not come
 %% back.
@@ -641,6 +642,37 @@ notes_at_once(Store, Stream) ->
     ),
     Left = [{noted, A, B} || {A, B} <- [{0, 5}, {10, 12}, {15, 25}, {45, 60}]],
     ?assertEqual(#{~"a" => Left}, Parts()).
+
+%% Whenever a stream is deleted, nothing stays noted of it.
+b_nothing_is_noted_of_a_deleted_stream(Config) ->
+    Store = store(Config),
+    Make = fun() ->
+        {ok, _} = erl_esdb_streams:append(Store, ?S, -1, events(30)),
+        {ok, #{no := No}} = erl_esdb_store:info(Store, ?S),
+        No
+    end,
+    No = Make(),
+    Late = [
+        fun() -> erl_esdb_archive_notes:name(Store, ?S, No, #{}) end,
+        fun() -> erl_esdb_archive_notes:note({Store, ?S, No, #{}}, ~"a", {0, 10}) end,
+        fun() -> erl_esdb_archive_notes:forget({Store, ?S, No, #{}}, {0, 10}) end
+    ],
+    ok = erl_esdb_streams:delete(Store, ?S),
+    [?assertEqual({error, {stream_not_found, ?S}}, Note()) || Note <- Late],
+    _ = Make(),
+    [?assertEqual({error, {stream_replaced, ?S}}, Note()) || Note <- Late],
+    ?assertEqual([], note_keys(Store)),
+    ok = erl_esdb_streams:delete(Store, ?S),
+    [deleted_at_once(Store, Make, backend(Config)) || _ <- lists:seq(1, 300)].
+
+deleted_at_once(Store, Make, Backend) ->
+    _ = Make(),
+    Options = #{before_version => 10, require_snapshot => false},
+    [_, ok] = erl_esdb_test:concurrently([
+        fun() -> erl_esdb_scavenge:archive_and_scavenge(Store, ?S, Backend, Options) end,
+        fun() -> erl_esdb_streams:delete(Store, ?S) end
+    ]),
+    ?assertEqual([], note_keys(Store)).
 
 %% Whoever reads notes while others take their place, wherever held up: what is noted all the time
 %% is there.

@@ -52,7 +52,11 @@ the other names those versions do that are in parts.
 %% How the key of a document ends.
 -type note() :: binary() | {binary(), noted | unnoted, non_neg_integer(), non_neg_integer()}.
 
--doc "A name that archives are written under; the first time one is made. Option: `timeout`.".
+-doc """
+A name that archives are written under; the first time one is made. Option: `timeout`. Errors, here
+and where something is noted: `{stream_not_found, Stream}`, `{stream_replaced, Stream}` where the
+stream has not that number any more; then nothing is noted under it.
+""".
 -spec name(Store :: atom(), Stream :: binary(), No :: pos_integer(), #{timeout => timeout()}) ->
     {ok, binary()} | {error, term()}.
 name(Store, Stream, No, Timed) ->
@@ -65,9 +69,28 @@ name(Store, Stream, No, Timed) ->
 -spec made(at()) -> {ok, binary()} | {error, term()}.
 made(At) ->
     Name = binary:encode_hex(crypto:strong_rand_bytes(8), lowercase),
-    case put_each(At, [Name]) of
-        ok -> {ok, Name};
+    maybe
+        ok ?= put_each(At, [Name]),
+        ok ?= still(At),
+        {ok, Name}
+    end.
+
+%% Who deletes a stream then removes its notes: those that come later, who put them.
+-spec still(at()) -> ok | {error, term()}.
+still({Store, Stream, No, Timed} = At) ->
+    case erl_esdb_store:tip(Store, Stream, Timed) of
+        {ok, #{no := No}} -> ok;
+        {ok, #{no := none}} -> remove_all(At, {stream_not_found, Stream});
+        {ok, #{}} -> remove_all(At, {stream_replaced, Stream});
         {error, Reason} -> {error, Reason}
+    end.
+
+-spec remove_all(at(), Why :: term()) -> {error, term()}.
+remove_all(At, Why) ->
+    maybe
+        {ok, Notes} ?= found(At),
+        ok ?= remove_each(At, Notes),
+        {error, Why}
     end.
 
 -doc "All that is noted. Option: `timeout`.".
@@ -196,7 +219,8 @@ change(At, Change) ->
         {ok, Notes} ?= listed(At),
         {New, Old} = Change(Notes),
         ok ?= put_each(At, New),
-        replace(At, Old)
+        ok ?= replace(At, Old),
+        still(At)
     end.
 
 -spec replace(at(), [note()]) -> ok | {error, term()}.
@@ -221,7 +245,7 @@ put_each({Store, Stream, No, Timed} = At, [Note | Notes]) ->
 put_each(_At, []) ->
     ok.
 
--spec remove_each(at(), [note()]) -> ok | {error, term()}.
+-spec remove_each(at(), [note() | replaced]) -> ok | {error, term()}.
 remove_each({Store, Stream, No, Timed} = At, [Note | Notes]) ->
     case erl_esdb_store:delete_document(Store, {archive, Stream, No, Note}, Timed) of
         ok -> remove_each(At, Notes);
