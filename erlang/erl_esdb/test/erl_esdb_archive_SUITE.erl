@@ -347,7 +347,7 @@ a_arc_13_a_folder_that_cannot_be_written(Config) ->
 %% One that is just written is another writer's; older ones are nobody's.
 b_what_a_killed_writer_left_is_removed(Config) ->
     {ok, State} = ?FILE_BACKEND:archive(files(Config), ?KEY, []),
-    Folder = filename:dirname(hd(paths(Config, "0-99.archive"))),
+    [Folder] = paths(Config, "~unfinished"),
     Left = fun(Name, Age) ->
         Path = filename:join(Folder, Name),
         ok = file:write_file(Path, <<"x">>),
@@ -364,6 +364,21 @@ b_what_a_killed_writer_left_is_removed(Config) ->
         [filelib:is_regular(Path) || Path <- [Old, Young | Others]]
     ),
     ?assertMatch({ok, [], _}, ?FILE_BACKEND:read(State1, ?KEY)).
+
+%% However many archives a stream has, another one costs the same.
+b_an_archive_beside_many(Config) ->
+    State = files(Config),
+    Archive = fun(Version) ->
+        Key = make_key(my_store, <<"orders-123">>, Version, Version),
+        erl_esdb_test:reductions(fun() -> {ok, _} = ?FILE_BACKEND:archive(State, Key, []) end)
+    end,
+    [First | _] = [Archive(Version) || Version <- lists:seq(1, 3)],
+    Folder = filename:dirname(hd(paths(Config, "1-1.archive"))),
+    [
+        ok = file:write_file(filename:join(Folder, [integer_to_list(N), "-9999.archive"]), <<>>)
+     || N <- lists:seq(1_000, 4_000)
+    ],
+    ?assert(Archive(10_000) < 3 * First).
 
 %% ---- dictionaries
 
@@ -580,7 +595,8 @@ b_what_is_noted_of_archives(Config) ->
     Noted = fun() ->
         {ok, #{own := [Name], parts := Parts}} = notes(Config, No),
         ?assertEqual([Name], maps:keys(Parts)),
-        ?assertEqual(1 + length(map_get(Name, Parts)), length(note_keys(Store))),
+        Notes = [Key || {_, _, _, Note} = Key <- note_keys(Store), Note =/= replaced],
+        ?assertEqual(1 + length(map_get(Name, Parts)), length(Notes)),
         map_get(Name, Parts)
     end,
     ?assertEqual([{noted, 0, 20}, {noted, 25, 30}], Noted()),
@@ -626,6 +642,76 @@ notes_at_once(Store, Stream) ->
     ),
     Left = [{noted, A, B} || {A, B} <- [{0, 5}, {10, 12}, {15, 25}, {45, 60}]],
     ?assertEqual(#{~"a" => Left}, Parts()).
+
+%% Whenever a stream is deleted, nothing stays noted of it.
+b_nothing_is_noted_of_a_deleted_stream(Config) ->
+    Store = store(Config),
+    Make = fun() ->
+        {ok, _} = erl_esdb_streams:append(Store, ?S, -1, events(30)),
+        {ok, #{no := No}} = erl_esdb_store:info(Store, ?S),
+        No
+    end,
+    No = Make(),
+    Late = [
+        fun() -> erl_esdb_archive_notes:name(Store, ?S, No, #{}) end,
+        fun() -> erl_esdb_archive_notes:note({Store, ?S, No, #{}}, ~"a", {0, 10}) end,
+        fun() -> erl_esdb_archive_notes:forget({Store, ?S, No, #{}}, {0, 10}) end
+    ],
+    ok = erl_esdb_streams:delete(Store, ?S),
+    [?assertEqual({error, {stream_not_found, ?S}}, Note()) || Note <- Late],
+    _ = Make(),
+    [?assertEqual({error, {stream_replaced, ?S}}, Note()) || Note <- Late],
+    ?assertEqual([], note_keys(Store)),
+    ok = erl_esdb_streams:delete(Store, ?S),
+    [deleted_at_once(Store, Make, backend(Config)) || _ <- lists:seq(1, 300)].
+
+deleted_at_once(Store, Make, Backend) ->
+    _ = Make(),
+    Options = #{before_version => 10, require_snapshot => false},
+    [_, ok] = erl_esdb_test:concurrently([
+        fun() -> erl_esdb_scavenge:archive_and_scavenge(Store, ?S, Backend, Options) end,
+        fun() -> erl_esdb_streams:delete(Store, ?S) end
+    ]),
+    ?assertEqual([], note_keys(Store)).
+
+%% Whoever reads notes while others take their place, wherever held up: what is noted all the time
+%% is there.
+b_notes_are_read_while_they_are_replaced(Config) ->
+    Store = store(Config),
+    {ok, 0} = erl_esdb_streams:append(Store, ?S, -1, events(1)),
+    {ok, #{no := No}} = erl_esdb_store:info(Store, ?S),
+    At = {Store, ?S, No, #{}},
+    ok = erl_esdb_archive_notes:note(At, ~"a", {0, 10}),
+    [Stop, Reads] = [atomics:new(1, []) || _ <- [stop, reads]],
+    Read = fun() ->
+        {ok, #{parts := #{~"a" := [{noted, 0, Before}]}}} = notes(Config, No),
+        ?assert(Before =:= 10 orelse Before =:= 20),
+        ok = atomics:add(Reads, 1, 1),
+        erlang:bump_reductions(rand:uniform(300))
+    end,
+    {Pid, Ref} = spawn_monitor(fun() -> erl_esdb_test:until_stopped(Stop, Read) end),
+    Changes = [
+        fun() -> erl_esdb_archive_notes:note(At, ~"a", {10, 20}) end,
+        fun() -> erl_esdb_archive_notes:forget(At, {10, 20}) end
+    ],
+    try
+        [changed_while(Pid, Reads, Change) || _ <- lists:seq(1, 1_000), Change <- Changes]
+    after
+        ok = atomics:put(Stop, 1, 1)
+    end,
+    receive
+        {'DOWN', Ref, process, Pid, Reason} -> ?assertEqual(normal, Reason)
+    end.
+
+%% The reader is held up meanwhile, and reads once at least before the next one.
+changed_while(Reader, Reads, Change) ->
+    Seen = atomics:get(Reads, 1),
+    IsSuspended = erl_esdb_test:suspended(Reader),
+    ok = Change(),
+    _ = IsSuspended andalso erlang:resume_process(Reader),
+    erl_esdb_test:await(fun() ->
+        atomics:get(Reads, 1) > Seen orelse not is_process_alive(Reader)
+    end).
 
 %% Who waits for the store holds up nobody else, whose time is over when it is over.
 b_a_call_that_waits_holds_up_no_other(Config) ->

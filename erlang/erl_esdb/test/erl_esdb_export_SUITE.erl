@@ -656,20 +656,12 @@ replaced_within(Store, Path, Options, Restart) ->
     Next = fun() -> erl_esdb_store:next_position(Store) end,
     {Pid, Ref} = spawn_monitor(fun() -> exit({done, from_file(Store, Path, Options)}) end),
     erl_esdb_test:await(fun() -> Next() > {ok, 0} end),
-    IsCaught = suspended(Pid) andalso Next() < {ok, 20_000},
+    IsCaught = erl_esdb_test:suspended(Pid) andalso Next() < {ok, 20_000},
     {ok, _} = Restart(),
     _ = is_process_alive(Pid) andalso erlang:resume_process(Pid),
     receive
         {'DOWN', Ref, process, Pid, {done, Answer}} when IsCaught -> Answer;
         {'DOWN', Ref, process, Pid, {done, _}} -> replaced_within(Store, Path, Options, Restart)
-    end.
-
-suspended(Pid) ->
-    try
-        erlang:suspend_process(Pid)
-    catch
-        %% It was done before.
-        error:badarg -> false
     end.
 
 %% Where a file has lines there are no segments to go on from.

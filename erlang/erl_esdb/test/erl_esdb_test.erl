@@ -6,7 +6,7 @@
 -export([start_store/1, stop_store/1, told/0]).
 -export([engine/1, machine/1, tree/1, tamper/3]).
 -export([concurrently/1, collect/2, collect/3, collected/1, release/1]).
--export([await/1, until_stopped/2, quietly/1, property/2, reductions/1]).
+-export([await/1, until_stopped/2, suspended/1, quietly/1, property/2, reductions/1]).
 -export([commits/0, append_commits/1]).
 
 -include_lib("proper/include/proper.hrl").
@@ -238,6 +238,15 @@ until_stopped(Stop, Step) ->
             until_stopped(Stop, Step);
         _ ->
             done
+    end.
+
+-doc "Suspends a process; false where it is done by now.".
+-spec suspended(pid()) -> boolean().
+suspended(Pid) ->
+    try
+        erlang:suspend_process(Pid)
+    catch
+        error:badarg -> false
     end.
 
 -doc "Calls a fun, while nothing is logged: what is killed says so.".

@@ -181,7 +181,8 @@ forget(Store, Stream, From, To) -> forget(Store, Stream, From, To, #{}).
 -doc """
 Forgets that the versions `From` to `To` of a stream were archived, when their archives were removed
 on purpose: from then on reads leave them out, and `check/4` has them among its gaps alone. Archives
-that are there are read as before. Option: `timeout`. Error: `{stream_not_found, Stream}`.
+that are there are read as before. Option: `timeout`. Errors: `{stream_not_found, Stream}`, and
+`{stream_replaced, Stream}` where it is deleted and made again at the same time.
 """.
 -spec forget(Store :: atom(), Stream :: binary(), From, To, map()) -> ok | {error, term()} when
     From :: non_neg_integer(), To :: non_neg_integer().

@@ -16,8 +16,8 @@ Small archives gain by a dictionary, which is trained once for the streams of a 
 the same name up to the first `-`, as soon as enough events of it were archived. Dictionaries stand
 in `base_dir/Store/~dictionaries`: without its dictionary an archive cannot be read.
 
-What a writer leaves that was killed is removed by the next one that writes to its folder an hour
-later or more.
+Until it is whole a file stands in `base_dir/Store/~unfinished`. What a writer leaves there that was
+killed is removed by the next one that writes an archive of the store an hour later or more.
 
 An archive is never changed. What is under a key already may be written again with the same events;
 other ones are refused. A damaged one is replaced.
@@ -52,6 +52,8 @@ Parts of a path that are too long for a file system are cut, and end in `~` and 
 
 -include("erl_esdb.hrl").
 
+%% Not beside the archives, of which a stream may have any number: it is looked through after each.
+-define(UNFINISHED, "~unfinished").
 -define(SEGMENT, #{events => 4096, bytes => 16_777_216}).
 -define(DEFAULTS, #{dictionary_size => 32_768, level => 9, atoms => create}).
 
@@ -125,8 +127,9 @@ write(#state{dictionaries = Cache, level = Level} = State, Key, Place, Events) -
             event_count => length(Events),
             dictionary => erl_esdb_archive_dictionary:name(Dictionary)
         },
-        ok ?= erl_esdb_file:write(Path, file(Header, Segments)),
-        ok = erl_esdb_file:sweep(filename:dirname(Path)),
+        Unfinished = filename:join(Dir, ?UNFINISHED),
+        ok ?= erl_esdb_file:write(Path, file(Header, Segments), Unfinished),
+        ok = erl_esdb_file:sweep(Unfinished),
         {ok, State#state{dictionaries = Cache1}}
     end.
 

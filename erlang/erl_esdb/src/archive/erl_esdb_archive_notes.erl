@@ -18,9 +18,14 @@ one of these:
 | `Name` | archives are written under this name |
 | `{Name, noted, From, Before}` | these versions were archived under it |
 | `{Name, unnoted, From, Before}` | of these it is not known |
+| `replaced` | put again each time before notes are removed that others take the place of |
 
 So who notes changes nothing that somebody else notes at the same time. A part that touches others
 takes their place, so that a stream that is archived again and again has few.
+
+Keys are listed one after the other, while they come and go: who lists them may pass the place of a
+new one before it is there, and that of the old one after it is gone. So a list counts only where
+nothing was replaced from its begin to its end.
 
 A copy of a store that was restored goes another way than its model, which may have archived more
 versions under a name since. So the copy gets the parts and not the name: it reads the archives of
@@ -47,7 +52,11 @@ the other names those versions do that are in parts.
 %% How the key of a document ends.
 -type note() :: binary() | {binary(), noted | unnoted, non_neg_integer(), non_neg_integer()}.
 
--doc "A name that archives are written under; the first time one is made. Option: `timeout`.".
+-doc """
+A name that archives are written under; the first time one is made. Option: `timeout`. Errors, here
+and where something is noted: `{stream_not_found, Stream}`, `{stream_replaced, Stream}` where the
+stream has not that number any more; then nothing is noted under it.
+""".
 -spec name(Store :: atom(), Stream :: binary(), No :: pos_integer(), #{timeout => timeout()}) ->
     {ok, binary()} | {error, term()}.
 name(Store, Stream, No, Timed) ->
@@ -60,9 +69,28 @@ name(Store, Stream, No, Timed) ->
 -spec made(at()) -> {ok, binary()} | {error, term()}.
 made(At) ->
     Name = binary:encode_hex(crypto:strong_rand_bytes(8), lowercase),
-    case put_each(At, [Name]) of
-        ok -> {ok, Name};
+    maybe
+        ok ?= put_each(At, [Name]),
+        ok ?= still(At),
+        {ok, Name}
+    end.
+
+%% Who deletes a stream then removes its notes: those that come later, who put them.
+-spec still(at()) -> ok | {error, term()}.
+still({Store, Stream, No, Timed} = At) ->
+    case erl_esdb_store:tip(Store, Stream, Timed) of
+        {ok, #{no := No}} -> ok;
+        {ok, #{no := none}} -> remove_all(At, {stream_not_found, Stream});
+        {ok, #{}} -> remove_all(At, {stream_replaced, Stream});
         {error, Reason} -> {error, Reason}
+    end.
+
+-spec remove_all(at(), Why :: term()) -> {error, term()}.
+remove_all(At, Why) ->
+    maybe
+        {ok, Notes} ?= found(At),
+        ok ?= remove_each(At, Notes),
+        {error, Why}
     end.
 
 -doc "All that is noted. Option: `timeout`.".
@@ -79,12 +107,47 @@ all(Store, Stream, No, Timed) ->
         }}
     end.
 
-%% Every tuple and every binary is greater than every number.
 -spec listed(at()) -> {ok, [note()]} | {error, term()}.
-listed({Store, Stream, No, Timed}) ->
+listed({Store, _, _, Timed} = At) ->
+    maybe
+        {ok, _, _, Settings} ?= erl_esdb_store:engine(Store),
+        {ok, Replaced} ?= replaced(At),
+        listed(At, Replaced, erl_esdb_store:deadline(Timed, Settings))
+    end.
+
+%% What was removed meanwhile without a change of the number was replaced before it was asked for.
+-spec listed(at(), non_neg_integer(), erl_esdb_store:deadline()) ->
+    {ok, [note()]} | {error, term()}.
+listed({Store, _, _, _} = At, Replaced, Until) ->
+    maybe
+        {ok, Found} ?= found(At),
+        {ok, Replaced} ?= replaced(At),
+        {ok, [Note || Note <- Found, Note =/= replaced]}
+    else
+        {ok, Now} ->
+            case erl_esdb_store:left(Until) of
+                0 -> {error, {timeout, Store}};
+                _ -> listed(At, Now, Until)
+            end;
+        {error, Reason} ->
+            {error, Reason}
+    end.
+
+%% Every atom, tuple and binary is greater than every number.
+-spec found(at()) -> {ok, [note() | replaced]} | {error, term()}.
+found({Store, Stream, No, Timed}) ->
     {First, Last} = {{archive, Stream, No, 0}, {archive, Stream, No + 1, -1}},
     case erl_esdb_store:list_documents(Store, First, Last, Timed) of
         {ok, Found} -> {ok, [Note || {{archive, _, _, Note}, _} <- Found]};
+        {error, Reason} -> {error, Reason}
+    end.
+
+%% How often notes were replaced.
+-spec replaced(at()) -> {ok, non_neg_integer()} | {error, term()}.
+replaced({Store, Stream, No, Timed}) ->
+    Key = {archive, Stream, No, replaced},
+    case erl_esdb_store:list_documents(Store, Key, Key, Timed) of
+        {ok, Found} -> {ok, lists:sum([Count || {_, Count} <- Found])};
         {error, Reason} -> {error, Reason}
     end.
 
@@ -156,6 +219,16 @@ change(At, Change) ->
         {ok, Notes} ?= listed(At),
         {New, Old} = Change(Notes),
         ok ?= put_each(At, New),
+        ok ?= replace(At, Old),
+        still(At)
+    end.
+
+-spec replace(at(), [note()]) -> ok | {error, term()}.
+replace(_At, []) ->
+    ok;
+replace(At, Old) ->
+    maybe
+        ok ?= put_each(At, [replaced]),
         remove_each(At, Old)
     end.
 
@@ -163,7 +236,7 @@ change(At, Change) ->
 without({Name, Kind, From, Before}, {Low, High}) ->
     [{Name, Kind, A, B} || {A, B} <- [{From, min(Before, Low)}, {max(From, High), Before}], A < B].
 
--spec put_each(at(), [note()]) -> ok | {error, term()}.
+-spec put_each(at(), [note() | replaced]) -> ok | {error, term()}.
 put_each({Store, Stream, No, Timed} = At, [Note | Notes]) ->
     case erl_esdb_store:put_document(Store, {archive, Stream, No, Note}, [], Timed) of
         {ok, _} -> put_each(At, Notes);
@@ -172,7 +245,7 @@ put_each({Store, Stream, No, Timed} = At, [Note | Notes]) ->
 put_each(_At, []) ->
     ok.
 
--spec remove_each(at(), [note()]) -> ok | {error, term()}.
+-spec remove_each(at(), [note() | replaced]) -> ok | {error, term()}.
 remove_each({Store, Stream, No, Timed} = At, [Note | Notes]) ->
     case erl_esdb_store:delete_document(Store, {archive, Stream, No, Note}, Timed) of
         ok -> remove_each(At, Notes);

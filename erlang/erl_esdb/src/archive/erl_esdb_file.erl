@@ -2,8 +2,9 @@
 -moduledoc """
 Files that are there as a whole or not at all.
 
-A file is written under another name in the same folder, brought to the disk, renamed, and then the
-folder is brought to the disk: after a crash there is the old file or the new one.
+A file is written under another name, in the same folder or in one for what is unfinished, brought
+to the disk, renamed, and then its folder is brought to the disk: after a crash there is the old
+file or the new one.
 
 ```erlang
 1> erl_esdb_file:write("/tmp/a/b/c", ~"content").
@@ -11,7 +12,8 @@ ok
 ```
 """.
 
--export([write/2, rename/2, delete/1, remove_unfinished/1, sweep/1, ensure_dir/1, sync_dir/1]).
+-export([write/2, write/3, rename/2, delete/1, remove_unfinished/1, sweep/1]).
+-export([ensure_dir/1, sync_dir/1]).
 -export([read_term/1, write_term/2, sha256/1, stamp/1, path/1, alone/2]).
 -export_type([reason/0]).
 
@@ -37,9 +39,18 @@ encoded(_) -> error(badarg).
 
 -doc "Writes a file, in place of what is there, and the folders above it where they are missing.".
 -spec write(file:filename_all(), iodata()) -> ok | {error, reason()}.
-write(Path, Content) ->
-    Temporary = temporary(Path),
+write(Path, Content) -> write(Path, Content, filename:dirname(Path)).
+
+-doc """
+The same, where the file stands in another folder of the same file system until it is whole: one
+that has few files is swept in no time.
+""".
+-spec write(file:filename_all(), iodata(), Unfinished :: file:filename_all()) ->
+    ok | {error, reason()}.
+write(Path, Content, Unfinished) ->
+    Temporary = temporary(filename:join(Unfinished, filename:basename(Path))),
     maybe
+        ok ?= ensure_dir(Unfinished),
         ok ?= ensure_dir(filename:dirname(Path)),
         ok ?= failed(write_and_sync(Temporary, Content)),
         ok ?= rename(Temporary, Path),
