@@ -240,13 +240,13 @@ until_stopped(Stop, Step) ->
             done
     end.
 
--doc "Suspends a process; false where it is done by now.".
+-doc "Suspends a process; false where it is done by now, or ends at this moment.".
 -spec suspended(pid()) -> boolean().
 suspended(Pid) ->
     try
         erlang:suspend_process(Pid)
     catch
-        error:badarg -> false
+        error:Reason when Reason =:= badarg; Reason =:= internal_error -> false
     end.
 
 -doc "Calls a fun, while nothing is logged: what is killed says so.".
