@@ -21,7 +21,7 @@ loop in Erlang, which cannot block, is often reported too, the limit is doubled 
 -define(LIMIT_IN_ERLANG_MS, 20).
 %% What blocks in the suite's own first case takes longer.
 -define(LIMIT_BUSY_MS, 40).
--define(OPINIONS, 3).
+-define(OPINIONS, 12).
 -define(TRIES, 12).
 %% Of these, more than three in four, and more than one in four.
 -define(MOST, 10).
