@@ -583,8 +583,11 @@ whatever_is_killed_delivery_goes_on(_Config) ->
     Self = self(),
     Handler = spawn_link(fun() -> receive {event, Event} -> Self ! {handled, Event} end end),
     ok = erl_esdb_emitter_group:join(Store, Key, Handler),
-    _ = append(Store, <<"s">>, erl_esdb_test:events(1)),
-    receive {handled, _} -> ok after 5000 -> error(missing) end,
+    %% Events before the subscription has heard of it come here.
+    erl_esdb_test:await(fun() ->
+        _ = append(Store, <<"s">>, erl_esdb_test:events(1)),
+        receive {handled, _} -> true after 0 -> false end
+    end),
     ok = erl_esdb:stop_store(Store).
 
 is_there({ok, Pid}) -> is_pid(Pid) andalso is_process_alive(Pid);

@@ -286,7 +286,7 @@ handled(Count) ->
 
 joined(Store, Key, Count) ->
     Handlers = [handler(self()) || _ <- lists:seq(1, Count)],
-    ok = erl_esdb_emitter_group:join(Store, Key, Handlers),
+    ok = join(Store, Key, Handlers),
     Handlers.
 
 a_sub_21_to_a_handler(Config) ->
@@ -296,9 +296,22 @@ a_sub_21_to_a_handler(Config) ->
     ?assertMatch([{Handler, _}, {Handler, _}, {Handler, _}], handled(3)),
     nothing_more(),
     %% When it has gone the events come to who subscribed.
-    ok = erl_esdb_emitter_group:leave(store(Config), Key, Handler),
+    ok = leave(store(Config), Key, Handler),
     _ = append(store(Config), <<"s">>, erl_esdb_test:events(1)),
     ?assertEqual([{<<"s">>, 3}], names(events(1))).
+
+join(Store, Key, Pids) ->
+    ok = erl_esdb_emitter_group:join(Store, Key, Pids),
+    heard(Store, Key).
+
+leave(Store, Key, Pids) ->
+    ok = erl_esdb_emitter_group:leave(Store, Key, Pids),
+    heard(Store, Key).
+
+%% What was said to the subscription before has been done, and what it was reading is handed over.
+heard(Store, Key) ->
+    {ok, _} = erl_esdb_subscriptions:info(Store, Key),
+    ok.
 
 a_sub_22_to_who_subscribed(Config) ->
     _ = append(store(Config), <<"s">>, [typed(<<"T">>)]),
@@ -793,9 +806,7 @@ a_subscriber_that_ended_leaves_its_events_to_the_next(Config) ->
     {ok, Key} = subscribe(Store, stream, <<"s">>, <<"n">>, #{subscriber => First}),
     _ = append(Store, <<"s">>, erl_esdb_test:events(1)),
     receive first -> ok after 5000 -> error(missing) end,
-    Ref = monitor(process, First),
-    exit(First, kill),
-    receive {'DOWN', Ref, process, _, killed} -> ok end,
+    killed(First),
     _ = append(Store, <<"s">>, erl_esdb_test:events(2)),
     Next = handler_of_events(Self),
     ok = erl_esdb_subscriptions:attach(Store, Key, Next),
@@ -817,11 +828,60 @@ a_subscriber_that_ends_inside_a_batch(Config) ->
         subscribe(Store, stream, <<"s">>, <<"n">>, #{subscriber => First, batch => 10}),
     receive {first, 10} -> ok after 5000 -> error(missing) end,
     {ok, _} = erl_esdb_subscriptions:info(Store, Key),
-    Ref = monitor(process, First),
-    exit(First, kill),
-    receive {'DOWN', Ref, process, _, killed} -> ok end,
+    killed(First),
     ok = erl_esdb_subscriptions:attach(Store, Key, handler_of_events(Self)),
     ?assertEqual(lists:seq(0, 9), [E#event.version || {_, E} <- handled(10)]).
+
+%% Who is replaced keeps what it was sent, unless it is to acknowledge that, or dies: also where the
+%% subscription hears of its end later than of the next.
+a_who_is_replaced_leaves_its_events_or_keeps_them(Config) ->
+    Store = store(Config),
+    Hows = [{auto, dies}, {auto, lives}, {manual, lives}],
+    Cases = [{Taker, How} || Taker <- [named, caller], How <- Hows],
+    [
+        begin
+            Stream = integer_to_binary(N),
+            ?assertEqual({Case, left_by(How)}, {Case, next_gets(Store, Stream, Taker, How)})
+        end
+     || {N, {Taker, How} = Case} <- lists:enumerate(Cases)
+    ].
+
+left_by({auto, lives}) -> [3];
+left_by(_) -> [0, 1, 2, 3].
+
+next_gets(Store, Stream, Taker, {Ack, Fate}) ->
+    {First, Key} = idle_taker(Store, Stream, Taker, #{ack => Ack}),
+    _ = append(Store, Stream, erl_esdb_test:events(3)),
+    erl_esdb_test:await(fun() -> has(First, 3) end),
+    {ok, Process} = erl_esdb_delivery:pid(Store, subscription, Key),
+    ok = sys:suspend(Process),
+    Next = handler_of_events(self()),
+    ok = erl_esdb_subscriptions:attach(Store, Key, Next),
+    _ = [killed(First) || Fate =:= dies],
+    ok = sys:resume(Process),
+    heard(Store, Key),
+    _ = append(Store, Stream, erl_esdb_test:events(1)),
+    Handled = handled(length(left_by({Ack, Fate}))),
+    [Next] = lists:usort([Pid || {Pid, _} <- Handled]),
+    [E#event.version || {_, E} <- Handled].
+
+idle_taker(Store, Stream, named, Options) ->
+    First = spawn(fun() -> receive never -> ok end end),
+    {ok, Key} = subscribe(Store, stream, Stream, Stream, Options#{subscriber => First}),
+    {First, Key};
+idle_taker(Store, Stream, caller, Options) ->
+    Self = self(),
+    First = spawn(fun() ->
+        {ok, Key} = subscribe(Store, stream, Stream, Stream, Options),
+        Self ! {subscribed, Key},
+        receive never -> ok end
+    end),
+    receive {subscribed, Key} -> {First, Key} after 5000 -> error(missing) end.
+
+killed(Pid) ->
+    Ref = monitor(process, Pid),
+    exit(Pid, kill),
+    receive {'DOWN', Ref, process, _, killed} -> ok end.
 
 kept({ok, #{unhandled := Count}}) -> {ok, #{unhandled => Count}}.
 
@@ -863,7 +923,7 @@ a_handler_that_ends_leaves_its_events_to_the_others(Config) ->
     Store = store(Config),
     {ok, Key} = subscribe(Store, stream, <<"s">>, <<"n">>),
     Stuck = spawn(fun() -> receive never -> ok end end),
-    ok = erl_esdb_emitter_group:join(Store, Key, Stuck),
+    ok = join(Store, Key, Stuck),
     [Handler] = joined(Store, Key, 1),
     _ = append(Store, <<"s">>, erl_esdb_test:events(10)),
     Own = [V || {_, #event{version = V}} <- handled(5)],
@@ -883,7 +943,7 @@ a_handler_acknowledges_its_own(Config) ->
     Stuck = spawn(fun() -> receive never -> ok end end),
     Self = self(),
     Handler = spawn(fun() -> acknowledging(Store, <<"n">>, Self) end),
-    ok = erl_esdb_emitter_group:join(Store, Key, [Stuck, Handler]),
+    ok = join(Store, Key, [Stuck, Handler]),
     _ = append(Store, <<"s">>, erl_esdb_test:events(10)),
     Own = [V || {_, #event{version = V}} <- handled(5)],
     erl_esdb_test:await(fun() ->
@@ -916,8 +976,7 @@ until_handled(Handler, Missing) ->
 a_handler_acknowledges_in_the_order_of_sending(Config) ->
     Store = store(Config),
     Key = subscribed_by_none(Store),
-    [A, B] = [on_demand(Store, self()) || _ <- [1, 2]],
-    ok = erl_esdb_emitter_group:join(Store, Key, [A, B]),
+    [A, B] = two_on_demand(Store, Key),
     _ = append(Store, <<"s">>, erl_esdb_test:events(10)),
     caught_up(Store, Key),
     exit(B, kill),
@@ -927,26 +986,25 @@ a_handler_acknowledges_in_the_order_of_sending(Config) ->
     erl_esdb_test:await(fun() -> unhandled(Store, Key) =:= 5 end),
     exit(A, kill),
     C = on_demand(Store, self()),
-    ok = erl_esdb_emitter_group:join(Store, Key, C),
+    ok = join(Store, Key, C),
     ?assertEqual(lists:seq(0, 9) -- First, took(C, 5)).
 
 %% What one has left unhandled when it leaves is with the others, whatever it says afterwards.
 a_handler_that_has_left_speaks_for_nobody(Config) ->
     Store = store(Config),
     Key = subscribed_by_none(Store),
-    [A, B] = [on_demand(Store, self()) || _ <- [1, 2]],
-    ok = erl_esdb_emitter_group:join(Store, Key, [A, B]),
+    [A, B] = two_on_demand(Store, Key),
     _ = append(Store, <<"s">>, erl_esdb_test:events(10)),
     erl_esdb_test:await(fun() -> has(A, 5) andalso has(B, 5) end),
-    ok = erl_esdb_emitter_group:leave(Store, Key, B),
+    ok = leave(Store, Key, B),
     erl_esdb_test:await(fun() -> has(A, 10) end),
     5 = length(took(B, 5)),
     ?assertEqual(10, unhandled(Store, Key)),
     %% And where nobody is left who takes events.
-    ok = erl_esdb_emitter_group:leave(Store, Key, A),
+    ok = leave(Store, Key, A),
     10 = length(took(A, 10)),
     C = on_demand(Store, self()),
-    ok = erl_esdb_emitter_group:join(Store, Key, C),
+    ok = join(Store, Key, C),
     ?assertEqual(lists:seq(0, 9), took(C, 10)).
 
 %% Who has handled an event says so, whatever became of it meanwhile: cut, hidden, or with its
@@ -971,7 +1029,7 @@ goes_on(Store, Name, Taker, Away) ->
             subscriber -> subscribe(Store, stream, Name, Name, Options#{subscriber => self()});
             handler -> subscribe(Store, stream, Name, Name, Options)
         end,
-    _ = [erl_esdb_emitter_group:join(Store, Key, self()) || Taker =:= handler],
+    _ = [join(Store, Key, self()) || Taker =:= handler],
     [append(Store, S, erl_esdb_test:events(1)) || S <- [Name, <<"foreign">>, Name, <<"foreign">>]],
     ?assertEqual([0, 1], erl_esdb_test:versions(events(2))),
     ok = away(Away, Store, Name),
@@ -997,8 +1055,7 @@ away(made_again, Store, Name) ->
 a_the_last_handler_has_what_is_not_acknowledged(Config) ->
     Store = store(Config),
     Key = subscribed_by_none(Store),
-    [A, B] = [on_demand(Store, self()) || _ <- [1, 2]],
-    ok = erl_esdb_emitter_group:join(Store, Key, [A, B]),
+    [A, B] = two_on_demand(Store, Key),
     _ = append(Store, <<"s">>, erl_esdb_test:events(6)),
     caught_up(Store, Key),
     exit(B, kill),
@@ -1007,7 +1064,7 @@ a_the_last_handler_has_what_is_not_acknowledged(Config) ->
     ?assertEqual(5, unhandled(Store, Key)),
     exit(A, kill),
     C = on_demand(Store, self()),
-    ok = erl_esdb_emitter_group:join(Store, Key, C),
+    ok = join(Store, Key, C),
     ?assertEqual([0, 1, 2, 3, 5], took(C, 5)).
 
 %% What handlers said by default bounds what is handled also after the process has begun anew.
@@ -1015,7 +1072,7 @@ a_what_handlers_said_is_known_after_a_crash(Config) ->
     Store = store(Config),
     {ok, Key} = subscribe(Store, stream, <<"s">>, <<"n">>, #{}),
     Self = self(),
-    ok = erl_esdb_emitter_group:join(Store, Key, spawn(fun() -> saying_once(Store, Self) end)),
+    ok = join(Store, Key, spawn(fun() -> saying_once(Store, Self) end)),
     _ = append(Store, <<"s">>, erl_esdb_test:events(6)),
     6 = length(handled(6)),
     erl_esdb_test:await(fun() -> floor_of(Store, Key) =:= 1 end),
@@ -1044,8 +1101,7 @@ floor_of(Store, Key) ->
 a_single_events_are_acknowledged_for_handlers(Config) ->
     Store = store(Config),
     {ok, Key} = subscribe(Store, stream, <<"s">>, <<"n">>, #{ack => manual}),
-    Handlers = [on_demand(Store, self()) || _ <- [1, 2]],
-    ok = erl_esdb_emitter_group:join(Store, Key, Handlers),
+    _ = two_on_demand(Store, Key),
     _ = append(Store, <<"s">>, erl_esdb_test:events(10)),
     caught_up(Store, Key),
     ok = erl_esdb_subscriptions:ack(Store, <<"n">>, undefined, 9),
@@ -1060,7 +1116,7 @@ a_window_is_of_each_handler(Config) ->
     Stuck = spawn(fun() -> receive never -> ok end end),
     Self = self(),
     Handler = spawn(fun() -> acknowledging(Store, <<"n">>, Self) end),
-    ok = erl_esdb_emitter_group:join(Store, Key, [Stuck, Handler]),
+    ok = join(Store, Key, [Stuck, Handler]),
     _ = append(Store, <<"s">>, erl_esdb_test:events(50)),
     47 = length(handled(47)),
     erl_esdb_test:await(fun() -> unhandled(Store, Key) =:= 3 end).
@@ -1075,6 +1131,11 @@ subscribed_by_none(Store) ->
 unhandled(Store, Key) ->
     {ok, #{unhandled := Count}} = erl_esdb_subscriptions:info(Store, Key),
     Count.
+
+two_on_demand(Store, Key) ->
+    Handlers = [on_demand(Store, self()) || _ <- [1, 2]],
+    ok = join(Store, Key, Handlers),
+    Handlers.
 
 %% A handler that handles, and acknowledges, so many as it is told.
 on_demand(Store, Test) -> spawn(fun() -> demanded(Store, Test) end).
@@ -1120,10 +1181,10 @@ a_pool_keeps_the_order_of_what_is_acknowledged(Config) ->
 a_handler_that_leaves_keeps_what_it_was_sent(Config) ->
     Store = store(Config),
     {ok, Key} = subscribe(Store, stream, <<"s">>, <<"n">>),
-    ok = erl_esdb_emitter_group:join(Store, Key, self()),
+    ok = join(Store, Key, self()),
     _ = append(Store, <<"s">>, erl_esdb_test:events(3)),
     caught_up(Store, Key),
-    ok = erl_esdb_emitter_group:leave(Store, Key, self()),
+    ok = leave(Store, Key, self()),
     [Handler] = joined(Store, Key, 1),
     _ = append(Store, <<"s">>, erl_esdb_test:events(1)),
     ?assertMatch([{Handler, #event{version = 3}}], handled(1)),
@@ -1330,7 +1391,7 @@ b_handlers_and_consumers_are_told_of_violations(Config) ->
     {Dead, Ref} = spawn_monitor(fun() -> ok end),
     receive {'DOWN', Ref, process, _, _} -> ok end,
     {ok, Grouped} = subscribe(Store, stream, <<"$all">>, <<"h">>, #{subscriber => Dead}),
-    ok = erl_esdb_emitter_group:join(Store, Grouped, [self(), spawned(Store)]),
+    ok = join(Store, Grouped, [self(), spawned(Store)]),
     #{version := 2} = violation(),
     Undo(),
     ok = erl_esdb_subscriptions:connect(Store, Key, self(), #{}),
@@ -1664,13 +1725,14 @@ t_18_a_pattern_is_a_wildcard_or_a_map(Config) ->
 t_19_shapes_of_messages(Config) ->
     Store = store(Config),
     {ok, Key} = subscribe(Store, stream, <<"s">>, <<"n">>),
-    ok = erl_esdb_emitter_group:join(Store, Key, self()),
+    ok = join(Store, Key, self()),
     _ = append(Store, <<"s">>, erl_esdb_test:events(1)),
     Event = receive {event, E} -> E end,
     ok = erl_esdb_emitter_group:broadcast(Store, Key, Event),
     Topic = erl_esdb_emitter_group:topic(Store, Key),
     receive {forward_to_local, Topic, Event} -> ok end,
     ok = erl_esdb_subscriptions:attach(Store, Key, self()),
+    heard(Store, Key),
     _ = append(Store, <<"s">>, erl_esdb_test:events(1)),
     receive {events, [#event{version = 1}]} -> ok end,
     nothing_more().

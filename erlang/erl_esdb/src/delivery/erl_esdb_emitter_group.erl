@@ -34,7 +34,10 @@ themselves use none.
 -spec join(Store :: atom(), Key :: binary(), pid() | [pid()]) -> ok.
 join(Store, Key, Pids) -> pg:join(?SCOPE, group_key(Store, Key), Pids).
 
--doc "Ends memberships; `ok` also for a process that is no member.".
+-doc """
+Ends memberships; `ok` also for a process that is no member. A handler may still be sent what is
+being read just now.
+""".
 -spec leave(Store :: atom(), Key :: binary(), pid() | [pid()]) -> ok.
 leave(Store, Key, Pids) ->
     _ = pg:leave(?SCOPE, group_key(Store, Key), Pids),

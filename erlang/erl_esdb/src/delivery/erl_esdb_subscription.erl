@@ -174,7 +174,7 @@ handle_cast({acknowledged, Name, Position, By}, State) ->
 handle_cast({attach, Pid}, #state{subscriber = {Pid, _}} = State) ->
     {noreply, pumped(State#state{halted = undefined})};
 handle_cast({attach, Pid}, State) ->
-    State1 = without_caller(left(State)),
+    State1 = left(State),
     {noreply, pumped(laned(State1#state{subscriber = taker(Pid), halted = undefined}))};
 handle_cast(_, State) ->
     {noreply, State}.
@@ -214,21 +214,20 @@ position(Name, Position, Outbox) ->
 status(#state{halted = undefined}) -> running;
 status(#state{halted = Reason}) -> {halted, Reason}.
 
--spec without_caller(#state{}) -> #state{}.
-without_caller(#state{caller = undefined} = State) ->
-    State;
-without_caller(#state{caller = {_, Ref}} = State) ->
-    true = demonitor(Ref, [flush]),
-    State#state{caller = undefined}.
-
-%% One that lives keeps what it was sent. The news that it is dead may still be on its way: then it
-%% is as if it were here.
+%% One that lives keeps what it was sent, but for what it is to acknowledge and has not. The news
+%% that it is dead may still be on its way: then it is as if it were here.
 -spec left(#state{}) -> #state{}.
-left(#state{subscriber = undefined} = State) ->
-    State;
-left(#state{subscriber = {Pid, Ref}, lanes = Lanes} = State) ->
+left(#state{subscriber = {_, _} = Taker} = State) ->
+    (left(Taker, State))#state{subscriber = undefined};
+left(#state{caller = {_, _} = Taker} = State) ->
+    (left(Taker, State))#state{caller = undefined};
+left(State) ->
+    State.
+
+-spec left({pid(), reference()}, #state{}) -> #state{}.
+left({Pid, Ref}, #state{lanes = Lanes} = State) ->
     true = demonitor(Ref, [flush]),
-    case is_known_alive(Pid) of
+    case takes_along(Pid, State) of
         true ->
             lists:foreach(fun drained/1, Lanes),
             forgotten([Pid | Lanes], State#state{lanes = []});
@@ -250,10 +249,11 @@ drained(Lane) ->
 forgotten(Pids, #state{outbox = Outbox} = State) ->
     State#state{outbox = lists:foldl(fun erl_esdb_outbox:forget/2, Outbox, Pids)}.
 
-%% Of a process on another node it is not known: what it has not handled for all we know goes out
-%% again.
--spec is_known_alive(pid()) -> boolean().
-is_known_alive(Pid) -> not lists:member(backlog(Pid), [unknown, ?DEAD]).
+%% Of a process on another node it is not known whether it lives: what it has not handled for all we
+%% know goes out again.
+-spec takes_along(pid(), #state{}) -> boolean().
+takes_along(_Pid, #state{options = #{ack := manual}}) -> false;
+takes_along(Pid, _State) -> not lists:member(backlog(Pid), [unknown, ?DEAD]).
 
 -doc false.
 -spec handle_info(term(), #state{}) -> {noreply, #state{}} | {stop, term(), #state{}}.
@@ -321,8 +321,8 @@ regrouped(#state{store = Store, key = Key, handlers = Before} = State) ->
 %% A handler that leaves takes along what it was sent. What it has not acknowledged goes to another
 %% all the same, and so does all that a dead one had.
 -spec handler_left(pid(), #state{}) -> #state{}.
-handler_left(Pid, #state{options = Options} = State) ->
-    case maps:get(ack, Options, auto) =:= auto andalso is_known_alive(Pid) of
+handler_left(Pid, State) ->
+    case takes_along(Pid, State) of
         true -> forgotten([Pid], State);
         false -> lost(Pid, State)
     end.

@@ -53,8 +53,9 @@ Another process is attached with `attach/3`. It gets what the one before had not
 and the message it was at. So the default loses nothing either, and repeats some. What a handler had
 goes to the other handlers in the same way, or to who subscribed. Where mailboxes cannot be seen, as
 on another node, the newest `window` messages of a process count as not handled; with a `pool_size`
-above 1 also the last two of each emitter. A handler that leaves its group while it lives takes
-along what it was sent; with `ack => manual` the others get what it had not acknowledged as well.
+above 1 also the last two of each emitter. Who is replaced, or leaves the group, while it lives
+takes along what it was sent; with `ack => manual` the others get what it had not acknowledged as
+well.
 
 After a crash of `erl_esdb_pg`, the process that knows the groups, handlers and trackers are to join
 again; emitters and subscriptions do by themselves.
@@ -390,8 +391,10 @@ deleted(Store, #subscription{id = Key} = Subscription) ->
 attach(Store, Key, Pid) -> attach(Store, Key, Pid, #{}).
 
 -doc """
-Makes a process the subscriber, in place of the one before. It gets `{events, [Event]}`, from what
-the one before has not handled, if that one is dead, else from what was not sent to it.
+Makes a process the subscriber, in place of who took the events before. It gets
+`{events, [Event]}`: what the one before has not handled, where that one is dead; with
+`ack => manual` what it has not acknowledged; else what was not sent to it. The one before may still
+be sent what is being read just now.
 
 Errors: `not_found`, `competing` (consumers connect: `connect/4`) and the failures of a store.
 """.
