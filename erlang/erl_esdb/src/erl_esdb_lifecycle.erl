@@ -108,9 +108,9 @@ watched(Store, #{supervisor := Sup, engine := Engine} = Life, State) ->
             #{} -> monitor(process, Sup, [{tag, {supervisor, Sup}}])
         end,
     Ref = monitor(process, Engine, [{tag, {engine, Sup}}]),
-    %% A monitor may still be on its way when a message to somebody else has arrived. This is
-    %% answered behind it: so it is told why an engine ended that is killed at once by who was told.
-    _ = is_process_alive(Engine),
+    %% The runtime sends a monitor later than a message to somebody else, at the latest when the
+    %% process pauses. So this is told why an engine ended that is killed at once by who was told.
+    true = erlang:yield(),
     State#{Sup => #watched{store = Store, life = Life, engine = Ref}}.
 
 %% An engine whose supervisor has started the next one, or has ended, has ended too: the news of it
