@@ -163,16 +163,10 @@ b_a_stream_that_is_made_again(Config) ->
 
 %% What is wrong with a snapshot holds up no other one: it is told, as where one cannot be made.
 b_a_snapshot_that_cannot_be_read(_Config) ->
-    Store = erl_esdb_test:start_store(#{integrity => #{enabled => true, key => <<7:256>>}}),
-    ok = logger:add_handler_filter(default, ?FUNCTION_NAME, {fun(_, _) -> stop end, none}),
-    ok = erl_esdb_test:collect(?FUNCTION_NAME, Store, [?SNAPSHOT_FAILED]),
-    set(Store, ~"*", policy(10, infinity)),
+    Store = signing_store(?FUNCTION_NAME),
     append(Store, ~"bad", events(10)),
     settled(Store),
-    Key = {snapshot, ~"bad", 9},
-    {ok, {sealed, Snapshot, Seal}} = erl_esdb_store:get_document(Store, Key),
-    Forged = {sealed, Snapshot#snapshot{data = forged}, Seal},
-    {ok, _} = erl_esdb_store:put_document(Store, Key, Forged),
+    forge(Store, ~"bad", 9),
     append(Store, ~"bad", events(1)),
     append(Store, ~"good", events(10)),
     settled(Store),
@@ -187,18 +181,12 @@ b_a_snapshot_that_cannot_be_read(_Config) ->
 
 %% Nor is its state loaded to see that none is due: one that cannot be read is met when it is.
 b_a_snapshot_is_not_read_for_each_event(_Config) ->
-    Store = erl_esdb_test:start_store(#{integrity => #{enabled => true, key => <<7:256>>}}),
-    ok = logger:add_handler_filter(default, ?FUNCTION_NAME, {fun(_, _) -> stop end, none}),
-    ok = erl_esdb_test:collect(?FUNCTION_NAME, Store, [?SNAPSHOT_FAILED]),
-    set(Store, ~"*", policy(10, infinity)),
+    Store = signing_store(?FUNCTION_NAME),
     append(Store, ~"s", events(10)),
     settled(Store),
     append(Store, ~"s", events(1)),
     settled(Store),
-    Key = {snapshot, ~"s", 9},
-    {ok, {sealed, Snapshot, Seal}} = erl_esdb_store:get_document(Store, Key),
-    Forged = {sealed, Snapshot#snapshot{data = forged}, Seal},
-    {ok, _} = erl_esdb_store:put_document(Store, Key, Forged),
+    forge(Store, ~"s", 9),
     [begin append(Store, ~"s", events(1)), settled(Store) end || _ <- lists:seq(11, 18)],
     ?assertEqual([], erl_esdb_test:collected(?FUNCTION_NAME)),
     append(Store, ~"s", events(1)),
@@ -210,6 +198,20 @@ b_a_snapshot_is_not_read_for_each_event(_Config) ->
     ),
     ok = erl_esdb_test:release(?FUNCTION_NAME),
     ok = erl_esdb:stop_store(Store).
+
+%% That says by this name what it cannot do, and not in the log.
+signing_store(Name) ->
+    Store = erl_esdb_test:start_store(#{integrity => #{enabled => true, key => <<7:256>>}}),
+    ok = logger:add_handler_filter(default, Name, {fun(_, _) -> stop end, none}),
+    ok = erl_esdb_test:collect(Name, Store, [?SNAPSHOT_FAILED]),
+    set(Store, ~"*", policy(10, infinity)),
+    Store.
+
+forge(Store, Stream, Version) ->
+    Key = {snapshot, Stream, Version},
+    {ok, {sealed, Snapshot, Seal}} = erl_esdb_store:get_document(Store, Key),
+    Forged = {sealed, Snapshot#snapshot{data = forged}, Seal},
+    {ok, _} = erl_esdb_store:put_document(Store, Key, Forged).
 
 %% Whatever it has seen of a stream before, it sees that the snapshot is gone, or the stream.
 b_what_was_seen_of_a_stream_is_no_more(Config) ->

@@ -704,19 +704,10 @@ drop_others(#proof{store = Store, stream = Stream} = Proof, #{no := No, first :=
     case anchor_keys(Store, {Stream, 0, 0}, {Stream, No, To}, timed(Proof)) of
         {ok, Keys} ->
             Others = [Key || {_, _, N, V} = Key <- Keys, N < No orelse not lists:member(V, Needed)],
-            drop_each(Proof, Others);
+            erl_esdb_store:delete_documents(Store, Others, timed(Proof));
         {error, Reason} ->
             {error, Reason}
     end.
-
--spec drop_each(#proof{}, [tuple()]) -> ok | {error, term()}.
-drop_each(#proof{store = Store} = Proof, [Key | Keys]) ->
-    case erl_esdb_store:delete_document(Store, Key, timed(Proof)) of
-        ok -> drop_each(Proof, Keys);
-        {error, Reason} -> {error, Reason}
-    end;
-drop_each(_Proof, []) ->
-    ok.
 
 %% ---- snapshots
 

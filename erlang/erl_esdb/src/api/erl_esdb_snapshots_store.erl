@@ -95,18 +95,11 @@ delete(Store, Stream) -> delete_all(Store, Stream, #{}).
 -spec delete_all(Store :: atom(), Stream :: binary(), options()) -> ok | {error, term()}.
 delete_all(Store, Stream, Options) ->
     case versions(Store, Stream, Options) of
-        {ok, Versions} -> delete_each(Store, Stream, Versions, Options);
-        {error, Reason} -> {error, Reason}
+        {ok, Versions} ->
+            erl_esdb_store:delete_documents(Store, [key(Stream, V) || V <- Versions], Options);
+        {error, Reason} ->
+            {error, Reason}
     end.
-
--spec delete_each(atom(), binary(), [non_neg_integer()], options()) -> ok | {error, term()}.
-delete_each(Store, Stream, [Version | Versions], Options) ->
-    case delete(Store, Stream, Version, Options) of
-        ok -> delete_each(Store, Stream, Versions, Options);
-        {error, Reason} -> {error, Reason}
-    end;
-delete_each(_Store, _Stream, [], _Options) ->
-    ok.
 
 -doc "The same as `delete/4` without options.".
 -spec delete(Store :: atom(), Stream :: binary(), Version :: non_neg_integer()) ->

@@ -237,22 +237,15 @@ without({Name, Kind, From, Before}, {Low, High}) ->
     [{Name, Kind, A, B} || {A, B} <- [{From, min(Before, Low)}, {max(From, High), Before}], A < B].
 
 -spec put_each(at(), [note() | replaced]) -> ok | {error, term()}.
-put_each({Store, Stream, No, Timed} = At, [Note | Notes]) ->
-    case erl_esdb_store:put_document(Store, {archive, Stream, No, Note}, [], Timed) of
-        {ok, _} -> put_each(At, Notes);
-        {error, Reason} -> {error, Reason}
-    end;
-put_each(_At, []) ->
-    ok.
+put_each({Store, _, _, Timed} = At, Notes) ->
+    erl_esdb_store:put_documents(Store, [{key(At, Note), []} || Note <- Notes], Timed).
 
 -spec remove_each(at(), [note() | replaced]) -> ok | {error, term()}.
-remove_each({Store, Stream, No, Timed} = At, [Note | Notes]) ->
-    case erl_esdb_store:delete_document(Store, {archive, Stream, No, Note}, Timed) of
-        ok -> remove_each(At, Notes);
-        {error, Reason} -> {error, Reason}
-    end;
-remove_each(_At, []) ->
-    ok.
+remove_each({Store, _, _, Timed} = At, Notes) ->
+    erl_esdb_store:delete_documents(Store, [key(At, Note) || Note <- Notes], Timed).
+
+-spec key(at(), note() | replaced) -> erl_esdb_log:document_key().
+key({_, Stream, No, _}, Note) -> {archive, Stream, No, Note}.
 
 %% ---- copies
 

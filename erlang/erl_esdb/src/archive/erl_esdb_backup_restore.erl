@@ -303,7 +303,8 @@ set_metadata({Store, Timed}, Name, #{metadata := Metadata}) ->
 restore_stream({Store, Timed} = At, Name, #{anchors := Anchors, next := Next} = Entry) ->
     maybe
         {ok, No} ?= number(At, Name),
-        ok ?= put_each(At, [{{integrity, Name, No, V}, Anchor} || V := Anchor <- Anchors]),
+        Documents = [{{integrity, Name, No, V}, Anchor} || V := Anchor <- Anchors],
+        ok ?= erl_esdb_store:put_documents(Store, Documents, Timed),
         erl_esdb_archive_notes:restore({Store, Name, No, Timed}, archived(Entry), Next)
     end.
 
@@ -319,15 +320,6 @@ number({Store, Timed}, Name) ->
         {error, Reason} -> {error, Reason}
     end.
 
--spec put_each(store(), [{tuple(), term()}]) -> ok | {error, term()}.
-put_each({Store, Timed} = At, [{Key, Term} | Documents]) ->
-    case erl_esdb_store:put_document(Store, Key, Term, Timed) of
-        {ok, _} -> put_each(At, Documents);
-        {error, Reason} -> {error, Reason}
-    end;
-put_each(_At, []) ->
-    ok.
-
 -spec restore_documents(store(), files(), table()) -> ok | {error, term()}.
 restore_documents({Store, Timed} = At, Files, Table) ->
     Restore = fun
@@ -340,17 +332,17 @@ restore_documents({Store, Timed} = At, Files, Table) ->
     end.
 
 -spec restore_document(store(), {tuple(), term()}, table()) -> ok | {error, term()}.
-restore_document(At, {{snapshot, Name, _Version}, Term} = Document, Table) when
+restore_document({Store, Timed} = At, {{snapshot, Name, _Version}, Term} = Document, Table) when
     is_map_key(Name, Table)
 ->
     Marks = maps:get(marks, map_get(Name, Table), []),
     maybe
         {ok, No} ?= number(At, Name),
         ok ?= erl_esdb_snapshot_marks:restore(At, No, Marks, Term),
-        put_each(At, [Document])
+        erl_esdb_store:put_documents(Store, [Document], Timed)
     end;
-restore_document(At, Document, _Table) ->
-    put_each(At, [Document]).
+restore_document({Store, Timed}, Document, _Table) ->
+    erl_esdb_store:put_documents(Store, [Document], Timed).
 
 -spec done(ok | {error, Reason}) -> {ok, ok} | {error, Reason}.
 done(ok) -> {ok, ok};

@@ -102,18 +102,9 @@ document(Store, Doc) ->
 -spec forget(atom(), binary()) -> ok | {error, term()}.
 forget(Store, Key) ->
     case keys(Store, Key, 0, #{}) of
-        {ok, Keys} -> unpark(Store, Keys);
+        {ok, Keys} -> erl_esdb_store:delete_documents(Store, Keys, #{});
         {error, Reason} -> {error, Reason}
     end.
-
--spec unpark(atom(), [erl_esdb_log:document_key()]) -> ok | {error, term()}.
-unpark(Store, [Doc | Docs]) ->
-    case erl_esdb_store:delete_document(Store, Doc) of
-        ok -> unpark(Store, Docs);
-        {error, Reason} -> {error, Reason}
-    end;
-unpark(_Store, []) ->
-    ok.
 
 -doc false.
 -spec init({atom(), subscription()}) -> {ok, #state{}} | {stop, term()}.
@@ -275,7 +266,7 @@ kept(_, #event{position = Position}, #state{store = Store, key = Key}) ->
     %% It may be one that was parked. A document that is not there costs a look.
     Doc = {parked, Key, Position},
     case erl_esdb_store:get_document(Store, Doc) of
-        {ok, _} -> ok = unpark(Store, [Doc]);
+        {ok, _} -> ok = erl_esdb_store:delete_document(Store, Doc);
         {error, not_found} -> ok
     end.
 
@@ -313,7 +304,7 @@ replayed([Doc | Docs], Limit, Count, #state{store = Store} = State) when Count <
             More = length([goes || Goes]),
             replayed(Docs, Limit, Count + More, State#state{competing = Competing});
         gone ->
-            forgotten(unpark(Store, [Doc]), Docs, Limit, Count, State);
+            forgotten(erl_esdb_store:delete_document(Store, Doc), Docs, Limit, Count, State);
         hidden ->
             replayed(Docs, Limit, Count, State)
     end;

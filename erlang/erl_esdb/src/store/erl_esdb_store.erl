@@ -15,8 +15,9 @@ the store ended during the call, it is not known whether a command was done.
 -export([info/2, info/3, streams/1, names/2, next_position/1, next_position/2]).
 -export([delete/2, delete/3, truncate/3, truncate/4]).
 -export([set_metadata/4, get_metadata/3, scavengeable/2, scavengeable/3, tip/2, tip/3, tombs/3]).
--export([put_document/3, put_document/4, get_document/2, get_document/3]).
--export([delete_document/2, delete_document/3, list_documents/3, list_documents/4]).
+-export([put_document/3, put_document/4, put_documents/3, get_document/2, get_document/3]).
+-export([delete_document/2, delete_document/3, delete_documents/3]).
+-export([list_documents/3, list_documents/4]).
 -export([checkpoint/2, checkpoint/3, checkpoints/2, save_checkpoints/2, save_checkpoints/3]).
 -export([is_ready/1, get_store/1, get_leader/1, is_timeout/1]).
 %% What takes several looks or commands, in one time.
@@ -699,6 +700,20 @@ put_document(Store, Key, Term, Options) ->
         command(Store, Engine, Handle, {put_document, Key, Body}, Timeout)
     end.
 
+-doc """
+Keeps several, one after the other, up to the first that fails. Options as `put_document/4`, for
+each of them.
+""".
+-spec put_documents(atom(), [{erl_esdb_log:document_key(), term()}], command_options()) ->
+    ok | {error, {document_too_large, pos_integer(), pos_integer()} | failure()}.
+put_documents(_Store, [], _Options) ->
+    ok;
+put_documents(Store, [{Key, Term} | Documents], Options) ->
+    case put_document(Store, Key, Term, Options) of
+        {ok, _Times} -> put_documents(Store, Documents, Options);
+        {error, Reason} -> {error, Reason}
+    end.
+
 -doc "The same as `get_document/3` without options.".
 -spec get_document(atom(), erl_esdb_log:document_key()) ->
     {ok, term()} | {error, not_found | {corrupt_document, erl_esdb_log:document_key()} | failure()}.
@@ -730,6 +745,20 @@ delete_document(Store, Key) -> delete_document(Store, Key, #{}).
 delete_document(Store, Key, Options) ->
     ok = check(is_tuple(Key) andalso is_map(Options)),
     done(command(Store, {delete_document, Key}, Options)).
+
+-doc """
+Removes what is under several keys, one after the other, up to the first that fails. Options as
+`put_document/4`, for each of them.
+""".
+-spec delete_documents(atom(), [erl_esdb_log:document_key()], command_options()) ->
+    ok | {error, failure()}.
+delete_documents(_Store, [], _Options) ->
+    ok;
+delete_documents(Store, [Key | Keys], Options) ->
+    case delete_document(Store, Key, Options) of
+        ok -> delete_documents(Store, Keys, Options);
+        {error, Reason} -> {error, Reason}
+    end.
 
 -doc "The same as `list_documents/4` without options.".
 -spec list_documents(atom(), erl_esdb_log:document_key(), erl_esdb_log:document_key()) ->
