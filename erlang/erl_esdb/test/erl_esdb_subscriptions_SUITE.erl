@@ -883,6 +883,93 @@ killed(Pid) ->
     exit(Pid, kill),
     receive {'DOWN', Ref, process, _, killed} -> ok end.
 
+%% Who goes on in another role has what it was sent before, and leaves it when it dies.
+a_who_goes_on_in_another_role(Config) ->
+    Store = store(Config),
+    Roles = [attached_itself, handler_that_leaves, handler_when_another_is_attached],
+    [
+        ?assertEqual({Role, [0, 1, 2, 3]}, {Role, left_in(Role, Store, atom_to_binary(Role))})
+     || Role <- Roles
+    ],
+    %% Nor is it sent anything twice.
+    {First, Key} = idle_taker(Store, <<"m">>, caller, #{ack => manual}),
+    _ = append(Store, <<"m">>, erl_esdb_test:events(3)),
+    caught_up(Store, Key),
+    ok = erl_esdb_subscriptions:attach(Store, Key, First),
+    heard(Store, Key),
+    _ = append(Store, <<"m">>, erl_esdb_test:events(1)),
+    caught_up(Store, Key),
+    ?assertEqual([0, 1, 2, 3], has_versions(First)).
+
+left_in(Role, Store, Stream) ->
+    {First, Key} = idle_taker(Store, Stream, caller, #{}),
+    _ = [join(Store, Key, First) || Role =/= attached_itself],
+    _ = append(Store, Stream, erl_esdb_test:events(3)),
+    caught_up(Store, Key),
+    ok = changes_role(Role, Store, Key, First),
+    heard(Store, Key),
+    ?assertEqual(3, unhandled(Store, Key)),
+    killed(First),
+    _ = append(Store, Stream, erl_esdb_test:events(1)),
+    Next = handler_of_events(self()),
+    ok = erl_esdb_subscriptions:attach(Store, Key, Next),
+    [E#event.version || {_, E} <- handled(4)].
+
+changes_role(attached_itself, Store, Key, Pid) ->
+    erl_esdb_subscriptions:attach(Store, Key, Pid);
+changes_role(handler_that_leaves, Store, Key, Pid) ->
+    leave(Store, Key, Pid);
+changes_role(handler_when_another_is_attached, Store, Key, _Pid) ->
+    Other = spawn(fun() -> receive never -> ok end end),
+    ok = erl_esdb_subscriptions:attach(Store, Key, Other),
+    heard(Store, Key),
+    killed(Other),
+    ok.
+
+%% What handlers have not acknowledged goes to who speaks of all from then on.
+a_who_is_attached_has_what_handlers_have_not_acknowledged(Config) ->
+    Store = store(Config),
+    Key = subscribed_by_none(Store),
+    [A, B] = two_on_demand(Store, Key),
+    _ = append(Store, <<"s">>, erl_esdb_test:events(6)),
+    caught_up(Store, Key),
+    [First, _] = took(A, 2),
+    erl_esdb_test:await(fun() -> unhandled(Store, Key) =:= 4 end),
+    Next = spawn(fun() -> receive never -> ok end end),
+    ok = erl_esdb_subscriptions:attach(Store, Key, Next),
+    caught_up(Store, Key),
+    Acknowledged = [First, First + 2],
+    ?assertEqual(lists:seq(0, 5) -- Acknowledged, has_versions(Next)),
+    %% What they say later is of nobody's events.
+    2 = length(took(B, 2)),
+    ?assertEqual(4, unhandled(Store, Key)),
+    ok = erl_esdb_subscriptions:ack(Store, <<"n">>, undefined, 5),
+    ?assertEqual(0, unhandled(Store, Key)).
+
+%% Handlers that have events when a subscriber dies do not get them again.
+a_handlers_keep_what_they_have_when_a_subscriber_dies(Config) ->
+    Store = store(Config),
+    {ok, Key} = subscribe(Store, stream, <<"s">>, <<"n">>),
+    Handler = spawn(fun() -> receive never -> ok end end),
+    ok = join(Store, Key, Handler),
+    _ = append(Store, <<"s">>, erl_esdb_test:events(3)),
+    caught_up(Store, Key),
+    Subscriber = spawn(fun() -> receive never -> ok end end),
+    ok = erl_esdb_subscriptions:attach(Store, Key, Subscriber),
+    heard(Store, Key),
+    _ = append(Store, <<"s">>, erl_esdb_test:events(1)),
+    caught_up(Store, Key),
+    ?assertEqual([3], has_versions(Subscriber)),
+    killed(Subscriber),
+    erl_esdb_test:await(fun() -> has_versions(Handler) =:= [0, 1, 2, 3] end).
+
+has_versions(Pid) ->
+    {messages, Messages} = process_info(Pid, messages),
+    erl_esdb_test:versions(lists:append([carried(M) || M <- Messages])).
+
+carried({event, Event}) -> [Event];
+carried({events, Events}) -> Events.
+
 kept({ok, #{unhandled := Count}}) -> {ok, #{unhandled => Count}}.
 
 handler_of_events(Report) ->

@@ -11,8 +11,8 @@ Who gets the events, the first of these that there is:
    `{event, Event}`;
 3. the process that subscribed, as `{event, Event}`.
 
-While there is none nothing is read, and nothing is lost: what a subscriber or a handler had not
-handled when it ended goes to the next.
+While there is none nothing is read, and nothing is lost: what one of them had not handled when it
+ended goes to the next, and what it had not acknowledged also where another takes its place.
 
 It stops, tells who gets the events, and goes on when a process is attached or joins: where its
 queue is full with the strategy `error`, and where an event is not as it was written
@@ -174,8 +174,7 @@ handle_cast({acknowledged, Name, Position, By}, State) ->
 handle_cast({attach, Pid}, #state{subscriber = {Pid, _}} = State) ->
     {noreply, pumped(State#state{halted = undefined})};
 handle_cast({attach, Pid}, State) ->
-    State1 = left(State),
-    {noreply, pumped(laned(State1#state{subscriber = taker(Pid), halted = undefined}))};
+    {noreply, pumped(attached(Pid, State))};
 handle_cast(_, State) ->
     {noreply, State}.
 
@@ -214,26 +213,36 @@ position(Name, Position, Outbox) ->
 status(#state{halted = undefined}) -> running;
 status(#state{halted = Reason}) -> {halted, Reason}.
 
-%% One that lives keeps what it was sent, but for what it is to acknowledge and has not. The news
-%% that it is dead may still be on its way: then it is as if it were here.
--spec left(#state{}) -> #state{}.
-left(#state{subscriber = {_, _} = Taker} = State) ->
-    (left(Taker, State))#state{subscriber = undefined};
-left(#state{caller = {_, _} = Taker} = State) ->
-    (left(Taker, State))#state{caller = undefined};
-left(State) ->
-    State.
+%% Who is attached takes the place of all who had events so far.
+-spec attached(pid(), #state{}) -> #state{}.
+attached(Pid, #state{subscriber = Subscriber, caller = Caller} = State) ->
+    Replace = fun(Taker, Acc) -> replaced(Taker, Pid, Acc) end,
+    State1 = lists:foldl(Replace, State, [Taker || {_, _} = Taker <- [Subscriber, Caller]]),
+    State2 = taken_over(Pid, State1),
+    laned(State2#state{subscriber = taker(Pid), caller = undefined, halted = undefined}).
 
--spec left({pid(), reference()}, #state{}) -> #state{}.
-left({Pid, Ref}, #state{lanes = Lanes} = State) ->
+%% The news that it is dead may still be on its way: then it is as if it were here.
+-spec replaced({pid(), reference()}, By :: pid(), #state{}) -> #state{}.
+replaced({Pid, Ref}, Pid, State) ->
     true = demonitor(Ref, [flush]),
-    case takes_along(Pid, State) of
+    State;
+replaced({Pid, Ref}, _By, #state{handlers = Handlers, lanes = Lanes} = State) ->
+    true = demonitor(Ref, [flush]),
+    case is_known_alive(Pid) of
         true ->
             lists:foreach(fun drained/1, Lanes),
-            forgotten([Pid | Lanes], State#state{lanes = []});
+            Own = [Pid || takes_along(Pid, State), not lists:member(Pid, Handlers)],
+            forgotten(Own ++ Lanes, State#state{lanes = []});
         false ->
             gone(Ref, State)
     end.
+
+%% What others have not acknowledged goes to who speaks of all from now on.
+-spec taken_over(pid(), #state{}) -> #state{}.
+taken_over(Pid, #state{options = #{ack := manual}, outbox = Outbox} = State) ->
+    lists:foldl(fun lost/2, State, erl_esdb_outbox:receivers(Outbox) -- [Pid]);
+taken_over(_Pid, State) ->
+    State.
 
 %% A lane never waits for anybody: it passes on what it has, and ends.
 -spec drained(pid()) -> ok.
@@ -249,11 +258,15 @@ drained(Lane) ->
 forgotten(Pids, #state{outbox = Outbox} = State) ->
     State#state{outbox = lists:foldl(fun erl_esdb_outbox:forget/2, Outbox, Pids)}.
 
-%% Of a process on another node it is not known whether it lives: what it has not handled for all we
-%% know goes out again.
+%% One that lives keeps what it was sent, but for what it is to acknowledge.
 -spec takes_along(pid(), #state{}) -> boolean().
 takes_along(_Pid, #state{options = #{ack := manual}}) -> false;
-takes_along(Pid, _State) -> not lists:member(backlog(Pid), [unknown, ?DEAD]).
+takes_along(Pid, _State) -> is_known_alive(Pid).
+
+%% Of a process on another node it is not known: what it has not handled for all we know goes out
+%% again.
+-spec is_known_alive(pid()) -> boolean().
+is_known_alive(Pid) -> not lists:member(backlog(Pid), [unknown, ?DEAD]).
 
 -doc false.
 -spec handle_info(term(), #state{}) -> {noreply, #state{}} | {stop, term(), #state{}}.
@@ -318,9 +331,13 @@ regrouped(#state{store = Store, key = Key, handlers = Before} = State) ->
     State1 = State#state{handlers = Handlers},
     lists:foldl(fun handler_left/2, State1, Before -- Handlers).
 
-%% A handler that leaves takes along what it was sent. What it has not acknowledged goes to another
-%% all the same, and so does all that a dead one had.
+%% A handler that leaves takes along what it was sent, unless it goes on in another role. What it
+%% has not acknowledged goes to another all the same, and so does all that a dead one had.
 -spec handler_left(pid(), #state{}) -> #state{}.
+handler_left(Pid, #state{subscriber = {Pid, _}} = State) ->
+    State;
+handler_left(Pid, #state{caller = {Pid, _}, handlers = []} = State) ->
+    State;
 handler_left(Pid, State) ->
     case takes_along(Pid, State) of
         true -> forgotten([Pid], State);
@@ -333,15 +350,20 @@ lost(Pid, #state{outbox = Outbox} = State) ->
 
 %% Another who takes its place gets what it has not handled.
 -spec gone(reference(), #state{}) -> #state{}.
-gone(Ref, #state{subscriber = {_, Ref}, lanes = Lanes} = State) ->
+gone(Ref, #state{subscriber = {Pid, Ref}, lanes = Lanes} = State) ->
     lists:foreach(fun ended/1, Lanes),
-    rewound(State#state{subscriber = undefined, lanes = []});
+    subscriber_gone(Pid, Lanes, State#state{subscriber = undefined, lanes = []});
 gone(Ref, #state{caller = {_, Ref}, subscriber = undefined, handlers = []} = State) ->
     rewound(State#state{caller = undefined});
 gone(Ref, #state{caller = {Pid, Ref}} = State) ->
     lost(Pid, State#state{caller = undefined});
 gone(_Ref, State) ->
     State.
+
+%% Handlers that live keep what they have.
+-spec subscriber_gone(pid(), Lanes :: [pid()], #state{}) -> #state{}.
+subscriber_gone(_Pid, _Lanes, #state{handlers = []} = State) -> rewound(State);
+subscriber_gone(Pid, Lanes, State) -> lists:foldl(fun lost/2, State, [Pid | Lanes]).
 
 -spec rewound(#state{}) -> #state{}.
 rewound(#state{outbox = Outbox} = State) ->

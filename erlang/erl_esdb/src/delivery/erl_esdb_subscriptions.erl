@@ -53,9 +53,10 @@ Another process is attached with `attach/3`. It gets what the one before had not
 and the message it was at. So the default loses nothing either, and repeats some. What a handler had
 goes to the other handlers in the same way, or to who subscribed. Where mailboxes cannot be seen, as
 on another node, the newest `window` messages of a process count as not handled; with a `pool_size`
-above 1 also the last two of each emitter. Who is replaced, or leaves the group, while it lives
-takes along what it was sent; with `ack => manual` the others get what it had not acknowledged as
-well.
+above 1 also the last two of each emitter.
+
+Who is replaced by another, or leaves the group, and is seen to live, takes along what it was sent.
+With `ack => manual` the others get what it had not acknowledged.
 
 After a crash of `erl_esdb_pg`, the process that knows the groups, handlers and trackers are to join
 again; emitters and subscriptions do by themselves.
@@ -392,9 +393,11 @@ attach(Store, Key, Pid) -> attach(Store, Key, Pid, #{}).
 
 -doc """
 Makes a process the subscriber, in place of who took the events before. It gets
-`{events, [Event]}`: what the one before has not handled, where that one is dead; with
-`ack => manual` what it has not acknowledged; else what was not sent to it. The one before may still
-be sent what is being read just now.
+`{events, [Event]}`, from these on:
+
+- with `ack => manual`, what was not acknowledged;
+- where the one before is dead, or on another node, what it has not handled;
+- else what was not sent to it. It may still be sent what is being read just now.
 
 Errors: `not_found`, `competing` (consumers connect: `connect/4`) and the failures of a store.
 """.
@@ -569,7 +572,9 @@ save_place(Store, Key, Position, Options) ->
 demand(Store, Key, Count) -> demand(Store, Key, Count, #{}).
 
 -doc """
-Asks for so many more events, of a subscription with `mode => pull`.
+Asks for so many more events, of a subscription with `mode => pull`. What was asked for and has not
+come goes to who is attached in place of a subscriber that lives; where it has ended the next one
+asks anew.
 
 Errors: `not_found`, `competing`, `{not_running, Key}` (the subscription is there, and its process
 is about to begin again) and the failures of a store.
