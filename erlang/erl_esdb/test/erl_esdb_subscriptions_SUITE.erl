@@ -886,7 +886,12 @@ killed(Pid) ->
 %% Who goes on in another role has what it was sent before, and leaves it when it dies.
 a_who_goes_on_in_another_role(Config) ->
     Store = store(Config),
-    Roles = [attached_itself, handler_that_leaves, handler_when_another_is_attached],
+    Roles = [
+        attached_itself,
+        handler_that_leaves,
+        handler_that_leaves_another,
+        handler_when_another_is_attached
+    ],
     [
         ?assertEqual({Role, [0, 1, 2, 3]}, {Role, left_in(Role, Store, atom_to_binary(Role))})
      || Role <- Roles
@@ -913,12 +918,19 @@ left_in(Role, Store, Stream) ->
     _ = append(Store, Stream, erl_esdb_test:events(1)),
     Next = handler_of_events(self()),
     ok = erl_esdb_subscriptions:attach(Store, Key, Next),
-    [E#event.version || {_, E} <- handled(4)].
+    lists:sort([E#event.version || {_, E} <- handled(4)]).
 
 changes_role(attached_itself, Store, Key, Pid) ->
     erl_esdb_subscriptions:attach(Store, Key, Pid);
 changes_role(handler_that_leaves, Store, Key, Pid) ->
     leave(Store, Key, Pid);
+changes_role(handler_that_leaves_another, Store, Key, Pid) ->
+    Other = spawn(fun() -> receive never -> ok end end),
+    ok = join(Store, Key, Other),
+    ok = leave(Store, Key, Pid),
+    ok = leave(Store, Key, Other),
+    killed(Other),
+    ok;
 changes_role(handler_when_another_is_attached, Store, Key, _Pid) ->
     Other = spawn(fun() -> receive never -> ok end end),
     ok = erl_esdb_subscriptions:attach(Store, Key, Other),
@@ -945,6 +957,78 @@ a_who_is_attached_has_what_handlers_have_not_acknowledged(Config) ->
     ?assertEqual(4, unhandled(Store, Key)),
     ok = erl_esdb_subscriptions:ack(Store, <<"n">>, undefined, 5),
     ?assertEqual(0, unhandled(Store, Key)).
+
+%% What came to it through the lanes of a pool as well.
+a_subscriber_that_goes_on_as_a_handler(Config) ->
+    Store = store(Config),
+    First = spawn(fun() -> receive never -> ok end end),
+    Options = #{subscriber => First, pool_size => 3},
+    {ok, Key} = subscribe(Store, stream, <<"$all">>, <<"n">>, Options),
+    ok = join(Store, Key, First),
+    [append(Store, <<N>>, erl_esdb_test:events(1)) || N <- lists:seq(1, 4)],
+    erl_esdb_test:await(fun() -> has(First, 4) end),
+    Next = spawn(fun() -> receive never -> ok end end),
+    ok = erl_esdb_subscriptions:attach(Store, Key, Next),
+    heard(Store, Key),
+    killed(First),
+    erl_esdb_test:await(fun() -> 4 =:= length(has_versions(Next)) end).
+
+%% By default, once something was acknowledged: all beyond it goes to the next, whoever that is.
+a_what_is_beyond_the_acknowledged_goes_to_handlers(Config) ->
+    Store = store(Config),
+    First = handler_of_events(self()),
+    {ok, Key} = subscribe(Store, stream, <<"s">>, <<"n">>, #{subscriber => First}),
+    Handler = spawn(fun() -> receive never -> ok end end),
+    ok = join(Store, Key, Handler),
+    _ = append(Store, <<"s">>, erl_esdb_test:events(5)),
+    5 = length(handled(5)),
+    ok = erl_esdb_subscriptions:ack(Store, <<"n">>, <<"s">>, 1),
+    heard(Store, Key),
+    unlink(First),
+    killed(First),
+    erl_esdb_test:await(fun() -> has_versions(Handler) =:= [2, 3, 4] end).
+
+%% Its word is for what it was sent then, not for what it is sent of it now.
+a_word_for_what_was_taken_says_nothing(Config) ->
+    Store = store(Config),
+    Key = subscribed_by_none(Store),
+    [A, _B] = two_on_demand(Store, Key),
+    _ = append(Store, <<"s">>, erl_esdb_test:events(6)),
+    caught_up(Store, Key),
+    Next = spawn(fun() -> receive never -> ok end end),
+    ok = erl_esdb_subscriptions:attach(Store, Key, Next),
+    caught_up(Store, Key),
+    ok = erl_esdb_subscriptions:attach(Store, Key, A),
+    caught_up(Store, Key),
+    ?assert(has(A, 9)),
+    Own = took(A, 3),
+    heard(Store, Key),
+    ?assertEqual(6, unhandled(Store, Key)),
+    ?assertEqual([0, 1, 2], took(A, 3)),
+    heard(Store, Key),
+    ?assertEqual(3, unhandled(Store, Key)),
+    ?assertEqual(3, length(lists:usort(Own))).
+
+%% Also where the process of the subscription has begun anew in between.
+a_handler_speaks_for_itself_while_another_takes_all(Config) ->
+    Store = store(Config),
+    Key = subscribed_by_none(Store),
+    [A, _B] = two_on_demand(Store, Key),
+    _ = append(Store, <<"s">>, erl_esdb_test:events(6)),
+    caught_up(Store, Key),
+    Next = spawn(fun() -> receive never -> ok end end),
+    ok = erl_esdb_subscriptions:attach(Store, Key, Next),
+    heard(Store, Key),
+    {ok, Process} = erl_esdb_delivery:pid(Store, subscription, Key),
+    killed(Process),
+    erl_esdb_test:await(fun() -> length(has_versions(Next)) > 6 end),
+    _ = took(A, 3),
+    heard(Store, Key),
+    killed(Next),
+    Last = spawn(fun() -> receive never -> ok end end),
+    ok = erl_esdb_subscriptions:attach(Store, Key, Last),
+    caught_up(Store, Key),
+    ?assertEqual(lists:seq(0, 5), has_versions(Last)).
 
 %% Handlers that have events when a subscriber dies do not get them again.
 a_handlers_keep_what_they_have_when_a_subscriber_dies(Config) ->
@@ -1236,10 +1320,13 @@ demanded(Store, Test) ->
 
 one(Store) ->
     receive
-        {event, #event{version = Version}} ->
-            ok = erl_esdb_subscriptions:ack(Store, <<"n">>, undefined, Version),
-            Version
+        {event, Event} -> acknowledged(Store, Event);
+        {events, [Event]} -> acknowledged(Store, Event)
     end.
+
+acknowledged(Store, #event{version = Version}) ->
+    ok = erl_esdb_subscriptions:ack(Store, <<"n">>, undefined, Version),
+    Version.
 
 took(Handler, Count) ->
     Handler ! {take, Count},

@@ -30,7 +30,7 @@ over, and the positions before it that are not handled.
 
 -export([new/2, add/3, next/1, room/1, limit/1, take/2, sent/3]).
 -export([settle/3, waiting/3, receivers/1, left_for/2]).
--export([acknowledged/2, acknowledged/3, done/2, position/2]).
+-export([acknowledged/2, acknowledged/3, has/3, done/2, position/2, is_bounded/1, silent/2]).
 -export([forget/2, lose/2, rewind/1]).
 -export([floor/1, place/1, progress/1, demand/2, is_unhandled/1, info/1]).
 -export_type([outbox/0, options/0, place/0, receiver/0, name/0]).
@@ -85,7 +85,9 @@ over, and the positions before it that are not handled.
     again = [] :: [position()],
     %% of what was handed over and is to be acknowledged, also of some that was: it may be gone from
     %% the log by then
-    names = #{} :: #{position() => {Stream :: binary(), Version :: non_neg_integer()}}
+    names = #{} :: #{position() => {Stream :: binary(), Version :: non_neg_integer()}},
+    %% what was taken from who may acknowledge it yet, in the order in which it was sent
+    stale = #{} :: #{receiver() => [position()]}
 }).
 
 -opaque outbox() :: #outbox{}.
@@ -285,21 +287,47 @@ Takes note that one of several receivers acknowledged an event, and with it all 
 sent before it. Of an event that it has not, or not any more, it says nothing.
 """.
 -spec acknowledged(name(), receiver(), outbox()) -> outbox().
-acknowledged(Name, Receiver, #outbox{ack = manual, sent = All} = Box) when
-    is_map_key(Receiver, All)
-->
-    #sent{messages = Messages, size = Size} = Sent = map_get(Receiver, All),
-    case until(is_named(Name, Box), Messages, 0, 0) of
-        {Kept, Gone, Events} ->
-            Left = Sent#sent{messages = Kept, size = Size - Gone},
-            has(Receiver, Left, Events, Box#outbox{acknowledged = undefined});
-        none ->
+acknowledged(Name, Receiver, #outbox{ack = manual, sent = All, stale = Stale} = Box) ->
+    Is = is_named(Name, Box),
+    case lists:dropwhile(fun(At) -> not Is(At) end, maps:get(Receiver, Stale, [])) of
+        [_ | Left] ->
+            Box#outbox{stale = Stale#{Receiver := Left}};
+        [] when is_map_key(Receiver, All) ->
+            acknowledged_own(Is, Receiver, map_get(Receiver, All), Box);
+        [] ->
             Box
     end;
-acknowledged(_Name, _Receiver, #outbox{ack = manual} = Box) ->
-    Box;
 acknowledged(Position, _Receiver, Box) when is_integer(Position) ->
     reached(Position, Box).
+
+-spec acknowledged_own(fun((position()) -> boolean()), receiver(), #sent{}, outbox()) -> outbox().
+acknowledged_own(Is, Receiver, #sent{messages = Messages, size = Size} = Sent, Box) ->
+    case until(Is, Messages, 0, 0) of
+        {Kept, Gone, Events} ->
+            Left = Sent#sent{messages = Kept, size = Size - Gone},
+            has(Receiver, Left, Events, silent(Receiver, Box#outbox{acknowledged = undefined}));
+        none ->
+            Box
+    end.
+
+-doc "Whether a receiver was sent this event, and it is not known to be handled.".
+-spec has(name(), receiver(), outbox()) -> boolean().
+has(Name, Receiver, #outbox{sent = All, stale = Stale} = Box) ->
+    Is = is_named(Name, Box),
+    #sent{messages = Messages} = maps:get(Receiver, All, #sent{}),
+    lists:any(Is, maps:get(Receiver, Stale, [])) orelse search(Is, Messages) =/= false.
+
+-doc """
+Takes note that a receiver has handled all copies of events that were taken from it and went to
+others, or will never say that it has.
+""".
+-spec silent(receiver(), outbox()) -> outbox().
+silent(Receiver, #outbox{stale = Stale} = Box) -> Box#outbox{stale = maps:remove(Receiver, Stale)}.
+
+-doc "Whether, with `ack => auto`, something that was handed over counts as not acknowledged.".
+-spec is_bounded(outbox()) -> boolean().
+is_bounded(#outbox{ack = manual}) -> false;
+is_bounded(Box) -> is_unacknowledged(Box).
 
 -spec is_named(name(), outbox()) -> fun((position()) -> boolean()).
 is_named(Position, _Box) when is_integer(Position) ->
@@ -421,8 +449,15 @@ lose(Receiver, #outbox{sent = All, again = Again} = Box) when
     [First | _] = Again1 = lists:umerge([lists:usort(Lost), early(Box), Again]),
     %% What waits is read again, too: it comes after.
     {_, Box1} = emptied(forget(Receiver, Box)),
-    Box1#outbox{next = First, again = Again1};
+    taken_from(Receiver, Lost, Box1#outbox{next = First, again = Again1});
 lose(_Receiver, Box) ->
+    Box.
+
+%% A word for one of these says nothing: others have it, and so may this one, further on.
+-spec taken_from(receiver(), [position()], outbox()) -> outbox().
+taken_from(Receiver, Lost, #outbox{ack = manual, stale = Stale} = Box) ->
+    Box#outbox{stale = Stale#{Receiver => maps:get(Receiver, Stale, []) ++ Lost}};
+taken_from(_Receiver, _Lost, Box) ->
     Box.
 
 -spec positions(#sent{}) -> [position()].

@@ -185,12 +185,13 @@ handle_cast(_, State) ->
 -spec acknowledged(erl_esdb_outbox:name(), Position, pid(), #state{}) -> #state{} when
     Position :: non_neg_integer() | undefined.
 acknowledged(Name, Position, By, #state{options = #{ack := manual}} = State) ->
-    #state{outbox = Outbox, served = Served} = State,
+    #state{outbox = Outbox} = State,
     Outbox1 =
-        case taken_by(State) of
-            _ when is_map_key(By, Served) -> erl_esdb_outbox:acknowledged(Name, By, Outbox);
-            {many, _} -> erl_esdb_outbox:done(Name, Outbox);
-            _ -> acknowledged(position(Name, Position, Outbox), Outbox)
+        case {taken_by(State), is_handler(By, State)} of
+            {{one, By, _}, true} -> own_or_all(Name, Position, By, Outbox);
+            {_, true} -> erl_esdb_outbox:acknowledged(Name, By, Outbox);
+            {{many, _}, false} -> erl_esdb_outbox:done(Name, Outbox);
+            {_, false} -> acknowledged(position(Name, Position, Outbox), Outbox)
         end,
     State#state{outbox = Outbox1};
 acknowledged(_Name, undefined, _By, State) ->
@@ -199,6 +200,20 @@ acknowledged(_Name, Position, _By, #state{outbox = Outbox} = State) ->
     case taken_by(State) of
         {many, _} -> State#state{outbox = erl_esdb_outbox:done(Position, Outbox)};
         _ -> State#state{outbox = erl_esdb_outbox:acknowledged(Position, Outbox)}
+    end.
+
+%% Also one of which this process has not heard since it began anew.
+-spec is_handler(pid(), #state{}) -> boolean().
+is_handler(Pid, #state{served = Served, handlers = Handlers}) ->
+    is_map_key(Pid, Served) orelse lists:member(Pid, Handlers).
+
+%% One that takes all events by now, and has some from the time when it did not.
+-spec own_or_all(erl_esdb_outbox:name(), Position, pid(), Outbox) -> Outbox when
+    Position :: non_neg_integer() | undefined, Outbox :: erl_esdb_outbox:outbox().
+own_or_all(Name, Position, By, Outbox) ->
+    case erl_esdb_outbox:has(Name, By, Outbox) of
+        true -> erl_esdb_outbox:acknowledged(Name, By, Outbox);
+        false -> acknowledged(position(Name, Position, Outbox), Outbox)
     end.
 
 -spec position(erl_esdb_outbox:name(), Position, erl_esdb_outbox:outbox()) -> Position when
@@ -226,15 +241,23 @@ attached(Pid, #state{subscriber = Subscriber, caller = Caller} = State) ->
 replaced({Pid, Ref}, Pid, State) ->
     true = demonitor(Ref, [flush]),
     State;
-replaced({Pid, Ref}, _By, #state{handlers = Handlers, lanes = Lanes} = State) ->
+replaced({Pid, Ref}, _By, #state{lanes = Lanes} = State) ->
     true = demonitor(Ref, [flush]),
+    lists:foreach(fun drained/1, Lanes),
     case is_known_alive(Pid) of
-        true ->
-            lists:foreach(fun drained/1, Lanes),
-            Own = [Pid || takes_along(Pid, State), not lists:member(Pid, Handlers)],
-            forgotten(Own ++ Lanes, State#state{lanes = []});
-        false ->
-            gone(Ref, State)
+        true -> lived(Pid, State);
+        false -> gone(Ref, State)
+    end.
+
+%% It keeps what it was sent, but for what it is to acknowledge. Of one that goes on as a handler it
+%% is not seen any more how far it is with what came through lanes.
+-spec lived(pid(), #state{}) -> #state{}.
+lived(_Pid, #state{options = #{ack := manual}} = State) ->
+    State;
+lived(Pid, #state{handlers = Handlers, lanes = Lanes} = State) ->
+    case lists:member(Pid, Handlers) of
+        true -> lists:foldl(fun lost/2, State#state{lanes = []}, Lanes);
+        false -> forgotten([Pid | Lanes], State#state{lanes = []})
     end.
 
 %% What others have not acknowledged goes to who speaks of all from now on.
@@ -258,11 +281,6 @@ drained(Lane) ->
 forgotten(Pids, #state{outbox = Outbox} = State) ->
     State#state{outbox = lists:foldl(fun erl_esdb_outbox:forget/2, Outbox, Pids)}.
 
-%% One that lives keeps what it was sent, but for what it is to acknowledge.
--spec takes_along(pid(), #state{}) -> boolean().
-takes_along(_Pid, #state{options = #{ack := manual}}) -> false;
-takes_along(Pid, _State) -> is_known_alive(Pid).
-
 %% Of a process on another node it is not known: what it has not handled for all we know goes out
 %% again.
 -spec is_known_alive(pid()) -> boolean().
@@ -283,7 +301,7 @@ handle_info({'DOWN', _, process, {?SCOPE, _}, _}, State) ->
     {stop, groups_ended, State};
 handle_info({'DOWN', Ref, process, Pid, _}, #state{served = Served} = State) ->
     case Served of
-        #{Pid := Ref} -> {noreply, State#state{served = maps:remove(Pid, Served)}};
+        #{Pid := Ref} -> {noreply, silent(Pid, State#state{served = maps:remove(Pid, Served)})};
         #{} -> {noreply, pumped(gone(Ref, State))}
     end;
 handle_info({'EXIT', Pid, Reason}, #state{lanes = Lanes} = State) ->
@@ -338,15 +356,37 @@ handler_left(Pid, #state{subscriber = {Pid, _}} = State) ->
     State;
 handler_left(Pid, #state{caller = {Pid, _}, handlers = []} = State) ->
     State;
+handler_left(Pid, #state{options = #{ack := manual}} = State) ->
+    lost(Pid, State);
+handler_left(Pid, #state{caller = {Pid, _}} = State) ->
+    State;
 handler_left(Pid, State) ->
-    case takes_along(Pid, State) of
+    case is_known_alive(Pid) of
         true -> forgotten([Pid], State);
         false -> lost(Pid, State)
     end.
 
+%% Where something was acknowledged that need not be, all beyond it goes out again: what of it was
+%% this one's is not known.
 -spec lost(pid(), #state{}) -> #state{}.
 lost(Pid, #state{outbox = Outbox} = State) ->
-    placed(State#state{outbox = erl_esdb_outbox:lose(Pid, Outbox)}).
+    case erl_esdb_outbox:is_bounded(Outbox) of
+        true -> rewound(State);
+        false -> spoken(Pid, placed(State#state{outbox = erl_esdb_outbox:lose(Pid, Outbox)}))
+    end.
+
+%% Only of handlers it matters what they say of events that others have by now.
+-spec spoken(pid(), #state{}) -> #state{}.
+spoken(Pid, State) ->
+    case is_handler(Pid, State) of
+        true -> State;
+        false -> silent(Pid, State)
+    end.
+
+%% No more word of it is on its way.
+-spec silent(pid(), #state{}) -> #state{}.
+silent(Pid, #state{outbox = Outbox} = State) ->
+    State#state{outbox = erl_esdb_outbox:silent(Pid, Outbox)}.
 
 %% Another who takes its place gets what it has not handled.
 -spec gone(reference(), #state{}) -> #state{}.

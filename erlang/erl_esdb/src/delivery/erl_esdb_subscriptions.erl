@@ -573,8 +573,7 @@ demand(Store, Key, Count) -> demand(Store, Key, Count, #{}).
 
 -doc """
 Asks for so many more events, of a subscription with `mode => pull`. What was asked for and has not
-come goes to who is attached in place of a subscriber that lives; where it has ended the next one
-asks anew.
+come goes to who takes the events next; it is forgotten when the last process ends that takes them.
 
 Errors: `not_found`, `competing`, `{not_running, Key}` (the subscription is there, and its process
 is about to begin again) and the failures of a store.
