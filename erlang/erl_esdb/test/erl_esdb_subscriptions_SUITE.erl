@@ -1435,10 +1435,8 @@ a_subscriber_that_ended_has_no_substitute(Config) ->
     Subscriber = spawn(fun() -> receive stop -> ok end end),
     {ok, Key} = subscribe(Store, stream, <<"s">>, <<"n">>, #{subscriber => Subscriber}),
     {ok, Pid} = erl_esdb_delivery:pid(Store, subscription, Key),
-    Ref = monitor(process, Pid),
-    exit(Subscriber, kill),
-    exit(Pid, kill),
-    receive {'DOWN', Ref, process, _, _} -> ok end,
+    killed(Subscriber),
+    killed(Pid),
     erl_esdb_test:await(fun() ->
         {ok, Pid} =/= erl_esdb_delivery:pid(Store, subscription, Key) andalso
             element(1, erl_esdb_subscriptions:info(Store, Key)) =:= ok
