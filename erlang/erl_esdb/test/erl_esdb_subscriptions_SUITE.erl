@@ -866,7 +866,7 @@ next_gets(Store, Stream, Taker, {Ack, Fate}) ->
     [E#event.version || {_, E} <- Handled].
 
 idle_taker(Store, Stream, named, Options) ->
-    First = spawn(fun() -> receive never -> ok end end),
+    First = idle(),
     {ok, Key} = subscribe(Store, stream, Stream, Stream, Options#{subscriber => First}),
     {First, Key};
 idle_taker(Store, Stream, caller, Options) ->
@@ -877,6 +877,9 @@ idle_taker(Store, Stream, caller, Options) ->
         receive never -> ok end
     end),
     receive {subscribed, Key} -> {First, Key} after 5000 -> error(missing) end.
+
+%% One that takes nothing out of its mailbox.
+idle() -> spawn(fun() -> receive never -> ok end end).
 
 killed(Pid) ->
     Ref = monitor(process, Pid),
@@ -925,14 +928,14 @@ changes_role(attached_itself, Store, Key, Pid) ->
 changes_role(handler_that_leaves, Store, Key, Pid) ->
     leave(Store, Key, Pid);
 changes_role(handler_that_leaves_another, Store, Key, Pid) ->
-    Other = spawn(fun() -> receive never -> ok end end),
+    Other = idle(),
     ok = join(Store, Key, Other),
     ok = leave(Store, Key, Pid),
     ok = leave(Store, Key, Other),
     killed(Other),
     ok;
 changes_role(handler_when_another_is_attached, Store, Key, _Pid) ->
-    Other = spawn(fun() -> receive never -> ok end end),
+    Other = idle(),
     ok = erl_esdb_subscriptions:attach(Store, Key, Other),
     heard(Store, Key),
     killed(Other),
@@ -947,7 +950,7 @@ a_who_is_attached_has_what_handlers_have_not_acknowledged(Config) ->
     caught_up(Store, Key),
     [First, _] = took(A, 2),
     erl_esdb_test:await(fun() -> unhandled(Store, Key) =:= 4 end),
-    Next = spawn(fun() -> receive never -> ok end end),
+    Next = idle(),
     ok = erl_esdb_subscriptions:attach(Store, Key, Next),
     caught_up(Store, Key),
     Acknowledged = [First, First + 2],
@@ -961,13 +964,13 @@ a_who_is_attached_has_what_handlers_have_not_acknowledged(Config) ->
 %% What came to it through the lanes of a pool as well.
 a_subscriber_that_goes_on_as_a_handler(Config) ->
     Store = store(Config),
-    First = spawn(fun() -> receive never -> ok end end),
+    First = idle(),
     Options = #{subscriber => First, pool_size => 3},
     {ok, Key} = subscribe(Store, stream, <<"$all">>, <<"n">>, Options),
     ok = join(Store, Key, First),
     [append(Store, <<N>>, erl_esdb_test:events(1)) || N <- lists:seq(1, 4)],
     erl_esdb_test:await(fun() -> has(First, 4) end),
-    Next = spawn(fun() -> receive never -> ok end end),
+    Next = idle(),
     ok = erl_esdb_subscriptions:attach(Store, Key, Next),
     heard(Store, Key),
     killed(First),
@@ -978,7 +981,7 @@ a_what_is_beyond_the_acknowledged_goes_to_handlers(Config) ->
     Store = store(Config),
     First = handler_of_events(self()),
     {ok, Key} = subscribe(Store, stream, <<"s">>, <<"n">>, #{subscriber => First}),
-    Handler = spawn(fun() -> receive never -> ok end end),
+    Handler = idle(),
     ok = join(Store, Key, Handler),
     _ = append(Store, <<"s">>, erl_esdb_test:events(5)),
     5 = length(handled(5)),
@@ -991,54 +994,52 @@ a_what_is_beyond_the_acknowledged_goes_to_handlers(Config) ->
 %% Its word is for what it was sent then, not for what it is sent of it now.
 a_word_for_what_was_taken_says_nothing(Config) ->
     Store = store(Config),
-    Key = subscribed_by_none(Store),
-    [A, _B] = two_on_demand(Store, Key),
-    _ = append(Store, <<"s">>, erl_esdb_test:events(6)),
-    caught_up(Store, Key),
-    Next = spawn(fun() -> receive never -> ok end end),
-    ok = erl_esdb_subscriptions:attach(Store, Key, Next),
-    caught_up(Store, Key),
+    {Key, A, _Next} = taken_over(Store),
     ok = erl_esdb_subscriptions:attach(Store, Key, A),
     caught_up(Store, Key),
     ?assert(has(A, 9)),
-    Own = took(A, 3),
+    3 = length(took(A, 3)),
     heard(Store, Key),
     ?assertEqual(6, unhandled(Store, Key)),
     ?assertEqual([0, 1, 2], took(A, 3)),
     heard(Store, Key),
-    ?assertEqual(3, unhandled(Store, Key)),
-    ?assertEqual(3, length(lists:usort(Own))).
+    ?assertEqual(3, unhandled(Store, Key)).
 
 %% Also where the process of the subscription has begun anew in between.
 a_handler_speaks_for_itself_while_another_takes_all(Config) ->
     Store = store(Config),
-    Key = subscribed_by_none(Store),
-    [A, _B] = two_on_demand(Store, Key),
-    _ = append(Store, <<"s">>, erl_esdb_test:events(6)),
-    caught_up(Store, Key),
-    Next = spawn(fun() -> receive never -> ok end end),
-    ok = erl_esdb_subscriptions:attach(Store, Key, Next),
-    erl_esdb_test:await(fun() -> has_versions(Next) =:= lists:seq(0, 5) end),
+    {Key, A, Next} = taken_over(Store),
     {ok, Process} = erl_esdb_delivery:pid(Store, subscription, Key),
     killed(Process),
     erl_esdb_test:await(fun() -> length(has_versions(Next)) =:= 12 end),
     _ = took(A, 3),
     heard(Store, Key),
     killed(Next),
-    Last = spawn(fun() -> receive never -> ok end end),
+    Last = idle(),
     ok = erl_esdb_subscriptions:attach(Store, Key, Last),
     caught_up(Store, Key),
     ?assertEqual(lists:seq(0, 5), has_versions(Last)).
+
+%% One of two handlers that had six events between them, which one that was attached has by now.
+taken_over(Store) ->
+    Key = subscribed_by_none(Store),
+    [A, _B] = two_on_demand(Store, Key),
+    _ = append(Store, <<"s">>, erl_esdb_test:events(6)),
+    caught_up(Store, Key),
+    Next = idle(),
+    ok = erl_esdb_subscriptions:attach(Store, Key, Next),
+    erl_esdb_test:await(fun() -> has_versions(Next) =:= lists:seq(0, 5) end),
+    {Key, A, Next}.
 
 %% Handlers that have events when a subscriber dies do not get them again.
 a_handlers_keep_what_they_have_when_a_subscriber_dies(Config) ->
     Store = store(Config),
     {ok, Key} = subscribe(Store, stream, <<"s">>, <<"n">>),
-    Handler = spawn(fun() -> receive never -> ok end end),
+    Handler = idle(),
     ok = join(Store, Key, Handler),
     _ = append(Store, <<"s">>, erl_esdb_test:events(3)),
     caught_up(Store, Key),
-    Subscriber = spawn(fun() -> receive never -> ok end end),
+    Subscriber = idle(),
     ok = erl_esdb_subscriptions:attach(Store, Key, Subscriber),
     heard(Store, Key),
     _ = append(Store, <<"s">>, erl_esdb_test:events(1)),
@@ -1093,7 +1094,7 @@ a_stopped_store_leaves_nothing(Config) ->
 a_handler_that_ends_leaves_its_events_to_the_others(Config) ->
     Store = store(Config),
     {ok, Key} = subscribe(Store, stream, <<"s">>, <<"n">>),
-    Stuck = spawn(fun() -> receive never -> ok end end),
+    Stuck = idle(),
     ok = join(Store, Key, Stuck),
     [Handler] = joined(Store, Key, 1),
     _ = append(Store, <<"s">>, erl_esdb_test:events(10)),
@@ -1111,7 +1112,7 @@ a_handler_that_ends_leaves_its_events_to_the_others(Config) ->
 a_handler_acknowledges_its_own(Config) ->
     Store = store(Config),
     {ok, Key} = subscribe(Store, stream, <<"s">>, <<"n">>, #{ack => manual}),
-    Stuck = spawn(fun() -> receive never -> ok end end),
+    Stuck = idle(),
     Self = self(),
     Handler = spawn(fun() -> acknowledging(Store, <<"n">>, Self) end),
     ok = join(Store, Key, [Stuck, Handler]),
@@ -1284,7 +1285,7 @@ a_single_events_are_acknowledged_for_handlers(Config) ->
 a_window_is_of_each_handler(Config) ->
     Store = store(Config),
     {ok, Key} = subscribe(Store, stream, <<"s">>, <<"n">>, #{ack => manual, window => 3}),
-    Stuck = spawn(fun() -> receive never -> ok end end),
+    Stuck = idle(),
     Self = self(),
     Handler = spawn(fun() -> acknowledging(Store, <<"n">>, Self) end),
     ok = join(Store, Key, [Stuck, Handler]),
