@@ -24,6 +24,7 @@ cases() ->
         an_outbox_loses_nothing,
         what_several_share_is_lost_by_none,
         who_gets_what_another_had_left,
+        a_word_from_before_a_rewind,
         an_acknowledgement_costs_what_it_acknowledges,
         a_late_word_wakes_nobody_in_vain,
         subscribers_that_crash,
@@ -161,9 +162,10 @@ checked(#{box := Box, ack := Ack, sent := Sent, acked := Acked} = Model) ->
     Model.
 
 %% Several receivers share what is read, in messages of any size; they work, are looked at, and die,
-%% and the whole is begun again from its place, in any order. In the end each event was handled;
-%% once where nobody died and nothing began again. They are known to have handled what has left
-%% their mailboxes, or what they acknowledge, one event or all that they have handled.
+%% what they have is taken from them, and the whole is begun again from its place, in any order. In
+%% the end each event was handled; once where nobody died, nothing was taken, and nothing began
+%% again. They are known to have handled what has left their mailboxes, or what they acknowledge,
+%% one event or all that they have handled.
 what_several_share_is_lost_by_none(_Config) ->
     Receiver = range(1, 3),
     Call = frequency([
@@ -173,6 +175,7 @@ what_several_share_is_lost_by_none(_Config) ->
         {2, {look, Receiver}},
         {2, {ack, Receiver, oneof([last, all])}},
         {1, {die, Receiver}},
+        {1, {take, Receiver}},
         {1, restart}
     ]),
     Property = ?FORALL(
@@ -188,9 +191,11 @@ what_several_share_is_lost_by_none(_Config) ->
                 handled => Boxes,
                 done => []
             },
-            #{done := Done} = drained(lists:foldl(fun shared_step/2, Start, Calls)),
+            #{done := Done} = Drained = drained(lists:foldl(fun shared_step/2, Start, Calls)),
+            true = Ack =:= auto orelse is_acknowledged(Drained),
             Expected = lists:seq(0, 2 * Count - 1, 2),
-            Crashes = [C || C <- Calls, C =:= restart orelse element(1, C) =:= die],
+            Again = fun(C) -> C =:= restart orelse lists:member(element(1, C), [die, take]) end,
+            Crashes = lists:filter(Again, Calls),
             lists:usort(Done) =:= Expected andalso
                 (Crashes =/= [] orelse lists:sort(Done) =:= Expected)
         end
@@ -252,10 +257,13 @@ shared_step({look, Receiver}, #{box := Box, mail := Mail} = Model) ->
 %% Another has its name then, who has handled nothing.
 shared_step({die, Receiver}, #{box := Box, mail := Mail, handled := Handled} = Model) ->
     Model#{
-        box := erl_esdb_outbox:lose(Receiver, Box),
+        box := erl_esdb_outbox:silent(Receiver, erl_esdb_outbox:lose(Receiver, Box)),
         mail := Mail#{Receiver := []},
         handled := Handled#{Receiver := []}
     };
+%% It lives, with what it has in its mailbox, and may get the same again.
+shared_step({take, Receiver}, #{box := Box} = Model) ->
+    Model#{box := erl_esdb_outbox:lose(Receiver, Box)};
 shared_step(restart, #{ack := Ack, box := Box, mail := Mail} = Model) ->
     %% Nobody is left who could handle what was in mailboxes.
     Place = erl_esdb_outbox:place(Box),
@@ -272,6 +280,13 @@ drained(#{box := Box, ends := End, mail := Mail} = Model) ->
         {true, [Receiver | _]} -> drained(shared_step({work, Receiver}, Model));
         {false, _} -> drained(shared_step({send, 1, 4}, shared_step({read, 9}, Model)))
     end.
+
+%% Who acknowledges each event that it has handled leaves none open.
+is_acknowledged(#{box := Box, handled := Handled}) ->
+    Words = [{Position, R} || R := Positions <- Handled, Position <- lists:reverse(Positions)],
+    Say = fun({Position, R}, Acc) -> erl_esdb_outbox:acknowledged(Position, R, Acc) end,
+    Said = lists:foldl(Say, Box, Words),
+    erl_esdb_outbox:floor(Said) =:= erl_esdb_outbox:next(Said).
 
 %% Older events come after newer ones then: the place is that of the oldest, and what is
 %% acknowledged is found wherever it stands.
@@ -297,6 +312,21 @@ left_over(Ack) ->
     #{floor := Floor, unhandled := Count} = erl_esdb_outbox:info(Box8),
     ?assertEqual(map_get(Ack, Left), {Floor, Count}),
     Ack.
+
+%% Who lives while all begins again says of what it was sent before nothing about what it has since.
+a_word_from_before_a_rewind(_Config) ->
+    Box0 = erl_esdb_outbox:new(0, #{ack => manual}),
+    Events = [E0, E1, E2, E3] = [#event{position = P} || P <- [0, 1, 2, 3]],
+    {ok, Box1} = erl_esdb_outbox:add(Events, 4, Box0),
+    {Events, Box2} = erl_esdb_outbox:take(4, Box1),
+    Box3 = erl_esdb_outbox:sent(b, [E1, E3], erl_esdb_outbox:sent(a, [E0, E2], Box2)),
+    {ok, Box4} = erl_esdb_outbox:add(Events, 4, erl_esdb_outbox:rewind(Box3)),
+    {Events, Box5} = erl_esdb_outbox:take(4, Box4),
+    Box6 = erl_esdb_outbox:sent(a, [E0, E1, E2], erl_esdb_outbox:sent(b, [E3], Box5)),
+    Box7 = erl_esdb_outbox:acknowledged(2, a, Box6),
+    ?assertMatch(#{floor := 1, unhandled := 2}, erl_esdb_outbox:info(Box7)),
+    Box8 = erl_esdb_outbox:acknowledged(1, a, Box7),
+    ?assertMatch(#{floor := 3, unhandled := 1}, erl_esdb_outbox:info(Box8)).
 
 %% One after the other: eight times as many cost about eight times as much.
 an_acknowledgement_costs_what_it_acknowledges(_Config) ->

@@ -972,7 +972,8 @@ a_subscriber_that_goes_on_as_a_handler(Config) ->
     erl_esdb_test:await(fun() -> has(First, 4) end),
     Next = idle(),
     ok = erl_esdb_subscriptions:attach(Store, Key, Next),
-    heard(Store, Key),
+    caught_up(Store, Key),
+    ?assertEqual([], has_versions(Next)),
     killed(First),
     erl_esdb_test:await(fun() -> 4 =:= length(has_versions(Next)) end).
 
@@ -991,19 +992,85 @@ a_what_is_beyond_the_acknowledged_goes_to_handlers(Config) ->
     killed(First),
     erl_esdb_test:await(fun() -> has_versions(Handler) =:= [2, 3, 4] end).
 
-%% Its word is for what it was sent then, not for what it is sent of it now.
-a_word_for_what_was_taken_says_nothing(Config) ->
+%% Who was sent nothing of that leaves nothing, and who asked for events still gets them.
+a_stand_by_that_dies_changes_nothing(Config) ->
+    Store = store(Config),
+    Options = #{subscriber => self(), mode => pull},
+    {ok, Key} = subscribe(Store, stream, <<"s">>, <<"n">>, Options),
+    Idle = [idle(), idle()],
+    ok = join(Store, Key, Idle),
+    ok = erl_esdb_subscriptions:demand(Store, Key, 6),
+    _ = append(Store, <<"s">>, erl_esdb_test:events(5)),
+    5 = length(events(5)),
+    ok = erl_esdb_subscriptions:ack(Store, <<"n">>, <<"s">>, 1),
+    lists:foreach(fun killed/1, Idle),
+    erl_esdb_test:await(fun() -> erl_esdb_emitter_group:handlers(Store, Key) =:= [] end),
+    heard(Store, Key),
+    _ = append(Store, <<"s">>, erl_esdb_test:events(1)),
+    ?assertEqual([5], erl_esdb_test:versions(events(1))).
+
+%% Of several who share the events one dies: the others get what they asked for.
+a_demand_stays_with_those_who_live(Config) ->
+    Store = store(Config),
+    {ok, Key} = subscribe(Store, stream, <<"s">>, <<"n">>, #{mode => pull}),
+    Stuck = idle(),
+    ok = join(Store, Key, [Stuck, self()]),
+    ok = erl_esdb_subscriptions:demand(Store, Key, 6),
+    _ = append(Store, <<"s">>, erl_esdb_test:events(4)),
+    caught_up(Store, Key),
+    2 = length(events(2)),
+    ok = erl_esdb_subscriptions:ack(Store, <<"n">>, <<"s">>, 1),
+    heard(Store, Key),
+    killed(Stuck),
+    2 = length(events(2)).
+
+%% Its word is for what it was sent then, not for what it was sent since.
+a_word_for_what_was_taken_is_for_that_alone(Config) ->
     Store = store(Config),
     {Key, A, _Next} = taken_over(Store),
     ok = erl_esdb_subscriptions:attach(Store, Key, A),
     caught_up(Store, Key),
     ?assert(has(A, 9)),
-    3 = length(took(A, 3)),
+    Had = took(A, 3),
     heard(Store, Key),
-    ?assertEqual(6, unhandled(Store, Key)),
+    ?assertEqual(3, unhandled(Store, Key)),
     ?assertEqual([0, 1, 2], took(A, 3)),
     heard(Store, Key),
-    ?assertEqual(3, unhandled(Store, Key)).
+    ?assertEqual(length([V || V <- [3, 4, 5], not lists:member(V, Had)]), unhandled(Store, Key)).
+
+%% One that leaves, forgets what it was sent, and comes again, acknowledges that once.
+a_handler_that_forgets_and_comes_again(Config) ->
+    Store = store(Config),
+    Options = #{ack => manual, window => 3},
+    [{ok, Key}] = erl_esdb_test:concurrently([
+        fun() -> subscribe(Store, stream, <<"s">>, <<"n">>, Options) end
+    ]),
+    ok = join(Store, Key, self()),
+    _ = append(Store, <<"s">>, erl_esdb_test:events(5)),
+    ?assertEqual([0, 1, 2], erl_esdb_test:versions(events(3))),
+    ok = leave(Store, Key, self()),
+    ok = join(Store, Key, self()),
+    ?assertEqual([0, 1, 2], erl_esdb_test:versions(events(3))),
+    ok = erl_esdb_subscriptions:ack(Store, <<"n">>, <<"s">>, 2),
+    ?assertEqual([3, 4], erl_esdb_test:versions(events(2))),
+    ok = erl_esdb_subscriptions:ack(Store, <<"n">>, <<"s">>, 4),
+    heard(Store, Key),
+    ?assertEqual(0, unhandled(Store, Key)).
+
+%% Who had all events before a handler came speaks of all that it was sent.
+a_who_had_all_before_handlers_came_speaks_for_itself(Config) ->
+    Store = store(Config),
+    {ok, Key} = subscribe(Store, stream, <<"s">>, <<"n">>, #{ack => manual}),
+    _ = append(Store, <<"s">>, erl_esdb_test:events(3)),
+    3 = length(events(3)),
+    Handler = idle(),
+    ok = join(Store, Key, Handler),
+    _ = append(Store, <<"s">>, erl_esdb_test:events(2)),
+    caught_up(Store, Key),
+    ?assertEqual([3, 4], has_versions(Handler)),
+    ok = erl_esdb_subscriptions:ack(Store, <<"n">>, <<"s">>, 2),
+    heard(Store, Key),
+    ?assertEqual(2, unhandled(Store, Key)).
 
 %% Also where the process of the subscription has begun anew in between.
 a_handler_speaks_for_itself_while_another_takes_all(Config) ->

@@ -30,8 +30,8 @@ over, and the positions before it that are not handled.
 
 -export([new/2, add/3, next/1, room/1, limit/1, take/2, sent/3]).
 -export([settle/3, waiting/3, receivers/1, left_for/2]).
--export([acknowledged/2, acknowledged/3, has/3, done/2, position/2, is_bounded/1, silent/2]).
--export([forget/2, lose/2, rewind/1]).
+-export([acknowledged/2, acknowledged/3, is_sent/3, done/2, position/2, is_bounded/2, silent/2]).
+-export([forget/2, lose/2, merge/3, again/1, rewind/1]).
 -export([floor/1, place/1, progress/1, demand/2, is_unhandled/1, info/1]).
 -export_type([outbox/0, options/0, place/0, receiver/0, name/0]).
 
@@ -87,7 +87,9 @@ over, and the positions before it that are not handled.
     %% the log by then
     names = #{} :: #{position() => {Stream :: binary(), Version :: non_neg_integer()}},
     %% what was taken from who may acknowledge it yet, in the order in which it was sent
-    stale = #{} :: #{receiver() => [position()]}
+    stale = #{} :: #{receiver() => [position()]},
+    %% with `ack => auto', the last position that each was sent
+    newest = #{} :: #{receiver() => position()}
 }).
 
 -opaque outbox() :: #outbox{}.
@@ -183,11 +185,16 @@ sent(Receiver, Events, #outbox{sent = All, count = Count} = Box) ->
     Positions = [Event#event.position || Event <- Events],
     Sent = more(Positions, maps:get(Receiver, All, #sent{})),
     Box1 = Box#outbox{sent = All#{Receiver => Sent}, count = Count + length(Positions)},
-    named(Events, Box1).
+    noted(Receiver, Events, Positions, Box1).
+
+-spec noted(receiver(), [event(), ...], [position(), ...], outbox()) -> outbox().
+noted(Receiver, _Events, Positions, #outbox{ack = auto, newest = Newest} = Box) ->
+    Last = lists:max([maps:get(Receiver, Newest, 0) | Positions]),
+    Box#outbox{newest = Newest#{Receiver => Last}};
+noted(_Receiver, Events, _Positions, Box) ->
+    named(Events, Box).
 
 -spec named([event()], outbox()) -> outbox().
-named(_Events, #outbox{ack = auto} = Box) ->
-    Box;
 named(Events, #outbox{names = Names, count = Count} = Box) ->
     New = #{P => {Stream, V} || #event{position = P, stream_id = Stream, version = V} <- Events},
     case maps:merge(Names, New) of
@@ -284,21 +291,32 @@ acknowledged(Position, Box) ->
 
 -doc """
 Takes note that one of several receivers acknowledged an event, and with it all that this one was
-sent before it. Of an event that it has not, or not any more, it says nothing.
+sent before it. Of an event that was taken from it meanwhile, and may have been sent to it again,
+the word is that this one and those taken with it before are handled: what else it was sent since
+comes later. Of an event that it has not, or not any more, it says nothing.
 """.
 -spec acknowledged(name(), receiver(), outbox()) -> outbox().
 acknowledged(Name, Receiver, #outbox{ack = manual, sent = All, stale = Stale} = Box) ->
     Is = is_named(Name, Box),
-    case lists:dropwhile(fun(At) -> not Is(At) end, maps:get(Receiver, Stale, [])) of
-        [_ | Left] ->
-            Box#outbox{stale = Stale#{Receiver := Left}};
-        [] when is_map_key(Receiver, All) ->
+    case lists:splitwith(fun(At) -> not Is(At) end, maps:get(Receiver, Stale, [])) of
+        {Before, [At | Left]} ->
+            Box1 = Box#outbox{stale = Stale#{Receiver := Left}},
+            acknowledged_again([At | Before], Receiver, Box1);
+        {_, []} when is_map_key(Receiver, All) ->
             acknowledged_own(Is, Receiver, map_get(Receiver, All), Box);
-        [] ->
+        {_, []} ->
             Box
     end;
 acknowledged(Position, _Receiver, Box) when is_integer(Position) ->
     reached(Position, Box).
+
+%% Where it was sent some of them once more.
+-spec acknowledged_again([position(), ...], receiver(), outbox()) -> outbox().
+acknowledged_again(Handled, Receiver, #outbox{sent = All} = Box) when is_map_key(Receiver, All) ->
+    Keeps = fun(At) -> not lists:member(At, Handled) end,
+    kept(Receiver, Keeps, map_get(Receiver, All), Box#outbox{acknowledged = undefined});
+acknowledged_again(_Handled, _Receiver, Box) ->
+    Box.
 
 -spec acknowledged_own(fun((position()) -> boolean()), receiver(), #sent{}, outbox()) -> outbox().
 acknowledged_own(Is, Receiver, #sent{messages = Messages, size = Size} = Sent, Box) ->
@@ -310,24 +328,31 @@ acknowledged_own(Is, Receiver, #sent{messages = Messages, size = Size} = Sent, B
             Box
     end.
 
--doc "Whether a receiver was sent this event, and it is not known to be handled.".
--spec has(name(), receiver(), outbox()) -> boolean().
-has(Name, Receiver, #outbox{sent = All, stale = Stale} = Box) ->
+-doc """
+Whether a receiver was sent this event and has not acknowledged it: it has it, or it was taken from
+it.
+""".
+-spec is_sent(name(), receiver(), outbox()) -> boolean().
+is_sent(Name, Receiver, #outbox{sent = All, stale = Stale} = Box) ->
     Is = is_named(Name, Box),
     #sent{messages = Messages} = maps:get(Receiver, All, #sent{}),
     lists:any(Is, maps:get(Receiver, Stale, [])) orelse search(Is, Messages) =/= false.
 
--doc """
-Takes note that a receiver has handled all copies of events that were taken from it and went to
-others, or will never say that it has.
-""".
+-doc "A receiver will say nothing more of copies of events that were taken from it.".
 -spec silent(receiver(), outbox()) -> outbox().
 silent(Receiver, #outbox{stale = Stale} = Box) -> Box#outbox{stale = maps:remove(Receiver, Stale)}.
 
--doc "Whether, with `ack => auto`, something that was handed over counts as not acknowledged.".
--spec is_bounded(outbox()) -> boolean().
-is_bounded(#outbox{ack = manual}) -> false;
-is_bounded(Box) -> is_unacknowledged(Box).
+-doc """
+Whether, with `ack => auto`, a receiver was sent something beyond what was acknowledged: then that
+counts as not handled, whatever is known of its mailbox.
+""".
+-spec is_bounded(receiver(), outbox()) -> boolean().
+is_bounded(Receiver, #outbox{ack = auto, acknowledged = Position, newest = Newest}) when
+    is_integer(Position)
+->
+    maps:get(Receiver, Newest, -1) > Position;
+is_bounded(_Receiver, #outbox{}) ->
+    false.
 
 -spec is_named(name(), outbox()) -> fun((position()) -> boolean()).
 is_named(Position, _Box) when is_integer(Position) ->
@@ -431,15 +456,16 @@ drop(Position, Messages, Gone, Events) ->
 
 -doc "What a receiver has been sent is its own business from now on.".
 -spec forget(receiver(), outbox()) -> outbox().
-forget(Receiver, #outbox{sent = All, count = Count} = Box) ->
+forget(Receiver, #outbox{sent = All, count = Count, newest = Newest} = Box) ->
+    Box1 = Box#outbox{newest = maps:remove(Receiver, Newest)},
     case maps:take(Receiver, All) of
-        {#sent{events = Events}, Left} -> Box#outbox{sent = Left, count = Count - Events};
-        error -> Box
+        {#sent{events = Events}, Left} -> Box1#outbox{sent = Left, count = Count - Events};
+        error -> Box1
     end.
 
 -doc """
-A receiver is gone: what it has not handled is to be read again (from `next/1` on), and goes to
-others.
+What a receiver is not known to have handled is taken from it: it is to be read again (from `next/1`
+on), and goes to others, or to the same one once more.
 """.
 -spec lose(receiver(), outbox()) -> outbox().
 lose(Receiver, #outbox{sent = All, again = Again} = Box) when
@@ -450,15 +476,41 @@ lose(Receiver, #outbox{sent = All, again = Again} = Box) when
     %% What waits is read again, too: it comes after.
     {_, Box1} = emptied(forget(Receiver, Box)),
     taken_from(Receiver, Lost, Box1#outbox{next = First, again = Again1});
-lose(_Receiver, Box) ->
-    Box.
+lose(Receiver, Box) ->
+    forget(Receiver, Box).
 
-%% A word for one of these says nothing: others have it, and so may this one, further on.
+%% Its word for one of these is of the old copy: others have it by now, and so may this one, among
+%% other events. What is handled meanwhile need not be known.
 -spec taken_from(receiver(), [position()], outbox()) -> outbox().
 taken_from(Receiver, Lost, #outbox{ack = manual, stale = Stale} = Box) ->
-    Box#outbox{stale = Stale#{Receiver => maps:get(Receiver, Stale, []) ++ Lost}};
+    Floor = floor(Box),
+    Before = [At || At <- maps:get(Receiver, Stale, []), At >= Floor],
+    Box#outbox{stale = Stale#{Receiver => Before ++ (Lost -- Before)}};
 taken_from(_Receiver, _Lost, Box) ->
     Box.
+
+-doc """
+What these receivers were sent has reached another one, nobody knows in which order: it counts as
+one message, which is handled when the next one is.
+""".
+-spec merge([receiver()], Into :: receiver(), outbox()) -> outbox().
+merge(Receivers, Into, #outbox{sent = All, newest = Newest} = Box) ->
+    Sent = lists:append([positions(Sent) || _ := Sent <- maps:with(Receivers, All)]),
+    Last = lists:max([-1 | maps:values(maps:with(Receivers, Newest))]),
+    Box1 = lists:foldl(fun forget/2, Box, Receivers),
+    case lists:sort(Sent) of
+        [] when Last < 0 -> Box1;
+        Merged -> merged(Merged, Last, Into, Box1)
+    end.
+
+-spec merged([position()], integer(), receiver(), outbox()) -> outbox().
+merged(Positions, Last, Into, #outbox{sent = All, count = Count, newest = Newest} = Box) ->
+    Sent = #{Into => more(P, maps:get(Into, All, #sent{})) || [_ | _] = P <- [Positions]},
+    Box#outbox{
+        sent = maps:merge(All, Sent),
+        count = Count + length(Positions),
+        newest = Newest#{Into => max(Last, maps:get(Into, Newest, -1))}
+    }.
 
 -spec positions(#sent{}) -> [position()].
 positions(#sent{messages = Messages}) -> lists:append(queue:to_list(Messages)).
@@ -471,12 +523,22 @@ emptied(#outbox{queue = Queue} = Box) ->
     {[E#event.position || E <- Events], demand(Demand, Box#outbox{queue = Empty})}.
 
 -doc """
-Forgets all, for other receivers, who go on from the place (`next/1`). A demand begins at 0 again.
+Takes all that is not known to be handled from those who have it; reading goes on from the place
+(`next/1`). A demand stays: it is that of others, too.
 """.
+-spec again(outbox()) -> outbox().
+again(#outbox{sent = All} = Box) ->
+    Place = place(Box),
+    {_, Box1} = emptied(Box),
+    Take = fun(Receiver, Sent, Acc) -> taken_from(Receiver, positions(Sent), Acc) end,
+    at(Place, (maps:fold(Take, Box1, All))#outbox{newest = #{}}).
+
+-doc "The same where those who take the events have ended: a demand begins at 0 again.".
 -spec rewind(outbox()) -> outbox().
-rewind(#outbox{queue = Queue} = Box) ->
-    {ok, _, Empty} = erl_esdb_backpressure:dequeue_all(Queue),
-    at(place(Box), Box#outbox{queue = Empty}).
+rewind(Box) ->
+    #outbox{queue = Queue} = Box1 = again(Box),
+    {ok, [], Empty} = erl_esdb_backpressure:dequeue_all(Queue),
+    Box1#outbox{queue = Empty}.
 
 -doc "The position of the first event that is not handled.".
 -spec floor(outbox()) -> position().

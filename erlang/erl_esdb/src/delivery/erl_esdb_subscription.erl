@@ -178,10 +178,10 @@ handle_cast({attach, Pid}, State) ->
 handle_cast(_, State) ->
     {noreply, State}.
 
-%% A handler speaks of what itself was sent, also after it has left; of what handlers have another
-%% process can only say of an event that it is done. Who takes all events speaks of all. Where the
-%% event is gone from its stream, and the log does not know its position any more, what was sent
-%% tells it.
+%% A handler speaks of what itself was sent, also after it has left, and so does who had all events
+%% before handlers joined; of what handlers have another process can only say of an event that it is
+%% done. Who takes all events speaks of all. Where the event is gone from its stream, and the log
+%% does not know its position any more, what was sent tells it.
 -spec acknowledged(erl_esdb_outbox:name(), Position, pid(), #state{}) -> #state{} when
     Position :: non_neg_integer() | undefined.
 acknowledged(Name, Position, By, #state{options = #{ack := manual}} = State) ->
@@ -190,7 +190,7 @@ acknowledged(Name, Position, By, #state{options = #{ack := manual}} = State) ->
         case {taken_by(State), is_handler(By, State)} of
             {{one, By, _}, true} -> own_or_all(Name, Position, By, Outbox);
             {_, true} -> erl_esdb_outbox:acknowledged(Name, By, Outbox);
-            {{many, _}, false} -> erl_esdb_outbox:done(Name, Outbox);
+            {{many, _}, false} -> own_or_one(Name, By, Outbox);
             {_, false} -> acknowledged(position(Name, Position, Outbox), Outbox)
         end,
     State#state{outbox = Outbox1};
@@ -211,9 +211,17 @@ is_handler(Pid, #state{served = Served, handlers = Handlers}) ->
 -spec own_or_all(erl_esdb_outbox:name(), Position, pid(), Outbox) -> Outbox when
     Position :: non_neg_integer() | undefined, Outbox :: erl_esdb_outbox:outbox().
 own_or_all(Name, Position, By, Outbox) ->
-    case erl_esdb_outbox:has(Name, By, Outbox) of
+    case erl_esdb_outbox:is_sent(Name, By, Outbox) of
         true -> erl_esdb_outbox:acknowledged(Name, By, Outbox);
         false -> acknowledged(position(Name, Position, Outbox), Outbox)
+    end.
+
+-spec own_or_one(erl_esdb_outbox:name(), pid(), Outbox) -> Outbox when
+    Outbox :: erl_esdb_outbox:outbox().
+own_or_one(Name, By, Outbox) ->
+    case erl_esdb_outbox:is_sent(Name, By, Outbox) of
+        true -> erl_esdb_outbox:acknowledged(Name, By, Outbox);
+        false -> erl_esdb_outbox:done(Name, Outbox)
     end.
 
 -spec position(erl_esdb_outbox:name(), Position, erl_esdb_outbox:outbox()) -> Position when
@@ -249,15 +257,18 @@ replaced({Pid, Ref}, _By, #state{lanes = Lanes} = State) ->
         false -> gone(Ref, State)
     end.
 
-%% It keeps what it was sent, but for what it is to acknowledge. Of one that goes on as a handler it
-%% is not seen any more how far it is with what came through lanes.
+%% It keeps what it was sent, but for what it is to acknowledge. What was in the lanes is before one
+%% that goes on as a handler by now.
 -spec lived(pid(), #state{}) -> #state{}.
 lived(_Pid, #state{options = #{ack := manual}} = State) ->
     State;
-lived(Pid, #state{handlers = Handlers, lanes = Lanes} = State) ->
+lived(Pid, #state{handlers = Handlers, lanes = Lanes, outbox = Outbox} = State) ->
     case lists:member(Pid, Handlers) of
-        true -> lists:foldl(fun lost/2, State#state{lanes = []}, Lanes);
-        false -> forgotten([Pid | Lanes], State#state{lanes = []})
+        true ->
+            Merged = erl_esdb_outbox:merge(Lanes, Pid, Outbox),
+            State#state{lanes = [], outbox = Merged};
+        false ->
+            forgotten([Pid | Lanes], State#state{lanes = []})
     end.
 
 %% What others have not acknowledged goes to who speaks of all from now on.
@@ -366,14 +377,16 @@ handler_left(Pid, State) ->
         false -> lost(Pid, State)
     end.
 
-%% Where something was acknowledged that need not be, all beyond it goes out again: what of it was
-%% this one's is not known.
+%% Where something was acknowledged that need not be, and this one was sent events beyond it, all
+%% beyond it goes out again: what of it was this one's is not known.
 -spec lost(pid(), #state{}) -> #state{}.
 lost(Pid, #state{outbox = Outbox} = State) ->
-    case erl_esdb_outbox:is_bounded(Outbox) of
-        true -> rewound(State);
-        false -> spoken(Pid, placed(State#state{outbox = erl_esdb_outbox:lose(Pid, Outbox)}))
-    end.
+    Outbox1 =
+        case erl_esdb_outbox:is_bounded(Pid, Outbox) of
+            true -> erl_esdb_outbox:again(Outbox);
+            false -> erl_esdb_outbox:lose(Pid, Outbox)
+        end,
+    spoken(Pid, placed(State#state{outbox = Outbox1})).
 
 %% Only of handlers it matters what they say of events that others have by now.
 -spec spoken(pid(), #state{}) -> #state{}.
@@ -407,7 +420,8 @@ subscriber_gone(Pid, Lanes, State) -> lists:foldl(fun lost/2, State, [Pid | Lane
 
 -spec rewound(#state{}) -> #state{}.
 rewound(#state{outbox = Outbox} = State) ->
-    placed(State#state{outbox = erl_esdb_outbox:rewind(Outbox)}).
+    Rewound = placed(State#state{outbox = erl_esdb_outbox:rewind(Outbox)}),
+    lists:foldl(fun spoken/2, Rewound, erl_esdb_outbox:receivers(Outbox)).
 
 %% Reads on where the outbox says, whether that is before or behind.
 -spec placed(#state{}) -> #state{}.

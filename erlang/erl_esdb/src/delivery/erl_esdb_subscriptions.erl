@@ -430,7 +430,8 @@ with one name it is the first one's. The last word counts, also one that goes ba
 delivery goes on after a crash. Telemetry: `[erl_esdb, subscription, checkpoint]`.
 
 Where handlers take the events, each acknowledges, from its own process, what itself was sent up to
-this event; another process acknowledges this one event for them. Here no word goes back.
+this event; another process acknowledges this one event for them. Here no word goes back. A handler
+speaks of what itself was sent also while a subscriber takes all events: not for that one.
 
 Errors: `{subscription_not_found, Name}` and the failures of a store.
 """.
@@ -573,7 +574,8 @@ demand(Store, Key, Count) -> demand(Store, Key, Count, #{}).
 
 -doc """
 Asks for so many more events, of a subscription with `mode => pull`. What was asked for and has not
-come goes to who takes the events next; it is forgotten when the last process ends that takes them.
+come goes to who takes the events next. It is forgotten where a process ends that took all of them
+and no handler is there, and where the subscription stops for an error.
 
 Errors: `not_found`, `competing`, `{not_running, Key}` (the subscription is there, and its process
 is about to begin again) and the failures of a store.
