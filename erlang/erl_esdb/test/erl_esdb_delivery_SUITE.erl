@@ -262,8 +262,10 @@ shared_step({die, Receiver}, #{box := Box, mail := Mail, handled := Handled} = M
         handled := Handled#{Receiver := []}
     };
 %% It lives, with what it has in its mailbox, and may get the same again.
-shared_step({take, Receiver}, #{box := Box} = Model) ->
+shared_step({take, Receiver}, #{ack := manual, box := Box} = Model) ->
     Model#{box := erl_esdb_outbox:lose(Receiver, Box)};
+shared_step({take, _Receiver}, Model) ->
+    Model;
 shared_step(restart, #{ack := Ack, box := Box, mail := Mail} = Model) ->
     %% Nobody is left who could handle what was in mailboxes.
     Place = erl_esdb_outbox:place(Box),
