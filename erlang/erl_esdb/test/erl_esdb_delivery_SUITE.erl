@@ -25,6 +25,8 @@ cases() ->
         what_several_share_is_lost_by_none,
         who_gets_what_another_had_left,
         a_word_from_before_a_rewind,
+        a_word_for_each_copy,
+        a_mailbox_of_what_lanes_had,
         an_acknowledgement_costs_what_it_acknowledges,
         a_late_word_wakes_nobody_in_vain,
         subscribers_that_crash,
@@ -329,6 +331,41 @@ a_word_from_before_a_rewind(_Config) ->
     ?assertMatch(#{floor := 1, unhandled := 2}, erl_esdb_outbox:info(Box7)),
     Box8 = erl_esdb_outbox:acknowledged(1, a, Box7),
     ?assertMatch(#{floor := 3, unhandled := 1}, erl_esdb_outbox:info(Box8)).
+
+%% Each of its copies is spoken of.
+a_word_for_each_copy(_Config) ->
+    Box0 = erl_esdb_outbox:new(0, #{ack => manual}),
+    [E0, E1] = [#event{position = P} || P <- [0, 1]],
+    {ok, Box1} = erl_esdb_outbox:add([E0], 1, Box0),
+    {_, Box2} = erl_esdb_outbox:take(1, Box1),
+    Box3 = lists:foldl(fun(_, Box) -> taken_back(E0, Box) end, Box2, [first, second]),
+    {ok, Box4} = erl_esdb_outbox:add([E0, E1], 2, Box3),
+    {[E0, E1], Box5} = erl_esdb_outbox:take(2, Box4),
+    %% It has 0, 0, 1 and 0 in its mailbox, and 1 is not handled.
+    Box6 = erl_esdb_outbox:sent(a, [E0], erl_esdb_outbox:sent(a, [E1], Box5)),
+    Box8 = lists:foldl(fun(_, Box) -> erl_esdb_outbox:acknowledged(0, a, Box) end, Box6, [1, 2]),
+    ?assertMatch(#{unhandled := 1}, erl_esdb_outbox:info(Box8)),
+    ?assertEqual(1, erl_esdb_outbox:floor(Box8)).
+
+taken_back(Event, Box) ->
+    Lost = erl_esdb_outbox:lose(a, erl_esdb_outbox:sent(a, [Event], Box)),
+    {ok, Read} = erl_esdb_outbox:add([Event], 1, Lost),
+    {[Event], Taken} = erl_esdb_outbox:take(1, Read),
+    erl_esdb_outbox:lose(b, erl_esdb_outbox:sent(b, [Event], Taken)).
+
+%% What lanes had counts as it stands in the mailbox.
+a_mailbox_of_what_lanes_had(_Config) ->
+    Box0 = erl_esdb_outbox:new(0, #{}),
+    Events = [#event{position = P} || P <- lists:seq(0, 8)],
+    {ok, Box1} = erl_esdb_outbox:add(Events, 9, Box0),
+    {Events, Box2} = erl_esdb_outbox:take(9, Box1),
+    Lane = fun(#event{position = P}) -> {lane, P rem 3} end,
+    Send = fun(E, Box) -> erl_esdb_outbox:sent(Lane(E), [E], Box) end,
+    Sent = lists:foldl(Send, Box2, Events),
+    Box3 = erl_esdb_outbox:merge([{lane, N} || N <- [0, 1, 2]], me, Sent),
+    ?assertEqual([me], erl_esdb_outbox:receivers(Box3)),
+    ?assertEqual(1, erl_esdb_outbox:waiting(me, 1, erl_esdb_outbox:settle(me, 1, Box3))),
+    ?assertMatch(#{unhandled := 9}, erl_esdb_outbox:info(Box3)).
 
 %% One after the other: eight times as many cost about eight times as much.
 an_acknowledgement_costs_what_it_acknowledges(_Config) ->

@@ -1057,6 +1057,34 @@ a_handler_that_forgets_and_comes_again(Config) ->
     heard(Store, Key),
     ?assertEqual(0, unhandled(Store, Key)).
 
+%% Also where it is back before that is heard of.
+a_handler_that_forgets_and_is_back_at_once(Config) ->
+    Store = store(Config),
+    Options = #{ack => manual, window => 3},
+    [{ok, Key}] = erl_esdb_test:concurrently([
+        fun() -> subscribe(Store, stream, <<"s">>, <<"n">>, Options) end
+    ]),
+    ok = join(Store, Key, self()),
+    _ = append(Store, <<"s">>, erl_esdb_test:events(3)),
+    3 = length(events(3)),
+    {ok, Process} = erl_esdb_delivery:pid(Store, subscription, Key),
+    ok = sys:suspend(Process),
+    ok = erl_esdb_emitter_group:leave(Store, Key, self()),
+    ok = erl_esdb_emitter_group:join(Store, Key, self()),
+    ok = sys:resume(Process),
+    ?assertEqual([0, 1, 2], erl_esdb_test:versions(events(3))),
+    ok = erl_esdb_subscriptions:ack(Store, <<"n">>, <<"s">>, 2),
+    heard(Store, Key),
+    ?assertEqual(0, unhandled(Store, Key)).
+
+%% More than the queue holds is no reason to stop where all is taken.
+a_small_queue_that_says_when_it_is_full(Config) ->
+    Store = store(Config),
+    _ = append(Store, <<"s">>, erl_esdb_test:events(50)),
+    Options = #{subscriber => self(), max_queue => 3, strategy => error},
+    {ok, _} = subscribe(Store, stream, <<"s">>, <<"n">>, Options),
+    ?assertEqual(lists:seq(0, 49), erl_esdb_test:versions(events(50))).
+
 %% Who had all events before a handler came speaks of all that it was sent.
 a_who_had_all_before_handlers_came_speaks_for_itself(Config) ->
     Store = store(Config),

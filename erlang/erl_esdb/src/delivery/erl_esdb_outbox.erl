@@ -40,6 +40,8 @@ over, and the positions before it that are not handled.
 %% Events that are read at a time.
 -define(PAGE, 100).
 -define(WINDOW, 1000).
+%% So many windows of events that were taken from a receiver are remembered.
+-define(COPIES, 16).
 %% Positions that a place may name; with more it is the floor.
 -define(NAMED, 1000).
 
@@ -66,7 +68,9 @@ over, and the positions before it that are not handled.
     events = 0 :: non_neg_integer(),
     newest = -1 :: integer(),
     %% whether positions rise: not where it got what another had left
-    sorted = true :: boolean()
+    sorted = true :: boolean(),
+    %% whether the first message stands for several, of one event each (`merge/3')
+    merged = false :: boolean()
 }).
 
 -record(outbox, {
@@ -148,11 +152,13 @@ next(#outbox{next = Next}) -> Next.
 
 -doc "How many events may be read: 0 where those that wait have to go first.".
 -spec room(outbox()) -> non_neg_integer().
-room(#outbox{strategy = block, queue = Queue}) ->
+room(#outbox{strategy = Strategy, queue = Queue}) ->
     #{size := Size, max_size := Max} = erl_esdb_backpressure:info(Queue),
-    min(?PAGE, Max - Size);
-room(#outbox{}) ->
-    ?PAGE.
+    case Max - Size of
+        %% The queue is to say what happens then.
+        0 when Strategy =/= block -> ?PAGE;
+        Free -> min(?PAGE, Free)
+    end.
 
 -doc "How many events may be handed over, besides what the mailboxes of the receivers say.".
 -spec limit(outbox()) -> non_neg_integer() | infinity.
@@ -240,7 +246,7 @@ keep(Most, Receiver, #outbox{sent = All} = Box) ->
         #{Receiver := #sent{messages = Messages, size = Size} = Sent} when Size > Most ->
             {Handled, Kept} = queue:split(Size - Most, Messages),
             Gone = queue:fold(fun(Message, Sum) -> length(Message) + Sum end, 0, Handled),
-            has(Receiver, Sent#sent{messages = Kept, size = Most}, Gone, Box);
+            has(Receiver, Sent#sent{messages = Kept, size = Most, merged = false}, Gone, Box);
         #{} ->
             Box
     end.
@@ -260,6 +266,8 @@ messages before it. Those that are not ours count as one each.
 -spec waiting(receiver(), non_neg_integer(), outbox()) -> non_neg_integer().
 waiting(Receiver, Backlog, #outbox{sent = All}) ->
     case All of
+        #{Receiver := #sent{merged = true, messages = Messages, size = Size, events = Events}} ->
+            max(0, Events - length(queue:get(Messages)) + Backlog - (Size - 1));
         #{Receiver := #sent{size = Size, events = Events}} when Size =< Backlog ->
             Events + Backlog - Size;
         #{Receiver := #sent{messages = Messages, events = Events}} ->
@@ -480,36 +488,36 @@ lose(Receiver, Box) ->
     forget(Receiver, Box).
 
 %% Its word for one of these is of the old copy: others have it by now, and so may this one, among
-%% other events. What is handled meanwhile need not be known.
+%% other events. One that is never heard of these is not waited for: the newest are kept.
 -spec taken_from(receiver(), [position()], outbox()) -> outbox().
-taken_from(Receiver, Lost, #outbox{ack = manual, stale = Stale} = Box) ->
-    Floor = floor(Box),
-    Before = [At || At <- maps:get(Receiver, Stale, []), At >= Floor],
-    Box#outbox{stale = Stale#{Receiver => Before ++ (Lost -- Before)}};
+taken_from(Receiver, Lost, #outbox{ack = manual, stale = Stale, window = Window} = Box) ->
+    Old = maps:get(Receiver, Stale, []) ++ Lost,
+    Kept = lists:nthtail(max(0, length(Old) - ?COPIES * Window), Old),
+    Box#outbox{stale = Stale#{Receiver => Kept}};
 taken_from(_Receiver, _Lost, Box) ->
     Box.
 
 -doc """
-What these receivers were sent has reached another one, nobody knows in which order: it counts as
-one message, which is handled when the next one is.
+What these receivers were sent, one event a message, has reached another one, nobody knows in which
+order, behind what that one had: it counts as one message, which is handled when the next one is.
 """.
 -spec merge([receiver()], Into :: receiver(), outbox()) -> outbox().
 merge(Receivers, Into, #outbox{sent = All, newest = Newest} = Box) ->
-    Sent = lists:append([positions(Sent) || _ := Sent <- maps:with(Receivers, All)]),
-    Last = lists:max([-1 | maps:values(maps:with(Receivers, Newest))]),
-    Box1 = lists:foldl(fun forget/2, Box, Receivers),
-    case lists:sort(Sent) of
-        [] when Last < 0 -> Box1;
-        Merged -> merged(Merged, Last, Into, Box1)
+    Own = maps:with([Into | Receivers], All),
+    Last = lists:max([-1 | maps:values(maps:with([Into | Receivers], Newest))]),
+    Box1 = lists:foldl(fun forget/2, Box, [Into | Receivers]),
+    case lists:usort(lists:append([positions(Sent) || _ := Sent <- Own])) of
+        [] -> Box1;
+        Positions -> merged(Positions, Last, Into, Box1)
     end.
 
--spec merged([position()], integer(), receiver(), outbox()) -> outbox().
+-spec merged([position(), ...], integer(), receiver(), outbox()) -> outbox().
 merged(Positions, Last, Into, #outbox{sent = All, count = Count, newest = Newest} = Box) ->
-    Sent = #{Into => more(P, maps:get(Into, All, #sent{})) || [_ | _] = P <- [Positions]},
+    Sent = (more(Positions, #sent{}))#sent{merged = true},
     Box#outbox{
-        sent = maps:merge(All, Sent),
+        sent = All#{Into => Sent},
         count = Count + length(Positions),
-        newest = Newest#{Into => max(Last, maps:get(Into, Newest, -1))}
+        newest = Newest#{Into => Last}
     }.
 
 -spec positions(#sent{}) -> [position()].

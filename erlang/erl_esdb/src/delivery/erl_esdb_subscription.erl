@@ -305,8 +305,8 @@ handle_info(pump, State) ->
     {noreply, saved(pump(State#state{pumping = false}))};
 handle_info(look, State) ->
     {noreply, pumped(State#state{timer = undefined})};
-handle_info({Group, Change, _, _}, #state{group = Group} = State) ->
-    {noreply, pumped(regrouped(Change, State))};
+handle_info({Group, Change, _, Pids}, #state{group = Group} = State) ->
+    {noreply, pumped(regrouped(Change, Pids, State))};
 handle_info({'DOWN', _, process, {?SCOPE, _}, _}, State) ->
     %% Who is a member now is only heard by who asks anew.
     {stop, groups_ended, State};
@@ -350,9 +350,18 @@ taken_by(#state{handlers = [_ | _] = Handlers}) -> {many, Handlers};
 taken_by(#state{caller = {Pid, _}}) -> {one, Pid, event};
 taken_by(#state{}) -> none.
 
--spec regrouped(join | leave, #state{}) -> #state{}.
-regrouped(join, State) -> regrouped(State#state{halted = undefined});
-regrouped(leave, State) -> regrouped(State).
+-spec regrouped(join | leave, [pid()], #state{}) -> #state{}.
+regrouped(join, _Pids, State) ->
+    regrouped(State#state{halted = undefined});
+regrouped(leave, Pids, #state{handlers = Before} = State) ->
+    State1 = #state{handlers = Handlers} = regrouped(State),
+    Back = [Pid || Pid <- Pids, lists:member(Pid, Before), lists:member(Pid, Handlers)],
+    lists:foldl(fun back/2, State1, Back).
+
+%% One that has left and joined again, before that was heard of, may have thrown away what it had.
+-spec back(pid(), #state{}) -> #state{}.
+back(Pid, #state{options = #{ack := manual}} = State) -> lost(Pid, State);
+back(_Pid, State) -> State.
 
 -spec regrouped(#state{}) -> #state{}.
 regrouped(#state{store = Store, key = Key, handlers = Before} = State) ->

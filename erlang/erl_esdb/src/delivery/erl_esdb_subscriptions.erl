@@ -574,8 +574,9 @@ demand(Store, Key, Count) -> demand(Store, Key, Count, #{}).
 
 -doc """
 Asks for so many more events, of a subscription with `mode => pull`. What was asked for and has not
-come goes to who takes the events next. It is forgotten where a process ends that took all of them
-and no handler is there, and where the subscription stops for an error.
+come goes to who takes the events next. It is forgotten where a process ends, or is replaced on
+another node, that took all of them and no handler is there; where the subscription stops for an
+error; and where its process begins anew.
 
 Errors: `not_found`, `competing`, `{not_running, Key}` (the subscription is there, and its process
 is about to begin again) and the failures of a store.
