@@ -21,15 +21,17 @@ names and before anything it does not name any more is removed.
 
 A picture is what the tables held at one moment, for another process to read while the next commands
 are applied (copy-on-write): `open_picture/1` costs nothing, and from there on the owner keeps a copy
-of an object before it changes it for the first time. `fold_picture/3` reads the whole, in parts;
-whoever reads says `close_picture/1` when done, also where it failed. There is one picture at a time.
+of an object before it changes it for the first time. `fold_picture/4` reads the whole, in parts;
+whoever reads says `close_picture/2` when done, also where it failed. There is one picture at a time:
+who reads one that the next has replaced is told so.
 """.
 
 -export([new/0, delete/1, base/1, write/2, looking/1]).
 -export([spans/6, log_spans/5, stream/3, streams/1, names/4, tip/2, tombs/3, metadata/2]).
 -export([next_position/1, order/1, document/2, documents/3, checkpoint/2, checkpoints/1]).
--export([open_picture/1, fold_picture/3, close_picture/1, restore/2, bytes/1]).
--export_type([tables/0, part/0]).
+-export([may_open_picture/2, open_picture/1, fold_picture/4, close_picture/2]).
+-export([restore/2, bytes/1]).
+-export_type([tables/0, picture/0, part/0]).
 
 -include("../log/erl_esdb_log.hrl").
 
@@ -39,11 +41,14 @@ whoever reads says `close_picture/1` when done, also where it failed. There is o
 -define(TIP, [next, epoch_us, tip, no, signed]).
 %% Objects of a part of a picture.
 -define(PART, 1000).
-%% In the array of the tables: the state of the picture.
+%% In the array of the tables: the state of the picture, its number, and when somebody read there
+%% last, or it was opened: in monotonic milliseconds.
 -define(PICTURE, 1).
 -define(NONE, 0).
 -define(OPEN, 1).
 -define(CLOSED, 2).
+-define(NUMBER, 2).
+-define(READ, 3).
 
 -record(tables, {
     %% {Stream, Head}, ordered
@@ -69,6 +74,8 @@ whoever reads says `close_picture/1` when done, also where it failed. There is o
 -type table() :: streams | tombs | metadata | chunks | documents | checkpoints.
 -type count() :: non_neg_integer() | infinity.
 -type direction() :: forward | backward.
+-doc "The number of a picture.".
+-type picture() :: pos_integer().
 -doc "Some objects of one of the tables.".
 -type part() :: {table(), [tuple(), ...]}.
 
@@ -84,7 +91,7 @@ new() ->
         documents = table(ordered_set),
         checkpoints = table(set),
         picture = table(set),
-        flags = atomics:new(1, [])
+        flags = atomics:new(3, [])
     },
     ok = write({order, erl_esdb_chunks:new()}, Tables),
     Tables.
@@ -210,23 +217,61 @@ forget_picture(#tables{flags = Flags, picture = Picture}) ->
     true = ets:delete_all_objects(Picture),
     atomics:put(Flags, ?PICTURE, ?NONE).
 
+-doc """
+Whether there is no picture that somebody reads or is about to read: none, or one where nothing has
+happened for so many milliseconds.
+""".
+-spec may_open_picture(tables(), Patience :: non_neg_integer()) -> boolean().
+may_open_picture(#tables{flags = Flags}, Patience) ->
+    atomics:get(Flags, ?PICTURE) =/= ?OPEN orelse now_ms() - atomics:get(Flags, ?READ) > Patience.
+
 -doc "Opens a picture of the tables as they are, in their process.".
--spec open_picture(tables()) -> ok.
+-spec open_picture(tables()) -> picture().
 open_picture(#tables{flags = Flags} = Tables) ->
-    %% One that nobody closed was of a process that has ended.
+    Number = atomics:add_get(Flags, ?NUMBER, 1),
     ok = forget_picture(Tables),
-    atomics:put(Flags, ?PICTURE, ?OPEN).
+    ok = atomics:put(Flags, ?READ, now_ms()),
+    ok = atomics:put(Flags, ?PICTURE, ?OPEN),
+    Number.
+
+-spec now_ms() -> integer().
+now_ms() -> erlang:monotonic_time(millisecond).
 
 -doc "Ends the picture: its copies are forgotten with the next change.".
--spec close_picture(tables()) -> ok.
-close_picture(#tables{flags = Flags}) ->
-    _ = atomics:compare_exchange(Flags, ?PICTURE, ?OPEN, ?CLOSED),
+-spec close_picture(picture(), tables()) -> ok.
+close_picture(Number, #tables{flags = Flags} = Tables) ->
+    _ = is_open(Number, Tables) andalso atomics:compare_exchange(Flags, ?PICTURE, ?OPEN, ?CLOSED),
     ok.
+
+-spec is_open(picture(), tables()) -> boolean().
+is_open(Number, #tables{flags = Flags}) ->
+    atomics:get(Flags, ?NUMBER) =:= Number andalso atomics:get(Flags, ?PICTURE) =:= ?OPEN.
 
 -doc """
 Folds over what the tables held when the picture was opened, in parts, in any process. Now and then
-an object comes twice.
+an object comes twice. `gone`: it is not the open picture, or was not any more in the end; what the
+fun has seen counts for nothing then.
 """.
+-spec fold_picture(fun((part(), Acc) -> Acc), Acc, picture(), tables()) -> {ok, Acc} | gone.
+fold_picture(Fun, Acc, Number, #tables{flags = Flags} = Tables) ->
+    Read = fun(Part, Sum) ->
+        ok = atomics:put(Flags, ?READ, now_ms()),
+        Fun(Part, Sum)
+    end,
+    try is_open(Number, Tables) andalso {read, fold_picture(Read, Acc, Tables)} of
+        {read, Acc1} ->
+            case is_open(Number, Tables) of
+                true -> {ok, Acc1};
+                false -> gone
+            end;
+        false ->
+            gone
+    catch
+        error:badarg:Stack ->
+            {error, not_started} = gone(Stack),
+            gone
+    end.
+
 -spec fold_picture(fun((part(), Acc) -> Acc), Acc, tables()) -> Acc.
 fold_picture(Fun, Acc, #tables{picture = Picture} = Tables) ->
     Acc1 = lists:foldl(

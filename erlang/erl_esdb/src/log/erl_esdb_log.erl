@@ -37,7 +37,7 @@ finds everything it names, or finds that it was removed in between and looks aga
 `log_rows/6` work on either.
 """.
 
--export([new/0, new/1, new/2, rest/1, on/2, apply/3, is_command/1, pending/1]).
+-export([new/0, new/1, new/2, rest/1, on/2, order/1, apply/3, is_command/1, pending/1]).
 -export([read/5, read_log/4, stream/2, streams/1, next_position/1, document/2, documents/3]).
 -export([metadata/2, checkpoint/2]).
 -export([rows/5, log_rows/6, view/4, describe/1, first/1, no/1, log_end/1]).
@@ -259,6 +259,10 @@ keep by keys must have been mirrored.
 """.
 -spec on(base() | none, state()) -> state().
 on(Base, #log{} = Log) -> Log#log{base = Base, kept = #{}}.
+
+-doc "All appends in the order of positions.".
+-spec order(state()) -> erl_esdb_chunks:seq().
+order(#log{order = Order}) -> Order.
 
 -doc """
 Applies one command.
