@@ -220,6 +220,7 @@ planned(#store_config{store_id = Store} = Config, Given) ->
 %% Nothing is written for a store in memory.
 -spec dir(module(), store_config()) -> file:filename() | undefined.
 dir(erl_esdb_engine_memory, _Config) -> undefined;
+dir(_Module, #store_config{store_id = Store, data_dir = undefined}) -> default_dir(Store);
 dir(_Module, #store_config{data_dir = Dir}) -> Dir.
 
 %% ---- what may be in a configuration
@@ -265,9 +266,9 @@ engine_module(Other) -> {error, {unknown_engine, Other}}.
 
 -spec available(atom(), module()) -> {ok, module()} | {error, {engine_not_available, atom()}}.
 available(Name, Module) ->
-    case code:ensure_loaded(Module) of
-        {module, Module} -> {ok, Module};
-        {error, _} -> {error, {engine_not_available, Name}}
+    case {code:ensure_loaded(Module), code:ensure_loaded(ra)} of
+        {{module, Module}, {module, ra}} -> {ok, Module};
+        _ -> {error, {engine_not_available, Name}}
     end.
 
 -spec settings(store_config()) -> {ok, erl_esdb_engine:settings()} | {error, invalid()}.
