@@ -28,7 +28,7 @@ must not lose events takes an engine that writes to disk.
 
 -export([start_link/2, command/3, read/6, read_log/5]).
 -export([stream/3, streams/2, names/5, tip/3, tombs/4, metadata/3]).
--export([next_position/2, document/3, documents/4, checkpoint/3, checkpoints/2]).
+-export([next_position/2, document/3, documents/4, checkpoint/3, checkpoints/2, status/1]).
 -export([init/1, handle_call/3, handle_cast/2, handle_info/2, terminate/2]).
 
 -include_lib("kernel/include/logger.hrl").
@@ -41,6 +41,8 @@ must not lose events takes an engine that writes to disk.
     server :: pid(),
     %% how many commands wait for it, about, and may
     waiting :: counters:counters_ref(),
+    %% of the bodies, which are no part of what ETS counts
+    bytes :: counters:counters_ref(),
     max_queue :: pos_integer(),
     %% {Stream, Head}, ordered
     streams :: ets:table(),
@@ -367,6 +369,27 @@ checkpoint(#handle{checkpoints = Checkpoints}, Key, _Options) ->
 checkpoints(#handle{checkpoints = Checkpoints}, _Options) ->
     looking(fun() -> {ok, maps:from_list(ets:tab2list(Checkpoints))} end).
 
+-doc false.
+-spec status(#handle{}) -> erl_esdb_engine:status().
+status(#handle{server = Server} = Handle) ->
+    case process_info(Server, [memory, message_queue_len]) of
+        [{memory, Heap}, {message_queue_len, Waiting}] ->
+            Bytes = Heap + tables_bytes(Handle) + counters:get(Handle#handle.bytes, 1),
+            Self = #{role => leader, leader => node(), members => [node()]},
+            Self#{ram_bytes => Bytes, waiting => Waiting};
+        undefined ->
+            #{}
+    end.
+
+-spec tables_bytes(#handle{}) -> non_neg_integer().
+tables_bytes(#handle{streams = Streams, tombs = Tombs, metadata = Metadata} = Handle) ->
+    #handle{owners = Owners, chunks = Chunks, bodies = Bodies} = Handle,
+    #handle{documents = Documents, checkpoints = Checkpoints} = Handle,
+    Tables = [Streams, Tombs, Metadata, Owners, Chunks, Bodies, Documents, Checkpoints],
+    %% One that went with the process meanwhile has no memory.
+    Words = [Size || Table <- Tables, Size <- [ets:info(Table, memory)], is_integer(Size)],
+    lists:sum(Words) * erlang:system_info(wordsize).
+
 -spec pieces(#handle{}, [{binary(), erl_esdb_log:span()}], erl_esdb_engine:options()) ->
     {ok, [erl_esdb_engine:piece()]} | {error, timeout}.
 pieces(Handle, Found, Options) ->
@@ -421,6 +444,7 @@ init({Store, Settings}) ->
     Handle = #handle{
         server = self(),
         waiting = counters:new(1, [atomics]),
+        bytes = counters:new(1, []),
         max_queue = maps:get(max_queue, Settings),
         streams = table(ordered_set),
         tombs = table(ordered_set),
@@ -515,13 +539,13 @@ several([{_, _, Packed, _}]) -> Packed;
 several(Parts) -> [{Stream, Packed} || {Stream, _, Packed, _} <- Parts].
 
 -spec mirror(erl_esdb_log:effect(), binary() | [{binary(), binary()}], #handle{}) -> true.
-mirror({live, [Index]}, Body, #handle{bodies = Bodies}) when is_binary(Body) ->
-    ets:insert(Bodies, {Index, Body});
-mirror({live, [Index]}, Parts, #handle{bodies = Bodies}) ->
-    Names = [Stream || {Stream, _} <- Parts],
-    ets:insert(Bodies, [{Index, Names} | [{{Index, Name}, Packed} || {Name, Packed} <- Parts]]);
-mirror({dead, Indexes}, _, #handle{bodies = Bodies}) ->
-    lists:foreach(fun(Index) -> forget(Index, Bodies) end, Indexes),
+mirror({live, [Index]}, Body, Handle) when is_binary(Body) ->
+    keep([{Index, Body}], Handle);
+mirror({live, [Index]}, Parts, #handle{bodies = Bodies} = Handle) ->
+    true = ets:insert(Bodies, {Index, [Stream || {Stream, _} <- Parts]}),
+    keep([{{Index, Name}, Packed} || {Name, Packed} <- Parts], Handle);
+mirror({dead, Indexes}, _, Handle) ->
+    lists:foreach(fun(Index) -> forget(Index, Handle) end, Indexes),
     true;
 mirror({tomb, Name, Head}, _, #handle{tombs = Tombs}) ->
     ets:insert(Tombs, {Name, Head});
@@ -551,11 +575,18 @@ mirror({checkpoint, Saved, Gone}, _, #handle{checkpoints = Checkpoints}) ->
     lists:foreach(fun(Key) -> ets:delete(Checkpoints, Key) end, Gone),
     ets:insert(Checkpoints, maps:to_list(Saved)).
 
--spec forget(erl_esdb_log:index(), ets:table()) -> ok.
-forget(Index, Bodies) ->
-    case ets:take(Bodies, Index) of
-        [{_, [_ | _] = Names}] ->
-            lists:foreach(fun(Name) -> ets:delete(Bodies, {Index, Name}) end, Names);
-        _ ->
+-spec keep([{Key :: term(), binary()}, ...], #handle{}) -> true.
+keep(Objects, #handle{bodies = Bodies, bytes = Bytes}) ->
+    ok = counters:add(Bytes, 1, lists:sum([byte_size(Body) || {_, Body} <- Objects])),
+    ets:insert(Bodies, Objects).
+
+-spec forget(erl_esdb_log:index() | {erl_esdb_log:index(), binary()}, #handle{}) -> ok.
+forget(Key, #handle{bodies = Bodies, bytes = Bytes} = Handle) ->
+    case ets:take(Bodies, Key) of
+        [{_, Body}] when is_binary(Body) ->
+            counters:sub(Bytes, 1, byte_size(Body));
+        [{Index, Names}] ->
+            lists:foreach(fun(Name) -> forget({Index, Name}, Handle) end, Names);
+        [] ->
             ok
     end.
