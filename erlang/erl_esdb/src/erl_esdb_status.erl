@@ -199,7 +199,8 @@ projections(Store, Next, Until) ->
     Answers = ask(Store, {projection, position}, Names, Until),
     [projection(Name, Answers, Next) || Name <- Names].
 
--spec projection(binary(), #{binary() => term()}, non_neg_integer() | undefined) -> projection_status().
+-spec projection(binary(), #{binary() => term()}, non_neg_integer() | undefined) ->
+    projection_status().
 projection(Name, Answers, Next) ->
     case Answers of
         #{Name := At} -> behind(At, Next, #{name => Name, status => running, position => At});
