@@ -23,8 +23,8 @@ What is ready stands in the answer of `/ready`, as JSON:
 {"status":"not_ready","stores":{"audit":"no_quorum","shop":"ready"}}
 ```
 
-All stores are those that run, and those that the environment of `erl_esdb` names. A node without any
-is not ready.
+All stores are those that run, and those that the environment of `erl_esdb` names. A node without
+any is not ready.
 
 | key of the environment | default | |
 |---|---|---|
