@@ -17,13 +17,28 @@ defmodule ErlEsdb.MixProject do
       elixir: "~> 1.18",
       compilers: [:erlang, :app],
       erlc_options: [:debug_info],
-      # They come with the checkout that this application came with.
+      # The first two come with the checkout that this application came with.
       deps: [
         {:erl_esdb_gater, path: "../erl_esdb_gater"},
         {:erl_esdb_nifs, path: "../.."}
+        | ra()
       ],
       lockfile: "_build/mix.lock"
     ]
+  end
+
+  # Where the registry cannot be reached, ESDB_DEPS names a folder of compiled libraries, or is "off":
+  # without Ra stores are in memory only.
+  defp ra do
+    case System.get_env("ESDB_DEPS") do
+      nil -> [{:ra, "~> 3.1"}]
+      "off" -> []
+      folder -> for app <- [:ra, :aten, :gen_batch_server, :seshat], do: compiled(app, folder)
+    end
+  end
+
+  defp compiled(app, folder) do
+    {app, path: Path.join(folder, to_string(app)), compile: "true", manager: :make}
   end
 
   def application do

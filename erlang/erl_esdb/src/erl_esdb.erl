@@ -15,6 +15,7 @@ Without options a store lives in memory, until it is stopped or the node ends. T
 """.
 
 -export([start_store/1, start_store/2, stop_store/1, drop/1, which_stores/0, list_stores/0]).
+-export([status/1, status/2, readiness/1, readiness/2]).
 -export([join_cluster/1, join_cluster/2, join/2, leave/1, members/1, leader/1]).
 -export([transfer_leadership/2, force_remove/2]).
 
@@ -89,6 +90,58 @@ which_stores() -> erl_esdb_sup:which_stores().
 -doc "The same as `which_stores/0`.".
 -spec list_stores() -> [atom()].
 list_stores() -> which_stores().
+
+-doc "The same as `status/2` without options.".
+-spec status(Store :: atom()) ->
+    {ok, erl_esdb_status:status()} | {error, {store_not_started, atom()}}.
+status(Store) -> status(Store, #{}).
+
+-doc """
+What an operator asks of a store, as this node knows it. What is not known, or is not answered in
+time, is not in the map.
+
+```erlang
+1> erl_esdb:status(shop).
+{ok,#{store => shop, engine => memory, node => nonode@nohost, mode => single,
+      readiness => ready, role => leader, leader => nonode@nohost, members => [nonode@nohost],
+      next_position => 1000, ram_bytes => 412_304, waiting => 0, uptime_ms => 86_400_000,
+      index => #{next => 1000, lag => 0, entries => 3000, bytes => 48_000, runs => 1},
+      subscriptions => [#{key => ~"84568820", name => ~"mail", type => event_pattern,
+                          status => running, floor => 998, lag => 2}],
+      projections => []}}
+```
+
+| key | |
+|---|---|
+| `readiness` | as `readiness/2` |
+| `role`, `leader`, `members` | of this node, and of the cluster of the store |
+| `next_position` | the position that the next event gets |
+| `lag` | commands that are decided and not yet done on this node |
+| `term`, `last_index`, `commit_index`, `applied_index` | of the log of commands |
+| `snapshot_index`, `snapshot_age_ms`, `compaction` | how that log is kept short |
+| `disk_bytes`, `wal_bytes`, `segments`, `ram_bytes` | what the engine takes |
+| `waiting` | commands that wait for the engine; at `max_queue` it is overloaded |
+| `index` | of the indexes of this node; its `bytes` are in RAM, too |
+| `subscriptions`, `projections` | see `t:erl_esdb_status:subscription_status/0` |
+
+Option: `timeout`, milliseconds, by default 1000.
+""".
+-spec status(Store :: atom(), erl_esdb_status:options()) ->
+    {ok, erl_esdb_status:status()} | {error, {store_not_started, atom()}}.
+status(Store, Options) -> erl_esdb_status:status(Store, Options).
+
+-doc "The same as `readiness/2` without options.".
+-spec readiness(Store :: atom()) -> erl_esdb_status:readiness().
+readiness(Store) -> readiness(Store, #{}).
+
+-doc """
+Whether this node can append to a store and read what was appended last, for load balancers:
+`ready`, or `{not_ready, Reason}` with `store_not_started`, `timeout`, `no_quorum` or `overloaded`.
+
+Option: `timeout`, milliseconds, by default 1000.
+""".
+-spec readiness(Store :: atom(), erl_esdb_status:options()) -> erl_esdb_status:readiness().
+readiness(Store, Options) -> erl_esdb_status:readiness(Store, Options).
 
 -doc """
 Has a store join the same store on a node that is found by itself: as

@@ -53,7 +53,7 @@ name when it starts. So is a value that cannot be: `{invalid_option, Key, Value}
 """.
 
 -export([get_store_config/1, get_all_store_configs/0, get_env/2, get_env/3]).
--export([plan/1, plan/2, check_environment/0]).
+-export([plan/1, plan/2, check_environment/0, engine_name/1]).
 -export_type([plan/0, invalid/0]).
 
 -include_lib("kernel/include/logger.hrl").
@@ -262,14 +262,23 @@ engine(#store_config{}) -> ra.
 
 -spec engine_module(term()) -> {ok, module()} | {error, term()}.
 engine_module(memory) -> {ok, erl_esdb_engine_memory};
-engine_module(ra) -> available(ra, erl_esdb_engine_ra);
+engine_module(ra) -> available(ra, [ra, erl_esdb_engine_ra]);
 engine_module(Other) -> {error, {unknown_engine, Other}}.
 
--spec available(atom(), module()) -> {ok, module()} | {error, {engine_not_available, atom()}}.
-available(Name, Module) ->
-    case {code:ensure_loaded(Module), code:ensure_loaded(ra)} of
-        {{module, Module}, {module, ra}} -> {ok, Module};
-        _ -> {error, {engine_not_available, Name}}
+-doc false.
+%% As the option `engine' names it.
+-spec engine_name(module()) -> atom().
+engine_name(erl_esdb_engine_memory) -> memory;
+engine_name(erl_esdb_engine_ra) -> ra;
+engine_name(Other) -> Other.
+
+%% The engine comes last; before it, what it stands on and need not be there.
+-spec available(atom(), [module(), ...]) ->
+    {ok, module()} | {error, {engine_not_available, atom()}}.
+available(Name, Modules) ->
+    case code:ensure_modules_loaded(Modules) of
+        ok -> {ok, lists:last(Modules)};
+        {error, _} -> {error, {engine_not_available, Name}}
     end.
 
 -spec settings(store_config()) -> {ok, erl_esdb_engine:settings()} | {error, invalid()}.

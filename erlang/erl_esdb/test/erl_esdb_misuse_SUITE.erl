@@ -101,6 +101,7 @@ internal() ->
         erl_esdb_snapshot_marks,
         erl_esdb_snapshot_policy,
         erl_esdb_snapshotter,
+        erl_esdb_status,
         erl_esdb_streams_sup,
         erl_esdb_streams_worker,
         erl_esdb_subscription,
@@ -278,7 +279,9 @@ rows(erl_esdb) ->
         stop_store => {[store], #{unknown => ?MISSING}},
         drop => {[store], #{unknown => ?MISSING}},
         join => [store, atom],
-        join_cluster => [store, atom]
+        join_cluster => [store, atom],
+        status => [store, options],
+        readiness => {[store, options], #{unknown => {not_ready, store_not_started}}}
     };
 rows(erl_esdb_aggregator) ->
     harmless(#{

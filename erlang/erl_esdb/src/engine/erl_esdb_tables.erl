@@ -123,8 +123,9 @@ table(checkpoints, #tables{checkpoints = Table}) -> Table.
 -doc "The bytes of RAM that the tables take, without binaries of more than 64 bytes.".
 -spec bytes(tables()) -> non_neg_integer().
 bytes(Tables) ->
-    lists:sum([ets:info(Table, memory) || Table <- all(Tables)]) *
-        erlang:system_info(wordsize).
+    %% Those that are gone have no size.
+    Words = [Size || Table <- all(Tables), Size <- [ets:info(Table, memory)], is_integer(Size)],
+    lists:sum(Words) * erlang:system_info(wordsize).
 
 -doc "Whether nothing was ever appended, and nothing is kept.".
 -spec is_empty(tables()) -> boolean().

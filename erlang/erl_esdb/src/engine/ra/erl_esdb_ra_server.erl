@@ -101,6 +101,13 @@ config({Name, _} = Server, Members, Machine, Uid) ->
         }
     }.
 
+%% Ra saves its list of servers half a second later: before that nothing may be acknowledged, for
+%% a server that is not listed is not found again.
+-spec saved(atom()) -> ok | {error, term()}.
+saved(System) ->
+    {ok, Names} = ra_system:lookup_name(System, directory_rev),
+    dets:sync(Names).
+
 -spec limits(erl_esdb_engine:settings()) -> erl_esdb_log:limits().
 limits(Settings) ->
     maps:with([idempotence_window, idempotence_appends, condition_window], Settings).
