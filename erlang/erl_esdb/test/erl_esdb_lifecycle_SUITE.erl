@@ -310,7 +310,8 @@ names([{Name, _} | Rest]) when is_atom(Name) -> [Name | names(Rest)];
 names([_ | Rest]) -> names(Rest);
 names(_) -> [].
 
-is_plan({ok, {#store_config{}, erl_esdb_engine_memory, #{timeout := _}}}) -> true;
+is_plan({ok, {#store_config{}, Engine, #{timeout := _}}}) ->
+    Engine =:= erl_esdb_engine_memory orelse Engine =:= erl_esdb_engine_ra;
 is_plan({error, {invalid_option, Key, _}}) -> is_atom(Key);
 is_plan({error, {Why, _}}) ->
     lists:member(Why, [invalid_store, engine_not_available, unknown_engine]);

@@ -19,7 +19,8 @@ suite() -> [{timetrap, {minutes, 3}}].
 
 all() -> erl_esdb_test:all().
 
-groups() -> erl_esdb_test:groups(cases()).
+%% One traces the messages of the process that applies commands.
+groups() -> erl_esdb_test:groups(cases(), [b_removal_goes_on_between_commands]).
 
 cases() ->
     [F || {F, 1} <- ?MODULE:module_info(exports), lists:prefix("a_", atom_to_list(F))] ++

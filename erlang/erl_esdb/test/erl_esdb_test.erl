@@ -2,7 +2,7 @@
 -moduledoc "What the suites of the store share.".
 
 -export([event/1, event/2, events/1, events/2, versions/1, ids/1]).
--export([engines/0, all/0, groups/1, init_per_group/2, end_per_group/2, options/0]).
+-export([engines/0, all/0, groups/1, groups/2, init_per_group/2, end_per_group/2, options/0]).
 -export([start_store/1, stop_store/1, told/0]).
 -export([engine/1, orderer/1, calls/1, machine/1, tree/1, tamper/3]).
 -export([concurrently/1, collect/2, collect/3, collected/1, release/1]).
@@ -54,7 +54,15 @@ all() -> [{group, Engine} || Engine <- engines()].
 
 -doc "The groups of the engines with these cases, for `groups/0` of a suite.".
 -spec groups([atom()]) -> [{engine(), [], [atom()]}, ...].
-groups(Cases) -> [{Engine, [], Cases} || Engine <- engines()].
+groups(Cases) -> groups(Cases, []).
+
+-doc "The same, without some cases on engines that do not forget.".
+-spec groups([atom()], InMemory :: [atom()]) -> [{engine(), [], [atom()]}, ...].
+groups(Cases, InMemory) -> [{Engine, [], cases(Engine, Cases, InMemory)} || Engine <- engines()].
+
+-spec cases(engine(), [atom()], [atom()]) -> [atom()].
+cases(memory, Cases, _) -> Cases;
+cases(_, Cases, InMemory) -> Cases -- InMemory.
 
 -doc """
 From here on stores start on this engine; its options stand in the configuration as `options`.

@@ -47,7 +47,7 @@ there is time, where that cannot do it twice: appends, which are recognised by t
     engine :: pid(),
     server :: ra:server_id(),
     system :: atom(),
-    %% {Process} of which a command is on its way
+    %% {Process} of which a command is on its way, and {Reference} for one that was given up
     sending :: ets:table(),
     max_queue :: pos_integer(),
     %% what is to be applied here before a read: the index of the last command that was answered
@@ -98,12 +98,16 @@ admitted(Size, #handle{max_queue = Max} = Handle, Command, Until) ->
         false -> {error, overloaded}
     end.
 
-%% Who was killed while it waited is still in the table, and what it sent maybe in the queue.
+%% What callers gave up, or sent before they were killed, counts as long as it may be in the queue.
 -spec waiting(#handle{}) -> non_neg_integer().
 waiting(#handle{sending = Sending, server = {Name, _}}) ->
-    Dead = [Pid || {Pid} <- ets:tab2list(Sending), not is_process_alive(Pid)],
-    lists:foreach(fun(Pid) -> ets:delete(Sending, Pid) end, Dead),
-    max(ets:info(Sending, size), queue(whereis(Name))).
+    Left = [Key || {Key} <- ets:tab2list(Sending), not is_waiting(Key)],
+    Done = max(0, length(Left) - queue(whereis(Name))),
+    lists:foreach(fun(Key) -> ets:delete(Sending, Key) end, lists:sublist(Left, Done)),
+    ets:info(Sending, size).
+
+-spec is_waiting(pid() | reference()) -> boolean().
+is_waiting(Key) -> is_pid(Key) andalso is_process_alive(Key).
 
 -spec queue(pid() | undefined) -> non_neg_integer().
 queue(undefined) ->
@@ -119,10 +123,19 @@ queue(Server) ->
 sending(#handle{sending = Sending} = Handle, Command, Until) ->
     try
         true = ets:insert(Sending, {self()}),
-        sent(Handle, Command, Until)
+        Answer = sent(Handle, Command, Until),
+        true = Answer =/= {error, timeout} orelse ets:insert(Sending, {make_ref()}),
+        Answer
+    catch
+        %% The engine has ended.
+        error:badarg:Stack -> gone(Stack)
     after
         left(Sending)
     end.
+
+-spec gone([tuple()]) -> {error, not_started}.
+gone([{ets, _, _, _} | _]) -> {error, not_started};
+gone(Stack) -> erlang:raise(error, badarg, Stack).
 
 -spec left(ets:table()) -> true.
 left(Sending) ->
