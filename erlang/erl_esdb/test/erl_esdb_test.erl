@@ -2,7 +2,8 @@
 -moduledoc "What the suites of the store share.".
 
 -export([event/1, event/2, events/1, events/2, versions/1, ids/1]).
--export([engines/0, all/0, groups/1, groups/2, init_per_group/2, end_per_group/2, options/0]).
+-export([engines/0, all/0, groups/1, groups/2, init_per_group/2, end_per_group/2]).
+-export([options/0, fresh/1]).
 -export([start_store/1, stop_store/1, told/0]).
 -export([engine/1, orderer/1, calls/1, machine/1, tree/1, tamper/3]).
 -export([concurrently/1, collect/2, collect/3, collected/1, release/1]).
@@ -91,6 +92,11 @@ end_per_group(_Group, _Config) ->
 -doc "What a store is started with to run on the engine of the group.".
 -spec options() -> map().
 options() -> options(persistent_term:get(?ENGINE, memory)).
+
+-doc "The same options for a store that knows nothing yet.".
+-spec fresh(map()) -> map().
+fresh(#{data_dir := _} = Options) -> maps:merge(Options, options(ra));
+fresh(Options) -> Options.
 
 -doc "Starts a store of its own for one test case, on the engine of the group.".
 -spec start_store(map()) -> atom().
