@@ -7,7 +7,7 @@
 -export([start_store/1, stop_store/1, told/0]).
 -export([engine/1, orderer/1, calls/1, machine/1, tree/1, tamper/3]).
 -export([concurrently/1, collect/2, collect/3, collected/1, release/1]).
--export([await/1, until_stopped/2, suspended/1, quietly/1, property/2, reductions/1]).
+-export([await/1, await/2, until_stopped/2, suspended/1, quietly/1, property/2, reductions/1]).
 -export([commits/0, append_commits/1]).
 
 -include_lib("proper/include/proper.hrl").
@@ -281,17 +281,21 @@ release(Id) -> erl_esdb_telemetry:detach(Id).
 
 -doc "Waits until a fun says true: after each wait for a scheduler, at most ten seconds.".
 -spec await(fun(() -> boolean())) -> ok.
-await(Fun) -> await(Fun, erlang:monotonic_time(millisecond) + 10_000).
+await(Fun) -> await(Fun, 10_000).
 
--spec await(fun(() -> boolean()), integer()) -> ok.
-await(Fun, Until) ->
+-doc "The same, at most so many milliseconds.".
+-spec await(fun(() -> boolean()), pos_integer()) -> ok.
+await(Fun, Most) -> await_until(Fun, erlang:monotonic_time(millisecond) + Most).
+
+-spec await_until(fun(() -> boolean()), integer()) -> ok.
+await_until(Fun, Until) ->
     case Fun() of
         true ->
             ok;
         false ->
             erlang:monotonic_time(millisecond) < Until orelse error(awaited_in_vain),
             erlang:yield(),
-            await(Fun, Until)
+            await_until(Fun, Until)
     end.
 
 -doc "Calls a fun again and again, until the first of these atomics is not 0.".
