@@ -316,9 +316,8 @@ b_views_that_differ(_) ->
         },
         Membership(#{a => view([a, b]), b => view([b]), c => {error, noconnection}})
     ),
-    ?assertMatch(
-        #{status := error}, erl_esdb_consistency:check(membership, Membership(#{c => {error, down}}))
-    ).
+    Nobody = Membership(#{c => {error, down}}),
+    ?assertMatch(#{status := error}, erl_esdb_consistency:check(membership, Nobody)).
 
 b_leaders_that_differ(_) ->
     Leader = fun(Leaders) ->

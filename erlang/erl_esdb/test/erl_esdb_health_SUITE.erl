@@ -168,7 +168,10 @@ a_hlt_06_recovered(_) ->
         ?assertEqual({ok, healthy}, status(A, B)),
         Node = name(B),
         ?assertMatch(
-            [{?HEALTH_NODE_FAILED, _, _}, {?HEALTH_NODE_RECOVERED, #{system_time := _}, #{node := Node}}],
+            [
+                {?HEALTH_NODE_FAILED, _, _},
+                {?HEALTH_NODE_RECOVERED, #{system_time := _}, #{node := Node}}
+            ],
             told(A)
         ),
         await(fun() -> called(A) =:= [{on_node_recovered, Node}] end)
@@ -214,8 +217,8 @@ a_hlt_08_configure(_) ->
         element(4, sys:get_state(Pid))
     ),
     [
-        ?assertEqual({error, {invalid_option, Key, Value}}, ?PROBER:configure(shop, #{Key => Value}))
-     || {Key, Value} <- [
+        ?assertEqual({error, {invalid_option, Key, V}}, ?PROBER:configure(shop, #{Key => V}))
+     || {Key, V} <- [
             {failure_threshold, 0}, {probe_interval, 0}, {probe_timeout, x}, {probe_type, x}, {a, b}
         ]
     ].
