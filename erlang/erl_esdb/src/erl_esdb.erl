@@ -16,7 +16,8 @@ Without options a store lives in memory, until it is stopped or the node ends. T
 
 -export([start_store/1, start_store/2, stop_store/1, drop/1, which_stores/0, list_stores/0]).
 -export([status/1, status/2, readiness/1, readiness/2]).
--export([join_cluster/1, join_cluster/2, join/2]).
+-export([join_cluster/1, join_cluster/2, join/2, leave/1, members/1, leader/1]).
+-export([transfer_leadership/2, force_remove/2]).
 
 -include("erl_esdb.hrl").
 
@@ -143,29 +144,58 @@ Option: `timeout`, milliseconds, by default 1000.
 readiness(Store, Options) -> erl_esdb_status:readiness(Store, Options).
 
 -doc """
-Has a store join the same store on a node that is found by itself. A store in memory lives on one
-node. Errors: as `join_cluster/2`.
+Has a store join the same store on a node that is found by itself: as
+`erl_esdb_store_coordinator:join_cluster/1`. Errors: as `join/2`.
 """.
--spec join_cluster(Store :: atom()) -> {error, {not_clustered | store_not_started, atom()}}.
-join_cluster(Store) -> not_clustered(Store).
-
--doc """
-Has a store join the same store on another node. A store in memory lives on one node.
-
-Errors: `{not_clustered, Store}`, `{store_not_started, Store}`.
-""".
--spec join_cluster(Store :: atom(), node()) ->
-    {error, {not_clustered | store_not_started, atom()}}.
-join_cluster(Store, Node) when is_atom(Node) -> not_clustered(Store);
-join_cluster(_, _) -> error(badarg).
-
--doc "The same as `join_cluster/2`.".
--spec join(Store :: atom(), node()) -> {error, {not_clustered | store_not_started, atom()}}.
-join(Store, Node) -> join_cluster(Store, Node).
-
--spec not_clustered(atom()) -> {error, {not_clustered | store_not_started, atom()}}.
-not_clustered(Store) ->
+-spec join_cluster(Store :: atom()) ->
+    erl_esdb_store_coordinator:outcome()
+    | {error, {not_clustered | store_not_started, atom()} | term()}.
+join_cluster(Store) ->
     case erl_esdb_store:is_ready(Store) of
-        true -> {error, {not_clustered, Store}};
+        true -> join_found(erl_esdb_cluster:is_clustered(Store), Store);
         false -> {error, {store_not_started, Store}}
     end.
+
+-spec join_found(boolean(), atom()) ->
+    erl_esdb_store_coordinator:outcome() | {error, term()}.
+join_found(true, Store) -> erl_esdb_store_coordinator:join_cluster(Store);
+join_found(false, Store) -> {error, {not_clustered, Store}}.
+
+-doc "The same as `join/2`.".
+-spec join_cluster(Store :: atom(), node()) -> ok | {error, term()}.
+join_cluster(Store, Node) -> join(Store, Node).
+
+-doc """
+Has a store of this node join the same store on another node, with what is there. It has to be empty
+here.
+
+Errors: `{not_clustered, Store}` (a store in memory lives on one node), `{store_not_started, Store}`
+and the other failures of a store, or why its engine refuses.
+""".
+-spec join(Store :: atom(), node()) -> ok | {error, term()}.
+join(Store, Node) -> erl_esdb_cluster:join(Store, Node).
+
+-doc "Has this node be no member of a store's cluster any more. Errors: as `join/2`.".
+-spec leave(Store :: atom()) -> ok | {error, term()}.
+leave(Store) -> erl_esdb_cluster:leave(Store).
+
+-doc "The nodes that a store lives on, sorted. Errors: the failures of a store.".
+-spec members(Store :: atom()) -> {ok, [node()]} | {error, erl_esdb_store:failure()}.
+members(Store) -> erl_esdb_cluster:members(Store).
+
+-doc """
+The node that orders what is written to a store, as this node knows it. Errors: `no_leader` and the
+failures of a store.
+""".
+-spec leader(Store :: atom()) -> {ok, node()} | {error, no_leader | erl_esdb_store:failure()}.
+leader(Store) -> erl_esdb_cluster:leader(Store).
+
+-doc "Has another member of a store's cluster lead. Errors: as `join/2`.".
+-spec transfer_leadership(Store :: atom(), node()) -> ok | {error, term()}.
+transfer_leadership(Store, Node) -> erl_esdb_cluster:transfer_leadership(Store, Node).
+
+-doc """
+Removes a member of a store's cluster that is dead and does not come back. Errors: as `join/2`.
+""".
+-spec force_remove(Store :: atom(), node()) -> ok | {error, term()}.
+force_remove(Store, Node) -> erl_esdb_cluster:force_remove(Store, Node).

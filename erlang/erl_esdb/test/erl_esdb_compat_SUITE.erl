@@ -313,10 +313,9 @@ a_lif_16_get_store(Config) ->
 
 a_lif_17_get_info(Config) ->
     Store = store(Config),
-    ?assertEqual(
-        {ok, #{store_id => Store, mode => single, data_dir => undefined, ready => true}},
-        erl_esdb_store_mgr:get_info(Store)
-    ),
+    {ok, #{data_dir := Dir} = Info} = erl_esdb_store_mgr:get_info(Store),
+    ?assertEqual(#{store_id => Store, mode => single, data_dir => Dir, ready => true}, Info),
+    ?assertEqual(maps:is_key(data_dir, erl_esdb_test:options()), Dir =/= undefined),
     ?assertEqual({error, {store_not_started, nosuch}}, erl_esdb_store_mgr:get_info(nosuch)),
     Mgr = whereis(erl_esdb_naming:store_mgr_name(Store)),
     ?assertEqual({error, unknown_request}, gen_server:call(Mgr, unheard_of)).

@@ -367,7 +367,7 @@ found({error, _}) -> none.
 -spec kill_engine() -> ok.
 kill_engine() ->
     lists:foreach(fun ended/1, takers()),
-    Victims = [Feed, Index | _] = [process(feed), process(index), erl_esdb_test:engine(?STORE)],
+    Victims = [Feed, Index | _] = [process(feed), process(index), erl_esdb_test:orderer(?STORE)],
     exit(lists:last(Victims), kill),
     erl_esdb_test:await(fun() ->
         not lists:any(fun is_process_alive/1, Victims) andalso

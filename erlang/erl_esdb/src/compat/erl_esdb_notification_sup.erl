@@ -75,8 +75,11 @@ init(Config) ->
 %% One line for each: they do not depend on each other.
 -spec children(store_config()) -> [supervisor:child_spec()].
 children(#store_config{store_id = Store} = Config) ->
-    index(Store) ++
+    %% Who leads is known before those begin that ask for it.
+    Watch = #{id => leader_watch, start => {erl_esdb_leader_watch, start_link, [Config]}},
+    [Watch | index(Store)] ++
         [
+            supervisor(leader_sup, erl_esdb_leader_sup, Config),
             supervisor(emitter_sup, erl_esdb_emitter_sup, Config),
             supervisor(delivery_sup, erl_esdb_delivery_sup, Config),
             supervisor(links_sup, erl_esdb_links_sup, Config),

@@ -23,7 +23,8 @@ must not lose events takes an engine that writes to disk.
 
 -export([start_link/2, command/3, read/6, read_log/5]).
 -export([stream/3, streams/2, names/5, tip/3, tombs/4, metadata/3]).
--export([next_position/2, document/3, documents/4, checkpoint/3, checkpoints/2, status/1]).
+-export([next_position/2, document/3, documents/4, checkpoint/3, checkpoints/2]).
+-export([view/1, status/1]).
 -export([init/1, handle_call/3, handle_cast/2, handle_info/2, terminate/2]).
 
 -include_lib("kernel/include/logger.hrl").
@@ -218,6 +219,22 @@ checkpoint(#handle{tables = Tables}, Key, _Options) ->
     {ok, #{term() => term()}} | {error, erl_esdb_engine:failure()}.
 checkpoints(#handle{tables = Tables}, _Options) ->
     erl_esdb_tables:looking(fun() -> {ok, erl_esdb_tables:checkpoints(Tables)} end).
+
+-doc false.
+%% Its log are the events.
+-spec view(#handle{}) -> {ok, erl_esdb_engine:view()} | {error, erl_esdb_engine:failure()}.
+view(Handle) ->
+    maybe
+        {ok, Next} ?= next_position(Handle, #{}),
+        {ok, #{
+            members => [node()],
+            leader => node(),
+            role => leader,
+            term => 0,
+            commit_index => Next,
+            last_applied => Next
+        }}
+    end.
 
 -doc false.
 -spec status(#handle{}) -> erl_esdb_engine:status().

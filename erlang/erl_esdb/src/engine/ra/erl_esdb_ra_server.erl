@@ -6,7 +6,7 @@ A folder knows its stores by their names: Ra keeps there which server has which 
 known goes on with what it has; another begins a cluster of one.
 """.
 
--export([start/5, stop/2, delete/3]).
+-export([start/5, stop/2, delete/3, renew/5, reset/4, machine/2]).
 
 -include_lib("kernel/include/logger.hrl").
 
@@ -43,27 +43,54 @@ started(System, Store, Server, Settings) ->
 -spec begun(atom(), atom(), ra:server_id(), erl_esdb_engine:settings()) -> ok | {error, term()}.
 begun(System, Store, Server, Settings) ->
     maybe
-        ok ?= ra:start_server(System, config(Store, Server, [Server], Settings)),
+        Machine = {module, erl_esdb_ra_machine, #{store => Store, limits => limits(Settings)}},
+        Uid = ra:new_uid(atom_to_binary(element(1, Server))),
+        ok ?= ra:start_server(System, config(Server, [Server], Machine, Uid)),
         saved(System)
     end.
 
-%% Ra saves its list of servers half a second later: before that nothing may be acknowledged, for
-%% a server that is not listed is not found again.
--spec saved(atom()) -> ok | {error, term()}.
-saved(System) ->
-    {ok, Names} = ra_system:lookup_name(System, directory_rev),
-    dets:sync(Names).
+-doc """
+Removes a server with its data, and starts it as one that is about to be a member of a cluster.
+""".
+-spec renew(Place, ra:server_id(), [ra:server_id()], Machine :: term(), ra:uid()) ->
+    ok | {error, term()}
+when
+    Place :: {System :: atom(), file:filename_all()}.
+renew({System, Dir}, Server, Members, Machine, Uid) ->
+    maybe
+        ok = stop(System, Server),
+        ok ?= delete(System, Dir, Server),
+        Config = (config(Server, Members, Machine, Uid))#{membership => promotable},
+        ok ?= ra:start_server(System, Config),
+        saved(System)
+    end.
 
--spec config(atom(), ra:server_id(), [ra:server_id()], erl_esdb_engine:settings()) ->
-    ra_server:ra_server_config().
-config(Store, {Name, _} = Server, Members, Settings) ->
-    Uid = ra:new_uid(atom_to_binary(Name)),
+-doc "Removes a server with its data, and begins a cluster of one.".
+-spec reset({System :: atom(), file:filename_all()}, atom(), ra:server_id(), Settings) -> ok when
+    Settings :: erl_esdb_engine:settings().
+reset({System, Dir}, Store, Server, Settings) ->
+    ok = stop(System, Server),
+    ok = delete(System, Dir, Server),
+    ok = begun(System, Store, Server, Settings),
+    elected(Server).
+
+-doc "How the machine of a server is made.".
+-spec machine(System :: atom(), ra:server_id()) -> {ok, term()} | {error, term()}.
+machine(System, {Name, _}) ->
+    Uid = ra_directory:uid_of(System, Name),
+    maybe
+        {ok, #{machine := Machine}} ?= ra_log:read_config(ra_env:server_data_dir(System, Uid)),
+        {ok, Machine}
+    end.
+
+-spec config(ra:server_id(), [ra:server_id()], term(), ra:uid()) -> ra_server:ra_server_config().
+config({Name, _} = Server, Members, Machine, Uid) ->
     #{
         id => Server,
         uid => Uid,
         cluster_name => Name,
         initial_members => Members,
-        machine => {module, erl_esdb_ra_machine, #{store => Store, limits => limits(Settings)}},
+        machine => Machine,
         log_init_args => #{
             uid => Uid,
             %% Ra prepares the recovery of logs with this one, and not with what the machine says.
@@ -73,6 +100,13 @@ config(Store, {Name, _} = Server, Members, Settings) ->
             segment_max_entries => erl_esdb_ra_systems:segment_entries()
         }
     }.
+
+%% Ra saves its list of servers half a second later: before that nothing may be acknowledged, for
+%% a server that is not listed is not found again.
+-spec saved(atom()) -> ok | {error, term()}.
+saved(System) ->
+    {ok, Names} = ra_system:lookup_name(System, directory_rev),
+    dets:sync(Names).
 
 -spec limits(erl_esdb_engine:settings()) -> erl_esdb_log:limits().
 limits(Settings) ->
