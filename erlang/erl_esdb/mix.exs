@@ -16,7 +16,7 @@ defmodule ErlEsdb.MixProject do
       language: :erlang,
       elixir: "~> 1.18",
       compilers: [:erlang, :app],
-      erlc_options: [:debug_info],
+      erlc_options: [:debug_info | without_ra()],
       # The first two come with the checkout that this application came with.
       deps: [
         {:erl_esdb_gater, path: "../erl_esdb_gater"},
@@ -35,6 +35,11 @@ defmodule ErlEsdb.MixProject do
       "off" -> []
       folder -> for app <- [:ra, :aten, :gen_batch_server, :seshat], do: compiled(app, folder)
     end
+  end
+
+  # The modules that run on it are compiled all the same.
+  defp without_ra do
+    if System.get_env("ESDB_DEPS") == "off", do: [:nowarn_undefined_behaviour], else: []
   end
 
   defp compiled(app, folder) do

@@ -27,7 +27,7 @@ defmodule ErlEsdbMetrics.MixProject do
   defp libraries do
     case System.get_env("ESDB_DEPS") do
       folder when folder in [nil, "off"] ->
-        [{:prometheus, "~> 6.0"}, {:cowboy, "~> 2.12"}]
+        [{:prometheus, "~> 6.0"}, {:cowboy, "~> 2.12"}, {:ranch, "~> 2.0"}]
 
       folder ->
         for app <- [:prometheus, :ddskerl, :cowboy, :cowlib, :ranch] do

@@ -3,6 +3,7 @@
 
 -export([names/0, ask/2]).
 
+-include_lib("kernel/include/logger.hrl").
 -include_lib("erl_esdb/include/erl_esdb.hrl").
 
 -doc "The stores that run, or are to, because the environment of `erl_esdb` names them; sorted.".
@@ -15,12 +16,15 @@ names() ->
 -doc "What a fun says of each, in order; `Otherwise` where it crashes.".
 -spec ask([Name], {fun((Name) -> Answer), Otherwise :: Answer}) -> [{Name, Answer}].
 ask(Names, {Fun, Otherwise}) ->
-    Asked = [{Name, spawn_monitor(fun() -> exit({answer, Fun(Name)}) end)} || Name <- Names],
-    [{Name, answer(Ref, Otherwise)} || {Name, {_Pid, Ref}} <- Asked].
+    Asked = [{Name, erpc:send_request(node(), fun() -> Fun(Name) end)} || Name <- Names],
+    [{Name, answer(Name, Request, Otherwise)} || {Name, Request} <- Asked].
 
--spec answer(reference(), Answer) -> Answer.
-answer(Ref, Otherwise) ->
-    receive
-        {'DOWN', Ref, process, _, {answer, Answer}} -> Answer;
-        {'DOWN', Ref, process, _, _} -> Otherwise
+-spec answer(term(), erpc:request_id(), Answer) -> Answer.
+answer(Name, Request, Otherwise) ->
+    try
+        erpc:receive_response(Request)
+    catch
+        Class:Reason ->
+            ?LOG_ERROR("store ~tp does not tell of itself: ~tp ~tP", [Name, Class, Reason, 30]),
+            Otherwise
     end.
