@@ -364,11 +364,15 @@ found({ok, {Feed, _}}) -> Feed;
 found({ok, Pid}) -> Pid;
 found({error, _}) -> none.
 
--doc "Kills what keeps the events. An engine that is memory begins with nothing.".
+-doc """
+Kills what keeps the events. An engine that is memory begins with nothing; with another the
+subscriptions go on.
+""".
 -spec kill_engine() -> ok.
 kill_engine() ->
-    lists:foreach(fun ended/1, takers()),
-    Victims = [Feed, Index | _] = [process(feed), process(index), erl_esdb_test:orderer(?STORE)],
+    Durable = is_map_key(data_dir, erl_esdb_test:options()),
+    Durable orelse lists:foreach(fun ended/1, takers()),
+    Victims = [Feed, Index | _] = [process(feed), process(index), erl_esdb_test:engine(?STORE)],
     exit(lists:last(Victims), kill),
     erl_esdb_test:await(fun() ->
         not lists:any(fun is_process_alive/1, Victims) andalso
@@ -377,7 +381,7 @@ kill_engine() ->
             not lists:member(process(index), [Index, none]) andalso
             lists:all(fun is_running/1, [process(K) || K <- [feed, checkpoints, manager, index]])
     end),
-    true = ets:delete_all_objects(?SEEN),
+    true = Durable orelse ets:delete_all_objects(?SEEN),
     ok.
 
 %% ---- what was handled
@@ -638,14 +642,14 @@ next_state(Model, _Result, {call, _, subscribe, [{Id, Wanted}, #{start_from := F
     };
 next_state(#{subscriptions := All} = Model, _Result, {call, _, unsubscribe, [Id]}) ->
     Model#{subscriptions := maps:remove(Id, All)};
-next_state(#{kills := Kills, subscriptions := All} = Model, _Result, {call, _, kill, _}) ->
-    Killed = #{Id => S#{kills := N + 1} || Id := #{kills := N} = S <- All},
-    Model#{kills := Kills + 1, subscriptions := Killed};
 next_state(#{durable := false} = Model, _Result, {call, _, kill_engine, _}) ->
     #{signs := Signs, next := Next, kills := Kills} = Model,
     (initial_state())#{signs := Signs, next := Next, kills := Kills + 1};
-next_state(#{kills := Kills} = Model, _Result, {call, _, kill_engine, _}) ->
-    Model#{kills := Kills + 1};
+next_state(#{kills := Kills, subscriptions := All} = Model, _Result, {call, _, Kill, _}) when
+    Kill =:= kill; Kill =:= kill_engine
+->
+    Killed = #{Id => S#{kills := N + 1} || Id := #{kills := N} = S <- All},
+    Model#{kills := Kills + 1, subscriptions := Killed};
 next_state(Model, _Result, _Call) ->
     Model.
 

@@ -23,8 +23,9 @@ for it is done later, when more commands may have been applied.
 %% Commands and bytes after which a snapshot is due, where a tenth of what is kept is not more.
 -define(COMMANDS, 20_000).
 -define(BYTES, 67_108_864).
-%% Indexes that have died after which one is due at the latest: they are a list meanwhile.
--define(DEAD, 50_000).
+%% Indexes that have died, of what was removed at a time, after which one is due, where a tenth of what
+%% is kept is not more: their space comes back with a snapshot.
+-define(DEAD, 256).
 %% Milliseconds for which Ra may put the writing of a snapshot off, before the next one is due.
 -define(PATIENCE, 10_000).
 
