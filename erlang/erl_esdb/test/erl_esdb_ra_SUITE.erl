@@ -242,10 +242,12 @@ a_damaged_event_is_named(Config) ->
     Marked = #{event_type => <<"T">>, data => #{mark => <<"0123456789abcdef">>}},
     {ok, 0} = append(Store, <<"damaged">>, [Marked]),
     {ok, 0} = append(Store, <<"whole">>, events(1)),
+    %% With a start all is in segments.
+    _ = restart(Config),
     %% Before a snapshot: what is behind it is read again with the start, and found then.
     ok = snapshotted(Store, 1),
     ok = erl_esdb:stop_store(Store),
-    Files = filelib:wildcard(dir(Config) ++ "/*/*.segment") ++ filelib:wildcard(dir(Config) ++ "/*.wal"),
+    Files = filelib:wildcard(dir(Config) ++ "/*/*.segment"),
     ?assertMatch([_ | _], [damaged || File <- Files, damage(File, <<"0123456789abcdef">>)]),
     _ = start(Config),
     ?assertEqual(
@@ -279,6 +281,25 @@ a_damaged_event_is_named_at_the_start(Config) ->
         {error, {damaged_segment, File}},
         erl_esdb:start_store(Store, options(Config))
     ).
+
+a_damaged_write_ahead_log(Config) ->
+    Marked = #{event_type => <<"T">>, data => #{mark => <<"0123456789abcdef">>}},
+    [Peer] = erl_esdb_nodes:start(1),
+    %% Only a node that was killed leaves something there.
+    ok = erl_esdb_nodes:start_store(Peer, other, #{engine => ra, data_dir => dir(Config) ++ "-wal"}),
+    Append = [other, <<"damaged">>, any, [Marked]],
+    {ok, 0} = erl_esdb_nodes:call(Peer, erl_esdb_streams, append, Append),
+    {ok, 1} = erl_esdb_nodes:call(Peer, erl_esdb_streams, append, Append),
+    ok = erl_esdb_nodes:kill(Peer),
+    [File] = filelib:wildcard(dir(Config) ++ "-wal/*.wal"),
+    true = damage(File, <<"0123456789abcdef">>),
+    Again = erl_esdb_nodes:restart(Peer),
+    Start = [other, #{engine => ra, data_dir => dir(Config) ++ "-wal"}],
+    ?assertEqual(
+        {error, {data_dir, dir(Config) ++ "-wal", damaged_write_ahead_log}},
+        erl_esdb_nodes:call(Again, erl_esdb, start_store, Start)
+    ),
+    ok = erl_esdb_nodes:stop([Again]).
 
 %% ---- one node at a time
 

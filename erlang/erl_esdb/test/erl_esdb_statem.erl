@@ -336,10 +336,14 @@ kill(What) ->
 
 -spec is_back(term(), pid()) -> boolean().
 is_back(What, Victim) ->
-    Keys = ets:match(?SEEN, {{key, '$1'}, '_'}),
-    Whats = [What, index, feed, checkpoints, manager] ++ [{subscription, Id} || [Id] <- Keys],
-    process(What) =/= Victim andalso
-        lists:all(fun(W) -> is_running(process(W)) orelse is_removed(W) end, Whats).
+    Whats = [What, index, feed, checkpoints, manager] ++ keys(),
+    process(What) =/= Victim andalso lists:all(fun is_there_again/1, Whats).
+
+-spec keys() -> [{subscription, id()}].
+keys() -> [{subscription, Id} || [Id] <- ets:match(?SEEN, {{key, '$1'}, '_'})].
+
+-spec is_there_again(term()) -> boolean().
+is_there_again(What) -> is_running(process(What)) orelse is_removed(What).
 
 -spec is_running(pid() | none) -> boolean().
 is_running(Pid) -> is_pid(Pid) andalso is_process_alive(Pid).
@@ -379,7 +383,8 @@ kill_engine() ->
             erl_esdb_store:is_ready(?STORE) andalso
             not lists:member(process(feed), [Feed, none]) andalso
             not lists:member(process(index), [Index, none]) andalso
-            lists:all(fun is_running/1, [process(K) || K <- [feed, checkpoints, manager, index]])
+            lists:all(fun is_running/1, [process(K) || K <- [feed, checkpoints, manager, index]]) andalso
+            (not Durable orelse lists:all(fun is_there_again/1, keys()))
     end),
     true = Durable orelse ets:delete_all_objects(?SEEN),
     ok.

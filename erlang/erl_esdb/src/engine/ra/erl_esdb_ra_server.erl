@@ -28,7 +28,9 @@ start(System, Dir, Store, Server, Settings) ->
     maybe
         ok ?= is_ours(System, Dir, Server),
         ok ?= started(System, Store, Server, Settings),
-        elected(Server)
+        ok ?= elected(Server)
+    else
+        {error, Reason} -> {error, named(Reason)}
     end.
 
 -spec started(atom(), atom(), ra:server_id(), erl_esdb_engine:settings()) -> ok | {error, term()}.
@@ -37,7 +39,7 @@ started(System, Store, Server, Settings) ->
         ok -> ok;
         {error, {already_started, _}} -> ok;
         {error, name_not_registered} -> begun(System, Store, Server, Settings);
-        {error, Reason} -> {error, named(Reason)}
+        {error, Reason} -> {error, Reason}
     end.
 
 %% What Ra says of a segment whose entries do not fit their checksums.
