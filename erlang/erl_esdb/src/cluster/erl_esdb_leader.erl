@@ -64,11 +64,13 @@ activate(Store) ->
 
 -doc "Whether that was done, and this node leads still.".
 -spec is_active(Store :: atom()) -> boolean().
-is_active(Store) ->
+is_active(Store) when is_atom(Store) ->
     case erl_esdb_volatile:get(Store, ?MODULE) of
         {ok, Pid} -> is_process_alive(Pid);
         {error, not_found} -> false
-    end.
+    end;
+is_active(_) ->
+    error(badarg).
 
 -doc false.
 %% Starts the emitters of a subscription, unless they run.
