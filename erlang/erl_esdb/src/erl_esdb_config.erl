@@ -26,6 +26,7 @@ Configuration: the application's environment and the options of a store.
 | `integrity` | `disabled` | keys, to sign events with: see `m:erl_esdb_integrity` |
 | `codec` | `none` | `json` stores the data of events as JSON text: `m:erl_esdb_json` |
 | `persistence_interval` | 5000 | milliseconds: `m:erl_esdb_persistence_worker` |
+| `read_cache` | 64 MiB | bytes of events that a store on disk keeps in memory for readers |
 | `writer_pool_size`, `reader_pool_size`, `gateway_pool_size` | 10, 10, 1 | taken, not used here |
 
 | key of the application | default | |
@@ -52,7 +53,7 @@ name when it starts. So is a value that cannot be: `{invalid_option, Key, Value}
 """.
 
 -export([get_store_config/1, get_all_store_configs/0, get_env/2, get_env/3]).
--export([plan/1, plan/2, check_environment/0]).
+-export([plan/1, plan/2, check_environment/0, engine_name/1]).
 -export_type([plan/0, invalid/0]).
 
 -include_lib("kernel/include/logger.hrl").
@@ -78,6 +79,7 @@ name when it starts. So is a value that cannot be: `{invalid_option, Key, Value}
     idempotence_appends,
     condition_window,
     persistence_interval,
+    read_cache,
     indexes,
     integrity,
     codec
@@ -219,6 +221,7 @@ planned(#store_config{store_id = Store} = Config, Given) ->
 %% Nothing is written for a store in memory.
 -spec dir(module(), store_config()) -> file:filename() | undefined.
 dir(erl_esdb_engine_memory, _Config) -> undefined;
+dir(_Module, #store_config{store_id = Store, data_dir = undefined}) -> default_dir(Store);
 dir(_Module, #store_config{data_dir = Dir}) -> Dir.
 
 %% ---- what may be in a configuration
@@ -259,13 +262,22 @@ engine(#store_config{}) -> ra.
 
 -spec engine_module(term()) -> {ok, module()} | {error, term()}.
 engine_module(memory) -> {ok, erl_esdb_engine_memory};
-engine_module(ra) -> available(ra, erl_esdb_engine_ra);
+engine_module(ra) -> available(ra, [ra, erl_esdb_engine_ra]);
 engine_module(Other) -> {error, {unknown_engine, Other}}.
 
--spec available(atom(), module()) -> {ok, module()} | {error, {engine_not_available, atom()}}.
-available(Name, Module) ->
-    case code:ensure_loaded(Module) of
-        {module, Module} -> {ok, Module};
+-doc false.
+%% As the option `engine' names it.
+-spec engine_name(module()) -> atom().
+engine_name(erl_esdb_engine_memory) -> memory;
+engine_name(erl_esdb_engine_ra) -> ra;
+engine_name(Other) -> Other.
+
+%% The engine comes last; before it, what it stands on and need not be there.
+-spec available(atom(), [module(), ...]) ->
+    {ok, module()} | {error, {engine_not_available, atom()}}.
+available(Name, Modules) ->
+    case code:ensure_modules_loaded(Modules) of
+        ok -> {ok, lists:last(Modules)};
         {error, _} -> {error, {engine_not_available, Name}}
     end.
 
@@ -278,7 +290,8 @@ settings(#store_config{timeout = Timeout, options = Given}) ->
         max_queue => 10_000,
         idempotence_window => 100_000,
         idempotence_appends => 1000,
-        condition_window => 100_000
+        condition_window => 100_000,
+        read_cache => 64 * ?MIB
     },
     Settings = maps:merge(Defaults, maps:with([codec | maps:keys(Defaults)], Given)),
     Indexes = maps:get(indexes, Given, erl_esdb_index_keys:kinds()),

@@ -76,6 +76,7 @@ internal() ->
         erl_esdb_emitter_names,
         erl_esdb_engine,
         erl_esdb_engine_memory,
+        erl_esdb_engine_ra,
         erl_esdb_event,
         erl_esdb_event_json,
         erl_esdb_event_segment,
@@ -103,6 +104,15 @@ internal() ->
         erl_esdb_pattern,
         erl_esdb_persistence_sup,
         erl_esdb_query,
+        erl_esdb_ra_live,
+        erl_esdb_ra_lock,
+        erl_esdb_ra_machine,
+        erl_esdb_ra_members,
+        erl_esdb_ra_reader,
+        erl_esdb_ra_replica,
+        erl_esdb_ra_server,
+        erl_esdb_ra_snapshot,
+        erl_esdb_ra_systems,
         erl_esdb_recent,
         erl_esdb_restore,
         erl_esdb_runs,
@@ -110,12 +120,14 @@ internal() ->
         erl_esdb_snapshot_marks,
         erl_esdb_snapshot_policy,
         erl_esdb_snapshotter,
+        erl_esdb_status,
         erl_esdb_streams_sup,
         erl_esdb_streams_worker,
         erl_esdb_subscription,
         erl_esdb_subscription_manager,
         erl_esdb_subscription_sup,
         erl_esdb_system_sup,
+        erl_esdb_tables,
         erl_esdb_turns,
         erl_esdb_upcast,
         erl_esdb_volatile
@@ -299,7 +311,9 @@ rows(erl_esdb) ->
         members => [store],
         leader => [store],
         transfer_leadership => [store, atom],
-        force_remove => [store, atom]
+        force_remove => [store, atom],
+        status => [store, options],
+        readiness => {[store, options], #{unknown => {not_ready, store_not_started}}}
     };
 rows(erl_esdb_aggregator) ->
     harmless(#{

@@ -2,11 +2,12 @@
 -moduledoc "What the suites of the store share.".
 
 -export([event/1, event/2, events/1, events/2, versions/1, ids/1]).
--export([engines/0, all/0, groups/1, init_per_group/2, end_per_group/2, options/0]).
+-export([engines/0, all/0, groups/1, groups/2, init_per_group/2, end_per_group/2]).
+-export([options/0, fresh/1]).
 -export([start_store/1, stop_store/1, told/0]).
--export([engine/1, machine/1, tree/1, tamper/3]).
+-export([engine/1, orderer/1, calls/1, machine/1, tree/1, tamper/3]).
 -export([concurrently/1, collect/2, collect/3, collected/1, release/1]).
--export([await/1, until_stopped/2, suspended/1, quietly/1, property/2, reductions/1]).
+-export([await/1, await/2, until_stopped/2, suspended/1, quietly/1, property/2, reductions/1]).
 -export([commits/0, append_commits/1]).
 
 -include_lib("proper/include/proper.hrl").
@@ -15,7 +16,10 @@
 %% The engine of the group that runs.
 -define(ENGINE, {?MODULE, engine}).
 
--type engine() :: memory.
+%% The folder below which stores of the group have theirs.
+-define(FOLDER, {?MODULE, folder}).
+
+-type engine() :: memory | ra.
 
 -doc """
 The engines: what holds for a store holds on each of them.
@@ -27,14 +31,23 @@ A suite of stores runs its cases once for each:
     init_per_group(Engine, Config) -> erl_esdb_test:init_per_group(Engine, Config).
     end_per_group(Engine, Config) -> erl_esdb_test:end_per_group(Engine, Config).
 
-and starts its stores with `start_store/1`, or with `options/0` where the name matters.
+and starts its stores with `start_store/1`, or with `options/0` where the name matters. The
+environment variable `ESDB_ENGINES` chooses some of them (`memory,ra`). Where there is no Ra, only
+what is in memory runs.
 """.
 -spec engines() -> [engine(), ...].
-engines() -> [memory].
+engines() ->
+    Wanted = string:lexemes(os:getenv("ESDB_ENGINES", "memory,ra"), ","),
+    Known = [memory | [ra || code:which(ra) =/= non_existing]],
+    [Engine || Engine <- Known, lists:member(atom_to_list(Engine), Wanted)].
 
-%% What a store is started with to run on an engine.
+%% What a store is started with to run on an engine: one on disk has a folder of its own.
 -spec options(engine()) -> map().
-options(memory) -> #{engine => memory}.
+options(memory) ->
+    #{engine => memory};
+options(ra) ->
+    Name = integer_to_list(erlang:unique_integer([positive])),
+    #{engine => ra, data_dir => filename:join(persistent_term:get(?FOLDER), Name)}.
 
 -doc "The groups of the engines, for `all/0` of a suite.".
 -spec all() -> [{group, engine()}, ...].
@@ -42,7 +55,15 @@ all() -> [{group, Engine} || Engine <- engines()].
 
 -doc "The groups of the engines with these cases, for `groups/0` of a suite.".
 -spec groups([atom()]) -> [{engine(), [], [atom()]}, ...].
-groups(Cases) -> [{Engine, [], Cases} || Engine <- engines()].
+groups(Cases) -> groups(Cases, []).
+
+-doc "The same, without some cases on engines that do not forget.".
+-spec groups([atom()], InMemory :: [atom()]) -> [{engine(), [], [atom()]}, ...].
+groups(Cases, InMemory) -> [{Engine, [], cases(Engine, Cases, InMemory)} || Engine <- engines()].
+
+-spec cases(engine(), [atom()], [atom()]) -> [atom()].
+cases(memory, Cases, _) -> Cases;
+cases(_, Cases, InMemory) -> Cases -- InMemory.
 
 -doc """
 From here on stores start on this engine; its options stand in the configuration as `options`.
@@ -53,6 +74,8 @@ A group that is none of an engine's is left as it is.
 init_per_group(Group, Config) ->
     case lists:member(Group, engines()) of
         true ->
+            Folder = filename:join(proplists:get_value(priv_dir, Config), Group),
+            ok = persistent_term:put(?FOLDER, Folder),
             ok = persistent_term:put(?ENGINE, Group),
             [{options, options()} | Config];
         false ->
@@ -62,11 +85,18 @@ init_per_group(Group, Config) ->
 -spec end_per_group(atom(), [tuple()]) -> ok.
 end_per_group(_Group, _Config) ->
     _ = persistent_term:erase(?ENGINE),
+    _ = file:del_dir_r(persistent_term:get(?FOLDER, "")),
+    _ = persistent_term:erase(?FOLDER),
     ok.
 
 -doc "What a store is started with to run on the engine of the group.".
 -spec options() -> map().
-options() -> options(persistent_term:get(?ENGINE, hd(engines()))).
+options() -> options(persistent_term:get(?ENGINE, memory)).
+
+-doc "The same options for a store that knows nothing yet.".
+-spec fresh(map()) -> map().
+fresh(#{data_dir := _} = Options) -> maps:merge(Options, options(ra));
+fresh(Options) -> Options.
 
 -doc "Starts a store of its own for one test case, on the engine of the group.".
 -spec start_store(map()) -> atom().
@@ -91,6 +121,20 @@ engine(Store) ->
     [Engine] = [Pid || {S, #{engine := Pid}} <- erl_esdb_engine:lives(), S =:= Store],
     Engine.
 
+-doc "The process that orders and applies the commands of a store.".
+-spec orderer(atom()) -> pid().
+orderer(Store) ->
+    case whereis(erl_esdb_naming:store_worker_name(Store)) of
+        undefined -> engine(Store);
+        Server -> Server
+    end.
+
+-doc "How many calls wait for a process.".
+-spec calls(pid()) -> non_neg_integer().
+calls(Pid) ->
+    {messages, Messages} = process_info(Pid, messages),
+    length([call || {'$gen_call', _, _} <- Messages]).
+
 -doc "The processes of a store with the way to each; those between two lives are missing.".
 -spec tree(atom()) -> [{Path :: [term()], pid()}].
 tree(Store) ->
@@ -114,9 +158,15 @@ child({Id, Pid, supervisor, _}, Path) -> [{Path ++ [Id], Pid} | below(Pid, Path 
 -doc "The state of the pure machine that a store's engine runs.".
 -spec machine(atom()) -> erl_esdb_log:state().
 machine(Store) ->
-    Parts = tuple_to_list(sys:get_state(engine(Store))),
-    [Machine] = [Part || Part <- Parts, is_tuple(Part), element(1, Part) =:= log],
+    [Machine] = machines(sys:get_state(orderer(Store))),
     Machine.
+
+%% Ra has the state of its machine among much else.
+-spec machines(term()) -> [erl_esdb_log:state()].
+machines(Log) when is_tuple(Log), element(1, Log) =:= log -> [Log];
+machines(Tuple) when is_tuple(Tuple) -> lists:append([machines(P) || P <- tuple_to_list(Tuple)]);
+machines(#{machine_state := State}) -> machines(State);
+machines(_) -> [].
 
 -doc """
 Puts other packed events in the place of some that an engine has stored, as one does who can write
@@ -129,6 +179,16 @@ tamper(Store, Packed, Other) ->
 
 %% Wherever the tables of the engine have these bytes.
 -spec tamper(module(), atom(), binary(), binary()) -> ok.
+tamper(erl_esdb_engine_ra, Store, Packed, Other) ->
+    {ok, Replica} = erl_esdb_ra_replica:find(Store),
+    Tables = erl_esdb_ra_replica:tables(Replica),
+    All = erl_esdb_tables:log_spans(Tables, 0, infinity, forward, #{hidden => true}),
+    {ok, Pieces} = read_all(Store),
+    [
+        ok = erl_esdb_ra_replica:keep(element(2, Row), Other, Replica)
+     || {{_, {Row, _, _}}, {_, _, Body}} <- lists:zip(All, Pieces), Body =:= Packed
+    ],
+    ok;
 tamper(erl_esdb_engine_memory, Store, Packed, Other) ->
     _ = sys:replace_state(engine(Store), fun(State) ->
         Tables = [T || T <- ets:all(), ets:info(T, owner) =:= self()],
@@ -142,6 +202,11 @@ tamper(erl_esdb_engine_memory, Store, Packed, Other) ->
         State
     end),
     ok.
+
+-spec read_all(atom()) -> {ok, [erl_esdb_engine:piece()]}.
+read_all(Store) ->
+    {ok, Engine, Handle, _} = erl_esdb_store:engine(Store),
+    Engine:read_log(Handle, 0, infinity, forward, #{hidden => true}).
 
 -spec event(term()) -> new_event().
 event(N) -> event(N, <<"Counted">>).
@@ -216,17 +281,21 @@ release(Id) -> erl_esdb_telemetry:detach(Id).
 
 -doc "Waits until a fun says true: after each wait for a scheduler, at most ten seconds.".
 -spec await(fun(() -> boolean())) -> ok.
-await(Fun) -> await(Fun, erlang:monotonic_time(millisecond) + 10_000).
+await(Fun) -> await(Fun, 10_000).
 
--spec await(fun(() -> boolean()), integer()) -> ok.
-await(Fun, Until) ->
+-doc "The same, at most so many milliseconds.".
+-spec await(fun(() -> boolean()), pos_integer()) -> ok.
+await(Fun, Most) -> await_until(Fun, erlang:monotonic_time(millisecond) + Most).
+
+-spec await_until(fun(() -> boolean()), integer()) -> ok.
+await_until(Fun, Until) ->
     case Fun() of
         true ->
             ok;
         false ->
             erlang:monotonic_time(millisecond) < Until orelse error(awaited_in_vain),
             erlang:yield(),
-            await(Fun, Until)
+            await_until(Fun, Until)
     end.
 
 -doc "Calls a fun again and again, until the first of these atomics is not 0.".

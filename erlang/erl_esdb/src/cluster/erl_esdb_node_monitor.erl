@@ -11,7 +11,7 @@ Watches the nodes and the leader of a store.
 |---|---|
 | `[erl_esdb, cluster, node, up]` | another node is connected |
 | `[erl_esdb, cluster, node, down]` | it is no more |
-| `[erl_esdb, cluster, leader, elected]` | another node leads; for this one see `m:erl_esdb_leader` |
+| `[erl_esdb, cluster, leader, elected]` | another node leads; this one: `m:erl_esdb_leader` |
 
 In mode `cluster` a node that comes up leads to `erl_esdb_store_coordinator:found/1`, and when this
 node leads `m:erl_esdb_leader` is activated. A process that is started for a store in mode `single`

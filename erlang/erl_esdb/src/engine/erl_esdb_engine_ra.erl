@@ -1,0 +1,888 @@
+-module(erl_esdb_engine_ra).
+-moduledoc """
+A store on disk, on one node or several: one Ra cluster.
+
+Commands go through Ra (Raft): one is done when a majority of the members has it on disk, and then it
+is in `m:erl_esdb_ra_machine` of each of them. Reads look into the tables of this node, in the process
+of the caller; bodies come from the cache of the replica or from Ra's log.
+
+| `consistency` of a read | sees |
+|---|---|
+| `local` | what this node has applied: never less than what it has shown before, maybe not the latest |
+| `read_your_writes` (default) | besides, all that was written through this node before |
+| `linearizable` | all that was acknowledged anywhere before the read began; asks the leader |
+
+After a start `read_your_writes` waits until this node has all that was acknowledged before.
+
+A command whose outcome is not known (its leader ended, or the time did) is sent again as long as
+there is time, where that cannot do it twice: appends, which are recognised by their ids.
+""".
+
+-behaviour(erl_esdb_engine).
+-behaviour(gen_server).
+
+-export([start_link/2, command/3, read/6, read_log/5]).
+-export([stream/3, streams/2, names/5, tip/3, tombs/4, metadata/3]).
+-export([next_position/2, document/3, documents/4, checkpoint/3, checkpoints/2, drop/2]).
+-export([view/1, status/1, join/3, leave/2, transfer_leadership/3, force_remove/3]).
+-export([machine/1, adopt/2]).
+-export([init/1, handle_call/3, handle_cast/2, handle_info/2, terminate/2]).
+
+-include_lib("kernel/include/logger.hrl").
+-include("../log/erl_esdb_log.hrl").
+
+%% How often a body that the tables name is looked for before it is taken for lost.
+-define(LOOKS, 4).
+%% Milliseconds for one try to ask the leader, and between two looks at who leads.
+-define(TRY, 2000).
+-define(LOOK, 500).
+%% Of a replica that is not known to have all that was acknowledged.
+-define(UNKNOWN, 16#7FFFFFFFFFFFFFF).
+%% Milliseconds that a start waits for other members: then the store is there, and its calls wait.
+-define(START, 5000).
+%% And for a server that Ra starts again.
+-define(RESTART, 2000).
+%% Between two looks at who leads and who is connected.
+-define(WATCH, 200).
+
+-record(handle, {
+    store :: atom(),
+    engine :: pid(),
+    server :: ra:server_id(),
+    system :: atom(),
+    %% {Process} of which a command is on its way, and {Reference} for one that was given up
+    sending :: ets:table(),
+    max_queue :: pos_integer(),
+    %% what is to be applied here before a read: the index of the last command that was answered
+    floor :: atomics:atomics_ref(),
+    readers :: tuple(),
+    %% for reads that say nothing of it
+    timeout :: timeout()
+}).
+
+-record(state, {
+    store :: atom(),
+    dir :: file:filename_all(),
+    system :: atom(),
+    server :: ra:server_id(),
+    handle :: #handle{},
+    settings :: erl_esdb_engine:settings(),
+    %% the server's
+    monitor :: reference(),
+    %% who led at the last look
+    leader = undefined :: node() | undefined
+}).
+
+%% ---- engine, in the process of the caller
+
+-doc false.
+-spec start_link(atom(), erl_esdb_engine:settings()) -> gen_server:start_ret().
+start_link(Store, Settings) ->
+    gen_server:start_link(?MODULE, {Store, Settings}, [{timeout, infinity}]).
+
+-doc false.
+-spec command(#handle{}, erl_esdb_log:command(), timeout()) ->
+    erl_esdb_log:reply() | {error, erl_esdb_engine:failure()}.
+command(#handle{sending = Sending} = Handle, Command, Timeout) ->
+    try ets:info(Sending, size) of
+        undefined -> {error, not_started};
+        Size -> admitted(Size, Handle, Command, erl_esdb_deadline:in(Timeout))
+    catch
+        error:badarg -> {error, not_started}
+    end.
+
+-spec admitted(non_neg_integer(), #handle{}, erl_esdb_log:command(), Until) ->
+    erl_esdb_log:reply() | {error, erl_esdb_engine:failure()}
+when
+    Until :: erl_esdb_deadline:deadline().
+admitted(Size, #handle{max_queue = Max} = Handle, Command, Until) ->
+    case Size < Max orelse waiting(Handle) < Max of
+        true -> sending(Handle, Command, Until);
+        false -> {error, overloaded}
+    end.
+
+%% What callers gave up, or sent before they were killed, counts as long as it may be in the queue.
+-spec waiting(#handle{}) -> non_neg_integer().
+waiting(#handle{sending = Sending, server = {Name, _}}) ->
+    Left = [Key || {Key} <- ets:tab2list(Sending), not is_waiting(Key)],
+    Done = max(0, length(Left) - queue(whereis(Name))),
+    lists:foreach(fun(Key) -> ets:delete(Sending, Key) end, lists:sublist(Left, Done)),
+    ets:info(Sending, size).
+
+-spec is_waiting(pid() | reference()) -> boolean().
+is_waiting(Key) -> is_pid(Key) andalso is_process_alive(Key).
+
+-spec queue(pid() | undefined) -> non_neg_integer().
+queue(undefined) ->
+    0;
+queue(Server) ->
+    case process_info(Server, message_queue_len) of
+        {message_queue_len, Length} -> Length;
+        undefined -> 0
+    end.
+
+-spec sending(#handle{}, erl_esdb_log:command(), erl_esdb_deadline:deadline()) ->
+    erl_esdb_log:reply() | {error, erl_esdb_engine:failure()}.
+sending(#handle{sending = Sending} = Handle, Command, Until) ->
+    try
+        true = ets:insert(Sending, {self()}),
+        Answer = sent(Handle, Command, Until),
+        true = Answer =/= {error, timeout} orelse ets:insert(Sending, {make_ref()}),
+        Answer
+    catch
+        %% The engine has ended.
+        error:badarg:Stack -> gone(Stack)
+    after
+        left(Sending)
+    end.
+
+-spec gone([tuple()]) -> {error, not_started}.
+gone([{ets, _, _, _} | _]) -> {error, not_started};
+gone(Stack) -> erlang:raise(error, badarg, Stack).
+
+-spec left(ets:table()) -> true.
+left(Sending) ->
+    try
+        ets:delete(Sending, self())
+    catch
+        error:badarg -> true
+    end.
+
+-spec sent(#handle{}, erl_esdb_log:command(), erl_esdb_deadline:deadline()) ->
+    erl_esdb_log:reply() | {error, erl_esdb_engine:failure()}.
+sent(#handle{server = Server} = Handle, Command, Until) ->
+    sent_to(leader(Server), Handle, Command, Until).
+
+-spec leader(ra:server_id()) -> ra:server_id().
+leader({Name, _} = Server) ->
+    case ra_leaderboard:lookup_leader(Name) of
+        undefined -> Server;
+        Leader -> Leader
+    end.
+
+%% As `ra:process_command/3` does it, but with a look at who leads while it waits: a leader that was
+%% deposed does not answer what it was asked before.
+-spec sent_to(ra:server_id(), #handle{}, erl_esdb_log:command(), erl_esdb_deadline:deadline()) ->
+    erl_esdb_log:reply() | {error, erl_esdb_engine:failure()}.
+sent_to(Leader, Handle, Command, Until) ->
+    Request = {leader_call, {command, normal, {'$usr', Command, await_consensus}}},
+    Id = gen_statem:send_request(Leader, Request),
+    answered(Id, Leader, Handle, Command, Until).
+
+-spec answered(gen_statem:request_id(), ra:server_id(), #handle{}, Command, Until) ->
+    erl_esdb_log:reply() | {error, erl_esdb_engine:failure()}
+when
+    Command :: erl_esdb_log:command(), Until :: erl_esdb_deadline:deadline().
+answered(Id, Leader, #handle{floor = Floor} = Handle, Command, Until) ->
+    case gen_statem:wait_response(Id, min(?LOOK, erl_esdb_deadline:left(Until))) of
+        {reply, {wrap_reply, {Index, Reply}}} ->
+            ok = raise(Index, Floor),
+            Reply;
+        {reply, {redirect, Other}} ->
+            sent_to(Other, Handle, Command, Until);
+        {reply, {error, _}} ->
+            unanswered(unknown, Handle, Command, Until);
+        {error, {noproc, _}} ->
+            unanswered(unsent, Handle, Command, Until);
+        {error, _} ->
+            unanswered(unknown, Handle, Command, Until);
+        timeout ->
+            case erl_esdb_deadline:is_over(Until) orelse has_gone(Leader, Handle, Command) of
+                false ->
+                    answered(Id, Leader, Handle, Command, Until);
+                true ->
+                    _ = gen_statem:receive_response(Id, 0),
+                    unanswered(unknown, Handle, Command, Until)
+            end
+    end.
+
+%% Whether somebody else leads by now, and the command may be sent twice.
+-spec has_gone(ra:server_id(), #handle{}, erl_esdb_log:command()) -> boolean().
+has_gone(Leader, #handle{server = {Name, _}}, Command) ->
+    may_repeat(Command) andalso
+        not lists:member(ra_leaderboard:lookup_leader(Name), [Leader, undefined]).
+
+%% Whoever sent an append recognises it by its ids.
+-spec may_repeat(erl_esdb_log:command()) -> boolean().
+may_repeat({append, _, Expected, _, Summary}) -> is_recognised(Expected, Summary);
+may_repeat({append_many, Parts, _}) -> lists:all(fun({_, E, _, S}) -> is_recognised(E, S) end, Parts);
+may_repeat(_) -> false.
+
+-spec is_recognised(erl_esdb_log:expected(), erl_esdb_log:summary()) -> boolean().
+is_recognised(Expected, #{count := Count} = Summary) ->
+    Count > 0 andalso (Expected >= -1 orelse maps:get(ids, Summary, []) =/= []).
+
+-spec unanswered(unsent | unknown, #handle{}, erl_esdb_log:command(), Until) ->
+    erl_esdb_log:reply() | {error, erl_esdb_engine:failure()}
+when
+    Until :: erl_esdb_deadline:deadline().
+unanswered(Sent, #handle{engine = Engine, server = Server} = Handle, Command, Until) ->
+    Repeat = Sent =:= unsent orelse may_repeat(Command),
+    case is_process_alive(Engine) of
+        false ->
+            {error, not_started};
+        true ->
+            case Repeat andalso not erl_esdb_deadline:is_over(Until) of
+                true ->
+                    ok = pause(),
+                    %% The leader's node may be gone before this one knows: it is asked itself.
+                    sent_to(other(leader(Server), Server), Handle, Command, Until);
+                false ->
+                    {error, unreached(Handle)}
+            end
+    end.
+
+-spec other(ra:server_id(), ra:server_id()) -> ra:server_id().
+other({_, Node} = Leader, Server) ->
+    case lists:member(Node, [node() | nodes()]) of
+        true -> Leader;
+        false -> Server
+    end.
+
+%% Between two tries: an election takes a few hundred milliseconds.
+-spec pause() -> ok.
+pause() ->
+    receive
+    after 20 -> ok
+    end.
+
+%% Why there was no answer.
+-spec unreached(#handle{}) -> timeout | no_quorum.
+unreached(#handle{server = {Name, _}}) ->
+    Members = [Node || {_, Node} <- members(Name)],
+    Reached = [Node || Node <- Members, Node =:= node() orelse lists:member(Node, nodes())],
+    case {ra_leaderboard:lookup_leader(Name), 2 * length(Reached) > length(Members)} of
+        {undefined, _} -> no_quorum;
+        {_, false} when Members =/= [] -> no_quorum;
+        _ -> timeout
+    end.
+
+-spec members(atom()) -> [ra:server_id()].
+members(Name) ->
+    case ra_leaderboard:lookup_members(Name) of
+        undefined -> [];
+        Members -> Members
+    end.
+
+-spec raise(non_neg_integer(), atomics:atomics_ref()) -> ok.
+raise(Index, Floor) ->
+    case atomics:get(Floor, 1) of
+        Before when Before < Index -> raise(Index, Before, Floor);
+        _ -> ok
+    end.
+
+-spec raise(non_neg_integer(), non_neg_integer(), atomics:atomics_ref()) -> ok.
+raise(Index, Before, Floor) ->
+    case atomics:compare_exchange(Floor, 1, Before, Index) of
+        ok -> ok;
+        _ -> raise(Index, Floor)
+    end.
+
+%% ---- reading
+
+%% Looks into the replica of this node when it is as far as is wanted; again where it is replaced
+%% meanwhile.
+-spec reading(#handle{}, erl_esdb_engine:options(), Look) -> Result | {error, Failure} when
+    Look :: fun((erl_esdb_ra_replica:replica(), erl_esdb_deadline:deadline()) -> Result),
+    Failure :: erl_esdb_engine:failure().
+reading(Handle, Options, Look) ->
+    Until = until(Handle, Options),
+    Consistency = maps:get(consistency, Options, read_your_writes),
+    look(Handle, Consistency, Look, Until).
+
+-spec look(#handle{}, atom(), Look, erl_esdb_deadline:deadline()) -> Result | {error, Failure} when
+    Look :: fun((erl_esdb_ra_replica:replica(), erl_esdb_deadline:deadline()) -> Result),
+    Failure :: erl_esdb_engine:failure().
+look(#handle{store = Store, engine = Engine} = Handle, Consistency, Look, Until) ->
+    Answer =
+        maybe
+            {ok, Replica} ?= erl_esdb_ra_replica:find(Store),
+            ok ?= reached(Consistency, Handle, Replica, Until),
+            case erl_esdb_tables:looking(fun() -> Look(Replica, Until) end) of
+                {error, not_started} -> {error, replaced};
+                Result -> Result
+            end
+        end,
+    case Answer of
+        {error, Why} when Why =:= replaced; Why =:= not_started ->
+            case is_process_alive(Engine) andalso not erl_esdb_deadline:is_over(Until) of
+                true ->
+                    ok = pause(),
+                    look(Handle, Consistency, Look, Until);
+                false ->
+                    {error, not_started}
+            end;
+        {error, timeout} ->
+            {error, unreached(Handle)};
+        Result1 ->
+            Result1
+    end.
+
+-spec reached(atom(), #handle{}, erl_esdb_ra_replica:replica(), erl_esdb_deadline:deadline()) ->
+    ok | {error, timeout | no_quorum | not_started}.
+reached(local, _Handle, _Replica, _Until) ->
+    ok;
+reached(read_your_writes, #handle{floor = Floor} = Handle, Replica, Until) ->
+    case atomics:get(Floor, 1) of
+        ?UNKNOWN -> reached(linearizable, Handle, Replica, Until);
+        Index -> erl_esdb_ra_replica:await(Replica, Index, Until)
+    end;
+reached(linearizable, #handle{server = Server} = Handle, Replica, Until) ->
+    maybe
+        {ok, Index} ?= asked(Server, Until),
+        ok = known(Index, Handle),
+        erl_esdb_ra_replica:await(Replica, Index, Until)
+    end.
+
+%% The index of the last command, from the leader, which has asked a majority whether it still is.
+-spec asked(ra:server_id(), erl_esdb_deadline:deadline()) ->
+    {ok, non_neg_integer()} | {error, timeout | not_started}.
+asked(Server, Until) ->
+    Left = min(erl_esdb_deadline:left(Until), ?TRY),
+    case ra:consistent_query(leader(Server), {erl_esdb_ra_machine, ask, [index]}, Left) of
+        {ok, Index, _} ->
+            {ok, Index};
+        _ ->
+            case erl_esdb_deadline:is_over(Until) of
+                true ->
+                    {error, timeout};
+                false ->
+                    ok = pause(),
+                    asked(Server, Until)
+            end
+    end.
+
+-spec known(non_neg_integer(), #handle{}) -> ok.
+known(Index, #handle{floor = Floor}) ->
+    _ = atomics:compare_exchange(Floor, 1, ?UNKNOWN, Index),
+    ok.
+
+-doc false.
+-spec read(
+    #handle{},
+    binary(),
+    non_neg_integer() | last,
+    non_neg_integer() | infinity,
+    forward | backward,
+    erl_esdb_engine:options()
+) -> {ok, [erl_esdb_engine:piece()]} | {error, stream_not_found | erl_esdb_engine:failure()}.
+read(Handle, Stream, From, Count, Direction, Options) ->
+    reading(Handle, Options, fun(Replica, Until) ->
+        Tables = erl_esdb_ra_replica:tables(Replica),
+        Spans = fun() ->
+            erl_esdb_tables:spans(Tables, Stream, From, Count, Direction, Options)
+        end,
+        pieces(Spans, Replica, Handle, Until)
+    end).
+
+-doc false.
+-spec read_log(
+    #handle{},
+    non_neg_integer() | last,
+    non_neg_integer() | infinity,
+    forward | backward,
+    erl_esdb_engine:options()
+) -> {ok, [erl_esdb_engine:piece()]} | {error, erl_esdb_engine:failure()}.
+read_log(Handle, From, Count, Direction, Options) ->
+    reading(Handle, Options, fun(Replica, Until) ->
+        Tables = erl_esdb_ra_replica:tables(Replica),
+        Spans = fun() ->
+            {ok, erl_esdb_tables:log_spans(Tables, From, Count, Direction, Options)}
+        end,
+        pieces(Spans, Replica, Handle, Until)
+    end).
+
+-type spans() :: fun(
+    () -> {ok, [{binary(), erl_esdb_log:span()}]} | {error, stream_not_found}
+).
+
+-spec pieces(spans(), erl_esdb_ra_replica:replica(), #handle{}, erl_esdb_deadline:deadline()) ->
+    {ok, [erl_esdb_engine:piece()]} | {error, stream_not_found | erl_esdb_engine:failure()}.
+pieces(Spans, Replica, Handle, Until) ->
+    Wanted = fun() ->
+        case Spans() of
+            {ok, Found} -> {ok, Found, [Row#row.index || {_, {Row, _, _}} <- Found]};
+            {error, Reason} -> {error, Reason}
+        end
+    end,
+    case bodies(Wanted, ?LOOKS, Replica, Handle, Until) of
+        {ok, Found, Bodies} -> {ok, [piece(Span, Bodies) || Span <- Found]};
+        {error, Reason} -> {error, Reason}
+    end.
+
+-spec piece({binary(), erl_esdb_log:span()}, #{pos_integer() => body()}) -> erl_esdb_engine:piece().
+piece({Stream, {#row{index = Index}, _, _} = Span}, Bodies) ->
+    case Bodies of
+        #{Index := Body} when is_binary(Body) -> {Stream, Span, Body};
+        #{Index := Parts} when is_list(Parts) -> {Stream, Span, part(Stream, Parts)};
+        #{} -> {Stream, Span, damaged}
+    end.
+
+-spec part(binary(), [{binary(), erl_esdb_batch:packed()}]) -> erl_esdb_batch:packed().
+part(Stream, Parts) ->
+    case lists:keyfind(Stream, 1, Parts) of
+        {_, Packed} -> Packed;
+        false -> damaged
+    end.
+
+-type body() :: erl_esdb_batch:packed() | [{binary(), erl_esdb_batch:packed()}].
+
+%% What the tables name, with its bodies. One that is not in the log may have been removed after the
+%% look into the tables: then the next look does not name it.
+-spec bodies(Wanted, Looks :: non_neg_integer(), Replica, #handle{}, Until) ->
+    {ok, Found, #{pos_integer() => body()}} | {error, Reason}
+when
+    Wanted :: fun(() -> {ok, Found, [pos_integer()]} | {error, Reason}),
+    Replica :: erl_esdb_ra_replica:replica(),
+    Until :: erl_esdb_deadline:deadline().
+bodies(Wanted, Looks, Replica, Handle, Until) ->
+    maybe
+        {ok, Found, Indexes} ?= Wanted(),
+        {Bodies, Missing} = kept(Indexes, Replica),
+        {ok, Fetched} ?= fetch(lists:usort(Missing), Handle, Until),
+        ok = lists:foreach(
+            fun({Index, Body}) -> remember(Index, Body, Replica) end, maps:to_list(Fetched)
+        ),
+        case map_size(Fetched) =:= length(lists:usort(Missing)) orelse Looks =:= 0 of
+            true ->
+                {ok, Found, maps:merge(Bodies, Fetched)};
+            false ->
+                ok = pause(),
+                bodies(Wanted, Looks - 1, Replica, Handle, Until)
+        end
+    end.
+
+-spec kept([pos_integer()], erl_esdb_ra_replica:replica()) ->
+    {#{pos_integer() => body()}, Missing :: [pos_integer()]}.
+kept(Indexes, Replica) ->
+    Look = fun(Index, {Bodies, Missing}) ->
+        case erl_esdb_ra_replica:body(Index, Replica) of
+            {ok, Body} -> {Bodies#{Index => Body}, Missing};
+            none -> {Bodies, [Index | Missing]}
+        end
+    end,
+    lists:foldl(Look, {#{}, []}, Indexes).
+
+-spec remember(pos_integer(), body(), erl_esdb_ra_replica:replica()) -> ok.
+remember(Index, Body, Replica) when is_binary(Body) ->
+    erl_esdb_ra_replica:keep(Index, Body, Replica);
+remember(Index, [_ | _] = Parts, Replica) ->
+    case lists:keymember(damaged, 2, Parts) of
+        true -> ok;
+        false -> erl_esdb_ra_replica:keep(Index, Parts, Replica)
+    end;
+remember(_Index, _Damaged, _Replica) ->
+    ok.
+
+-spec fetch([pos_integer()], #handle{}, erl_esdb_deadline:deadline()) ->
+    {ok, #{pos_integer() => body()}} | {error, timeout | not_started}.
+fetch([], _Handle, _Until) ->
+    {ok, #{}};
+fetch(Indexes, #handle{readers = Readers}, Until) ->
+    Reader = element(1 + erlang:phash2(self(), tuple_size(Readers)), Readers),
+    case erl_esdb_ra_reader:fetch(Reader, Indexes, Until) of
+        {ok, Commands} -> {ok, #{Index => verified(C) || Index := C <- Commands}};
+        {error, Reason} -> {error, Reason}
+    end.
+
+-spec verified(erl_esdb_log:command()) -> body().
+verified(Command) ->
+    case erl_esdb_ra_machine:body(Command) of
+        Body when is_binary(Body) -> erl_esdb_batch:verified(Body);
+        Parts -> [{Stream, erl_esdb_batch:verified(Body)} || {Stream, Body} <- Parts]
+    end.
+
+-doc false.
+-spec document(#handle{}, erl_esdb_log:document_key(), erl_esdb_engine:options()) ->
+    {ok, {pos_integer(), erl_esdb_batch:packed()}}
+    | {error, not_found | erl_esdb_engine:failure()}.
+document(Handle, Key, Options) ->
+    reading(Handle, Options, fun(Replica, Until) ->
+        Tables = erl_esdb_ra_replica:tables(Replica),
+        Wanted = fun() ->
+            case erl_esdb_tables:document(Tables, Key) of
+                {ok, {_, Index} = Entry} -> {ok, Entry, [Index]};
+                {error, not_found} -> {error, not_found}
+            end
+        end,
+        case bodies(Wanted, ?LOOKS, Replica, Handle, Until) of
+            {ok, {Version, Index}, Bodies} -> {ok, {Version, maps:get(Index, Bodies, damaged)}};
+            {error, Reason} -> {error, Reason}
+        end
+    end).
+
+%% Looks into the tables alone.
+-spec in_tables(#handle{}, erl_esdb_engine:options(), fun((erl_esdb_tables:tables()) -> Result)) ->
+    Result | {error, erl_esdb_engine:failure()}.
+in_tables(Handle, Options, Fun) ->
+    reading(Handle, Options, fun(Replica, _Until) -> Fun(erl_esdb_ra_replica:tables(Replica)) end).
+
+-doc false.
+-spec stream(#handle{}, binary(), erl_esdb_engine:options()) ->
+    {ok, erl_esdb_log:info()} | {error, stream_not_found | erl_esdb_engine:failure()}.
+stream(Handle, Stream, Options) ->
+    in_tables(Handle, Options, fun(Tables) -> erl_esdb_tables:stream(Tables, Stream, Options) end).
+
+-doc false.
+-spec streams(#handle{}, erl_esdb_engine:options()) ->
+    {ok, [binary()]} | {error, erl_esdb_engine:failure()}.
+streams(Handle, Options) ->
+    in_tables(Handle, Options, fun(Tables) -> {ok, erl_esdb_tables:streams(Tables)} end).
+
+-doc false.
+-spec names(
+    #handle{},
+    binary() | first,
+    binary(),
+    non_neg_integer() | infinity,
+    erl_esdb_engine:options()
+) -> {ok, [binary()]} | {error, erl_esdb_engine:failure()}.
+names(Handle, Behind, Prefix, Limit, Options) ->
+    in_tables(Handle, Options, fun(Tables) ->
+        {ok, erl_esdb_tables:names(Tables, Behind, Prefix, Limit)}
+    end).
+
+-doc false.
+-spec tip(#handle{}, binary(), erl_esdb_engine:options()) ->
+    {ok, erl_esdb_engine:place()}
+    | {error, erl_esdb_engine:failure()}.
+tip(Handle, Stream, Options) ->
+    in_tables(Handle, Options, fun(Tables) -> {ok, erl_esdb_tables:tip(Tables, Stream)} end).
+
+-doc false.
+-spec tombs(
+    #handle{}, binary() | first, non_neg_integer() | infinity, erl_esdb_engine:options()
+) -> {ok, [{binary(), erl_esdb_log:info()}]} | {error, erl_esdb_engine:failure()}.
+tombs(Handle, Behind, Limit, Options) ->
+    in_tables(Handle, Options, fun(Tables) ->
+        {ok, erl_esdb_tables:tombs(Tables, Behind, Limit)}
+    end).
+
+-doc false.
+-spec metadata(#handle{}, binary(), erl_esdb_engine:options()) ->
+    {ok, erl_esdb_log:metadata()} | {error, erl_esdb_engine:failure()}.
+metadata(Handle, Stream, Options) ->
+    in_tables(Handle, Options, fun(Tables) -> {ok, erl_esdb_tables:metadata(Tables, Stream)} end).
+
+-doc false.
+-spec next_position(#handle{}, erl_esdb_engine:options()) ->
+    {ok, non_neg_integer()} | {error, erl_esdb_engine:failure()}.
+next_position(Handle, Options) ->
+    in_tables(Handle, Options, fun(Tables) -> {ok, erl_esdb_tables:next_position(Tables)} end).
+
+-doc false.
+-spec documents(
+    #handle{}, erl_esdb_log:document_key(), erl_esdb_log:document_key(), erl_esdb_engine:options()
+) -> {ok, [{erl_esdb_log:document_key(), pos_integer()}]} | {error, erl_esdb_engine:failure()}.
+documents(Handle, From, To, Options) ->
+    in_tables(Handle, Options, fun(Tables) ->
+        {ok, erl_esdb_tables:documents(Tables, From, To)}
+    end).
+
+-doc false.
+-spec checkpoint(#handle{}, term(), erl_esdb_engine:options()) ->
+    {ok, term()} | {error, not_found | erl_esdb_engine:failure()}.
+checkpoint(Handle, Key, Options) ->
+    in_tables(Handle, Options, fun(Tables) -> erl_esdb_tables:checkpoint(Tables, Key) end).
+
+-doc false.
+-spec checkpoints(#handle{}, erl_esdb_engine:options()) ->
+    {ok, #{term() => term()}} | {error, erl_esdb_engine:failure()}.
+checkpoints(Handle, Options) ->
+    in_tables(Handle, Options, fun(Tables) -> {ok, erl_esdb_tables:checkpoints(Tables)} end).
+
+%% ---- the cluster
+
+-doc false.
+-spec view(#handle{}) -> {ok, erl_esdb_engine:view()} | {error, erl_esdb_engine:failure()}.
+view(#handle{server = {Name, _} = Server}) ->
+    Metrics = ra:key_metrics(Server),
+    case Metrics of
+        #{state := noproc} ->
+            {error, not_started};
+        #{state := State} ->
+            {ok, #{
+                members => lists:usort([node() | [Node || {_, Node} <- members(Name)]]),
+                leader => leading(Name),
+                role => role(State),
+                term => maps:get(term, Metrics, 0),
+                last_index => maps:get(last_index, Metrics, 0),
+                commit_index => maps:get(commit_index, Metrics, 0),
+                last_applied => maps:get(last_applied, Metrics, 0),
+                snapshot_index => maps:get(snapshot_index, Metrics, 0)
+            }}
+    end.
+
+-doc false.
+-spec status(#handle{}) -> erl_esdb_engine:status().
+status(#handle{store = Store, system = System, sending = Sending, server = Server} = Handle) ->
+    maybe
+        {ok, View} ?= view(Handle),
+        {ok, Replica} ?= erl_esdb_ra_replica:find(Store),
+        Files = erl_esdb_ra_server:files(System, Server),
+        Known = maps:merge(Files, #{
+            role => maps:get(role, View),
+            members => maps:get(members, View),
+            term => maps:get(term, View),
+            last_index => maps:get(last_index, View),
+            commit_index => maps:get(commit_index, View),
+            applied_index => maps:get(last_applied, View),
+            snapshot_index => maps:get(snapshot_index, View),
+            waiting => ets:info(Sending, size),
+            ram_bytes => erl_esdb_ra_replica:bytes(Replica) + heap(Server)
+        }),
+        led(maps:get(leader, View), Known)
+    else
+        {error, _} -> #{}
+    end.
+
+-spec led(node() | undefined, erl_esdb_engine:status()) -> erl_esdb_engine:status().
+led(undefined, Status) -> Status;
+led(Leader, Status) -> Status#{leader => Leader}.
+
+-spec heap(ra:server_id()) -> non_neg_integer().
+heap({Name, _}) ->
+    Server = whereis(Name),
+    case is_pid(Server) andalso process_info(Server, memory) of
+        {memory, Bytes} -> Bytes;
+        _ -> 0
+    end.
+
+-spec role(atom()) -> leader | follower | candidate | recovering.
+role(leader) -> leader;
+role(Voted) when Voted =:= candidate; Voted =:= pre_vote -> candidate;
+role(Follows) when Follows =:= follower; Follows =:= await_condition -> follower;
+role(_) -> recovering.
+
+-doc false.
+-spec join(#handle{}, node(), erl_esdb_engine:options()) -> ok | {error, term()}.
+join(Handle, Node, Options) ->
+    change(Handle, fun(Until) -> {change, join, Node, Until} end, Options).
+
+-doc false.
+%% What this node had of the store is gone then, so the store ends here.
+-spec leave(#handle{}, erl_esdb_engine:options()) -> ok | {error, term()}.
+leave(#handle{store = Store} = Handle, Options) ->
+    case change(Handle, fun(Until) -> {change, leave, Until} end, Options) of
+        ok ->
+            _ = erl_esdb:stop_store(Store),
+            ok;
+        {error, Reason} ->
+            {error, Reason}
+    end.
+
+-spec change(#handle{}, fun((erl_esdb_deadline:deadline()) -> term()), erl_esdb_engine:options()) ->
+    ok | {error, term()}.
+change(#handle{engine = Engine} = Handle, Request, Options) ->
+    try
+        %% It has an end of its own.
+        gen_server:call(Engine, Request(until(Handle, Options)), infinity)
+    catch
+        exit:_ -> {error, not_started}
+    end.
+
+-spec until(#handle{}, erl_esdb_engine:options()) -> erl_esdb_deadline:deadline().
+until(#handle{timeout = Timeout}, Options) ->
+    erl_esdb_deadline:in(maps:get(timeout, Options, Timeout)).
+
+-doc false.
+-spec transfer_leadership(#handle{}, node(), erl_esdb_engine:options()) -> ok | {error, term()}.
+transfer_leadership(#handle{server = {Name, _} = Server} = Handle, Node, Options) ->
+    erl_esdb_ra_members:transfer(Server, {Name, Node}, until(Handle, Options)).
+
+-doc false.
+-spec force_remove(#handle{}, node(), erl_esdb_engine:options()) -> ok | {error, term()}.
+force_remove(#handle{server = {Name, _} = Server} = Handle, Node, Options) ->
+    erl_esdb_ra_members:remove(Server, {Name, Node}, until(Handle, Options)).
+
+-doc """
+Has this node go on with a store that a node of another name has written, alone. The store does not
+run. Nothing of it changes but the name; see `erl_esdb:adopt/2`.
+""".
+-spec adopt(Store :: atom(), file:filename_all()) -> ok | {error, term()}.
+adopt(Store, Dir) ->
+    maybe
+        {ok, System} ?= erl_esdb_ra_systems:acquire(Dir),
+        try
+            erl_esdb_ra_server:adopt(System, Dir, {erl_esdb_naming:store_worker_name(Store), node()})
+        after
+            ok = erl_esdb_ra_systems:release(Dir)
+        end
+    end.
+
+-doc "How the machine of a store is made that lives on this node.".
+-spec machine(#handle{}) -> {ok, term()} | {error, term()}.
+machine(#handle{system = System, server = Server}) -> erl_esdb_ra_server:machine(System, Server).
+
+-doc false.
+-spec drop(atom(), file:filename_all()) -> ok | {error, term()}.
+drop(Store, Dir) ->
+    maybe
+        {ok, System} ?= erl_esdb_ra_systems:acquire(Dir),
+        try
+            Server = {erl_esdb_naming:store_worker_name(Store), node()},
+            erl_esdb_ra_server:delete(System, Dir, Server)
+        after
+            ok = erl_esdb_ra_systems:release(Dir)
+        end
+    end.
+
+%% ---- the process: it starts the server and ends with it
+
+-doc false.
+-spec init({atom(), erl_esdb_engine:settings()}) -> {ok, #state{}} | {stop, term()}.
+init({Store, #{life := #{data_dir := Dir}} = Settings}) ->
+    process_flag(trap_exit, true),
+    proc_lib:set_label({?MODULE, Store}),
+    {Name, _} = Server = {erl_esdb_naming:store_worker_name(Store), node()},
+    ok = erl_esdb_ra_replica:prepare(Store, maps:get(read_cache, Settings)),
+    maybe
+        {ok, System} ?= erl_esdb_ra_systems:acquire(Dir),
+        ok ?= erl_esdb_ra_server:start(System, Dir, Store, Server, Settings),
+        Handle = handle(Store, Server, System, Settings),
+        _ = synchronized(Handle, erl_esdb_deadline:in(?START)),
+        ok = erl_esdb_engine:ready(Store, ?MODULE, {Handle, Settings}),
+        self() ! look,
+        {ok, #state{
+            store = Store,
+            dir = Dir,
+            system = System,
+            server = Server,
+            handle = Handle,
+            settings = Settings,
+            monitor = monitor(process, Name)
+        }}
+    else
+        {error, Reason} -> {stop, Reason}
+    end.
+
+-spec handle(atom(), ra:server_id(), atom(), erl_esdb_engine:settings()) -> #handle{}.
+handle(Store, Server, System, #{max_queue := Max, timeout := Timeout}) ->
+    Floor = atomics:new(1, []),
+    ok = atomics:put(Floor, 1, ?UNKNOWN),
+    Readers = [reader(Server) || _ <- lists:seq(1, erlang:system_info(schedulers))],
+    #handle{
+        store = Store,
+        engine = self(),
+        server = Server,
+        system = System,
+        sending = ets:new(?MODULE, [set, public, {write_concurrency, true}]),
+        max_queue = Max,
+        floor = Floor,
+        readers = list_to_tuple(Readers),
+        timeout = Timeout
+    }.
+
+%% Linked: the one does not go on without the others.
+-spec reader(ra:server_id()) -> pid().
+reader(Server) ->
+    {ok, Reader} = erl_esdb_ra_reader:start_link(Server),
+    Reader.
+
+%% Whoever reads after a start sees what was acknowledged before it. Where other members are missing
+%% the store starts nevertheless, and the first read goes on with this.
+-spec synchronized(#handle{}, erl_esdb_deadline:deadline()) -> ok | {error, term()}.
+synchronized(#handle{store = Store, server = Server} = Handle, Until) ->
+    maybe
+        {ok, Index} ?= asked(Server, Until),
+        {ok, Replica} ?= erl_esdb_ra_replica:find(Store),
+        ok ?= erl_esdb_ra_replica:await(Replica, Index, Until),
+        known(Index, Handle)
+    end.
+
+-doc false.
+-spec handle_call(term(), gen_server:from(), #state{}) ->
+    {reply, ok | {error, term()}, #state{}}.
+handle_call({change, join, Node, Until}, _From, #state{store = Store} = State) ->
+    #state{system = System, dir = Dir, server = Server, settings = Settings} = State,
+    changing(State, fun() ->
+        erl_esdb_ra_members:join({System, Dir}, Store, Server, Node, Settings, Until)
+    end);
+handle_call({change, leave, Until}, _From, #state{store = Store} = State) ->
+    #state{system = System, dir = Dir, server = Server} = State,
+    changing(State, fun() ->
+        erl_esdb_ra_members:leave({System, Dir}, Store, Server, Until)
+    end);
+handle_call(_, _From, State) ->
+    {reply, {error, unknown_request}, State}.
+
+%% The server may be another one afterwards, with another past.
+-spec changing(#state{}, fun(() -> ok | {error, term()})) ->
+    {reply, ok | {error, term()}, #state{}}.
+changing(#state{server = {Name, _}, handle = Handle, monitor = Before} = State, Change) ->
+    true = demonitor(Before, [flush]),
+    ok = atomics:put(Handle#handle.floor, 1, ?UNKNOWN),
+    Answer = Change(),
+    {reply, Answer, State#state{monitor = monitor(process, Name)}}.
+
+-doc false.
+-spec handle_cast(term(), #state{}) -> {noreply, #state{}}.
+handle_cast(Message, State) -> ignored(Message, State).
+
+-doc false.
+-spec handle_info(term(), #state{}) -> {noreply, #state{}} | {stop, term(), #state{}}.
+handle_info({'DOWN', Ref, process, _, Reason}, #state{monitor = Ref, handle = Handle} = State) ->
+    ok = atomics:put(Handle#handle.floor, 1, ?UNKNOWN),
+    {noreply, restarted(Reason, erl_esdb_deadline:in(?RESTART), State)};
+handle_info({restarted, Reason, Until}, State) ->
+    case erl_esdb_deadline:is_over(Until) of
+        true -> {stop, {server_down, Reason}, State};
+        false -> {noreply, restarted(Reason, Until, State)}
+    end;
+handle_info(look, State) ->
+    _ = erlang:send_after(?WATCH, self(), look),
+    {noreply, looked(State)};
+handle_info({'EXIT', Pid, Reason} = Message, #state{handle = Handle} = State) ->
+    case lists:member(Pid, tuple_to_list(Handle#handle.readers)) of
+        true -> {stop, Reason, State};
+        false -> ignored(Message, State)
+    end;
+handle_info(Message, State) ->
+    ignored(Message, State).
+
+%% A server that crashes is started again by Ra, and knows all that it knew: what follows the log goes
+%% on. Where Ra gives up this process ends, and with it the store begins anew.
+-spec restarted(term(), erl_esdb_deadline:deadline(), #state{}) -> #state{}.
+restarted(Reason, Until, #state{server = {Name, _} = Server} = State) ->
+    case whereis(Name) of
+        undefined ->
+            _ = erlang:send_after(20, self(), {restarted, Reason, Until}),
+            State;
+        Pid ->
+            Monitor = monitor(process, Pid),
+            _ = erl_esdb_ra_server:elected(Server),
+            State#state{monitor = Monitor}
+    end.
+
+%% Who leads now, and whether all members are connected: Ra connects them once.
+-spec looked(#state{}) -> #state{}.
+looked(#state{store = Store, server = {Name, _}, leader = Before} = State) ->
+    Missing = [Node || {_, Node} <- members(Name), not lists:member(Node, [node() | nodes()])],
+    _ = Missing =:= [] orelse spawn(fun() -> lists:foreach(fun net_kernel:connect_node/1, Missing) end),
+    case leading(Name) of
+        Before ->
+            State;
+        Leader ->
+            ok = erl_esdb_cluster:leader_is(Store, Leader),
+            State#state{leader = Leader}
+    end.
+
+-spec leading(atom()) -> node() | undefined.
+leading(Name) ->
+    case ra_leaderboard:lookup_leader(Name) of
+        {_, Node} -> Node;
+        undefined -> undefined
+    end.
+
+-spec ignored(term(), #state{}) -> {noreply, #state{}}.
+ignored(Message, #state{store = Store} = State) ->
+    ?LOG_DEBUG("store ~tp: ignored ~tP", [Store, Message, 20]),
+    {noreply, State}.
+
+-doc false.
+-spec terminate(term(), #state{}) -> ok.
+terminate(Reason, #state{store = Store, dir = Dir, system = System, server = Server}) ->
+    ok = erl_esdb_engine:gone(Store, Reason),
+    ok = erl_esdb_ra_server:stop(System, Server),
+    ok = erl_esdb_ra_replica:close(Store),
+    erl_esdb_ra_systems:release(Dir).
