@@ -21,6 +21,7 @@ end
     "The store: delivery": folder.("delivery"),
     "The store: archives and copies": folder.("archive"),
     "The store: names of the original": folder.("compat"),
+    Metrics: ~r"^erl_esdb_metrics",
     "Inside the store": ~r"^erl_esdb",
     "Inside the library": ~r"^esdb_"
   ],
