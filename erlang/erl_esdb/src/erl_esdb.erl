@@ -14,7 +14,7 @@ Without options a store lives in memory, until it is stopped or the node ends. T
 `erl_esdb` is started when it does not run.
 """.
 
--export([start_store/1, start_store/2, stop_store/1, drop/1, which_stores/0, list_stores/0]).
+-export([start_store/1, start_store/2, stop_store/1, adopt/2, drop/1, which_stores/0, list_stores/0]).
 -export([status/1, status/2, readiness/1, readiness/2]).
 -export([join_cluster/1, join_cluster/2, join/2, leave/1, members/1, leader/1]).
 -export([transfer_leadership/2, force_remove/2]).
@@ -70,6 +70,32 @@ with_start(Fun) ->
 -doc "Stops a store. What a store in memory held is gone.".
 -spec stop_store(atom()) -> ok | {error, not_found}.
 stop_store(Store) -> erl_esdb_sup:stop_store(Store).
+
+-doc """
+Moves a store on disk to this node, from a node of another name that was its only member: as one that
+began on an unnamed node, embedded, and is to grow into a cluster. The store does not run, here or
+there. All that it holds, and all positions, stay as they are; then it is started as ever.
+
+Option: `data_dir`, its folder. It may be called again where it was interrupted. Errors: `not_found`,
+no such store in the folder; `{not_single, Nodes}`, where it has other members: there this node joins
+them; `{data_dir, Folder, Reason}`, `{already_started, Pid}`, `{engine_not_available, ra}`.
+""".
+-spec adopt(Store :: atom(), #{data_dir := file:filename_all(), _ => _}) -> ok | {error, term()}.
+adopt(Store, #{data_dir := _} = Options) when is_atom(Store) ->
+    with_application(fun() ->
+        maybe
+            {ok, {_, erl_esdb_engine_ra, #{}} = Plan} ?=
+                erl_esdb_config:plan(Store, Options#{engine => ra}),
+            {error, not_started} ?= erl_esdb_engine:find(Store),
+            {#store_config{data_dir = Dir}, Engine, _} = Plan,
+            Engine:adopt(Store, Dir)
+        else
+            {ok, _, _, _} -> {error, {already_started, whereis(erl_esdb_naming:system_sup_name(Store))}};
+            {error, Reason} -> {error, Reason}
+        end
+    end);
+adopt(_, _) ->
+    error(badarg).
 
 -doc """
 Stops a store and removes all that it has left, for good. What a store in memory held is gone when

@@ -1,7 +1,7 @@
 -module(erl_esdb_cluster_SUITE).
 -moduledoc """
-The nodes of a store: who they are, how they join, who watches them. Stores of several nodes run on the
-engine of the tests (`erl_esdb_engine_fake`).
+The nodes of a store: who they are, how they join, who watches them. Stores of several nodes run on
+the engine of the tests (`erl_esdb_engine_fake`).
 """.
 
 -compile([export_all, nowarn_export_all]).

@@ -1,8 +1,8 @@
 -module(erl_esdb_engine_fake).
 -moduledoc """
-An engine for tests that lives on several nodes: the events are in memory on one of them, the home, and
-the others ask there. Who leads is a word of the home; when the leader's node goes down it is the home
-itself.
+An engine for tests that lives on several nodes: the events are in memory on one of them, the home,
+and the others ask there. Who leads is a word of the home; when the leader's node goes down it is
+the home itself.
 """.
 
 -behaviour(erl_esdb_engine).

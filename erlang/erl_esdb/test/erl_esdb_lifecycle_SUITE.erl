@@ -419,6 +419,9 @@ is_outcome(Result) -> Result =:= {error, not_found}.
 %% Not of what was asked of the store either: writers, readers, links, funs.
 a_lif_05_stop_leaves_nothing_behind(_Config) ->
     {ok, _} = erl_esdb_app:start(),
+    %% What the first store of a node starts stays.
+    {ok, _} = start(b),
+    ok = erl_esdb:stop_store(b),
     Before = everything(),
     {ok, _} = start(a),
     {ok, 0} = writes(a),
@@ -428,7 +431,7 @@ a_lif_05_stop_leaves_nothing_behind(_Config) ->
     ok = erl_esdb_links:create(a, Link),
     ok = erl_esdb_links:start(a, <<"l">>),
     ok = erl_esdb_schema:register(a, <<"T">>, #{version => 1, validator => fun(_) -> ok end}),
-    ?assertMatch({[_ | _], [_ | _], [_, _], _, [_ | _]}, left(Before, everything())),
+    ?assertMatch({[_ | _], [_ | _], [_ | _], _, [_ | _]}, left(Before, everything())),
     ok = erl_esdb:stop_store(a),
     erl_esdb_test:await(fun() -> left(Before, everything()) =:= {[], [], [], 0, []} end).
 
@@ -821,7 +824,13 @@ a_store_killed_during_a_call(_Config) ->
     Waiting = fun() -> erl_esdb_test:calls(Engine) =:= 1 end,
     Kill = fun() -> erl_esdb_test:await(Waiting), exit(Engine, kill) end,
     Results = erl_esdb_test:concurrently([fun() -> writes(a) end, Kill]),
-    ?assertEqual([{error, {store_not_started, a}}, true], Results).
+    %% Where nothing is lost with it, the call goes on with the next one.
+    Expected =
+        case is_map_key(data_dir, erl_esdb_test:options()) of
+            true -> {ok, 0};
+            false -> {error, {store_not_started, a}}
+        end,
+    ?assertEqual([Expected, true], Results).
 
 a_worker_that_crashes_fails_its_case(_Config) ->
     Forever = fun() -> receive never -> ok end end,

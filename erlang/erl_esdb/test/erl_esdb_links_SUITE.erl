@@ -1045,6 +1045,6 @@ funs_are_gone(Store) ->
     Table = erl_esdb_naming:volatile_name(Store),
     [
         ets:delete(Table, Key)
-     || {Key, _} <- ets:tab2list(Table), element(1, Key) =/= erl_esdb_delivery
+     || {Key, _} <- ets:tab2list(Table), element(1, Key) =:= link
     ],
     ok.

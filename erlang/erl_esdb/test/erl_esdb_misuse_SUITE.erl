@@ -96,6 +96,7 @@ internal() ->
         erl_esdb_persistence_sup,
         erl_esdb_query,
         erl_esdb_ra_live,
+        erl_esdb_ra_lock,
         erl_esdb_ra_machine,
         erl_esdb_ra_members,
         erl_esdb_ra_reader,

@@ -1,7 +1,7 @@
 -module(erl_esdb_nodes).
 -moduledoc """
-Named nodes for tests, on the loopback interface. The node that runs the tests has no name: it speaks
-to them over their standard input and output.
+Named nodes for tests, on the loopback interface. The node that runs the tests has no name: it
+speaks to them over their standard input and output.
 
 ```erlang
 [A, B] = erl_esdb_nodes:start(2),

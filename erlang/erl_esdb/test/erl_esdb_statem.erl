@@ -73,7 +73,8 @@ last(List) -> lists:last(List).
 -spec run(map(), [term()]) -> {term(), model(), term()}.
 run(Options, Commands) ->
     ?SEEN = ets:new(?SEEN, [named_table, public, ordered_set]),
-    {ok, _} = erl_esdb:start_store(?STORE, maps:merge(Options, ?STREAMS:limits())),
+    Fresh = erl_esdb_test:fresh(Options),
+    {ok, _} = erl_esdb:start_store(?STORE, maps:merge(Fresh, ?STREAMS:limits())),
     try
         {History, State, Result} = run_commands(?MODULE, Commands),
         {History, State, ended(Result, State)}

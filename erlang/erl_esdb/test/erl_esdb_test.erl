@@ -2,11 +2,12 @@
 -moduledoc "What the suites of the store share.".
 
 -export([event/1, event/2, events/1, events/2, versions/1, ids/1]).
--export([engines/0, all/0, groups/1, groups/2, init_per_group/2, end_per_group/2, options/0]).
+-export([engines/0, all/0, groups/1, groups/2, init_per_group/2, end_per_group/2]).
+-export([options/0, fresh/1]).
 -export([start_store/1, stop_store/1, told/0]).
 -export([engine/1, orderer/1, calls/1, machine/1, tree/1, tamper/3]).
 -export([concurrently/1, collect/2, collect/3, collected/1, release/1]).
--export([await/1, until_stopped/2, suspended/1, quietly/1, property/2, reductions/1]).
+-export([await/1, await/2, until_stopped/2, suspended/1, quietly/1, property/2, reductions/1]).
 -export([commits/0, append_commits/1]).
 
 -include_lib("proper/include/proper.hrl").
@@ -91,6 +92,11 @@ end_per_group(_Group, _Config) ->
 -doc "What a store is started with to run on the engine of the group.".
 -spec options() -> map().
 options() -> options(persistent_term:get(?ENGINE, memory)).
+
+-doc "The same options for a store that knows nothing yet.".
+-spec fresh(map()) -> map().
+fresh(#{data_dir := _} = Options) -> maps:merge(Options, options(ra));
+fresh(Options) -> Options.
 
 -doc "Starts a store of its own for one test case, on the engine of the group.".
 -spec start_store(map()) -> atom().
@@ -275,17 +281,21 @@ release(Id) -> erl_esdb_telemetry:detach(Id).
 
 -doc "Waits until a fun says true: after each wait for a scheduler, at most ten seconds.".
 -spec await(fun(() -> boolean())) -> ok.
-await(Fun) -> await(Fun, erlang:monotonic_time(millisecond) + 10_000).
+await(Fun) -> await(Fun, 10_000).
 
--spec await(fun(() -> boolean()), integer()) -> ok.
-await(Fun, Until) ->
+-doc "The same, at most so many milliseconds.".
+-spec await(fun(() -> boolean()), pos_integer()) -> ok.
+await(Fun, Most) -> await_until(Fun, erlang:monotonic_time(millisecond) + Most).
+
+-spec await_until(fun(() -> boolean()), integer()) -> ok.
+await_until(Fun, Until) ->
     case Fun() of
         true ->
             ok;
         false ->
             erlang:monotonic_time(millisecond) < Until orelse error(awaited_in_vain),
             erlang:yield(),
-            await(Fun, Until)
+            await_until(Fun, Until)
     end.
 
 -doc "Calls a fun again and again, until the first of these atomics is not 0.".

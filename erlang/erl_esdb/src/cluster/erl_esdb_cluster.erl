@@ -13,16 +13,16 @@ The nodes that a store lives on, and which of them leads.
 An engine that lives on one node has one member, itself, which leads. What the members are and who
 leads is the knowledge of this node: no other is asked, so it may be a moment old.
 
-What delivers the events of a store runs on one node at a time: on the one that leads. Processes that
-have to know are told (`watch_leader/1`), and what users ask of them is asked there, wherever it is
-called (`at_leader/3`).
+What delivers the events of a store runs on one node at a time: on the one that leads. Processes
+that have to know are told (`watch_leader/1`), and what users ask of them is asked there, wherever
+it is called (`at_leader/3`).
 """.
 
 -export([view/1, members/1, leader/1, is_leading/1]).
 -export([join/2, join/3, leave/1, leave/2]).
 -export([transfer_leadership/2, transfer_leadership/3, force_remove/2, force_remove/3]).
 -export([leader_is/2, watch_leader/1, known_leader/1, put_leader/2, is_clustered/1]).
--export([at_leader/3, at_leader_here/3, tell_leader/2]).
+-export([at_leader/3, at_leader_here/3, tell_leader/2, caught_up/1, check_leading/1]).
 
 -include("erl_esdb.hrl").
 
@@ -197,8 +197,8 @@ leader_is(Store, Node) ->
     end.
 
 -doc """
-Has the calling process told who leads: it gets `{erl_esdb_leader, Store, Node | undefined}` with each
-change, now and then also without one, until it ends. Answers who leads now.
+Has the calling process told who leads: it gets `{erl_esdb_leader, Store, Node | undefined}` with
+each change, now and then also without one, until it ends. Answers who leads now.
 """.
 -spec watch_leader(Store :: atom()) -> node() | undefined.
 watch_leader(Store) ->
@@ -235,6 +235,25 @@ put_leader(Store, Leader) ->
     _ = erl_esdb_volatile:put(Store, ?LEADER, Leader),
     Message = {erl_esdb_leader, Store, Leader},
     lists:foreach(fun(Pid) -> Pid ! Message end, watchers(Store)).
+
+-doc false.
+%% Whether this node is told that it leads: what asks for that does not ask the engine each time.
+-spec check_leading(Store :: atom()) -> ok | {error, {not_leader, atom()}}.
+check_leading(Store) ->
+    case known_leader(Store) of
+        Node when Node =:= node() -> ok;
+        _ -> {error, {not_leader, Store}}
+    end.
+
+-doc false.
+%% Answers when all is here that was written before this call, wherever: what begins to lead asks
+%% for it before it reads what it goes on from.
+-spec caught_up(Store :: atom()) -> ok | {error, erl_esdb_store:failure()}.
+caught_up(Store) ->
+    case erl_esdb_store:next_position(Store, #{consistency => linearizable}) of
+        {ok, _} -> ok;
+        {error, Reason} -> {error, Reason}
+    end.
 
 %% ---- asking the leader
 
@@ -313,7 +332,8 @@ last_applied(Store) ->
         {error, _} -> 0
     end.
 
-%% What was done is done: where this node does not get there in time the answer is told all the same.
+%% What was done is done: where this node does not get there in time the answer is told all the
+%% same.
 -spec await_applied(atom(), non_neg_integer(), erl_esdb_store:deadline()) -> ok.
 await_applied(Store, Index, Until) ->
     case last_applied(Store) >= Index orelse min(?LOOK, erl_esdb_store:left(Until)) of

@@ -11,8 +11,8 @@ Asks the members of a store's cluster what they know of it, and compares.
 ```
 
 Asked are the members that this node knows, and connected nodes on which the store runs in mode
-`cluster`: two clusters of one store are a `split_brain`. Where answers differ they are asked for up to
-three times, a tenth of a second apart, for members learn of a change one after the other.
+`cluster`: two clusters of one store are a `split_brain`. Where answers differ they are asked for up
+to three times, a tenth of a second apart, for members learn of a change one after the other.
 
 | status | |
 |---|---|

@@ -10,8 +10,8 @@ Finds the other nodes of a cluster: by multicast, by the DNS of Kubernetes, or f
 
 Works in mode `cluster`, on a node that has a name; how is said in
 `m:erl_esdb_discovery_config`. A node that is found is connected, and
-`erl_esdb_store_coordinator:found/1` has the store join it. Nodes need the same cookie besides: to be
-found gives no rights.
+`erl_esdb_store_coordinator:found/1` has the store join it. Nodes need the same cookie besides: to
+be found gives no rights.
 
 With `multicast` a node says its name to a group, and proves with the secret that it may
 (`m:erl_esdb_gossip`). What is not proven, or comes again, is ignored. Where the socket cannot be

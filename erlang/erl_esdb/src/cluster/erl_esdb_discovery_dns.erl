@@ -1,6 +1,7 @@
 -module(erl_esdb_discovery_dns).
 -moduledoc """
-Names of nodes from the records of a name in the DNS, as Kubernetes keeps them for a headless service.
+Names of nodes from the records of a name in the DNS, as Kubernetes keeps them for a headless
+service.
 
 ```erlang
 1> erl_esdb_discovery_dns:nodes(#{service => "shop.default.svc.cluster.local", record => a,

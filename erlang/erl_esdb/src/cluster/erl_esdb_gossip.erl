@@ -11,12 +11,12 @@ bytes    4        1      2        S       2        N      8            32
 
 The time is in milliseconds since 1970; the HMAC is of all that stands before it, with the secret as
 the key. So who listens learns names, but not the secret, and can neither speak for another node nor
-say later what a node has said: a datagram is taken within a window of time, and of each node only one
-that is newer than the last.
+say later what a node has said: a datagram is taken within a window of time, and of each node only
+one that is newer than the last.
 
-Peers of the original send an external term `{gossip, Node, Secret, TimestampMs}`, with the secret in
-clear. It is read here where the caller asks for that, byte by byte: no atom is made of what comes
-from the network before the secret is known to be right.
+Peers of the original send an external term `{gossip, Node, Secret, TimestampMs}`, with the secret
+in clear. It is read here where the caller asks for that, byte by byte: no atom is made of what
+comes from the network before the secret is known to be right.
 
 ```erlang
 1> Datagram = erl_esdb_gossip:encode(hmac, shop, 'shop@10.0.0.2', ~"secret", 1000).

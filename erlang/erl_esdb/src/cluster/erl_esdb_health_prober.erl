@@ -9,9 +9,9 @@ Asks the other members of a store's cluster again and again whether they live.
 ```
 
 A node that answers is `healthy`. One that does not is `suspect`, and `failed` after
-`failure_threshold` probes in a row, or when its connection breaks. Of one that was not asked yet it is
-`unknown`. Where it is not known who the members are, as long as the store does not run, all connected
-nodes are asked.
+`failure_threshold` probes in a row, or when its connection breaks. Of one that was not asked yet it
+is `unknown`. Where it is not known who the members are, as long as the store does not run, all
+connected nodes are asked.
 
 | option | key of the application | default | |
 |---|---|---|---|

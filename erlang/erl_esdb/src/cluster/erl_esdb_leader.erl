@@ -12,9 +12,9 @@ true
 ```
 
 In mode `cluster` that happens by itself; in mode `single` only when it is asked for. Nothing is
-delivered because of it: that is the work of `m:erl_esdb_subscriptions`, and emitters pass on what is
-broadcast to them (`m:erl_esdb_emitter_group`). A node that leads no more is not active, and stops its
-pools.
+delivered because of it: that is the work of `m:erl_esdb_subscriptions`, and emitters pass on what
+is broadcast to them (`m:erl_esdb_emitter_group`). A node that leads no more is not active, and
+stops its pools.
 
 Names of pools are atoms, which are never freed. A node that has more than half of the atoms that it
 can have starts no more of them, and the log says so.
@@ -50,8 +50,8 @@ start_link(#store_config{store_id = Store}) ->
     end).
 
 -doc """
-Does it; `ok` also where it is done. Errors: `not_started`, `not_leader`, `{timeout, Store}` after 30
-seconds, and the failures of a store.
+Does it; `ok` also where it is done. Errors: `not_started`, `not_leader`, `{timeout, Store}` after
+30 seconds, and the failures of a store.
 """.
 -spec activate(Store :: atom()) -> ok | {error, not_started | not_leader | term()}.
 activate(Store) ->

@@ -3,8 +3,8 @@
 Knows which node leads a store, and tells the processes that have to know.
 
 The engine says it (`erl_esdb_cluster:leader_is/2`), and is asked each second: so a word that was
-lost, and an engine that says nothing, cost a second and no more. What is known stands in the table of
-the store, so that it is there when this process begins anew.
+lost, and an engine that says nothing, cost a second and no more. What is known stands in the table
+of the store, so that it is there when this process begins anew.
 """.
 
 -behaviour(gen_server).

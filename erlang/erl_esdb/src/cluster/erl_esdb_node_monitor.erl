@@ -11,7 +11,7 @@ Watches the nodes and the leader of a store.
 |---|---|
 | `[erl_esdb, cluster, node, up]` | another node is connected |
 | `[erl_esdb, cluster, node, down]` | it is no more |
-| `[erl_esdb, cluster, leader, elected]` | another node leads; where it is this one: `m:erl_esdb_leader` |
+| `[erl_esdb, cluster, leader, elected]` | another one leads; where it is this node: `m:erl_esdb_leader` |
 
 In mode `cluster` a node that comes up leads to `erl_esdb_store_coordinator:found/1`, and when this
 node leads `m:erl_esdb_leader` is activated. A process that is started for a store in mode `single`
@@ -146,8 +146,8 @@ elected(Leader, #state{leader = Before} = State) ->
     tell(?CLUSTER_LEADER_ELECTED, #{leader => Leader, previous_leader => Before}, State),
     State#state{leader = Leader}.
 
-%% It takes several questions to the store, which may be slow: nobody waits for it. One that fails is
-%% made up for by the next look.
+%% It takes several questions to the store, which may be slow: nobody waits for it. One that fails
+%% is made up for by the next look.
 -spec leads(#state{}) -> #state{}.
 leads(#state{store = Store} = State) ->
     _ = erl_esdb_leader:is_active(Store) orelse

@@ -24,7 +24,8 @@ there is time, where that cannot do it twice: appends, which are recognised by t
 -export([start_link/2, command/3, read/6, read_log/5]).
 -export([stream/3, streams/2, names/5, tip/3, tombs/4, metadata/3]).
 -export([next_position/2, document/3, documents/4, checkpoint/3, checkpoints/2, drop/2]).
--export([view/1, join/3, leave/2, transfer_leadership/3, force_remove/3, machine/1]).
+-export([view/1, status/1, join/3, leave/2, transfer_leadership/3, force_remove/3]).
+-export([machine/1, adopt/2]).
 -export([init/1, handle_call/3, handle_cast/2, handle_info/2, terminate/2]).
 
 -include_lib("kernel/include/logger.hrl").
@@ -39,6 +40,8 @@ there is time, where that cannot do it twice: appends, which are recognised by t
 -define(UNKNOWN, 16#7FFFFFFFFFFFFFF).
 %% Milliseconds that a start waits for other members: then the store is there, and its calls wait.
 -define(START, 5000).
+%% And for a server that Ra starts again.
+-define(RESTART, 2000).
 %% Between two looks at who leads and who is connected.
 -define(WATCH, 200).
 
@@ -610,6 +613,41 @@ view(#handle{server = {Name, _} = Server}) ->
             }}
     end.
 
+-doc false.
+-spec status(#handle{}) -> erl_esdb_engine:status().
+status(#handle{store = Store, system = System, sending = Sending, server = Server} = Handle) ->
+    maybe
+        {ok, View} ?= view(Handle),
+        {ok, Replica} ?= erl_esdb_ra_replica:find(Store),
+        Files = erl_esdb_ra_server:files(System, Server),
+        Known = maps:merge(Files, #{
+            role => maps:get(role, View),
+            members => maps:get(members, View),
+            term => maps:get(term, View),
+            last_index => maps:get(last_index, View),
+            commit_index => maps:get(commit_index, View),
+            applied_index => maps:get(last_applied, View),
+            snapshot_index => maps:get(snapshot_index, View),
+            waiting => ets:info(Sending, size),
+            ram_bytes => erl_esdb_ra_replica:bytes(Replica) + heap(Server)
+        }),
+        led(maps:get(leader, View), Known)
+    else
+        {error, _} -> #{}
+    end.
+
+-spec led(node() | undefined, erl_esdb_engine:status()) -> erl_esdb_engine:status().
+led(undefined, Status) -> Status;
+led(Leader, Status) -> Status#{leader => Leader}.
+
+-spec heap(ra:server_id()) -> non_neg_integer().
+heap({Name, _}) ->
+    Server = whereis(Name),
+    case is_pid(Server) andalso process_info(Server, memory) of
+        {memory, Bytes} -> Bytes;
+        _ -> 0
+    end.
+
 -spec role(atom()) -> leader | follower | candidate | recovering.
 role(leader) -> leader;
 role(Voted) when Voted =:= candidate; Voted =:= pre_vote -> candidate;
@@ -656,6 +694,21 @@ transfer_leadership(#handle{server = {Name, _} = Server} = Handle, Node, Options
 -spec force_remove(#handle{}, node(), erl_esdb_engine:options()) -> ok | {error, term()}.
 force_remove(#handle{server = {Name, _} = Server} = Handle, Node, Options) ->
     erl_esdb_ra_members:remove(Server, {Name, Node}, until(Handle, Options)).
+
+-doc """
+Has this node go on with a store that a node of another name has written, alone. The store does not
+run. Nothing of it changes but the name; see `erl_esdb:adopt/2`.
+""".
+-spec adopt(Store :: atom(), file:filename_all()) -> ok | {error, term()}.
+adopt(Store, Dir) ->
+    maybe
+        {ok, System} ?= erl_esdb_ra_systems:acquire(Dir),
+        try
+            erl_esdb_ra_server:adopt(System, Dir, {erl_esdb_naming:store_worker_name(Store), node()})
+        after
+            ok = erl_esdb_ra_systems:release(Dir)
+        end
+    end.
 
 -doc "How the machine of a store is made that lives on this node.".
 -spec machine(#handle{}) -> {ok, term()} | {error, term()}.
@@ -767,10 +820,15 @@ changing(#state{server = {Name, _}, handle = Handle, monitor = Before} = State, 
 handle_cast(Message, State) -> ignored(Message, State).
 
 -doc false.
-%% What follows the log begins anew with another server.
 -spec handle_info(term(), #state{}) -> {noreply, #state{}} | {stop, term(), #state{}}.
-handle_info({'DOWN', Ref, process, _, Reason}, #state{monitor = Ref} = State) ->
-    {stop, {server_down, Reason}, State};
+handle_info({'DOWN', Ref, process, _, Reason}, #state{monitor = Ref, handle = Handle} = State) ->
+    ok = atomics:put(Handle#handle.floor, 1, ?UNKNOWN),
+    {noreply, restarted(Reason, erl_esdb_deadline:in(?RESTART), State)};
+handle_info({restarted, Reason, Until}, State) ->
+    case erl_esdb_deadline:is_over(Until) of
+        true -> {stop, {server_down, Reason}, State};
+        false -> {noreply, restarted(Reason, Until, State)}
+    end;
 handle_info(look, State) ->
     _ = erlang:send_after(?WATCH, self(), look),
     {noreply, looked(State)};
@@ -781,6 +839,20 @@ handle_info({'EXIT', Pid, Reason} = Message, #state{handle = Handle} = State) ->
     end;
 handle_info(Message, State) ->
     ignored(Message, State).
+
+%% A server that crashes is started again by Ra, and knows all that it knew: what follows the log goes
+%% on. Where Ra gives up this process ends, and with it the store begins anew.
+-spec restarted(term(), erl_esdb_deadline:deadline(), #state{}) -> #state{}.
+restarted(Reason, Until, #state{server = {Name, _} = Server} = State) ->
+    case whereis(Name) of
+        undefined ->
+            _ = erlang:send_after(20, self(), {restarted, Reason, Until}),
+            State;
+        Pid ->
+            Monitor = monitor(process, Pid),
+            _ = erl_esdb_ra_server:elected(Server),
+            State#state{monitor = Monitor}
+    end.
 
 %% Who leads now, and whether all members are connected: Ra connects them once.
 -spec looked(#state{}) -> #state{}.
