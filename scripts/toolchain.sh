@@ -1,11 +1,12 @@
 #!/bin/sh
-# The tools this repository is built with: Erlang/OTP, rebar3, Elixir, PropEr, Rust.
+# The tools this repository is built with: Erlang/OTP, rebar3, Elixir, Rust; and the libraries: Ra, PropEr.
 #
 #   scripts/toolchain.sh setup    install what is missing (quick when nothing is)
 #   scripts/toolchain.sh tests    the same, and what the tests need besides
 #   scripts/toolchain.sh rust     succeed where there is a Rust that is new enough
 #   scripts/toolchain.sh env      print the exports that put the tools in use on a shell's PATH
 #   scripts/toolchain.sh ex_doc   print the folder that holds ExDoc's compiled libraries (Debian only)
+#   scripts/toolchain.sh rivals   print the folder that holds compiled Khepri, for benchmarks (Debian only)
 #
 # What the machine has is used. What it lacks is installed on Debian: from its own packages where they are
 # new enough (Debian 13), else into a folder of the user (Debian 12), without touching the system's package
@@ -13,15 +14,19 @@
 # doc/guides/toolchain.md explains each step.
 #
 #   ESDB_CACHE   that folder (default: ${XDG_CACHE_HOME:-$HOME/.cache}/erl_esdb)
+#   ESDB_DEPS    off: without Ra, which then is not looked for
 set -eu
 
 MIN_OTP=27
 MIN_REBAR3=3.24
 MIN_ELIXIR=1.18
+# What Debian's compiled Ra is for.
+RA_OTP=29
 root=$(cd "$(dirname "$0")/.." && pwd -P)
 cache=${ESDB_CACHE:-${XDG_CACHE_HOME:-${HOME:-}/.cache}/erl_esdb}
 log=$cache/setup.log
 looked_for=$cache/setup.done
+without_deps=$root/_build/without_deps
 min_rust=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' "$root/Cargo.toml")
 
 # --- What is there ------------------------------------------------------------------------------------
@@ -238,8 +243,9 @@ install_otp_from_source() {
     step "Building Erlang/OTP (about 8 minutes on two cores)" build_otp
 }
 
+# Debian's Erlang/OTP serves where it runs Ra: one from the registry, or Debian's own.
 install_erlang_on_debian() {
-    if debian_has erlang-base "$MIN_OTP"; then
+    if debian_has erlang-base "$RA_OTP" || { debian_has erlang-base "$MIN_OTP" && registry_answers; }; then
         step "Installing Debian's Erlang/OTP" apt_install erlang-dev erlang-crypto erlang-public-key \
             erlang-ssl erlang-tools erlang-common-test erlang-dialyzer erlang-eunit erlang-parsetools \
             erlang-syntax-tools erlang-xmerl erlang-inets erlang-os-mon erlang-runtime-tools erlang-reltool \
@@ -289,13 +295,98 @@ install_rust_on_debian() {
     fi
 }
 
+# --- Compiled libraries ---------------------------------------------------------------------------------
+
+# What stands in deps comes from the Erlang package registry. Where that cannot be reached, _checkouts/ points
+# to the compiled libraries of Debian packages.
+
+# Asked before there is an Erlang that could ask itself: apt's helper goes the way that apt goes.
+registry_answers() {
+    mkdir -p "$cache" && /usr/lib/apt/apt-helper -o Acquire::Retries=0 -o Acquire::https::Timeout=10 \
+        download-file https://repo.hex.pm/public_key "$cache/registry.key" >>"$log" 2>&1
+}
+
+# loads FOLDER MODULE: whether this Erlang can load what is compiled there
+loads() {
+    [ -d "$1" ] && erl -noinput -boot start_clean -pa "$1" \
+        -eval "halt(case code:ensure_loaded($2) of {module, _} -> 0; _ -> 1 end)." >/dev/null 2>&1
+}
+
+# check_out NAME FOLDER DEPS: rebar3 takes the compiled library in the folder for the source of this name
+check_out() {
+    mkdir -p "$root/_checkouts/$1"
+    for part in ebin include priv; do
+        rm -f "$root/_checkouts/$1/$part"
+        [ ! -d "$2/$part" ] || ln -s "$2/$part" "$root/_checkouts/$1/$part"
+    done
+    echo "{deps, [$3]}." >"$root/_checkouts/$1/rebar.config"
+}
+
+# --- Ra -----------------------------------------------------------------------------------------------
+
+# Debian has no package of Ra, but RabbitMQ stands on it and brings it along, with other libraries.
+plugins_folder() {
+    for folder in "$cache"/debian/rabbitmq-server/usr/lib/rabbitmq/lib/*/plugins /usr/lib/rabbitmq/lib/*/plugins; do
+        for ra in "$folder"/ra-[0-9]*; do
+            ! loads "$ra/ebin" ra || { echo "$folder"; return; }
+        done
+    done
+    return 1
+}
+
+check_out_plugins() {
+    plugins=$(plugins_folder) || return 1
+    for library in aten gen_batch_server seshat; do
+        check_out "$library" "$(echo "$plugins/$library"-[0-9]*)" ""
+    done
+    check_out ra "$(echo "$plugins"/ra-[0-9]*)" "aten, gen_batch_server, seshat"
+}
+
+fetch_plugins() { unpack_packages rabbitmq-server && check_out_plugins; }
+
+have_deps() {
+    if [ -e "$root/_checkouts/ra" ]; then
+        loads "$root/_checkouts/ra/ebin" ra
+    else
+        [ -e "$root/_build/default/lib/ra/src" ]
+    fi
+}
+
+install_deps() {
+    check_out_plugins && return
+    # An unfinished checkout would hide what the registry has.
+    rm -rf "$root/_checkouts/ra"
+    mkdir -p "$cache"
+    (cd "$root" && rebar3 get-deps >>"$log" 2>&1) && return
+    is_debian && at_least "$(otp_version)" "$RA_OTP" && (step "Fetching Ra" from_suites fetch_plugins)
+}
+
+# The store in memory does without. What was not to be had is looked for again by the next setup.
+provide_deps() {
+    if [ "${ESDB_DEPS:-}" != off ]; then
+        unset ESDB_DEPS
+        if have_deps || install_deps; then
+            rm -f "$without_deps"
+            return
+        fi
+        rm -rf "$root/_checkouts/ra"
+        mkdir -p "$root/_build" && touch "$without_deps"
+        export ESDB_DEPS=off
+    fi
+    say "without Ra: neither the Erlang package registry nor a package has one that this Erlang/OTP runs, or" \
+        "ESDB_DEPS=off is set; the store runs in memory only"
+}
+
+rivals() {
+    plugins_folder || { is_debian && step "Fetching Khepri" from_suites fetch_plugins >&2 && plugins_folder; }
+}
+
 # --- PropEr -------------------------------------------------------------------------------------------
 
 # A folder that holds a compiled PropEr which this Erlang can load.
 proper_folder() {
     for folder in "$cache"/debian/erlang-proper/usr/lib/erlang/lib/proper-* /usr/lib/erlang/lib/proper-*; do
-        if [ -d "$folder/ebin" ] && erl -noinput -boot start_clean -pa "$folder/ebin" \
-            -eval 'halt(case code:ensure_loaded(proper) of {module, _} -> 0; _ -> 1 end).' >/dev/null 2>&1; then
+        if loads "$folder/ebin" proper; then
             echo "$folder"
             return
         fi
@@ -408,6 +499,7 @@ $missing"
         fi
     fi
     left_out
+    provide_deps
 }
 
 setup_tests() {
@@ -418,8 +510,16 @@ setup_tests() {
 
 print_env() {
     use_toolchain
-    echo "export PATH='$(echo "$PATH" | sed "s/'/'\\\\''/g")'"
+    echo "export PATH='$(quotable "$PATH")'"
+    # mix finds compiled libraries by the folder; rebar3 looks there by itself.
+    if [ "${ESDB_DEPS:-}" = off ] || [ -e "$without_deps" ]; then
+        echo "export ESDB_DEPS=off"
+    elif [ -e "$root/_checkouts/ra" ]; then
+        echo "export ESDB_DEPS='$(quotable "$root/_checkouts")'"
+    fi
 }
+
+quotable() { echo "$1" | sed "s/'/'\\\\''/g"; }
 
 [ -n "${ESDB_CACHE:-}${XDG_CACHE_HOME:-}${HOME:-}" ] ||
     fail "HOME is not set: set it, or ESDB_CACHE to the folder that tools may be installed into"
@@ -430,5 +530,6 @@ case ${1:-} in
     rust) have_rust ;;
     env) print_env ;;
     ex_doc) ex_doc ;;
-    *) fail "usage: $0 setup | tests | env | rust | ex_doc" ;;
+    rivals) rivals ;;
+    *) fail "usage: $0 setup | tests | env | rust | ex_doc | rivals" ;;
 esac

@@ -26,6 +26,7 @@ Configuration: the application's environment and the options of a store.
 | `integrity` | `disabled` | keys, to sign events with: see `m:erl_esdb_integrity` |
 | `codec` | `none` | `json` stores the data of events as JSON text: `m:erl_esdb_json` |
 | `persistence_interval` | 5000 | milliseconds: `m:erl_esdb_persistence_worker` |
+| `read_cache` | 64 MiB | bytes of events that a store on disk keeps in memory for readers |
 | `writer_pool_size`, `reader_pool_size`, `gateway_pool_size` | 10, 10, 1 | taken, not used here |
 
 | key of the application | default | |
@@ -77,6 +78,7 @@ name when it starts. So is a value that cannot be: `{invalid_option, Key, Value}
     idempotence_appends,
     condition_window,
     persistence_interval,
+    read_cache,
     indexes,
     integrity,
     codec
@@ -277,7 +279,8 @@ settings(#store_config{timeout = Timeout, options = Given}) ->
         max_queue => 10_000,
         idempotence_window => 100_000,
         idempotence_appends => 1000,
-        condition_window => 100_000
+        condition_window => 100_000,
+        read_cache => 64 * ?MIB
     },
     Settings = maps:merge(Defaults, maps:with([codec | maps:keys(Defaults)], Given)),
     Indexes = maps:get(indexes, Given, erl_esdb_index_keys:kinds()),

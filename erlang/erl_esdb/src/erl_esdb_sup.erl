@@ -166,4 +166,6 @@ init([]) ->
     Groups = #{id => groups, start => {pg, start_link, [erl_esdb_pg]}},
     Lifecycle = #{id => lifecycle, start => {erl_esdb_lifecycle, start_link, []}},
     Turns = #{id => turns, start => {erl_esdb_turns, start_link, []}},
-    {ok, {#{strategy => one_for_one, intensity => 10, period => 60}, [Groups, Lifecycle, Turns]}}.
+    Systems = #{id => ra_systems, start => {erl_esdb_ra_systems, start_link, []}},
+    Children = [Groups, Lifecycle, Turns, Systems],
+    {ok, {#{strategy => one_for_one, intensity => 10, period => 60}, Children}}.

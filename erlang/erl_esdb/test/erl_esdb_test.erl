@@ -15,7 +15,10 @@
 %% The engine of the group that runs.
 -define(ENGINE, {?MODULE, engine}).
 
--type engine() :: memory.
+%% The folder below which stores of the group have theirs.
+-define(FOLDER, {?MODULE, folder}).
+
+-type engine() :: memory | ra.
 
 -doc """
 The engines: what holds for a store holds on each of them.
@@ -27,14 +30,23 @@ A suite of stores runs its cases once for each:
     init_per_group(Engine, Config) -> erl_esdb_test:init_per_group(Engine, Config).
     end_per_group(Engine, Config) -> erl_esdb_test:end_per_group(Engine, Config).
 
-and starts its stores with `start_store/1`, or with `options/0` where the name matters.
+and starts its stores with `start_store/1`, or with `options/0` where the name matters. The
+environment variable `ESDB_ENGINES` chooses some of them (`memory,ra`). Where there is no Ra, only
+what is in memory runs.
 """.
 -spec engines() -> [engine(), ...].
-engines() -> [memory].
+engines() ->
+    Wanted = string:lexemes(os:getenv("ESDB_ENGINES", "memory,ra"), ","),
+    Known = [memory | [ra || code:which(ra) =/= non_existing]],
+    [Engine || Engine <- Known, lists:member(atom_to_list(Engine), Wanted)].
 
-%% What a store is started with to run on an engine.
+%% What a store is started with to run on an engine: one on disk has a folder of its own.
 -spec options(engine()) -> map().
-options(memory) -> #{engine => memory}.
+options(memory) ->
+    #{engine => memory};
+options(ra) ->
+    Name = integer_to_list(erlang:unique_integer([positive])),
+    #{engine => ra, data_dir => filename:join(persistent_term:get(?FOLDER), Name)}.
 
 -doc "The groups of the engines, for `all/0` of a suite.".
 -spec all() -> [{group, engine()}, ...].
@@ -53,6 +65,8 @@ A group that is none of an engine's is left as it is.
 init_per_group(Group, Config) ->
     case lists:member(Group, engines()) of
         true ->
+            Folder = filename:join(proplists:get_value(priv_dir, Config), Group),
+            ok = persistent_term:put(?FOLDER, Folder),
             ok = persistent_term:put(?ENGINE, Group),
             [{options, options()} | Config];
         false ->
@@ -62,6 +76,8 @@ init_per_group(Group, Config) ->
 -spec end_per_group(atom(), [tuple()]) -> ok.
 end_per_group(_Group, _Config) ->
     _ = persistent_term:erase(?ENGINE),
+    _ = file:del_dir_r(persistent_term:get(?FOLDER, "")),
+    _ = persistent_term:erase(?FOLDER),
     ok.
 
 -doc "What a store is started with to run on the engine of the group.".
@@ -129,6 +145,16 @@ tamper(Store, Packed, Other) ->
 
 %% Wherever the tables of the engine have these bytes.
 -spec tamper(module(), atom(), binary(), binary()) -> ok.
+tamper(erl_esdb_engine_ra, Store, Packed, Other) ->
+    {ok, Replica} = erl_esdb_ra_replica:find(Store),
+    Tables = erl_esdb_ra_replica:tables(Replica),
+    All = erl_esdb_tables:log_spans(Tables, 0, infinity, forward, #{hidden => true}),
+    {ok, Pieces} = read_all(Store),
+    [
+        ok = erl_esdb_ra_replica:keep(element(2, Row), Other, Replica)
+     || {{_, {Row, _, _}}, {_, _, Body}} <- lists:zip(All, Pieces), Body =:= Packed
+    ],
+    ok;
 tamper(erl_esdb_engine_memory, Store, Packed, Other) ->
     _ = sys:replace_state(engine(Store), fun(State) ->
         Tables = [T || T <- ets:all(), ets:info(T, owner) =:= self()],
@@ -142,6 +168,11 @@ tamper(erl_esdb_engine_memory, Store, Packed, Other) ->
         State
     end),
     ok.
+
+-spec read_all(atom()) -> {ok, [erl_esdb_engine:piece()]}.
+read_all(Store) ->
+    {ok, Engine, Handle, _} = erl_esdb_store:engine(Store),
+    Engine:read_log(Handle, 0, infinity, forward, #{hidden => true}).
 
 -spec event(term()) -> new_event().
 event(N) -> event(N, <<"Counted">>).

@@ -2,17 +2,12 @@
 -moduledoc """
 A store in the memory of one node, for as long as its process lives.
 
-One process applies the commands; its state is the machine. What changed it writes into ETS
-tables, in the order the machine gives, before it answers. Reads look there, in the process of the
+One process applies the commands. What changed it writes into `m:erl_esdb_tables` and a table of
+bodies, in the order the machine gives, before it answers. Reads look there, in the process of the
 caller, at the same time as each other and as appends.
 
 What a truncation or deletion leaves behind is erased a slice at a time, between the commands that
 come.
-
-A reader goes from the head of a stream or the order of the log down to chunks and bodies. These
-may be removed in between by a truncation or deletion; then it begins again with the new head.
-Nothing that a head names is ever missing otherwise, because a head is written after all it names
-and before anything it does not name any more is removed.
 
 Commands that have been sent and not yet taken are counted by who sends and by the process. Where
 there are `max_queue` of them the next is refused at once, `overloaded`.
@@ -34,35 +29,17 @@ must not lose events takes an engine that writes to disk.
 -include_lib("kernel/include/logger.hrl").
 -include("../log/erl_esdb_log.hrl").
 
--import(erl_esdb_args, [less/2]).
-
 %% Everything a reader needs: the process, and its tables.
 -record(handle, {
     server :: pid(),
     %% how many commands wait for it, about, and may
     waiting :: counters:counters_ref(),
     max_queue :: pos_integer(),
-    %% {Stream, Head}, ordered
-    streams :: ets:table(),
-    %% {Stream, Head} of streams with a tombstone, ordered
-    tombs :: ets:table(),
-    %% {Stream, Metadata}
-    metadata :: ets:table(),
-    %% {Number of a stream, Name, First version kept} and {order, Sequence}
-    owners :: ets:table(),
-    %% {{Number of a stream or 0, Number}, Chunk or gap}
-    chunks :: ets:table(),
+    tables :: erl_esdb_tables:tables(),
     %% {Index, Packed events or body of a document}; of an append to several streams
     %% {{Index, Stream}, Packed events} and {Index, [Stream]}
-    bodies :: ets:table(),
-    %% {Key, Version, Index}, ordered
-    documents :: ets:table(),
-    %% {Key, Value}
-    checkpoints :: ets:table()
+    bodies :: ets:table()
 }).
-
-%% What the next append goes on from.
--define(TIP, [next, epoch_us, tip, no, signed]).
 
 -record(state, {
     store :: atom(),
@@ -135,44 +112,14 @@ ended(_, Exit, Stack) ->
     forward | backward,
     erl_esdb_engine:options()
 ) -> {ok, [erl_esdb_engine:piece()]} | {error, stream_not_found | erl_esdb_engine:failure()}.
-read(Handle, Stream, From, Count, Direction, Options) ->
-    maybe
-        {ok, Pieces} ?=
-            on_head(Handle, Stream, Options, fun(Head, Fetch) ->
-                Spans = erl_esdb_log:rows(Head, From, Count, Direction, Fetch),
-                pieces(Handle, [{Stream, Span} || Span <- Spans], Options)
-            end),
-        Pieces
-    end.
-
-%% The head of a stream, as its metadata lets it be seen.
--spec on_head(#handle{}, binary(), erl_esdb_engine:options(), Fun) ->
-    {ok, Result} | {error, stream_not_found | not_started}
-when
-    Fun :: fun((erl_esdb_log:head(), erl_esdb_chunks:fetch()) -> Result).
-on_head(#handle{streams = Streams} = Handle, Stream, Options, Fun) ->
-    looking(fun() ->
-        case ets:lookup(Streams, Stream) of
-            [{_, Head}] ->
-                Fetch = fetch(Handle, erl_esdb_log:no(Head)),
-                {ok, Fun(view(Handle, Stream, Head, Options, Fetch), Fetch)};
-            [] ->
-                {error, stream_not_found}
+read(#handle{tables = Tables} = Handle, Stream, From, Count, Direction, Options) ->
+    erl_esdb_tables:looking(fun() ->
+        maybe
+            {ok, Found} ?=
+                erl_esdb_tables:spans(Tables, Stream, From, Count, Direction, Options),
+            pieces(Handle, Found, Options)
         end
     end).
-
--spec view(#handle{}, binary(), erl_esdb_log:head(), map(), erl_esdb_chunks:fetch()) ->
-    erl_esdb_log:head().
-view(_Handle, _Stream, Head, #{hidden := true}, _Fetch) ->
-    Head;
-view(#handle{metadata = Table}, Stream, Head, _Options, Fetch) ->
-    case ets:lookup(Table, Stream) of
-        [{_, Metadata}] -> erl_esdb_log:view(Head, Metadata, now_us(), Fetch);
-        [] -> Head
-    end.
-
--spec now_us() -> integer().
-now_us() -> erlang:system_time(microsecond).
 
 -doc false.
 -spec read_log(
@@ -182,42 +129,24 @@ now_us() -> erlang:system_time(microsecond).
     forward | backward,
     erl_esdb_engine:options()
 ) -> {ok, [erl_esdb_engine:piece()]} | {error, erl_esdb_engine:failure()}.
-read_log(#handle{owners = Owners} = Handle, From, Count, Direction, Options) ->
-    Owner = fun(No) ->
-        case ets:lookup(Owners, No) of
-            [{_, Name, First}] -> {Name, First, first_seen(Handle, Name, No, First, Options)};
-            [] -> gone
-        end
-    end,
-    looking(fun() ->
-        [{order, Order}] = ets:lookup(Owners, order),
-        Fetch = fetch(Handle, 0),
-        Found = erl_esdb_log:log_rows(Order, From, Count, Direction, Owner, Fetch),
-        pieces(Handle, Found, Options)
+read_log(#handle{tables = Tables} = Handle, From, Count, Direction, Options) ->
+    erl_esdb_tables:looking(fun() ->
+        pieces(
+            Handle, erl_esdb_tables:log_spans(Tables, From, Count, Direction, Options), Options
+        )
     end).
-
--spec first_seen(#handle{}, binary(), pos_integer(), First, map()) -> First when
-    First :: non_neg_integer().
-first_seen(_Handle, _Name, _No, First, #{hidden := true}) ->
-    First;
-first_seen(#handle{streams = Streams, metadata = Table} = Handle, Name, No, First, Options) ->
-    case ets:member(Table, Name) andalso ets:lookup(Streams, Name) of
-        [{_, Head}] -> erl_esdb_log:first(view(Handle, Name, Head, Options, fetch(Handle, No)));
-        %% It has none, or was removed a moment ago.
-        _ -> First
-    end.
 
 -doc false.
 -spec stream(#handle{}, binary(), erl_esdb_engine:options()) ->
     {ok, erl_esdb_log:info()} | {error, stream_not_found | erl_esdb_engine:failure()}.
-stream(Handle, Stream, Options) ->
-    on_head(Handle, Stream, Options, fun(Head, _Fetch) -> erl_esdb_log:describe(Head) end).
+stream(#handle{tables = Tables}, Stream, Options) ->
+    erl_esdb_tables:looking(fun() -> erl_esdb_tables:stream(Tables, Stream, Options) end).
 
 -doc false.
 -spec streams(#handle{}, erl_esdb_engine:options()) ->
     {ok, [binary()]} | {error, erl_esdb_engine:failure()}.
-streams(#handle{streams = Streams}, _Options) ->
-    looking(fun() -> {ok, ets:select(Streams, [{{'$1', '_'}, [], ['$1']}])} end).
+streams(#handle{tables = Tables}, _Options) ->
+    erl_esdb_tables:looking(fun() -> {ok, erl_esdb_tables:streams(Tables)} end).
 
 -doc false.
 -spec names(
@@ -227,106 +156,45 @@ streams(#handle{streams = Streams}, _Options) ->
     non_neg_integer() | infinity,
     erl_esdb_engine:options()
 ) -> {ok, [binary()]} | {error, erl_esdb_engine:failure()}.
-names(#handle{streams = Streams}, Behind, Prefix, Limit, _Options) ->
-    looking(fun() ->
-        First =
-            case Behind =:= first orelse Behind < Prefix of
-                true -> from(Prefix, Streams);
-                false -> ets:next(Streams, Behind)
-            end,
-        {ok, collect(First, Prefix, Limit, Streams)}
+names(#handle{tables = Tables}, Behind, Prefix, Limit, _Options) ->
+    erl_esdb_tables:looking(fun() ->
+        {ok, erl_esdb_tables:names(Tables, Behind, Prefix, Limit)}
     end).
-
-%% The first key that is not before this one.
--spec from(Key, ets:table()) -> Key | '$end_of_table' when Key :: binary() | tuple().
-from(Key, Table) ->
-    case ets:member(Table, Key) of
-        true -> Key;
-        false -> ets:next(Table, Key)
-    end.
-
--spec collect(
-    binary() | '$end_of_table', binary(), non_neg_integer() | infinity, ets:table()
-) -> [binary()].
-collect(_Name, _Prefix, 0, _Streams) ->
-    [];
-collect(Name, Prefix, Limit, Streams) ->
-    Size = byte_size(Prefix),
-    case Name of
-        <<Prefix:Size/binary, _/binary>> ->
-            [Name | collect(ets:next(Streams, Name), Prefix, less(Limit, 1), Streams)];
-        _ ->
-            []
-    end.
 
 -doc false.
 -spec tip(#handle{}, binary(), erl_esdb_engine:options()) ->
     {ok, erl_esdb_engine:place()}
     | {error, erl_esdb_engine:failure()}.
-tip(#handle{streams = Streams, tombs = Tombs}, Stream, _Options) ->
-    looking(fun() ->
-        %% The second time for one that went on behind its tombstone in between.
-        Tables = [Streams, Tombs, Streams],
-        case [Head || Table <- Tables, {_, Head} <- ets:lookup(Table, Stream)] of
-            [Head | _] -> {ok, maps:with(?TIP, erl_esdb_log:describe(Head))};
-            [] -> {ok, #{next => 0, epoch_us => 0, tip => none, no => none, signed => none}}
-        end
-    end).
+tip(#handle{tables = Tables}, Stream, _Options) ->
+    erl_esdb_tables:looking(fun() -> {ok, erl_esdb_tables:tip(Tables, Stream)} end).
 
 -doc false.
 -spec tombs(
     #handle{}, binary() | first, non_neg_integer() | infinity, erl_esdb_engine:options()
 ) -> {ok, [{binary(), erl_esdb_log:info()}]} | {error, erl_esdb_engine:failure()}.
-tombs(#handle{tombs = Tombs}, Behind, Limit, _Options) ->
-    looking(fun() ->
-        First =
-            case Behind of
-                first -> ets:first(Tombs);
-                _ -> ets:next(Tombs, Behind)
-            end,
-        {ok, buried(First, Limit, Tombs)}
-    end).
-
--spec buried(binary() | '$end_of_table', non_neg_integer() | infinity, ets:table()) ->
-    [{binary(), erl_esdb_log:info()}].
-buried(Name, Limit, _Tombs) when Limit =:= 0; Name =:= '$end_of_table' ->
-    [];
-buried(Name, Limit, Tombs) ->
-    After = ets:next(Tombs, Name),
-    case ets:lookup(Tombs, Name) of
-        [{_, Head}] -> [{Name, erl_esdb_log:describe(Head)} | buried(After, less(Limit, 1), Tombs)];
-        %% Made again a moment ago.
-        [] -> buried(After, Limit, Tombs)
-    end.
+tombs(#handle{tables = Tables}, Behind, Limit, _Options) ->
+    erl_esdb_tables:looking(fun() -> {ok, erl_esdb_tables:tombs(Tables, Behind, Limit)} end).
 
 -doc false.
 -spec metadata(#handle{}, binary(), erl_esdb_engine:options()) ->
     {ok, erl_esdb_log:metadata()} | {error, erl_esdb_engine:failure()}.
-metadata(#handle{metadata = Table}, Stream, _Options) ->
-    looking(fun() ->
-        case ets:lookup(Table, Stream) of
-            [{_, Metadata}] -> {ok, Metadata};
-            [] -> {ok, #{}}
-        end
-    end).
+metadata(#handle{tables = Tables}, Stream, _Options) ->
+    erl_esdb_tables:looking(fun() -> {ok, erl_esdb_tables:metadata(Tables, Stream)} end).
 
 -doc false.
 -spec next_position(#handle{}, erl_esdb_engine:options()) ->
     {ok, non_neg_integer()} | {error, erl_esdb_engine:failure()}.
-next_position(#handle{owners = Owners}, _Options) ->
-    looking(fun() ->
-        [{order, Order}] = ets:lookup(Owners, order),
-        {ok, erl_esdb_log:log_end(Order)}
-    end).
+next_position(#handle{tables = Tables}, _Options) ->
+    erl_esdb_tables:looking(fun() -> {ok, erl_esdb_tables:next_position(Tables)} end).
 
 -doc false.
 -spec document(#handle{}, erl_esdb_log:document_key(), erl_esdb_engine:options()) ->
     {ok, {pos_integer(), binary()}} | {error, not_found | erl_esdb_engine:failure()}.
-document(#handle{documents = Documents, bodies = Bodies}, Key, _Options) ->
-    looking(fun() ->
-        case ets:lookup(Documents, Key) of
-            [{_, Version, Index}] -> {ok, {Version, body(Bodies, Index)}};
-            [] -> {error, not_found}
+document(#handle{tables = Tables, bodies = Bodies}, Key, _Options) ->
+    erl_esdb_tables:looking(fun() ->
+        maybe
+            {ok, {Version, Index}} ?= erl_esdb_tables:document(Tables, Key),
+            {ok, {Version, body(Bodies, Index)}}
         end
     end).
 
@@ -334,38 +202,20 @@ document(#handle{documents = Documents, bodies = Bodies}, Key, _Options) ->
 -spec documents(
     #handle{}, erl_esdb_log:document_key(), erl_esdb_log:document_key(), erl_esdb_engine:options()
 ) -> {ok, [{erl_esdb_log:document_key(), pos_integer()}]} | {error, erl_esdb_engine:failure()}.
-documents(#handle{documents = Documents}, From, To, _Options) ->
-    looking(fun() -> {ok, documents(from(From, Documents), To, Documents)} end).
-
-%% From key to key: a match specification with bounds would look at every document of the store.
--spec documents(erl_esdb_log:document_key() | '$end_of_table', tuple(), ets:table()) ->
-    [{erl_esdb_log:document_key(), pos_integer()}].
-documents(Key, To, Documents) when is_tuple(Key), Key =< To ->
-    After = ets:next(Documents, Key),
-    case ets:lookup(Documents, Key) of
-        [{_, Version, _}] -> [{Key, Version} | documents(After, To, Documents)];
-        %% Removed a moment ago.
-        [] -> documents(After, To, Documents)
-    end;
-documents(_, _, _) ->
-    [].
+documents(#handle{tables = Tables}, From, To, _Options) ->
+    erl_esdb_tables:looking(fun() -> {ok, erl_esdb_tables:documents(Tables, From, To)} end).
 
 -doc false.
 -spec checkpoint(#handle{}, term(), erl_esdb_engine:options()) ->
     {ok, term()} | {error, not_found | erl_esdb_engine:failure()}.
-checkpoint(#handle{checkpoints = Checkpoints}, Key, _Options) ->
-    looking(fun() ->
-        case ets:lookup(Checkpoints, Key) of
-            [{_, Value}] -> {ok, Value};
-            [] -> {error, not_found}
-        end
-    end).
+checkpoint(#handle{tables = Tables}, Key, _Options) ->
+    erl_esdb_tables:looking(fun() -> erl_esdb_tables:checkpoint(Tables, Key) end).
 
 -doc false.
 -spec checkpoints(#handle{}, erl_esdb_engine:options()) ->
     {ok, #{term() => term()}} | {error, erl_esdb_engine:failure()}.
-checkpoints(#handle{checkpoints = Checkpoints}, _Options) ->
-    looking(fun() -> {ok, maps:from_list(ets:tab2list(Checkpoints))} end).
+checkpoints(#handle{tables = Tables}, _Options) ->
+    erl_esdb_tables:looking(fun() -> {ok, erl_esdb_tables:checkpoints(Tables)} end).
 
 -spec pieces(#handle{}, [{binary(), erl_esdb_log:span()}], erl_esdb_engine:options()) ->
     {ok, [erl_esdb_engine:piece()]} | {error, timeout}.
@@ -386,30 +236,6 @@ body(Bodies, Key) ->
         [] -> throw(removed)
     end.
 
--spec fetch(#handle{}, non_neg_integer()) -> erl_esdb_chunks:fetch().
-fetch(#handle{chunks = Chunks}, No) ->
-    fun(Number) ->
-        case ets:lookup(Chunks, {No, Number}) of
-            [{_, Chunk}] -> Chunk;
-            [] -> throw(removed)
-        end
-    end.
-
-%% What was found may be removed before it is fetched: then its stream has another head by now,
-%% and there was one more truncation for each time we look again. The tables go with the process.
--spec looking(fun(() -> Result)) -> Result | {error, not_started}.
-looking(Look) ->
-    try
-        Look()
-    catch
-        throw:removed -> looking(Look);
-        error:badarg:Stack -> ets_gone(Stack)
-    end.
-
--spec ets_gone([tuple()]) -> {error, not_started}.
-ets_gone([{ets, _, _, _} | _]) -> {error, not_started};
-ets_gone(Stack) -> erlang:raise(error, badarg, Stack).
-
 %% ---- the process
 
 -doc false.
@@ -418,25 +244,17 @@ init({Store, Settings}) ->
     %% terminate/2 shall run when the supervisor stops us.
     process_flag(trap_exit, true),
     proc_lib:set_label({?MODULE, Store}),
+    Tables = erl_esdb_tables:new(),
     Handle = #handle{
         server = self(),
         waiting = counters:new(1, [atomics]),
         max_queue = maps:get(max_queue, Settings),
-        streams = table(ordered_set),
-        tombs = table(ordered_set),
-        metadata = table(set),
-        owners = table(set),
-        chunks = table(set),
-        bodies = table(set),
-        documents = table(ordered_set),
-        checkpoints = table(set)
+        tables = Tables,
+        bodies = ets:new(?MODULE, [set, protected, {read_concurrency, true}])
     },
-    true = ets:insert(Handle#handle.owners, {order, erl_esdb_chunks:new()}),
     ok = erl_esdb_engine:ready(Store, ?MODULE, {Handle, Settings}),
-    {ok, #state{store = Store, handle = Handle, log = erl_esdb_log:new(Settings)}}.
-
--spec table(set | ordered_set) -> ets:table().
-table(Type) -> ets:new(?MODULE, [Type, protected, {read_concurrency, true}]).
+    Log = erl_esdb_log:new(Settings, erl_esdb_tables:base(Tables)),
+    {ok, #state{store = Store, handle = Handle, log = Log}}.
 
 -doc false.
 %% The tables are the only copy: no message that is none of ours may end the process.
@@ -459,7 +277,7 @@ applied(Command, #state{index = Before, log = Log, handle = Handle} = State) ->
     Body = brought(Command),
     lists:foreach(fun(Effect) -> mirror(Effect, Body, Handle) end, Effects),
     lists:foreach(fun(Effect) -> feed(Effect, State) end, Effects),
-    {Reply, State#state{index = Index, log = Log1}}.
+    {Reply, State#state{index = Index, log = erl_esdb_log:rest(Log1)}}.
 
 %% What was appended can be read by now.
 -spec feed(erl_esdb_log:effect(), #state{}) -> ok.
@@ -514,42 +332,20 @@ brought(_) -> <<>>.
 several([{_, _, Packed, _}]) -> Packed;
 several(Parts) -> [{Stream, Packed} || {Stream, _, Packed, _} <- Parts].
 
--spec mirror(erl_esdb_log:effect(), binary() | [{binary(), binary()}], #handle{}) -> true.
+-spec mirror(erl_esdb_log:effect(), binary() | [{binary(), binary()}], #handle{}) -> ok.
 mirror({live, [Index]}, Body, #handle{bodies = Bodies}) when is_binary(Body) ->
-    ets:insert(Bodies, {Index, Body});
+    true = ets:insert(Bodies, {Index, Body}),
+    ok;
 mirror({live, [Index]}, Parts, #handle{bodies = Bodies}) ->
     Names = [Stream || {Stream, _} <- Parts],
-    ets:insert(Bodies, [{Index, Names} | [{{Index, Name}, Packed} || {Name, Packed} <- Parts]]);
+    true = ets:insert(Bodies, [
+        {Index, Names} | [{{Index, Name}, Packed} || {Name, Packed} <- Parts]
+    ]),
+    ok;
 mirror({dead, Indexes}, _, #handle{bodies = Bodies}) ->
-    lists:foreach(fun(Index) -> forget(Index, Bodies) end, Indexes),
-    true;
-mirror({tomb, Name, Head}, _, #handle{tombs = Tombs}) ->
-    ets:insert(Tombs, {Name, Head});
-mirror({no_tomb, Name}, _, #handle{tombs = Tombs}) ->
-    ets:delete(Tombs, Name);
-mirror({metadata, Name, Metadata}, _, #handle{metadata = Table}) ->
-    ets:insert(Table, {Name, Metadata});
-mirror({no_metadata, Name}, _, #handle{metadata = Table}) ->
-    ets:delete(Table, Name);
-mirror({stream, Name, Head}, _, #handle{streams = Streams, owners = Owners}) ->
-    ets:insert(Owners, {erl_esdb_log:no(Head), Name, erl_esdb_log:first(Head)}),
-    ets:insert(Streams, {Name, Head});
-mirror({no_stream, Name, Head}, _, #handle{streams = Streams, owners = Owners}) ->
-    ets:delete(Owners, erl_esdb_log:no(Head)),
-    ets:delete(Streams, Name);
-mirror({order, Order}, _, #handle{owners = Owners}) ->
-    ets:insert(Owners, {order, Order});
-mirror({chunk, Key, Chunk}, _, #handle{chunks = Chunks}) ->
-    ets:insert(Chunks, {Key, Chunk});
-mirror({no_chunk, Key}, _, #handle{chunks = Chunks}) ->
-    ets:delete(Chunks, Key);
-mirror({document, Key, {Version, Index}}, _, #handle{documents = Documents}) ->
-    ets:insert(Documents, {Key, Version, Index});
-mirror({no_document, Key}, _, #handle{documents = Documents}) ->
-    ets:delete(Documents, Key);
-mirror({checkpoint, Saved, Gone}, _, #handle{checkpoints = Checkpoints}) ->
-    lists:foreach(fun(Key) -> ets:delete(Checkpoints, Key) end, Gone),
-    ets:insert(Checkpoints, maps:to_list(Saved)).
+    lists:foreach(fun(Index) -> forget(Index, Bodies) end, Indexes);
+mirror(Effect, _, #handle{tables = Tables}) ->
+    erl_esdb_tables:write(Effect, Tables).
 
 -spec forget(erl_esdb_log:index(), ets:table()) -> ok.
 forget(Index, Bodies) ->

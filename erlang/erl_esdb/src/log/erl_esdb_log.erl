@@ -37,14 +37,14 @@ finds everything it names, or finds that it was removed in between and looks aga
 `log_rows/6` work on either.
 """.
 
--export([new/0, new/1, apply/3, is_command/1, pending/1]).
+-export([new/0, new/1, new/2, rest/1, on/2, order/1, apply/3, is_command/1, pending/1]).
 -export([read/5, read_log/4, stream/2, streams/1, next_position/1, document/2, documents/3]).
 -export([metadata/2, checkpoint/2]).
 -export([rows/5, log_rows/6, view/4, describe/1, first/1, no/1, log_end/1]).
 -export([first_version/1, after_span/1, before_span/1]).
 -export_type([state/0, command/0, reply/0, effect/0, index/0, head/0, expected/0, span/0]).
 -export_type([document_key/0, chunk_key/0, info/0, limits/0, summary/0, condition/0, refusal/0]).
--export_type([appended/0, checkpoints/0, tip/0, metadata/0, owner/0, sight/0]).
+-export_type([appended/0, checkpoints/0, tip/0, metadata/0, owner/0, sight/0, base/0, table/0]).
 
 -include("erl_esdb_log.hrl").
 
@@ -83,12 +83,9 @@ finds everything it names, or finds that it was removed in between and looks aga
 }).
 
 -record(log, {
-    streams = #{} :: #{binary() => head()},
-    %% what is known of streams that have a tombstone
-    tombs = #{} :: #{binary() => head()},
-    metadata = #{} :: #{binary() => metadata()},
-    names = #{} :: #{pos_integer() => binary()},
-    chunks = #{} :: #{chunk_key() => erl_esdb_chunks:chunk()},
+    %% what is kept by keys; with a base, what the command changes that is applied
+    kept = #{} :: #{{table(), Key :: term()} => Value :: term() | gone},
+    base = none :: none | base(),
     %% all appends in the order of positions
     order = erl_esdb_chunks:new() :: erl_esdb_chunks:seq(),
     %% how many rows of a chunk of the order are erased, until all are
@@ -100,12 +97,17 @@ finds everything it names, or finds that it was removed in between and looks aga
     %% the appends of a stream among which ids are looked for
     appends :: non_neg_integer(),
     seen :: erl_esdb_seen:seen(),
-    recent :: erl_esdb_recent:recent(),
-    documents = gb_trees:empty() :: gb_trees:tree(document_key(), {pos_integer(), index()}),
-    checkpoints = #{} :: #{term() => term()}
+    recent :: erl_esdb_recent:recent()
 }).
 
 -opaque state() :: #log{}.
+-doc """
+What the machine keeps by keys: `streams` heads and `tombs` heads by names, `names` by numbers of
+streams, `metadata` by names of streams, `chunks`, `documents`, and `checkpoints`.
+""".
+-type table() :: streams | tombs | names | metadata | chunks | documents | checkpoints.
+-doc "Looks up what an engine has in its tables.".
+-type base() :: fun((table(), Key :: term()) -> {ok, Value :: term()} | none).
 -doc "What the machine keeps of a stream.".
 -opaque head() :: #head{}.
 -doc "Of a command; rises from 1, also with gaps.".
@@ -237,6 +239,32 @@ new(Limits) ->
     }.
 
 -doc """
+The empty machine of an engine that has what is kept by keys in tables of its own: it mirrors the
+effects of a command into them before it applies the next one, to `rest/1` of what came out.
+
+That way the machine itself stays small however many streams there are: it holds the last appends of
+all, what is about to be erased, and what is remembered of ids and facts.
+""".
+-spec new(limits(), base()) -> state().
+new(Limits, Base) -> (new(Limits))#log{base = Base}.
+
+-doc "The machine without what its effects have told to keep in tables.".
+-spec rest(state()) -> state().
+rest(#log{base = none} = Log) -> Log;
+rest(Log) -> Log#log{kept = #{}}.
+
+-doc """
+The same machine on other tables; `none`: on none, as it is to be written to a disk. What it has to
+keep by keys must have been mirrored.
+""".
+-spec on(base() | none, state()) -> state().
+on(Base, #log{} = Log) -> Log#log{base = Base, kept = #{}}.
+
+-doc "All appends in the order of positions.".
+-spec order(state()) -> erl_esdb_chunks:seq().
+order(#log{order = Order}) -> Order.
+
+-doc """
 Applies one command.
 
 The reply of an append is `{Version, Position, Count}` of its last event; an empty one answers the
@@ -267,13 +295,13 @@ apply(Index, {append_many, Given, Common}, Log) ->
         Refusal -> {{error, Refusal}, [], Log}
     end;
 apply(_Index, {truncate, Stream, Before}, Log) ->
-    case Log#log.streams of
-        #{Stream := Head} -> truncate(Stream, Head, Before, Log);
-        #{} -> {{error, stream_not_found}, [], Log}
+    case look(streams, Stream, Log) of
+        {ok, Head} -> truncate(Stream, Head, Before, Log);
+        none -> {{error, stream_not_found}, [], Log}
     end;
 %% Only where the stream is still what the sender has looked at.
-apply(Index, {truncate, Stream, Before, Sight}, #log{streams = Streams} = Log) ->
-    case is_same(maps:get(Stream, Streams, absent), Sight) of
+apply(Index, {truncate, Stream, Before, Sight}, Log) ->
+    case is_same(head_of(Stream, Log), Sight) of
         true -> ?MODULE:apply(Index, {truncate, Stream, Before}, Log);
         Other -> {{error, Other}, [], Log}
     end;
@@ -282,9 +310,9 @@ apply(_Index, {delete, Stream}, Log) ->
     {Forgotten, Log2} = keep_metadata(Stream, #{}, Log1),
     {ok, Effects ++ Forgotten, Log2};
 apply(_Index, {tombstone, Stream}, Log) ->
-    case Log#log.streams of
-        #{Stream := Head} -> bury(Stream, Head, Log);
-        #{} -> {ok, [], Log}
+    case look(streams, Stream, Log) of
+        {ok, Head} -> bury(Stream, Head, Log);
+        none -> {ok, [], Log}
     end;
 apply(_Index, {set_metadata, Stream, Metadata}, Log) ->
     {Effects, Log1} = keep_metadata(Stream, Metadata, Log),
@@ -390,8 +418,8 @@ may_all(Parts, Log) ->
     end.
 
 -spec may(part(), state()) -> ok | refusal().
-may({Stream, Expected, Summary}, #log{streams = Streams} = Log) ->
-    Head = maps:get(Stream, Streams, absent),
+may({Stream, Expected, Summary}, Log) ->
+    Head = head_of(Stream, Log),
     maybe
         ok ?= unseen(Expected, Head, Summary, Log),
         ok ?= meets(Expected, version(Head)),
@@ -438,10 +466,10 @@ version(absent) -> -1;
 version(Head) -> next(Head) - 1.
 
 -spec continues(binary(), head() | absent, summary(), state()) -> ok | tip_moved.
-continues(Stream, absent, #{tip := _} = Summary, #log{tombs = Tombs} = Log) ->
-    case Tombs of
-        #{Stream := Head} -> continues(Stream, Head, Summary, Log);
-        #{} -> continued(none, Summary)
+continues(Stream, absent, #{tip := _} = Summary, Log) ->
+    case look(tombs, Stream, Log) of
+        {ok, Head} -> continues(Stream, Head, Summary, Log);
+        none -> continued(none, Summary)
     end;
 continues(_Stream, #head{tip = Tip}, #{tip := _} = Summary, _Log) ->
     continued(Tip, Summary);
@@ -483,8 +511,8 @@ ordered(Index, Effects, #log{order = Order}) -> [{live, [Index]} | Effects] ++ [
 
 -spec append_part(part(), {index(), non_neg_integer()}, state()) ->
     {appended(), [effect()], state()}.
-append_part({Stream, _, #{count := 0}}, _, #log{streams = Streams} = Log) ->
-    {{version(maps:get(Stream, Streams, absent)), undefined, 0}, [], Log};
+append_part({Stream, _, #{count := 0}}, _, Log) ->
+    {{version(head_of(Stream, Log)), undefined, 0}, [], Log};
 append_part({Stream, _, Summary}, {Index, Rows}, Log) ->
     {#head{seq = Seq} = Head, Revived, Log1} = head(Stream, Log),
     #{count := Count, epoch_us := Time} = Summary,
@@ -504,18 +532,16 @@ append_part({Stream, _, Summary}, {Index, Rows}, Log) ->
 
 -spec append_row(#row{}, binary(), head(), summary(), state()) -> {[effect()], state()}.
 append_row(Row, Stream, #head{no = No, seq = Seq, tip = Tip} = Head, Summary, Log) ->
-    #log{streams = Streams, order = Order, chunks = Chunks} = Log,
     {Seq1, Full1} = erl_esdb_chunks:add(Row, Seq),
-    {Order1, Full2} = erl_esdb_chunks:add(Row, Order),
+    {Order1, Full2} = erl_esdb_chunks:add(Row, Log#log.order),
     {_, Tip1} = maps:get(tip, Summary, {Tip, Tip}),
     Head1 = Head#head{seq = Seq1, tip = Tip1, signed = signed_from(Head, Tip1, Row)},
     Sealed = sealed(No, Full1) ++ sealed(0, Full2),
-    Log1 = Log#log{
-        streams = Streams#{Stream => Head1},
-        order = Order1,
-        chunks = maps:merge(Chunks, #{Key => Chunk || {chunk, Key, Chunk} <- Sealed})
-    },
+    Log1 = keep([{streams, Stream, Head1} | chunks(Sealed)], Log#log{order = Order1}),
     {Sealed ++ [{stream, Stream, Head1}], Log1}.
+
+-spec chunks([effect()]) -> [{chunks, chunk_key(), erl_esdb_chunks:chunk()}].
+chunks(Effects) -> [{chunks, Key, Chunk} || {chunk, Key, Chunk} <- Effects].
 
 -spec signed_from(head(), tip(), #row{}) -> none | non_neg_integer().
 signed_from(#head{signed = none}, Tip, #row{version = Version}) when Tip =/= none -> Version;
@@ -531,15 +557,19 @@ remember(#row{stream = No, version = Version, count = Count}, Summary, Log) ->
 
 %% The stream that is there, goes on behind its tombstone, or begins.
 -spec head(binary(), state()) -> {head(), [effect()], state()}.
-head(Stream, #log{streams = Streams} = Log) when is_map_key(Stream, Streams) ->
-    {map_get(Stream, Streams), [], Log};
-head(Stream, #log{tombs = Tombs, names = Names} = Log) when is_map_key(Stream, Tombs) ->
-    {#head{no = No} = Head, Tombs1} = maps:take(Stream, Tombs),
-    Log1 = Log#log{tombs = Tombs1, names = Names#{No => Stream}},
-    {Head#head{base = next(Head), base_tip = Head#head.tip}, [{no_tomb, Stream}], Log1};
-head(Stream, #log{next_no = No, names = Names} = Log) ->
+head(Stream, Log) ->
+    case look(streams, Stream, Log) of
+        {ok, Head} -> {Head, [], Log};
+        none -> begun(Stream, look(tombs, Stream, Log), Log)
+    end.
+
+-spec begun(binary(), {ok, head()} | none, state()) -> {head(), [effect()], state()}.
+begun(Stream, {ok, #head{no = No, tip = Tip} = Head}, Log) ->
+    Log1 = keep([{names, No, Stream}], remove([{tombs, Stream}], Log)),
+    {Head#head{base = next(Head), base_tip = Tip}, [{no_tomb, Stream}], Log1};
+begun(Stream, none, #log{next_no = No} = Log) ->
     Head = #head{no = No, seq = erl_esdb_chunks:new()},
-    {Head, [], Log#log{next_no = No + 1, names = Names#{No => Stream}}}.
+    {Head, [], keep([{names, No, Stream}], Log#log{next_no = No + 1})}.
 
 -spec sealed(non_neg_integer(), none | {erl_esdb_chunks:chunk_no(), binary()}) -> [effect()].
 sealed(_No, none) -> [];
@@ -561,9 +591,9 @@ is_same(Head, #{next := Next}) -> next(Head) =:= Next orelse stream_moved;
 is_same(_Head, _) -> true.
 
 -spec truncated(binary(), head(), non_neg_integer(), state()) -> {reply(), [effect()], state()}.
-truncated(Stream, #head{first = First} = Head, Cut, #log{streams = Streams} = Log) ->
+truncated(Stream, #head{first = First} = Head, Cut, Log) ->
     {Head1, Removal} = cut(Head, Cut, Log),
-    {Effects, Log1} = removed(Removal, Log#log{streams = Streams#{Stream => Head1}}),
+    {Effects, Log1} = removed(Removal, keep([{streams, Stream, Head1}], Log)),
     {{ok, {First, Cut}}, [{stream, Stream, Head1} | Effects], Log1}.
 
 -spec cut(head(), non_neg_integer(), state()) -> {head(), #removal{}}.
@@ -575,28 +605,33 @@ cut(#head{no = No, first = First, seq = Seq} = Head, Cut, Log) ->
 
 %% Its number stays, and with it its versions, its tip and what was seen of it.
 -spec bury(binary(), head(), state()) -> {ok, [effect()], state()}.
-bury(Stream, Head, #log{streams = Streams, tombs = Tombs, names = Names} = Log) ->
+bury(Stream, Head, Log) ->
     {Head1, Removal} = cut(Head, next(Head), Log),
-    Log1 = Log#log{
-        streams = maps:remove(Stream, Streams),
-        tombs = Tombs#{Stream => Head1},
-        names = maps:remove(Head#head.no, Names)
-    },
+    Gone = [{streams, Stream}, {names, Head#head.no}],
+    Log1 = keep([{tombs, Stream, Head1}], remove(Gone, Log)),
     {Effects, Log2} = removed(Removal, Log1),
     {ok, [{tomb, Stream, Head1}, {no_stream, Stream, Head1} | Effects], Log2}.
 
 -spec delete(binary(), state()) -> {[effect()], state()}.
-delete(Stream, #log{streams = Streams, names = Names} = Log) when is_map_key(Stream, Streams) ->
-    {Head, Streams1} = maps:take(Stream, Streams),
-    Log1 = Log#log{streams = Streams1, names = maps:remove(Head#head.no, Names)},
-    {Effects, Log2} = removed(whole(Head), Log1),
-    {[{no_stream, Stream, Head} | Effects], Log2};
-delete(Stream, #log{tombs = Tombs} = Log) when is_map_key(Stream, Tombs) ->
-    {Head, Tombs1} = maps:take(Stream, Tombs),
-    {Effects, Log1} = removed(whole(Head), Log#log{tombs = Tombs1}),
-    {[{no_tomb, Stream} | Effects], Log1};
-delete(_Stream, Log) ->
-    {[], Log}.
+delete(Stream, Log) ->
+    case look(streams, Stream, Log) of
+        {ok, #head{no = No} = Head} ->
+            Log1 = remove([{streams, Stream}, {names, No}], Log),
+            {Effects, Log2} = removed(whole(Head), Log1),
+            {[{no_stream, Stream, Head} | Effects], Log2};
+        none ->
+            delete_tomb(Stream, Log)
+    end.
+
+-spec delete_tomb(binary(), state()) -> {[effect()], state()}.
+delete_tomb(Stream, Log) ->
+    case look(tombs, Stream, Log) of
+        {ok, Head} ->
+            {Effects, Log1} = removed(whole(Head), remove([{tombs, Stream}], Log)),
+            {[{no_tomb, Stream} | Effects], Log1};
+        none ->
+            {[], Log}
+    end.
 
 -spec whole(head()) -> #removal{}.
 whole(#head{no = No, first = First, seq = Seq} = Head) ->
@@ -617,14 +652,15 @@ sweep(#log{removals = Removals} = Log) ->
     end.
 
 -spec sweep(#removal{}, queue:queue(#removal{}), state()) -> {[effect()], state()}.
-sweep(#removal{no = No, seq = Seq} = Removal, Rest, #log{chunks = Chunks} = Log) ->
+sweep(#removal{no = No, seq = Seq} = Removal, Rest, Log) ->
     Fetch = fetch(No, Log),
     {Rows, More} = slice(Removal, Fetch),
     {Removals, Before} = left(More, Rows, Removal, Rest, Fetch),
     {First, _} = erl_esdb_chunks:numbers(Seq),
     Keys = [{No, Number} || Number <- lists:seq(First, Before - 1)],
     {Dead, Shared} = lists:foldl(fun dead/2, {[], Log#log.shared}, Rows),
-    Log1 = Log#log{chunks = maps:without(Keys, Chunks), removals = Removals, shared = Shared},
+    Swept = remove([{chunks, Key} || Key <- Keys], Log),
+    Log1 = Swept#log{removals = Removals, shared = Shared},
     {Gaps, Log2} = erased([Row#row.position || Row <- Rows], Log1),
     %% Whoever meets a gap finds no body of what lay before it in its stream either.
     Bodies = [{dead, lists:reverse(Dead)} || Dead =/= []],
@@ -690,70 +726,103 @@ holder(Position, {Near, _}, Order, Fetch) ->
     erl_esdb_chunks:holder(position, Position, Near, Order, Fetch).
 
 -spec gap(erl_esdb_chunks:chunk_no(), {[effect()], state()}) -> {[effect()], state()}.
-gap(Number, {Effects, #log{order = Order, chunks = Chunks} = Log}) ->
+gap(Number, {Effects, #log{order = Order} = Log}) ->
     Changed = erl_esdb_chunks:remove(Number, Order, fetch(0, Log)),
-    New = #{{0, N} => Chunk || {N, Chunk} <- Changed},
     Effects1 = [{chunk, {0, N}, Chunk} || {N, Chunk} <- Changed],
-    {Effects ++ Effects1, Log#log{chunks = maps:merge(Chunks, New)}}.
+    {Effects ++ Effects1, keep(chunks(Effects1), Log)}.
 
 %% ---- documents
 
 -spec put_document(index(), document_key(), state()) -> {reply(), [effect()], state()}.
-put_document(Index, Key, #log{documents = Documents} = Log) ->
+put_document(Index, Key, Log) ->
     {Version, Dead} =
-        case gb_trees:lookup(Key, Documents) of
+        case look(documents, Key, Log) of
             none -> {1, []};
-            {value, {Before, Old}} -> {Before + 1, [{dead, [Old]}]}
+            {ok, {Before, Old}} -> {Before + 1, [{dead, [Old]}]}
         end,
     Entry = {Version, Index},
     Effects = [{live, [Index]}, {document, Key, Entry} | Dead],
-    {{ok, Version}, Effects, Log#log{documents = gb_trees:enter(Key, Entry, Documents)}}.
+    {{ok, Version}, Effects, keep([{documents, Key, Entry}], Log)}.
 
 -spec delete_document(document_key(), state()) -> {reply(), [effect()], state()}.
-delete_document(Key, #log{documents = Documents} = Log) ->
-    case gb_trees:take_any(Key, Documents) of
-        error ->
+delete_document(Key, Log) ->
+    case look(documents, Key, Log) of
+        none ->
             {ok, [], Log};
-        {{_Version, Index}, Documents1} ->
-            {ok, [{no_document, Key}, {dead, [Index]}], Log#log{documents = Documents1}}
+        {ok, {_Version, Index}} ->
+            {ok, [{no_document, Key}, {dead, [Index]}], remove([{documents, Key}], Log)}
     end.
 
 %% ---- metadata
 
 -spec keep_metadata(binary(), metadata(), state()) -> {[effect()], state()}.
-keep_metadata(Stream, Metadata, #log{metadata = All} = Log) when map_size(Metadata) =:= 0 ->
-    case All of
-        #{Stream := _} ->
-            {[{no_metadata, Stream}], Log#log{metadata = maps:remove(Stream, All)}};
-        #{} ->
-            {[], Log}
-    end;
-keep_metadata(Stream, Metadata, #log{metadata = All} = Log) ->
-    case All of
-        #{Stream := Metadata} -> {[], Log};
-        #{} -> {[{metadata, Stream, Metadata}], Log#log{metadata = All#{Stream => Metadata}}}
+keep_metadata(Stream, Metadata, Log) ->
+    case look(metadata, Stream, Log) of
+        {ok, Metadata} ->
+            {[], Log};
+        none when map_size(Metadata) =:= 0 ->
+            {[], Log};
+        {ok, _} when map_size(Metadata) =:= 0 ->
+            {[{no_metadata, Stream}], remove([{metadata, Stream}], Log)};
+        _ ->
+            {[{metadata, Stream, Metadata}], keep([{metadata, Stream, Metadata}], Log)}
     end.
 
 %% ---- checkpoints: small values that change often, kept in the machine itself
 
 -spec checkpoints(checkpoints(), state()) -> {reply(), [effect()], state()}.
-checkpoints(Values, #log{checkpoints = Before} = Log) ->
-    Changed = maps:filter(fun(K, V) -> maps:get(K, Before, delete) =/= V end, Values),
+checkpoints(Values, Log) ->
+    Is = fun(Key, Value) -> look(checkpoints, Key, Log) =:= saved(Value) end,
+    Changed = maps:filter(fun(Key, Value) -> not Is(Key, Value) end, Values),
     Gone = [Key || Key := delete <- Changed],
     Saved = maps:without(Gone, Changed),
-    After = maps:merge(maps:without(Gone, Before), Saved),
     Effects = [{checkpoint, Saved, Gone} || map_size(Changed) > 0],
-    {ok, Effects, Log#log{checkpoints = After}}.
+    Log1 = remove([{checkpoints, Key} || Key <- Gone], Log),
+    {ok, Effects, keep([{checkpoints, Key, Value} || Key := Value <- Saved], Log1)}.
+
+-spec saved(delete | term()) -> {ok, term()} | none.
+saved(delete) -> none;
+saved(Value) -> {ok, Value}.
 
 -doc "What is kept under a key of a checkpoint.".
 -spec checkpoint(Key :: term(), state()) -> {ok, term()} | {error, not_found}.
-checkpoint(Key, #log{checkpoints = Checkpoints}) ->
-    case Checkpoints of
-        #{Key := Value} -> {ok, Value};
-        #{} -> {error, not_found}
+checkpoint(Key, Log) ->
+    case look(checkpoints, Key, Log) of
+        {ok, Value} -> {ok, Value};
+        none -> {error, not_found}
     end.
 
-%% ---- queries on the machine itself
+%% ---- what is kept by keys
+
+-spec look(table(), Key :: term(), state()) -> {ok, Value :: term()} | none.
+look(Table, Key, #log{kept = Kept, base = Base}) ->
+    case Kept of
+        #{{Table, Key} := gone} -> none;
+        #{{Table, Key} := Value} -> {ok, Value};
+        #{} when Base =:= none -> none;
+        #{} -> Base(Table, Key)
+    end.
+
+-spec head_of(binary(), state()) -> head() | absent.
+head_of(Stream, Log) ->
+    case look(streams, Stream, Log) of
+        {ok, Head} -> Head;
+        none -> absent
+    end.
+
+-spec keep([{table(), Key :: term(), Value :: term()}], state()) -> state().
+keep(Values, #log{kept = Kept} = Log) ->
+    Keep = fun({Table, Key, Value}, Sum) -> Sum#{{Table, Key} => Value} end,
+    Log#log{kept = lists:foldl(Keep, Kept, Values)}.
+
+%% The tables of an engine have it until they are told.
+-spec remove([{table(), Key :: term()}], state()) -> state().
+remove(Keys, #log{kept = Kept, base = none} = Log) ->
+    Log#log{kept = maps:without(Keys, Kept)};
+remove(Keys, Log) ->
+    keep([{Table, Key, gone} || {Table, Key} <- Keys], Log).
+
+%% ---- queries on a machine without tables
 
 -doc "Where the events of a window of versions are, also hidden ones: see `rows/5`.".
 -spec read(
@@ -764,9 +833,9 @@ checkpoint(Key, #log{checkpoints = Checkpoints}) ->
     state()
 ) -> {ok, [span()]} | {error, stream_not_found}.
 read(Stream, From, Count, Direction, Log) ->
-    case Log#log.streams of
-        #{Stream := Head} -> {ok, rows(Head, From, Count, Direction, fetch(Head#head.no, Log))};
-        #{} -> {error, stream_not_found}
+    case look(streams, Stream, Log) of
+        {ok, Head} -> {ok, rows(Head, From, Count, Direction, fetch(Head#head.no, Log))};
+        none -> {error, stream_not_found}
     end.
 
 -doc """
@@ -776,11 +845,11 @@ Where the events from a position on are, also hidden ones, with the names of the
 -spec read_log(
     non_neg_integer() | last, non_neg_integer() | infinity, forward | backward, state()
 ) -> [{binary(), span()}].
-read_log(From, Count, Direction, #log{order = Order, names = Names, streams = Streams} = Log) ->
+read_log(From, Count, Direction, #log{order = Order} = Log) ->
     Owner = fun(No) ->
-        case Names of
-            #{No := Name} -> owner(Name, first(maps:get(Name, Streams)));
-            #{} -> gone
+        case look(names, No, Log) of
+            {ok, Name} -> owner(Name, first(head_of(Name, Log)));
+            none -> gone
         end
     end,
     log_rows(Order, From, Count, Direction, Owner, fetch(0, Log)).
@@ -791,14 +860,14 @@ owner(Name, First) -> {Name, First, First}.
 -doc "What is known of a stream.".
 -spec stream(binary(), state()) -> {ok, info()} | {error, stream_not_found}.
 stream(Stream, Log) ->
-    case Log#log.streams of
-        #{Stream := Head} -> {ok, describe(Head)};
-        #{} -> {error, stream_not_found}
+    case look(streams, Stream, Log) of
+        {ok, Head} -> {ok, describe(Head)};
+        none -> {error, stream_not_found}
     end.
 
 -doc "The names of all streams, sorted.".
 -spec streams(state()) -> [binary()].
-streams(#log{streams = Streams}) -> lists:sort(maps:keys(Streams)).
+streams(#log{kept = Kept}) -> lists:sort([Stream || {streams, Stream} := _ <- Kept]).
 
 -doc "The position that the next event gets.".
 -spec next_position(state()) -> non_neg_integer().
@@ -806,31 +875,32 @@ next_position(#log{order = Order}) -> log_end(Order).
 
 -doc "What may be seen of a stream, also of one that is not there.".
 -spec metadata(binary(), state()) -> metadata().
-metadata(Stream, #log{metadata = All}) -> maps:get(Stream, All, #{}).
+metadata(Stream, Log) ->
+    case look(metadata, Stream, Log) of
+        {ok, Metadata} -> Metadata;
+        none -> #{}
+    end.
 
 -doc "How often a document was put, and by which command the last time.".
 -spec document(document_key(), state()) -> {ok, {pos_integer(), index()}} | {error, not_found}.
-document(Key, #log{documents = Documents}) ->
-    case gb_trees:lookup(Key, Documents) of
-        {value, Entry} -> {ok, Entry};
+document(Key, Log) ->
+    case look(documents, Key, Log) of
+        {ok, Entry} -> {ok, Entry};
         none -> {error, not_found}
     end.
 
 -doc "The documents whose keys lie between two keys, both included, in term order.".
 -spec documents(document_key(), document_key(), state()) ->
     [{document_key(), {pos_integer(), index()}}].
-documents(From, To, #log{documents = Documents}) ->
-    documents_to(To, gb_trees:next(gb_trees:iterator_from(From, Documents))).
-
--spec documents_to(document_key(), none | {document_key(), Entry, gb_trees:iter(_, _)}) ->
-    [{document_key(), Entry}].
-documents_to(To, {Key, Entry, Iterator}) when Key =< To ->
-    [{Key, Entry} | documents_to(To, gb_trees:next(Iterator))];
-documents_to(_To, _) ->
-    [].
+documents(From, To, #log{kept = Kept}) ->
+    lists:sort([{Key, Entry} || {documents, Key} := Entry <- Kept, From =< Key, Key =< To]).
 
 -spec fetch(non_neg_integer(), state()) -> erl_esdb_chunks:fetch().
-fetch(No, #log{chunks = Chunks}) -> fun(Number) -> maps:get({No, Number}, Chunks) end.
+fetch(No, Log) ->
+    fun(Number) ->
+        {ok, Chunk} = look(chunks, {No, Number}, Log),
+        Chunk
+    end.
 
 %% ---- queries on what an engine mirrored
 

@@ -1,0 +1,167 @@
+-module(erl_esdb_ra_systems).
+-moduledoc """
+The Ra systems of this node, one a folder.
+
+A Ra system has the write-ahead log of its stores: one file, one sync for whatever they write at a
+time. Stores with the same `data_dir` share one system. It is started for the first of them and ends
+with the last, also where one was killed.
+""".
+
+-behaviour(gen_server).
+
+-export([start_link/0, acquire/1, release/1, segment_entries/0]).
+-export([init/1, handle_call/3, handle_cast/2, handle_info/2, terminate/2]).
+
+-include_lib("kernel/include/logger.hrl").
+
+%% Entries of a segment file. Ra's default of 4096 makes eight times as many files.
+-define(SEGMENT_ENTRIES, 32_768).
+%% Bytes of a file of the write-ahead log: what may have to be read again after a crash, and what the
+%% log has in memory besides.
+-define(WAL_BYTES, 67_108_864).
+
+-record(system, {
+    name :: atom(),
+    %% the processes whose it is, with their monitors
+    owners :: #{pid() => reference()}
+}).
+
+%% By the folder.
+-type state() :: #{file:filename() => #system{}}.
+
+-doc false.
+-spec start_link() -> gen_server:start_ret().
+start_link() -> gen_server:start_link({local, ?MODULE}, ?MODULE, [], []).
+
+-doc """
+The system of a folder, which runs as long as the calling process does not release it or end.
+Errors: `{data_dir, Folder, Reason}` where it cannot be made or started.
+""".
+-spec acquire(file:filename_all()) ->
+    {ok, System :: atom()} | {error, {data_dir, file:filename_all(), term()}}.
+acquire(Dir) ->
+    case gen_server:call(?MODULE, {acquire, folder(Dir)}, infinity) of
+        {ok, System} -> {ok, System};
+        {error, Reason} -> {error, {data_dir, Dir, Reason}}
+    end.
+
+-doc "The calling process does not need the system of a folder any more.".
+-spec release(file:filename_all()) -> ok.
+release(Dir) -> gen_server:call(?MODULE, {release, folder(Dir)}, infinity).
+
+-doc "Entries of a segment file.".
+-spec segment_entries() -> pos_integer().
+segment_entries() -> ?SEGMENT_ENTRIES.
+
+-spec folder(file:filename_all()) -> file:filename().
+folder(Dir) ->
+    case filename:absname(Dir) of
+        Binary when is_binary(Binary) -> unicode:characters_to_list(Binary);
+        List -> List
+    end.
+
+-doc false.
+-spec init([]) -> {ok, state()}.
+init([]) ->
+    process_flag(trap_exit, true),
+    {ok, #{}}.
+
+-doc false.
+-spec handle_call(term(), gen_server:from(), state()) ->
+    {reply, {ok, atom()} | ok | {error, term()}, state()}.
+handle_call({acquire, Dir}, {Pid, _}, State) ->
+    case State of
+        #{Dir := System} ->
+            {reply, {ok, System#system.name}, State#{Dir := owned(Pid, System)}};
+        #{} ->
+            Name = free_name(State, 1),
+            case started(Name, Dir) of
+                ok ->
+                    System = #system{name = Name, owners = #{}},
+                    {reply, {ok, Name}, State#{Dir => owned(Pid, System)}};
+                {error, Reason} ->
+                    {reply, {error, Reason}, State}
+            end
+    end;
+handle_call({release, Dir}, {Pid, _}, State) ->
+    {reply, ok, left(Pid, Dir, State)};
+handle_call(_, _From, State) ->
+    {reply, {error, unknown_request}, State}.
+
+-doc false.
+-spec handle_cast(term(), state()) -> {noreply, state()}.
+handle_cast(_, State) -> {noreply, State}.
+
+-doc false.
+-spec handle_info(term(), state()) -> {noreply, state()}.
+handle_info({'DOWN', _, process, Pid, _}, State) ->
+    Dirs = [Dir || Dir := #system{owners = Owners} <- State, is_map_key(Pid, Owners)],
+    {noreply, lists:foldl(fun(Dir, Sum) -> left(Pid, Dir, Sum) end, State, Dirs)};
+handle_info(_, State) ->
+    {noreply, State}.
+
+-doc false.
+-spec terminate(term(), state()) -> ok.
+terminate(_Reason, State) ->
+    maps:foreach(fun(Dir, #system{name = Name}) -> stopped(Name, Dir) end, State).
+
+-spec owned(pid(), #system{}) -> #system{}.
+owned(Pid, #system{owners = Owners} = System) when is_map_key(Pid, Owners) -> System;
+owned(Pid, #system{owners = Owners} = System) ->
+    System#system{owners = Owners#{Pid => monitor(process, Pid)}}.
+
+-spec left(pid(), file:filename(), state()) -> state().
+left(Pid, Dir, State) ->
+    case State of
+        #{Dir := #system{name = Name, owners = #{Pid := Ref} = Owners} = System} ->
+            true = demonitor(Ref, [flush]),
+            case maps:remove(Pid, Owners) of
+                None when map_size(None) =:= 0 ->
+                    ok = stopped(Name, Dir),
+                    maps:remove(Dir, State);
+                Others ->
+                    State#{Dir := System#system{owners = Others}}
+            end;
+        #{} ->
+            State
+    end.
+
+%% Names are atoms: those of systems that have ended are used again.
+-spec free_name(state(), pos_integer()) -> atom().
+free_name(State, N) ->
+    Name = list_to_atom("erl_esdb_" ++ integer_to_list(N)),
+    case [Dir || Dir := #system{name = Taken} <- State, Taken =:= Name] of
+        [] -> Name;
+        _ -> free_name(State, N + 1)
+    end.
+
+-spec started(atom(), file:filename()) -> ok | {error, term()}.
+started(Name, Dir) ->
+    maybe
+        ok ?= filelib:ensure_path(Dir),
+        {ok, _} ?= application:ensure_all_started(ra),
+        {ok, _} ?= ra_system:start(config(Name, Dir)),
+        ok
+    else
+        {error, {Reason, _Child}} when element(1, Reason) =:= shutdown -> {error, Reason};
+        {error, Reason} -> {error, Reason}
+    end.
+
+-spec config(atom(), file:filename()) -> ra_system:config().
+config(Name, Dir) ->
+    (ra_system:default_config())#{
+        name => Name,
+        names => ra_system:derive_names(Name),
+        data_dir => Dir,
+        wal_data_dir => Dir,
+        wal_max_size_bytes => ?WAL_BYTES,
+        segment_max_entries => ?SEGMENT_ENTRIES,
+        server_recovery_strategy => undefined
+    }.
+
+-spec stopped(atom(), file:filename()) -> ok.
+stopped(Name, Dir) ->
+    case ra_system:stop(Name) of
+        ok -> ok;
+        {error, Reason} -> ?LOG_WARNING("~ts: Ra system ~tp: ~tp", [Dir, Name, Reason])
+    end.
