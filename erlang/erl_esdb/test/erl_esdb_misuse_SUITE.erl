@@ -61,6 +61,7 @@ internal() ->
         erl_esdb_chain,
         erl_esdb_checkpoints,
         erl_esdb_chunks,
+        erl_esdb_clock,
         erl_esdb_competing,
         erl_esdb_consumers,
         erl_esdb_core_sup,
