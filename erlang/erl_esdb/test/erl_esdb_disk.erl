@@ -12,8 +12,8 @@ wanted and preloaded. It acts on one folder, and on nothing else of the node.
 3
 ```
 
-`power_loss/1`, for a node that was killed, takes back what was written and not synced since. That is
-the data of files and their size; names that were made or removed stay.
+`power_loss/1`, for a node that was killed, takes back what was written and not synced since. That
+is the data of files and their size; names that were made or removed stay.
 """.
 
 -export([library/1, new/3, environment/1, fail/3, acted/2, power_loss/1, flip/2]).
@@ -110,13 +110,14 @@ bit(Fault) ->
     Bit.
 
 -doc """
-Takes back what a node that was killed had written and not synced. Answers how many bytes were written
-in vain, of how many files.
+Takes back what a node that was killed had written and not synced. Answers how many bytes were
+written in vain, of how many files.
 """.
 -spec power_loss(disk()) -> {Files :: non_neg_integer(), Bytes :: non_neg_integer()}.
 power_loss(#{dir := Dir, journal := Journal}) ->
     {ok, Inodes} = file:list_dir(Journal),
-    Files = #{inode(Path) => Path || Path <- filelib:wildcard(Dir ++ "/**"), filelib:is_regular(Path)},
+    Paths = [Path || Path <- filelib:wildcard(Dir ++ "/**"), filelib:is_regular(Path)],
+    Files = #{inode(Path) => Path || Path <- Paths},
     Lost = [
         undo(map_get(Inode, Files), filename:join(Journal, Inode))
      || Inode <- Inodes, is_map_key(Inode, Files)

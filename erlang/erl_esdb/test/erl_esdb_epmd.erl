@@ -65,7 +65,7 @@ text(Name) -> Name.
 
 -spec port_of(string(), [string()]) -> {ok, inet:port_number()} | error.
 port_of(Name, Ports) ->
-    case [list_to_integer(Port) || Known <- Ports, [N, Port] <- [string:split(Known, "=")], N =:= Name] of
-        [Port] -> {ok, Port};
+    case [Port || Known <- Ports, [N, Port] <- [string:split(Known, "=")], N =:= Name] of
+        [Port] -> {ok, list_to_integer(Port)};
         [] -> error
     end.

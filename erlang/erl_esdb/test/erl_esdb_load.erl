@@ -65,19 +65,19 @@ each client. `stop`: clients end when the first of these atomics is not 0.
 -spec weights() -> #{atom() => non_neg_integer()}.
 weights() ->
     #{
-        append_exact => 300,
-        append_any => 120,
-        append_first => 20,
-        append_many => 60,
-        append_if => 80,
-        read => 240,
-        read_log => 80,
-        truncate => 8,
-        tombstone => 1,
-        delete => 2,
-        put => 40,
-        forget => 10,
-        get => 40
+        append_exact => 1500,
+        append_any => 600,
+        append_first => 50,
+        append_many => 300,
+        append_if => 400,
+        read => 1200,
+        read_log => 400,
+        truncate => 30,
+        tombstone => 2,
+        delete => 3,
+        put => 200,
+        forget => 50,
+        get => 200
     }.
 
 -doc "Runs the load to its end, and answers how many calls had which outcome.".

@@ -25,8 +25,8 @@ name of a target is `{Name, Life}`.
 
 -doc """
 `dir`: where the nodes have their folders. `library`: of a disk that fails (`m:erl_esdb_disk`); each
-node has one then. `args`, `env`: of each node. `ticktime`: in seconds, when a node that is not heard is
-given up. `exec`: the program and its first arguments, for each name.
+node has one then. `args`, `env`: of each node. `ticktime`: in seconds, when a node that is not heard
+is given up. `exec`: the program and its first arguments, for each name.
 """.
 -type options() :: #{
     dir := file:filename(),
@@ -91,7 +91,7 @@ boot(#nodes{options = Options, proxy = Proxy, table = Table} = Nodes, Name) ->
         host => "127.0.0.1",
         longnames => true,
         connection => connection(Exec),
-        args => arguments(Options),
+        args => arguments(Options) ++ log(Nodes, Name),
         env => [{"ESDB_TEST_PORTS", ports(Nodes, Name)} | environment(Nodes, Name)],
         wait_boot => ?BOOT
     }),
@@ -111,8 +111,15 @@ arguments(Options) ->
     ["-pa" | code:get_path()] ++
         ["-start_epmd", "false", "-epmd_module", "erl_esdb_epmd", "-setcookie", ?COOKIE] ++
         ["-kernel", "inet_dist_use_interface", "{127,0,0,1}", "net_ticktime", Ticktime] ++
-        ["-kernel", "logger_level", "critical", "prevent_overlapping_partitions", "false"] ++
+        ["-kernel", "logger_level", "warning", "prevent_overlapping_partitions", "false"] ++
         maps:get(args, Options, []).
+
+%% What it says, beside its folder.
+-spec log(nodes(), atom()) -> [string()].
+log(Nodes, Name) ->
+    Config = #{config => #{file => dir(Nodes, Name) ++ ".log"}},
+    Handlers = [{handler, default, logger_std_h, Config}],
+    ["-kernel", "logger", lists:flatten(io_lib:format("~0p", [Handlers]))].
 
 -spec ports(nodes(), atom()) -> string().
 ports(#nodes{names = Names, proxy = Proxy}, Name) ->

@@ -1,7 +1,7 @@
 -module(erl_esdb_proxy).
 -moduledoc """
-The network between nodes: whatever one sends to another passes through this process's sockets, which
-let it pass, hold it, or delay it, each direction for itself.
+The network between nodes: whatever one sends to another goes through sockets of this one, and is let
+pass, held or delayed, each direction for itself.
 
 ```erlang
 1> Proxy = erl_esdb_proxy:start([n1, n2]).

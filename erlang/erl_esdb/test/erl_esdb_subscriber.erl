@@ -6,12 +6,16 @@ Who takes the events writes them down, and acknowledges them afterwards. So what
 process, or with its node, was not acknowledged, and comes again.
 """.
 
--export([start/0, take/2, stop/1]).
+-export([start/0, take/2, kill_all/0]).
 
 -include("../include/erl_esdb.hrl").
 
 -spec start() -> pid().
-start() -> spawn(fun() -> loop([]) end).
+start() ->
+    spawn(fun() ->
+        ok = proc_lib:set_label(?MODULE),
+        loop([])
+    end).
 
 -doc "What has come since it was asked last, in that order; waits so many milliseconds for some.".
 -spec take(pid(), timeout()) -> {ok, [event()]} | {error, dead}.
@@ -26,10 +30,18 @@ take(Pid, Timeout) ->
             {error, dead}
     end.
 
--spec stop(pid()) -> ok.
-stop(Pid) ->
-    exit(Pid, kill),
-    ok.
+-doc "Kills all of this node, and answers how many there were.".
+-spec kill_all() -> non_neg_integer().
+kill_all() ->
+    Pids = [Pid || Pid <- processes(), is_one(Pid)],
+    length([Pid || Pid <- Pids, exit(Pid, kill)]).
+
+-spec is_one(pid()) -> boolean().
+is_one(Pid) ->
+    case process_info(Pid, label) of
+        {label, ?MODULE} -> true;
+        _ -> false
+    end.
 
 -spec loop([event()]) -> no_return().
 loop(Events) ->

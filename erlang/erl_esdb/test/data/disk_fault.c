@@ -54,6 +54,8 @@ static ssize_t (*real_pwrite)(int, const void *, size_t, off_t);
 static ssize_t (*real_pwritev)(int, const struct iovec *, int, off_t);
 static ssize_t (*real_read)(int, void *, size_t);
 static ssize_t (*real_pread)(int, void *, size_t, off_t);
+static ssize_t (*real_readv)(int, const struct iovec *, int);
+static ssize_t (*real_preadv)(int, const struct iovec *, int, off_t);
 static int (*real_fsync)(int);
 static int (*real_fdatasync)(int);
 static int (*real_ftruncate)(int, off_t);
@@ -69,6 +71,8 @@ __attribute__((constructor)) static void begin(void)
     real_pwritev = dlsym(RTLD_NEXT, "pwritev64");
     real_read = dlsym(RTLD_NEXT, "read");
     real_pread = dlsym(RTLD_NEXT, "pread64");
+    real_readv = dlsym(RTLD_NEXT, "readv");
+    real_preadv = dlsym(RTLD_NEXT, "preadv64");
     real_fsync = dlsym(RTLD_NEXT, "fsync");
     real_fdatasync = dlsym(RTLD_NEXT, "fdatasync");
     real_ftruncate = dlsym(RTLD_NEXT, "ftruncate64");
@@ -315,27 +319,43 @@ ssize_t pwritev64(int fd, const struct iovec *vector, int count, off_t offset)
 
 /* ---- reads */
 
+#define READ(fd, whole)                                                                            \
+    do {                                                                                           \
+        if (is_tracked(fd) && acts(READ_EIO)) {                                                    \
+            errno = EIO;                                                                           \
+            return -1;                                                                             \
+        }                                                                                          \
+        return whole;                                                                              \
+    } while (0)
+
 ssize_t read(int fd, void *bytes, size_t length)
 {
-    if (is_tracked(fd) && acts(READ_EIO)) {
-        errno = EIO;
-        return -1;
-    }
-    return real_read(fd, bytes, length);
+    READ(fd, real_read(fd, bytes, length));
+}
+
+ssize_t readv(int fd, const struct iovec *vector, int count)
+{
+    READ(fd, real_readv(fd, vector, count));
 }
 
 ssize_t pread(int fd, void *bytes, size_t length, off_t offset)
 {
-    if (is_tracked(fd) && acts(READ_EIO)) {
-        errno = EIO;
-        return -1;
-    }
-    return real_pread(fd, bytes, length, offset);
+    READ(fd, real_pread(fd, bytes, length, offset));
 }
 
 ssize_t pread64(int fd, void *bytes, size_t length, off_t offset)
 {
     return pread(fd, bytes, length, offset);
+}
+
+ssize_t preadv(int fd, const struct iovec *vector, int count, off_t offset)
+{
+    READ(fd, real_preadv(fd, vector, count, offset));
+}
+
+ssize_t preadv64(int fd, const struct iovec *vector, int count, off_t offset)
+{
+    return preadv(fd, vector, count, offset);
 }
 
 /* ---- syncs */
