@@ -1,5 +1,5 @@
 #!/bin/sh
-# The tools this repository is built with: Erlang/OTP, rebar3, Elixir, Rust; and the libraries: Ra, PropEr.
+# The tools this repository is built with: Erlang/OTP, rebar3, Elixir, Rust; and libraries: Ra, Prometheus, PropEr.
 #
 #   scripts/toolchain.sh setup    install what is missing (quick when nothing is)
 #   scripts/toolchain.sh tests    the same, and what the tests need besides
@@ -14,12 +14,13 @@
 # doc/guides/toolchain.md explains each step.
 #
 #   ESDB_CACHE   that folder (default: ${XDG_CACHE_HOME:-$HOME/.cache}/erl_esdb)
-#   ESDB_DEPS    off: without Ra, which then is not looked for
+#   ESDB_DEPS    off: without Ra and Prometheus, which then are not looked for
 set -eu
 
 MIN_OTP=27
 MIN_REBAR3=3.24
 MIN_ELIXIR=1.18
+MIN_RA=3.1
 # What Debian's compiled Ra is for.
 RA_OTP=29
 root=$(cd "$(dirname "$0")/.." && pwd -P)
@@ -328,37 +329,53 @@ check_out() {
 plugins_folder() {
     for folder in "$cache"/debian/rabbitmq-server/usr/lib/rabbitmq/lib/*/plugins /usr/lib/rabbitmq/lib/*/plugins; do
         for ra in "$folder"/ra-[0-9]*; do
-            ! loads "$ra/ebin" ra || { echo "$folder"; return; }
+            ! { at_least "${ra##*/ra-}" "$MIN_RA" && loads "$ra/ebin" ra; } || { echo "$folder"; return; }
         done
     done
     return 1
 }
 
+# plugin NAME [DEPS]: checks it out
+plugin() { check_out "$1" "$(echo "$plugins/$1"-[0-9]*)" "${2:-}"; }
+
 check_out_plugins() {
     plugins=$(plugins_folder) || return 1
-    for library in aten gen_batch_server seshat; do
-        check_out "$library" "$(echo "$plugins/$library"-[0-9]*)" ""
-    done
-    check_out ra "$(echo "$plugins"/ra-[0-9]*)" "aten, gen_batch_server, seshat"
+    plugin aten
+    plugin gen_batch_server
+    plugin seshat
+    plugin ra "aten, gen_batch_server, seshat"
+    plugin ddskerl
+    plugin prometheus ddskerl
+    plugin cowlib
+    plugin ranch
+    plugin cowboy "cowlib, ranch"
 }
 
 fetch_plugins() { unpack_packages rabbitmq-server && check_out_plugins; }
 
+can_fetch_plugins() { is_debian && at_least "$(otp_version)" "$RA_OTP"; }
+
 have_deps() {
     if [ -e "$root/_checkouts/ra" ]; then
-        loads "$root/_checkouts/ra/ebin" ra
+        loads "$root/_checkouts/ra/ebin" ra && [ -e "$root/_checkouts/cowboy/ebin/cowboy.app" ]
     else
-        [ -e "$root/_build/default/lib/ra/src" ]
+        [ -e "$root/_build/default/lib/ra/src" ] && [ -e "$root/_build/default/lib/cowboy/src" ]
     fi
 }
 
 install_deps() {
     check_out_plugins && return
     # An unfinished checkout would hide what the registry has.
-    rm -rf "$root/_checkouts/ra"
+    remove_deps
     mkdir -p "$cache"
     (cd "$root" && rebar3 get-deps >>"$log" 2>&1) && return
-    is_debian && at_least "$(otp_version)" "$RA_OTP" && (step "Fetching Ra" from_suites fetch_plugins)
+    can_fetch_plugins && (step "Fetching Ra" from_suites fetch_plugins)
+}
+
+remove_deps() {
+    for library in aten gen_batch_server seshat ra ddskerl prometheus cowlib ranch cowboy; do
+        rm -rf "$root/_checkouts/$library"
+    done
 }
 
 # The store in memory does without. What was not to be had is looked for again by the next setup.
@@ -369,16 +386,18 @@ provide_deps() {
             rm -f "$without_deps"
             return
         fi
-        rm -rf "$root/_checkouts/ra"
+        remove_deps
         mkdir -p "$root/_build" && touch "$without_deps"
         export ESDB_DEPS=off
     fi
-    say "without Ra: neither the Erlang package registry nor a package has one that this Erlang/OTP runs, or" \
-        "ESDB_DEPS=off is set; the store runs in memory only"
+    say "no Ra and no Prometheus that this Erlang/OTP runs, or ESDB_DEPS=off is set: stores are in memory only," \
+        "and there are no metrics"
 }
 
 rivals() {
-    plugins_folder || { is_debian && step "Fetching Khepri" from_suites fetch_plugins >&2 && plugins_folder; }
+    use_toolchain
+    plugins_folder ||
+        { can_fetch_plugins && step "Fetching Khepri" from_suites fetch_plugins >&2 && plugins_folder; }
 }
 
 # --- PropEr -------------------------------------------------------------------------------------------

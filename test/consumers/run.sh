@@ -1,14 +1,19 @@
 #!/bin/sh
 # Builds and tests projects that depend on this checkout, offline, from a source folder that cannot be written
-# to: two that use the library, with cargo on the PATH and without, and two that use the store, without.
+# to: two that use the library, with cargo on the PATH and without; two that use the store; and two releases with a
+# store on disk, which are started, stopped and started again.
 #
-#   test/consumers/run.sh [rebar3 | mix | rebar3_store | mix_store]...     (default: all; mix where Elixir is)
+#   test/consumers/run.sh [rebar3 | mix | rebar3_store | mix_store | rebar3_release | mix_release]...
+#
+# By default all of them; those of mix where Elixir is, and the releases where Ra is.
 set -eu
 
 here=$(cd "$(dirname "$0")" && pwd -P)
 root=$(cd "$here/../.." && pwd -P)
 work=$(mktemp -d "${TMPDIR:-/tmp}/esdb_consumers.XXXXXX")
 cleanup() {
+    [ -z "${started:-}" ] || { "$started" stop >/dev/null 2>&1 && ends; } || true
+    [ -z "${ERL_EPMD_PORT:-}" ] || epmd -kill >/dev/null 2>&1 || true
     chmod -R u+w "$work"
     rm -rf "$work"
 }
@@ -65,10 +70,23 @@ export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$root/_build/cargo}"
 export ESDB_CARGO_PROFILE=quick
 unset ESDB_NIF ESDB_NIF_BUILD
 
-# What cargo needs of its registry is fetched once; after that nothing here may ask for the network.
+# What cargo needs of its registry is fetched once; after that nothing here may ask for the network, but for Ra
+# where that comes from the registry.
 go_offline() {
     ! has_rust || cargo fetch --quiet --locked --manifest-path "$root/Cargo.toml" || fail "cargo cannot fetch"
-    export CARGO_NET_OFFLINE=true HEX_OFFLINE=1
+    export CARGO_NET_OFFLINE=true
+    [ -z "${ESDB_DEPS:-}" ] || export HEX_OFFLINE=1
+}
+
+# check_out_ra PROJECT: as somebody does who cannot reach the registry
+check_out_ra() {
+    case ${ESDB_DEPS:-} in
+        "" | off) return ;;
+    esac
+    mkdir -p "$1/_checkouts"
+    for library in ra aten gen_batch_server seshat; do
+        ln -s "$ESDB_DEPS/$library" "$1/_checkouts/$library"
+    done
 }
 
 has_rust() { "$root/scripts/toolchain.sh" rust; }
@@ -110,13 +128,14 @@ consumer() {
             echo "{deps, [$(dependency erl_esdb_nifs),
                 $(dependency erl_esdb_gater erlang/erl_esdb_gater), $(dependency erl_esdb erlang/erl_esdb)]}." \
                 >"$project/rebar.config"
+            check_out_ra "$project"
             (cd "$project" && PATH=$path EXPECTED_IMPLEMENTATION=$expected rebar3 eunit) ||
                 fail "$kind, $name: failed" ;;
         mix_store)
             (cd "$project" && export PATH="$path" ERL_ESDB="file://$work/source" MIX_ENV=test &&
                 quietly mix deps.get && EXPECTED_IMPLEMENTATION=$expected mix test) ||
                 fail "$kind, $name: failed" ;;
-        *) fail "$kind is none of rebar3, mix, rebar3_store, mix_store" ;;
+        *) fail "$kind is none of rebar3, mix, rebar3_store, mix_store, rebar3_release, mix_release" ;;
     esac
 }
 
@@ -139,13 +158,99 @@ consumer_again() {
     esac
 }
 
-kinds=${*:-rebar3 mix rebar3_store mix_store}
+# --- Releases: an order that was placed is there when the release was stopped and has started again
+
+release() {
+    kind=$1
+    project=$work/$kind
+    echo "consumers: $kind: built, started, stopped, started again"
+    cp -R "$here/${kind}_app" "$project"
+    (PATH=$without && build_release) || fail "$kind: not built"
+    shop=$(echo "$project"/_build/*/rel/shop/bin/shop)
+    export SHOP_DATA="$work/$kind-data" SHOP_COOKIE=of-a-test RELEASE_COOKIE=of-a-test
+    # An epmd of its own, for this machine only.
+    export ERL_EPMD_PORT=$((20000 + $$ % 10000)) ERL_EPMD_ADDRESS=127.0.0.1
+    start_release
+    says "{ok,0}" 'shop:place(<<"order-1">>, 42)' 'Shop.place("order-1", 42)'
+    says 42 'shop:total(<<"order-1">>)' 'Shop.total("order-1")'
+    stop_release
+    start_release
+    says 42 'shop:total(<<"order-1">>)' 'Shop.total("order-1")'
+    says "{error,{wrong_expected_version,-1,0}}" 'shop:place(<<"order-1">>, 43)' 'Shop.place("order-1", 43)'
+    stop_release
+}
+
+build_release() {
+    cd "$project" || return 1
+    sed -i "s|https://…/erl_esdb.git|file://$work/source|" rebar.config mix.exs 2>/dev/null || true
+    case $kind in
+        rebar3_release)
+            check_out_ra . && quietly rebar3 release ;;
+        mix_release)
+            export MIX_ENV=prod && quietly mix deps.get && quietly mix release ;;
+    esac
+}
+
+# The store has started when the node can be spoken to and answers.
+start_release() {
+    "$shop" daemon
+    started=$shop
+    waits "ready" "it does not start" 'erl_esdb:readiness(shop)' ':erl_esdb.readiness(:shop)'
+}
+
+stop_release() {
+    "$shop" stop >/dev/null || fail "$kind: does not stop"
+    ends || fail "$kind: does not end"
+    started=
+}
+
+ends() {
+    tries=0
+    while epmd -names 2>/dev/null | grep -q '^name shop '; do
+        tries=$((tries + 1))
+        [ "$tries" -lt 60 ] || return 1
+        sleep 1
+    done
+}
+
+# asked ERLANG ELIXIR: what the node answers, without what the two languages write differently. Lines of the log
+# may be among it.
+asked() {
+    case $kind in
+        rebar3_release) "$shop" eval "$1." 2>/dev/null | tail -n 1 ;;
+        mix_release) "$shop" rpc "IO.puts(\"answer: #{inspect($2)}\")" 2>/dev/null | sed -n 's/^answer: //p' ;;
+    esac | sed 's/ //g; s/\([{,]\):/\1/g; s/^://'
+}
+
+# says EXPECTED ERLANG ELIXIR
+says() {
+    answer=$(asked "$2" "$3")
+    [ "$answer" = "$1" ] || fail "$kind: $2 answers $answer, not $1"
+}
+
+# waits EXPECTED MESSAGE ERLANG ELIXIR
+waits() {
+    tries=0
+    until [ "$(asked "$3" "$4")" = "$1" ]; do
+        tries=$((tries + 1))
+        [ "$tries" -lt 60 ] || fail "$kind: $2"
+        sleep 1
+    done
+}
+
+has_ra() { [ "${ESDB_DEPS:-}" != off ]; }
+
+kinds=${*:-rebar3 mix rebar3_store mix_store rebar3_release mix_release}
 go_offline
 make_source
 without=$(path_without_cargo)
 for kind in $kinds; do
     if [ "${kind#mix}" != "$kind" ] && ! command -v mix >/dev/null; then
         echo "consumers: $kind: there is no Elixir here"
+        continue
+    fi
+    if [ "${kind%_release}" != "$kind" ]; then
+        if has_ra; then release "$kind"; else echo "consumers: $kind: there is no Ra here"; fi
         continue
     fi
     consumer "$kind" without-cargo erlang "$without"

@@ -14,8 +14,10 @@ Without options a store lives in memory, until it is stopped or the node ends. T
 `erl_esdb` is started when it does not run.
 """.
 
--export([start_store/1, start_store/2, stop_store/1, drop/1, which_stores/0, list_stores/0]).
--export([join_cluster/1, join_cluster/2, join/2]).
+-export([start_store/1, start_store/2, stop_store/1, adopt/2, drop/1, which_stores/0, list_stores/0]).
+-export([status/1, status/2, readiness/1, readiness/2]).
+-export([join_cluster/1, join_cluster/2, join/2, leave/1, members/1, leader/1]).
+-export([transfer_leadership/2, force_remove/2]).
 
 -include("erl_esdb.hrl").
 
@@ -70,6 +72,32 @@ with_start(Fun) ->
 stop_store(Store) -> erl_esdb_sup:stop_store(Store).
 
 -doc """
+Moves a store on disk to this node, from a node of another name that was its only member: as one that
+began on an unnamed node, embedded, and is to grow into a cluster. The store does not run, here or
+there. All that it holds, and all positions, stay as they are; then it is started as ever.
+
+Option: `data_dir`, its folder. It may be called again where it was interrupted. Errors: `not_found`,
+no such store in the folder; `{not_single, Nodes}`, where it has other members: there this node joins
+them; `{data_dir, Folder, Reason}`, `{already_started, Pid}`, `{engine_not_available, ra}`.
+""".
+-spec adopt(Store :: atom(), #{data_dir := file:filename_all(), _ => _}) -> ok | {error, term()}.
+adopt(Store, #{data_dir := _} = Options) when is_atom(Store) ->
+    with_application(fun() ->
+        maybe
+            {ok, {_, erl_esdb_engine_ra, #{}} = Plan} ?=
+                erl_esdb_config:plan(Store, Options#{engine => ra}),
+            {error, not_started} ?= erl_esdb_engine:find(Store),
+            {#store_config{data_dir = Dir}, Engine, _} = Plan,
+            Engine:adopt(Store, Dir)
+        else
+            {ok, _, _, _} -> {error, {already_started, whereis(erl_esdb_naming:system_sup_name(Store))}};
+            {error, Reason} -> {error, Reason}
+        end
+    end);
+adopt(_, _) ->
+    error(badarg).
+
+-doc """
 Stops a store and removes all that it has left, for good. What a store in memory held is gone when
 it is stopped. Errors: `not_found` where it does not run, or why its files cannot be removed.
 """.
@@ -89,30 +117,111 @@ which_stores() -> erl_esdb_sup:which_stores().
 -spec list_stores() -> [atom()].
 list_stores() -> which_stores().
 
--doc """
-Has a store join the same store on a node that is found by itself. A store in memory lives on one
-node. Errors: as `join_cluster/2`.
-""".
--spec join_cluster(Store :: atom()) -> {error, {not_clustered | store_not_started, atom()}}.
-join_cluster(Store) -> not_clustered(Store).
+-doc "The same as `status/2` without options.".
+-spec status(Store :: atom()) ->
+    {ok, erl_esdb_status:status()} | {error, {store_not_started, atom()}}.
+status(Store) -> status(Store, #{}).
 
 -doc """
-Has a store join the same store on another node. A store in memory lives on one node.
+What an operator asks of a store, as this node knows it. What is not known, or is not answered in
+time, is not in the map.
 
-Errors: `{not_clustered, Store}`, `{store_not_started, Store}`.
+```erlang
+1> erl_esdb:status(shop).
+{ok,#{store => shop, engine => memory, node => nonode@nohost, mode => single,
+      readiness => ready, role => leader, leader => nonode@nohost, members => [nonode@nohost],
+      next_position => 1000, ram_bytes => 412_304, waiting => 0, uptime_ms => 86_400_000,
+      index => #{next => 1000, lag => 0, entries => 3000, bytes => 48_000, runs => 1},
+      subscriptions => [#{key => ~"84568820", name => ~"mail", type => event_pattern,
+                          status => running, floor => 998, lag => 2}],
+      projections => []}}
+```
+
+| key | |
+|---|---|
+| `readiness` | as `readiness/2` |
+| `role`, `leader`, `members` | of this node, and of the cluster of the store |
+| `next_position` | the position that the next event gets |
+| `lag` | commands that are decided and not yet done on this node |
+| `term`, `last_index`, `commit_index`, `applied_index` | of the log of commands |
+| `snapshot_index`, `snapshot_age_ms`, `compaction` | how that log is kept short |
+| `disk_bytes`, `wal_bytes`, `segments`, `ram_bytes` | what the engine takes |
+| `waiting` | commands that wait for the engine; at `max_queue` it is overloaded |
+| `index` | of the indexes of this node; its `bytes` are in RAM, too |
+| `subscriptions`, `projections` | see `t:erl_esdb_status:subscription_status/0` |
+
+Option: `timeout`, milliseconds, by default 1000.
 """.
--spec join_cluster(Store :: atom(), node()) ->
-    {error, {not_clustered | store_not_started, atom()}}.
-join_cluster(Store, Node) when is_atom(Node) -> not_clustered(Store);
-join_cluster(_, _) -> error(badarg).
+-spec status(Store :: atom(), erl_esdb_status:options()) ->
+    {ok, erl_esdb_status:status()} | {error, {store_not_started, atom()}}.
+status(Store, Options) -> erl_esdb_status:status(Store, Options).
 
--doc "The same as `join_cluster/2`.".
--spec join(Store :: atom(), node()) -> {error, {not_clustered | store_not_started, atom()}}.
-join(Store, Node) -> join_cluster(Store, Node).
+-doc "The same as `readiness/2` without options.".
+-spec readiness(Store :: atom()) -> erl_esdb_status:readiness().
+readiness(Store) -> readiness(Store, #{}).
 
--spec not_clustered(atom()) -> {error, {not_clustered | store_not_started, atom()}}.
-not_clustered(Store) ->
+-doc """
+Whether this node can append to a store and read what was appended last, for load balancers:
+`ready`, or `{not_ready, Reason}` with `store_not_started`, `timeout`, `no_quorum` or `overloaded`.
+
+Option: `timeout`, milliseconds, by default 1000.
+""".
+-spec readiness(Store :: atom(), erl_esdb_status:options()) -> erl_esdb_status:readiness().
+readiness(Store, Options) -> erl_esdb_status:readiness(Store, Options).
+
+-doc """
+Has a store join the same store on a node that is found by itself: as
+`erl_esdb_store_coordinator:join_cluster/1`. Errors: as `join/2`.
+""".
+-spec join_cluster(Store :: atom()) ->
+    erl_esdb_store_coordinator:outcome()
+    | {error, {not_clustered | store_not_started, atom()} | term()}.
+join_cluster(Store) ->
     case erl_esdb_store:is_ready(Store) of
-        true -> {error, {not_clustered, Store}};
+        true -> join_found(erl_esdb_cluster:is_clustered(Store), Store);
         false -> {error, {store_not_started, Store}}
     end.
+
+-spec join_found(boolean(), atom()) ->
+    erl_esdb_store_coordinator:outcome() | {error, term()}.
+join_found(true, Store) -> erl_esdb_store_coordinator:join_cluster(Store);
+join_found(false, Store) -> {error, {not_clustered, Store}}.
+
+-doc "The same as `join/2`.".
+-spec join_cluster(Store :: atom(), node()) -> ok | {error, term()}.
+join_cluster(Store, Node) -> join(Store, Node).
+
+-doc """
+Has a store of this node join the same store on another node, with what is there. It has to be empty
+here.
+
+Errors: `{not_clustered, Store}` (a store in memory lives on one node), `{store_not_started, Store}`
+and the other failures of a store, or why its engine refuses.
+""".
+-spec join(Store :: atom(), node()) -> ok | {error, term()}.
+join(Store, Node) -> erl_esdb_cluster:join(Store, Node).
+
+-doc "Has this node be no member of a store's cluster any more. Errors: as `join/2`.".
+-spec leave(Store :: atom()) -> ok | {error, term()}.
+leave(Store) -> erl_esdb_cluster:leave(Store).
+
+-doc "The nodes that a store lives on, sorted. Errors: the failures of a store.".
+-spec members(Store :: atom()) -> {ok, [node()]} | {error, erl_esdb_store:failure()}.
+members(Store) -> erl_esdb_cluster:members(Store).
+
+-doc """
+The node that orders what is written to a store, as this node knows it. Errors: `no_leader` and the
+failures of a store.
+""".
+-spec leader(Store :: atom()) -> {ok, node()} | {error, no_leader | erl_esdb_store:failure()}.
+leader(Store) -> erl_esdb_cluster:leader(Store).
+
+-doc "Has another member of a store's cluster lead. Errors: as `join/2`.".
+-spec transfer_leadership(Store :: atom(), node()) -> ok | {error, term()}.
+transfer_leadership(Store, Node) -> erl_esdb_cluster:transfer_leadership(Store, Node).
+
+-doc """
+Removes a member of a store's cluster that is dead and does not come back. Errors: as `join/2`.
+""".
+-spec force_remove(Store :: atom(), node()) -> ok | {error, term()}.
+force_remove(Store, Node) -> erl_esdb_cluster:force_remove(Store, Node).

@@ -43,7 +43,8 @@ Configuration: the application's environment and the options of a store.
 | `health_failure_threshold` | 3 | clusters |
 | `health_probe_type` | `rpc` | clusters; or `ping`, `khepri`, `deep` |
 | `consistency_check_interval` | 5000 | clusters |
-| `discovery`, `discovery_port`, `multicast_addr`, `broadcast_interval` | | clusters |
+| `discovery` | | clusters: `m:erl_esdb_discovery_config` |
+| `discovery_port`, `multicast_addr`, `broadcast_interval` | | the same |
 
 The options of a store are a list of pairs or a map. What is not known of a store goes to its
 `options`, with a warning when the store starts; an unknown key of the application is refused by
@@ -52,7 +53,7 @@ name when it starts. So is a value that cannot be: `{invalid_option, Key, Value}
 """.
 
 -export([get_store_config/1, get_all_store_configs/0, get_env/2, get_env/3]).
--export([plan/1, plan/2, check_environment/0]).
+-export([plan/1, plan/2, check_environment/0, engine_name/1]).
 -export_type([plan/0, invalid/0]).
 
 -include_lib("kernel/include/logger.hrl").
@@ -220,6 +221,7 @@ planned(#store_config{store_id = Store} = Config, Given) ->
 %% Nothing is written for a store in memory.
 -spec dir(module(), store_config()) -> file:filename() | undefined.
 dir(erl_esdb_engine_memory, _Config) -> undefined;
+dir(_Module, #store_config{store_id = Store, data_dir = undefined}) -> default_dir(Store);
 dir(_Module, #store_config{data_dir = Dir}) -> Dir.
 
 %% ---- what may be in a configuration
@@ -260,13 +262,22 @@ engine(#store_config{}) -> ra.
 
 -spec engine_module(term()) -> {ok, module()} | {error, term()}.
 engine_module(memory) -> {ok, erl_esdb_engine_memory};
-engine_module(ra) -> available(ra, erl_esdb_engine_ra);
+engine_module(ra) -> available(ra, [ra, erl_esdb_engine_ra]);
 engine_module(Other) -> {error, {unknown_engine, Other}}.
 
--spec available(atom(), module()) -> {ok, module()} | {error, {engine_not_available, atom()}}.
-available(Name, Module) ->
-    case code:ensure_loaded(Module) of
-        {module, Module} -> {ok, Module};
+-doc false.
+%% As the option `engine' names it.
+-spec engine_name(module()) -> atom().
+engine_name(erl_esdb_engine_memory) -> memory;
+engine_name(erl_esdb_engine_ra) -> ra;
+engine_name(Other) -> Other.
+
+%% The engine comes last; before it, what it stands on and need not be there.
+-spec available(atom(), [module(), ...]) ->
+    {ok, module()} | {error, {engine_not_available, atom()}}.
+available(Name, Modules) ->
+    case code:ensure_modules_loaded(Modules) of
+        ok -> {ok, lists:last(Modules)};
         {error, _} -> {error, {engine_not_available, Name}}
     end.
 
@@ -356,7 +367,7 @@ check_environment() ->
     Known = keys(),
     Unknown = [{unknown_config_key, Key} || {Key, _} <- Given, not is_map_key(Key, Known)],
     Wrong = [
-        {invalid_option, Key, Value}
+        {invalid_option, Key, shown(Key, Value)}
      || {Key, Value} <- Given, is_map_key(Key, Known), not (maps:get(Key, Known))(Value)
     ],
     maybe
@@ -367,6 +378,14 @@ check_environment() ->
         [Reason | _] -> {error, Reason};
         {error, Reason} -> {error, Reason}
     end.
+
+%% What goes to the log has no secret in it.
+-spec shown(atom(), term()) -> term().
+shown(discovery, Value) -> erl_esdb_discovery_config:without_secret(Value);
+shown(_Key, Value) -> Value.
+
+-spec is_address(term()) -> boolean().
+is_address(Value) -> erl_esdb_discovery_config:check(#{multicast_addr => Value}) =:= ok.
 
 %% Keys of the application's environment besides `stores', and what their values can be.
 -spec keys() -> #{atom() => fun((term()) -> boolean())}.
@@ -387,9 +406,9 @@ keys() ->
         persistence_interval => fun is_interval/1,
         telemetry_handlers => fun is_proper/1,
         telemetry_aliases => fun erlang:is_boolean/1,
-        discovery => Any,
+        discovery => fun(Value) -> erl_esdb_discovery_config:check(Value) =:= ok end,
         discovery_port => fun(Port) -> is_positive(Port) andalso Port < 65_536 end,
-        multicast_addr => Any,
+        multicast_addr => fun is_address/1,
         broadcast_interval => fun is_interval/1,
         %% set by OTP
         included_applications => Any

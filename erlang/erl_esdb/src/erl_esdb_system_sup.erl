@@ -10,12 +10,20 @@ erl_esdb_system_sup
             erl_esdb_streams_sup
             erl_esdb_persistence_worker
         erl_esdb_notification_sup
+            erl_esdb_leader_watch
             erl_esdb_index
+            erl_esdb_leader_sup
             erl_esdb_emitter_sup
             erl_esdb_delivery_sup
             erl_esdb_links_sup
             erl_esdb_snapshotter
         erl_esdb_store_mgr
+    erl_esdb_cluster_sup               in mode cluster
+        erl_esdb_store_coordinator
+        erl_esdb_discovery
+        erl_esdb_node_monitor
+        erl_esdb_health_prober
+        erl_esdb_consistency_checker
 ```
 
 An engine that ends takes with it what follows its log, for an engine in memory comes back with
@@ -77,4 +85,17 @@ init({#store_config{store_id = Store} = Config, Engine, Settings}) ->
     Flags = #{
         strategy => rest_for_one, intensity => 5, period => 30, auto_shutdown => any_significant
     },
-    {ok, {Flags, [Core]}}.
+    {ok, {Flags, [Core | cluster(Config)]}}.
+
+-spec cluster(store_config()) -> [supervisor:child_spec()].
+cluster(#store_config{mode = cluster} = Config) ->
+    [
+        #{
+            id => cluster_sup,
+            start => {erl_esdb_cluster_sup, start_link, [Config]},
+            shutdown => infinity,
+            type => supervisor
+        }
+    ];
+cluster(#store_config{}) ->
+    [].

@@ -628,7 +628,7 @@ chain(Tip) -> Tip.
 
 queue_that_is_full(Config) ->
     Store = store(Config, #{max_queue => 5}),
-    Engine = erl_esdb_test:engine(Store),
+    Engine = erl_esdb_test:orderer(Store),
     ok = sys:suspend(Engine),
     Send = fun() -> exit(append(Store, ?S, any, events(1))) end,
     Waiting = [spawn_monitor(Send) || _ <- lists:seq(1, 5)],
@@ -655,7 +655,7 @@ queue_that_is_full(Config) ->
 %% Who is killed while it waits takes no place for ever.
 queue_of_callers_that_are_killed(Config) ->
     Store = store(Config, #{max_queue => 3}),
-    Engine = erl_esdb_test:engine(Store),
+    Engine = erl_esdb_test:orderer(Store),
     [
         begin
             ok = sys:suspend(Engine),
@@ -685,4 +685,4 @@ queue_length_is_counted_in_the_handle_only(Config) ->
     ?assertEqual({ok, Done}, append(Store, ?S, any, events(1))),
     ok = erl_esdb:stop_store(Store).
 
-queued(Pid) -> element(2, process_info(Pid, message_queue_len)).
+queued(Pid) -> erl_esdb_test:calls(Pid).

@@ -719,7 +719,7 @@ b_a_call_that_waits_holds_up_no_other(Config) ->
     Store = store(Config),
     recorded(Config, ?S, events(30)),
     scavenge(Config, ?S, 10, Backend),
-    Engine = erl_esdb_test:engine(Store),
+    Engine = erl_esdb_test:orderer(Store),
     ok = sys:suspend(Engine),
     Self = self(),
     Archive = fun(Timeout) ->
@@ -783,14 +783,14 @@ b_options_hold_for_archived_events(Config) ->
     ?assertEqual({ok, Texts}, Read(0, forward, #{})),
     ?assertMatch({ok, [_, _]}, erl_esdb_streams:read(Store, ?S, 0, 10, forward)),
     ?assertError(badarg, Read(0, forward, #{verify => all})),
-    ok = sys:suspend(erl_esdb_test:engine(Store)),
+    ok = sys:suspend(erl_esdb_test:orderer(Store)),
     ?assertEqual(
         {error, {timeout, Store}},
         erl_esdb_scavenge:archive_and_scavenge(Store, ?S, Backend, #{
             before_version => 8, require_snapshot => false, timeout => 20
         })
     ),
-    ok = sys:resume(erl_esdb_test:engine(Store)).
+    ok = sys:resume(erl_esdb_test:orderer(Store)).
 
 archived_before(Store, Backend, Before) ->
     Options = #{before_version => Before, require_snapshot => false},

@@ -509,7 +509,7 @@ b_a_copy_of_a_signed_store_while_it_is_cut(Config) ->
 %% stream goes further in the copy than the log does.
 b_a_copy_while_the_engine_is_held_up(Config) ->
     Store = store(Config),
-    Engine = erl_esdb_test:engine(Store),
+    Engine = erl_esdb_test:orderer(Store),
     Stop = atomics:new(1, []),
     Until = fun(Step) -> erl_esdb_test:until_stopped(Stop, Step) end,
     Append = fun() ->
@@ -653,11 +653,11 @@ b_times_are_those_of_a_call(Config) ->
     {ok, _} = backup(Store, dir(Config), #{timeout => 1_000}),
     ?assertEqual(ok, compare(Store, dir(Config), #{timeout => 1_000})),
     with_store(fun(Copy) ->
-        ok = sys:suspend(erl_esdb_test:engine(Copy)),
+        ok = sys:suspend(erl_esdb_test:orderer(Copy)),
         ?assertEqual(
             {error, {timeout, Copy}}, restore(Copy, dir(Config), #{timeout => 20})
         ),
-        ok = sys:resume(erl_esdb_test:engine(Copy))
+        ok = sys:resume(erl_esdb_test:orderer(Copy))
     end),
     ?assertError(badarg, restore(Store, dir(Config), #{timeout => soon})),
     ?assertError(badarg, compare(Store, dir(Config), #{timeout => soon})),

@@ -313,21 +313,22 @@ a_lif_16_get_store(Config) ->
 
 a_lif_17_get_info(Config) ->
     Store = store(Config),
-    ?assertEqual(
-        {ok, #{store_id => Store, mode => single, data_dir => undefined, ready => true}},
-        erl_esdb_store_mgr:get_info(Store)
-    ),
+    {ok, #{data_dir := Dir} = Info} = erl_esdb_store_mgr:get_info(Store),
+    ?assertEqual(#{store_id => Store, mode => single, data_dir => Dir, ready => true}, Info),
+    ?assertEqual(maps:is_key(data_dir, erl_esdb_test:options()), Dir =/= undefined),
     ?assertEqual({error, {store_not_started, nosuch}}, erl_esdb_store_mgr:get_info(nosuch)),
     Mgr = whereis(erl_esdb_naming:store_mgr_name(Store)),
     ?assertEqual({error, unknown_request}, gen_server:call(Mgr, unheard_of)).
 
 a_lif_19_facade(Config) ->
     Store = store(Config),
-    ?assertEqual({error, {not_clustered, Store}}, erl_esdb:join_cluster(Store)),
-    ?assertEqual({error, {not_clustered, Store}}, erl_esdb:join_cluster(Store, node())),
-    ?assertEqual({error, {not_clustered, Store}}, erl_esdb:join(Store, 'other@host')),
+    InMemory = erl_esdb_test:start_store(#{engine => memory}),
+    ?assertEqual({error, {not_clustered, InMemory}}, erl_esdb:join_cluster(InMemory)),
+    ?assertEqual({error, {not_clustered, InMemory}}, erl_esdb:join_cluster(InMemory, node())),
+    ?assertEqual({error, {not_clustered, InMemory}}, erl_esdb:join(InMemory, 'other@host')),
     ?assertEqual({error, {store_not_started, nosuch}}, erl_esdb:join(nosuch, node())),
     ?assertError(badarg, erl_esdb:join(Store, "node")),
     {ok, _} = erl_esdb:start_store(a_store_of_options, #{mode => single, timeout => 1000}),
     ?assert(lists:member(a_store_of_options, erl_esdb:list_stores())),
-    ok = erl_esdb:stop_store(a_store_of_options).
+    ok = erl_esdb:stop_store(a_store_of_options),
+    ok = erl_esdb:stop_store(InMemory).

@@ -626,7 +626,7 @@ a_subscription_that_cannot_start_harms_no_other(_Config) ->
 %% order but for those that come again. The engine, whose store this is, lives on.
 whatever_is_killed_delivery_goes_on(_Config) ->
     Store = erl_esdb_test:start_store(options()),
-    Engine = erl_esdb_test:engine(Store),
+    Engine = erl_esdb_test:orderer(Store),
     {ok, Key} = erl_esdb_subscriptions:subscribe(Store, stream, <<"$all">>, <<"n">>),
     Victims = [
         fun() -> feed(Store) end,
@@ -646,7 +646,7 @@ whatever_is_killed_delivery_goes_on(_Config) ->
         Version + 1
     end,
     _ = erl_esdb_test:quietly(fun() -> lists:foldl(Kill, 0, Victims) end),
-    ?assertEqual(Engine, erl_esdb_test:engine(Store)),
+    ?assertEqual(Engine, erl_esdb_test:orderer(Store)),
     %% Also members of groups are known again.
     erl_esdb_test:await(fun() -> is_pid(whereis(erl_esdb_pg)) end),
     Self = self(),

@@ -306,11 +306,11 @@ b_an_export_is_alone(Config) ->
 
 %% Calls the second fun while a process is in the first one and waits for the store.
 killed_at_work(Store, Work, Meanwhile) ->
-    Engine = erl_esdb_test:engine(Store),
+    Engine = erl_esdb_test:orderer(Store),
     ok = sys:suspend(Engine),
     {Pid, Ref} = spawn_monitor(Work),
     erl_esdb_test:await(fun() ->
-        process_info(Engine, message_queue_len) =:= {message_queue_len, 1}
+        erl_esdb_test:calls(Engine) =:= 1
     end),
     Meanwhile(),
     exit(Pid, kill),
@@ -573,11 +573,11 @@ b_an_import_goes_on_where_it_was_stopped(Config) ->
 %% The importer is killed when it has sent the first append of a page, which is then done.
 crash_in_a_page(Store, Path, #{cursor := Cursor} = Options, Begun, Count) ->
     {ok, Before} = erl_esdb_store:next_position(Store),
-    Engine = erl_esdb_test:engine(Store),
+    Engine = erl_esdb_test:orderer(Store),
     ok = sys:suspend(Engine),
     {Pid, Ref} = spawn_monitor(fun() -> from_file(Store, Path, Options) end),
     erl_esdb_test:await(fun() ->
-        process_info(Engine, message_queue_len) =:= {message_queue_len, 1}
+        erl_esdb_test:calls(Engine) =:= 1
     end),
     {ok, #{begun := Begun}} = erl_esdb_file:read_term(Cursor),
     exit(Pid, kill),
@@ -759,12 +759,12 @@ b_a_file_that_goes_away(Config) ->
             {ok, _} = to_file(store(Config), Path, #{format => Format}),
             ok = file:delete([Path, ".manifest"]),
             %% It waits for the id of the store when the file is known, and not yet open.
-            Engine = erl_esdb_test:engine(Copy),
+            Engine = erl_esdb_test:orderer(Copy),
             ok = sys:suspend(Engine),
             Import = fun() -> exit(from_file(Copy, Path, #{cursor => [Path, ".progress"]})) end,
             {Pid, Ref} = spawn_monitor(Import),
             erl_esdb_test:await(fun() ->
-                process_info(Engine, message_queue_len) =:= {message_queue_len, 1}
+                erl_esdb_test:calls(Engine) =:= 1
             end),
             ok = file:delete(Path),
             ok = sys:resume(Engine),
@@ -854,7 +854,7 @@ b_times_are_those_of_a_call(Config) ->
     {ok, #{events := 10}} = to_file(Store, Path, #{timeout => 1_000}),
     Cursor = path(Config, "timed.progress"),
     with_store(fun(Copy) ->
-        Engine = erl_esdb_test:engine(Copy),
+        Engine = erl_esdb_test:orderer(Copy),
         {ok, _} = erl_esdb_incarnation:id(Copy, #{}),
         ok = sys:suspend(Engine),
         ?assertEqual(

@@ -71,17 +71,17 @@ end_per_group(_Group, Config) ->
 %% Nodes for one case, by name.
 with_nodes(Names, Config, Fun) ->
     Dir = filename:join(proplists:get_value(priv_dir, Config), "nodes"),
-    Nodes = erl_esdb_nodes:start(Names, (proplists:get_value(library, Config))#{dir => Dir}),
+    Nodes = erl_esdb_fault_nodes:start(Names, (proplists:get_value(library, Config))#{dir => Dir}),
     try
         Fun(Nodes)
     after
-        ok = erl_esdb_nodes:stop(Nodes)
+        ok = erl_esdb_fault_nodes:stop(Nodes)
     end.
 
 ping(Nodes, From, To) ->
-    Node = erl_esdb_nodes:node_of(Nodes, To),
+    Node = erl_esdb_fault_nodes:node_of(Nodes, To),
     try
-        erl_esdb_nodes:call(Nodes, From, erpc, call, [Node, erlang, node, [], 500]) =:= Node
+        erl_esdb_fault_nodes:call(Nodes, From, erpc, call, [Node, erlang, node, [], 500]) =:= Node
     catch
         error:{erpc, _} -> false
     end.
@@ -90,11 +90,11 @@ nodes_that_are_cut_off(Config) ->
     with_nodes([n1, n2, n3], Config, fun(Nodes) ->
         Pings = fun() -> [ping(Nodes, A, B) || A <- [n1, n2, n3], B <- [n1, n2, n3], A =/= B] end,
         ?assertEqual([true, true, true, true, true, true], Pings()),
-        ok = erl_esdb_nodes:cut(Nodes, [n1]),
+        ok = erl_esdb_fault_nodes:cut(Nodes, [n1]),
         %% 1 to 2, 1 to 3, 2 to 1, 2 to 3, 3 to 1, 3 to 2
         ?assertEqual([false, false, false, true, false, true], Pings()),
-        ?assert(erl_esdb_proxy:acted(erl_esdb_nodes:proxy(Nodes)) > 0),
-        ok = erl_esdb_nodes:heal(Nodes),
+        ?assert(erl_esdb_proxy:acted(erl_esdb_fault_nodes:proxy(Nodes)) > 0),
+        ok = erl_esdb_fault_nodes:heal(Nodes),
         ?assertEqual([true, true, true, true, true, true], Pings())
     end).
 
@@ -102,31 +102,31 @@ nodes_that_are_cut_off(Config) ->
 nodes_that_are_cut_off_one_way(Config) ->
     with_nodes([n1, n2], Config, fun(Nodes) ->
         true = ping(Nodes, n1, n2),
-        ok = erl_esdb_nodes:cut_one_way(Nodes, [n1]),
+        ok = erl_esdb_fault_nodes:cut_one_way(Nodes, [n1]),
         ?assertNot(ping(Nodes, n1, n2)),
-        N1 = erl_esdb_nodes:node_of(Nodes, n1),
+        N1 = erl_esdb_fault_nodes:node_of(Nodes, n1),
         Said = [N1, persistent_term, put, [?MODULE, down]],
-        ok = erl_esdb_nodes:call(Nodes, n2, erpc, cast, Said),
-        erl_esdb_test:await(fun() -> erl_esdb_nodes:call(Nodes, n1, ?MODULE, is_down, []) end),
-        ok = erl_esdb_nodes:heal(Nodes),
+        ok = erl_esdb_fault_nodes:call(Nodes, n2, erpc, cast, Said),
+        erl_esdb_test:await(fun() -> erl_esdb_fault_nodes:call(Nodes, n1, ?MODULE, is_down, []) end),
+        ok = erl_esdb_fault_nodes:heal(Nodes),
         ?assert(ping(Nodes, n1, n2))
     end).
 
 what_is_delayed_comes_later(Config) ->
     with_nodes([n1, n2], Config, fun(Nodes) ->
         true = ping(Nodes, n1, n2),
-        ok = erl_esdb_nodes:delay(Nodes, [n1], 50),
+        ok = erl_esdb_fault_nodes:delay(Nodes, [n1], 50),
         {Time, true} = timer:tc(fun() -> ping(Nodes, n1, n2) end),
         ?assert(Time >= 100_000),
-        ok = erl_esdb_nodes:heal(Nodes)
+        ok = erl_esdb_fault_nodes:heal(Nodes)
     end).
 
 a_connection_that_is_reset(Config) ->
     with_nodes([n1, n2], Config, fun(Nodes) ->
         true = ping(Nodes, n1, n2),
-        ok = erl_esdb_nodes:call(Nodes, n1, ?MODULE, watch, [erl_esdb_nodes:node_of(Nodes, n2)]),
-        ok = erl_esdb_proxy:reset(erl_esdb_nodes:proxy(Nodes), {n1, n2}),
-        erl_esdb_test:await(fun() -> erl_esdb_nodes:call(Nodes, n1, ?MODULE, is_down, []) end),
+        ok = erl_esdb_fault_nodes:call(Nodes, n1, ?MODULE, watch, [erl_esdb_fault_nodes:node_of(Nodes, n2)]),
+        ok = erl_esdb_proxy:reset(erl_esdb_fault_nodes:proxy(Nodes), {n1, n2}),
+        erl_esdb_test:await(fun() -> erl_esdb_fault_nodes:call(Nodes, n1, ?MODULE, is_down, []) end),
         ?assert(ping(Nodes, n1, n2))
     end).
 
@@ -148,22 +148,22 @@ is_down() -> persistent_term:get(?MODULE, up) =:= down.
 
 a_node_that_is_killed(Config) ->
     with_nodes([n1], Config, fun(Nodes) ->
-        [{{n1, 1}, Via}] = erl_esdb_nodes:targets(Nodes),
-        ok = erl_esdb_nodes:kill(Nodes, n1),
-        ?assertEqual([], erl_esdb_nodes:up(Nodes)),
+        [{{n1, 1}, Via}] = erl_esdb_fault_nodes:targets(Nodes),
+        ok = erl_esdb_fault_nodes:kill(Nodes, n1),
+        ?assertEqual([], erl_esdb_fault_nodes:up(Nodes)),
         ?assertExit(_, Via(erlang, node, [])),
-        ?assertExit({down, n1}, erl_esdb_nodes:call(Nodes, n1, erlang, node, [])),
-        ok = erl_esdb_nodes:boot(Nodes, n1),
-        ?assertMatch([{{n1, 2}, _}], erl_esdb_nodes:targets(Nodes))
+        ?assertExit({down, n1}, erl_esdb_fault_nodes:call(Nodes, n1, erlang, node, [])),
+        ok = erl_esdb_fault_nodes:boot(Nodes, n1),
+        ?assertMatch([{{n1, 2}, _}], erl_esdb_fault_nodes:targets(Nodes))
     end).
 
 a_node_that_is_frozen(Config) ->
     with_nodes([n1], Config, fun(Nodes) ->
-        ok = erl_esdb_nodes:freeze(Nodes, n1),
-        ?assertEqual([], erl_esdb_nodes:targets(Nodes)),
-        ?assertExit(_, erl_esdb_nodes:call(Nodes, n1, erlang, node, [], 200)),
-        ok = erl_esdb_nodes:thaw(Nodes, n1),
-        ?assertEqual('n1@127.0.0.1', erl_esdb_nodes:call(Nodes, n1, erlang, node, []))
+        ok = erl_esdb_fault_nodes:freeze(Nodes, n1),
+        ?assertEqual([], erl_esdb_fault_nodes:targets(Nodes)),
+        ?assertExit(_, erl_esdb_fault_nodes:call(Nodes, n1, erlang, node, [], 200)),
+        ok = erl_esdb_fault_nodes:thaw(Nodes, n1),
+        ?assertEqual('n1@127.0.0.1', erl_esdb_fault_nodes:call(Nodes, n1, erlang, node, []))
     end).
 
 %% ---- disks
@@ -180,11 +180,11 @@ a_byte_that_is_changed(Config) ->
 
 a_disk_that_fails(Config) ->
     with_nodes([n1], Config, fun(Nodes) ->
-        Disk = erl_esdb_nodes:disk(Nodes, n1),
-        Inside = filename:join(erl_esdb_nodes:dir(Nodes, n1), "file"),
+        Disk = erl_esdb_fault_nodes:disk(Nodes, n1),
+        Inside = filename:join(erl_esdb_fault_nodes:dir(Nodes, n1), "file"),
         Outside = filename:join(proplists:get_value(priv_dir, Config), "outside"),
-        Write = fun(File) -> erl_esdb_nodes:call(Nodes, n1, file, write_file, [File, ~"0123"]) end,
-        Synced = fun(File) -> erl_esdb_nodes:call(Nodes, n1, ?MODULE, write_and_sync, [File]) end,
+        Write = fun(File) -> erl_esdb_fault_nodes:call(Nodes, n1, file, write_file, [File, ~"0123"]) end,
+        Synced = fun(File) -> erl_esdb_fault_nodes:call(Nodes, n1, ?MODULE, write_and_sync, [File]) end,
         Failing = fun(Fault, Do, File) ->
             ok = erl_esdb_disk:fail(Disk, [Fault], 0),
             Result = Do(File),
@@ -196,7 +196,7 @@ a_disk_that_fails(Config) ->
         ?assertEqual({{error, enospc}, 1}, Failing(write_enospc, Write, Inside)),
         ?assertEqual({{error, eio}, 1}, Failing(write_eio, Write, Inside)),
         ?assertEqual({{error, eio}, 1}, Failing(sync_eio, Synced, Inside)),
-        Read = fun(File) -> erl_esdb_nodes:call(Nodes, n1, file, read_file, [File]) end,
+        Read = fun(File) -> erl_esdb_fault_nodes:call(Nodes, n1, file, read_file, [File]) end,
         ?assertMatch({{error, eio}, _}, Failing(read_eio, Read, Inside)),
         %% The rest is written by another call.
         ?assertMatch({ok, N} when N > 0, Failing(write_short, Write, Inside)),
@@ -213,11 +213,11 @@ write_and_sync(Path) ->
 
 a_disk_that_is_slow(Config) ->
     with_nodes([n1], Config, fun(Nodes) ->
-        Disk = erl_esdb_nodes:disk(Nodes, n1),
-        File = filename:join(erl_esdb_nodes:dir(Nodes, n1), "file"),
+        Disk = erl_esdb_fault_nodes:disk(Nodes, n1),
+        File = filename:join(erl_esdb_fault_nodes:dir(Nodes, n1), "file"),
         ok = erl_esdb_disk:fail(Disk, [write_slow, sync_slow], 30_000),
         {Time, ok} = timer:tc(fun() ->
-            erl_esdb_nodes:call(Nodes, n1, ?MODULE, write_and_sync, [File])
+            erl_esdb_fault_nodes:call(Nodes, n1, ?MODULE, write_and_sync, [File])
         end),
         ?assert(Time >= 60_000),
         ?assertEqual(1, erl_esdb_disk:acted(Disk, write_slow)),
@@ -227,18 +227,18 @@ a_disk_that_is_slow(Config) ->
 %% Appended, written over, cut: as it was when it was synced last.
 what_was_not_synced(Config) ->
     with_nodes([n1], Config, fun(Nodes) ->
-        Path = fun(Name) -> filename:join(erl_esdb_nodes:dir(Nodes, n1), Name) end,
+        Path = fun(Name) -> filename:join(erl_esdb_fault_nodes:dir(Nodes, n1), Name) end,
         Names = ["appended", "over", "cut", "new", "synced"],
-        ok = erl_esdb_nodes:call(Nodes, n1, ?MODULE, leave_unsynced, [lists:map(Path, Names)]),
+        ok = erl_esdb_fault_nodes:call(Nodes, n1, ?MODULE, leave_unsynced, [lists:map(Path, Names)]),
         [?assertMatch({ok, _}, file:read_file(Path(Name))) || Name <- Names],
-        ok = erl_esdb_nodes:kill(Nodes, n1),
-        ?assertMatch({4, N} when N > 0, erl_esdb_disk:power_loss(erl_esdb_nodes:disk(Nodes, n1))),
+        ok = erl_esdb_fault_nodes:kill(Nodes, n1),
+        ?assertMatch({4, N} when N > 0, erl_esdb_disk:power_loss(erl_esdb_fault_nodes:disk(Nodes, n1))),
         ?assertEqual(
             [{ok, ~"synced"}, {ok, ~"synced"}, {ok, ~"synced"}, {ok, ~""}, {ok, ~"synced, and again"}],
             [file:read_file(Path(Name)) || Name <- Names]
         ),
         %% Nothing is taken back twice.
-        ?assertEqual({0, 0}, erl_esdb_disk:power_loss(erl_esdb_nodes:disk(Nodes, n1)))
+        ?assertEqual({0, 0}, erl_esdb_disk:power_loss(erl_esdb_fault_nodes:disk(Nodes, n1)))
     end).
 
 %% On a node.

@@ -503,14 +503,14 @@ a_stream_of_many_removed_versions(Config) ->
 times_are_those_of_a_call(Config) ->
     Store = ?config(store, Config),
     {ok, 2} = append(Store, -1, events(3)),
-    ok = sys:suspend(erl_esdb_test:engine(Store)),
+    ok = sys:suspend(erl_esdb_test:orderer(Store)),
     Soon = #{timeout => 20},
     Timeout = {error, {timeout, Store}},
     ?assertEqual(Timeout, erl_esdb_store:truncate(Store, ?S, 2, Soon)),
     ?assertEqual(Timeout, erl_esdb_snapshots:save(Store, ?S, 1, #{}, #{}, Soon)),
     ?assertMatch({ok, #{events := 3}}, erl_esdb_integrity:verify_stream(Store, ?S, Soon)),
     ?assertMatch({ok, #{events := 3}}, erl_esdb_integrity:verify_store(Store, Soon)),
-    ok = sys:resume(erl_esdb_test:engine(Store)),
+    ok = sys:resume(erl_esdb_test:orderer(Store)),
     ?assertError(badarg, erl_esdb_integrity:verify_stream(Store, ?S, #{timeout => soon})),
     ?assertError(badarg, erl_esdb_integrity:verify_store(Store, [])).
 

@@ -729,7 +729,7 @@ forge(Store, Stream) ->
     {ok, Count} = erl_esdb_batch:count(Packed),
     {ok, Bodies} = erl_esdb_batch:unpack(Packed, 0, Count - 1),
     Forged = erl_esdb_batch:pack([setelement(2, Body, ~"Forged") || Body <- Bodies]),
-    _ = sys:replace_state(erl_esdb_test:engine(Store), fun(State) ->
+    _ = sys:replace_state(erl_esdb_test:orderer(Store), fun(State) ->
         [
             ets:insert(Table, setelement(Place, Row, Forged))
          || Table <- ets:all(),
@@ -842,7 +842,7 @@ b_a_link_that_ends_while_the_store_is_overloaded(_Config) ->
     Store = erl_esdb_test:start_store(#{max_queue => 1}),
     ok = logger:add_handler_filter(default, ?FUNCTION_NAME, {fun(_, _) -> stop end, none}),
     started(Store, spec(stream(~"s"))),
-    Engine = erl_esdb_test:engine(Store),
+    Engine = erl_esdb_test:orderer(Store),
     ok = sys:suspend(Engine),
     Write = fun() -> erl_esdb_streams:append(Store, ~"t", any, events(1, 1), #{timeout => 1}) end,
     await(fun() -> Write() =:= {error, {overloaded, Store}} end),
@@ -1045,6 +1045,6 @@ funs_are_gone(Store) ->
     Table = erl_esdb_naming:volatile_name(Store),
     [
         ets:delete(Table, Key)
-     || {Key, _} <- ets:tab2list(Table), element(1, Key) =/= erl_esdb_delivery
+     || {Key, _} <- ets:tab2list(Table), element(1, Key) =:= link
     ],
     ok.

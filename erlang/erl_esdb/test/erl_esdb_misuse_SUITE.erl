@@ -72,6 +72,7 @@ internal() ->
         erl_esdb_emitter_names,
         erl_esdb_engine,
         erl_esdb_engine_memory,
+        erl_esdb_engine_ra,
         erl_esdb_event,
         erl_esdb_event_json,
         erl_esdb_event_segment,
@@ -95,6 +96,15 @@ internal() ->
         erl_esdb_pattern,
         erl_esdb_persistence_sup,
         erl_esdb_query,
+        erl_esdb_ra_live,
+        erl_esdb_ra_lock,
+        erl_esdb_ra_machine,
+        erl_esdb_ra_members,
+        erl_esdb_ra_reader,
+        erl_esdb_ra_replica,
+        erl_esdb_ra_server,
+        erl_esdb_ra_snapshot,
+        erl_esdb_ra_systems,
         erl_esdb_recent,
         erl_esdb_restore,
         erl_esdb_runs,
@@ -102,12 +112,14 @@ internal() ->
         erl_esdb_snapshot_marks,
         erl_esdb_snapshot_policy,
         erl_esdb_snapshotter,
+        erl_esdb_status,
         erl_esdb_streams_sup,
         erl_esdb_streams_worker,
         erl_esdb_subscription,
         erl_esdb_subscription_manager,
         erl_esdb_subscription_sup,
         erl_esdb_system_sup,
+        erl_esdb_tables,
         erl_esdb_turns,
         erl_esdb_upcast,
         erl_esdb_volatile
@@ -279,7 +291,9 @@ rows(erl_esdb) ->
         stop_store => {[store], #{unknown => ?MISSING}},
         drop => {[store], #{unknown => ?MISSING}},
         join => [store, atom],
-        join_cluster => [store, atom]
+        join_cluster => [store, atom],
+        status => [store, options],
+        readiness => {[store, options], #{unknown => {not_ready, store_not_started}}}
     };
 rows(erl_esdb_aggregator) ->
     harmless(#{

@@ -13,7 +13,7 @@ suite() -> [{timetrap, {minutes, 2}}].
 
 all() -> erl_esdb_test:all().
 
-groups() -> erl_esdb_test:groups(cases()).
+groups() -> erl_esdb_test:groups(cases(), [it_outlives_the_processes_of_the_store]).
 
 cases() ->
     [

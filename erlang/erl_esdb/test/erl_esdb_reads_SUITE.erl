@@ -483,7 +483,7 @@ tombstone_of_a_long_stream(Config) ->
 time_that_is_up(Config) ->
     Store = store(Config),
     {ok, _} = append(Store, ?S, any, events(1)),
-    Engine = erl_esdb_test:engine(Store),
+    Engine = erl_esdb_test:orderer(Store),
     ok = sys:suspend(Engine),
     Late = {error, {timeout, Store}},
     Options = #{timeout => 5},

@@ -354,12 +354,12 @@ b_many_streams_match(Config) ->
 b_times_are_those_of_a_call(Config) ->
     Store = store(Config),
     fill(Config, 10),
-    ok = sys:suspend(erl_esdb_test:engine(Store)),
+    ok = sys:suspend(erl_esdb_test:orderer(Store)),
     ?assertEqual(
         {error, {timeout, Store}},
         scavenge(Store, ?S, #{before_version => 4, timeout => 20, ?FREE})
     ),
-    ok = sys:resume(erl_esdb_test:engine(Store)),
+    ok = sys:resume(erl_esdb_test:orderer(Store)),
     %% What was sent is done all the same.
     erl_esdb_test:await(fun() -> left(Config) =:= [4, 5, 6, 7, 8, 9] end),
     ?assertEqual(

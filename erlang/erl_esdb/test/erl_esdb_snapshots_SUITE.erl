@@ -592,7 +592,7 @@ b_times_are_those_of_a_call(Config) ->
     ok = save(Store, ?S, 1, #{sum => 1}),
     ok = erl_esdb_snapshots:set_policy(Store, <<"*">>, policy(1, 1)),
     {ok, 2} = erl_esdb_streams:append(Store, ?S, any, erl_esdb_test:events(3)),
-    ok = sys:suspend(erl_esdb_test:engine(Store)),
+    ok = sys:suspend(erl_esdb_test:orderer(Store)),
     Soon = #{timeout => 20},
     [
         ?assertEqual({error, {timeout, Store}}, Call)
@@ -605,7 +605,7 @@ b_times_are_those_of_a_call(Config) ->
             erl_esdb_snapshots:maybe_snapshot(Store, ?S, Soon)
         ]
     ],
-    ok = sys:resume(erl_esdb_test:engine(Store)),
+    ok = sys:resume(erl_esdb_test:orderer(Store)),
     %% What was sent is done all the same, in its order.
     erl_esdb_test:await(fun() -> erl_esdb_snapshots:list_policies(Store) =:= {ok, #{}} end),
     ok = erl_esdb_snapshots:delete(Store, ?S),

@@ -72,7 +72,7 @@ is_settled(Store) ->
 
 %% How far it is with each policy; with one that it has work for, nowhere.
 places(Store) ->
-    {state, _, _, _, Places, _} = sys:get_state(process(Store)),
+    {state, _, _, _, Places, _, _} = sys:get_state(process(Store)),
     #{Pattern => {element(2, Place), place(Place)} || Pattern := Place <- Places}.
 
 place({place, _, Next, _, [], undefined, _, _}) -> Next;

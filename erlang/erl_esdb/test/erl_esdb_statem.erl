@@ -73,7 +73,8 @@ last(List) -> lists:last(List).
 -spec run(map(), [term()]) -> {term(), model(), term()}.
 run(Options, Commands) ->
     ?SEEN = ets:new(?SEEN, [named_table, public, ordered_set]),
-    {ok, _} = erl_esdb:start_store(?STORE, maps:merge(Options, ?STREAMS:limits())),
+    Fresh = erl_esdb_test:fresh(Options),
+    {ok, _} = erl_esdb:start_store(?STORE, maps:merge(Fresh, ?STREAMS:limits())),
     try
         {History, State, Result} = run_commands(?MODULE, Commands),
         {History, State, ended(Result, State)}
@@ -367,7 +368,7 @@ found({error, _}) -> none.
 -spec kill_engine() -> ok.
 kill_engine() ->
     lists:foreach(fun ended/1, takers()),
-    Victims = [Feed, Index | _] = [process(feed), process(index), erl_esdb_test:engine(?STORE)],
+    Victims = [Feed, Index | _] = [process(feed), process(index), erl_esdb_test:orderer(?STORE)],
     exit(lists:last(Victims), kill),
     erl_esdb_test:await(fun() ->
         not lists:any(fun is_process_alive/1, Victims) andalso

@@ -19,7 +19,8 @@ suite() -> [{timetrap, {minutes, 3}}].
 
 all() -> erl_esdb_test:all().
 
-groups() -> erl_esdb_test:groups(cases()).
+%% One traces the messages of the process that applies commands.
+groups() -> erl_esdb_test:groups(cases(), [b_removal_goes_on_between_commands]).
 
 cases() ->
     [F || {F, 1} <- ?MODULE:module_info(exports), lists:prefix("a_", atom_to_list(F))] ++
@@ -266,7 +267,7 @@ a_str_24_options(Config) ->
 a_str_24_the_timeout_acts(Config) ->
     Store = store(Config),
     Append = fun(Timeout) -> append(Store, ?S, any, events(1), #{timeout => Timeout}) end,
-    Engine = erl_esdb_test:engine(Store),
+    Engine = erl_esdb_test:orderer(Store),
     ok = sys:suspend(Engine),
     {Micros, Answer} = timer:tc(fun() -> Append(20) end),
     ok = sys:resume(Engine),
@@ -847,7 +848,7 @@ b_removal_goes_on_between_commands(Config) ->
     Store = store(Config),
     {ok, 0} = append(Store, <<"other">>, any, events(1)),
     [{ok, _} = append(Store, ?S, any, [event(N)]) || N <- lists:seq(1, 5000)],
-    Engine = erl_esdb_test:engine(Store),
+    Engine = erl_esdb_test:orderer(Store),
     ok = sys:suspend(Engine),
     Cut = spawn_monitor(fun() -> exit(erl_esdb_store:truncate(Store, ?S, 4990)) end),
     ok = erl_esdb_test:await(fun() -> queued(Engine) =:= 1 end),
@@ -869,7 +870,7 @@ b_removal_goes_on_between_commands(Config) ->
     ?assertEqual(12, length(Events)),
     ?assertEqual(lists:seq(4990, 4999), [V || #event{stream_id = ?S, version = V} <- Events]).
 
-queued(Pid) -> element(2, process_info(Pid, message_queue_len)).
+queued(Pid) -> erl_esdb_test:calls(Pid).
 
 ended({_, Ref}) ->
     receive

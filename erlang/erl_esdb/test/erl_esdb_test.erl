@@ -2,11 +2,12 @@
 -moduledoc "What the suites of the store share.".
 
 -export([event/1, event/2, events/1, events/2, versions/1, ids/1]).
--export([engines/0, all/0, groups/1, init_per_group/2, end_per_group/2, options/0]).
+-export([engines/0, all/0, groups/1, groups/2, init_per_group/2, end_per_group/2]).
+-export([options/0, fresh/1]).
 -export([start_store/1, stop_store/1, told/0]).
--export([engine/1, machine/1, tree/1, tamper/3]).
+-export([engine/1, orderer/1, calls/1, machine/1, tree/1, tamper/3]).
 -export([concurrently/1, collect/2, collect/3, collected/1, release/1]).
--export([await/1, until_stopped/2, suspended/1, quietly/1, property/2, reductions/1]).
+-export([await/1, await/2, until_stopped/2, suspended/1, quietly/1, property/2, reductions/1]).
 -export([commits/0, append_commits/1]).
 
 -include_lib("proper/include/proper.hrl").
@@ -54,7 +55,15 @@ all() -> [{group, Engine} || Engine <- engines()].
 
 -doc "The groups of the engines with these cases, for `groups/0` of a suite.".
 -spec groups([atom()]) -> [{engine(), [], [atom()]}, ...].
-groups(Cases) -> [{Engine, [], Cases} || Engine <- engines()].
+groups(Cases) -> groups(Cases, []).
+
+-doc "The same, without some cases on engines that do not forget.".
+-spec groups([atom()], InMemory :: [atom()]) -> [{engine(), [], [atom()]}, ...].
+groups(Cases, InMemory) -> [{Engine, [], cases(Engine, Cases, InMemory)} || Engine <- engines()].
+
+-spec cases(engine(), [atom()], [atom()]) -> [atom()].
+cases(memory, Cases, _) -> Cases;
+cases(_, Cases, InMemory) -> Cases -- InMemory.
 
 -doc """
 From here on stores start on this engine; its options stand in the configuration as `options`.
@@ -82,7 +91,12 @@ end_per_group(_Group, _Config) ->
 
 -doc "What a store is started with to run on the engine of the group.".
 -spec options() -> map().
-options() -> options(persistent_term:get(?ENGINE, hd(engines()))).
+options() -> options(persistent_term:get(?ENGINE, memory)).
+
+-doc "The same options for a store that knows nothing yet.".
+-spec fresh(map()) -> map().
+fresh(#{data_dir := _} = Options) -> maps:merge(Options, options(ra));
+fresh(Options) -> Options.
 
 -doc "Starts a store of its own for one test case, on the engine of the group.".
 -spec start_store(map()) -> atom().
@@ -107,6 +121,20 @@ engine(Store) ->
     [Engine] = [Pid || {S, #{engine := Pid}} <- erl_esdb_engine:lives(), S =:= Store],
     Engine.
 
+-doc "The process that orders and applies the commands of a store.".
+-spec orderer(atom()) -> pid().
+orderer(Store) ->
+    case whereis(erl_esdb_naming:store_worker_name(Store)) of
+        undefined -> engine(Store);
+        Server -> Server
+    end.
+
+-doc "How many calls wait for a process.".
+-spec calls(pid()) -> non_neg_integer().
+calls(Pid) ->
+    {messages, Messages} = process_info(Pid, messages),
+    length([call || {'$gen_call', _, _} <- Messages]).
+
 -doc "The processes of a store with the way to each; those between two lives are missing.".
 -spec tree(atom()) -> [{Path :: [term()], pid()}].
 tree(Store) ->
@@ -130,9 +158,15 @@ child({Id, Pid, supervisor, _}, Path) -> [{Path ++ [Id], Pid} | below(Pid, Path 
 -doc "The state of the pure machine that a store's engine runs.".
 -spec machine(atom()) -> erl_esdb_log:state().
 machine(Store) ->
-    Parts = tuple_to_list(sys:get_state(engine(Store))),
-    [Machine] = [Part || Part <- Parts, is_tuple(Part), element(1, Part) =:= log],
+    [Machine] = machines(sys:get_state(orderer(Store))),
     Machine.
+
+%% Ra has the state of its machine among much else.
+-spec machines(term()) -> [erl_esdb_log:state()].
+machines(Log) when is_tuple(Log), element(1, Log) =:= log -> [Log];
+machines(Tuple) when is_tuple(Tuple) -> lists:append([machines(P) || P <- tuple_to_list(Tuple)]);
+machines(#{machine_state := State}) -> machines(State);
+machines(_) -> [].
 
 -doc """
 Puts other packed events in the place of some that an engine has stored, as one does who can write
@@ -247,17 +281,21 @@ release(Id) -> erl_esdb_telemetry:detach(Id).
 
 -doc "Waits until a fun says true: after each wait for a scheduler, at most ten seconds.".
 -spec await(fun(() -> boolean())) -> ok.
-await(Fun) -> await(Fun, erlang:monotonic_time(millisecond) + 10_000).
+await(Fun) -> await(Fun, 10_000).
 
--spec await(fun(() -> boolean()), integer()) -> ok.
-await(Fun, Until) ->
+-doc "The same, at most so many milliseconds.".
+-spec await(fun(() -> boolean()), pos_integer()) -> ok.
+await(Fun, Most) -> await_until(Fun, erlang:monotonic_time(millisecond) + Most).
+
+-spec await_until(fun(() -> boolean()), integer()) -> ok.
+await_until(Fun, Until) ->
     case Fun() of
         true ->
             ok;
         false ->
             erlang:monotonic_time(millisecond) < Until orelse error(awaited_in_vain),
             erlang:yield(),
-            await(Fun, Until)
+            await_until(Fun, Until)
     end.
 
 -doc "Calls a fun again and again, until the first of these atomics is not 0.".

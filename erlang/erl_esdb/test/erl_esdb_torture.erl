@@ -73,7 +73,7 @@ there are for this size are drawn. `library`: of `m:erl_esdb_disk`; without it n
 
 -record(chapter, {
     options :: options(),
-    nodes :: erl_esdb_nodes:nodes(),
+    nodes :: erl_esdb_fault_nodes:nodes(),
     history :: erl_esdb_history:history(),
     load :: erl_esdb_load:load(),
     stop :: atomics:atomics_ref(),
@@ -152,13 +152,13 @@ drawn_faults(#{size := Size, rounds := Rounds} = Options) ->
 -spec begun(options()) -> #chapter{}.
 begun(#{seed := Seed, size := Size} = Options) ->
     Names = [list_to_atom("n" ++ integer_to_list(N)) || N <- lists:seq(1, Size)],
-    Nodes = erl_esdb_nodes:start(Names, maps:with([dir, library], Options)),
+    Nodes = erl_esdb_fault_nodes:start(Names, maps:with([dir, library], Options)),
     History = erl_esdb_history:new(),
     Stop = atomics:new(1, []),
     Load = #{
         history => History,
         store => ?STORE,
-        targets => fun() -> erl_esdb_nodes:targets(Nodes) end,
+        targets => fun() -> erl_esdb_fault_nodes:targets(Nodes) end,
         seed => Seed,
         clients => 1 + rand:uniform(9),
         streams => one_of([1, 2, 4, 4, 12]),
@@ -182,10 +182,10 @@ founded([First | Others], #chapter{nodes = Nodes} = Chapter) ->
     {ok, _} = opened(First, Chapter),
     ok = lists:foreach(
         fun(Name) ->
-            Node = erl_esdb_nodes:node_of(Nodes, First),
-            true = erl_esdb_nodes:call(Nodes, Name, net_kernel, connect_node, [Node]),
+            Node = erl_esdb_fault_nodes:node_of(Nodes, First),
+            true = erl_esdb_fault_nodes:call(Nodes, Name, net_kernel, connect_node, [Node]),
             {ok, _} = opened(Name, Chapter),
-            ok = erl_esdb_nodes:call(Nodes, Name, erl_esdb, join, [?STORE, Node], 60_000)
+            ok = erl_esdb_fault_nodes:call(Nodes, Name, erl_esdb, join, [?STORE, Node], 60_000)
         end,
         Others
     ).
@@ -193,7 +193,7 @@ founded([First | Others], #chapter{nodes = Nodes} = Chapter) ->
 %% Starts the store on a node, or finds that it runs.
 -spec opened(atom(), #chapter{}) -> {ok, pid()} | {error, term()}.
 opened(Name, #chapter{nodes = Nodes, options = #{size := Size, options := More} = Options}) ->
-    Below = filename:join(erl_esdb_nodes:dir(Nodes, Name), "data"),
+    Below = filename:join(erl_esdb_fault_nodes:dir(Nodes, Name), "data"),
     Dir = maps:get(Name, maps:get(data_dirs, Options, #{}), Below),
     Mode =
         case Size of
@@ -206,11 +206,11 @@ opened(Name, #chapter{nodes = Nodes, options = #{size := Size, options := More} 
         Other -> Other
     end.
 
--spec called(erl_esdb_nodes:nodes(), atom(), module(), atom(), [term()], timeout()) ->
+-spec called(erl_esdb_fault_nodes:nodes(), atom(), module(), atom(), [term()], timeout()) ->
     term() | {error, {unreachable, term()}}.
 called(Nodes, Name, Module, Function, Arguments, Timeout) ->
     try
-        erl_esdb_nodes:call(Nodes, Name, Module, Function, Arguments, Timeout)
+        erl_esdb_fault_nodes:call(Nodes, Name, Module, Function, Arguments, Timeout)
     catch
         exit:Reason -> {error, {unreachable, Reason}}
     end.
@@ -228,7 +228,7 @@ ended({_, Ref}) ->
 over(#chapter{nodes = Nodes, history = History, followers = Followers, stop = Stop}) ->
     ok = atomics:put(Stop, 1, 1),
     ok = lists:foreach(fun erl_esdb_load:unfollow/1, Followers),
-    ok = erl_esdb_nodes:stop(Nodes),
+    ok = erl_esdb_fault_nodes:stop(Nodes),
     erl_esdb_history:delete(History).
 
 %% ---- the end
@@ -237,7 +237,7 @@ over(#chapter{nodes = Nodes, history = History, followers = Followers, stop = St
 report(Faults, Counts, #chapter{options = #{seed := Seed, size := Size}} = Chapter) ->
     #chapter{nodes = Nodes, history = History, load = Load} = Chapter,
     ok = documents(Chapter),
-    Finals = [final(Name, Chapter) || Name <- erl_esdb_nodes:names(Nodes)],
+    Finals = [final(Name, Chapter) || Name <- erl_esdb_fault_nodes:names(Nodes)],
     [{_, Final, _} | _] = Finals,
     _ = erl_esdb_load:awaited(Load, Final, ?DELIVERED),
     #{
@@ -268,11 +268,11 @@ counted(Done) ->
 %% What the documents are in the end is read like anything else.
 -spec documents(#chapter{}) -> ok.
 documents(#chapter{nodes = Nodes, history = History}) ->
-    [Name | _] = erl_esdb_nodes:up(Nodes),
+    [Name | _] = erl_esdb_fault_nodes:up(Nodes),
     lists:foreach(
         fun(N) ->
             Request = {get, {~"documents", N}, linearizable},
-            Via = erl_esdb_nodes:via(Nodes, Name),
+            Via = erl_esdb_fault_nodes:via(Nodes, Name),
             {ok, _} = documented(
                 erl_esdb_history:call(History, {the_end, Name}, Request, ?STORE, Via)
             )
@@ -289,7 +289,7 @@ documented(Answer) -> Answer.
 final(Name, #chapter{nodes = Nodes}) ->
     Times = ets:new(times, [public, ordered_set]),
     Via = fun(Module, Function, Arguments) ->
-        Answer = erl_esdb_nodes:call(Nodes, Name, Module, Function, Arguments, 60_000),
+        Answer = erl_esdb_fault_nodes:call(Nodes, Name, Module, Function, Arguments, 60_000),
         true = ets:insert(Times, timed(Answer)),
         Answer
     end,
@@ -354,7 +354,7 @@ one_of(List) -> lists:nth(rand:uniform(length(List)), List).
 act(kill, Chapter) ->
     killed([any(Chapter)], Chapter);
 act(kill_all, #chapter{nodes = Nodes} = Chapter) ->
-    killed(erl_esdb_nodes:names(Nodes), Chapter);
+    killed(erl_esdb_fault_nodes:names(Nodes), Chapter);
 act(kill_leader, Chapter) ->
     killed([leader(Chapter)], Chapter);
 act(kill_follower, Chapter) ->
@@ -362,12 +362,12 @@ act(kill_follower, Chapter) ->
 act(power_loss, Chapter) ->
     lost([any(Chapter)], Chapter);
 act(power_loss_all, #chapter{nodes = Nodes} = Chapter) ->
-    lost(erl_esdb_nodes:names(Nodes), Chapter);
+    lost(erl_esdb_fault_nodes:names(Nodes), Chapter);
 act(freeze, #chapter{nodes = Nodes} = Chapter) ->
     Name = any(Chapter),
-    ok = erl_esdb_nodes:freeze(Nodes, Name),
+    ok = erl_esdb_fault_nodes:freeze(Nodes, Name),
     ok = hold(200, 3000),
-    ok = erl_esdb_nodes:thaw(Nodes, Name),
+    ok = erl_esdb_fault_nodes:thaw(Nodes, Name),
     1;
 act(disk_full, Chapter) ->
     failing([write_enospc], Chapter);
@@ -384,7 +384,7 @@ act(clock, Chapter) ->
 act(subscriber_killed, #chapter{nodes = Nodes}) ->
     lists:sum([
         called(Nodes, Name, erl_esdb_subscriber, kill_all, [], 5000)
-     || Name <- erl_esdb_nodes:up(Nodes)
+     || Name <- erl_esdb_fault_nodes:up(Nodes)
     ]);
 act(store_restarted, #chapter{nodes = Nodes} = Chapter) ->
     Name = any(Chapter),
@@ -393,30 +393,30 @@ act(store_restarted, #chapter{nodes = Nodes} = Chapter) ->
     {ok, _} = until(fun() -> opened(Name, Chapter) end),
     length([stopped || Stopped =:= ok]);
 act(cut_leader, Chapter) ->
-    cut(fun(Nodes) -> erl_esdb_nodes:cut(Nodes, [leader(Chapter)]) end, Chapter);
+    cut(fun(Nodes) -> erl_esdb_fault_nodes:cut(Nodes, [leader(Chapter)]) end, Chapter);
 act(cut_follower, Chapter) ->
-    cut(fun(Nodes) -> erl_esdb_nodes:cut(Nodes, [follower(Chapter)]) end, Chapter);
+    cut(fun(Nodes) -> erl_esdb_fault_nodes:cut(Nodes, [follower(Chapter)]) end, Chapter);
 act(cut_one_way, Chapter) ->
-    cut(fun(Nodes) -> erl_esdb_nodes:cut_one_way(Nodes, [any(Chapter)]) end, Chapter);
+    cut(fun(Nodes) -> erl_esdb_fault_nodes:cut_one_way(Nodes, [any(Chapter)]) end, Chapter);
 act(delay, Chapter) ->
     Time = 20 + rand:uniform(80),
-    cut(fun(Nodes) -> erl_esdb_nodes:delay(Nodes, [any(Chapter)], Time) end, Chapter);
+    cut(fun(Nodes) -> erl_esdb_fault_nodes:delay(Nodes, [any(Chapter)], Time) end, Chapter);
 act(flap, #chapter{nodes = Nodes} = Chapter) ->
     Name = any(Chapter),
-    Acted = erl_esdb_proxy:acted(erl_esdb_nodes:proxy(Nodes)),
+    Acted = erl_esdb_proxy:acted(erl_esdb_fault_nodes:proxy(Nodes)),
     ok = lists:foreach(
         fun(_) ->
-            ok = erl_esdb_nodes:cut(Nodes, [Name]),
+            ok = erl_esdb_fault_nodes:cut(Nodes, [Name]),
             ok = hold(20, 600),
-            ok = erl_esdb_nodes:heal(Nodes),
+            ok = erl_esdb_fault_nodes:heal(Nodes),
             ok = hold(20, 600)
         end,
         lists:seq(1, 3 + rand:uniform(5))
     ),
-    erl_esdb_proxy:acted(erl_esdb_nodes:proxy(Nodes)) - Acted;
+    erl_esdb_proxy:acted(erl_esdb_fault_nodes:proxy(Nodes)) - Acted;
 act(leader_changed, #chapter{nodes = Nodes} = Chapter) ->
     Before = leader(Chapter),
-    To = erl_esdb_nodes:node_of(Nodes, follower(Chapter)),
+    To = erl_esdb_fault_nodes:node_of(Nodes, follower(Chapter)),
     _ = called(Nodes, Before, erl_esdb, transfer_leadership, [?STORE, To], 10_000),
     ok = hold(100, 1000),
     length([changed || leader(Chapter) =/= Before]).
@@ -424,20 +424,20 @@ act(leader_changed, #chapter{nodes = Nodes} = Chapter) ->
 %% Nodes that are killed, and are down for a while.
 -spec killed([atom()], #chapter{}) -> non_neg_integer().
 killed(Names, #chapter{nodes = Nodes}) ->
-    ok = lists:foreach(fun(Name) -> erl_esdb_nodes:kill(Nodes, Name) end, Names),
+    ok = lists:foreach(fun(Name) -> erl_esdb_fault_nodes:kill(Nodes, Name) end, Names),
     ok = hold(1, 2000),
     length(Names).
 
 %% It acts where something was lost.
 -spec lost([atom()], #chapter{}) -> non_neg_integer().
 lost(Names, #chapter{nodes = Nodes}) ->
-    ok = lists:foreach(fun(Name) -> erl_esdb_nodes:kill(Nodes, Name) end, Names),
-    Lost = [erl_esdb_disk:power_loss(erl_esdb_nodes:disk(Nodes, Name)) || Name <- Names],
+    ok = lists:foreach(fun(Name) -> erl_esdb_fault_nodes:kill(Nodes, Name) end, Names),
+    Lost = [erl_esdb_disk:power_loss(erl_esdb_fault_nodes:disk(Nodes, Name)) || Name <- Names],
     lists:sum([Bytes || {_, Bytes} <- Lost]).
 
 -spec failing([erl_esdb_disk:fault()], #chapter{}) -> non_neg_integer().
 failing(Faults, #chapter{nodes = Nodes} = Chapter) ->
-    Disk = erl_esdb_nodes:disk(Nodes, any(Chapter)),
+    Disk = erl_esdb_fault_nodes:disk(Nodes, any(Chapter)),
     Before = [erl_esdb_disk:acted(Disk, Fault) || Fault <- Faults],
     ok = erl_esdb_disk:fail(Disk, Faults, 1000 * rand:uniform(30)),
     ok = hold(300, 3000),
@@ -468,35 +468,35 @@ jumped(Name, #chapter{nodes = Nodes, history = History}) ->
     _ = called(Nodes, Name, erl_esdb_clock, back, [], 5000),
     Acted.
 
--spec cut(fun((erl_esdb_nodes:nodes()) -> ok), #chapter{}) -> non_neg_integer().
+-spec cut(fun((erl_esdb_fault_nodes:nodes()) -> ok), #chapter{}) -> non_neg_integer().
 cut(Cut, #chapter{nodes = Nodes}) ->
-    Proxy = erl_esdb_nodes:proxy(Nodes),
+    Proxy = erl_esdb_fault_nodes:proxy(Nodes),
     Before = erl_esdb_proxy:acted(Proxy),
     ok = Cut(Nodes),
     ok = hold(500, 6000),
-    ok = erl_esdb_nodes:heal(Nodes),
+    ok = erl_esdb_fault_nodes:heal(Nodes),
     erl_esdb_proxy:acted(Proxy) - Before.
 
 -spec any(#chapter{}) -> atom().
-any(#chapter{nodes = Nodes}) -> one_of(erl_esdb_nodes:names(Nodes)).
+any(#chapter{nodes = Nodes}) -> one_of(erl_esdb_fault_nodes:names(Nodes)).
 
 -spec leader(#chapter{}) -> atom().
 leader(#chapter{nodes = Nodes}) ->
     {ok, Leader} = until(fun() ->
-        case called(Nodes, hd(erl_esdb_nodes:up(Nodes)), erl_esdb, leader, [?STORE], 5000) of
+        case called(Nodes, hd(erl_esdb_fault_nodes:up(Nodes)), erl_esdb, leader, [?STORE], 5000) of
             {ok, Node} when Node =/= undefined -> {ok, Node};
             Other -> {error, Other}
         end
     end),
     [Name] = [
         N
-     || N <- erl_esdb_nodes:names(Nodes), erl_esdb_nodes:node_of(Nodes, N) =:= Leader
+     || N <- erl_esdb_fault_nodes:names(Nodes), erl_esdb_fault_nodes:node_of(Nodes, N) =:= Leader
     ],
     Name.
 
 -spec follower(#chapter{}) -> atom().
 follower(#chapter{nodes = Nodes} = Chapter) ->
-    one_of(erl_esdb_nodes:names(Nodes) -- [leader(Chapter)]).
+    one_of(erl_esdb_fault_nodes:names(Nodes) -- [leader(Chapter)]).
 
 %% ---- mending
 
@@ -504,10 +504,10 @@ follower(#chapter{nodes = Nodes} = Chapter) ->
 %% operates it would.
 -spec recovered(#chapter{}) -> #chapter{}.
 recovered(#chapter{nodes = Nodes} = Chapter) ->
-    ok = erl_esdb_nodes:heal(Nodes),
-    Down = erl_esdb_nodes:names(Nodes) -- erl_esdb_nodes:up(Nodes),
-    ok = lists:foreach(fun(Name) -> erl_esdb_nodes:boot(Nodes, Name) end, Down),
-    lists:foldl(fun answering/2, Chapter, erl_esdb_nodes:names(Nodes)).
+    ok = erl_esdb_fault_nodes:heal(Nodes),
+    Down = erl_esdb_fault_nodes:names(Nodes) -- erl_esdb_fault_nodes:up(Nodes),
+    ok = lists:foreach(fun(Name) -> erl_esdb_fault_nodes:boot(Nodes, Name) end, Down),
+    lists:foldl(fun answering/2, Chapter, erl_esdb_fault_nodes:names(Nodes)).
 
 -spec answering(atom(), #chapter{}) -> #chapter{}.
 answering(Name, #chapter{nodes = Nodes, restarts = Restarts} = Chapter) ->
@@ -515,8 +515,8 @@ answering(Name, #chapter{nodes = Nodes, restarts = Restarts} = Chapter) ->
         {ok, _} ->
             Chapter;
         {error, _} ->
-            ok = erl_esdb_nodes:kill(Nodes, Name),
-            ok = erl_esdb_nodes:boot(Nodes, Name),
+            ok = erl_esdb_fault_nodes:kill(Nodes, Name),
+            ok = erl_esdb_fault_nodes:boot(Nodes, Name),
             {ok, _} = until(fun() -> answers(Name, Chapter) end),
             Chapter#chapter{restarts = Restarts + 1}
     end.
@@ -528,7 +528,7 @@ answers(Name, #chapter{nodes = Nodes, history = History} = Chapter) ->
         {ok, _} ?= opened(Name, Chapter),
         Id = <<"probe-", (integer_to_binary(erlang:unique_integer([positive])))/binary>>,
         Request = {append, [{~"probes", ?ANY_VERSION, [erl_esdb_history:event(Id, #{})]}], #{}},
-        Via = erl_esdb_nodes:via(Nodes, Name),
+        Via = erl_esdb_fault_nodes:via(Nodes, Name),
         erl_esdb_history:call(History, {probe, Name}, Request, ?STORE, Via)
     else
         Error -> {error, Error}

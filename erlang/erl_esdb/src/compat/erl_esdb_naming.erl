@@ -22,6 +22,7 @@ stores. Only `emitter_pool_name/2` makes one of what may come from users; see th
 -export([snapshots_store_name/1, persistence_worker_name/1, leader_name/1, leader_tracker_name/1]).
 -export([discovery_name/1, coordinator_name/1, node_monitor_name/1, gateway_worker_name/1]).
 -export([writer_pool_name/1, reader_pool_name/1, emitter_pool_name/2, link_mgr_name/1]).
+-export([leader_watch_name/1, health_prober_name/1, consistency_checker_name/1]).
 %% Tables
 -export([volatile_name/1]).
 %% Groups
@@ -105,6 +106,18 @@ leader_name(Store) -> name("erl_esdb_leader_worker_", Store).
 -doc "The process that follows the subscriptions for the leader.".
 -spec leader_tracker_name(Store :: atom()) -> atom().
 leader_tracker_name(Store) -> name("erl_esdb_leader_tracker_", Store).
+
+-doc "The process that knows who leads.".
+-spec leader_watch_name(Store :: atom()) -> atom().
+leader_watch_name(Store) -> name("erl_esdb_leader_watch_", Store).
+
+-doc "The process that asks the other members whether they live.".
+-spec health_prober_name(Store :: atom()) -> atom().
+health_prober_name(Store) -> name("erl_esdb_health_prober_", Store).
+
+-doc "The process that compares what the members know.".
+-spec consistency_checker_name(Store :: atom()) -> atom().
+consistency_checker_name(Store) -> name("erl_esdb_consistency_checker_", Store).
 
 -doc "The process that finds other nodes.".
 -spec discovery_name(Store :: atom()) -> atom().

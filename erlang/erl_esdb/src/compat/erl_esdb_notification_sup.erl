@@ -3,10 +3,14 @@
 
 -behaviour(supervisor).
 
--export([start_link/1, restart_delivery/1, without_snapshotter/2]).
+-export([start_link/1, restart_delivery/1, restart_delivery_here/2]).
+-export([without_snapshotter/2, snapshotter/2]).
 -export([init/1]).
 
 -include("erl_esdb.hrl").
+
+%% Milliseconds that another node may take to end a process.
+-define(REMOTE, 30_000).
 
 -doc "Starts the supervisor, registered as `erl_esdb_naming:notification_sup_name/1` says.".
 -spec start_link(store_config()) -> supervisor:startlink_ret().
@@ -18,10 +22,15 @@ start_link(#store_config{store_id = Store} = Config) ->
 
 -doc """
 Ends what delivers the events of a store, and its links, and starts them again: with what the store
-has in its documents by now.
+has in its documents by now. That is on the node that leads.
 """.
 -spec restart_delivery(Store :: atom()) -> ok | {error, term()}.
 restart_delivery(Store) ->
+    erl_esdb_cluster:at_leader(Store, {?MODULE, restart_delivery_here, [Store]}, #{}).
+
+-doc false.
+-spec restart_delivery_here(Store :: atom(), map()) -> ok | {error, term()}.
+restart_delivery_here(Store, _Options) ->
     with_supervisor(Store, fun(Supervisor) ->
         maybe
             ok ?= restart(Supervisor, delivery_sup),
@@ -46,17 +55,35 @@ start(Supervisor, Id) ->
 -doc "Does something while a store takes no snapshots by itself; then it goes on with that.".
 -spec without_snapshotter(Store :: atom(), fun(() -> Result)) -> Result | {error, term()}.
 without_snapshotter(Store, Fun) ->
-    Stop = fun(Supervisor) -> supervisor:terminate_child(Supervisor, snapshotter) end,
-    case with_supervisor(Store, Stop) of
+    %% The same node again, whoever leads by then.
+    Leader = erl_esdb_cluster:known_leader(Store),
+    case snapshotter(Leader, stop, Store) of
         ok ->
             try
                 Fun()
             after
-                _ = with_supervisor(Store, fun(Supervisor) -> start(Supervisor, snapshotter) end)
+                _ = snapshotter(Leader, start, Store)
             end;
         {error, Reason} ->
             {error, Reason}
     end.
+
+-spec snapshotter(node() | undefined, stop | start, atom()) -> ok | {error, term()}.
+snapshotter(Node, What, Store) when Node =:= undefined; Node =:= node() ->
+    snapshotter(What, Store);
+snapshotter(Node, What, Store) ->
+    try
+        erpc:call(Node, ?MODULE, snapshotter, [What, Store], ?REMOTE)
+    catch
+        error:{erpc, _} -> {error, {timeout, Store}}
+    end.
+
+-doc false.
+-spec snapshotter(stop | start, atom()) -> ok | {error, term()}.
+snapshotter(stop, Store) ->
+    with_supervisor(Store, fun(Sup) -> supervisor:terminate_child(Sup, snapshotter) end);
+snapshotter(start, Store) ->
+    with_supervisor(Store, fun(Sup) -> start(Sup, snapshotter) end).
 
 -spec with_supervisor(atom(), fun((atom()) -> ok | {error, term()})) -> ok | {error, term()}.
 with_supervisor(Store, Fun) ->
@@ -75,8 +102,11 @@ init(Config) ->
 %% One line for each: they do not depend on each other.
 -spec children(store_config()) -> [supervisor:child_spec()].
 children(#store_config{store_id = Store} = Config) ->
-    index(Store) ++
+    %% Who leads is known before those begin that ask for it.
+    Watch = #{id => leader_watch, start => {erl_esdb_leader_watch, start_link, [Config]}},
+    [Watch | index(Store)] ++
         [
+            supervisor(leader_sup, erl_esdb_leader_sup, Config),
             supervisor(emitter_sup, erl_esdb_emitter_sup, Config),
             supervisor(delivery_sup, erl_esdb_delivery_sup, Config),
             supervisor(links_sup, erl_esdb_links_sup, Config),

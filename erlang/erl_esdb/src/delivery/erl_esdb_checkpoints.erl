@@ -9,7 +9,7 @@ newest value, saved or not.
 
 -behaviour(gen_server).
 
--export([start_link/1, save/3, get/2, put/2, put/3]).
+-export([start_link/1, save/3, get/2, put/2, put/3, hand_over/1]).
 -export([init/1, handle_call/3, handle_cast/2, handle_info/2, terminate/2]).
 
 -include_lib("kernel/include/logger.hrl").
@@ -52,6 +52,17 @@ put(Store, Values) -> put(Store, Values, #{}).
 put(Store, Values, Options) ->
     erl_esdb_delivery:call(Store, checkpoints, none, {put, Values}, Options).
 
+-doc """
+Another node leads from now on, and saves: what is pending here is saved now, or forgotten. It would
+take back what is saved there.
+""".
+-spec hand_over(Store :: atom()) -> ok.
+hand_over(Store) ->
+    case erl_esdb_delivery:find(Store, checkpoints, none) of
+        {ok, Pid} -> gen_server:cast(Pid, hand_over);
+        error -> ok
+    end.
+
 -doc false.
 -spec init(atom()) -> {ok, #state{}}.
 init(Store) ->
@@ -80,6 +91,11 @@ handle_call(_, _From, State) ->
 -spec handle_cast(term(), #state{}) -> {noreply, #state{}}.
 handle_cast({save, Key, Value}, #state{pending = Pending} = State) ->
     {noreply, timed(State#state{pending = Pending#{Key => Value}})};
+handle_cast(hand_over, #state{pending = Pending} = State) when map_size(Pending) =:= 0 ->
+    {noreply, State};
+handle_cast(hand_over, #state{store = Store, pending = Pending} = State) ->
+    _ = erl_esdb_store:save_checkpoints(Store, Pending),
+    {noreply, State#state{pending = #{}}};
 handle_cast(_, State) ->
     {noreply, State}.
 
@@ -96,6 +112,8 @@ handle_info(_, State) -> {noreply, State}.
 
 %% What could not be saved is tried again with what comes.
 -spec saved(#state{}) -> #state{}.
+saved(#state{pending = Pending} = State) when map_size(Pending) =:= 0 ->
+    State;
 saved(#state{store = Store, pending = Pending} = State) ->
     case erl_esdb_store:save_checkpoints(Store, Pending) of
         ok ->

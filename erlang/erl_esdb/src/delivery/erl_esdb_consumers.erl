@@ -142,7 +142,7 @@ remembered(#state{store = Store, key = Key} = State) ->
 connected(Pid, Max, #state{store = Store, key = Key, monitors = Monitors} = State) ->
     Ref = maps:get(Pid, Monitors, undefined),
     Consumers = consumers(Store, Key),
-    ok = erl_esdb_delivery:put(Store, consumer, Key, Consumers#{Pid => Max}),
+    ok = erl_esdb_delivery:put_consumers(Store, Key, Consumers#{Pid => Max}),
     State#state{
         monitors = Monitors#{Pid => watched(Ref, Pid)},
         competing = erl_esdb_competing:connect(Pid, Max, State#state.competing)
@@ -154,7 +154,7 @@ watched(Ref, _Pid) -> Ref.
 
 -spec consumers(atom(), binary()) -> #{pid() => pos_integer()}.
 consumers(Store, Key) ->
-    case erl_esdb_delivery:find(Store, consumer, Key) of
+    case erl_esdb_delivery:consumers(Store, Key) of
         {ok, Consumers} when is_map(Consumers) -> Consumers;
         _ -> #{}
     end.
@@ -164,7 +164,7 @@ disconnected(Pid, #state{monitors = Monitors} = State) when is_map_key(Pid, Moni
     #state{store = Store, key = Key, competing = Competing} = State,
     {Ref, Monitors1} = maps:take(Pid, Monitors),
     true = demonitor(Ref, [flush]),
-    ok = erl_esdb_delivery:put(Store, consumer, Key, maps:remove(Pid, consumers(Store, Key))),
+    ok = erl_esdb_delivery:put_consumers(Store, Key, maps:remove(Pid, consumers(Store, Key))),
     {Park, Competing1} = erl_esdb_competing:disconnect(Pid, Competing),
     lists:foreach(fun(Event) -> ok = park(Event, retries, State) end, Park),
     State#state{competing = Competing1, monitors = Monitors1};

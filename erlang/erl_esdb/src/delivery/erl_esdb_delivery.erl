@@ -7,9 +7,13 @@ is there when a process begins again after a crash, who took events before still
 ends with the store. Each is found by a kind and an id: `feed`, `checkpoints` and `manager` stand
 once in a store, `subscription` and `projection` under their key; `consumer` is the process that
 takes the events of a subscription without being named in its record.
+
+Of a store that lives on several nodes the subscriptions run where it is led. Who takes their events
+is kept in the store then, so that the next node that leads knows it.
 """.
 
--export([put/4, find/3, pid/3, remove/3, remove/4, ids/2, call/5]).
+-export([put/4, find/3, pid/3, remove/3, remove/4, ids/2, call/5, call_leader/5, call_leading/5]).
+-export([put_consumers/3, consumers/2, consumers_values/3, forget_consumers/1]).
 -export([claim/3, is_failure/2]).
 -export_type([kind/0]).
 
@@ -73,6 +77,68 @@ called(Store, Pid, Request, Timeout) ->
         exit:{timeout, _} -> {error, {timeout, Store}};
         exit:_ -> {error, {store_not_started, Store}}
     end.
+
+-doc false.
+%% The same on the node that leads, from any other.
+-spec call_leader(Store :: atom(), kind(), Id :: term(), Request :: term(), #{
+    timeout => timeout(), _ => _
+}) -> term() | {error, not_found | erl_esdb_store:failure()}.
+call_leader(Store, Kind, Id, Request, Options) ->
+    Call = {?MODULE, call_leading, [Store, Kind, Id, Request]},
+    erl_esdb_cluster:at_leader(Store, Call, Options).
+
+-doc false.
+%% The same, on the node that leads.
+-spec call_leading(Store :: atom(), kind(), Id :: term(), Request :: term(), #{
+    timeout => timeout(), _ => _
+}) -> term() | {error, not_found | {not_leader, atom()} | erl_esdb_store:failure()}.
+call_leading(Store, Kind, Id, Request, Options) ->
+    case erl_esdb_cluster:check_leading(Store) of
+        ok -> call(Store, Kind, Id, Request, Options);
+        {error, Reason} -> {error, Reason}
+    end.
+
+-doc false.
+%% Who takes the events of a subscription: a process, or several with what is told of them. Other
+%% nodes know it a moment later.
+-spec put_consumers(Store :: atom(), Key :: binary(), pid() | #{pid() => term()}) -> ok.
+put_consumers(Store, Key, Consumers) ->
+    ok = put(Store, consumer, Key, Consumers),
+    Save = fun(K, Value) -> erl_esdb_checkpoints:save(Store, K, Value) end,
+    maps:foreach(Save, consumers_values(Store, Key, Consumers)).
+
+-doc false.
+-spec consumers(Store :: atom(), Key :: binary()) -> {ok, pid() | #{pid() => term()}} | error.
+consumers(Store, Key) ->
+    maybe
+        true ?= is_shared(Store),
+        {ok, Consumers} ?= erl_esdb_checkpoints:get(Store, {consumer, Key}),
+        {ok, Consumers}
+    else
+        _ -> find(Store, consumer, Key)
+    end.
+
+-doc false.
+%% What is to be saved for the other nodes, with what is saved besides: nothing where there are
+%% none.
+-spec consumers_values(Store :: atom(), Key :: binary(), pid() | #{pid() => term()} | delete) ->
+    erl_esdb_log:checkpoints().
+consumers_values(Store, Key, Consumers) ->
+    case is_shared(Store) of
+        true -> #{{consumer, Key} => Consumers};
+        false -> #{}
+    end.
+
+%% Names of processes say nothing on other nodes where this one has no name.
+-spec is_shared(atom()) -> boolean().
+is_shared(Store) -> is_alive() andalso erl_esdb_cluster:is_clustered(Store).
+
+-doc false.
+%% What this node knows of it by itself: another leads from now on.
+-spec forget_consumers(Store :: atom()) -> ok.
+forget_consumers(Store) ->
+    Forget = fun(Key) -> remove(Store, consumer, Key) end,
+    lists:foreach(Forget, [Key || is_shared(Store), Key <- ids(Store, consumer)]).
 
 -doc false.
 %% Puts the calling process there, unless another one that lives stands there.

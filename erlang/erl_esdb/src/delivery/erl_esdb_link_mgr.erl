@@ -5,11 +5,14 @@ Keeps the definitions of the links of a store, and sees to it that those run tha
 All changes go through this process, one after the other. A link whose process ends is started
 again, up to five times in half a minute; then, and when it says itself that it cannot go on, its
 status is `error` and the definition says why. A store that does not answer then is asked again.
+
+Of a store that lives on several nodes the links run on the one that leads. Funs that no document
+can keep are known where they were given: with another leader such a link has lost them.
 """.
 
 -behaviour(gen_server).
 
--export([start_link/1, request/3, definition/3, progress/3, definitions/2]).
+-export([start_link/1, request/3, asked/3, definition/3, progress/3, definitions/2]).
 -export([init/1, handle_continue/2, handle_call/3, handle_cast/2, handle_info/2]).
 
 -include_lib("kernel/include/logger.hrl").
@@ -32,7 +35,8 @@ status is `error` and the definition says why. A store that does not answer then
     running = #{} :: #{binary() => pid()},
     names = #{} :: #{pid() => binary()},
     %% when they crashed lately
-    crashes = #{} :: #{binary() => [integer()]}
+    crashes = #{} :: #{binary() => [integer()]},
+    leading :: boolean()
 }).
 
 -type answer() ::
@@ -55,10 +59,19 @@ use the API. Option: `timeout`.
 -spec request(Store :: atom(), request(), options()) -> ok | {error, term()}.
 request(Store, Request, Options) ->
     Timeout = erl_esdb_store:timeout(Options, #{timeout => ?TIMEOUT}),
-    try gen_server:call(erl_esdb_naming:link_mgr_name(Store), Request, Timeout) of
+    Call = {?MODULE, asked, [Store, Request]},
+    case erl_esdb_cluster:at_leader(Store, Call, #{timeout => Timeout}) of
         {changed, Event, Name} -> tell(Event, Store, Name);
         unchanged -> ok;
         {error, Reason} -> {error, Reason}
+    end.
+
+-doc false.
+%% On the node that leads.
+-spec asked(Store :: atom(), request(), options()) -> answer().
+asked(Store, Request, #{timeout := Timeout}) ->
+    try
+        gen_server:call(erl_esdb_naming:link_mgr_name(Store), Request, Timeout)
     catch
         exit:{timeout, _} -> {error, {timeout, Store}};
         exit:{_, {gen_server, call, _}} -> {error, {store_not_started, Store}}
@@ -109,14 +122,22 @@ definitions(Store, Options) ->
 
 -doc false.
 -spec init(atom()) -> {ok, #state{}, {continue, recover}}.
-init(Store) -> {ok, #state{store = Store}, {continue, recover}}.
+init(Store) ->
+    Leading = erl_esdb_cluster:watch_leader(Store) =:= node(),
+    {ok, #state{store = Store, leading = Leading}, {continue, recover}}.
 
 -doc false.
 -spec handle_continue(recover, #state{}) -> {noreply, #state{}}.
-handle_continue(recover, #state{store = Store} = State) ->
-    case definitions(Store, #{}) of
+handle_continue(recover, #state{leading = false} = State) ->
+    {noreply, State};
+handle_continue(recover, #state{store = Store, running = Running} = State) ->
+    case caught_up(Store) of
         {ok, Definitions} ->
-            Shall = [Definition || #{status := running} = Definition <- Definitions],
+            Shall = [
+                Definition
+             || #{status := running, name := Name} = Definition <- Definitions,
+                not is_map_key(Name, Running)
+            ],
             {noreply, lists:foldl(fun run_again/2, State, Shall)};
         {error, Reason} ->
             ?LOG_DEBUG("store ~tp: links wait: ~tp", [Store, Reason]),
@@ -124,8 +145,17 @@ handle_continue(recover, #state{store = Store} = State) ->
             {noreply, State}
     end.
 
+-spec caught_up(atom()) -> {ok, [erl_esdb_link_spec:definition()]} | {error, term()}.
+caught_up(Store) ->
+    case erl_esdb_cluster:caught_up(Store) of
+        ok -> definitions(Store, #{});
+        {error, Reason} -> {error, Reason}
+    end.
+
 -doc false.
 -spec handle_call(term(), gen_server:from(), #state{}) -> {reply, term(), #state{}}.
+handle_call(_, _From, #state{leading = false, store = Store} = State) ->
+    {reply, {error, {not_leader, Store}}, State};
 handle_call({create, Spec}, _From, State) ->
     {reply, create(Spec, State), State};
 handle_call({delete, Name}, _From, State) ->
@@ -151,6 +181,8 @@ handle_cast(_, State) -> {noreply, State}.
 -doc false.
 -spec handle_info(term(), #state{}) ->
     {noreply, #state{}} | {noreply, #state{}, {continue, recover}}.
+handle_info({erl_esdb_leader, Store, Leader}, #state{store = Store} = State) ->
+    led(Leader =:= node(), State);
 handle_info(recover, State) ->
     {noreply, State, {continue, recover}};
 handle_info({'DOWN', _, process, Pid, Reason}, #state{names = Names} = State) when
@@ -158,10 +190,22 @@ handle_info({'DOWN', _, process, Pid, Reason}, #state{names = Names} = State) wh
 ->
     Name = maps:get(Pid, Names),
     {noreply, ended(Name, Reason, counted(Name, Reason, forgotten(Pid, State)))};
+handle_info({ended, _Name, _Reason}, #state{leading = false} = State) ->
+    {noreply, State};
 handle_info({ended, Name, Reason}, State) ->
     {noreply, ended(Name, Reason, State)};
 handle_info(_, State) ->
     {noreply, State}.
+
+-spec led(boolean(), #state{}) ->
+    {noreply, #state{}} | {noreply, #state{}, {continue, recover}}.
+led(Leading, #state{leading = Leading} = State) ->
+    {noreply, State};
+led(true, State) ->
+    {noreply, State#state{leading = true}, {continue, recover}};
+led(false, #state{running = Running} = State) ->
+    Ended = lists:foldl(fun end_link/2, State, maps:keys(Running)),
+    {noreply, Ended#state{leading = false, crashes = #{}}}.
 
 %% ---- definitions
 

@@ -14,11 +14,13 @@ and nothing else, and one that crashes ends its own process only:
 A policy begins with the oldest event, so that it holds for the streams that are there already; one
 that was changed begins again. How far each is gets saved now and then: what is looked at once more
 after a crash is found to have its snapshot.
+
+Of a store that lives on several nodes the one that leads does it.
 """.
 
 -behaviour(gen_server).
 
--export([start_link/1, policies_changed/1]).
+-export([start_link/1, policies_changed/1, look/1]).
 -export([init/1, handle_continue/2, handle_call/3, handle_cast/2, handle_info/2, terminate/2]).
 -export([made/2]).
 
@@ -58,7 +60,8 @@ after a crash is found to have its snapshot.
     %% by their patterns: all that there are, and those that act by themselves
     patterns = [] :: [binary()],
     places = #{} :: #{binary() => #place{}},
-    timer :: reference() | undefined
+    timer :: reference() | undefined,
+    leading :: boolean()
 }).
 
 -doc "Starts the process of a store.".
@@ -67,7 +70,12 @@ start_link(Store) -> gen_server:start_link(?MODULE, Store, []).
 
 -doc "Says that a policy was set or removed: it is looked at now, not only with the next commit.".
 -spec policies_changed(Store :: atom()) -> ok.
-policies_changed(Store) ->
+policies_changed(Store) -> erl_esdb_cluster:tell_leader(Store, {?MODULE, look, [Store]}).
+
+-doc false.
+%% On the node that leads.
+-spec look(Store :: atom()) -> ok.
+look(Store) ->
     case erl_esdb_volatile:get(Store, ?MODULE) of
         {ok, Pid} -> gen_server:cast(Pid, look);
         {error, not_found} -> ok
@@ -80,7 +88,8 @@ init(Store) ->
     process_flag(trap_exit, true),
     proc_lib:set_label({?MODULE, Store}),
     _ = erl_esdb_volatile:put(Store, ?MODULE, self()),
-    {ok, #state{store = Store}, {continue, subscribe}}.
+    Leading = erl_esdb_cluster:watch_leader(Store) =:= node(),
+    {ok, #state{store = Store, leading = Leading}, {continue, subscribe}}.
 
 -doc false.
 -spec handle_continue(subscribe, #state{}) -> {noreply, #state{}}.
@@ -111,6 +120,8 @@ handle_info({timeout, Timer, look}, #state{timer = Timer, feed = undefined} = St
     {noreply, State#state{timer = undefined}, {continue, subscribe}};
 handle_info({timeout, Timer, look}, #state{timer = Timer} = State) ->
     {noreply, looked(State#state{timer = undefined})};
+handle_info({erl_esdb_leader, Store, Leader}, #state{store = Store} = State) ->
+    {noreply, led(Leader =:= node(), State)};
 handle_info({feed_down, _, process, _, _}, State) ->
     {noreply, later(?RETRY, State#state{feed = undefined})};
 handle_info({'EXIT', Pid, Reason}, State) ->
@@ -121,9 +132,23 @@ handle_info(_, State) ->
 -doc false.
 -spec terminate(term(), #state{}) -> ok.
 terminate(_Reason, #state{store = Store, places = Places}) ->
+    ok = handed_over(Store, Places),
+    erl_esdb_volatile:delete(Store, ?MODULE, self()).
+
+-spec handed_over(atom(), #{binary() => #place{}}) -> ok.
+handed_over(Store, Places) ->
     maps:foreach(fun(_, Place) -> end_worker(Place) end, Places),
     _ = save(Store, maps:filter(fun(_, Place) -> is_unsaved(1, Place) end, Places)),
-    erl_esdb_volatile:delete(Store, ?MODULE, self()).
+    ok.
+
+-spec led(boolean(), #state{}) -> #state{}.
+led(Leading, #state{leading = Leading} = State) ->
+    State;
+led(true, State) ->
+    later(0, State#state{leading = true});
+led(false, #state{store = Store, places = Places} = State) ->
+    ok = handed_over(Store, Places),
+    State#state{leading = false, places = #{}}.
 
 -spec later(non_neg_integer(), #state{}) -> #state{}.
 later(Pause, #state{timer = undefined} = State) ->
@@ -137,6 +162,8 @@ later(_Pause, State) ->
 %% ---- a look
 
 -spec looked(#state{}) -> #state{}.
+looked(#state{leading = false} = State) ->
+    State;
 looked(#state{store = Store} = State) ->
     maybe
         %% The end first: what is written meanwhile leads to the next look.
@@ -168,6 +195,7 @@ with_policies(#state{store = Store, places = Places} = State) ->
         Acting = #{P => Policy || P := #{automatic := true} = Policy <- Policies},
         Same = maps:filter(fun(P, #place{policy = Was}) -> is_same(P, Was, Acting) end, Places),
         Others = fun(Map) -> maps:without(maps:keys(Same), Map) end,
+        ok ?= erl_esdb_cluster:caught_up(Store),
         {ok, New} ?= places(Store, maps:to_list(Others(Acting)), #{}),
         maps:foreach(fun(_, Place) -> end_worker(Place) end, Others(Places)),
         {ok, State#state{patterns = maps:keys(Policies), places = maps:merge(Same, New)}}

@@ -116,7 +116,7 @@ new(Store, Subscription, Filter, Place, Feed) ->
         outbox = acknowledged(erl_esdb_subscriptions:acknowledged(Store, Key), Outbox),
         feed = Feed,
         subscriber = taker(Subscription#subscription.subscriber_pid),
-        caller = taker(caller(Subscription, erl_esdb_delivery:find(Store, consumer, Key))),
+        caller = taker(caller(Subscription, erl_esdb_delivery:consumers(Store, Key))),
         group = Group,
         handlers = erl_esdb_emitter_group:handlers(Store, Key),
         pool_size = Size,

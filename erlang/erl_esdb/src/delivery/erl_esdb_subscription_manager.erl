@@ -5,6 +5,10 @@ each.
 
 A process that ends by itself is started again: at once, then after 20 milliseconds, after twice as
 long each time, up to five seconds. So a subscription that cannot go on harms no other.
+
+Of a store that lives on several nodes each has a manager, and the one of the node that leads works:
+it starts the processes, from the places that are saved, when it begins to lead, and ends them when
+another node does.
 """.
 
 -behaviour(gen_server).
@@ -33,7 +37,8 @@ long each time, up to five seconds. So a subscription that cannot go on harms no
     store :: atom(),
     running = #{} :: #{Key :: binary() => #run{}},
     %% whose processes the monitors are of
-    keys = #{} :: #{reference() => Key :: binary()}
+    keys = #{} :: #{reference() => Key :: binary()},
+    leading :: boolean()
 }).
 
 -type options() :: #{timeout => timeout(), _ => _}.
@@ -63,19 +68,23 @@ unsubscribe(Store, Key, Options) -> call(Store, {unsubscribe, Key}, Options).
 attach(Store, Key, Pid, Options) -> call(Store, {attach, Key, Pid}, Options).
 
 -spec call(atom(), term(), options()) -> {ok, term()} | {error, term()}.
-call(Store, Request, Options) -> erl_esdb_delivery:call(Store, manager, none, Request, Options).
+call(Store, Request, Options) ->
+    erl_esdb_delivery:call_leader(Store, manager, none, Request, Options).
 
 -doc false.
 -spec init(atom()) -> {ok, #state{}, {continue, start}}.
 init(Store) ->
     proc_lib:set_label({?MODULE, Store}),
     ok = erl_esdb_delivery:put(Store, manager, none, self()),
-    {ok, #state{store = Store}, {continue, start}}.
+    Leading = erl_esdb_cluster:watch_leader(Store) =:= node(),
+    {ok, #state{store = Store, leading = Leading}, {continue, start}}.
 
 -doc false.
 -spec handle_continue(start, #state{}) -> {noreply, #state{}}.
+handle_continue(start, #state{leading = false} = State) ->
+    {noreply, State};
 handle_continue(start, #state{store = Store} = State) ->
-    case erl_esdb_subscriptions_store:keys(Store) of
+    case keys(Store) of
         {ok, Keys} ->
             {noreply, begun(Keys, State)};
         {error, Reason} ->
@@ -85,14 +94,24 @@ handle_continue(start, #state{store = Store} = State) ->
             {noreply, State}
     end.
 
+-spec keys(atom()) -> {ok, [binary()]} | {error, term()}.
+keys(Store) ->
+    case erl_esdb_cluster:caught_up(Store) of
+        ok -> erl_esdb_subscriptions_store:keys(Store);
+        {error, Reason} -> {error, Reason}
+    end.
+
 -spec begun([binary()], #state{}) -> #state{}.
 begun(Keys, #state{store = Store} = State) ->
     Forget = fun(Key) -> erl_esdb_delivery:remove(Store, consumer, Key) end,
     lists:foreach(Forget, erl_esdb_delivery:ids(Store, consumer) -- Keys),
     lists:foldl(fun(Key, Acc) -> begun(Key, 0, Acc) end, State, Keys).
 
-%% One that cannot be read is tried again, and keeps none of the others from going on.
+%% One that cannot be read is tried again, and keeps none of the others from going on. Where the
+%% keys are read again some run already.
 -spec begun(binary(), non_neg_integer(), #state{}) -> #state{}.
+begun(Key, _Failures, #state{running = Running} = State) when is_map_key(Key, Running) ->
+    State;
 begun(Key, Failures, #state{store = Store} = State) ->
     case found(Store, Key) of
         {ok, Subscription} -> started(Subscription, Failures, State);
@@ -102,6 +121,8 @@ begun(Key, Failures, #state{store = Store} = State) ->
 
 -doc false.
 -spec handle_call(term(), gen_server:from(), #state{}) -> {reply, term(), #state{}}.
+handle_call(_, _From, #state{leading = false, store = Store} = State) ->
+    {reply, {error, {not_leader, Store}}, State};
 handle_call({subscribe, Subscription, Next, Caller}, _From, #state{store = Store} = State) ->
     case created(Store, Subscription, Next, Caller) of
         {ok, Key} ->
@@ -133,7 +154,8 @@ created(Store, #subscription{subscription_name = Name} = Subscription, Next, Cal
     maybe
         {ok, Key} ?= erl_esdb_subscriptions_store:free_key(Store, Subscription),
         %% The place first: whoever finds the subscription finds it, too.
-        ok ?= erl_esdb_checkpoints:put(Store, #{
+        Taken = erl_esdb_delivery:consumers_values(Store, Key, Caller),
+        ok ?= erl_esdb_checkpoints:put(Store, Taken#{
             erl_esdb_subscriptions_store:next_key(Key) => Next,
             erl_esdb_subscriptions_store:acknowledged_key(Key) => delete
         }),
@@ -159,7 +181,8 @@ found(Store, Key) ->
 removed(Store, #subscription{id = Key} = Subscription) ->
     maybe
         ok ?= erl_esdb_subscriptions_store:delete(Store, Key),
-        ok ?= erl_esdb_checkpoints:put(Store, #{
+        Taken = erl_esdb_delivery:consumers_values(Store, Key, delete),
+        ok ?= erl_esdb_checkpoints:put(Store, Taken#{
             erl_esdb_subscriptions_store:next_key(Key) => delete
         }),
         ok ?= erl_esdb_consumers:forget(Store, Key),
@@ -239,6 +262,10 @@ handle_info({'DOWN', Ref, process, _, Reason}, #state{keys = Keys, running = Run
         error ->
             {noreply, State}
     end;
+handle_info({erl_esdb_leader, Store, Leader}, #state{store = Store} = State) ->
+    led(Leader =:= node(), State);
+handle_info({start, _Key, _Failures}, #state{leading = false} = State) ->
+    {noreply, State};
 %% Meanwhile it may have been removed, and made again.
 handle_info({start, Key, _Failures}, #state{running = Running} = State) when
     is_map_key(Key, Running)
@@ -250,6 +277,17 @@ handle_info(begin_again, State) ->
     {noreply, State, {continue, start}};
 handle_info(_, State) ->
     {noreply, State}.
+
+-spec led(boolean(), #state{}) -> {noreply, #state{}} | {noreply, #state{}, {continue, start}}.
+led(Leading, #state{leading = Leading} = State) ->
+    {noreply, State};
+led(true, State) ->
+    {noreply, State#state{leading = true}, {continue, start}};
+led(false, #state{store = Store, running = Running} = State) ->
+    State1 = lists:foldl(fun stopped/2, State, maps:keys(Running)),
+    ok = erl_esdb_checkpoints:hand_over(Store),
+    ok = erl_esdb_delivery:forget_consumers(Store),
+    {noreply, State1#state{leading = false}}.
 
 -spec failures(#run{}) -> non_neg_integer().
 failures(#run{since = Since, failures = Failures}) ->

@@ -85,7 +85,7 @@ nobody who could be slow.
 -export([connect/4, disconnect/3, disconnect/4]).
 -export([ack_events/4, ack_events/5, nack/5, nack/6]).
 -export([parked/2, parked/3, replay_parked/2, replay_parked/3]).
--export([resume/2, acknowledged/2]).
+-export([resume/2, acknowledged/2, subscribe_here/4, ack_here/6]).
 -export_type([options/0, call_options/0]).
 
 -include_lib("kernel/include/logger.hrl").
@@ -161,18 +161,27 @@ subscribe(Store, Type, Selector, Name, Options) when
         {ok, _} ?= compiled(Type, Selector),
         ok ?= check(Kept),
         Subscription = subscription(Type, erl_esdb_filters:stored(Selector), Name, Kept),
-        {ok, Until} ?= until(Store, Options),
-        {ok, Next} ?= start(Store, Subscription, left(Until)),
-        {ok, Key} ?=
-            erl_esdb_subscription_manager:subscribe(
-                Store, Subscription, Next, self(), left(Until)
-            ),
+        Call = {?MODULE, subscribe_here, [Store, Subscription, self()]},
+        {ok, Key} ?= erl_esdb_cluster:at_leader(Store, Call, maps:with([timeout], Options)),
         warn_unknown(Store, Key, Kept),
         created(Store, Subscription#subscription{id = Key}),
         {ok, Key}
     end;
 subscribe(_, _, _, _, _) ->
     error(badarg).
+
+-doc false.
+%% On the node that leads, which knows where the end is.
+-spec subscribe_here(atom(), subscription(), Caller :: pid(), call_options()) ->
+    {ok, binary()} | {error, term()}.
+subscribe_here(Store, Subscription, Caller, Options) ->
+    maybe
+        {ok, Until} ?= until(Store, Options),
+        {ok, Next} ?= start(Store, Subscription, left(Until)),
+        erl_esdb_subscription_manager:subscribe(
+            Store, Subscription, Next, Caller, left(Until)
+        )
+    end.
 
 -spec compiled(term(), term()) -> {ok, erl_esdb_filters:filter()} | {error, term()}.
 compiled(Type, Selector) ->
@@ -446,34 +455,49 @@ ack(Store, Name, Stream, Number, Options) when
     is_binary(Stream) orelse Stream =:= undefined,
     is_map(Options)
 ->
-    maybe
-        {ok, Until} ?= until(Store, Options),
-        {ok, Key, Subscription} ?= found_first(Store, {Name, fun(_) -> true end}, left(Until)),
-        acknowledge(Store, Key, Subscription, {Stream, Number}, Until)
-    else
-        {error, not_found} -> {error, {subscription_not_found, Name}};
-        {error, Reason} -> {error, Reason}
+    Call = {?MODULE, ack_here, [Store, Name, Stream, Number, self()]},
+    case erl_esdb_cluster:at_leader(Store, Call, maps:with([timeout], Options)) of
+        {ok, Key} ->
+            Metadata = #{store_id => Store, subscription_id => Key, subscription_name => Name},
+            erl_esdb_telemetry:emit(?SUBSCRIPTION_CHECKPOINT, #{position => Number}, Metadata);
+        {error, Reason} ->
+            {error, Reason}
     end;
 ack(_, _, _, _, _) ->
     error(badarg).
 
+-doc false.
+%% On the node that leads, which knows where what it has sent stands.
+-spec ack_here(
+    atom(), binary(), binary() | undefined, non_neg_integer(), By :: pid(), call_options()
+) -> {ok, Key :: binary()} | {error, {subscription_not_found, binary()} | term()}.
+ack_here(Store, Name, Stream, Number, By, Options) ->
+    maybe
+        ok ?= erl_esdb_cluster:check_leading(Store),
+        {ok, Until} ?= until(Store, Options),
+        {ok, Key, Subscription} ?= found_first(Store, {Name, fun(_) -> true end}, left(Until)),
+        ok ?= acknowledge(Store, {Key, Subscription}, {Stream, Number}, By, Until),
+        {ok, Key}
+    else
+        {error, not_found} -> {error, {subscription_not_found, Name}};
+        {error, Reason} -> {error, Reason}
+    end.
+
 -spec acknowledge(
     atom(),
-    binary(),
-    subscription(),
+    {binary(), subscription()},
     {binary() | undefined, non_neg_integer()},
+    pid(),
     erl_esdb_store:deadline()
 ) -> ok | {error, term()}.
-acknowledge(Store, Key, #subscription{subscription_name = Name} = S, {Stream, Number}, Until) ->
+acknowledge(Store, {Key, S}, {Stream, Number}, By, Until) ->
     maybe
         {ok, Position} ?= acknowledged_position(Store, S, Stream, Number, left(Until)),
         AckKey = erl_esdb_subscriptions_store:acknowledged_key(Key),
         Said = {Number, said(Store, Key, S, Position)},
         ok ?= erl_esdb_checkpoints:put(Store, #{AckKey => Said}, left(Until)),
         Event = acknowledged_event(S, Stream, Number, Position),
-        ok ?= pass_on(Store, Key, {Event, Position}, left(Until)),
-        Metadata = #{store_id => Store, subscription_id => Key, subscription_name => Name},
-        erl_esdb_telemetry:emit(?SUBSCRIPTION_CHECKPOINT, #{position => Number}, Metadata)
+        pass_on(Store, Key, {Event, Position, By}, left(Until))
     end.
 
 %% Of what handlers have only the process of the subscription knows what is not handled.
@@ -545,13 +569,15 @@ before({ok, Position}) -> {ok, Position - 1};
 before({error, Reason}) -> {error, Reason}.
 
 %% The process saves the place. Without one it is saved here, but where handlers may be behind.
--spec pass_on(atom(), binary(), {Event, Position}, call_options()) -> ok | {error, term()} when
+-spec pass_on(atom(), binary(), {Event, Position, By :: pid()}, call_options()) ->
+    ok | {error, term()}
+when
     Event :: erl_esdb_outbox:name() | undefined, Position :: non_neg_integer() | undefined.
-pass_on(_Store, _Key, {undefined, _}, _Options) ->
+pass_on(_Store, _Key, {undefined, _, _}, _Options) ->
     ok;
-pass_on(Store, Key, {Event, Position}, Options) ->
+pass_on(Store, Key, {Event, Position, By}, Options) ->
     case erl_esdb_delivery:pid(Store, subscription, Key) of
-        {ok, Pid} -> gen_server:cast(Pid, {acknowledged, Event, Position, self()});
+        {ok, Pid} -> gen_server:cast(Pid, {acknowledged, Event, Position, By});
         {error, _} -> save_place(Store, Key, Position, Options)
     end.
 
@@ -590,7 +616,7 @@ demand(_, _, _, _) ->
 
 -spec call(atom(), binary(), term(), call_options()) -> ok | {ok, term()} | {error, term()}.
 call(Store, Key, Request, Options) when is_atom(Store), is_binary(Key), is_map(Options) ->
-    case erl_esdb_delivery:call(Store, subscription, Key, Request, Options) of
+    case erl_esdb_delivery:call_leader(Store, subscription, Key, Request, Options) of
         {error, Why} when Why =:= not_found; Why =:= {store_not_started, Store} ->
             {error, missing(get(Store, Key, Options), Key)};
         Answer ->

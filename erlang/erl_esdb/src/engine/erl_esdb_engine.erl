@@ -12,9 +12,9 @@ does not exit. `Options` of reads are checked already: `consistency`, `timeout`,
 is true where also that is wanted that the metadata of a stream hides.
 """.
 
--export([ready/3, gone/2, find/1, running/0]).
+-export([ready/3, gone/2, find/1, running/0, status/2]).
 -export([create_registry/0, lives/0, ended/3, remover/1, stopping/1, was_stopped/1]).
--export_type([handle/0, failure/0, options/0, piece/0, place/0, settings/0]).
+-export_type([handle/0, failure/0, options/0, piece/0, place/0, settings/0, view/0, status/0]).
 
 -doc "What the engine needs to find the store again, from any process of this node.".
 -type handle() :: term().
@@ -52,6 +52,47 @@ engine to `ready/3`, what is told of it.
     life => #{
         supervisor := pid(), mode := single | cluster, data_dir := file:filename() | undefined
     },
+    _ => _
+}.
+
+-doc """
+What a node knows of the cluster of its store: the indexes are those of the engine's log on this
+node, 0 where there is none.
+""".
+-type view() :: #{
+    members := [node()],
+    leader := node() | undefined,
+    role := leader | follower | candidate | recovering,
+    term := non_neg_integer(),
+    commit_index := non_neg_integer(),
+    last_applied := non_neg_integer(),
+    _ => _
+}.
+
+-doc """
+What an engine tells of a store on this node, for operators; what it does not know is not there.
+
+`waiting`: commands that wait. `last_index`, `commit_index`, `applied_index`: the last command that
+this node has, that is decided, and that is done here. `snapshot_index`, `snapshot_age_ms`: of the
+newest snapshot of the machine. `disk_bytes`: of all files of the store; `wal_bytes`: of the log
+that all stores of the node share. `ram_bytes`: without the indexes of `m:erl_esdb_index`.
+""".
+-type status() :: #{
+    role => leader | follower | candidate | atom(),
+    leader => node(),
+    members => [node()],
+    waiting => non_neg_integer(),
+    term => non_neg_integer(),
+    last_index => non_neg_integer(),
+    commit_index => non_neg_integer(),
+    applied_index => non_neg_integer(),
+    snapshot_index => non_neg_integer(),
+    snapshot_age_ms => non_neg_integer(),
+    compaction => #{atom() => term()},
+    disk_bytes => non_neg_integer(),
+    ram_bytes => non_neg_integer(),
+    segments => non_neg_integer(),
+    wal_bytes => non_neg_integer(),
     _ => _
 }.
 
@@ -149,7 +190,32 @@ is what `ready/3` was told of it.
 """.
 -callback drop(Store :: atom(), DataDir :: file:filename() | undefined) -> ok | {error, term()}.
 
--optional_callbacks([drop/2]).
+-doc "What this node knows of the cluster, without asking others. Without it there is one node.".
+-callback view(handle()) -> {ok, view()} | {error, failure()}.
+
+-doc """
+Makes this node a member of the cluster that the store has on another node, and takes what is there
+in place of what is here. An engine that cannot live on several nodes has none of these; one that
+can refuses to throw away events (`join` of a store that has some). `Options` have the `timeout`.
+Every change of the leader is told with `erl_esdb_cluster:leader_is/2`.
+""".
+-callback join(handle(), node(), options()) -> ok | {error, term()}.
+
+-doc "Ends the membership of this node.".
+-callback leave(handle(), options()) -> ok | {error, term()}.
+
+-doc "Has another member lead.".
+-callback transfer_leadership(handle(), node(), options()) -> ok | {error, term()}.
+
+-doc "Removes a member that does not answer any more.".
+-callback force_remove(handle(), node(), options()) -> ok | {error, term()}.
+
+-doc "What there is to tell an operator; answers within a moment, also where the store hangs.".
+-callback status(handle()) -> status().
+
+-optional_callbacks([
+    drop/2, status/1, view/1, join/3, leave/2, transfer_leadership/3, force_remove/3
+]).
 
 -doc "The engine's word that its store can be used from now on, with the settings of its start.".
 -spec ready(Store :: atom(), module(), {handle(), settings()}) -> ok.
@@ -199,6 +265,14 @@ find(Store) ->
     catch
         %% The application does not run.
         error:badarg -> {error, not_started}
+    end.
+
+-doc "What the engine of a running store tells an operator.".
+-spec status(module(), handle()) -> status().
+status(Engine, Handle) ->
+    case erlang:function_exported(Engine, status, 1) of
+        true -> Engine:status(Handle);
+        false -> #{}
     end.
 
 -doc "The stores whose engines live, sorted.".

@@ -24,6 +24,7 @@ must not lose events takes an engine that writes to disk.
 -export([start_link/2, command/3, read/6, read_log/5]).
 -export([stream/3, streams/2, names/5, tip/3, tombs/4, metadata/3]).
 -export([next_position/2, document/3, documents/4, checkpoint/3, checkpoints/2]).
+-export([view/1, status/1]).
 -export([init/1, handle_call/3, handle_cast/2, handle_info/2, terminate/2]).
 
 -include_lib("kernel/include/logger.hrl").
@@ -35,6 +36,8 @@ must not lose events takes an engine that writes to disk.
     %% how many commands wait for it, about, and may
     waiting :: counters:counters_ref(),
     max_queue :: pos_integer(),
+    %% of the bodies, which are no part of what ETS counts
+    bytes :: counters:counters_ref(),
     tables :: erl_esdb_tables:tables(),
     %% {Index, Packed events or body of a document}; of an append to several streams
     %% {{Index, Stream}, Packed events} and {Index, [Stream]}
@@ -217,6 +220,38 @@ checkpoint(#handle{tables = Tables}, Key, _Options) ->
 checkpoints(#handle{tables = Tables}, _Options) ->
     erl_esdb_tables:looking(fun() -> {ok, erl_esdb_tables:checkpoints(Tables)} end).
 
+-doc false.
+%% Its log are the events.
+-spec view(#handle{}) -> {ok, erl_esdb_engine:view()} | {error, erl_esdb_engine:failure()}.
+view(Handle) ->
+    maybe
+        {ok, Next} ?= next_position(Handle, #{}),
+        {ok, #{
+            members => [node()],
+            leader => node(),
+            role => leader,
+            term => 0,
+            commit_index => Next,
+            last_applied => Next
+        }}
+    end.
+
+-doc false.
+-spec status(#handle{}) -> erl_esdb_engine:status().
+status(#handle{server = Server, tables = Tables, bytes = Bytes}) ->
+    case process_info(Server, [memory, message_queue_len]) of
+        [{memory, Heap}, {message_queue_len, Waiting}] ->
+            #{
+                role => leader,
+                leader => node(),
+                members => [node()],
+                ram_bytes => Heap + erl_esdb_tables:bytes(Tables) + counters:get(Bytes, 1),
+                waiting => Waiting
+            };
+        undefined ->
+            #{}
+    end.
+
 -spec pieces(#handle{}, [{binary(), erl_esdb_log:span()}], erl_esdb_engine:options()) ->
     {ok, [erl_esdb_engine:piece()]} | {error, timeout}.
 pieces(Handle, Found, Options) ->
@@ -249,6 +284,7 @@ init({Store, Settings}) ->
         server = self(),
         waiting = counters:new(1, [atomics]),
         max_queue = maps:get(max_queue, Settings),
+        bytes = counters:new(1, []),
         tables = Tables,
         bodies = ets:new(?MODULE, [set, protected, {read_concurrency, true}])
     },
@@ -333,25 +369,28 @@ several([{_, _, Packed, _}]) -> Packed;
 several(Parts) -> [{Stream, Packed} || {Stream, _, Packed, _} <- Parts].
 
 -spec mirror(erl_esdb_log:effect(), binary() | [{binary(), binary()}], #handle{}) -> ok.
-mirror({live, [Index]}, Body, #handle{bodies = Bodies}) when is_binary(Body) ->
-    true = ets:insert(Bodies, {Index, Body}),
-    ok;
-mirror({live, [Index]}, Parts, #handle{bodies = Bodies}) ->
-    Names = [Stream || {Stream, _} <- Parts],
-    true = ets:insert(Bodies, [
-        {Index, Names} | [{{Index, Name}, Packed} || {Name, Packed} <- Parts]
-    ]),
-    ok;
-mirror({dead, Indexes}, _, #handle{bodies = Bodies}) ->
-    lists:foreach(fun(Index) -> forget(Index, Bodies) end, Indexes);
+mirror({live, [Index]}, Body, Handle) when is_binary(Body) ->
+    keep([{Index, Body}], Handle);
+mirror({live, [Index]}, Parts, #handle{bodies = Bodies} = Handle) ->
+    true = ets:insert(Bodies, {Index, [Stream || {Stream, _} <- Parts]}),
+    keep([{{Index, Name}, Packed} || {Name, Packed} <- Parts], Handle);
+mirror({dead, Indexes}, _, Handle) ->
+    lists:foreach(fun(Index) -> forget(Index, Handle) end, Indexes);
 mirror(Effect, _, #handle{tables = Tables}) ->
     erl_esdb_tables:write(Effect, Tables).
 
--spec forget(erl_esdb_log:index(), ets:table()) -> ok.
-forget(Index, Bodies) ->
-    case ets:take(Bodies, Index) of
-        [{_, [_ | _] = Names}] ->
-            lists:foreach(fun(Name) -> ets:delete(Bodies, {Index, Name}) end, Names);
-        _ ->
+-spec keep([{Key :: term(), binary()}, ...], #handle{}) -> ok.
+keep(Objects, #handle{bodies = Bodies, bytes = Bytes}) ->
+    true = ets:insert(Bodies, Objects),
+    counters:add(Bytes, 1, lists:sum([byte_size(Body) || {_, Body} <- Objects])).
+
+-spec forget(erl_esdb_log:index() | {erl_esdb_log:index(), binary()}, #handle{}) -> ok.
+forget(Key, #handle{bodies = Bodies, bytes = Bytes} = Handle) ->
+    case ets:take(Bodies, Key) of
+        [{_, Body}] when is_binary(Body) ->
+            counters:sub(Bytes, 1, byte_size(Body));
+        [{Index, Names}] ->
+            lists:foreach(fun(Name) -> forget({Index, Name}, Handle) end, Names);
+        [] ->
             ok
     end.

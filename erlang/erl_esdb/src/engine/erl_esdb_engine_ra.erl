@@ -24,6 +24,8 @@ there is time, where that cannot do it twice: appends, which are recognised by t
 -export([start_link/2, command/3, read/6, read_log/5]).
 -export([stream/3, streams/2, names/5, tip/3, tombs/4, metadata/3]).
 -export([next_position/2, document/3, documents/4, checkpoint/3, checkpoints/2, drop/2]).
+-export([view/1, status/1, join/3, leave/2, transfer_leadership/3, force_remove/3]).
+-export([machine/1, adopt/2]).
 -export([init/1, handle_call/3, handle_cast/2, handle_info/2, terminate/2]).
 
 -include_lib("kernel/include/logger.hrl").
@@ -31,18 +33,24 @@ there is time, where that cannot do it twice: appends, which are recognised by t
 
 %% How often a body that the tables name is looked for before it is taken for lost.
 -define(LOOKS, 4).
-%% Milliseconds for one try of a command whose leader may be gone.
+%% Milliseconds for one try to ask the leader, and between two looks at who leads.
 -define(TRY, 2000).
+-define(LOOK, 500).
 %% Of a replica that is not known to have all that was acknowledged.
 -define(UNKNOWN, 16#7FFFFFFFFFFFFFF).
 %% Milliseconds that a start waits for other members: then the store is there, and its calls wait.
 -define(START, 5000).
+%% And for a server that Ra starts again.
+-define(RESTART, 2000).
+%% Between two looks at who leads and who is connected.
+-define(WATCH, 200).
 
 -record(handle, {
     store :: atom(),
     engine :: pid(),
     server :: ra:server_id(),
-    %% {Process} of which a command is on its way
+    system :: atom(),
+    %% {Process} of which a command is on its way, and {Reference} for one that was given up
     sending :: ets:table(),
     max_queue :: pos_integer(),
     %% what is to be applied here before a read: the index of the last command that was answered
@@ -57,8 +65,12 @@ there is time, where that cannot do it twice: appends, which are recognised by t
     dir :: file:filename_all(),
     system :: atom(),
     server :: ra:server_id(),
+    handle :: #handle{},
+    settings :: erl_esdb_engine:settings(),
     %% the server's
-    monitor :: reference()
+    monitor :: reference(),
+    %% who led at the last look
+    leader = undefined :: node() | undefined
 }).
 
 %% ---- engine, in the process of the caller
@@ -83,28 +95,50 @@ command(#handle{sending = Sending} = Handle, Command, Timeout) ->
     erl_esdb_log:reply() | {error, erl_esdb_engine:failure()}
 when
     Until :: erl_esdb_deadline:deadline().
-admitted(Size, #handle{max_queue = Max, sending = Sending} = Handle, Command, Until) ->
-    case Size < Max orelse living(Sending) < Max of
+admitted(Size, #handle{max_queue = Max} = Handle, Command, Until) ->
+    case Size < Max orelse waiting(Handle) < Max of
         true -> sending(Handle, Command, Until);
         false -> {error, overloaded}
     end.
 
-%% Those that were killed while they waited are still in the table.
--spec living(ets:table()) -> non_neg_integer().
-living(Sending) ->
-    Dead = [Pid || {Pid} <- ets:tab2list(Sending), not is_process_alive(Pid)],
-    lists:foreach(fun(Pid) -> ets:delete(Sending, Pid) end, Dead),
+%% What callers gave up, or sent before they were killed, counts as long as it may be in the queue.
+-spec waiting(#handle{}) -> non_neg_integer().
+waiting(#handle{sending = Sending, server = {Name, _}}) ->
+    Left = [Key || {Key} <- ets:tab2list(Sending), not is_waiting(Key)],
+    Done = max(0, length(Left) - queue(whereis(Name))),
+    lists:foreach(fun(Key) -> ets:delete(Sending, Key) end, lists:sublist(Left, Done)),
     ets:info(Sending, size).
+
+-spec is_waiting(pid() | reference()) -> boolean().
+is_waiting(Key) -> is_pid(Key) andalso is_process_alive(Key).
+
+-spec queue(pid() | undefined) -> non_neg_integer().
+queue(undefined) ->
+    0;
+queue(Server) ->
+    case process_info(Server, message_queue_len) of
+        {message_queue_len, Length} -> Length;
+        undefined -> 0
+    end.
 
 -spec sending(#handle{}, erl_esdb_log:command(), erl_esdb_deadline:deadline()) ->
     erl_esdb_log:reply() | {error, erl_esdb_engine:failure()}.
 sending(#handle{sending = Sending} = Handle, Command, Until) ->
     try
         true = ets:insert(Sending, {self()}),
-        sent(Handle, Command, Until)
+        Answer = sent(Handle, Command, Until),
+        true = Answer =/= {error, timeout} orelse ets:insert(Sending, {make_ref()}),
+        Answer
+    catch
+        %% The engine has ended.
+        error:badarg:Stack -> gone(Stack)
     after
         left(Sending)
     end.
+
+-spec gone([tuple()]) -> {error, not_started}.
+gone([{ets, _, _, _} | _]) -> {error, not_started};
+gone(Stack) -> erlang:raise(error, badarg, Stack).
 
 -spec left(ets:table()) -> true.
 left(Sending) ->
@@ -116,30 +150,8 @@ left(Sending) ->
 
 -spec sent(#handle{}, erl_esdb_log:command(), erl_esdb_deadline:deadline()) ->
     erl_esdb_log:reply() | {error, erl_esdb_engine:failure()}.
-sent(#handle{server = Server, floor = Floor} = Handle, Command, Until) ->
-    Left = erl_esdb_deadline:left(Until),
-    case ra:process_command(leader(Server), Command, #{timeout => try_for(Command, Left)}) of
-        {ok, {Index, Reply}, _Leader} ->
-            ok = raise(Index, Floor),
-            Reply;
-        Failure ->
-            failed(Failure, Handle, Command, Until)
-    end.
-
-%% Only what may be sent twice is given up before the end of the time.
--spec try_for(erl_esdb_log:command(), timeout()) -> timeout().
-try_for(Command, Left) ->
-    case may_repeat(Command) of
-        true when Left > ?TRY -> ?TRY;
-        _ -> Left
-    end.
-
-%% Whoever sent an append recognises it by its ids.
--spec may_repeat(erl_esdb_log:command()) -> boolean().
-may_repeat({append, _, _, _, #{ids := [_ | _]}}) -> true;
-may_repeat({append, _, Expected, _, _}) -> Expected >= -1;
-may_repeat(sweep) -> true;
-may_repeat(_) -> false.
+sent(#handle{server = Server} = Handle, Command, Until) ->
+    sent_to(leader(Server), Handle, Command, Until).
 
 -spec leader(ra:server_id()) -> ra:server_id().
 leader({Name, _} = Server) ->
@@ -148,34 +160,84 @@ leader({Name, _} = Server) ->
         Leader -> Leader
     end.
 
--spec failed(term(), #handle{}, erl_esdb_log:command(), erl_esdb_deadline:deadline()) ->
+%% As `ra:process_command/3` does it, but with a look at who leads while it waits: a leader that was
+%% deposed does not answer what it was asked before.
+-spec sent_to(ra:server_id(), #handle{}, erl_esdb_log:command(), erl_esdb_deadline:deadline()) ->
     erl_esdb_log:reply() | {error, erl_esdb_engine:failure()}.
-failed({error, Reason}, #handle{engine = Engine} = Handle, Command, Until) ->
-    Unsent = Reason =:= noproc,
-    Over = erl_esdb_deadline:is_over(Until),
-    case is_process_alive(Engine) of
-        false -> {error, not_started};
-        true when Over -> {error, unreached(Handle)};
-        true when Unsent -> again(Handle, Command, Until);
-        true -> repeated(may_repeat(Command), Handle, Command, Until)
-    end;
-failed({timeout, _}, Handle, Command, Until) ->
-    case erl_esdb_deadline:is_over(Until) of
-        true -> {error, unreached(Handle)};
-        false -> repeated(may_repeat(Command), Handle, Command, Until)
+sent_to(Leader, Handle, Command, Until) ->
+    Request = {leader_call, {command, normal, {'$usr', Command, await_consensus}}},
+    Id = gen_statem:send_request(Leader, Request),
+    answered(Id, Leader, Handle, Command, Until).
+
+-spec answered(gen_statem:request_id(), ra:server_id(), #handle{}, Command, Until) ->
+    erl_esdb_log:reply() | {error, erl_esdb_engine:failure()}
+when
+    Command :: erl_esdb_log:command(), Until :: erl_esdb_deadline:deadline().
+answered(Id, Leader, #handle{floor = Floor} = Handle, Command, Until) ->
+    case gen_statem:wait_response(Id, min(?LOOK, erl_esdb_deadline:left(Until))) of
+        {reply, {wrap_reply, {Index, Reply}}} ->
+            ok = raise(Index, Floor),
+            Reply;
+        {reply, {redirect, Other}} ->
+            sent_to(Other, Handle, Command, Until);
+        {reply, {error, _}} ->
+            unanswered(unknown, Handle, Command, Until);
+        {error, {noproc, _}} ->
+            unanswered(unsent, Handle, Command, Until);
+        {error, _} ->
+            unanswered(unknown, Handle, Command, Until);
+        timeout ->
+            case erl_esdb_deadline:is_over(Until) orelse has_gone(Leader, Handle, Command) of
+                false ->
+                    answered(Id, Leader, Handle, Command, Until);
+                true ->
+                    _ = gen_statem:receive_response(Id, 0),
+                    unanswered(unknown, Handle, Command, Until)
+            end
     end.
 
--spec repeated(boolean(), #handle{}, erl_esdb_log:command(), erl_esdb_deadline:deadline()) ->
-    erl_esdb_log:reply() | {error, erl_esdb_engine:failure()}.
-repeated(true, Handle, Command, Until) -> again(Handle, Command, Until);
-repeated(false, Handle, _Command, _Until) -> {error, unreached(Handle)}.
+%% Whether somebody else leads by now, and the command may be sent twice.
+-spec has_gone(ra:server_id(), #handle{}, erl_esdb_log:command()) -> boolean().
+has_gone(Leader, #handle{server = {Name, _}}, Command) ->
+    may_repeat(Command) andalso
+        not lists:member(ra_leaderboard:lookup_leader(Name), [Leader, undefined]).
 
-%% The leader's node may be gone before the members know: this one is asked.
--spec again(#handle{}, erl_esdb_log:command(), erl_esdb_deadline:deadline()) ->
-    erl_esdb_log:reply() | {error, erl_esdb_engine:failure()}.
-again(#handle{server = {Name, _} = Server} = Handle, Command, Until) ->
-    _ = ra_leaderboard:lookup_leader(Name) =/= Server andalso pause(),
-    sent(Handle, Command, Until).
+%% Whoever sent an append recognises it by its ids.
+-spec may_repeat(erl_esdb_log:command()) -> boolean().
+may_repeat({append, _, Expected, _, Summary}) -> is_recognised(Expected, Summary);
+may_repeat({append_many, Parts, _}) -> lists:all(fun({_, E, _, S}) -> is_recognised(E, S) end, Parts);
+may_repeat(_) -> false.
+
+-spec is_recognised(erl_esdb_log:expected(), erl_esdb_log:summary()) -> boolean().
+is_recognised(Expected, #{count := Count} = Summary) ->
+    Count > 0 andalso (Expected >= -1 orelse maps:get(ids, Summary, []) =/= []).
+
+-spec unanswered(unsent | unknown, #handle{}, erl_esdb_log:command(), Until) ->
+    erl_esdb_log:reply() | {error, erl_esdb_engine:failure()}
+when
+    Until :: erl_esdb_deadline:deadline().
+unanswered(Sent, #handle{engine = Engine, server = Server} = Handle, Command, Until) ->
+    Repeat = Sent =:= unsent orelse may_repeat(Command),
+    case is_process_alive(Engine) of
+        false ->
+            {error, not_started};
+        true ->
+            case Repeat andalso not erl_esdb_deadline:is_over(Until) of
+                true ->
+                    ok = pause(),
+                    %% The leader's node may be gone before this one knows: it is asked itself.
+                    sent_to(other(leader(Server), Server), Handle, Command, Until);
+                false ->
+                    {error, unreached(Handle)}
+            end
+    end.
+
+-spec other(ra:server_id(), ra:server_id()) -> ra:server_id().
+other({_, Node} = Leader, Server) ->
+    case lists:member(Node, [node() | nodes()]) of
+        true -> Leader;
+        false -> Server
+    end.
 
 %% Between two tries: an election takes a few hundred milliseconds.
 -spec pause() -> ok.
@@ -223,8 +285,8 @@ raise(Index, Before, Floor) ->
 -spec reading(#handle{}, erl_esdb_engine:options(), Look) -> Result | {error, Failure} when
     Look :: fun((erl_esdb_ra_replica:replica(), erl_esdb_deadline:deadline()) -> Result),
     Failure :: erl_esdb_engine:failure().
-reading(#handle{timeout = Timeout} = Handle, Options, Look) ->
-    Until = erl_esdb_deadline:in(maps:get(timeout, Options, Timeout)),
+reading(Handle, Options, Look) ->
+    Until = until(Handle, Options),
     Consistency = maps:get(consistency, Options, read_your_writes),
     look(Handle, Consistency, Look, Until).
 
@@ -529,6 +591,129 @@ checkpoint(Handle, Key, Options) ->
 checkpoints(Handle, Options) ->
     in_tables(Handle, Options, fun(Tables) -> {ok, erl_esdb_tables:checkpoints(Tables)} end).
 
+%% ---- the cluster
+
+-doc false.
+-spec view(#handle{}) -> {ok, erl_esdb_engine:view()} | {error, erl_esdb_engine:failure()}.
+view(#handle{server = {Name, _} = Server}) ->
+    Metrics = ra:key_metrics(Server),
+    case Metrics of
+        #{state := noproc} ->
+            {error, not_started};
+        #{state := State} ->
+            {ok, #{
+                members => lists:usort([node() | [Node || {_, Node} <- members(Name)]]),
+                leader => leading(Name),
+                role => role(State),
+                term => maps:get(term, Metrics, 0),
+                last_index => maps:get(last_index, Metrics, 0),
+                commit_index => maps:get(commit_index, Metrics, 0),
+                last_applied => maps:get(last_applied, Metrics, 0),
+                snapshot_index => maps:get(snapshot_index, Metrics, 0)
+            }}
+    end.
+
+-doc false.
+-spec status(#handle{}) -> erl_esdb_engine:status().
+status(#handle{store = Store, system = System, sending = Sending, server = Server} = Handle) ->
+    maybe
+        {ok, View} ?= view(Handle),
+        {ok, Replica} ?= erl_esdb_ra_replica:find(Store),
+        Files = erl_esdb_ra_server:files(System, Server),
+        Known = maps:merge(Files, #{
+            role => maps:get(role, View),
+            members => maps:get(members, View),
+            term => maps:get(term, View),
+            last_index => maps:get(last_index, View),
+            commit_index => maps:get(commit_index, View),
+            applied_index => maps:get(last_applied, View),
+            snapshot_index => maps:get(snapshot_index, View),
+            waiting => ets:info(Sending, size),
+            ram_bytes => erl_esdb_ra_replica:bytes(Replica) + heap(Server)
+        }),
+        led(maps:get(leader, View), Known)
+    else
+        {error, _} -> #{}
+    end.
+
+-spec led(node() | undefined, erl_esdb_engine:status()) -> erl_esdb_engine:status().
+led(undefined, Status) -> Status;
+led(Leader, Status) -> Status#{leader => Leader}.
+
+-spec heap(ra:server_id()) -> non_neg_integer().
+heap({Name, _}) ->
+    Server = whereis(Name),
+    case is_pid(Server) andalso process_info(Server, memory) of
+        {memory, Bytes} -> Bytes;
+        _ -> 0
+    end.
+
+-spec role(atom()) -> leader | follower | candidate | recovering.
+role(leader) -> leader;
+role(Voted) when Voted =:= candidate; Voted =:= pre_vote -> candidate;
+role(Follows) when Follows =:= follower; Follows =:= await_condition -> follower;
+role(_) -> recovering.
+
+-doc false.
+-spec join(#handle{}, node(), erl_esdb_engine:options()) -> ok | {error, term()}.
+join(Handle, Node, Options) ->
+    change(Handle, fun(Until) -> {change, join, Node, Until} end, Options).
+
+-doc false.
+%% What this node had of the store is gone then, so the store ends here.
+-spec leave(#handle{}, erl_esdb_engine:options()) -> ok | {error, term()}.
+leave(#handle{store = Store} = Handle, Options) ->
+    case change(Handle, fun(Until) -> {change, leave, Until} end, Options) of
+        ok ->
+            _ = erl_esdb:stop_store(Store),
+            ok;
+        {error, Reason} ->
+            {error, Reason}
+    end.
+
+-spec change(#handle{}, fun((erl_esdb_deadline:deadline()) -> term()), erl_esdb_engine:options()) ->
+    ok | {error, term()}.
+change(#handle{engine = Engine} = Handle, Request, Options) ->
+    try
+        %% It has an end of its own.
+        gen_server:call(Engine, Request(until(Handle, Options)), infinity)
+    catch
+        exit:_ -> {error, not_started}
+    end.
+
+-spec until(#handle{}, erl_esdb_engine:options()) -> erl_esdb_deadline:deadline().
+until(#handle{timeout = Timeout}, Options) ->
+    erl_esdb_deadline:in(maps:get(timeout, Options, Timeout)).
+
+-doc false.
+-spec transfer_leadership(#handle{}, node(), erl_esdb_engine:options()) -> ok | {error, term()}.
+transfer_leadership(#handle{server = {Name, _} = Server} = Handle, Node, Options) ->
+    erl_esdb_ra_members:transfer(Server, {Name, Node}, until(Handle, Options)).
+
+-doc false.
+-spec force_remove(#handle{}, node(), erl_esdb_engine:options()) -> ok | {error, term()}.
+force_remove(#handle{server = {Name, _} = Server} = Handle, Node, Options) ->
+    erl_esdb_ra_members:remove(Server, {Name, Node}, until(Handle, Options)).
+
+-doc """
+Has this node go on with a store that a node of another name has written, alone. The store does not
+run. Nothing of it changes but the name; see `erl_esdb:adopt/2`.
+""".
+-spec adopt(Store :: atom(), file:filename_all()) -> ok | {error, term()}.
+adopt(Store, Dir) ->
+    maybe
+        {ok, System} ?= erl_esdb_ra_systems:acquire(Dir),
+        try
+            erl_esdb_ra_server:adopt(System, Dir, {erl_esdb_naming:store_worker_name(Store), node()})
+        after
+            ok = erl_esdb_ra_systems:release(Dir)
+        end
+    end.
+
+-doc "How the machine of a store is made that lives on this node.".
+-spec machine(#handle{}) -> {ok, term()} | {error, term()}.
+machine(#handle{system = System, server = Server}) -> erl_esdb_ra_server:machine(System, Server).
+
 -doc false.
 -spec drop(atom(), file:filename_all()) -> ok | {error, term()}.
 drop(Store, Dir) ->
@@ -554,19 +739,25 @@ init({Store, #{life := #{data_dir := Dir}} = Settings}) ->
     maybe
         {ok, System} ?= erl_esdb_ra_systems:acquire(Dir),
         ok ?= erl_esdb_ra_server:start(System, Dir, Store, Server, Settings),
-        Handle = handle(Store, Server, Settings),
+        Handle = handle(Store, Server, System, Settings),
         _ = synchronized(Handle, erl_esdb_deadline:in(?START)),
-        Monitor = monitor(process, Name),
         ok = erl_esdb_engine:ready(Store, ?MODULE, {Handle, Settings}),
+        self() ! look,
         {ok, #state{
-            store = Store, dir = Dir, system = System, server = Server, monitor = Monitor
+            store = Store,
+            dir = Dir,
+            system = System,
+            server = Server,
+            handle = Handle,
+            settings = Settings,
+            monitor = monitor(process, Name)
         }}
     else
         {error, Reason} -> {stop, Reason}
     end.
 
--spec handle(atom(), ra:server_id(), erl_esdb_engine:settings()) -> #handle{}.
-handle(Store, Server, #{max_queue := Max, timeout := Timeout}) ->
+-spec handle(atom(), ra:server_id(), atom(), erl_esdb_engine:settings()) -> #handle{}.
+handle(Store, Server, System, #{max_queue := Max, timeout := Timeout}) ->
     Floor = atomics:new(1, []),
     ok = atomics:put(Floor, 1, ?UNKNOWN),
     Readers = [reader(Server) || _ <- lists:seq(1, erlang:system_info(schedulers))],
@@ -574,6 +765,7 @@ handle(Store, Server, #{max_queue := Max, timeout := Timeout}) ->
         store = Store,
         engine = self(),
         server = Server,
+        system = System,
         sending = ets:new(?MODULE, [set, public, {write_concurrency, true}]),
         max_queue = Max,
         floor = Floor,
@@ -600,22 +792,87 @@ synchronized(#handle{store = Store, server = Server} = Handle, Until) ->
 
 -doc false.
 -spec handle_call(term(), gen_server:from(), #state{}) ->
-    {reply, {error, unknown_request}, #state{}}.
-handle_call(_, _From, State) -> {reply, {error, unknown_request}, State}.
+    {reply, ok | {error, term()}, #state{}}.
+handle_call({change, join, Node, Until}, _From, #state{store = Store} = State) ->
+    #state{system = System, dir = Dir, server = Server, settings = Settings} = State,
+    changing(State, fun() ->
+        erl_esdb_ra_members:join({System, Dir}, Store, Server, Node, Settings, Until)
+    end);
+handle_call({change, leave, Until}, _From, #state{store = Store} = State) ->
+    #state{system = System, dir = Dir, server = Server} = State,
+    changing(State, fun() ->
+        erl_esdb_ra_members:leave({System, Dir}, Store, Server, Until)
+    end);
+handle_call(_, _From, State) ->
+    {reply, {error, unknown_request}, State}.
+
+%% The server may be another one afterwards, with another past.
+-spec changing(#state{}, fun(() -> ok | {error, term()})) ->
+    {reply, ok | {error, term()}, #state{}}.
+changing(#state{server = {Name, _}, handle = Handle, monitor = Before} = State, Change) ->
+    true = demonitor(Before, [flush]),
+    ok = atomics:put(Handle#handle.floor, 1, ?UNKNOWN),
+    Answer = Change(),
+    {reply, Answer, State#state{monitor = monitor(process, Name)}}.
 
 -doc false.
 -spec handle_cast(term(), #state{}) -> {noreply, #state{}}.
 handle_cast(Message, State) -> ignored(Message, State).
 
 -doc false.
-%% What follows the log begins anew with another server.
 -spec handle_info(term(), #state{}) -> {noreply, #state{}} | {stop, term(), #state{}}.
-handle_info({'DOWN', Ref, process, _, Reason}, #state{monitor = Ref} = State) ->
-    {stop, {server_down, Reason}, State};
-handle_info({'EXIT', _, Reason}, State) ->
-    {stop, Reason, State};
+handle_info({'DOWN', Ref, process, _, Reason}, #state{monitor = Ref, handle = Handle} = State) ->
+    ok = atomics:put(Handle#handle.floor, 1, ?UNKNOWN),
+    {noreply, restarted(Reason, erl_esdb_deadline:in(?RESTART), State)};
+handle_info({restarted, Reason, Until}, State) ->
+    case erl_esdb_deadline:is_over(Until) of
+        true -> {stop, {server_down, Reason}, State};
+        false -> {noreply, restarted(Reason, Until, State)}
+    end;
+handle_info(look, State) ->
+    _ = erlang:send_after(?WATCH, self(), look),
+    {noreply, looked(State)};
+handle_info({'EXIT', Pid, Reason} = Message, #state{handle = Handle} = State) ->
+    case lists:member(Pid, tuple_to_list(Handle#handle.readers)) of
+        true -> {stop, Reason, State};
+        false -> ignored(Message, State)
+    end;
 handle_info(Message, State) ->
     ignored(Message, State).
+
+%% A server that crashes is started again by Ra, and knows all that it knew: what follows the log goes
+%% on. Where Ra gives up this process ends, and with it the store begins anew.
+-spec restarted(term(), erl_esdb_deadline:deadline(), #state{}) -> #state{}.
+restarted(Reason, Until, #state{server = {Name, _} = Server} = State) ->
+    case whereis(Name) of
+        undefined ->
+            _ = erlang:send_after(20, self(), {restarted, Reason, Until}),
+            State;
+        Pid ->
+            Monitor = monitor(process, Pid),
+            _ = erl_esdb_ra_server:elected(Server),
+            State#state{monitor = Monitor}
+    end.
+
+%% Who leads now, and whether all members are connected: Ra connects them once.
+-spec looked(#state{}) -> #state{}.
+looked(#state{store = Store, server = {Name, _}, leader = Before} = State) ->
+    Missing = [Node || {_, Node} <- members(Name), not lists:member(Node, [node() | nodes()])],
+    _ = Missing =:= [] orelse spawn(fun() -> lists:foreach(fun net_kernel:connect_node/1, Missing) end),
+    case leading(Name) of
+        Before ->
+            State;
+        Leader ->
+            ok = erl_esdb_cluster:leader_is(Store, Leader),
+            State#state{leader = Leader}
+    end.
+
+-spec leading(atom()) -> node() | undefined.
+leading(Name) ->
+    case ra_leaderboard:lookup_leader(Name) of
+        {_, Node} -> Node;
+        undefined -> undefined
+    end.
 
 -spec ignored(term(), #state{}) -> {noreply, #state{}}.
 ignored(Message, #state{store = Store} = State) ->

@@ -30,7 +30,7 @@ who reads one that the next has replaced is told so.
 -export([spans/6, log_spans/5, stream/3, streams/1, names/4, tip/2, tombs/3, metadata/2]).
 -export([next_position/1, order/1, document/2, documents/3, checkpoint/2, checkpoints/1]).
 -export([may_open_picture/2, open_picture/1, fold_picture/4, close_picture/2]).
--export([restore/2, bytes/1]).
+-export([restore/2, bytes/1, is_empty/1]).
 -export_type([tables/0, picture/0, part/0]).
 
 -include("../log/erl_esdb_log.hrl").
@@ -123,8 +123,15 @@ table(checkpoints, #tables{checkpoints = Table}) -> Table.
 -doc "The bytes of RAM that the tables take, without binaries of more than 64 bytes.".
 -spec bytes(tables()) -> non_neg_integer().
 bytes(Tables) ->
-    lists:sum([ets:info(Table, memory) || Table <- all(Tables)]) *
-        erlang:system_info(wordsize).
+    %% Those that are gone have no size.
+    Words = [Size || Table <- all(Tables), Size <- [ets:info(Table, memory)], is_integer(Size)],
+    lists:sum(Words) * erlang:system_info(wordsize).
+
+-doc "Whether nothing was ever appended, and nothing is kept.".
+-spec is_empty(tables()) -> boolean().
+is_empty(Tables) ->
+    next_position(Tables) =:= 0 andalso
+        lists:all(fun(Table) -> ets:info(Table, size) =:= 0 end, kept(Tables)).
 
 %% ---- writing, in the process of the tables
 

@@ -85,13 +85,13 @@ get_store(_) -> error(badarg).
 
 -doc """
 The node that orders the appends of a store: this one, for a store that lives on one node. Errors:
-`not_started`.
+`not_started`, `no_leader`, and the other failures of a store.
 """.
--spec get_leader(Store :: atom()) -> {ok, node()} | {error, not_started}.
+-spec get_leader(Store :: atom()) -> {ok, node()} | {error, not_started | no_leader | failure()}.
 get_leader(Store) ->
-    case is_ready(Store) of
-        true -> {ok, node()};
-        false -> {error, not_started}
+    case erl_esdb_cluster:leader(Store) of
+        {error, {store_not_started, _}} -> {error, not_started};
+        Leader -> Leader
     end.
 
 %% ---- streams

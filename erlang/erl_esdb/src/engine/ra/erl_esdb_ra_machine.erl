@@ -17,7 +17,7 @@ for it is done later, when more commands may have been applied.
 
 -export([init/1, apply/3, state_enter/2, live_indexes/1, snapshot_module/0, overview/1]).
 -export([version/0, which_module/1]).
--export([ask/2, picture/1, to_snapshot/1, from_snapshot/2]).
+-export([ask/2, body/1, picture/1, to_snapshot/1, from_snapshot/2]).
 -export_type([state/0]).
 
 %% Commands and bytes after which a snapshot is due, where a tenth of what is kept is not more.
@@ -118,8 +118,7 @@ lives({dead, Indexes}, #machine{dead = Dead, dying = Dying, kept = Kept} = Machi
 lives(_Effect, Machine) ->
     Machine.
 
--doc false.
-%% What a command brought to be kept: one body, or one a stream.
+-doc "What a command brought to be kept: one body, or one a stream.".
 -spec body(erl_esdb_log:command()) -> binary() | [{binary(), binary()}].
 body({append, _, _, Packed, _}) -> Packed;
 body({append_many, Parts, _}) -> several([P || {_, _, _, #{count := N}} = P <- Parts, N > 0]);

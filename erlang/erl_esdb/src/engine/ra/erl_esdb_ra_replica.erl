@@ -16,7 +16,7 @@ is gone at once, with its tables: who reads there looks for the new one.
 
 -export([prepare/2, open/1, publish/1, close/1, find/1, is_current/1, tables/1]).
 -export([applied/1, applied/2, await/3]).
--export([keep/3, body/2, cached/1]).
+-export([keep/3, body/2, bytes/1]).
 -export_type([replica/0]).
 
 %% Places in the array of a replica: the index of the command that was applied last, and how many
@@ -231,7 +231,8 @@ body(Index, #replica{bodies = {A, B}} = Replica) ->
             none
     end.
 
--doc "About how many bytes the bodies take that are kept.".
--spec cached(replica()) -> non_neg_integer().
-cached(#replica{bodies = {A, B}}) ->
-    lists:sum([size_of(Body) || Table <- [A, B], {_, Body} <- ets:tab2list(Table)]).
+-doc "The bytes of RAM that a replica takes: its tables, and the bodies that are kept.".
+-spec bytes(replica()) -> non_neg_integer().
+bytes(#replica{tables = Tables, half = Half, state = State}) ->
+    %% The young generation, and an old one where there is one: at most twice the half.
+    erl_esdb_tables:bytes(Tables) + min(Half, atomics:get(State, ?BYTES)).

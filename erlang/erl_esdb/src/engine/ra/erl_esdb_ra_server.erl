@@ -6,7 +6,7 @@ A folder knows its stores by their names: Ra keeps there which server has which 
 known goes on with what it has; another begins a cluster of one.
 """.
 
--export([start/5, stop/2, delete/3]).
+-export([start/5, elected/1, stop/2, delete/3, renew/5, reset/4, machine/2, adopt/3, files/2]).
 
 -include_lib("kernel/include/logger.hrl").
 
@@ -17,8 +17,8 @@ known goes on with what it has; another begins a cluster of one.
 Starts the server of a store. When this returns the server of a cluster of one is its leader.
 
 Errors: `{node_renamed, Old, New}`: the data was written by a node of another name;
-`{unknown_data, Folder}`: there is data of the store that the folder's list of stores does not name; or
-what Ra says.
+`{unknown_data, Folder}`: there is data of the store that the folder's list of stores does not name;
+`{damaged_snapshot, File}`; or what Ra says.
 """.
 -spec start(System :: atom(), file:filename_all(), Store :: atom(), ra:server_id(), Settings) ->
     ok | {error, term()}
@@ -43,27 +43,54 @@ started(System, Store, Server, Settings) ->
 -spec begun(atom(), atom(), ra:server_id(), erl_esdb_engine:settings()) -> ok | {error, term()}.
 begun(System, Store, Server, Settings) ->
     maybe
-        ok ?= ra:start_server(System, config(Store, Server, [Server], Settings)),
+        Machine = {module, erl_esdb_ra_machine, #{store => Store, limits => limits(Settings)}},
+        Uid = ra:new_uid(atom_to_binary(element(1, Server))),
+        ok ?= ra:start_server(System, config(Server, [Server], Machine, Uid)),
         saved(System)
     end.
 
-%% Ra saves its list of servers half a second later: before that nothing may be acknowledged, for
-%% a server that is not listed is not found again.
--spec saved(atom()) -> ok | {error, term()}.
-saved(System) ->
-    {ok, Names} = ra_system:lookup_name(System, directory_rev),
-    dets:sync(Names).
+-doc """
+Removes a server with its data, and starts it as one that is about to be a member of a cluster.
+""".
+-spec renew(Place, ra:server_id(), [ra:server_id()], Machine :: term(), ra:uid()) ->
+    ok | {error, term()}
+when
+    Place :: {System :: atom(), file:filename_all()}.
+renew({System, Dir}, Server, Members, Machine, Uid) ->
+    maybe
+        ok = stop(System, Server),
+        ok ?= delete(System, Dir, Server),
+        Config = (config(Server, Members, Machine, Uid))#{membership => promotable},
+        ok ?= ra:start_server(System, Config),
+        saved(System)
+    end.
 
--spec config(atom(), ra:server_id(), [ra:server_id()], erl_esdb_engine:settings()) ->
-    ra_server:ra_server_config().
-config(Store, {Name, _} = Server, Members, Settings) ->
-    Uid = ra:new_uid(atom_to_binary(Name)),
+-doc "Removes a server with its data, and begins a cluster of one.".
+-spec reset({System :: atom(), file:filename_all()}, atom(), ra:server_id(), Settings) -> ok when
+    Settings :: erl_esdb_engine:settings().
+reset({System, Dir}, Store, Server, Settings) ->
+    ok = stop(System, Server),
+    ok = delete(System, Dir, Server),
+    ok = begun(System, Store, Server, Settings),
+    elected(Server).
+
+-doc "How the machine of a server is made.".
+-spec machine(System :: atom(), ra:server_id()) -> {ok, term()} | {error, term()}.
+machine(System, {Name, _}) ->
+    Uid = ra_directory:uid_of(System, Name),
+    maybe
+        {ok, #{machine := Machine}} ?= ra_log:read_config(ra_env:server_data_dir(System, Uid)),
+        {ok, Machine}
+    end.
+
+-spec config(ra:server_id(), [ra:server_id()], term(), ra:uid()) -> ra_server:ra_server_config().
+config({Name, _} = Server, Members, Machine, Uid) ->
     #{
         id => Server,
         uid => Uid,
         cluster_name => Name,
         initial_members => Members,
-        machine => {module, erl_esdb_ra_machine, #{store => Store, limits => limits(Settings)}},
+        machine => Machine,
         log_init_args => #{
             uid => Uid,
             %% Ra prepares the recovery of logs with this one, and not with what the machine says.
@@ -74,11 +101,18 @@ config(Store, {Name, _} = Server, Members, Settings) ->
         }
     }.
 
+%% Ra saves its list of servers half a second later: before that nothing may be acknowledged, for
+%% a server that is not listed is not found again.
+-spec saved(atom()) -> ok | {error, term()}.
+saved(System) ->
+    {ok, Names} = ra_system:lookup_name(System, directory_rev),
+    dets:sync(Names).
+
 -spec limits(erl_esdb_engine:settings()) -> erl_esdb_log:limits().
 limits(Settings) ->
     maps:with([idempotence_window, idempotence_appends, condition_window], Settings).
 
-%% Nobody else can lead a cluster of one: it need not wait whether somebody does.
+-doc "Has the server of a cluster of one lead: it need not wait whether somebody else does.".
 -spec elected(ra:server_id()) -> ok | {error, term()}.
 elected(Server) ->
     case ra:members({local, Server}, infinity) of
@@ -98,10 +132,19 @@ is_ours(System, Dir, {Name, Node}) ->
 -spec is_named(file:filename_all(), node()) -> ok | {error, term()}.
 is_named(Folder, Node) ->
     case ra_log:read_config(Folder) of
-        {ok, #{id := {_, Node}}} -> ok;
+        {ok, #{id := {_, Node}}} ->
+            %% A move that was interrupted is gone on with.
+            case is_adopted(Folder) of
+                true -> {error, {node_renamed, element(2, adopted_from(Folder)), Node}};
+                false -> is_whole(erl_esdb_ra_snapshot:damaged(Folder))
+            end;
         {ok, #{id := {_, Old}}} -> {error, {node_renamed, Old, Node}};
         {error, Reason} -> {error, {unreadable_config, Folder, Reason}}
     end.
+
+-spec is_whole([file:filename_all()]) -> ok | {error, {damaged_snapshot, file:filename_all()}}.
+is_whole([]) -> ok;
+is_whole([File | _]) -> {error, {damaged_snapshot, File}}.
 
 -spec unknown_data(file:filename_all(), atom()) -> ok | {error, {unknown_data, file:filename()}}.
 unknown_data(Dir, Name) ->
@@ -120,6 +163,8 @@ unknown_data(Dir, Name) ->
 -doc "Stops a server; its data stays.".
 -spec stop(System :: atom(), ra:server_id()) -> ok.
 stop(System, {Name, _} = Server) ->
+    %% One that is just being started asks its supervisor, which would wait for its end.
+    _ = ra:ping(Server, ?STOP),
     Ref = monitor(process, Name),
     case ra:stop_server(System, Server) of
         ok -> ok;
@@ -142,4 +187,159 @@ delete(System, _Dir, {Name, _} = Server) ->
                 {badrpc, Reason} -> {error, Reason};
                 {error, Reason} -> {error, Reason}
             end
+    end.
+
+%% ---- another name
+
+-doc """
+Has a server that a node of another name has written belong to this one.
+
+Ra keeps the name in the configuration of a server, in its snapshots and in its log. The configuration
+is written anew, and the server, which then finds itself in a cluster with somebody who does not
+exist, decides to be alone, which Ra does for a member whose others are lost. A file says that this
+has begun until it is done: a node that is killed in between begins with it again.
+
+Errors: `not_found`; `{not_single, Nodes}` where there are other members, which would go on
+without knowing of it.
+""".
+-spec adopt(System :: atom(), file:filename_all(), ra:server_id()) -> ok | {error, term()}.
+adopt(System, Dir, {Name, Node} = Server) ->
+    maybe
+        {ok, Folder} ?= folder(System, Dir, Name),
+        {ok, Old} ?= adopted_from(Folder),
+        false ?= Old =:= Node,
+        ok ?= file:write_file(marker(Folder), io_lib:format("~tp.~n", [Old])),
+        ok ?= synced(marker(Folder)),
+        ok ?= renamed(Folder, Server),
+        case alone(System, Server, Old) of
+            ok ->
+                file:delete(marker(Folder));
+            {error, Reason} ->
+                ok = renamed(Folder, {Name, Old}),
+                ok = file:delete(marker(Folder)),
+                {error, Reason}
+        end
+    else
+        true -> ok;
+        {error, Reason1} -> {error, Reason1}
+    end.
+
+-spec folder(atom(), file:filename_all(), atom()) ->
+    {ok, file:filename_all()} | {error, not_found}.
+folder(System, Dir, Name) ->
+    case ra_directory:uid_of(System, Name) of
+        undefined -> {error, not_found};
+        Uid -> {ok, filename:join(Dir, Uid)}
+    end.
+
+%% Who wrote it, also where a move from there was interrupted.
+-spec adopted_from(file:filename_all()) -> {ok, node()} | {error, term()}.
+adopted_from(Folder) ->
+    case file:consult(marker(Folder)) of
+        {ok, [Old]} ->
+            {ok, Old};
+        _ ->
+            maybe
+                {ok, #{id := {_, Old}}} ?= ra_log:read_config(Folder),
+                {ok, Old}
+            end
+    end.
+
+-spec marker(file:filename_all()) -> file:filename_all().
+marker(Folder) -> filename:join(Folder, "adopted_from").
+
+-spec synced(file:filename_all()) -> ok | {error, term()}.
+synced(File) -> ra_lib:sync_file(File).
+
+-spec renamed(file:filename_all(), ra:server_id()) -> ok | {error, term()}.
+renamed(Folder, {Name, Node} = Server) ->
+    maybe
+        {ok, Config} ?= ra_log:read_config(Folder),
+        Renamed = Config#{id := Server, initial_members := [{Name, Node}]},
+        Temporary = filename:join(Folder, "config.new"),
+        ok ?= file:write_file(Temporary, unicode:characters_to_binary(io_lib:format("~tp.", [Renamed]))),
+        ok ?= synced(Temporary),
+        ok ?= file:rename(Temporary, filename:join(Folder, "config")),
+        ra_lib:sync_dir(Folder)
+    end.
+
+-spec alone(atom(), ra:server_id(), node()) -> ok | {error, term()}.
+alone(System, {Name, _} = Server, Old) ->
+    maybe
+        ok ?= ra:restart_server(System, Server),
+        {ok, Members, _} ?= ra:members({local, Server}, infinity),
+        [] ?= Members -- [Server, {Name, Old}],
+        ok ?= forced(Server, Members),
+        stop(System, Server)
+    else
+        [_ | _] = Others ->
+            ok = stop(System, Server),
+            {error, {not_single, lists:usort([Node || {_, Node} <- Others])}};
+        {timeout, _} ->
+            {error, timeout};
+        {error, Reason} ->
+            {error, Reason}
+    end.
+
+-spec forced(ra:server_id(), [ra:server_id()]) -> ok | {error, term()}.
+forced(Server, [Server]) -> ra:trigger_election(Server, infinity);
+forced(Server, _Members) ->
+    case ra_server_proc:force_shrink_members_to_current_member(Server) of
+        ok -> committed(Server);
+        timeout -> {error, timeout};
+        {error, Reason} -> {error, Reason}
+    end.
+
+%% On disk is what is committed.
+-spec committed(ra:server_id()) -> ok | {error, term()}.
+committed(Server) ->
+    case ra:consistent_query(Server, {erl_esdb_ra_machine, ask, [index]}, ?STOP) of
+        {ok, _, _} -> ok;
+        {timeout, _} -> {error, timeout};
+        {error, Reason} -> {error, Reason}
+    end.
+
+-spec is_adopted(file:filename_all()) -> boolean().
+is_adopted(Folder) -> filelib:is_regular(marker(Folder)).
+
+%% ---- files
+
+-doc """
+What a store has on disk: `disk_bytes` of its own files, `segments`, `snapshot_age_ms` of the newest
+snapshot, and `wal_bytes` of the write-ahead log of its folder.
+""".
+-spec files(System :: atom(), ra:server_id()) -> #{atom() => non_neg_integer()}.
+files(System, {Name, _}) ->
+    case {ra_system:fetch(System), ra_directory:uid_of(System, Name)} of
+        {#{data_dir := Dir}, Uid} when is_binary(Uid) ->
+            Folder = filename:join(Dir, Uid),
+            Wals = filelib:wildcard(unicode:characters_to_list(filename:join(Dir, "*.wal"))),
+            maps:merge(snapshot_age(Folder), #{
+                disk_bytes => bytes(Folder),
+                segments => length(filelib:wildcard("*.segment", unicode:characters_to_list(Folder))),
+                wal_bytes => lists:sum([filelib:file_size(Wal) || Wal <- Wals])
+            });
+        _ ->
+            #{}
+    end.
+
+-spec bytes(file:filename_all()) -> non_neg_integer().
+bytes(Folder) ->
+    filelib:fold_files(
+        unicode:characters_to_list(Folder), ".*", true, fun(File, Sum) -> Sum + filelib:file_size(File) end, 0
+    ).
+
+-spec snapshot_age(file:filename_all()) -> #{snapshot_age_ms => non_neg_integer()}.
+snapshot_age(Folder) ->
+    Pattern = filename:join([Folder, "snapshots", "*", "snapshot.dat"]),
+    Written = [
+        calendar:datetime_to_gregorian_seconds(filelib:last_modified(File))
+     || File <- filelib:wildcard(unicode:characters_to_list(Pattern))
+    ],
+    case Written of
+        [] ->
+            #{};
+        _ ->
+            Now = calendar:datetime_to_gregorian_seconds(calendar:local_time()),
+            #{snapshot_age_ms => max(0, Now - lists:max(Written)) * 1000}
     end.

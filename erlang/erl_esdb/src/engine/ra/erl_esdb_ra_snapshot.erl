@@ -21,13 +21,17 @@ is killed between the two finds a snapshot without a list, which Ra (3.1) reads 
 live", and it drops the bodies of all events. Here the list is written before the snapshot, synced
 with it, and `validate/1`, which Ra calls before it reads the list, writes it again where it is
 missing or damaged.
+
+Ra deletes a snapshot that does not validate, and begins with an older one or with none. That is right
+for one that was not finished, whose checksum is still 0. One that was finished and is damaged now
+stays: `validate/1` raises `{damaged_snapshot, File}`, and the store does not start.
 """.
 
 -behaviour(ra_snapshot).
 
 -export([prepare/2, write/4, sync/1, recover/1, validate/1, read_meta/1]).
 -export([begin_read/2, read_chunk/3, begin_accept/2, accept_chunk/2, complete_accept/2]).
--export([context/0, get_size/1]).
+-export([context/0, get_size/1, damaged/1]).
 
 -define(MAGIC, "RASN").
 -define(VERSION, 1).
@@ -112,15 +116,13 @@ sync(Dir) ->
 -spec recover(file:filename_all()) ->
     {ok, ra_snapshot:meta(), erl_esdb_ra_machine:state()} | {error, term()}.
 recover(Dir) ->
-    maybe
-        ok ?= check(Dir),
-        with_frames(Dir, fun(Meta, #{store := Store} = Written, Frames) ->
-            case is_server(Store) of
-                true -> {ok, Meta, restored(Written, Frames)};
-                false -> {ok, Meta, erl_esdb_ra_machine:from_snapshot(Written, none)}
-            end
-        end)
-    end.
+    %% Its checksum was compared when it was found, or taken over.
+    with_frames(Dir, fun(Meta, #{store := Store} = Written, Frames) ->
+        case is_server(Store) of
+            true -> {ok, Meta, restored(Written, Frames)};
+            false -> {ok, Meta, erl_esdb_ra_machine:from_snapshot(Written, none)}
+        end
+    end).
 
 -spec is_server(atom()) -> boolean().
 is_server(Store) -> whereis(erl_esdb_naming:store_worker_name(Store)) =:= self().
@@ -143,13 +145,28 @@ restore(eof, _Fd, _Tables) ->
 -doc false.
 -spec validate(file:filename_all()) -> ok | {error, term()}.
 validate(Dir) ->
-    maybe
-        ok ?= check(Dir),
-        case is_listed(Dir) of
-            true -> ok;
-            false -> list_again(Dir)
-        end
+    case check(Dir) of
+        ok ->
+            case is_listed(Dir) of
+                true -> ok;
+                false -> list_again(Dir)
+            end;
+        {error, checksum_error} ->
+            error({damaged_snapshot, filename(Dir)});
+        {error, Reason} ->
+            {error, Reason}
     end.
+
+-doc "The snapshots below the folder of a server that were finished and are damaged.".
+-spec damaged(Folder :: file:filename_all()) -> [file:filename_all()].
+damaged(Folder) ->
+    Snapshots = filename:join(Folder, "snapshots"),
+    Dirs =
+        case file:list_dir_all(Snapshots) of
+            {ok, Names} -> [filename:join(Snapshots, Name) || Name <- Names];
+            {error, _} -> []
+        end,
+    [filename(Dir) || Dir <- Dirs, check(Dir) =:= {error, checksum_error}].
 
 -spec is_listed(file:filename_all()) -> boolean().
 is_listed(Dir) ->
@@ -175,6 +192,7 @@ check(Dir) ->
     maybe
         {ok, Fd} ?= file:open(filename(Dir), [read, raw, binary]),
         try file:read(Fd, ?HEADER) of
+            {ok, <<?MAGIC, ?VERSION, 0:32>>} -> {error, incomplete};
             {ok, <<?MAGIC, ?VERSION, Crc:32>>} -> check_sum(Fd, Crc, erlang:crc32(<<>>));
             {ok, <<?MAGIC, Version, _:32>>} -> {error, {invalid_version, Version}};
             {ok, _} -> {error, invalid_format};

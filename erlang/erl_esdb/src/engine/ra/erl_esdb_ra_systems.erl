@@ -22,6 +22,7 @@ with the last, also where one was killed.
 
 -record(system, {
     name :: atom(),
+    lock :: erl_esdb_ra_lock:lock(),
     %% the processes whose it is, with their monitors
     owners :: #{pid() => reference()}
 }).
@@ -35,7 +36,8 @@ start_link() -> gen_server:start_link({local, ?MODULE}, ?MODULE, [], []).
 
 -doc """
 The system of a folder, which runs as long as the calling process does not release it or end.
-Errors: `{data_dir, Folder, Reason}` where it cannot be made or started.
+Errors: `{data_dir, Folder, Reason}` where it cannot be made or started; `Reason` is `in_use` where
+another node has it.
 """.
 -spec acquire(file:filename_all()) ->
     {ok, System :: atom()} | {error, {data_dir, file:filename_all(), term()}}.
@@ -76,8 +78,8 @@ handle_call({acquire, Dir}, {Pid, _}, State) ->
         #{} ->
             Name = free_name(State, 1),
             case started(Name, Dir) of
-                ok ->
-                    System = #system{name = Name, owners = #{}},
+                {ok, Lock} ->
+                    System = #system{name = Name, lock = Lock, owners = #{}},
                     {reply, {ok, Name}, State#{Dir => owned(Pid, System)}};
                 {error, Reason} ->
                     {reply, {error, Reason}, State}
@@ -103,7 +105,7 @@ handle_info(_, State) ->
 -doc false.
 -spec terminate(term(), state()) -> ok.
 terminate(_Reason, State) ->
-    maps:foreach(fun(Dir, #system{name = Name}) -> stopped(Name, Dir) end, State).
+    maps:foreach(fun(Dir, System) -> stopped(System, Dir) end, State).
 
 -spec owned(pid(), #system{}) -> #system{}.
 owned(Pid, #system{owners = Owners} = System) when is_map_key(Pid, Owners) -> System;
@@ -113,11 +115,11 @@ owned(Pid, #system{owners = Owners} = System) ->
 -spec left(pid(), file:filename(), state()) -> state().
 left(Pid, Dir, State) ->
     case State of
-        #{Dir := #system{name = Name, owners = #{Pid := Ref} = Owners} = System} ->
+        #{Dir := #system{owners = #{Pid := Ref} = Owners} = System} ->
             true = demonitor(Ref, [flush]),
             case maps:remove(Pid, Owners) of
                 None when map_size(None) =:= 0 ->
-                    ok = stopped(Name, Dir),
+                    ok = stopped(System, Dir),
                     maps:remove(Dir, State);
                 Others ->
                     State#{Dir := System#system{owners = Others}}
@@ -135,10 +137,23 @@ free_name(State, N) ->
         _ -> free_name(State, N + 1)
     end.
 
--spec started(atom(), file:filename()) -> ok | {error, term()}.
+-spec started(atom(), file:filename()) -> {ok, erl_esdb_ra_lock:lock()} | {error, term()}.
 started(Name, Dir) ->
     maybe
         ok ?= filelib:ensure_path(Dir),
+        {ok, Lock} ?= erl_esdb_ra_lock:take(Dir),
+        case started_locked(Name, Dir) of
+            ok ->
+                {ok, Lock};
+            {error, Reason} ->
+                ok = erl_esdb_ra_lock:release(Lock),
+                {error, Reason}
+        end
+    end.
+
+-spec started_locked(atom(), file:filename()) -> ok | {error, term()}.
+started_locked(Name, Dir) ->
+    maybe
         {ok, _} ?= application:ensure_all_started(ra),
         {ok, _} ?= ra_system:start(config(Name, Dir)),
         ok
@@ -159,9 +174,10 @@ config(Name, Dir) ->
         server_recovery_strategy => undefined
     }.
 
--spec stopped(atom(), file:filename()) -> ok.
-stopped(Name, Dir) ->
+-spec stopped(#system{}, file:filename()) -> ok.
+stopped(#system{name = Name, lock = Lock}, Dir) ->
     case ra_system:stop(Name) of
         ok -> ok;
         {error, Reason} -> ?LOG_WARNING("~ts: Ra system ~tp: ~tp", [Dir, Name, Reason])
-    end.
+    end,
+    erl_esdb_ra_lock:release(Lock).

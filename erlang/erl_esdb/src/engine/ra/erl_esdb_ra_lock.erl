@@ -1,0 +1,104 @@
+-module(erl_esdb_ra_lock).
+-moduledoc """
+A folder belongs to one node at a time.
+
+Two nodes that write one write-ahead log destroy it. So a node that uses a folder listens on a Unix
+domain socket in it: whoever finds that somebody answers there does not touch the folder. A node that
+was killed does not answer, however it ended, and nothing is to be cleaned up.
+
+Where the file system has no sockets the folder is used without a lock, and a warning says so.
+""".
+
+-export([take/1, release/1]).
+-export_type([lock/0]).
+
+-include_lib("kernel/include/logger.hrl").
+
+-define(NAME, "in_use").
+%% Milliseconds for an answer of a process of this machine.
+-define(ANSWER, 1000).
+%% Bytes of the path of a socket that every system takes.
+-define(PATH, 90).
+
+-opaque lock() :: {gen_tcp:socket(), file:filename()} | none.
+
+-doc """
+Takes the lock of a folder, for as long as the calling process lives. Errors: `in_use`.
+""".
+-spec take(file:filename()) -> {ok, lock()} | {error, in_use}.
+take(Dir) ->
+    Path = filename:join(Dir, ?NAME),
+    with_short(Dir, fun(Short) ->
+        case gen_tcp:connect({local, Short}, 0, [local], ?ANSWER) of
+            {ok, Socket} ->
+                ok = gen_tcp:close(Socket),
+                {error, in_use};
+            {error, timeout} ->
+                {error, in_use};
+            {error, _} ->
+                listen(Short, Path)
+        end
+    end).
+
+-spec listen(file:filename(), file:filename()) -> {ok, lock()} | {error, in_use}.
+listen(Short, Path) ->
+    %% Of one that has ended.
+    _ = file:delete(Path),
+    case gen_tcp:listen(0, [local, {ifaddr, {local, Short}}, {backlog, 128}, {active, false}]) of
+        {ok, Socket} ->
+            checked(Socket, Short, Path);
+        {error, eaddrinuse} ->
+            {error, in_use};
+        {error, Reason} ->
+            ?LOG_WARNING("~ts: used without a lock: ~tp", [Path, Reason]),
+            {ok, none}
+    end.
+
+%% Two that found nobody may have deleted each other's: who is reached by the path has the folder.
+-spec checked(gen_tcp:socket(), file:filename(), file:filename()) ->
+    {ok, lock()} | {error, in_use}.
+checked(Socket, Short, Path) ->
+    maybe
+        {ok, Out} ?= gen_tcp:connect({local, Short}, 0, [local], ?ANSWER),
+        Accepted = gen_tcp:accept(Socket, ?ANSWER),
+        ok = gen_tcp:close(Out),
+        {ok, In} ?= Accepted,
+        ok = gen_tcp:close(In),
+        {ok, {Socket, Path}}
+    else
+        {error, _} ->
+            ok = gen_tcp:close(Socket),
+            {error, in_use}
+    end.
+
+%% The path of a socket may have about a hundred bytes: a longer one goes by way of a link.
+-spec with_short(file:filename(), fun((file:filename()) -> Result)) -> Result.
+with_short(Dir, Fun) ->
+    Path = filename:join(Dir, ?NAME),
+    case byte_size(unicode:characters_to_binary(Path)) =< ?PATH of
+        true ->
+            Fun(Path);
+        false ->
+            Unique = io_lib:format("erl_esdb_~s_~b", [os:getpid(), erlang:unique_integer([positive])]),
+            linked(filename:join(temporary(), lists:flatten(Unique)), Dir, Fun)
+    end.
+
+-spec temporary() -> file:filename().
+temporary() -> os:getenv("TMPDIR", "/tmp").
+
+-spec linked(file:filename(), file:filename(), fun((file:filename()) -> Result)) -> Result.
+linked(Link, Dir, Fun) ->
+    ok = file:make_symlink(Dir, Link),
+    try
+        Fun(filename:join(Link, ?NAME))
+    after
+        _ = file:delete(Link)
+    end.
+
+-doc "Gives a folder back.".
+-spec release(lock()) -> ok.
+release(none) ->
+    ok;
+release({Socket, Path}) ->
+    _ = file:delete(Path),
+    gen_tcp:close(Socket).

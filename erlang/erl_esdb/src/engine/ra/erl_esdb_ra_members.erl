@@ -1,0 +1,211 @@
+-module(erl_esdb_ra_members).
+-moduledoc """
+Changes of the members of a store's Ra cluster: one at a time, each done when a majority has it on
+disk.
+""".
+
+-export([join/6, leave/4, remove/3, transfer/3]).
+-export([invitation/1]).
+
+%% Milliseconds for one try.
+-define(TRY, 5000).
+%% Between two looks.
+-define(PAUSE, 20).
+
+-type until() :: erl_esdb_deadline:deadline().
+-type reason() ::
+    {not_empty, Store :: atom()}
+    | {not_member, node()}
+    | {already_member, node()}
+    | {store_not_started, Store :: atom()}
+    | {unreachable, node()}
+    | no_quorum
+    | timeout
+    | term().
+
+-doc """
+Makes the server of this node, whose store has to be empty, a member of the cluster that the store has
+on another node. It returns when this one votes and has all that the others have.
+
+Where that does not succeed in time this node is no member, and its store is empty as before.
+Errors: `{not_empty, Store}`, `{already_member, Node}` where both are of one cluster,
+`{store_not_started, Store}` of the other node, `{unreachable, Node}`, `no_quorum`, `timeout`.
+""".
+-spec join(Place, atom(), ra:server_id(), node(), erl_esdb_engine:settings(), until()) ->
+    ok | {error, reason()}
+when
+    Place :: {System :: atom(), Dir :: file:filename_all()}.
+join(Place, Store, {Name, _} = Server, Node, Settings, Until) ->
+    maybe
+        {ok, #{members := Members, machine := Machine}} ?= invited(Store, Node, Until),
+        ok ?= is_stranger(Server, Members),
+        ok ?= is_empty(Store, Server),
+        Uid = ra:new_uid(atom_to_binary(Name)),
+        ok ?= erl_esdb_ra_server:renew(Place, Server, Members, Machine, Uid),
+        case joined({Name, Node}, Server, Uid, Until) of
+            ok ->
+                ok;
+            {error, Reason} ->
+                %% A member that nobody waits for would count as one that does not answer.
+                _ = remove(Members, Server, erl_esdb_deadline:in(?TRY)),
+                ok = erl_esdb_ra_server:reset(Place, Store, Server, Settings),
+                {error, Reason}
+        end
+    end.
+
+-spec is_stranger(ra:server_id(), [ra:server_id()]) -> ok | {error, {already_member, node()}}.
+is_stranger({_, Node} = Server, Members) ->
+    case lists:member(Server, Members) of
+        true -> {error, {already_member, Node}};
+        false -> ok
+    end.
+
+%% What is here is given up: there must be nothing, and nobody else who has it.
+-spec is_empty(atom(), ra:server_id()) -> ok | {error, {not_empty, atom()}}.
+is_empty(Store, Server) ->
+    maybe
+        {ok, [Server], _} ?= ra:members({local, Server}, ?TRY),
+        {ok, Replica} ?= erl_esdb_ra_replica:find(Store),
+        true ?= erl_esdb_tables:is_empty(erl_esdb_ra_replica:tables(Replica)),
+        ok
+    else
+        _ -> {error, {not_empty, Store}}
+    end.
+
+-spec invited(atom(), node(), until()) -> {ok, map()} | {error, reason()}.
+invited(Store, Node, Until) ->
+    try erpc:call(Node, ?MODULE, invitation, [Store], erl_esdb_deadline:left(Until)) of
+        {ok, Invitation} -> {ok, Invitation};
+        {error, Reason} -> {error, Reason}
+    catch
+        error:{erpc, timeout} -> {error, timeout};
+        error:{erpc, _} -> {error, {unreachable, Node}};
+        error:{exception, undef, _} -> {error, {unreachable, Node}}
+    end.
+
+-doc false.
+%% What a new member has to know: who is one, and how the machine is made.
+-spec invitation(atom()) -> {ok, #{members := [ra:server_id()], machine := term()}} | {error, term()}.
+invitation(Store) ->
+    Server = {erl_esdb_naming:store_worker_name(Store), node()},
+    maybe
+        {ok, erl_esdb_engine_ra, Handle, _} ?= erl_esdb_engine:find(Store),
+        {ok, Members, _} ?= ra:members(Server, ?TRY),
+        {ok, Machine} ?= erl_esdb_engine_ra:machine(Handle),
+        {ok, #{members => Members, machine => Machine}}
+    else
+        {ok, _, _, _} -> {error, {not_clustered, Store}};
+        {error, not_started} -> {error, {store_not_started, Store}};
+        {timeout, _} -> {error, no_quorum};
+        {error, Reason} -> {error, Reason}
+    end.
+
+-spec joined(ra:server_id(), ra:server_id(), ra:uid(), until()) -> ok | {error, reason()}.
+joined(Contact, Server, Uid, Until) ->
+    New = #{id => Server, membership => promotable, uid => Uid},
+    maybe
+        ok ?= changed(Contact, {'$ra_join', New, await_consensus}, Until),
+        await(fun() -> is_voter(Server) end, Until)
+    end.
+
+-spec is_voter(ra:server_id()) -> boolean().
+is_voter(Server) ->
+    maps:get(membership, ra:key_metrics(Server)) =:= voter.
+
+-doc """
+Removes this node from the cluster; then its server has no data any more, and is to be started anew.
+Errors: `{not_member, Node}` of a cluster of one, `no_quorum`, `timeout`.
+""".
+-spec leave(Place, atom(), ra:server_id(), until()) -> ok | {error, reason()} when
+    Place :: {System :: atom(), Dir :: file:filename_all()}.
+leave({System, Dir}, _Store, {_, Node} = Server, Until) ->
+    maybe
+        {ok, Members, Leader} ?= members(Server, Until),
+        [_ | _] ?= Others = lists:delete(Server, Members),
+        ok ?= given_up(Leader, Server, Others, Until),
+        ok ?= remove(Others, Server, Until),
+        ok = erl_esdb_ra_server:stop(System, Server),
+        erl_esdb_ra_server:delete(System, Dir, Server)
+    else
+        [] -> {error, {not_member, Node}};
+        {error, Reason} -> {error, Reason}
+    end.
+
+-spec members(ra:server_id(), until()) ->
+    {ok, [ra:server_id()], ra:server_id()} | {error, no_quorum | term()}.
+members(Server, Until) ->
+    case ra:members(Server, erl_esdb_deadline:left(Until)) of
+        {ok, Members, Leader} -> {ok, Members, Leader};
+        {timeout, _} -> {error, no_quorum};
+        {error, Reason} -> {error, Reason}
+    end.
+
+%% Who leads hands over first: so nobody waits for an election.
+-spec given_up(ra:server_id(), ra:server_id(), [ra:server_id()], until()) -> ok | {error, term()}.
+given_up(Server, Server, [Other | _], Until) ->
+    case transfer(Server, Other, Until) of
+        ok -> ok;
+        {error, _} -> ok
+    end;
+given_up(_Leader, _Server, _Others, _Until) ->
+    ok.
+
+-doc "Removes a member, as the others decide. Errors: `{not_member, Node}`, `no_quorum`, `timeout`.".
+-spec remove(ra:server_id() | [ra:server_id()], ra:server_id(), until()) ->
+    ok | {error, reason()}.
+remove(Contacts, Server, Until) -> changed(Contacts, {'$ra_leave', Server, await_consensus}, Until).
+
+-doc "Has another member lead. Errors: `{not_member, Node}`, `no_quorum`, `timeout`.".
+-spec transfer(ra:server_id(), ra:server_id(), until()) -> ok | {error, reason()}.
+transfer({Name, _} = Server, {_, Node} = Target, Until) ->
+    Left = min(?TRY, erl_esdb_deadline:left(Until)),
+    case ra:transfer_leadership(Server, Target, Left) of
+        ok -> await(fun() -> ra_leaderboard:lookup_leader(Name) =:= Target end, Until);
+        already_leader -> ok;
+        {error, unknown_member} -> {error, {not_member, Node}};
+        {error, Reason} -> {error, Reason};
+        {timeout, _} -> {error, no_quorum}
+    end.
+
+%% Ra allows one change at a time, and none before a leader has committed something of its own.
+-spec changed(ra:server_id() | [ra:server_id()], term(), until()) -> ok | {error, reason()}.
+changed(Contacts, Command, Until) ->
+    Left = min(?TRY, erl_esdb_deadline:left(Until)),
+    case ra_server_proc:command(Contacts, Command, Left) of
+        {ok, {error, Reason}, _} -> refused(Reason, Contacts, Command, Until);
+        {ok, _, _} -> ok;
+        {error, Reason} -> refused(Reason, Contacts, Command, Until);
+        {timeout, _} -> refused(no_quorum, Contacts, Command, Until)
+    end.
+
+-spec refused(term(), ra:server_id() | [ra:server_id()], term(), until()) -> ok | {error, reason()}.
+refused(already_member, _Contacts, {'$ra_join', _, _}, _Until) ->
+    ok;
+refused(not_member, _Contacts, {'$ra_leave', {_, Node}, _}, _Until) ->
+    {error, {not_member, Node}};
+refused(Reason, Contacts, Command, Until) ->
+    case erl_esdb_deadline:is_over(Until) of
+        true when Reason =:= no_quorum -> {error, no_quorum};
+        true -> {error, timeout};
+        false ->
+            ok = pause(),
+            changed(Contacts, Command, Until)
+    end.
+
+-spec await(fun(() -> boolean()), until()) -> ok | {error, timeout}.
+await(Fun, Until) ->
+    case {Fun(), erl_esdb_deadline:is_over(Until)} of
+        {true, _} ->
+            ok;
+        {false, true} ->
+            {error, timeout};
+        {false, false} ->
+            ok = pause(),
+            await(Fun, Until)
+    end.
+
+-spec pause() -> ok.
+pause() ->
+    receive
+    after ?PAUSE -> ok
+    end.

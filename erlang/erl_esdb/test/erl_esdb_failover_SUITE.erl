@@ -1,0 +1,394 @@
+-module(erl_esdb_failover_SUITE).
+-moduledoc """
+What runs on the node that leads, when another one leads: subscriptions, links, snapshots of
+policies. The nodes are real, the engine is one of the tests (`erl_esdb_engine_fake`): what it says
+of the leader is what these cases want.
+""".
+
+-compile([export_all, nowarn_export_all]).
+
+-include_lib("stdlib/include/assert.hrl").
+-include("../include/erl_esdb.hrl").
+
+-import(erl_esdb_nodes, [call/4, name/1]).
+-import(erl_esdb_test, [await/1, events/2]).
+
+-define(STORE, shop).
+
+suite() -> [{timetrap, {minutes, 3}}].
+
+all() ->
+    [
+        b_a_subscription_runs_where_the_store_is_led,
+        b_a_subscriber_of_any_node,
+        b_who_subscribed_gets_the_events_of_the_next_leader,
+        b_handlers_of_any_node,
+        b_acknowledgements_come_from_any_node,
+        b_demand_and_info_on_any_node,
+        b_competing_consumers_stay_connected,
+        b_unsubscribed_on_another_node,
+        b_the_leader_is_killed,
+        b_back_and_forth,
+        b_links_run_where_the_store_is_led,
+        b_a_link_with_a_fun,
+        b_policies_act_where_the_store_is_led,
+        b_places_that_are_handed_over
+    ].
+
+%% ---- nodes, and processes on them that remember what they get
+
+with_nodes(Count, Fun) ->
+    [First | Others] = Peers = erl_esdb_nodes:start(Count),
+    try
+        [erl_esdb_nodes:start_fake(P, ?STORE, #{}) || P <- Peers],
+        [ok = call(P, erl_esdb, join, [?STORE, name(First)]) || P <- Others],
+        ok = leads(First, Peers),
+        Fun(Peers)
+    after
+        erl_esdb_nodes:stop(Peers)
+    end.
+
+leads(Leader, Peers) ->
+    ok = call(hd(Peers), erl_esdb, transfer_leadership, [?STORE, name(Leader)]),
+    await(fun() -> [] =:= [P || P <- Peers, known(P) =/= name(Leader)] end).
+
+known(Peer) -> call(Peer, erl_esdb_cluster, known_leader, [?STORE]).
+
+append(Peer, From, To) ->
+    {ok, To} = call(Peer, erl_esdb_streams, append, [?STORE, ~"s", From - 1, events(From, To)]).
+
+subscribe(Peer, Name, Options) ->
+    Args = [?STORE, stream, ~"s", Name, Options],
+    {ok, Key} = call(Peer, erl_esdb_subscriptions, subscribe, Args),
+    Key.
+
+%% Whether the process of a subscription is there.
+runs(Peer, Key) ->
+    call(Peer, erl_esdb_delivery, find, [?STORE, subscription, Key]) =/= error.
+
+%% A process there.
+taker(Peer) -> call(Peer, ?MODULE, spawn_taker, []).
+
+spawn_taker() -> spawn(fun() -> taking([]) end).
+
+taking(Got) ->
+    receive
+        {events, Events} -> taking(lists:reverse(Events) ++ Got);
+        {event, Event} -> taking([Event | Got]);
+        {got, From, Ref} ->
+            From ! {Ref, lists:reverse(Got)},
+            taking(Got);
+        {run, From, Ref, Fun} ->
+            From ! {Ref, Fun()},
+            taking(Got)
+    end.
+
+got(Peer, Taker) -> [V || #event{version = V} <- call(Peer, ?MODULE, ask, [Taker, got])].
+
+ask(Taker, got) ->
+    Ref = make_ref(),
+    Taker ! {got, self(), Ref},
+    receive
+        {Ref, Got} -> Got
+    end.
+
+%% Runs a function in the process.
+as(Peer, Taker, Module, Function, Args) ->
+    call(Peer, ?MODULE, do, [Taker, Module, Function, Args]).
+
+do(Taker, Module, Function, Args) ->
+    Ref = make_ref(),
+    Taker ! {run, self(), Ref, fun() -> apply(Module, Function, Args) end},
+    receive
+        {Ref, Answer} -> Answer
+    end.
+
+%% All of these have come, in order; those that came again stand out.
+complete(Peer, Taker, To) ->
+    All = lists:seq(0, To),
+    await(fun() -> lists:usort(got(Peer, Taker)) =:= All end),
+    first_seen(got(Peer, Taker), -1).
+
+first_seen([Version | Versions], Last) when Version =:= Last + 1 -> first_seen(Versions, Version);
+first_seen([Version | Versions], Last) when Version =< Last -> first_seen(Versions, Last);
+first_seen([], _) -> ok.
+
+%% ---- subscriptions
+
+b_a_subscription_runs_where_the_store_is_led(_) ->
+    with_nodes(2, fun([A, B] = Peers) ->
+        %% Made on a node that does not lead; it knows it when it returns.
+        Key = subscribe(B, ~"sub", #{}),
+        Get = [?STORE, Key],
+        ?assertMatch({ok, #subscription{id = Key}}, call(B, erl_esdb_subscriptions, get, Get)),
+        ?assertEqual([true, false], [runs(P, Key) || P <- Peers]),
+        Again = [?STORE, stream, ~"s", ~"sub", #{}],
+        ?assertEqual(
+            {error, {already_exists, ~"sub"}}, call(B, erl_esdb_subscriptions, subscribe, Again)
+        ),
+        ok = leads(B, Peers),
+        await(fun() -> [runs(P, Key) || P <- Peers] =:= [false, true] end),
+        ?assertMatch(
+            {ok, #{status := running}}, call(A, erl_esdb_subscriptions, info, [?STORE, Key])
+        )
+    end).
+
+b_a_subscriber_of_any_node(_) ->
+    with_nodes(2, fun([A, B] = Peers) ->
+        [TakerA, TakerB] = [taker(P) || P <- Peers],
+        _ = subscribe(A, ~"a", #{subscriber => TakerA}),
+        _ = subscribe(A, ~"b", #{subscriber => TakerB}),
+        append(A, 0, 4),
+        [complete(P, T, 4) || {P, T} <- [{A, TakerA}, {B, TakerB}]],
+        ok = leads(B, Peers),
+        append(A, 5, 9),
+        [complete(P, T, 9) || {P, T} <- [{A, TakerA}, {B, TakerB}]]
+    end).
+
+b_who_subscribed_gets_the_events_of_the_next_leader(_) ->
+    with_nodes(2, fun([A, B] = Peers) ->
+        Taker = taker(A),
+        Args = [?STORE, stream, ~"s", ~"sub"],
+        {ok, Key} = as(A, Taker, erl_esdb_subscriptions, subscribe, Args),
+        append(A, 0, 4),
+        complete(A, Taker, 4),
+        ok = leads(B, Peers),
+        append(A, 5, 9),
+        complete(A, Taker, 9),
+        %% Another one takes its place with the subscription.
+        ok = as(A, Taker, erl_esdb_subscriptions, unsubscribe, [?STORE, Key]),
+        Other = taker(B),
+        {ok, Key} = as(B, Other, erl_esdb_subscriptions, subscribe, Args),
+        ok = leads(A, Peers),
+        append(A, 10, 12),
+        complete(B, Other, 12),
+        ?assertEqual(lists:seq(0, 9), lists:usort(got(A, Taker)))
+    end).
+
+b_handlers_of_any_node(_) ->
+    with_nodes(2, fun([A, B] = Peers) ->
+        Key = subscribe(A, ~"sub", #{}),
+        Takers = [{P, taker(P)} || P <- Peers],
+        [ok = call(P, erl_esdb_emitter_group, join, [?STORE, Key, T]) || {P, T} <- Takers],
+        append(A, 0, 9),
+        All = fun() -> lists:usort(lists:append([got(P, T) || {P, T} <- Takers])) end,
+        await(fun() -> All() =:= lists:seq(0, 9) end),
+        ok = leads(B, Peers),
+        append(A, 10, 19),
+        await(fun() -> All() =:= lists:seq(0, 19) end)
+    end).
+
+%% What is acknowledged does not come again, also where the next leader takes over.
+b_acknowledgements_come_from_any_node(_) ->
+    with_nodes(2, fun([A, B] = Peers) ->
+        Taker = taker(B),
+        Key = subscribe(B, ~"sub", #{subscriber => Taker, ack => manual, window => 3}),
+        append(A, 0, 9),
+        await(fun() -> got(B, Taker) =:= [0, 1, 2] end),
+        Ack = fun(P, N) -> call(P, erl_esdb_subscriptions, ack, [?STORE, ~"sub", ~"s", N]) end,
+        ok = Ack(B, 2),
+        await(fun() -> got(B, Taker) =:= [0, 1, 2, 3, 4, 5] end),
+        ?assertMatch(
+            {ok, #subscription{checkpoint = 2}}, call(B, erl_esdb_subscriptions, get, [?STORE, Key])
+        ),
+        ok = leads(B, Peers),
+        %% Those that were out come again, those that were acknowledged do not.
+        await(fun() -> got(B, Taker) =:= [0, 1, 2, 3, 4, 5, 3, 4, 5] end),
+        ok = Ack(A, 5),
+        await(fun() -> lists:nthtail(9, got(B, Taker)) =:= [6, 7, 8] end),
+        ?assertEqual(
+            {error, {subscription_not_found, ~"none"}},
+            call(A, erl_esdb_subscriptions, ack, [?STORE, ~"none", ~"s", 1])
+        )
+    end).
+
+b_demand_and_info_on_any_node(_) ->
+    with_nodes(2, fun([A, B] = Peers) ->
+        Taker = taker(A),
+        Key = subscribe(A, ~"sub", #{subscriber => Taker, mode => pull}),
+        append(A, 0, 9),
+        Demand = fun(P, N) -> ok = call(P, erl_esdb_subscriptions, demand, [?STORE, Key, N]) end,
+        Demand(B, 3),
+        await(fun() -> got(A, Taker) =:= [0, 1, 2] end),
+        ok = leads(B, Peers),
+        await(fun() -> runs(B, Key) end),
+        Demand(A, 2),
+        await(fun() -> lists:max(got(A, Taker)) >= 3 end),
+        ?assertMatch({ok, #{position := _}}, call(A, erl_esdb_subscriptions, info, [?STORE, Key])),
+        ?assertEqual(
+            {error, not_found}, call(A, erl_esdb_subscriptions, info, [?STORE, ~"none"])
+        )
+    end).
+
+b_competing_consumers_stay_connected(_) ->
+    with_nodes(2, fun([A, B] = Peers) ->
+        Key = subscribe(A, ~"sub", #{consumers => competing}),
+        Taker = taker(B),
+        ok = call(B, erl_esdb_subscriptions, connect, [?STORE, Key, Taker, #{}]),
+        append(A, 0, 3),
+        await(fun() -> got(B, Taker) =:= [0] end),
+        Ack = fun(Position) ->
+            call(B, erl_esdb_subscriptions, ack_events, [?STORE, Key, Taker, [Position]])
+        end,
+        ok = Ack(0),
+        await(fun() -> got(B, Taker) =:= [0, 1] end),
+        await(fun() ->
+            call(A, erl_esdb_store, checkpoint, [?STORE, {consumer, Key}]) =:=
+                {ok, #{Taker => 10}}
+        end),
+        ok = leads(B, Peers),
+        await(fun() -> lists:member(got(B, Taker), [[0, 1, 1], [0, 1, 0]]) end)
+    end).
+
+b_unsubscribed_on_another_node(_) ->
+    with_nodes(2, fun([A, B] = Peers) ->
+        Key = subscribe(A, ~"sub", #{subscriber => taker(A)}),
+        Unsubscribe = fun() -> call(B, erl_esdb_subscriptions, unsubscribe, [?STORE, Key]) end,
+        ok = Unsubscribe(),
+        ?assertEqual([false, false], [runs(P, Key) || P <- Peers]),
+        ?assertEqual({ok, []}, call(B, erl_esdb_subscriptions, list, [?STORE])),
+        ?assertEqual({error, not_found}, Unsubscribe()),
+        ok = leads(B, Peers),
+        append(A, 0, 1),
+        ?assertEqual([false, false], [runs(P, Key) || P <- Peers]),
+        Other = taker(B),
+        Key = subscribe(A, ~"sub", #{}),
+        ok = call(A, erl_esdb_subscriptions, attach, [?STORE, Key, Other]),
+        complete(B, Other, 1)
+    end).
+
+%% With its node go the places that were not saved yet: from the last that was it goes on.
+b_the_leader_is_killed(_) ->
+    with_nodes(3, fun([A, B, C] = Peers) ->
+        ok = leads(B, Peers),
+        Taker = taker(C),
+        Key = subscribe(C, ~"sub", #{subscriber => Taker}),
+        append(A, 0, 99),
+        await(fun() -> length(got(C, Taker)) >= 20 end),
+        ok = erl_esdb_nodes:kill(B),
+        append(A, 100, 199),
+        complete(C, Taker, 199),
+        await(fun() -> known(C) =:= name(A) end),
+        ?assert(runs(A, Key)),
+        _ = subscribe(C, ~"another", #{})
+    end).
+
+b_back_and_forth(_) ->
+    with_nodes(2, fun([A, B] = Peers) ->
+        Taker = taker(A),
+        Key = subscribe(B, ~"sub", #{subscriber => Taker, batch => 7}),
+        [
+            begin
+                append(A, N * 50, N * 50 + 49),
+                ok = leads(lists:nth(N rem 2 + 1, Peers), Peers)
+            end
+         || N <- lists:seq(0, 9)
+        ],
+        complete(A, Taker, 499),
+        await(fun() -> [runs(P, Key) || P <- [A, B]] =:= [false, true] end)
+    end).
+
+%% ---- links, policies
+
+b_links_run_where_the_store_is_led(_) ->
+    with_nodes(2, fun([A, B] = Peers) ->
+        Spec = #{
+            name => ~"all", source => #{type => stream, stream_id => ~"s"}, backfill => true
+        },
+        ok = call(B, erl_esdb_links, create, [?STORE, Spec]),
+        ?assertMatch({ok, #{status := stopped}}, call(B, erl_esdb_links, get, [?STORE, ~"all"])),
+        ok = call(B, erl_esdb_links, start, [?STORE, ~"all"]),
+        append(A, 0, 49),
+        ok = leads(B, Peers),
+        append(A, 50, 99),
+        Read = [?STORE, ~"$link:all", 0, 1000, forward],
+        Linked = fun() ->
+            case call(B, erl_esdb_streams, read, Read) of
+                {ok, Events} -> [N || #event{data = #{n := N}} <- Events];
+                {error, _} -> []
+            end
+        end,
+        await(fun() -> length(Linked()) >= 100 end),
+        ?assertEqual(lists:seq(0, 99), Linked()),
+        Links = fun(P) ->
+            Pool = erl_esdb_naming:link_pool_name(?STORE),
+            length(call(P, supervisor, which_children, [Pool]))
+        end,
+        ?assertEqual([0, 1], [Links(P) || P <- Peers]),
+        ok = call(A, erl_esdb_links, stop, [?STORE, ~"all"]),
+        ?assertEqual([0, 0], [Links(P) || P <- Peers]),
+        ok = call(A, erl_esdb_links, delete, [?STORE, ~"all"]),
+        ?assertEqual({error, not_found}, call(B, erl_esdb_links, get, [?STORE, ~"all"]))
+    end).
+
+%% A fun is known where it was given to the leader: another one says that it is lost.
+b_a_link_with_a_fun(_) ->
+    with_nodes(2, fun([A, B] = Peers) ->
+        ok = call(B, ?MODULE, create_with_fun, []),
+        ok = call(B, erl_esdb_links, start, [?STORE, ~"odd"]),
+        append(A, 0, 3),
+        Status = fun() ->
+            {ok, #{status := Status}} = call(B, erl_esdb_links, get, [?STORE, ~"odd"]),
+            Status
+        end,
+        await(fun() ->
+            call(A, erl_esdb_streams, get_version, [?STORE, ~"$link:odd"]) =:= 1
+        end),
+        ?assertEqual(running, Status()),
+        ok = leads(B, Peers),
+        await(fun() -> Status() =:= error end),
+        ok = call(A, ?MODULE, create_with_fun, []),
+        ok = call(A, erl_esdb_links, start, [?STORE, ~"odd"]),
+        append(A, 4, 5),
+        await(fun() ->
+            call(A, erl_esdb_streams, get_version, [?STORE, ~"$link:odd"]) =:= 2
+        end)
+    end).
+
+create_with_fun() ->
+    erl_esdb_links:create(?STORE, #{
+        name => ~"odd",
+        source => #{type => stream, stream_id => ~"s"},
+        backfill => true,
+        filter => fun(#event{data = #{n := N}}) -> N rem 2 =:= 1 end
+    }).
+
+b_policies_act_where_the_store_is_led(_) ->
+    with_nodes(2, fun([A, B] = Peers) ->
+        append(A, 0, 9),
+        Policy = #{every => 10, fold => {?MODULE, count, []}, initial => #{n => 0}},
+        ok = call(B, erl_esdb_snapshots, set_policy, [?STORE, ~"s", Policy]),
+        Versions = fun() ->
+            {ok, Snapshots} = call(B, erl_esdb_snapshots, list, [?STORE, ~"s"]),
+            lists:usort([V || #snapshot{version = V} <- Snapshots])
+        end,
+        %% It is looked at when it was set, on another node.
+        await(fun() -> Versions() =:= [9] end),
+        ok = leads(B, Peers),
+        append(A, 10, 19),
+        await(fun() -> lists:member(19, Versions()) end),
+        Places = fun(P) ->
+            Sup = erl_esdb_naming:notification_sup_name(?STORE),
+            Children = call(P, supervisor, which_children, [Sup]),
+            {_, Pid, _, _} = lists:keyfind(snapshotter, 1, Children),
+            map_size(element(5, call(P, sys, get_state, [Pid])))
+        end,
+        ?assertEqual([0, 1], [Places(P) || P <- Peers])
+    end).
+
+count(_Event, #{n := N} = State) -> State#{n := N + 1}.
+
+%% What was not saved when another began to lead is saved or forgotten, not kept for later.
+b_places_that_are_handed_over(_) ->
+    with_nodes(2, fun([A, B] = Peers) ->
+        Taker = taker(A),
+        _ = subscribe(A, ~"sub", #{subscriber => Taker}),
+        append(A, 0, 9),
+        complete(A, Taker, 9),
+        ok = leads(B, Peers),
+        Pending = fun() ->
+            {ok, Pid} = call(A, erl_esdb_delivery, find, [?STORE, checkpoints, none]),
+            element(3, call(A, sys, get_state, [Pid]))
+        end,
+        await(fun() -> Pending() =:= #{} end)
+    end).

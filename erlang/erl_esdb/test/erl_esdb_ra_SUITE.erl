@@ -1,0 +1,410 @@
+-module(erl_esdb_ra_SUITE).
+-moduledoc "What holds for stores on disk only, on one node.".
+
+-compile([export_all, nowarn_export_all]).
+
+-include_lib("stdlib/include/assert.hrl").
+-include_lib("proper/include/proper.hrl").
+-include("../include/erl_esdb.hrl").
+
+-define(S, <<"s">>).
+
+suite() -> [{timetrap, {minutes, 5}}].
+
+all() ->
+    case lists:member(ra, erl_esdb_test:engines()) of
+        true -> [{group, ra}];
+        false -> []
+    end.
+
+groups() ->
+    Cases = [F || {F, 1} <- ?MODULE:module_info(exports), lists:prefix("a_", atom_to_list(F))],
+    [{ra, [], Cases}].
+
+init_per_group(Group, Config) -> erl_esdb_test:init_per_group(Group, Config).
+
+end_per_group(Group, Config) -> erl_esdb_test:end_per_group(Group, Config).
+
+init_per_testcase(Case, Config) ->
+    [{store, Case}, {options, erl_esdb_test:options()} | Config].
+
+end_per_testcase(Case, _Config) ->
+    _ = erl_esdb:stop_store(Case),
+    ok.
+
+store(Config) -> proplists:get_value(store, Config).
+
+options(Config) -> proplists:get_value(options, Config).
+
+dir(Config) -> maps:get(data_dir, options(Config)).
+
+start(Config) ->
+    {ok, _} = erl_esdb:start_store(store(Config), options(Config)),
+    store(Config).
+
+restart(Config) ->
+    ok = erl_esdb:stop_store(store(Config)),
+    start(Config).
+
+append(Store, Stream, Events) -> erl_esdb_streams:append(Store, Stream, any, Events).
+
+events(Count) -> erl_esdb_test:events(Count).
+
+all_events(Store) ->
+    {ok, Events} = erl_esdb_streams:read_log(Store, 0, infinity, forward, #{}),
+    Events.
+
+%% ---- what stays
+
+%% Of every kind of data something that is there, something that was changed, and something removed.
+a_lif_08_all_kinds_survive(Config) ->
+    Store = start(Config),
+    {ok, 9} = append(Store, ?S, events(10)),
+    {ok, _} = erl_esdb_store:truncate(Store, ?S, 3),
+    [{ok, _} = append(Store, Name, events(2)) || Name <- [<<"gone">>, <<"buried">>, <<"seen">>]],
+    ok = erl_esdb_streams:delete(Store, <<"gone">>),
+    ok = erl_esdb_streams:delete(Store, <<"buried">>, #{mode => tombstone}),
+    ok = erl_esdb_streams:set_metadata(Store, <<"seen">>, #{max_count => 1}, #{}),
+    {ok, _} = erl_esdb_streams:append_many(Store, [{<<"x">>, -1, events(1)}, {<<"y">>, -1, events(1)}], #{}),
+    ok = erl_esdb_snapshots:save(Store, ?S, 9, #{sum => 45}),
+    ok = erl_esdb_schema:register(Store, <<"T">>, #{version => 1}),
+    {ok, Key} = erl_esdb_subscriptions:subscribe(Store, stream, ?S, <<"sub">>),
+    ok = erl_esdb_store:save_checkpoints(Store, #{{my, place} => 7}),
+    Before = everything(Store, Key),
+    _ = restart(Config),
+    ?assertEqual(Before, everything(Store, Key)),
+    ?assertEqual({ok, 10}, append(Store, ?S, events(1))),
+    ?assertEqual({ok, 0}, append(Store, <<"gone">>, events(1))),
+    ?assertEqual({ok, 2}, append(Store, <<"buried">>, events(1))).
+
+everything(Store, Key) ->
+    #{
+        log => all_events(Store),
+        hidden => erl_esdb_streams:read_log(Store, 0, infinity, forward, #{hidden => true}),
+        streams => erl_esdb_streams:list_streams(Store),
+        versions => [erl_esdb_streams:get_version(Store, S) || S <- [?S, <<"gone">>, <<"seen">>]],
+        metadata => erl_esdb_streams:get_metadata(Store, <<"seen">>),
+        snapshot => erl_esdb_snapshots:load(Store, ?S),
+        schema => erl_esdb_schema:get(Store, <<"T">>),
+        subscription => element(1, erl_esdb_subscriptions:get(Store, Key)),
+        checkpoints => erl_esdb_store:checkpoint(Store, {my, place}),
+        next => erl_esdb_store:next_position(Store),
+        documents => erl_esdb_store:list_documents(Store, {integrity}, {zzz, 1, 2, 3, 4})
+    }.
+
+a_positions_go_on(Config) ->
+    Store = start(Config),
+    {ok, 4} = append(Store, ?S, events(5)),
+    ok = erl_esdb_streams:delete(Store, ?S),
+    _ = restart(Config),
+    {ok, 0} = append(Store, ?S, events(1)),
+    ?assertMatch([#event{version = 0, position = 5}], all_events(Store)).
+
+a_two_stores_of_one_folder(Config) ->
+    Store = start(Config),
+    {ok, _} = erl_esdb:start_store(another, options(Config)),
+    {ok, 0} = append(Store, ?S, events(1)),
+    {ok, 1} = append(another, ?S, events(2)),
+    _ = restart(Config),
+    ok = erl_esdb:stop_store(another),
+    {ok, _} = erl_esdb:start_store(another, options(Config)),
+    ?assertEqual([1, 2], [length(all_events(S)) || S <- [Store, another]]),
+    ok = erl_esdb:drop(another),
+    {ok, _} = erl_esdb:start_store(another, options(Config)),
+    ?assertEqual([], all_events(another)),
+    ?assertMatch([_], all_events(Store)),
+    ok = erl_esdb:drop(another).
+
+a_drop_leaves_no_event(Config) ->
+    Store = start(Config),
+    {ok, 9} = append(Store, ?S, events(10)),
+    ok = erl_esdb:drop(Store),
+    ?assertEqual([], filelib:wildcard("*/config", dir(Config))),
+    ?assertEqual([], all_events(start(Config))).
+
+%% ---- snapshots
+
+%% Enough commands for several snapshots; removals between them, and what the last one does not have.
+filled(Store) ->
+    Streams = [<<"s", (integer_to_binary(N rem 50))/binary>> || N <- lists:seq(1, 500)],
+    [
+        begin
+            {ok, _} = append(Store, Stream, events(3)),
+            _ = N rem 100 =:= 0 andalso erl_esdb_store:truncate(Store, Stream, N div 100)
+        end
+     || {N, Stream} <- lists:enumerate(Streams)
+    ],
+    ok.
+
+%% The machine asks for one after 20,000 commands: they cost no sync where nobody waits for each.
+snapshotted(Store, Times) ->
+    Server = whereis(erl_esdb_naming:store_worker_name(Store)),
+    Command = {checkpoint, #{{a, place} => 1}},
+    Send = fun(N) ->
+        ra:pipeline_command(
+            {erl_esdb_naming:store_worker_name(Store), node()}, Command, N, normal
+        )
+    end,
+    [
+        begin
+            lists:foreach(Send, lists:seq(1, 20_001)),
+            Before = snapshot_index(Store),
+            erl_esdb_test:await(fun() -> snapshot_index(Store) > Before end, 60_000)
+        end
+     || _ <- lists:seq(1, Times)
+    ],
+    true = is_process_alive(Server),
+    forget_events().
+
+forget_events() ->
+    receive
+        {ra_event, _, _} -> forget_events()
+    after 0 -> ok
+    end.
+
+snapshot_index(Store) ->
+    #{snapshot_index := Index} = ra:key_metrics(server(Store)),
+    Index.
+
+server(Store) -> {erl_esdb_naming:store_worker_name(Store), node()}.
+
+a_snapshots_hold_all(Config) ->
+    Store = start(Config),
+    ok = filled(Store),
+    Events = all_events(Store),
+    ok = snapshotted(Store, 2),
+    ?assertEqual(Events, all_events(Store)),
+    {ok, _} = append(Store, <<"later">>, events(2)),
+    Later = all_events(Store),
+    _ = restart(Config),
+    ?assertEqual(Later, all_events(Store)),
+    ?assertEqual(length(Events) + 2, length(Later)).
+
+%% A node that was killed between a snapshot and its list of live entries, or whose list is damaged:
+%% Ra alone would forget all events.
+a_missing_or_damaged_list_of_live_entries(Config) ->
+    Store = start(Config),
+    ok = filled(Store),
+    ok = snapshotted(Store, 1),
+    Events = all_events(Store),
+    [
+        begin
+            ok = erl_esdb:stop_store(Store),
+            [_ | _] = Lists = filelib:wildcard(dir(Config) ++ "/*/snapshots/*/indexes"),
+            lists:foreach(Damage, Lists),
+            _ = start(Config),
+            ?assertEqual(Events, all_events(Store)),
+            %% Also when what is dead is thrown away.
+            ok = ra:trigger_compaction(server(Store)),
+            ok = snapshotted(Store, 1),
+            ?assertEqual(Events, all_events(Store))
+        end
+     || Damage <- [fun file:delete/1, fun(File) -> file:write_file(File, <<"RASI", 1, 0:32, 7>>) end]
+    ].
+
+%% A snapshot that is damaged is not used, and does not take what is there with it.
+a_damaged_snapshot_is_not_served(Config) ->
+    Store = start(Config),
+    ok = filled(Store),
+    Events = all_events(Store),
+    ok = snapshotted(Store, 1),
+    ok = erl_esdb:stop_store(Store),
+    [Snapshot | _] = filelib:wildcard(dir(Config) ++ "/*/snapshots/*/snapshot.dat"),
+    {ok, Bytes} = file:read_file(Snapshot),
+    Damaged = binary_part(Bytes, 0, byte_size(Bytes) - 1),
+    ok = file:write_file(Snapshot, [Damaged, 255 - binary:last(Bytes)]),
+    ?assertMatch({error, {damaged_snapshot, _}}, erl_esdb:start_store(Store, options(Config))),
+    ok = file:write_file(Snapshot, Bytes),
+    _ = start(Config),
+    ?assertEqual(Events, all_events(Store)).
+
+%% ---- space
+
+a_space_comes_back(Config) ->
+    Store = start(Config),
+    Data = #{blob => binary:copy(<<"x">>, 10_000)},
+    Large = #{event_type => <<"Large">>, data => Data},
+    [{ok, _} = append(Store, ?S, lists:duplicate(20, Large)) || _ <- lists:seq(1, 400)],
+    {ok, 0} = append(Store, <<"kept">>, events(1)),
+    Full = size_of(Config),
+    {ok, #{deleted_count := 8000}} = erl_esdb_scavenge:scavenge(Store, ?S, #{keep_versions => 0, force => true}),
+    ok = erl_esdb_test:await(fun() -> size_of(Config) < Full div 5 end, 120_000),
+    ?assertMatch([#event{stream_id = <<"kept">>}], all_events(Store)).
+
+size_of(Config) ->
+    filelib:fold_files(dir(Config), ".*", true, fun(F, Sum) -> Sum + filelib:file_size(F) end, 0).
+
+%% ---- damage
+
+a_damaged_event_is_named(Config) ->
+    Store = start(Config),
+    Marked = #{event_type => <<"T">>, data => #{mark => <<"0123456789abcdef">>}},
+    {ok, 0} = append(Store, <<"damaged">>, [Marked]),
+    {ok, 0} = append(Store, <<"whole">>, events(1)),
+    ok = erl_esdb:stop_store(Store),
+    %% With the next start all is in segments.
+    _ = restart_twice(Config),
+    ok = erl_esdb:stop_store(Store),
+    Files = filelib:wildcard(dir(Config) ++ "/*/*.segment") ++ filelib:wildcard(dir(Config) ++ "/*.wal"),
+    ?assertMatch([_ | _], [damaged || File <- Files, damage(File, <<"0123456789abcdef">>)]),
+    _ = start(Config),
+    ?assertEqual(
+        {error, {corrupt_events, <<"damaged">>, 0}},
+        erl_esdb_streams:read(Store, <<"damaged">>, 0, 10, forward)
+    ),
+    ?assertMatch({ok, [_]}, erl_esdb_streams:read(Store, <<"whole">>, 0, 10, forward)).
+
+restart_twice(Config) ->
+    _ = start(Config),
+    restart(Config).
+
+damage(File, Mark) ->
+    {ok, Bytes} = file:read_file(File),
+    case binary:match(Bytes, Mark) of
+        nomatch ->
+            false;
+        {At, _} ->
+            {ok, Fd} = file:open(File, [read, write, raw, binary]),
+            ok = file:pwrite(Fd, At, <<"X">>),
+            ok = file:close(Fd),
+            true
+    end.
+
+%% ---- one node at a time
+
+a_folder_in_use(Config) ->
+    Store = start(Config),
+    {ok, 0} = append(Store, ?S, events(1)),
+    Peer = esdb_peer:start(require),
+    Start = fun() -> esdb_peer:call(Peer, erl_esdb, start_store, [Store, options(Config)]) end,
+    {value, Refused} = Start(),
+    ?assertEqual({error, {data_dir, dir(Config), in_use}}, Refused),
+    ok = erl_esdb:stop_store(Store),
+    ?assertMatch({value, {ok, _}}, Start()),
+    ?assertEqual({error, {data_dir, dir(Config), in_use}}, erl_esdb:start_store(Store, options(Config))),
+    ok = esdb_peer:stop(Peer),
+    erl_esdb_test:await(fun() -> element(1, erl_esdb:start_store(Store, options(Config))) =:= ok end),
+    ?assertMatch([_], all_events(Store)).
+
+a_lif_09_kill_of_the_node(Config) ->
+    [Peer] = erl_esdb_nodes:start(1),
+    Store = store(Config),
+    ok = erl_esdb_nodes:start_store(Peer, Store, options(Config)),
+    Append = fun(P, N) -> erl_esdb_nodes:call(P, erl_esdb_streams, append, [Store, ?S, N - 1, events(1)]) end,
+    [{ok, N} = Append(Peer, N) || N <- lists:seq(0, 49)],
+    ok = erl_esdb_nodes:kill(Peer),
+    Again = erl_esdb_nodes:restart(Peer),
+    ok = erl_esdb_nodes:start_store(Again, Store, options(Config)),
+    {ok, Events} = erl_esdb_nodes:call(Again, erl_esdb_streams, read, [Store, ?S, 0, 100, forward]),
+    ?assertEqual(lists:seq(0, 49), erl_esdb_test:versions(Events)),
+    ?assertEqual({ok, 50}, Append(Again, 50)),
+    ok = erl_esdb_nodes:stop([Again]).
+
+%% ---- another name
+
+a_node_with_another_name(Config) ->
+    Store = start(Config),
+    ok = filled(Store),
+    ok = snapshotted(Store, 1),
+    {ok, _} = append(Store, <<"later">>, events(3)),
+    Events = all_events(Store),
+    ok = erl_esdb:stop_store(Store),
+    [Peer] = erl_esdb_nodes:start(1),
+    Name = erl_esdb_nodes:name(Peer),
+    Call = fun(F, Args) -> erl_esdb_nodes:call(Peer, erl_esdb, F, Args) end,
+    ?assertEqual(
+        {error, {node_renamed, nonode@nohost, Name}}, Call(start_store, [Store, options(Config)])
+    ),
+    ?assertEqual({error, not_found}, Call(adopt, [no_such_store, options(Config)])),
+    ?assertEqual(ok, Call(adopt, [Store, options(Config)])),
+    ?assertMatch({ok, _}, Call(start_store, [Store, options(Config)])),
+    ?assertEqual({ok, [Name]}, Call(members, [Store])),
+    Read = fun() ->
+        {ok, All} = erl_esdb_nodes:call(
+            Peer, erl_esdb_streams, read_log, [Store, 0, infinity, forward, #{}]
+        ),
+        All
+    end,
+    ?assertEqual(Events, Read()),
+    {ok, 3} = erl_esdb_nodes:call(Peer, erl_esdb_streams, append, [Store, <<"later">>, 2, events(1)]),
+    ok = Call(stop_store, [Store]),
+    %% It is done once.
+    ?assertEqual(ok, Call(adopt, [Store, options(Config)])),
+    ?assertMatch({ok, _}, Call(start_store, [Store, options(Config)])),
+    ?assertEqual(length(Events) + 1, length(Read())),
+    ok = erl_esdb_nodes:stop([Peer]),
+    ?assertEqual(
+        {error, {node_renamed, Name, nonode@nohost}},
+        erl_esdb:start_store(Store, options(Config))
+    ).
+
+%% ---- the parts
+
+%% What is folded is what was there when the picture was opened, whatever happens meanwhile.
+a_pictures_of_tables(_Config) ->
+    Change = oneof([
+        {put, integer(1, 30), integer()}, {put, integer(1, 3000), integer()}, {remove, integer(1, 3000)}
+    ]),
+    erl_esdb_test:property(
+        200,
+        ?FORALL({Before, Meanwhile}, {list(Change), list(Change)}, begin
+            Tables = erl_esdb_tables:new(),
+            lists:foreach(fun(C) -> changed(C, Tables) end, many() ++ Before),
+            Expected = documents(Tables),
+            Picture = erl_esdb_tables:open_picture(Tables),
+            lists:foreach(fun(C) -> changed(C, Tables) end, lists:sublist(Meanwhile, 3)),
+            Rest = atomics:new(1, []),
+            Read = fun({documents, Part}, Sum) ->
+                %% Between two parts of what is read, more happens.
+                Nth = atomics:add_get(Rest, 1, 1),
+                lists:foreach(fun(C) -> changed(C, Tables) end, lists:nthtail(min(Nth, length(Meanwhile)), Meanwhile)),
+                lists:foldl(fun({Key, Version, Index}, S) -> S#{Key => {Version, Index}} end, Sum, Part)
+            end,
+            {ok, Found} = erl_esdb_tables:fold_picture(Read, #{}, Picture, Tables),
+            ok = erl_esdb_tables:close_picture(Picture, Tables),
+            ok = erl_esdb_tables:delete(Tables),
+            Found =:= Expected
+        end)
+    ).
+
+many() -> [{put, N, N} || N <- lists:seq(1, 2500)].
+
+changed({put, Key, Value}, Tables) ->
+    erl_esdb_tables:write({document, {d, Key}, {Value, Value}}, Tables);
+changed({remove, Key}, Tables) ->
+    erl_esdb_tables:write({no_document, {d, Key}}, Tables).
+
+documents(Tables) ->
+    #{
+        Key => element(2, erl_esdb_tables:document(Tables, Key))
+     || {Key, _} <- erl_esdb_tables:documents(Tables, {d, 0}, {d, 5000})
+    }.
+
+a_picture_that_is_replaced(_Config) ->
+    Tables = erl_esdb_tables:new(),
+    lists:foreach(fun(C) -> changed(C, Tables) end, many()),
+    First = erl_esdb_tables:open_picture(Tables),
+    ?assertNot(erl_esdb_tables:may_open_picture(Tables, 60_000)),
+    ?assert(erl_esdb_tables:may_open_picture(Tables, -1)),
+    Replace = fun(_Part, none) -> erl_esdb_tables:open_picture(Tables);
+                 (_Part, Second) -> Second
+              end,
+    ?assertEqual(gone, erl_esdb_tables:fold_picture(Replace, none, First, Tables)),
+    ?assertEqual(gone, erl_esdb_tables:fold_picture(Replace, none, First, Tables)),
+    ok = erl_esdb_tables:close_picture(First, Tables),
+    ?assertNot(erl_esdb_tables:may_open_picture(Tables, 60_000)),
+    ok = erl_esdb_tables:close_picture(First + 1, Tables),
+    ?assert(erl_esdb_tables:may_open_picture(Tables, 60_000)),
+    ok = erl_esdb_tables:delete(Tables).
+
+a_live_entries_without_dead_ones(_Config) ->
+    erl_esdb_test:property(
+        1000,
+        ?FORALL({Live, Dead}, {list(integer(1, 60)), list(integer(1, 60))}, begin
+            Left = erl_esdb_ra_live:subtract(ra_seq:from_list(Live), Dead),
+            Expected = ra_seq:from_list(lists:usort(Live) -- lists:usort(Dead)),
+            lists:sort(ra_seq:expand(Left)) =:= lists:sort(ra_seq:expand(Expected)) andalso
+                %% Ra goes on with it.
+                ra_seq:expand(ra_seq:append(100, Left)) =:= ra_seq:expand(ra_seq:append(100, Expected))
+        end)
+    ).

@@ -1,0 +1,8 @@
+import Config
+
+if config_env() == :prod do
+  config :logger, level: :info
+
+  config :erl_esdb,
+    stores: [shop: [engine: :ra, data_dir: String.to_charlist(System.fetch_env!("SHOP_DATA"))]]
+end
