@@ -176,7 +176,7 @@ begun(#{seed := Seed, size := Size} = Options) ->
         ]
     }.
 
-%% The first node has the store, the others join it.
+%% The first node has the store, the others join it. In mode `cluster' they would do so by themselves.
 -spec founded([atom(), ...], #chapter{}) -> ok.
 founded([First | Others], #chapter{nodes = Nodes} = Chapter) ->
     {ok, _} = opened(First, Chapter),
@@ -192,15 +192,10 @@ founded([First | Others], #chapter{nodes = Nodes} = Chapter) ->
 
 %% Starts the store on a node, or finds that it runs.
 -spec opened(atom(), #chapter{}) -> {ok, pid()} | {error, term()}.
-opened(Name, #chapter{nodes = Nodes, options = #{size := Size, options := More} = Options}) ->
+opened(Name, #chapter{nodes = Nodes, options = #{options := More} = Options}) ->
     Below = filename:join(erl_esdb_fault_nodes:dir(Nodes, Name), "data"),
     Dir = maps:get(Name, maps:get(data_dirs, Options, #{}), Below),
-    Mode =
-        case Size of
-            1 -> #{};
-            _ -> #{mode => cluster}
-        end,
-    Start = maps:merge(Mode#{engine => ra, data_dir => Dir, timeout => ?TIMEOUT}, More),
+    Start = maps:merge(#{engine => ra, data_dir => Dir, timeout => ?TIMEOUT}, More),
     case called(Nodes, Name, erl_esdb, start_store, [?STORE, Start], 60_000) of
         {error, {already_started, Pid}} -> {ok, Pid};
         Other -> Other
