@@ -119,9 +119,9 @@ a_consistency_of_reads(Config) ->
 a_join_refuses(Config) ->
     [A, B, C] = Peers = erl_esdb_nodes:start(3),
     lists:foreach(fun(Peer) -> start_store(Peer, Config) end, [A, B]),
-    [ok = erl_esdb_nodes:connect(P, Q) || {P, Q} <- [{A, B}, {A, C}]],
     {ok, 0} = append(A, any, 1),
     {ok, 0} = append(B, any, 1),
+    [ok = erl_esdb_nodes:connect(P, Q) || {P, Q} <- [{A, B}, {A, C}]],
     ?assertEqual({error, {not_empty, ?STORE}}, call(B, join, [erl_esdb_nodes:name(A)])),
     ?assertEqual({error, {store_not_started, ?STORE}}, call(A, join, [erl_esdb_nodes:name(C)])),
     ?assertEqual({error, {unreachable, 'nobody@127.0.0.1'}}, call(A, join, ['nobody@127.0.0.1'])),
