@@ -62,11 +62,8 @@ internal() ->
         erl_esdb_chain,
         erl_esdb_checkpoints,
         erl_esdb_chunks,
-<<<<<<< HEAD
         erl_esdb_cluster_sup,
-=======
         erl_esdb_clock,
->>>>>>> i5-fault
         erl_esdb_competing,
         erl_esdb_consistency,
         erl_esdb_consumers,
