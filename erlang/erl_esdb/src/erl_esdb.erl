@@ -14,7 +14,8 @@ Without options a store lives in memory, until it is stopped or the node ends. T
 `erl_esdb` is started when it does not run.
 """.
 
--export([start_store/1, start_store/2, stop_store/1, adopt/2, drop/1, which_stores/0, list_stores/0]).
+-export([start_store/1, start_store/2, stop_store/1, adopt/2, drop/1]).
+-export([which_stores/0, list_stores/0]).
 -export([status/1, status/2, readiness/1, readiness/2]).
 -export([join_cluster/1, join_cluster/2, join/2, leave/1, members/1, leader/1]).
 -export([transfer_leadership/2, force_remove/2]).
@@ -72,13 +73,14 @@ with_start(Fun) ->
 stop_store(Store) -> erl_esdb_sup:stop_store(Store).
 
 -doc """
-Moves a store on disk to this node, from a node of another name that was its only member: as one that
-began on an unnamed node, embedded, and is to grow into a cluster. The store does not run, here or
-there. All that it holds, and all positions, stay as they are; then it is started as ever.
+Moves a store on disk to this node, from a node of another name that was its only member: as one
+that began on an unnamed node, embedded, and is to grow into a cluster. The store does not run, here
+or there. All that it holds, and all positions, stay as they are; then it is started as ever.
 
-Option: `data_dir`, its folder. It may be called again where it was interrupted. Errors: `not_found`,
-no such store in the folder; `{not_single, Nodes}`, where it has other members: there this node joins
-them; `{data_dir, Folder, Reason}`, `{already_started, Pid}`, `{engine_not_available, ra}`.
+Option: `data_dir`, its folder. It may be called again where it was interrupted. Errors:
+`not_found`, no such store in the folder; `{not_single, Nodes}`, where it has other members: there
+this node joins them; `{data_dir, Folder, Reason}`, `{already_started, Pid}`,
+`{engine_not_available, ra}`.
 """.
 -spec adopt(Store :: atom(), #{data_dir := file:filename_all(), _ => _}) -> ok | {error, term()}.
 adopt(Store, #{data_dir := _} = Options) when is_atom(Store) ->
@@ -90,7 +92,8 @@ adopt(Store, #{data_dir := _} = Options) when is_atom(Store) ->
             {#store_config{data_dir = Dir}, Engine, _} = Plan,
             Engine:adopt(Store, Dir)
         else
-            {ok, _, _, _} -> {error, {already_started, whereis(erl_esdb_naming:system_sup_name(Store))}};
+            {ok, _, _, _} ->
+                {error, {already_started, whereis(erl_esdb_naming:system_sup_name(Store))}};
             {error, Reason} -> {error, Reason}
         end
     end);

@@ -277,7 +277,8 @@ what_stores_on_disk_tell(Config) ->
             ~"erl_esdb_wal_bytes"
         ]
     ],
-    [?assertEqual(1, Value(Name), Name) || Name <- [~"erl_esdb_store_ready", ~"erl_esdb_store_leader"]],
+    Names = [~"erl_esdb_store_ready", ~"erl_esdb_store_leader"],
+    [?assertEqual(1, Value(Name), Name) || Name <- Names],
     ok = erl_esdb:drop(Store).
 
 subscriptions_and_projections(_Config) ->

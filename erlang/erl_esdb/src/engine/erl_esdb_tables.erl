@@ -3,11 +3,11 @@
 What an engine keeps of a store in ETS: everything but the bodies of events and documents.
 
 The process that applies the commands mirrors the effects of `m:erl_esdb_log` into these tables, in
-their order, and gives the machine `base/1` to look there. Everybody else reads at the same time: from
-the head of a stream or the order of the log down to chunks. What is looked up may be removed in
-between by a truncation or deletion; then `removed` is thrown, and `looking/1` begins again with the
-new head. Nothing that a head names is ever missing otherwise, because a head is written after all it
-names and before anything it does not name any more is removed.
+their order, and gives the machine `base/1` to look there. Everybody else reads at the same time:
+from the head of a stream or the order of the log down to chunks. What is looked up may be removed
+in between by a truncation or deletion; then `removed` is thrown, and `looking/1` begins again with
+the new head. Nothing that a head names is ever missing otherwise, because a head is written after
+all it names and before anything it does not name any more is removed.
 
 ```erlang
 1> Tables = erl_esdb_tables:new(),
@@ -20,10 +20,10 @@ names and before anything it does not name any more is removed.
 ## Pictures
 
 A picture is what the tables held at one moment, for another process to read while the next commands
-are applied (copy-on-write): `open_picture/1` costs nothing, and from there on the owner keeps a copy
-of an object before it changes it for the first time. `fold_picture/4` reads the whole, in parts;
-whoever reads says `close_picture/2` when done, also where it failed. There is one picture at a time:
-who reads one that the next has replaced is told so.
+are applied (copy-on-write): `open_picture/1` costs nothing, and from there on the owner keeps a
+copy of an object before it changes it for the first time. `fold_picture/4` reads the whole, in
+parts; whoever reads says `close_picture/2` when done, also where it failed. There is one picture at
+a time: who reads one that the next has replaced is told so.
 """.
 
 -export([new/0, delete/1, base/1, write/2, looking/1]).
@@ -284,7 +284,8 @@ fold_picture(Fun, Acc, #tables{picture = Picture} = Tables) ->
     Acc1 = lists:foldl(
         fun(Kind, Sum) ->
             Table = table(Kind, Tables),
-            fold_table(fun(Part, S) -> part(Kind, same(Part, Kind, Picture), Fun, S) end, Sum, Table)
+            Same = fun(Part, S) -> part(Kind, same(Part, Kind, Picture), Fun, S) end,
+            fold_table(Same, Sum, Table)
         end,
         Acc,
         kinds()
@@ -338,7 +339,7 @@ restore({Kind, Objects}, #tables{owners = Owners} = Tables) ->
 
 %% ---- reading, in any process
 
--doc "Where the events of a window of versions are, as the metadata of the stream lets them be seen.".
+-doc "Where the events of a window of versions are that the metadata of the stream lets be seen.".
 -spec spans(tables(), binary(), non_neg_integer() | last, count(), direction(), map()) ->
     {ok, [{binary(), erl_esdb_log:span()}]} | {error, stream_not_found}.
 spans(Tables, Stream, From, Count, Direction, Options) ->

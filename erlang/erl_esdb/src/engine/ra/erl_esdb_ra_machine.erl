@@ -3,9 +3,9 @@
 The replicated state machine of a store on Ra: `m:erl_esdb_log`, whose tables are a replica on each
 node (`m:erl_esdb_ra_replica`).
 
-The state that Ra holds is small. Bodies of events and documents stay in Ra's log, where they live as
-long as the machine says so (`live_indexes/1`); what has keys is in ETS tables, and is written with the
-state by `m:erl_esdb_ra_snapshot`.
+The state that Ra holds is small. Bodies of events and documents stay in Ra's log, where they live
+as long as the machine says so (`live_indexes/1`); what has keys is in ETS tables, and is written
+with the state by `m:erl_esdb_ra_snapshot`.
 
 A snapshot is due when what was applied since the last one would take a tenth of the time of reading
 it all, so that writing snapshots takes time in proportion to what is appended, however much there
@@ -23,8 +23,8 @@ for it is done later, when more commands may have been applied.
 %% Commands and bytes after which a snapshot is due, where a tenth of what is kept is not more.
 -define(COMMANDS, 20_000).
 -define(BYTES, 67_108_864).
-%% Indexes that have died, of what was removed at a time, after which one is due, where a tenth of what
-%% is kept is not more: their space comes back with a snapshot.
+%% Indexes that have died, of what was removed at a time, after which one is due, where a tenth of
+%% what is kept is not more: their space comes back with a snapshot.
 -define(DEAD, 256).
 %% Milliseconds for which Ra may put the writing of a snapshot off, before the next one is due.
 -define(PATIENCE, 10_000).
@@ -188,7 +188,8 @@ snapshot(Command, #machine{index = Index, replica = Replica} = Machine) ->
     end.
 
 -spec is_due(erl_esdb_log:command(), state()) -> boolean().
-is_due(Command, #machine{commands = Commands, bytes = Bytes, kept = Kept, dying = Dying} = Machine) ->
+is_due(Command, #machine{kept = Kept, dying = Dying} = Machine) ->
+    #machine{commands = Commands, bytes = Bytes} = Machine,
     Share = Kept div 10,
     (Commands >= Share andalso (Commands >= ?COMMANDS orelse Bytes >= ?BYTES)) orelse
         (Dying >= Share andalso (Dying >= ?DEAD orelse is_removed(Command, Machine))).

@@ -3,9 +3,9 @@
 What a node has of a store on Ra in memory: its tables, how far they are, and the bodies that were
 written or read lately.
 
-It belongs to the Ra server of the store on this node, which makes it when it starts and anew when it
-takes over a snapshot; processes of this node find it by the name of the store. One that is replaced
-is gone at once, with its tables: who reads there looks for the new one.
+It belongs to the Ra server of the store on this node, which makes it when it starts and anew when
+it takes over a snapshot; processes of this node find it by the name of the store. One that is
+replaced is gone at once, with its tables: who reads there looks for the new one.
 
 ```erlang
 1> {ok, Replica} = erl_esdb_ra_replica:find(shop).
@@ -125,7 +125,8 @@ applied(Index, #replica{state = State} = Replica) ->
         _ -> tell(ets:first(Replica#replica.waiting), Index, Replica#replica.waiting)
     end.
 
--spec tell({non_neg_integer(), reference()} | '$end_of_table', non_neg_integer(), ets:table()) -> ok.
+-spec tell(Key | '$end_of_table', non_neg_integer(), ets:table()) -> ok when
+    Key :: {non_neg_integer(), reference()}.
 tell({Wanted, Alias} = Key, Index, Waiting) when Wanted =< Index ->
     true = ets:delete(Waiting, Key),
     Alias ! {Alias, applied},
@@ -187,8 +188,8 @@ forget({_, Alias} = Key, #replica{state = State, waiting = Waiting}) ->
 %% ---- bodies
 
 -doc """
-Keeps a body for readers. Bounded: when the young generation is full it becomes the old one, and what
-was the old one is forgotten.
+Keeps a body for readers. Bounded: when the young generation is full it becomes the old one, and
+what was the old one is forgotten.
 """.
 -spec keep(Index :: pos_integer(), Body, replica()) -> ok when
     Body :: binary() | [{binary(), binary()}].
