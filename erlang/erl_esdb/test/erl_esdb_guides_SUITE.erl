@@ -24,6 +24,7 @@ pages() ->
         archives,
         causation,
         integrity,
+        cluster,
         testing,
         telemetry,
         disk_formats,
@@ -51,6 +52,7 @@ schemas(Config) -> guide(Config, "schemas.md", 15).
 archives(Config) -> guide(Config, "archives.md", 30).
 causation(Config) -> guide(Config, "causation.md", 20).
 integrity(Config) -> guide(Config, "integrity.md", 12).
+cluster(Config) -> guide(Config, "cluster.md", 12).
 testing(Config) -> guide(Config, "testing.md", 14).
 telemetry(Config) -> guide(Config, "telemetry.md", 9).
 disk_formats(Config) -> guide(Config, "disk_formats.md", 7).

@@ -370,7 +370,7 @@ view(#tables{metadata = Table}, Stream, Head, _Options, Fetch) ->
     end.
 
 -spec now_us() -> integer().
-now_us() -> erlang:system_time(microsecond).
+now_us() -> erl_esdb_clock:now_us().
 
 -spec fetch(tables(), non_neg_integer()) -> erl_esdb_chunks:fetch().
 fetch(#tables{chunks = Chunks}, No) ->
