@@ -65,6 +65,7 @@ there are for this size are drawn. `library`: of `m:erl_esdb_disk`; without it n
     seed := integer(),
     size := pos_integer(),
     faults := #{fault() => counts()},
+    late := [{Subscription :: binary(), Missing :: pos_integer(), Info :: term()}],
     restarts := non_neg_integer(),
     operations := non_neg_integer(),
     events := non_neg_integer(),
@@ -87,7 +88,7 @@ there are for this size are drawn. `library`: of `m:erl_esdb_disk`; without it n
 -define(TIMEOUT, 3_000).
 -define(MENDED, 30_000).
 -define(AGAIN, 50).
--define(DELIVERED, 60_000).
+-define(DELIVERED, 30_000).
 
 -doc "The faults that there are for so many nodes.".
 -spec faults(pos_integer()) -> [fault()].
@@ -176,7 +177,7 @@ begun(#{seed := Seed, size := Size} = Options) ->
         ]
     }.
 
-%% The first node has the store, the others join it. In mode `cluster' they would do so by themselves.
+%% The first node has the store, the others join it; in mode `cluster' they would by themselves.
 -spec founded([atom(), ...], #chapter{}) -> ok.
 founded([First | Others], #chapter{nodes = Nodes} = Chapter) ->
     {ok, _} = opened(First, Chapter),
@@ -234,9 +235,10 @@ report(Faults, Counts, #chapter{options = #{seed := Seed, size := Size}} = Chapt
     ok = documents(Chapter),
     Finals = [final(Name, Chapter) || Name <- erl_esdb_fault_nodes:names(Nodes)],
     [{_, Final, _} | _] = Finals,
-    _ = erl_esdb_load:awaited(Load, Final, ?DELIVERED),
+    Late = erl_esdb_load:awaited(Load, Final, ?DELIVERED),
     #{
         seed => Seed,
+        late => [{Name, Missing, subscription(Name, Chapter)} || {Name, Missing} <- Late],
         size => Size,
         faults => counted(lists:zip(Faults, Counts)),
         restarts => Chapter#chapter.restarts,
@@ -246,6 +248,19 @@ report(Faults, Counts, #chapter{options = #{seed := Seed, size := Size}} = Chapt
             erl_esdb_history:check(erl_esdb_history:entries(History), Final) ++
             differing(Finals) ++ times(Finals)
     }.
+
+%% What each node says of a subscription that does not deliver.
+-spec subscription(binary(), #chapter{}) -> [{atom(), term()}].
+subscription(Name, #chapter{nodes = Nodes, load = #{history := History}}) ->
+    [Key | _] = [
+        Key
+     || #call{op = {subscribe, N, _, _}, outcome = {ok, Key}} <- erl_esdb_history:entries(History),
+        N =:= Name
+    ],
+    [
+        {Node, called(Nodes, Node, erl_esdb_subscriptions, info, [?STORE, Key], 10_000)}
+     || Node <- erl_esdb_fault_nodes:up(Nodes)
+    ].
 
 -spec counted([{fault(), {non_neg_integer(), integer()}}]) -> #{fault() => counts()}.
 counted(Done) ->
@@ -502,6 +517,11 @@ recovered(#chapter{nodes = Nodes} = Chapter) ->
     ok = erl_esdb_fault_nodes:heal(Nodes),
     Down = erl_esdb_fault_nodes:names(Nodes) -- erl_esdb_fault_nodes:up(Nodes),
     ok = lists:foreach(fun(Name) -> erl_esdb_fault_nodes:boot(Nodes, Name) end, Down),
+    %% Not one answers before there is a majority.
+    _ = erl_esdb_test:concurrently([
+        fun() -> opened(Name, Chapter) end
+     || Name <- erl_esdb_fault_nodes:names(Nodes)
+    ]),
     lists:foldl(fun answering/2, Chapter, erl_esdb_fault_nodes:names(Nodes)).
 
 -spec answering(atom(), #chapter{}) -> #chapter{}.
@@ -622,6 +642,7 @@ tried(#{seed := Seed, size := Size, dir := Dir} = Options) ->
                 seed => Seed,
                 size => Size,
                 faults => #{},
+                late => [],
                 restarts => 0,
                 operations => 0,
                 events => 0,
@@ -636,6 +657,7 @@ told(#{seed := Seed, size := Size, faults := Faults, violations := Violations} =
         Seed, Size, Operations, Events, Restarts, length(Violations), maps:keys(Faults)
     ]),
     _ = [io:put_chars(erl_esdb_history:format(V)) || V <- lists:sublist(Violations, 10)],
+    _ = [io:format("late: ~0tp~n", [Late]) || Late <- maps:get(late, Report)],
     Report.
 
 -doc "The table of what was done.".
