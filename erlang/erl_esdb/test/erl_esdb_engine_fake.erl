@@ -95,12 +95,13 @@ view(Store) -> asked(Store, view).
 join(Store, Node, _Options) ->
     maybe
         {ok, 0} ?= next_position(Store, #{}),
+        {ok, []} ?= documents(Store, {}, list_to_tuple(lists:duplicate(100, 0)), #{}),
         true ?= home(Store) =:= node(),
         {ok, Home} ?= remote_home(Store, Node),
         ok ?= gen_server:call({name(Store), Home}, {join, node()}),
         set_home(Store, Home)
     else
-        {ok, Next} -> {error, {not_empty, Next}};
+        {ok, _} -> {error, {not_empty, Store}};
         false -> {error, already_member};
         {error, Reason} -> {error, Reason}
     end.

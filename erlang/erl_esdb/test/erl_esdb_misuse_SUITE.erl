@@ -24,6 +24,7 @@ After all of that the stores work as before, and none of their processes has end
 -define(NOSUCH, {error, {store_not_started, nosuch}}).
 %% Raised where there is no room for an error in the answer.
 -define(RAISED, {raised, {erl_esdb, {store_not_started, nosuch}}}).
+-define(NOT_RUNNING, {error, not_running}).
 %% Answers where something is not there, whatever the name.
 -define(MISSING, {error, not_found}).
 
@@ -61,14 +62,18 @@ internal() ->
         erl_esdb_chain,
         erl_esdb_checkpoints,
         erl_esdb_chunks,
+        erl_esdb_cluster_sup,
         erl_esdb_clock,
         erl_esdb_competing,
+        erl_esdb_consistency,
         erl_esdb_consumers,
         erl_esdb_core_sup,
         erl_esdb_cursor,
         erl_esdb_deadline,
         erl_esdb_delivery,
         erl_esdb_delivery_sup,
+        erl_esdb_discovery_config,
+        erl_esdb_discovery_dns,
         erl_esdb_emitter_names,
         erl_esdb_engine,
         erl_esdb_engine_memory,
@@ -79,10 +84,14 @@ internal() ->
         erl_esdb_feed,
         erl_esdb_file,
         erl_esdb_frames,
+        erl_esdb_gossip,
         erl_esdb_incarnation,
         erl_esdb_index_keys,
         erl_esdb_index_positions,
         erl_esdb_index_reader,
+        erl_esdb_leader_sup,
+        erl_esdb_leader_tracker,
+        erl_esdb_leader_watch,
         erl_esdb_lifecycle,
         erl_esdb_lines,
         erl_esdb_link,
@@ -252,20 +261,26 @@ public() ->
         erl_esdb_backpressure,
         erl_esdb_backup,
         erl_esdb_causation,
+        erl_esdb_cluster,
         erl_esdb_config,
+        erl_esdb_consistency_checker,
+        erl_esdb_discovery,
         erl_esdb_emitter,
         erl_esdb_emitter_group,
         erl_esdb_emitter_pool,
         erl_esdb_emitter_sup,
         erl_esdb_export,
         erl_esdb_filters,
+        erl_esdb_health_prober,
         erl_esdb_import,
         erl_esdb_index,
         erl_esdb_integrity,
         erl_esdb_json,
+        erl_esdb_leader,
         erl_esdb_links,
         erl_esdb_memory,
         erl_esdb_naming,
+        erl_esdb_node_monitor,
         erl_esdb_persistence_worker,
         erl_esdb_projection,
         erl_esdb_scavenge,
@@ -273,6 +288,7 @@ public() ->
         erl_esdb_snapshots,
         erl_esdb_snapshots_store,
         erl_esdb_store,
+        erl_esdb_store_coordinator,
         erl_esdb_store_mgr,
         erl_esdb_streams,
         erl_esdb_streams_reader,
@@ -292,6 +308,11 @@ rows(erl_esdb) ->
         drop => {[store], #{unknown => ?MISSING}},
         join => [store, atom],
         join_cluster => [store, atom],
+        leave => [store],
+        members => [store],
+        leader => [store],
+        transfer_leadership => [store, atom],
+        force_remove => [store, atom],
         status => [store, options],
         readiness => {[store, options], #{unknown => {not_ready, store_not_started}}}
     };
@@ -362,11 +383,43 @@ rows(erl_esdb_causation) ->
         to_dot => [{fixture, graph}],
         to_svg => [{fixture, graph}, timeout]
     };
+rows(erl_esdb_cluster) ->
+    #{
+        view => [store],
+        members => [store],
+        leader => [store],
+        is_leading => {[store], #{unknown => false}},
+        join => [store, atom, options],
+        leave => [store, options],
+        transfer_leadership => [store, atom, options],
+        force_remove => [store, atom, options],
+        leader_is => internal,
+        watch_leader => {[store], #{unknown => undefined}}
+    };
 rows(erl_esdb_config) ->
     #{
         get_store_config => {[store], #{unknown => ?MISSING}},
         get_env => internal,
         plan => [atom, options]
+    };
+rows(erl_esdb_consistency_checker) ->
+    #{
+        start_link => internal,
+        check_now => [store],
+        get_status => {[store], #{unknown => ?NOT_RUNNING}},
+        verify_membership_consensus => [store],
+        verify_leader_consensus => [store],
+        verify_raft_consistency => [store],
+        get_quorum_status => [store],
+        get_local_raft_stats => [store],
+        on_status_change => {[store, {fixture, callback}], #{unknown => ?NOT_RUNNING}},
+        remove_callback => {[store, any], #{unknown => ?NOT_RUNNING}}
+    };
+rows(erl_esdb_discovery) ->
+    #{
+        start_link => internal,
+        trigger_discovery => {[store], #{unknown => ok}},
+        get_discovered_nodes => {[store], #{unknown => []}}
     };
 rows(erl_esdb_emitter) ->
     harmless(#{
@@ -420,6 +473,18 @@ rows(erl_esdb_filters) ->
         wildcard => [name],
         wildcard_match => internal
     };
+rows(erl_esdb_health_prober) ->
+    #{
+        start_link => internal,
+        get_node_status => [store, atom],
+        get_all_status => [store],
+        probe_now => {[store], #{unknown => ok}},
+        configure => [store, options],
+        on_node_failed => [store, {fixture, callback}],
+        on_node_recovered => [store, {fixture, callback}],
+        remove_callback => [store, any],
+        health_check => [any]
+    };
 rows(erl_esdb_import) ->
     #{from_file => [store, {fixture, file}, options]};
 rows(erl_esdb_index) ->
@@ -457,6 +522,12 @@ rows(erl_esdb_integrity) ->
     };
 rows(erl_esdb_json) ->
     #{encode => [any], decode => [event]};
+rows(erl_esdb_leader) ->
+    #{
+        start_link => internal,
+        activate => {[store], #{unknown => {error, not_started}}},
+        is_active => {[store], #{unknown => false}}
+    };
 rows(erl_esdb_links) ->
     #{
         create => [store, {is, #{}}, options],
@@ -485,6 +556,8 @@ rows(erl_esdb_naming) ->
         tracker_group_key => {[any, any], Named},
         emitter_group_key => {[any, any], Named}
     };
+rows(erl_esdb_node_monitor) ->
+    #{start_link => internal, get_members => [store]};
 rows(erl_esdb_persistence_worker) ->
     #{
         start_link => internal,
@@ -592,6 +665,16 @@ rows(erl_esdb_store) ->
         get_store => {[store], #{unknown => nosuch}},
         get_leader => {[store], #{unknown => {error, not_started}}},
         is_timeout => [any]
+    };
+rows(erl_esdb_store_coordinator) ->
+    #{
+        start_link => internal,
+        join_cluster => [store, atom],
+        should_handle_nodeup => {[store], #{unknown => true}},
+        members => [store],
+        leader => {[store], #{unknown => {error, no_leader}}},
+        is_leader => {[store], #{unknown => false}},
+        found => {[store], #{unknown => ok}}
     };
 rows(erl_esdb_store_mgr) ->
     #{start_link => internal, get_info => [store]};

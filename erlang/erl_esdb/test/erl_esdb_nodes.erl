@@ -14,7 +14,7 @@ ok = erl_esdb_nodes:stop([A, B]).
 -export([start/1, start/2, stop/1, kill/1, restart/1, connect/2, disconnect/2, name/1]).
 -export([call/4, run/2, applied/2]).
 -export([collect/2, collected/1, collector/2, told/4]).
--export([start_store/3, start_fake/3, options/0]).
+-export([start_store/3, start_fake/3, start_on/4, options/0]).
 -export_type([peer/0]).
 
 -include("../include/erl_esdb.hrl").
@@ -146,6 +146,14 @@ start_store(Peer, Store, Options) ->
 start_fake(Peer, Store, Options) ->
     {ok, _} = call(Peer, erl_esdb_engine_fake, start_store, [Store, Options]),
     ok.
+
+-doc "Starts a store there on an engine that can join: that of the tests, or that on disk.".
+-spec start_on(fake | ra, peer(), atom(), map()) -> ok.
+start_on(fake, Peer, Store, Options) ->
+    start_fake(Peer, Store, maps:remove(folder, Options));
+start_on(ra, Peer, Store, #{folder := Folder} = Options) ->
+    Dir = filename:join(Folder, name(Peer)),
+    start_store(Peer, Store, (maps:remove(folder, Options))#{engine => ra, data_dir => Dir}).
 
 -doc "Of a store in mode cluster.".
 -spec options() -> map().

@@ -20,6 +20,7 @@ all() ->
         appends_that_are_refused,
         appends_to_several_streams,
         what_stores_tell,
+        what_stores_on_disk_tell,
         subscriptions_and_projections,
         names_of_any_kind,
         events_that_are_not_as_they_should_be,
@@ -253,6 +254,31 @@ what_stores_tell(_Config) ->
     ?assert(is_number(Value(~"erl_esdb_index_lag", Store))),
     %% It has no disk.
     ?assertEqual(none, Value(~"erl_esdb_disk_bytes", Store)).
+
+what_stores_on_disk_tell(Config) ->
+    Store = list_to_atom("store_" ++ unique()),
+    Folder = filename:join(proplists:get_value(priv_dir, Config), Store),
+    {ok, _} = erl_esdb:start_store(Store, #{engine => ra, data_dir => Folder}),
+    [{ok, _} = append(Store, [event(N)]) || N <- lists:seq(1, 10)],
+    Families = scrape(),
+    Labels = #{~"store" => label(Store)},
+    Value = fun(Name) -> erl_esdb_metrics_text:sample(Name, Labels, Families) end,
+    ?assertEqual(10, Value(~"erl_esdb_next_position")),
+    ?assertEqual(0, Value(~"erl_esdb_lag_commands")),
+    ?assertEqual(Value(~"erl_esdb_commit_index"), Value(~"erl_esdb_applied_index")),
+    [
+        ?assert(Value(Name) > 0, Name)
+     || Name <- [
+            ~"erl_esdb_term",
+            ~"erl_esdb_commit_index",
+            ~"erl_esdb_last_index",
+            ~"erl_esdb_ram_bytes",
+            ~"erl_esdb_disk_bytes",
+            ~"erl_esdb_wal_bytes"
+        ]
+    ],
+    [?assertEqual(1, Value(Name), Name) || Name <- [~"erl_esdb_store_ready", ~"erl_esdb_store_leader"]],
+    ok = erl_esdb:drop(Store).
 
 subscriptions_and_projections(_Config) ->
     Store = start_store(),

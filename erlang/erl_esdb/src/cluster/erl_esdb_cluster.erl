@@ -201,10 +201,12 @@ Has the calling process told who leads: it gets `{erl_esdb_leader, Store, Node |
 each change, now and then also without one, until it ends. Answers who leads now.
 """.
 -spec watch_leader(Store :: atom()) -> node() | undefined.
-watch_leader(Store) ->
+watch_leader(Store) when is_atom(Store) ->
     %% Watching first: what changes from here on is told.
     ok = watching(Store),
-    known_leader(Store).
+    known_leader(Store);
+watch_leader(_) ->
+    error(badarg).
 
 -spec watching(atom()) -> ok.
 watching(Store) ->

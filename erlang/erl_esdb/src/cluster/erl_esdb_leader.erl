@@ -11,10 +11,10 @@ false
 true
 ```
 
-In mode `cluster` that happens by itself; in mode `single` only when it is asked for. Nothing is
-delivered because of it: that is the work of `m:erl_esdb_subscriptions`, and emitters pass on what
-is broadcast to them (`m:erl_esdb_emitter_group`). A node that leads no more is not active, and
-stops its pools.
+In mode `cluster` that happens by itself (`m:erl_esdb_node_monitor`); in mode `single` only when it
+is asked for. Nothing is delivered because of it: that is the work of `m:erl_esdb_subscriptions`,
+and emitters pass on what is broadcast to them (`m:erl_esdb_emitter_group`). A node that leads no
+more is not active, and stops its pools.
 
 Names of pools are atoms, which are never freed. A node that has more than half of the atoms that it
 can have starts no more of them, and the log says so.
@@ -64,11 +64,13 @@ activate(Store) ->
 
 -doc "Whether that was done, and this node leads still.".
 -spec is_active(Store :: atom()) -> boolean().
-is_active(Store) ->
+is_active(Store) when is_atom(Store) ->
     case erl_esdb_volatile:get(Store, ?MODULE) of
         {ok, Pid} -> is_process_alive(Pid);
         {error, not_found} -> false
-    end.
+    end;
+is_active(_) ->
+    error(badarg).
 
 -doc false.
 %% Starts the emitters of a subscription, unless they run.

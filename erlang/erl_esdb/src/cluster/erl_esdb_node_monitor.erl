@@ -11,11 +11,12 @@ Watches the nodes and the leader of a store.
 |---|---|
 | `[erl_esdb, cluster, node, up]` | another node is connected |
 | `[erl_esdb, cluster, node, down]` | it is no more |
-| `[erl_esdb, cluster, leader, elected]` | another one leads; where it is this node: `m:erl_esdb_leader` |
+| `[erl_esdb, cluster, leader, elected]` | another node leads; this one: `m:erl_esdb_leader` |
 
 In mode `cluster` a node that comes up leads to `erl_esdb_store_coordinator:found/1`, and when this
-node leads `m:erl_esdb_leader` is activated. A process that is started for a store in mode `single`
-looks for the leader once, after a second.
+node leads `m:erl_esdb_leader` is activated: but for a store that is alone and empty, which could
+not join another one any more with what is written then. A process that is started for a store in
+mode `single` looks for the leader once, after a second.
 """.
 
 -behaviour(gen_server).
@@ -150,9 +151,17 @@ elected(Leader, #state{leader = Before} = State) ->
 %% is made up for by the next look.
 -spec leads(#state{}) -> #state{}.
 leads(#state{store = Store} = State) ->
-    _ = erl_esdb_leader:is_active(Store) orelse
+    _ = erl_esdb_leader:is_active(Store) orelse may_join(State) orelse
         spawn(fun() -> erl_esdb_leader:activate(Store) end),
     State.
+
+-spec may_join(#state{}) -> boolean().
+may_join(#state{mode = single}) ->
+    false;
+may_join(#state{store = Store}) ->
+    erl_esdb_cluster:is_clustered(Store) andalso
+        erl_esdb_store_coordinator:should_handle_nodeup(Store) andalso
+        erl_esdb_store:next_position(Store, #{consistency => local}) =:= {ok, 0}.
 
 -spec tell(erl_esdb_telemetry:event_name(), map(), #state{}) -> ok.
 tell(Event, Metadata, #state{store = Store}) ->

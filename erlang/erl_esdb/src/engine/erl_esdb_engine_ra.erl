@@ -69,7 +69,8 @@ there is time, where that cannot do it twice: appends, which are recognised by t
     settings :: erl_esdb_engine:settings(),
     %% the server's
     monitor :: reference(),
-    %% who led at the last look
+    %% the index of the newest snapshot, and who led, at the last look
+    snapshot = 0 :: non_neg_integer(),
     leader = undefined :: node() | undefined
 }).
 
@@ -859,12 +860,25 @@ restarted(Reason, Until, #state{server = {Name, _} = Server} = State) ->
 looked(#state{store = Store, server = {Name, _}, leader = Before} = State) ->
     Missing = [Node || {_, Node} <- members(Name), not lists:member(Node, [node() | nodes()])],
     _ = Missing =:= [] orelse spawn(fun() -> lists:foreach(fun net_kernel:connect_node/1, Missing) end),
+    State1 = compacted(State),
     case leading(Name) of
         Before ->
-            State;
+            State1;
         Leader ->
             ok = erl_esdb_cluster:leader_is(Store, Leader),
-            State#state{leader = Leader}
+            State1#state{leader = Leader}
+    end.
+
+%% With each snapshot Ra drops segments of which nothing lives; those of which less than half does
+%% are written anew when it is asked to.
+-spec compacted(#state{}) -> #state{}.
+compacted(#state{server = Server, snapshot = Before} = State) ->
+    case ra:key_metrics(Server) of
+        #{snapshot_index := Index} when Index =/= Before ->
+            ok = ra:trigger_compaction(Server),
+            State#state{snapshot = Index};
+        _ ->
+            State
     end.
 
 -spec leading(atom()) -> node() | undefined.

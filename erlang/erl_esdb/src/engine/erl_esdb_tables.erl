@@ -125,7 +125,7 @@ table(checkpoints, #tables{checkpoints = Table}) -> Table.
 bytes(Tables) ->
     %% Those that are gone have no size.
     Words = [Size || Table <- all(Tables), Size <- [ets:info(Table, memory)], is_integer(Size)],
-    lists:sum(Words) * erlang:system_info(wordsize).
+    lists:foldl(fun erlang:'+'/2, 0, Words) * erlang:system_info(wordsize).
 
 -doc "Whether nothing was ever appended, and nothing is kept.".
 -spec is_empty(tables()) -> boolean().

@@ -23,8 +23,9 @@ for it is done later, when more commands may have been applied.
 %% Commands and bytes after which a snapshot is due, where a tenth of what is kept is not more.
 -define(COMMANDS, 20_000).
 -define(BYTES, 67_108_864).
-%% Indexes that have died after which one is due at the latest: they are a list meanwhile.
--define(DEAD, 50_000).
+%% Indexes that have died, of what was removed at a time, after which one is due, where a tenth of what
+%% is kept is not more: their space comes back with a snapshot.
+-define(DEAD, 256).
 %% Milliseconds for which Ra may put the writing of a snapshot off, before the next one is due.
 -define(PATIENCE, 10_000).
 
@@ -138,7 +139,7 @@ done(Index, Command, Reply, #machine{commands = Commands, bytes = Bytes} = Machi
         index = Index, commands = Commands + 1, bytes = Bytes + size_of(Command)
     },
     {Sweep, Machine2} = sweep(Command, Machine1),
-    {Snapshot, Machine3} = snapshot(Machine2),
+    {Snapshot, Machine3} = snapshot(Command, Machine2),
     {Machine3, {Index, Reply}, Sweep ++ Snapshot}.
 
 -spec size_of(erl_esdb_log:command()) -> non_neg_integer().
@@ -173,10 +174,10 @@ state_enter(_, _Machine) ->
 
 %% ---- snapshots
 
--spec snapshot(state()) -> {ra_machine:effects(), state()}.
-snapshot(#machine{index = Index, replica = Replica} = Machine) ->
+-spec snapshot(erl_esdb_log:command(), state()) -> {ra_machine:effects(), state()}.
+snapshot(Command, #machine{index = Index, replica = Replica} = Machine) ->
     Tables = erl_esdb_ra_replica:tables(Replica),
-    case is_due(Machine) andalso erl_esdb_tables:may_open_picture(Tables, ?PATIENCE) of
+    case is_due(Command, Machine) andalso erl_esdb_tables:may_open_picture(Tables, ?PATIENCE) of
         true ->
             Machine1 = (begun(Machine))#machine{picture = erl_esdb_tables:open_picture(Tables)},
             %% Not before this node has written what it has applied.
@@ -186,11 +187,24 @@ snapshot(#machine{index = Index, replica = Replica} = Machine) ->
             {[], Machine}
     end.
 
--spec is_due(state()) -> boolean().
-is_due(#machine{commands = Commands, bytes = Bytes, kept = Kept, dying = Dying}) ->
+-spec is_due(erl_esdb_log:command(), state()) -> boolean().
+is_due(Command, #machine{commands = Commands, bytes = Bytes, kept = Kept, dying = Dying} = Machine) ->
     Share = Kept div 10,
     (Commands >= Share andalso (Commands >= ?COMMANDS orelse Bytes >= ?BYTES)) orelse
-        (Dying >= ?DEAD andalso Dying >= Share).
+        (Dying >= Share andalso (Dying >= ?DEAD orelse is_removed(Command, Machine))).
+
+%% Whether that was the last of what was to be removed.
+-spec is_removed(erl_esdb_log:command(), state()) -> boolean().
+is_removed(Command, #machine{log = Log, dying = Dying}) ->
+    Dying > 0 andalso is_removal(Command) andalso not erl_esdb_log:pending(Log).
+
+-spec is_removal(erl_esdb_log:command()) -> boolean().
+is_removal(sweep) -> true;
+is_removal({truncate, _, _}) -> true;
+is_removal({truncate, _, _, _}) -> true;
+is_removal({delete, _}) -> true;
+is_removal({tombstone, _}) -> true;
+is_removal(_) -> false.
 
 -spec begun(state()) -> state().
 begun(#machine{live = Live, dead = Dead} = Machine) ->

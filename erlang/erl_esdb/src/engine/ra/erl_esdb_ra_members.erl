@@ -16,7 +16,6 @@ disk.
 -type reason() ::
     {not_empty, Store :: atom()}
     | {not_member, node()}
-    | {already_member, node()}
     | {store_not_started, Store :: atom()}
     | {unreachable, node()}
     | no_quorum
@@ -27,9 +26,9 @@ disk.
 Makes the server of this node, whose store has to be empty, a member of the cluster that the store has
 on another node. It returns when this one votes and has all that the others have.
 
-Where that does not succeed in time this node is no member, and its store is empty as before.
-Errors: `{not_empty, Store}`, `{already_member, Node}` where both are of one cluster,
-`{store_not_started, Store}` of the other node, `{unreachable, Node}`, `no_quorum`, `timeout`.
+Where that does not succeed in time this node is no member, and its store is empty as before. `ok` also
+where both are of one cluster already. Errors: `{not_empty, Store}`, `{store_not_started, Store}` of
+the other node, `{unreachable, Node}`, `no_quorum`, `timeout`.
 """.
 -spec join(Place, atom(), ra:server_id(), node(), erl_esdb_engine:settings(), until()) ->
     ok | {error, reason()}
@@ -38,7 +37,7 @@ when
 join(Place, Store, {Name, _} = Server, Node, Settings, Until) ->
     maybe
         {ok, #{members := Members, machine := Machine}} ?= invited(Store, Node, Until),
-        ok ?= is_stranger(Server, Members),
+        false ?= lists:member(Server, Members),
         ok ?= is_empty(Store, Server),
         Uid = ra:new_uid(atom_to_binary(Name)),
         ok ?= erl_esdb_ra_server:renew(Place, Server, Members, Machine, Uid),
@@ -51,13 +50,9 @@ join(Place, Store, {Name, _} = Server, Node, Settings, Until) ->
                 ok = erl_esdb_ra_server:reset(Place, Store, Server, Settings),
                 {error, Reason}
         end
-    end.
-
--spec is_stranger(ra:server_id(), [ra:server_id()]) -> ok | {error, {already_member, node()}}.
-is_stranger({_, Node} = Server, Members) ->
-    case lists:member(Server, Members) of
-        true -> {error, {already_member, Node}};
-        false -> ok
+    else
+        true -> ok;
+        {error, Why} -> {error, Why}
     end.
 
 %% What is here is given up: there must be nothing, and nobody else who has it.

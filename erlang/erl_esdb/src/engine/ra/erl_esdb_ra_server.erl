@@ -18,7 +18,7 @@ Starts the server of a store. When this returns the server of a cluster of one i
 
 Errors: `{node_renamed, Old, New}`: the data was written by a node of another name;
 `{unknown_data, Folder}`: there is data of the store that the folder's list of stores does not name;
-`{damaged_snapshot, File}`; or what Ra says.
+`{damaged_snapshot, File}`, `{damaged_segment, File}`; or what Ra says.
 """.
 -spec start(System :: atom(), file:filename_all(), Store :: atom(), ra:server_id(), Settings) ->
     ok | {error, term()}
@@ -28,7 +28,9 @@ start(System, Dir, Store, Server, Settings) ->
     maybe
         ok ?= is_ours(System, Dir, Server),
         ok ?= started(System, Store, Server, Settings),
-        elected(Server)
+        ok ?= elected(Server)
+    else
+        {error, Reason} -> {error, named(Reason)}
     end.
 
 -spec started(atom(), atom(), ra:server_id(), erl_esdb_engine:settings()) -> ok | {error, term()}.
@@ -39,6 +41,13 @@ started(System, Store, Server, Settings) ->
         {error, name_not_registered} -> begun(System, Store, Server, Settings);
         {error, Reason} -> {error, Reason}
     end.
+
+%% What Ra says of a segment whose entries do not fit their checksums.
+-spec named(term()) -> term().
+named({ra_log_segment_crc_check_failure, _Index, _Entry, File}) ->
+    {damaged_segment, unicode:characters_to_list(File)};
+named(Reason) ->
+    Reason.
 
 -spec begun(atom(), atom(), ra:server_id(), erl_esdb_engine:settings()) -> ok | {error, term()}.
 begun(System, Store, Server, Settings) ->

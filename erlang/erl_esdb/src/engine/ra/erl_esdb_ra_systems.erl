@@ -37,7 +37,7 @@ start_link() -> gen_server:start_link({local, ?MODULE}, ?MODULE, [], []).
 -doc """
 The system of a folder, which runs as long as the calling process does not release it or end.
 Errors: `{data_dir, Folder, Reason}` where it cannot be made or started; `Reason` is `in_use` where
-another node has it.
+another node has it, `damaged_write_ahead_log` where what was written last does not fit its checksums.
 """.
 -spec acquire(file:filename_all()) ->
     {ok, System :: atom()} | {error, {data_dir, file:filename_all(), term()}}.
@@ -158,9 +158,18 @@ started_locked(Name, Dir) ->
         {ok, _} ?= ra_system:start(config(Name, Dir)),
         ok
     else
-        {error, {Reason, _Child}} when element(1, Reason) =:= shutdown -> {error, Reason};
+        {error, {Reason, _Child}} -> {error, named(innermost(Reason))};
         {error, Reason} -> {error, Reason}
     end.
+
+%% Each supervisor on the way wraps what its child said.
+-spec innermost(term()) -> term().
+innermost({shutdown, {failed_to_start_child, _, Reason}}) -> innermost(Reason);
+innermost(Reason) -> Reason.
+
+-spec named(term()) -> term().
+named(wal_checksum_validation_failure) -> damaged_write_ahead_log;
+named(Reason) -> Reason.
 
 -spec config(atom(), file:filename()) -> ra_system:config().
 config(Name, Dir) ->
