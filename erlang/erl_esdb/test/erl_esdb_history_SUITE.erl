@@ -54,7 +54,7 @@ groups() ->
             order,
             read_order,
             read_missed,
-            read_missed_what_the_client_wrote,
+            read_missed_what_was_written_there,
             read_missed_what_the_node_showed,
             read_missed_within,
             read_removed,
@@ -327,11 +327,11 @@ read_missed(_Config) ->
     %% What was acknowledged when it had begun need not be there.
     ?assertEqual([], rules(three() ++ [read(5, 10, ~"a", {0, 9, forward}, [a(0), a(1)])], four())).
 
-read_missed_what_the_client_wrote(_Config) ->
-    Read = (read(9, 10, ~"b", {0, 9, forward}, read_your_writes, []))#call{client = one},
-    Other = Read#call{client = other},
+read_missed_what_was_written_there(_Config) ->
+    Read = (read(9, 10, ~"b", {0, 9, forward}, read_your_writes, []))#call{node = one},
+    Other = Read#call{node = other},
     [First, Second, Third] = three(),
-    Entries = [First, Second#call{client = one}, Third],
+    Entries = [First, Second#call{node = one}, Third],
     ?assertEqual([], rules(Entries ++ [Other], four())),
     ?assertEqual([read_missed], rules(Entries ++ [Read], four())).
 

@@ -42,8 +42,8 @@ and that did not end before the append began explains that it is not there. So n
 store that keeps its promises that it does not.
 
 A read is to have all that lies before what it has; a linearizable one also all that was
-acknowledged before it began, one that reads its client's writes what this client was acknowledged,
-and a local one what was read before it on the same node, in the same life of that node.
+acknowledged before it began, one that reads your writes what was acknowledged by the same node, and
+a local one what was read before it there. A node is one life of it.
 """.
 
 -export([check/2]).
@@ -114,7 +114,7 @@ and a local one what was read before it on the same node, in the same life of th
     removals :: #{binary() => [#removal{}]},
     %% the positions there are in the end
     there :: #{non_neg_integer() => []},
-    %% the highest position that was known when: to all, to a client, on a node
+    %% the highest position that was known when: to all, by a write through a node, by a read there
     floors :: #{term() => gb_trees:tree(stamp(), integer())},
     %% when the first fault was
     faulty :: until()
@@ -634,8 +634,8 @@ floors(Entries, Runs) ->
     Acked = [
         {Who, {To, Base + length(Members) - 1}}
      || #run{base = Base, append = #append{members = Members}, acked = Calls} <- Runs,
-        #call{to = To, client = Client} <- Calls,
-        Who <- [all, {client, Client}]
+        #call{to = To, node = Node} <- Calls,
+        Who <- [all, {written, Node}]
     ],
     Read = [
         {{node, Node}, {To, lists:max([P || #seen{position = P} <- Seen])}}
@@ -699,7 +699,7 @@ read(Facts, #call{op = {read, Of, Window, Consistency}, from = From, to = To} = 
 
 -spec bound(erl_esdb_history:consistency(), #call{}) -> term().
 bound(linearizable, _) -> all;
-bound(read_your_writes, #call{client = Client}) -> {client, Client};
+bound(read_your_writes, #call{node = Node}) -> {written, Node};
 bound(local, #call{node = Node}) -> {node, Node}.
 
 %% The places that a read speaks of: those that it asked for, as far as its answer goes.

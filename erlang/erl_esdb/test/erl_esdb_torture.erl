@@ -3,9 +3,9 @@
 A store on nodes that fail while clients use it, and the judgement on what they saw.
 
 A *chapter* starts nodes and a store, lets a load run on it, does one fault after the other to them,
-mends everything, and checks the history. What it does is drawn from its seed: which faults, to
-which node, for how long. What comes of it depends on the machine, too, so a seed names a kind of
-chapter and not each step of it.
+mends everything, and checks the history. What it does is drawn from its seed: which faults, to which
+node, for how long. What comes of it depends on the machine, too, so a seed names a kind of chapter
+and not each step of it.
 
 ```erlang
 1> erl_esdb_torture:chapter(#{seed => 42, size => 1, faults => [kill, disk_full]}).
@@ -48,8 +48,7 @@ until the time is over, tells of each violation with its seed, and prints a tabl
 -doc """
 `size`: how many nodes. `faults`: what is done, in this order; without it `rounds` of those that
 there are for this size are drawn. `library`: of `m:erl_esdb_disk`; without it no disk fails.
-`data_dirs`: where the stores of nodes have their files, if not below `dir`. `options`: of the
-store.
+`data_dirs`: where the stores of nodes have their files, if not below `dir`. `options`: of the store.
 """.
 -type options() :: #{
     seed := integer(),
@@ -66,6 +65,7 @@ store.
     seed := integer(),
     size := pos_integer(),
     faults := #{fault() => counts()},
+    late := [{Subscription :: binary(), Missing :: pos_integer(), Info :: term()}],
     restarts := non_neg_integer(),
     operations := non_neg_integer(),
     events := non_neg_integer(),
@@ -88,7 +88,7 @@ store.
 -define(TIMEOUT, 3_000).
 -define(MENDED, 30_000).
 -define(AGAIN, 50).
--define(DELIVERED, 60_000).
+-define(DELIVERED, 30_000).
 
 -doc "The faults that there are for so many nodes.".
 -spec faults(pos_integer()) -> [fault()].
@@ -177,8 +177,7 @@ begun(#{seed := Seed, size := Size} = Options) ->
         ]
     }.
 
-%% The first node has the store, the others join it. In mode `cluster' they would do so by
-%% themselves.
+%% The first node has the store, the others join it; in mode `cluster' they would by themselves.
 -spec founded([atom(), ...], #chapter{}) -> ok.
 founded([First | Others], #chapter{nodes = Nodes} = Chapter) ->
     {ok, _} = opened(First, Chapter),
@@ -236,9 +235,10 @@ report(Faults, Counts, #chapter{options = #{seed := Seed, size := Size}} = Chapt
     ok = documents(Chapter),
     Finals = [final(Name, Chapter) || Name <- erl_esdb_fault_nodes:names(Nodes)],
     [{_, Final, _} | _] = Finals,
-    _ = erl_esdb_load:awaited(Load, Final, ?DELIVERED),
+    Late = erl_esdb_load:awaited(Load, Final, ?DELIVERED),
     #{
         seed => Seed,
+        late => [{Name, Missing, subscription(Name, Chapter)} || {Name, Missing} <- Late],
         size => Size,
         faults => counted(lists:zip(Faults, Counts)),
         restarts => Chapter#chapter.restarts,
@@ -248,6 +248,19 @@ report(Faults, Counts, #chapter{options = #{seed := Seed, size := Size}} = Chapt
             erl_esdb_history:check(erl_esdb_history:entries(History), Final) ++
             differing(Finals) ++ times(Finals)
     }.
+
+%% What each node says of a subscription that does not deliver.
+-spec subscription(binary(), #chapter{}) -> [{atom(), term()}].
+subscription(Name, #chapter{nodes = Nodes, load = #{history := History}}) ->
+    [Key | _] = [
+        Key
+     || #call{op = {subscribe, N, _, _}, outcome = {ok, Key}} <- erl_esdb_history:entries(History),
+        N =:= Name
+    ],
+    [
+        {Node, called(Nodes, Node, erl_esdb_subscriptions, info, [?STORE, Key], 10_000)}
+     || Node <- erl_esdb_fault_nodes:up(Nodes)
+    ].
 
 -spec counted([{fault(), {non_neg_integer(), integer()}}]) -> #{fault() => counts()}.
 counted(Done) ->
@@ -497,13 +510,18 @@ follower(#chapter{nodes = Nodes} = Chapter) ->
 
 %% ---- mending
 
-%% Everything is as it should be; a node whose store does not answer in time is started again, as
-%% who operates it would.
+%% Everything is as it should be; a node whose store does not answer in time is started again, as who
+%% operates it would.
 -spec recovered(#chapter{}) -> #chapter{}.
 recovered(#chapter{nodes = Nodes} = Chapter) ->
     ok = erl_esdb_fault_nodes:heal(Nodes),
     Down = erl_esdb_fault_nodes:names(Nodes) -- erl_esdb_fault_nodes:up(Nodes),
     ok = lists:foreach(fun(Name) -> erl_esdb_fault_nodes:boot(Nodes, Name) end, Down),
+    %% Not one answers before there is a majority.
+    _ = erl_esdb_test:concurrently([
+        fun() -> opened(Name, Chapter) end
+     || Name <- erl_esdb_fault_nodes:names(Nodes)
+    ]),
     lists:foldl(fun answering/2, Chapter, erl_esdb_fault_nodes:names(Nodes)).
 
 -spec answering(atom(), #chapter{}) -> #chapter{}.
@@ -561,8 +579,8 @@ mended(Chapter) ->
 %% ---- from a shell
 
 -doc """
-`make torture MINUTES=n SEED=s`: chapters until the time is over, from this seed on. Ends with 1
-where there was a violation.
+`make torture MINUTES=n SEED=s`: chapters until the time is over, from this seed on. Ends with 1 where
+there was a violation.
 """.
 -spec main([string()]) -> no_return().
 main([Minutes, Seed]) ->
@@ -624,6 +642,7 @@ tried(#{seed := Seed, size := Size, dir := Dir} = Options) ->
                 seed => Seed,
                 size => Size,
                 faults => #{},
+                late => [],
                 restarts => 0,
                 operations => 0,
                 events => 0,
@@ -638,6 +657,7 @@ told(#{seed := Seed, size := Size, faults := Faults, violations := Violations} =
         Seed, Size, Operations, Events, Restarts, length(Violations), maps:keys(Faults)
     ]),
     _ = [io:put_chars(erl_esdb_history:format(V)) || V <- lists:sublist(Violations, 10)],
+    _ = [io:format("late: ~0tp~n", [Late]) || Late <- maps:get(late, Report)],
     Report.
 
 -doc "The table of what was done.".
