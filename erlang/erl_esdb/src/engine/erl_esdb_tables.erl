@@ -26,7 +26,7 @@ parts; whoever reads says `close_picture/2` when done, also where it failed. The
 a time: who reads one that the next has replaced is told so.
 """.
 
--export([new/0, delete/1, base/1, write/2, looking/1]).
+-export([new/0, delete/1, base/1, write/2, write_order/2, looking/1]).
 -export([spans/6, log_spans/5, stream/3, streams/1, names/4, tip/2, tombs/3, metadata/2]).
 -export([next_position/1, order/1, document/2, documents/3, checkpoint/2, checkpoints/1]).
 -export([may_open_picture/2, open_picture/1, fold_picture/4, close_picture/2]).
@@ -93,7 +93,7 @@ new() ->
         picture = table(set),
         flags = atomics:new(3, [])
     },
-    ok = write({order, erl_esdb_chunks:new()}, Tables),
+    ok = write_order(erl_esdb_chunks:new(), Tables),
     Tables.
 
 -spec table(set | ordered_set) -> ets:table().
@@ -123,9 +123,14 @@ table(checkpoints, #tables{checkpoints = Table}) -> Table.
 -doc "The bytes of RAM that the tables take, without binaries of more than 64 bytes.".
 -spec bytes(tables()) -> non_neg_integer().
 bytes(Tables) ->
-    %% Those that are gone have no size.
-    Words = [Size || Table <- all(Tables), Size <- [ets:info(Table, memory)], is_integer(Size)],
-    lists:foldl(fun erlang:'+'/2, 0, Words) * erlang:system_info(wordsize).
+    Add = fun(Table, Words) ->
+        case ets:info(Table, memory) of
+            Size when is_integer(Size) -> Words + Size;
+            %% It is gone.
+            undefined -> Words
+        end
+    end,
+    lists:foldl(Add, 0, all(Tables)) * erlang:system_info(wordsize).
 
 -doc "Whether nothing was ever appended, and nothing is kept.".
 -spec is_empty(tables()) -> boolean().
@@ -165,9 +170,8 @@ write({stream, Name, Head}, #tables{owners = Owners} = Tables) ->
 write({no_stream, Name, Head}, #tables{owners = Owners} = Tables) ->
     true = ets:delete(Owners, erl_esdb_log:no(Head)),
     erase(streams, Name, Tables);
-write({order, Order}, #tables{owners = Owners}) ->
-    true = ets:insert(Owners, {order, Order}),
-    ok;
+write({order, Order}, Tables) ->
+    write_order(Order, Tables);
 write({tomb, Name, Head}, Tables) ->
     insert(tombs, {Name, Head}, Tables);
 write({no_tomb, Name}, Tables) ->
@@ -188,6 +192,12 @@ write({checkpoint, Saved, Gone}, Tables) ->
     lists:foreach(fun(Key) -> erase(checkpoints, Key, Tables) end, Gone),
     lists:foreach(fun(Pair) -> insert(checkpoints, Pair, Tables) end, maps:to_list(Saved));
 write({Bodies, _Indexes}, _Tables) when Bodies =:= live; Bodies =:= dead ->
+    ok.
+
+-doc "Keeps the order of all appends.".
+-spec write_order(erl_esdb_chunks:seq(), tables()) -> ok.
+write_order(Order, #tables{owners = Owners}) ->
+    true = ets:insert(Owners, {order, Order}),
     ok.
 
 -spec insert(table(), tuple(), tables()) -> ok.

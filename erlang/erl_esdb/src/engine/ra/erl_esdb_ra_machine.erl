@@ -96,7 +96,7 @@ changed(Index, Command, Effects, #machine{store = Store, replica = Replica} = Ma
     Tables = erl_esdb_ra_replica:tables(Replica),
     lists:foreach(fun(Effect) -> ok = erl_esdb_tables:write(Effect, Tables) end, Effects),
     ok = erl_esdb_ra_replica:applied(Index, Replica),
-    ok = feed(Store, lists:keyfind(order, 1, Effects)),
+    ok = feed(Store, lists:keymember(order, 1, Effects), Tables),
     lists:foldl(fun lives/2, Machine, Effects).
 
 -spec keep([erl_esdb_log:effect()], pos_integer(), Body, erl_esdb_ra_replica:replica()) -> ok when
@@ -106,9 +106,11 @@ keep([{live, [Index]} | _], Index, Body, Replica) ->
 keep(_Effects, _Index, _Body, _Replica) ->
     ok.
 
--spec feed(atom(), {order, erl_esdb_chunks:seq()} | false) -> ok.
-feed(Store, {order, Order}) -> erl_esdb_feed:committed(Store, erl_esdb_log:log_end(Order));
-feed(_Store, false) -> ok.
+-spec feed(atom(), boolean(), erl_esdb_tables:tables()) -> ok.
+feed(Store, true, Tables) ->
+    erl_esdb_feed:committed(Store, erl_esdb_tables:next_position(Tables));
+feed(_Store, false, _Tables) ->
+    ok.
 
 -spec lives(erl_esdb_log:effect(), state()) -> state().
 lives({live, [Index]}, #machine{live = Live, kept = Kept} = Machine) ->
@@ -146,7 +148,7 @@ done(Index, Command, Reply, #machine{commands = Commands, bytes = Bytes} = Machi
 size_of(Command) ->
     case body(Command) of
         Body when is_binary(Body) -> byte_size(Body);
-        Parts -> lists:sum([byte_size(Body) || {_, Body} <- Parts])
+        Parts -> lists:foldl(fun({_, Body}, Sum) -> Sum + byte_size(Body) end, 0, Parts)
     end.
 
 %% Whatever came in the meantime has its turn before the next slice is erased. Only the leader does
@@ -256,7 +258,7 @@ on(none, Machine) ->
     Machine;
 on(Replica, #machine{log = Log, index = Index} = Machine) ->
     Tables = erl_esdb_ra_replica:tables(Replica),
-    ok = erl_esdb_tables:write({order, erl_esdb_log:order(Log)}, Tables),
+    ok = erl_esdb_tables:write_order(erl_esdb_log:order(Log), Tables),
     ok = erl_esdb_ra_replica:applied(Index, Replica),
     Base = erl_esdb_tables:base(Tables),
     Machine#machine{replica = Replica, log = erl_esdb_log:on(Base, Log)}.

@@ -76,8 +76,7 @@ fetched(Indexes, Until, #state{server = Server, open = Open} = State) ->
     Left = erl_esdb_deadline:left(Until),
     try ra_server_proc:read_entries(Server, Indexes, Open, Left) of
         {ok, {Entries, Open1}} -> {{ok, commands(Entries)}, State#state{open = Open1}};
-        {timeout, _} -> {{error, timeout}, State};
-        {error, _} -> {{error, not_started}, State}
+        Failure -> {{error, failure(Failure)}, State}
     catch
         %% A compaction has moved what the plan said: nothing is found, and who asks looks again.
         _:_ ->
@@ -85,6 +84,11 @@ fetched(Indexes, Until, #state{server = Server, open = Open} = State) ->
             {{ok, #{}}, State#state{open = new()}}
     end.
 
--spec commands(#{ra:index() => {ra:index(), ra_server:ra_term(), term()}}) -> commands().
+%% Ra answers more than its specification says.
+-spec failure(term()) -> timeout | not_started.
+failure({timeout, _}) -> timeout;
+failure(_) -> not_started.
+
+-spec commands(#{ra:index() => {ra:index(), non_neg_integer(), term()}}) -> commands().
 commands(Entries) ->
     #{Index => Command || Index := {_, _, {'$usr', _, Command, _}} <- Entries}.

@@ -202,7 +202,7 @@ keep(Index, Body, #replica{state = State, half = Half} = Replica) ->
 
 -spec size_of(binary() | [{binary(), binary()}]) -> non_neg_integer().
 size_of(Body) when is_binary(Body) -> byte_size(Body);
-size_of(Parts) -> lists:sum([byte_size(Body) || {_, Body} <- Parts]).
+size_of(Parts) -> lists:foldl(fun({_, Body}, Sum) -> Sum + byte_size(Body) end, 0, Parts).
 
 %% Only who resets the count turns.
 -spec turn(replica()) -> ok.

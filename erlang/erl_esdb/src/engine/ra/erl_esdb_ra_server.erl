@@ -75,13 +75,17 @@ renew({System, Dir}, Server, Members, Machine, Uid) ->
     end.
 
 -doc "Removes a server with its data, and begins a cluster of one.".
--spec reset({System :: atom(), file:filename_all()}, atom(), ra:server_id(), Settings) -> ok when
+-spec reset({System :: atom(), file:filename_all()}, atom(), ra:server_id(), Settings) ->
+    ok | {error, term()}
+when
     Settings :: erl_esdb_engine:settings().
 reset({System, Dir}, Store, Server, Settings) ->
     ok = stop(System, Server),
     ok = delete(System, Dir, Server),
-    ok = begun(System, Store, Server, Settings),
-    elected(Server).
+    maybe
+        ok ?= begun(System, Store, Server, Settings),
+        elected(Server)
+    end.
 
 -doc "How the machine of a server is made.".
 -spec machine(System :: atom(), ra:server_id()) -> {ok, term()} | {error, term()}.
@@ -92,7 +96,8 @@ machine(System, {Name, _}) ->
         {ok, Machine}
     end.
 
--spec config(ra:server_id(), [ra:server_id()], term(), ra:uid()) -> ra_server:ra_server_config().
+%% Ra's own type of it names what Ra adds itself.
+-spec config(ra:server_id(), [ra:server_id()], term(), ra:uid()) -> map().
 config({Name, _} = Server, Members, Machine, Uid) ->
     #{
         id => Server,

@@ -41,7 +41,8 @@ now stays: `validate/1` raises `{damaged_snapshot, File}`, and the store does no
 -define(BLOCK, 1_048_576).
 
 -doc false.
--spec prepare(ra_snapshot:meta(), State) -> State when State :: erl_esdb_ra_machine:state().
+-spec prepare(ra:index() | ra_snapshot:meta(), State) -> State when
+    State :: erl_esdb_ra_machine:state().
 prepare(_Meta, State) -> State.
 
 -doc false.

@@ -58,10 +58,9 @@ segment_entries() -> ?SEGMENT_ENTRIES.
 
 -spec folder(file:filename_all()) -> file:filename().
 folder(Dir) ->
-    case filename:absname(Dir) of
-        Binary when is_binary(Binary) -> unicode:characters_to_list(Binary);
-        List -> List
-    end.
+    Name = unicode:characters_to_list(filename:absname(Dir)),
+    true = is_list(Name),
+    Name.
 
 -doc false.
 -spec init([]) -> {ok, state()}.
