@@ -122,15 +122,17 @@ table(checkpoints, #tables{checkpoints = Table}) -> Table.
 
 -doc "The bytes of RAM that the tables take, without binaries of more than 64 bytes.".
 -spec bytes(tables()) -> non_neg_integer().
-bytes(Tables) ->
-    Add = fun(Table, Words) ->
-        case ets:info(Table, memory) of
-            Size when is_integer(Size) -> Words + Size;
-            %% It is gone.
-            undefined -> Words
-        end
-    end,
-    lists:foldl(Add, 0, all(Tables)) * erlang:system_info(wordsize).
+bytes(Tables) -> words(all(Tables)) * erlang:system_info(wordsize).
+
+-spec words([ets:table()]) -> non_neg_integer().
+words([]) ->
+    0;
+words([Table | Tables]) ->
+    case ets:info(Table, memory) of
+        Size when is_integer(Size) -> Size + words(Tables);
+        %% It is gone.
+        undefined -> words(Tables)
+    end.
 
 -doc "Whether nothing was ever appended, and nothing is kept.".
 -spec is_empty(tables()) -> boolean().

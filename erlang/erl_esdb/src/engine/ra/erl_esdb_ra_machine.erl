@@ -145,11 +145,7 @@ done(Index, Command, Reply, #machine{commands = Commands, bytes = Bytes} = Machi
     {Machine3, {Index, Reply}, Sweep ++ Snapshot}.
 
 -spec size_of(erl_esdb_log:command()) -> non_neg_integer().
-size_of(Command) ->
-    case body(Command) of
-        Body when is_binary(Body) -> byte_size(Body);
-        Parts -> lists:foldl(fun({_, Body}, Sum) -> Sum + byte_size(Body) end, 0, Parts)
-    end.
+size_of(Command) -> erl_esdb_ra_replica:size_of(body(Command)).
 
 %% Whatever came in the meantime has its turn before the next slice is erased. Only the leader does
 %% this effect; where it is lost with a leader the next one goes on.

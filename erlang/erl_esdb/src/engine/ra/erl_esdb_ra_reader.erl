@@ -76,18 +76,14 @@ fetched(Indexes, Until, #state{server = Server, open = Open} = State) ->
     Left = erl_esdb_deadline:left(Until),
     try ra_server_proc:read_entries(Server, Indexes, Open, Left) of
         {ok, {Entries, Open1}} -> {{ok, commands(Entries)}, State#state{open = Open1}};
-        Failure -> {{error, failure(Failure)}, State}
+        {error, _} -> {{error, not_started}, State};
+        _ -> {{error, timeout}, State}
     catch
         %% A compaction has moved what the plan said: nothing is found, and who asks looks again.
         _:_ ->
             _ = ra_flru:evict_all(Open),
             {{ok, #{}}, State#state{open = new()}}
     end.
-
-%% Ra answers more than its specification says.
--spec failure(term()) -> timeout | not_started.
-failure({timeout, _}) -> timeout;
-failure(_) -> not_started.
 
 -spec commands(#{ra:index() => {ra:index(), non_neg_integer(), term()}}) -> commands().
 commands(Entries) ->

@@ -16,7 +16,7 @@ replaced is gone at once, with its tables: who reads there looks for the new one
 
 -export([prepare/2, open/1, publish/1, close/1, find/1, is_current/1, tables/1]).
 -export([applied/1, applied/2, await/3]).
--export([keep/3, body/2, bytes/1]).
+-export([keep/3, body/2, size_of/1, bytes/1]).
 -export_type([replica/0]).
 
 %% Places in the array of a replica: the index of the command that was applied last, and how many
@@ -200,9 +200,11 @@ keep(Index, Body, #replica{state = State, half = Half} = Replica) ->
         false -> ok
     end.
 
+-doc "The bytes of what a command brought.".
 -spec size_of(binary() | [{binary(), binary()}]) -> non_neg_integer().
 size_of(Body) when is_binary(Body) -> byte_size(Body);
-size_of(Parts) -> lists:foldl(fun({_, Body}, Sum) -> Sum + byte_size(Body) end, 0, Parts).
+size_of([{_Stream, Body} | Parts]) -> byte_size(Body) + size_of(Parts);
+size_of([]) -> 0.
 
 %% Only who resets the count turns.
 -spec turn(replica()) -> ok.

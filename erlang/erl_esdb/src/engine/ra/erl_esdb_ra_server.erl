@@ -10,6 +10,9 @@ known goes on with what it has; another begins a cluster of one.
 
 -include_lib("kernel/include/logger.hrl").
 
+%% Ra's type of a configuration leaves out some of what it takes.
+-dialyzer({nowarn_function, [begun/4, renew/5]}).
+
 %% Milliseconds for the end of a server.
 -define(STOP, 30_000).
 
