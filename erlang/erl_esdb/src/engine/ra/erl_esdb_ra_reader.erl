@@ -11,6 +11,9 @@ Ra says where entries are (a read plan); the files are read here, not in Ra's se
 -export([start_link/1, fetch/3]).
 -export([init/1, handle_call/3, handle_cast/2]).
 
+%% Ra answers more than its specification says.
+-dialyzer({nowarn_function, fetched/3}).
+
 %% Segment files that are kept open.
 -define(OPEN, 32).
 
@@ -77,7 +80,7 @@ fetched(Indexes, Until, #state{server = Server, open = Open} = State) ->
     try ra_server_proc:read_entries(Server, Indexes, Open, Left) of
         {ok, {Entries, Open1}} -> {{ok, commands(Entries)}, State#state{open = Open1}};
         {error, _} -> {{error, not_started}, State};
-        _ -> {{error, timeout}, State}
+        {timeout, _} -> {{error, timeout}, State}
     catch
         %% A compaction has moved what the plan said: nothing is found, and who asks looks again.
         _:_ ->
