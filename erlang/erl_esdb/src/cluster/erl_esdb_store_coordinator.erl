@@ -25,8 +25,8 @@ What is refused is tried again, more and more rarely.
 -include_lib("kernel/include/logger.hrl").
 -include("erl_esdb.hrl").
 
-%% Milliseconds: for a join that waits for another one; for the question who has the store; until who
-%% waits looks again; and until the next try, twice as many each time up to the last.
+%% Milliseconds: for a join that waits for another one; for the question who has the store; until
+%% who waits looks again; and until the next try, twice as many each time up to the last.
 -define(TIMEOUT, 30_000).
 -define(ASK, 5000).
 -define(LOOK, 2000).
