@@ -22,6 +22,7 @@ end
     "The store: archives and copies": folder.("archive"),
     "The store: clusters": folder.("cluster"),
     "The store: names of the original": folder.("compat"),
+    Metrics: ~r"^erl_esdb_metrics",
     "Inside the store": ~r"^erl_esdb",
     "Inside the library": ~r"^esdb_"
   ],

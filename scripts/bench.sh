@@ -12,7 +12,7 @@ record=bench/record/$(date +%Y-%m-%d).md
 page=doc/guides/performance.md
 
 measure() {
-    ESDB_NIF=require erl -noinput -pa _build/default/lib/*/ebin -pa _build/bench \
+    ESDB_NIF=require erl -noinput -pa _build/default/checkouts/*/ebin -pa _build/default/lib/*/ebin -pa _build/bench \
         -eval "esdb_bench:main($1, [${names%,}]), halt()."
 }
 

@@ -45,6 +45,9 @@ needs() {
     fi
 }
 
+[ "${ESDB_DEPS:-}" != off ] || absent="
+  metrics, and calls of Ra: no Ra"
+
 check "text format" scripts/check_format.sh
 needs "cargo fmt" "Rust format" cargo fmt --all --check
 needs "cargo fmt" "Rust format, fuzzing" cargo fmt --manifest-path native/fuzz/Cargo.toml --check

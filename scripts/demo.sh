@@ -6,4 +6,5 @@ cd "$(dirname "$0")/.."
 [ -n "${REPO:-}" ] || unset REPO
 [ -n "${EVENTS:-}" ] || unset EVENTS
 # +Bd: Ctrl-C ends the demo, it does not ask what to do.
-exec erl +Bd -noinput -pa "${ESDB_LIB:-_build/default/lib}"/*/ebin -run esdb_demo main
+lib=${ESDB_LIB:-_build/default/lib}
+exec erl +Bd -noinput -pa "$lib"/../checkouts/*/ebin -pa "$lib"/*/ebin -run esdb_demo main

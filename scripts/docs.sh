@@ -17,10 +17,14 @@ else
     exit 1
 fi
 
-# One site of the library and the store, which refer to each other.
+# One site of the library, the store and its metrics, which refer to each other.
 version=$(sed -n 's/.*{vsn, "\(.*\)"}.*/\1/p' src/erl_esdb_nifs.app.src)
 lib=_build/default/lib
+# The types of dependencies are looked up there.
+export ERL_LIBS="$PWD/$lib:$PWD/_build/default/checkouts"
 rm -rf _build/docs
-render erl_esdb "$version" $lib/erl_esdb_nifs/ebin $lib/erl_esdb/ebin --config doc/ex_doc.exs \
+metrics=$(ls -d $lib/erl_esdb_metrics/ebin 2>/dev/null || true)
+# shellcheck disable=SC2086
+render erl_esdb "$version" $lib/erl_esdb_nifs/ebin $lib/erl_esdb/ebin $metrics --config doc/ex_doc.exs \
     --output _build/docs --proglang erlang --quiet --warnings-as-errors
 echo "docs: _build/docs/index.html"

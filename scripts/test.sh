@@ -87,7 +87,10 @@ fi
 run "consumer projects" test/consumers/run.sh
 if [ "$(cat "$work/status")" = 0 ]; then count 1 0; else count 0 1; fi
 
+without_ra() { [ "${ESDB_DEPS:-}" != off ] || echo "There is no Ra here: stores on disk and metrics were not tested."; }
+
 printf '\n=== The runners\n'
+without_ra
 cat "$work/summary"
 [ ! -s "$work/failed" ] || { printf '\nFailed:\n' && cat "$work/failed"; }
 printf '\n%s passed, %s failed\n' "$passed" "$failed"

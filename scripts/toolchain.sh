@@ -335,20 +335,17 @@ plugins_folder() {
     return 1
 }
 
-# plugin NAME [DEPS]: checks it out
-plugin() { check_out "$1" "$(echo "$plugins/$1"-[0-9]*)" "${2:-}"; }
+# With what each of them stands on.
+PLUGINS="aten: gen_batch_server: seshat: ra:aten,gen_batch_server,seshat
+    ddskerl: prometheus:ddskerl cowlib: ranch: cowboy:cowlib,ranch"
 
 check_out_plugins() {
     plugins=$(plugins_folder) || return 1
-    plugin aten
-    plugin gen_batch_server
-    plugin seshat
-    plugin ra "aten, gen_batch_server, seshat"
-    plugin ddskerl
-    plugin prometheus ddskerl
-    plugin cowlib
-    plugin ranch
-    plugin cowboy "cowlib, ranch"
+    for plugin in $PLUGINS; do
+        name=${plugin%%:*}
+        folder=$(echo "$plugins/$name"-[0-9]*)
+        [ -d "$folder/ebin" ] && check_out "$name" "$folder" "${plugin#*:}" || return 1
+    done
 }
 
 fetch_plugins() { unpack_packages rabbitmq-server && check_out_plugins; }
@@ -373,8 +370,8 @@ install_deps() {
 }
 
 remove_deps() {
-    for library in aten gen_batch_server seshat ra ddskerl prometheus cowlib ranch cowboy; do
-        rm -rf "$root/_checkouts/$library"
+    for plugin in $PLUGINS; do
+        rm -rf "$root/_checkouts/${plugin%%:*}"
     done
 }
 

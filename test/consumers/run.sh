@@ -78,13 +78,13 @@ go_offline() {
     [ -z "${ESDB_DEPS:-}" ] || export HEX_OFFLINE=1
 }
 
-# check_out_ra PROJECT: as somebody does who cannot reach the registry
-check_out_ra() {
+# check_out PROJECT: compiled libraries, as somebody has them who cannot reach the registry
+check_out() {
     case ${ESDB_DEPS:-} in
         "" | off) return ;;
     esac
     mkdir -p "$1/_checkouts"
-    for library in ra aten gen_batch_server seshat; do
+    for library in ra aten gen_batch_server seshat prometheus ddskerl cowboy cowlib ranch; do
         ln -s "$ESDB_DEPS/$library" "$1/_checkouts/$library"
     done
 }
@@ -128,7 +128,7 @@ consumer() {
             echo "{deps, [$(dependency erl_esdb_nifs),
                 $(dependency erl_esdb_gater erlang/erl_esdb_gater), $(dependency erl_esdb erlang/erl_esdb)]}." \
                 >"$project/rebar.config"
-            check_out_ra "$project"
+            check_out "$project"
             (cd "$project" && PATH=$path EXPECTED_IMPLEMENTATION=$expected rebar3 eunit) ||
                 fail "$kind, $name: failed" ;;
         mix_store)
@@ -167,12 +167,13 @@ release() {
     cp -R "$here/${kind}_app" "$project"
     (PATH=$without && build_release) || fail "$kind: not built"
     shop=$(echo "$project"/_build/*/rel/shop/bin/shop)
-    export SHOP_DATA="$work/$kind-data" SHOP_COOKIE=of-a-test RELEASE_COOKIE=of-a-test
+    export SHOP_DATA="$work/$kind-data" SHOP_PORT=0 SHOP_COOKIE=of-a-test RELEASE_COOKIE=of-a-test
     # An epmd of its own, for this machine only.
     export ERL_EPMD_PORT=$((20000 + $$ % 10000)) ERL_EPMD_ADDRESS=127.0.0.1
     start_release
     says "{ok,0}" 'shop:place(<<"order-1">>, 42)' 'Shop.place("order-1", 42)'
     says 42 'shop:total(<<"order-1">>)' 'Shop.total("order-1")'
+    says true 'is_integer(erl_esdb_metrics:port())' 'is_integer(:erl_esdb_metrics.port())'
     stop_release
     start_release
     says 42 'shop:total(<<"order-1">>)' 'Shop.total("order-1")'
@@ -185,7 +186,7 @@ build_release() {
     sed -i "s|https://…/erl_esdb.git|file://$work/source|" rebar.config mix.exs 2>/dev/null || true
     case $kind in
         rebar3_release)
-            check_out_ra . && quietly rebar3 release ;;
+            check_out . && quietly rebar3 release ;;
         mix_release)
             export MIX_ENV=prod && quietly mix deps.get && quietly mix release ;;
     esac
@@ -240,6 +241,8 @@ waits() {
 
 has_ra() { [ "${ESDB_DEPS:-}" != off ]; }
 
+# How dependencies are had here, where the caller does not say it.
+[ -n "${ESDB_DEPS:-}" ] || eval "$("$root/scripts/toolchain.sh" env)"
 kinds=${*:-rebar3 mix rebar3_store mix_store rebar3_release mix_release}
 go_offline
 make_source

@@ -157,22 +157,32 @@ behind(At, Next, Info) -> Info#{lag => max(0, Next - At)}.
 -spec subscriptions(atom(), non_neg_integer() | undefined, erl_esdb_deadline:deadline()) -> map().
 subscriptions(Store, Next, Until) ->
     maybe
-        Left = #{timeout => erl_esdb_deadline:left(Until)},
-        {ok, Kept} ?= erl_esdb_subscriptions:list(Store, Left),
-        Keys = [Key || #subscription{id = Key} <- Kept],
+        {ok, Keys} ?= erl_esdb_subscriptions_store:keys(Store, local(Until)),
+        Kept = fun(Key) -> {ok, kept(Store, Key, Until)} end,
+        {ok, Found} ?= erl_esdb_deadline:map(Kept, Keys, Until),
         Answers = ask(Store, {subscription, info}, Keys, Until),
         {ok, Saved} ?= saved(Store, Answers, Keys, Until),
-        #{subscriptions => [subscription(S, Answers, Saved, Next) || S <- Kept]}
+        #{subscriptions => [subscription(S, Answers, Saved, Next) || {ok, S} <- Found]}
     else
         {error, _} -> #{}
     end.
+
+%% What this node knows is there also where no majority is.
+-spec local(erl_esdb_deadline:deadline()) -> erl_esdb_store:read_options().
+local(Until) -> #{consistency => local, timeout => erl_esdb_deadline:left(Until)}.
+
+%% It may have been removed meanwhile.
+-spec kept(atom(), binary(), erl_esdb_deadline:deadline()) ->
+    {ok, subscription()} | {error, term()}.
+kept(Store, Key, Until) ->
+    erl_esdb_store:get_document(Store, {subscription, Key}, local(Until)).
 
 %% Of those that do not answer.
 -spec saved(atom(), #{binary() => map()}, [binary()], erl_esdb_deadline:deadline()) ->
     {ok, #{term() => term()}} | {error, term()}.
 saved(_Store, Answers, Keys, _Until) when map_size(Answers) =:= length(Keys) -> {ok, #{}};
 saved(Store, _Answers, _Keys, Until) ->
-    erl_esdb_store:checkpoints(Store, #{timeout => erl_esdb_deadline:left(Until)}).
+    erl_esdb_store:checkpoints(Store, local(Until)).
 
 -spec subscription(subscription(), #{binary() => map()}, #{term() => term()}, Next) ->
     subscription_status()

@@ -9,7 +9,9 @@ The guides to the store: every example of them runs here, those in Elixir where 
 -compile(export_all).
 
 %% Elixir need not be installed to build and to test the store.
-all() -> pages() ++ [events_of_telemetry] ++ [in_elixir || os:find_executable("elixir") =/= false].
+all() ->
+    pages() ++ [events_of_telemetry, deployment_shows_its_examples] ++
+        [in_elixir || os:find_executable("elixir") =/= false].
 
 pages() ->
     [
@@ -56,6 +58,20 @@ telemetry(Config) -> guide(Config, "telemetry.md", 9).
 disk_formats(Config) -> guide(Config, "disk_formats.md", 7).
 coming_from_erl_esdb(Config) -> guide(Config, "coming_from_erl_esdb.md", 16).
 streams(Config) -> guide(Config, "streams.md", 40).
+
+%% What stands behind a link to a file of the examples is a piece of that file.
+deployment_shows_its_examples(_) ->
+    {ok, Page} = file:read_file(filename:join([root(), "doc", "guides", "deployment.md"])),
+    Shown = "\\(\\.\\./\\.\\./(test/consumers/[^)]+\\.[a-z]+)\\)[^\n]*:\n\n```[a-z]*\n(.*?)```\n",
+    {match, Pieces} = re:run(Page, Shown, [global, dotall, {capture, all_but_first, binary}]),
+    ?assertEqual(8, length(Pieces)),
+    [
+        begin
+            {ok, Text} = file:read_file(filename:join(root(), File)),
+            ?assertNotEqual(nomatch, binary:match(Text, Piece), File)
+        end
+     || [File, Piece] <- Pieces
+    ].
 
 %% The table of events: each that is in it comes, with the measurements and metadata that it says.
 events_of_telemetry(_) ->

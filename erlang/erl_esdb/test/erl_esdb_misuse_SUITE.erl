@@ -63,6 +63,7 @@ internal() ->
         erl_esdb_checkpoints,
         erl_esdb_chunks,
         erl_esdb_cluster_sup,
+        erl_esdb_clock,
         erl_esdb_competing,
         erl_esdb_consistency,
         erl_esdb_consumers,

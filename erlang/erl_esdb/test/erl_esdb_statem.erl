@@ -336,10 +336,14 @@ kill(What) ->
 
 -spec is_back(term(), pid()) -> boolean().
 is_back(What, Victim) ->
-    Keys = ets:match(?SEEN, {{key, '$1'}, '_'}),
-    Whats = [What, index, feed, checkpoints, manager] ++ [{subscription, Id} || [Id] <- Keys],
-    process(What) =/= Victim andalso
-        lists:all(fun(W) -> is_running(process(W)) orelse is_removed(W) end, Whats).
+    Whats = [What, index, feed, checkpoints, manager] ++ keys(),
+    process(What) =/= Victim andalso lists:all(fun is_there_again/1, Whats).
+
+-spec keys() -> [{subscription, id()}].
+keys() -> [{subscription, Id} || [Id] <- ets:match(?SEEN, {{key, '$1'}, '_'})].
+
+-spec is_there_again(term()) -> boolean().
+is_there_again(What) -> is_running(process(What)) orelse is_removed(What).
 
 -spec is_running(pid() | none) -> boolean().
 is_running(Pid) -> is_pid(Pid) andalso is_process_alive(Pid).
@@ -364,20 +368,25 @@ found({ok, {Feed, _}}) -> Feed;
 found({ok, Pid}) -> Pid;
 found({error, _}) -> none.
 
--doc "Kills what keeps the events. An engine that is memory begins with nothing.".
+-doc """
+Kills what keeps the events. An engine that is memory begins with nothing; with another the
+subscriptions go on.
+""".
 -spec kill_engine() -> ok.
 kill_engine() ->
-    lists:foreach(fun ended/1, takers()),
-    Victims = [Feed, Index | _] = [process(feed), process(index), erl_esdb_test:orderer(?STORE)],
+    Durable = is_map_key(data_dir, erl_esdb_test:options()),
+    Durable orelse lists:foreach(fun ended/1, takers()),
+    Victims = [Feed, Index | _] = [process(feed), process(index), erl_esdb_test:engine(?STORE)],
     exit(lists:last(Victims), kill),
     erl_esdb_test:await(fun() ->
         not lists:any(fun is_process_alive/1, Victims) andalso
             erl_esdb_store:is_ready(?STORE) andalso
             not lists:member(process(feed), [Feed, none]) andalso
             not lists:member(process(index), [Index, none]) andalso
-            lists:all(fun is_running/1, [process(K) || K <- [feed, checkpoints, manager, index]])
+            lists:all(fun(K) -> is_running(process(K)) end, [feed, checkpoints, manager, index]) andalso
+            (not Durable orelse lists:all(fun is_there_again/1, keys()))
     end),
-    true = ets:delete_all_objects(?SEEN),
+    true = Durable orelse ets:delete_all_objects(?SEEN),
     ok.
 
 %% ---- what was handled
@@ -638,14 +647,14 @@ next_state(Model, _Result, {call, _, subscribe, [{Id, Wanted}, #{start_from := F
     };
 next_state(#{subscriptions := All} = Model, _Result, {call, _, unsubscribe, [Id]}) ->
     Model#{subscriptions := maps:remove(Id, All)};
-next_state(#{kills := Kills, subscriptions := All} = Model, _Result, {call, _, kill, _}) ->
-    Killed = #{Id => S#{kills := N + 1} || Id := #{kills := N} = S <- All},
-    Model#{kills := Kills + 1, subscriptions := Killed};
 next_state(#{durable := false} = Model, _Result, {call, _, kill_engine, _}) ->
     #{signs := Signs, next := Next, kills := Kills} = Model,
     (initial_state())#{signs := Signs, next := Next, kills := Kills + 1};
-next_state(#{kills := Kills} = Model, _Result, {call, _, kill_engine, _}) ->
-    Model#{kills := Kills + 1};
+next_state(#{kills := Kills, subscriptions := All} = Model, _Result, {call, _, Kill, _}) when
+    Kill =:= kill; Kill =:= kill_engine
+->
+    Killed = #{Id => S#{kills := N + 1} || Id := #{kills := N} = S <- All},
+    Model#{kills := Kills + 1, subscriptions := Killed};
 next_state(Model, _Result, _Call) ->
     Model.
 

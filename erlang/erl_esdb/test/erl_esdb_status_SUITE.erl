@@ -8,9 +8,13 @@
 
 -behaviour(erl_esdb_projection).
 
+-import(erl_esdb_nodes, [call/4, name/1]).
+
 suite() -> [{timetrap, {minutes, 2}}].
 
-all() -> erl_esdb_test:all() ++ [a_store_without_a_majority, an_engine_that_tells_nothing].
+all() ->
+    erl_esdb_test:all() ++ [a_store_without_a_majority, an_engine_that_tells_nothing] ++
+        [three_nodes || lists:member(ra, erl_esdb_test:engines())].
 
 groups() -> erl_esdb_test:groups(cases()).
 
@@ -252,6 +256,65 @@ taken(Store) ->
     Status = told(Store),
     maps:get(ram_bytes, Status) + maps:get(disk_bytes, Status, 0) +
         maps:get(wal_bytes, Status, 0).
+
+%% ---- several nodes
+
+status_there(Peer) ->
+    {ok, Status} = call(Peer, erl_esdb, status, [shop, #{timeout => 500}]),
+    Status.
+
+%% What each knows of itself; and what the last one knows, alone.
+three_nodes(Config) ->
+    [A, B, C] = Peers = erl_esdb_nodes:start(3),
+    try
+        [start_there(Peer, Config) || Peer <- Peers],
+        [ok = call(Peer, erl_esdb, join, [shop, name(A)]) || Peer <- [B, C]],
+        {ok, 9} = call(A, erl_esdb_streams, append, [shop, ~"s", -1, erl_esdb_test:events(10)]),
+        Options = #{ack => manual},
+        Args = [shop, stream, ~"s", ~"mail", Options],
+        {ok, Key} = call(A, erl_esdb_subscriptions, subscribe, Args),
+        Names = lists:sort([name(Peer) || Peer <- Peers]),
+        erl_esdb_test:await(fun() -> lists:all(fun(P) -> knows_all(P, Names, Key) end, Peers) end),
+        Statuses = [status_there(Peer) || Peer <- Peers],
+        ?assertEqual(
+            [follower, follower, leader], lists:sort([Role || #{role := Role} <- Statuses])
+        ),
+        ?assertEqual(
+            [not_running, not_running, running],
+            lists:sort([S || #{subscriptions := [#{status := S}]} <- Statuses])
+        ),
+        [?assertEqual(ready, call(Peer, erl_esdb, readiness, [shop])) || Peer <- Peers],
+        ok = erl_esdb_nodes:kill(A),
+        ok = erl_esdb_nodes:kill(B),
+        erl_esdb_test:await(fun() ->
+            call(C, erl_esdb, readiness, [shop, #{timeout => 200}]) =/= ready
+        end),
+        Alone = status_there(C),
+        ?assertMatch(#{readiness := {not_ready, _}, next_position := 10}, Alone),
+        ?assertMatch(#{subscriptions := [#{key := Key}], members := Names}, Alone),
+        ?assertNotMatch(#{role := leader}, Alone)
+    after
+        erl_esdb_nodes:stop(Peers)
+    end.
+
+start_there(Peer, Config) ->
+    Folder = filename:join(proplists:get_value(priv_dir, Config), name(Peer)),
+    ok = erl_esdb_nodes:start_store(Peer, shop, #{engine => ra, data_dir => Folder}).
+
+knows_all(Peer, Names, Key) ->
+    case status_there(Peer) of
+        #{
+            members := Names,
+            leader := _,
+            lag := 0,
+            next_position := 10,
+            readiness := ready,
+            subscriptions := [#{key := Key}]
+        } ->
+            true;
+        #{} ->
+            false
+    end.
 
 %% ---- this module as an engine
 

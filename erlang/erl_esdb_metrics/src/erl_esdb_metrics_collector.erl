@@ -64,7 +64,7 @@ collect_mf(_Registry, Callback) ->
     lists:foreach(
         fun({Name, Help, Samples}) ->
             %% A family without samples has no place in a scrape.
-            case lists:flatmap(Samples, Statuses) of
+            case [Sample || S <- Statuses, {_, N} = Sample <- Samples(S), is_number(N)] of
                 [] -> ok;
                 Found -> Callback(prometheus_model_helpers:create_mf(Name, Help, gauge, Found))
             end

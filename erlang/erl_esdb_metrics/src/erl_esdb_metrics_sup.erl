@@ -19,8 +19,12 @@ start_link() -> supervisor:start_link({local, ?MODULE}, ?MODULE, []).
 -spec port() -> inet:port_number() | none.
 port() ->
     case erl_esdb_metrics_config:get(port) of
-        none -> none;
-        _ -> ranch:get_port(?LISTENER)
+        none ->
+            none;
+        _ ->
+            Port = ranch:get_port(?LISTENER),
+            true = is_integer(Port),
+            Port
     end.
 
 -doc false.

@@ -20,6 +20,7 @@ all() ->
         appends_that_are_refused,
         appends_to_several_streams,
         what_stores_tell,
+        what_stores_on_disk_tell,
         subscriptions_and_projections,
         names_of_any_kind,
         events_that_are_not_as_they_should_be,
@@ -254,6 +255,32 @@ what_stores_tell(_Config) ->
     %% It has no disk.
     ?assertEqual(none, Value(~"erl_esdb_disk_bytes", Store)).
 
+what_stores_on_disk_tell(Config) ->
+    Store = list_to_atom("store_" ++ unique()),
+    Folder = filename:join(proplists:get_value(priv_dir, Config), Store),
+    {ok, _} = erl_esdb:start_store(Store, #{engine => ra, data_dir => Folder}),
+    [{ok, _} = append(Store, [event(N)]) || N <- lists:seq(1, 10)],
+    Families = scrape(),
+    Labels = #{~"store" => label(Store)},
+    Value = fun(Name) -> erl_esdb_metrics_text:sample(Name, Labels, Families) end,
+    ?assertEqual(10, Value(~"erl_esdb_next_position")),
+    ?assertEqual(0, Value(~"erl_esdb_lag_commands")),
+    ?assertEqual(Value(~"erl_esdb_commit_index"), Value(~"erl_esdb_applied_index")),
+    [
+        ?assert(Value(Name) > 0, Name)
+     || Name <- [
+            ~"erl_esdb_term",
+            ~"erl_esdb_commit_index",
+            ~"erl_esdb_last_index",
+            ~"erl_esdb_ram_bytes",
+            ~"erl_esdb_disk_bytes",
+            ~"erl_esdb_wal_bytes"
+        ]
+    ],
+    Names = [~"erl_esdb_store_ready", ~"erl_esdb_store_leader"],
+    [?assertEqual(1, Value(Name), Name) || Name <- Names],
+    ok = erl_esdb:drop(Store).
+
 subscriptions_and_projections(_Config) ->
     Store = start_store(),
     {ok, _} = append(Store, [event(N) || N <- lists:seq(1, 10)]),
@@ -345,7 +372,9 @@ every_event_that_is_counted(_Config) ->
             ~"erl_esdb_scavenged_events_total", 5},
         {?STORE_GAVE_UP, #{}, ~"erl_esdb_store_gave_up_total", 1},
         {?CLUSTER_LEADER_ELECTED, #{}, ~"erl_esdb_leader_elections_total", 1},
-        {?QUORUM_LOST, #{}, ~"erl_esdb_quorum_lost_total", 1}
+        {?QUORUM_LOST, #{}, ~"erl_esdb_quorum_lost_total", 1},
+        {?HEALTH_NODE_FAILED, #{}, ~"erl_esdb_node_failures_total", 1},
+        {?SPLIT_BRAIN_DETECTED, #{}, ~"erl_esdb_split_brain_total", 1}
     ],
     [
         erl_esdb_telemetry:emit(Event, Measurements, #{store_id => Store})

@@ -8,7 +8,11 @@ defmodule Shop.MixProject do
       app: :shop,
       version: "1.0.0",
       elixir: "~> 1.18",
-      deps: [{:erl_esdb, git: "https://…/erl_esdb.git", branch: "main", subdir: "erlang/erl_esdb"}],
+      # It brings the store along.
+      deps: [
+        {:erl_esdb_metrics,
+         git: "https://…/erl_esdb.git", branch: "main", subdir: "erlang/erl_esdb_metrics"}
+      ],
       releases: [shop: [include_executables_for: [:unix]]]
     ]
   end

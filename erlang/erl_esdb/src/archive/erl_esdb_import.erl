@@ -429,7 +429,7 @@ import_page({Events, Source, Nth}, #import{options = Options} = Import) ->
 
 -spec append_runs(atom(), [[map(), ...]], map()) -> ok | {error, term()}.
 append_runs(Store, [[#{stream_id := Stream} = First | _] = Run | Runs], Options) ->
-    Time = maps:get(epoch_us, First, erlang:system_time(microsecond)),
+    Time = maps:get(epoch_us, First, erl_esdb_clock:now_us()),
     case erl_esdb_restore:append(Store, Stream, ?ANY_VERSION, Run, Time, Options) of
         {ok, _Version} -> append_runs(Store, Runs, Options);
         {error, Reason} -> {error, Reason}

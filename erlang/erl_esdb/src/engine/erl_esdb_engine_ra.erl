@@ -2,13 +2,13 @@
 -moduledoc """
 A store on disk, on one node or several: one Ra cluster.
 
-Commands go through Ra (Raft): one is done when a majority of the members has it on disk, and then it
-is in `m:erl_esdb_ra_machine` of each of them. Reads look into the tables of this node, in the process
-of the caller; bodies come from the cache of the replica or from Ra's log.
+Commands go through Ra (Raft): one is done when a majority of the members has it on disk, and then
+it is in `m:erl_esdb_ra_machine` of each of them. Reads look into the tables of this node, in the
+process of the caller; bodies come from the cache of the replica or from Ra's log.
 
 | `consistency` of a read | sees |
 |---|---|
-| `local` | what this node has applied: never less than what it has shown before, maybe not the latest |
+| `local` | what this node has applied: never less than it has shown before, maybe not all |
 | `read_your_writes` (default) | besides, all that was written through this node before |
 | `linearizable` | all that was acknowledged anywhere before the read began; asks the leader |
 
@@ -69,7 +69,8 @@ there is time, where that cannot do it twice: appends, which are recognised by t
     settings :: erl_esdb_engine:settings(),
     %% the server's
     monitor :: reference(),
-    %% who led at the last look
+    %% the index of the newest snapshot, and who led, at the last look
+    snapshot = 0 :: non_neg_integer(),
     leader = undefined :: node() | undefined
 }).
 
@@ -205,7 +206,8 @@ has_gone(Leader, #handle{server = {Name, _}}, Command) ->
 %% Whoever sent an append recognises it by its ids.
 -spec may_repeat(erl_esdb_log:command()) -> boolean().
 may_repeat({append, _, Expected, _, Summary}) -> is_recognised(Expected, Summary);
-may_repeat({append_many, Parts, _}) -> lists:all(fun({_, E, _, S}) -> is_recognised(E, S) end, Parts);
+may_repeat({append_many, Parts, _}) ->
+    lists:all(fun({_, Expected, _, Summary}) -> is_recognised(Expected, Summary) end, Parts);
 may_repeat(_) -> false.
 
 -spec is_recognised(erl_esdb_log:expected(), erl_esdb_log:summary()) -> boolean().
@@ -704,7 +706,8 @@ adopt(Store, Dir) ->
     maybe
         {ok, System} ?= erl_esdb_ra_systems:acquire(Dir),
         try
-            erl_esdb_ra_server:adopt(System, Dir, {erl_esdb_naming:store_worker_name(Store), node()})
+            Server = {erl_esdb_naming:store_worker_name(Store), node()},
+            erl_esdb_ra_server:adopt(System, Dir, Server)
         after
             ok = erl_esdb_ra_systems:release(Dir)
         end
@@ -840,8 +843,8 @@ handle_info({'EXIT', Pid, Reason} = Message, #state{handle = Handle} = State) ->
 handle_info(Message, State) ->
     ignored(Message, State).
 
-%% A server that crashes is started again by Ra, and knows all that it knew: what follows the log goes
-%% on. Where Ra gives up this process ends, and with it the store begins anew.
+%% A server that crashes is started again by Ra, and knows all that it knew: what follows the log
+%% goes on. Where Ra gives up this process ends, and with it the store begins anew.
 -spec restarted(term(), erl_esdb_deadline:deadline(), #state{}) -> #state{}.
 restarted(Reason, Until, #state{server = {Name, _} = Server} = State) ->
     case whereis(Name) of
@@ -858,13 +861,27 @@ restarted(Reason, Until, #state{server = {Name, _} = Server} = State) ->
 -spec looked(#state{}) -> #state{}.
 looked(#state{store = Store, server = {Name, _}, leader = Before} = State) ->
     Missing = [Node || {_, Node} <- members(Name), not lists:member(Node, [node() | nodes()])],
-    _ = Missing =:= [] orelse spawn(fun() -> lists:foreach(fun net_kernel:connect_node/1, Missing) end),
+    Connect = fun() -> lists:foreach(fun net_kernel:connect_node/1, Missing) end,
+    _ = Missing =:= [] orelse spawn(Connect),
+    State1 = compacted(State),
     case leading(Name) of
         Before ->
-            State;
+            State1;
         Leader ->
             ok = erl_esdb_cluster:leader_is(Store, Leader),
-            State#state{leader = Leader}
+            State1#state{leader = Leader}
+    end.
+
+%% With each snapshot Ra drops segments of which nothing lives; those of which less than half does
+%% are written anew when it is asked to.
+-spec compacted(#state{}) -> #state{}.
+compacted(#state{server = Server, snapshot = Before} = State) ->
+    case ra:key_metrics(Server) of
+        #{snapshot_index := Index} when Index =/= Before ->
+            ok = ra:trigger_compaction(Server),
+            State#state{snapshot = Index};
+        _ ->
+            State
     end.
 
 -spec leading(atom()) -> node() | undefined.

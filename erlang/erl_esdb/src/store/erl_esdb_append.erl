@@ -147,7 +147,7 @@ run(Store, Given, Options) ->
     maybe
         {ok, Engine, Handle, Settings} ?= erl_esdb_store:engine(Store),
         Until = erl_esdb_store:deadline(Options, Settings),
-        Time = maps:get(epoch_us, Options, erlang:system_time(microsecond)),
+        Time = maps:get(epoch_us, Options, erl_esdb_clock:now_us()),
         Count = lists:sum([length(Events) || {_, _, Events} <- Given]),
         Codec = codec(Options, Settings),
         {ok, [_ | _] = Parts} ?= parts(Given, {0, 0, which(Count)}, Codec, Settings),

@@ -3,9 +3,9 @@
 The replicated state machine of a store on Ra: `m:erl_esdb_log`, whose tables are a replica on each
 node (`m:erl_esdb_ra_replica`).
 
-The state that Ra holds is small. Bodies of events and documents stay in Ra's log, where they live as
-long as the machine says so (`live_indexes/1`); what has keys is in ETS tables, and is written with the
-state by `m:erl_esdb_ra_snapshot`.
+The state that Ra holds is small. Bodies of events and documents stay in Ra's log, where they live
+as long as the machine says so (`live_indexes/1`); what has keys is in ETS tables, and is written
+with the state by `m:erl_esdb_ra_snapshot`.
 
 A snapshot is due when what was applied since the last one would take a tenth of the time of reading
 it all, so that writing snapshots takes time in proportion to what is appended, however much there
@@ -23,8 +23,9 @@ for it is done later, when more commands may have been applied.
 %% Commands and bytes after which a snapshot is due, where a tenth of what is kept is not more.
 -define(COMMANDS, 20_000).
 -define(BYTES, 67_108_864).
-%% Indexes that have died after which one is due at the latest: they are a list meanwhile.
--define(DEAD, 50_000).
+%% Indexes that have died, of what was removed at a time, after which one is due, where a tenth of
+%% what is kept is not more: their space comes back with a snapshot.
+-define(DEAD, 256).
 %% Milliseconds for which Ra may put the writing of a snapshot off, before the next one is due.
 -define(PATIENCE, 10_000).
 
@@ -95,7 +96,7 @@ changed(Index, Command, Effects, #machine{store = Store, replica = Replica} = Ma
     Tables = erl_esdb_ra_replica:tables(Replica),
     lists:foreach(fun(Effect) -> ok = erl_esdb_tables:write(Effect, Tables) end, Effects),
     ok = erl_esdb_ra_replica:applied(Index, Replica),
-    ok = feed(Store, lists:keyfind(order, 1, Effects)),
+    ok = feed(Store, lists:keymember(order, 1, Effects), Tables),
     lists:foldl(fun lives/2, Machine, Effects).
 
 -spec keep([erl_esdb_log:effect()], pos_integer(), Body, erl_esdb_ra_replica:replica()) -> ok when
@@ -105,9 +106,11 @@ keep([{live, [Index]} | _], Index, Body, Replica) ->
 keep(_Effects, _Index, _Body, _Replica) ->
     ok.
 
--spec feed(atom(), {order, erl_esdb_chunks:seq()} | false) -> ok.
-feed(Store, {order, Order}) -> erl_esdb_feed:committed(Store, erl_esdb_log:log_end(Order));
-feed(_Store, false) -> ok.
+-spec feed(atom(), boolean(), erl_esdb_tables:tables()) -> ok.
+feed(Store, true, Tables) ->
+    erl_esdb_feed:committed(Store, erl_esdb_tables:next_position(Tables));
+feed(_Store, false, _Tables) ->
+    ok.
 
 -spec lives(erl_esdb_log:effect(), state()) -> state().
 lives({live, [Index]}, #machine{live = Live, kept = Kept} = Machine) ->
@@ -138,15 +141,11 @@ done(Index, Command, Reply, #machine{commands = Commands, bytes = Bytes} = Machi
         index = Index, commands = Commands + 1, bytes = Bytes + size_of(Command)
     },
     {Sweep, Machine2} = sweep(Command, Machine1),
-    {Snapshot, Machine3} = snapshot(Machine2),
+    {Snapshot, Machine3} = snapshot(Command, Machine2),
     {Machine3, {Index, Reply}, Sweep ++ Snapshot}.
 
 -spec size_of(erl_esdb_log:command()) -> non_neg_integer().
-size_of(Command) ->
-    case body(Command) of
-        Body when is_binary(Body) -> byte_size(Body);
-        Parts -> lists:sum([byte_size(Body) || {_, Body} <- Parts])
-    end.
+size_of(Command) -> erl_esdb_ra_replica:size_of(body(Command)).
 
 %% Whatever came in the meantime has its turn before the next slice is erased. Only the leader does
 %% this effect; where it is lost with a leader the next one goes on.
@@ -173,10 +172,10 @@ state_enter(_, _Machine) ->
 
 %% ---- snapshots
 
--spec snapshot(state()) -> {ra_machine:effects(), state()}.
-snapshot(#machine{index = Index, replica = Replica} = Machine) ->
+-spec snapshot(erl_esdb_log:command(), state()) -> {ra_machine:effects(), state()}.
+snapshot(Command, #machine{index = Index, replica = Replica} = Machine) ->
     Tables = erl_esdb_ra_replica:tables(Replica),
-    case is_due(Machine) andalso erl_esdb_tables:may_open_picture(Tables, ?PATIENCE) of
+    case is_due(Command, Machine) andalso erl_esdb_tables:may_open_picture(Tables, ?PATIENCE) of
         true ->
             Machine1 = (begun(Machine))#machine{picture = erl_esdb_tables:open_picture(Tables)},
             %% Not before this node has written what it has applied.
@@ -186,11 +185,25 @@ snapshot(#machine{index = Index, replica = Replica} = Machine) ->
             {[], Machine}
     end.
 
--spec is_due(state()) -> boolean().
-is_due(#machine{commands = Commands, bytes = Bytes, kept = Kept, dying = Dying}) ->
+-spec is_due(erl_esdb_log:command(), state()) -> boolean().
+is_due(Command, #machine{kept = Kept, dying = Dying} = Machine) ->
+    #machine{commands = Commands, bytes = Bytes} = Machine,
     Share = Kept div 10,
     (Commands >= Share andalso (Commands >= ?COMMANDS orelse Bytes >= ?BYTES)) orelse
-        (Dying >= ?DEAD andalso Dying >= Share).
+        (Dying >= Share andalso (Dying >= ?DEAD orelse is_removed(Command, Machine))).
+
+%% Whether that was the last of what was to be removed.
+-spec is_removed(erl_esdb_log:command(), state()) -> boolean().
+is_removed(Command, #machine{log = Log, dying = Dying}) ->
+    Dying > 0 andalso is_removal(Command) andalso not erl_esdb_log:pending(Log).
+
+-spec is_removal(erl_esdb_log:command()) -> boolean().
+is_removal(sweep) -> true;
+is_removal({truncate, _, _}) -> true;
+is_removal({truncate, _, _, _}) -> true;
+is_removal({delete, _}) -> true;
+is_removal({tombstone, _}) -> true;
+is_removal(_) -> false.
 
 -spec begun(state()) -> state().
 begun(#machine{live = Live, dead = Dead} = Machine) ->
@@ -241,7 +254,7 @@ on(none, Machine) ->
     Machine;
 on(Replica, #machine{log = Log, index = Index} = Machine) ->
     Tables = erl_esdb_ra_replica:tables(Replica),
-    ok = erl_esdb_tables:write({order, erl_esdb_log:order(Log)}, Tables),
+    ok = erl_esdb_tables:write_order(erl_esdb_log:order(Log), Tables),
     ok = erl_esdb_ra_replica:applied(Index, Replica),
     Base = erl_esdb_tables:base(Tables),
     Machine#machine{replica = Replica, log = erl_esdb_log:on(Base, Log)}.

@@ -16,7 +16,6 @@ disk.
 -type reason() ::
     {not_empty, Store :: atom()}
     | {not_member, node()}
-    | {already_member, node()}
     | {store_not_started, Store :: atom()}
     | {unreachable, node()}
     | no_quorum
@@ -24,12 +23,12 @@ disk.
     | term().
 
 -doc """
-Makes the server of this node, whose store has to be empty, a member of the cluster that the store has
-on another node. It returns when this one votes and has all that the others have.
+Makes the server of this node, whose store has to be empty, a member of the cluster that the store
+has on another node. It returns when this one votes and has all that the others have.
 
-Where that does not succeed in time this node is no member, and its store is empty as before.
-Errors: `{not_empty, Store}`, `{already_member, Node}` where both are of one cluster,
-`{store_not_started, Store}` of the other node, `{unreachable, Node}`, `no_quorum`, `timeout`.
+Where that does not succeed in time this node is no member, and its store is empty as before. `ok`
+also where both are of one cluster already. Errors: `{not_empty, Store}`, `{store_not_started,
+Store}` of the other node, `{unreachable, Node}`, `no_quorum`, `timeout`.
 """.
 -spec join(Place, atom(), ra:server_id(), node(), erl_esdb_engine:settings(), until()) ->
     ok | {error, reason()}
@@ -38,7 +37,7 @@ when
 join(Place, Store, {Name, _} = Server, Node, Settings, Until) ->
     maybe
         {ok, #{members := Members, machine := Machine}} ?= invited(Store, Node, Until),
-        ok ?= is_stranger(Server, Members),
+        false ?= lists:member(Server, Members),
         ok ?= is_empty(Store, Server),
         Uid = ra:new_uid(atom_to_binary(Name)),
         ok ?= erl_esdb_ra_server:renew(Place, Server, Members, Machine, Uid),
@@ -51,13 +50,9 @@ join(Place, Store, {Name, _} = Server, Node, Settings, Until) ->
                 ok = erl_esdb_ra_server:reset(Place, Store, Server, Settings),
                 {error, Reason}
         end
-    end.
-
--spec is_stranger(ra:server_id(), [ra:server_id()]) -> ok | {error, {already_member, node()}}.
-is_stranger({_, Node} = Server, Members) ->
-    case lists:member(Server, Members) of
-        true -> {error, {already_member, Node}};
-        false -> ok
+    else
+        true -> ok;
+        {error, Why} -> {error, Why}
     end.
 
 %% What is here is given up: there must be nothing, and nobody else who has it.
@@ -85,7 +80,8 @@ invited(Store, Node, Until) ->
 
 -doc false.
 %% What a new member has to know: who is one, and how the machine is made.
--spec invitation(atom()) -> {ok, #{members := [ra:server_id()], machine := term()}} | {error, term()}.
+-spec invitation(atom()) ->
+    {ok, #{members := [ra:server_id()], machine := term()}} | {error, term()}.
 invitation(Store) ->
     Server = {erl_esdb_naming:store_worker_name(Store), node()},
     maybe
@@ -122,7 +118,7 @@ leave({System, Dir}, _Store, {_, Node} = Server, Until) ->
     maybe
         {ok, Members, Leader} ?= members(Server, Until),
         [_ | _] ?= Others = lists:delete(Server, Members),
-        ok ?= given_up(Leader, Server, Others, Until),
+        ok = given_up(Leader, Server, Others, Until),
         ok ?= remove(Others, Server, Until),
         ok = erl_esdb_ra_server:stop(System, Server),
         erl_esdb_ra_server:delete(System, Dir, Server)
@@ -141,16 +137,14 @@ members(Server, Until) ->
     end.
 
 %% Who leads hands over first: so nobody waits for an election.
--spec given_up(ra:server_id(), ra:server_id(), [ra:server_id()], until()) -> ok | {error, term()}.
+-spec given_up(ra:server_id(), ra:server_id(), [ra:server_id()], until()) -> ok.
 given_up(Server, Server, [Other | _], Until) ->
-    case transfer(Server, Other, Until) of
-        ok -> ok;
-        {error, _} -> ok
-    end;
+    _ = transfer(Server, Other, Until),
+    ok;
 given_up(_Leader, _Server, _Others, _Until) ->
     ok.
 
--doc "Removes a member, as the others decide. Errors: `{not_member, Node}`, `no_quorum`, `timeout`.".
+-doc "Removes a member. Errors: `{not_member, Node}`, `no_quorum`, `timeout`.".
 -spec remove(ra:server_id() | [ra:server_id()], ra:server_id(), until()) ->
     ok | {error, reason()}.
 remove(Contacts, Server, Until) -> changed(Contacts, {'$ra_leave', Server, await_consensus}, Until).

@@ -11,6 +11,9 @@ Ra says where entries are (a read plan); the files are read here, not in Ra's se
 -export([start_link/1, fetch/3]).
 -export([init/1, handle_call/3, handle_cast/2]).
 
+%% Ra answers more than its specification says.
+-dialyzer({nowarn_function, fetched/3}).
+
 %% Segment files that are kept open.
 -define(OPEN, 32).
 
@@ -76,8 +79,8 @@ fetched(Indexes, Until, #state{server = Server, open = Open} = State) ->
     Left = erl_esdb_deadline:left(Until),
     try ra_server_proc:read_entries(Server, Indexes, Open, Left) of
         {ok, {Entries, Open1}} -> {{ok, commands(Entries)}, State#state{open = Open1}};
-        {timeout, _} -> {{error, timeout}, State};
-        {error, _} -> {{error, not_started}, State}
+        {error, _} -> {{error, not_started}, State};
+        {timeout, _} -> {{error, timeout}, State}
     catch
         %% A compaction has moved what the plan said: nothing is found, and who asks looks again.
         _:_ ->
@@ -85,6 +88,6 @@ fetched(Indexes, Until, #state{server = Server, open = Open} = State) ->
             {{ok, #{}}, State#state{open = new()}}
     end.
 
--spec commands(#{ra:index() => {ra:index(), ra_server:ra_term(), term()}}) -> commands().
+-spec commands(#{ra:index() => {ra:index(), non_neg_integer(), term()}}) -> commands().
 commands(Entries) ->
     #{Index => Command || Index := {_, _, {'$usr', _, Command, _}} <- Entries}.

@@ -1,0 +1,370 @@
+-module(erl_esdb_fault_SUITE).
+-moduledoc """
+Stores whose nodes fail, each fault for itself, for a few seconds; and the tools that make them
+fail.
+
+Each run has a seed, which is printed; `ESDB_SEED` sets it. `make torture` goes on for longer, with
+faults that are drawn.
+""".
+
+-compile([export_all, nowarn_export_all]).
+
+-include_lib("stdlib/include/assert.hrl").
+-include("../include/erl_esdb.hrl").
+-include("erl_esdb_history.hrl").
+
+-define(STORE, faulty).
+
+suite() -> [{timetrap, {minutes, 3}}].
+
+all() -> [{group, Group} || Group <- [tools, disks, clock] ++ stores()].
+
+%% Without Ra no store outlives its node.
+stores() ->
+    [one || lists:member(ra, erl_esdb_test:engines())] ++
+        [three || lists:member(ra, erl_esdb_test:engines()), is_clustered()].
+
+is_clustered() ->
+    {module, erl_esdb} = code:ensure_loaded(erl_esdb),
+    erlang:function_exported(erl_esdb, leader, 1).
+
+groups() ->
+    [
+        {tools, [], [
+            nodes_that_are_cut_off,
+            nodes_that_are_cut_off_one_way,
+            what_is_delayed_comes_later,
+            a_connection_that_is_reset,
+            a_node_that_is_killed,
+            a_node_that_is_frozen
+        ]},
+        {disks, [], disks()},
+        {clock, [], [clocks_that_jump]},
+        {one, [], erl_esdb_torture:faults(1)},
+        {three, [], erl_esdb_torture:faults(3)}
+    ].
+
+%% What a disk does is only to be seen where its library can be compiled.
+disks() ->
+    case [Compiler || Compiler <- ["cc", "gcc"], os:find_executable(Compiler) =/= false] of
+        [] -> [a_byte_that_is_changed, no_compiler];
+        _ -> [a_byte_that_is_changed, a_disk_that_fails, a_disk_that_is_slow, what_was_not_synced]
+    end.
+
+init_per_suite(Config) ->
+    {ok, _} = application:ensure_all_started(erl_esdb),
+    [{library, erl_esdb_torture:library(proplists:get_value(priv_dir, Config))} | Config].
+
+end_per_suite(_Config) -> application:stop(erl_esdb).
+
+%% Of nodes that are killed much is logged.
+init_per_group(_Group, Config) ->
+    #{level := Level} = logger:get_primary_config(),
+    ok = logger:set_primary_config(level, none),
+    [{level, Level} | Config].
+
+end_per_group(_Group, Config) ->
+    logger:set_primary_config(level, proplists:get_value(level, Config)).
+
+%% ---- nodes
+
+%% Nodes for one case, by name.
+with_nodes(Names, Config, Fun) ->
+    Dir = filename:join(proplists:get_value(priv_dir, Config), "nodes"),
+    Nodes = erl_esdb_fault_nodes:start(Names, (proplists:get_value(library, Config))#{dir => Dir}),
+    try
+        Fun(Nodes)
+    after
+        ok = erl_esdb_fault_nodes:stop(Nodes)
+    end.
+
+ping(Nodes, From, To) ->
+    Node = erl_esdb_fault_nodes:node_of(Nodes, To),
+    try
+        erl_esdb_fault_nodes:call(Nodes, From, erpc, call, [Node, erlang, node, [], 500]) =:= Node
+    catch
+        error:{erpc, _} -> false
+    end.
+
+nodes_that_are_cut_off(Config) ->
+    with_nodes([n1, n2, n3], Config, fun(Nodes) ->
+        Pings = fun() -> [ping(Nodes, A, B) || A <- [n1, n2, n3], B <- [n1, n2, n3], A =/= B] end,
+        ?assertEqual([true, true, true, true, true, true], Pings()),
+        ok = erl_esdb_fault_nodes:cut(Nodes, [n1]),
+        %% 1 to 2, 1 to 3, 2 to 1, 2 to 3, 3 to 1, 3 to 2
+        ?assertEqual([false, false, false, true, false, true], Pings()),
+        ?assert(erl_esdb_proxy:acted(erl_esdb_fault_nodes:proxy(Nodes)) > 0),
+        ok = erl_esdb_fault_nodes:heal(Nodes),
+        ?assertEqual([true, true, true, true, true, true], Pings())
+    end).
+
+%% What n1 says is not heard: it hears the question, and its answer does not come.
+nodes_that_are_cut_off_one_way(Config) ->
+    with_nodes([n1, n2], Config, fun(Nodes) ->
+        true = ping(Nodes, n1, n2),
+        ok = erl_esdb_fault_nodes:cut_one_way(Nodes, [n1]),
+        ?assertNot(ping(Nodes, n1, n2)),
+        N1 = erl_esdb_fault_nodes:node_of(Nodes, n1),
+        Said = [N1, persistent_term, put, [?MODULE, down]],
+        ok = erl_esdb_fault_nodes:call(Nodes, n2, erpc, cast, Said),
+        erl_esdb_test:await(fun() -> erl_esdb_fault_nodes:call(Nodes, n1, ?MODULE, is_down, []) end),
+        ok = erl_esdb_fault_nodes:heal(Nodes),
+        ?assert(ping(Nodes, n1, n2))
+    end).
+
+what_is_delayed_comes_later(Config) ->
+    with_nodes([n1, n2], Config, fun(Nodes) ->
+        true = ping(Nodes, n1, n2),
+        ok = erl_esdb_fault_nodes:delay(Nodes, [n1], 50),
+        {Time, true} = timer:tc(fun() -> ping(Nodes, n1, n2) end),
+        ?assert(Time >= 100_000),
+        ok = erl_esdb_fault_nodes:heal(Nodes)
+    end).
+
+a_connection_that_is_reset(Config) ->
+    with_nodes([n1, n2], Config, fun(Nodes) ->
+        true = ping(Nodes, n1, n2),
+        ok = erl_esdb_fault_nodes:call(Nodes, n1, ?MODULE, watch, [erl_esdb_fault_nodes:node_of(Nodes, n2)]),
+        ok = erl_esdb_proxy:reset(erl_esdb_fault_nodes:proxy(Nodes), {n1, n2}),
+        erl_esdb_test:await(fun() -> erl_esdb_fault_nodes:call(Nodes, n1, ?MODULE, is_down, []) end),
+        ?assert(ping(Nodes, n1, n2))
+    end).
+
+%% On a node: remembers that another was not there.
+watch(Node) ->
+    Self = self(),
+    _ = spawn(fun() ->
+        true = monitor_node(Node, true),
+        Self ! watching,
+        receive
+            {nodedown, Node} -> persistent_term:put(?MODULE, down)
+        end
+    end),
+    receive
+        watching -> ok
+    end.
+
+is_down() -> persistent_term:get(?MODULE, up) =:= down.
+
+a_node_that_is_killed(Config) ->
+    with_nodes([n1], Config, fun(Nodes) ->
+        [{{n1, 1}, Via}] = erl_esdb_fault_nodes:targets(Nodes),
+        ok = erl_esdb_fault_nodes:kill(Nodes, n1),
+        ?assertEqual([], erl_esdb_fault_nodes:up(Nodes)),
+        ?assertExit(_, Via(erlang, node, [])),
+        ?assertExit({down, n1}, erl_esdb_fault_nodes:call(Nodes, n1, erlang, node, [])),
+        ok = erl_esdb_fault_nodes:boot(Nodes, n1),
+        ?assertMatch([{{n1, 2}, _}], erl_esdb_fault_nodes:targets(Nodes))
+    end).
+
+a_node_that_is_frozen(Config) ->
+    with_nodes([n1], Config, fun(Nodes) ->
+        ok = erl_esdb_fault_nodes:freeze(Nodes, n1),
+        ?assertEqual([], erl_esdb_fault_nodes:targets(Nodes)),
+        ?assertExit(_, erl_esdb_fault_nodes:call(Nodes, n1, erlang, node, [], 200)),
+        ok = erl_esdb_fault_nodes:thaw(Nodes, n1),
+        ?assertEqual('n1@127.0.0.1', erl_esdb_fault_nodes:call(Nodes, n1, erlang, node, []))
+    end).
+
+%% ---- disks
+
+no_compiler(Config) ->
+    ct:pal("no C compiler: no disk fails here, and no power"),
+    ?assertEqual(#{}, proplists:get_value(library, Config)).
+
+a_byte_that_is_changed(Config) ->
+    File = filename:join(proplists:get_value(priv_dir, Config), "byte"),
+    ok = file:write_file(File, ~"0123"),
+    ok = erl_esdb_disk:flip(File, 2),
+    ?assertEqual({ok, ~"01\"3"}, file:read_file(File)).
+
+a_disk_that_fails(Config) ->
+    with_nodes([n1], Config, fun(Nodes) ->
+        Disk = erl_esdb_fault_nodes:disk(Nodes, n1),
+        Inside = filename:join(erl_esdb_fault_nodes:dir(Nodes, n1), "file"),
+        Outside = filename:join(proplists:get_value(priv_dir, Config), "outside"),
+        Write = fun(File) -> erl_esdb_fault_nodes:call(Nodes, n1, file, write_file, [File, ~"0123"]) end,
+        Synced = fun(File) -> erl_esdb_fault_nodes:call(Nodes, n1, ?MODULE, write_and_sync, [File]) end,
+        Failing = fun(Fault, Do, File) ->
+            ok = erl_esdb_disk:fail(Disk, [Fault], 0),
+            Result = Do(File),
+            ok = erl_esdb_disk:fail(Disk, [], 0),
+            {Result, erl_esdb_disk:acted(Disk, Fault)}
+        end,
+        ok = Write(Inside),
+        ?assertEqual({ok, 0}, Failing(write_enospc, Write, Outside)),
+        ?assertEqual({{error, enospc}, 1}, Failing(write_enospc, Write, Inside)),
+        ?assertEqual({{error, eio}, 1}, Failing(write_eio, Write, Inside)),
+        ?assertEqual({{error, eio}, 1}, Failing(sync_eio, Synced, Inside)),
+        Read = fun(File) -> erl_esdb_fault_nodes:call(Nodes, n1, file, read_file, [File]) end,
+        ?assertMatch({{error, eio}, _}, Failing(read_eio, Read, Inside)),
+        %% The rest is written by another call.
+        ?assertMatch({ok, N} when N > 0, Failing(write_short, Write, Inside)),
+        ?assertEqual({ok, ~"0123"}, Read(Inside))
+    end).
+
+%% On a node.
+write_and_sync(Path) ->
+    {ok, File} = file:open(Path, [write, raw, binary]),
+    ok = file:write(File, ~"0123"),
+    Result = file:sync(File),
+    ok = file:close(File),
+    Result.
+
+a_disk_that_is_slow(Config) ->
+    with_nodes([n1], Config, fun(Nodes) ->
+        Disk = erl_esdb_fault_nodes:disk(Nodes, n1),
+        File = filename:join(erl_esdb_fault_nodes:dir(Nodes, n1), "file"),
+        ok = erl_esdb_disk:fail(Disk, [write_slow, sync_slow], 30_000),
+        {Time, ok} = timer:tc(fun() ->
+            erl_esdb_fault_nodes:call(Nodes, n1, ?MODULE, write_and_sync, [File])
+        end),
+        ?assert(Time >= 60_000),
+        ?assertEqual(1, erl_esdb_disk:acted(Disk, write_slow)),
+        ?assertEqual(1, erl_esdb_disk:acted(Disk, sync_slow))
+    end).
+
+%% Appended, written over, cut: as it was when it was synced last.
+what_was_not_synced(Config) ->
+    with_nodes([n1], Config, fun(Nodes) ->
+        Path = fun(Name) -> filename:join(erl_esdb_fault_nodes:dir(Nodes, n1), Name) end,
+        Names = ["appended", "over", "cut", "new", "synced"],
+        ok = erl_esdb_fault_nodes:call(Nodes, n1, ?MODULE, leave_unsynced, [lists:map(Path, Names)]),
+        [?assertMatch({ok, _}, file:read_file(Path(Name))) || Name <- Names],
+        ok = erl_esdb_fault_nodes:kill(Nodes, n1),
+        ?assertMatch({4, N} when N > 0, erl_esdb_disk:power_loss(erl_esdb_fault_nodes:disk(Nodes, n1))),
+        ?assertEqual(
+            [{ok, ~"synced"}, {ok, ~"synced"}, {ok, ~"synced"}, {ok, ~""}, {ok, ~"synced, and again"}],
+            [file:read_file(Path(Name)) || Name <- Names]
+        ),
+        %% Nothing is taken back twice.
+        ?assertEqual({0, 0}, erl_esdb_disk:power_loss(erl_esdb_fault_nodes:disk(Nodes, n1)))
+    end).
+
+%% On a node.
+leave_unsynced([Appended, Over, Cut, New, Synced]) ->
+    [A, O, C, S] = [begun(Path) || Path <- [Appended, Over, Cut, Synced]],
+    ok = file:write(A, ~", and more"),
+    ok = file:pwrite(O, 2, ~"??????????"),
+    ok = file:pwrite(O, 0, ~"!!!!"),
+    {ok, 3} = file:position(C, 3),
+    ok = file:truncate(C),
+    ok = file:write(S, ~", and again"),
+    ok = file:datasync(S),
+    file:write_file(New, ~"new").
+
+begun(Path) ->
+    {ok, File} = file:open(Path, [read, write, raw, binary]),
+    ok = file:write(File, ~"synced"),
+    ok = file:sync(File),
+    File.
+
+%% ---- clocks
+
+%% Whatever the clock says, the time of a stream does not run backwards, and all else holds.
+clocks_that_jump(_Config) ->
+    Store = erl_esdb_test:start_store(#{}),
+    History = erl_esdb_history:new(),
+    Stop = atomics:new(1, []),
+    Load = #{
+        history => History,
+        store => Store,
+        targets => fun() -> [{node(), fun erlang:apply/3}] end,
+        seed => seed(),
+        operations => 300
+    },
+    Jumper = spawn_monitor(fun() -> jumping(Stop) end),
+    try
+        _ = erl_esdb_load:run(Load),
+        {ok, Final} = erl_esdb_history:final(Store, fun erlang:apply/3),
+        ?assertEqual([], erl_esdb_history:check(erl_esdb_history:entries(History), Final)),
+        {ok, Events} = erl_esdb_streams:read_log(Store, 0, infinity, forward, #{}),
+        Times = maps:groups_from_list(
+            fun(#event{stream_id = S}) -> S end, fun(#event{epoch_us = T}) -> T end, Events
+        ),
+        [?assertEqual(lists:sort(InOrder), InOrder) || _ := InOrder <- Times],
+        %% It did jump.
+        Now = erlang:system_time(microsecond),
+        Off = [T || _ := InOrder <- Times, T <- InOrder, abs(T - Now) > 1_800_000_000],
+        ?assertNotEqual([], Off)
+    after
+        ok = atomics:put(Stop, 1, 1),
+        {_, Ref} = Jumper,
+        receive
+            {'DOWN', Ref, process, _, _} -> ok
+        end,
+        ok = erl_esdb_clock:back(),
+        ok = erl_esdb_test:stop_store(Store)
+    end.
+
+jumping(Stop) ->
+    erl_esdb_test:until_stopped(Stop, fun() ->
+        ok = erl_esdb_clock:jump((rand:uniform(11) - 6) * 3_600_000_000),
+        receive
+        after 5 -> ok
+        end
+    end).
+
+%% ---- stores
+
+seed() ->
+    Seed =
+        case os:getenv("ESDB_SEED", "") of
+            "" -> erl_esdb_torture:drawn_seed();
+            Given -> list_to_integer(Given)
+        end,
+    ct:pal("ESDB_SEED=~b", [Seed]),
+    Seed.
+
+%% A chapter with this fault alone, twice in it; again where the fault did not act.
+chapter(Fault, Size, Config) -> chapter(Fault, Size, seed(), 3, Config).
+
+chapter(Fault, Size, Seed, Tries, Config) ->
+    Dir = filename:join(proplists:get_value(priv_dir, Config), "chapter"),
+    Options = (proplists:get_value(library, Config))#{
+        seed => Seed, size => Size, dir => Dir, faults => [Fault, Fault]
+    },
+    #{violations := Violations, faults := #{Fault := #{acted := Acted}}} =
+        Report = erl_esdb_torture:chapter(Options),
+    ct:pal("~p", [Report#{violations := length(Violations)}]),
+    [] =:= Violations orelse
+        ct:fail("seed ~b:~n~ts", [Seed, lists:map(fun erl_esdb_history:format/1, Violations)]),
+    case Acted of
+        0 when Tries > 1 -> chapter(Fault, Size, Seed + 1, Tries - 1, Config);
+        _ -> ?assert(Acted > 0)
+    end.
+
+count(Config) ->
+    case proplists:get_value(name, proplists:get_value(tc_group_properties, Config)) of
+        one -> 1;
+        three -> 3
+    end.
+
+%% Where no disk can fail there is none that does.
+disk_chapter(Fault, Config) ->
+    case proplists:get_value(library, Config) of
+        #{library := _} -> chapter(Fault, count(Config), Config);
+        #{} -> no_compiler(Config)
+    end.
+
+kill(Config) -> chapter(?FUNCTION_NAME, count(Config), Config).
+kill_all(Config) -> chapter(?FUNCTION_NAME, count(Config), Config).
+kill_leader(Config) -> chapter(?FUNCTION_NAME, count(Config), Config).
+kill_follower(Config) -> chapter(?FUNCTION_NAME, count(Config), Config).
+freeze(Config) -> chapter(?FUNCTION_NAME, count(Config), Config).
+clock(Config) -> chapter(?FUNCTION_NAME, count(Config), Config).
+subscriber_killed(Config) -> chapter(?FUNCTION_NAME, count(Config), Config).
+store_restarted(Config) -> chapter(?FUNCTION_NAME, count(Config), Config).
+cut_leader(Config) -> chapter(?FUNCTION_NAME, count(Config), Config).
+cut_follower(Config) -> chapter(?FUNCTION_NAME, count(Config), Config).
+cut_one_way(Config) -> chapter(?FUNCTION_NAME, count(Config), Config).
+flap(Config) -> chapter(?FUNCTION_NAME, count(Config), Config).
+delay(Config) -> chapter(?FUNCTION_NAME, count(Config), Config).
+leader_changed(Config) -> chapter(?FUNCTION_NAME, count(Config), Config).
+power_loss(Config) -> disk_chapter(?FUNCTION_NAME, Config).
+power_loss_all(Config) -> disk_chapter(?FUNCTION_NAME, Config).
+disk_full(Config) -> disk_chapter(?FUNCTION_NAME, Config).
+write_error(Config) -> disk_chapter(?FUNCTION_NAME, Config).
+sync_error(Config) -> disk_chapter(?FUNCTION_NAME, Config).
+short_write(Config) -> disk_chapter(?FUNCTION_NAME, Config).
+slow_disk(Config) -> disk_chapter(?FUNCTION_NAME, Config).

@@ -1,0 +1,276 @@
+-module(erl_esdb_ra_cluster_SUITE).
+-moduledoc "A store on disk that lives on several nodes.".
+
+-compile([export_all, nowarn_export_all]).
+
+-include_lib("stdlib/include/assert.hrl").
+-include("../include/erl_esdb.hrl").
+
+-define(STORE, shop).
+-define(S, <<"s">>).
+
+suite() -> [{timetrap, {minutes, 5}}].
+
+all() ->
+    case lists:member(ra, erl_esdb_test:engines()) of
+        true -> [F || {F, 1} <- ?MODULE:module_info(exports), lists:prefix("a_", atom_to_list(F))];
+        false -> []
+    end.
+
+init_per_testcase(Case, Config) ->
+    [{dir, filename:join(proplists:get_value(priv_dir, Config), Case)} | Config].
+
+end_per_testcase(_Case, Config) ->
+    _ = file:del_dir_r(proplists:get_value(dir, Config)),
+    ok.
+
+%% ---- nodes with a store
+
+options(Peer, Config) ->
+    Dir = filename:join(proplists:get_value(dir, Config), atom_to_list(erl_esdb_nodes:name(Peer))),
+    #{engine => ra, mode => cluster, data_dir => Dir}.
+
+start_store(Peer, Config) -> erl_esdb_nodes:start_store(Peer, ?STORE, options(Peer, Config)).
+
+call(Peer, F, Args) -> erl_esdb_nodes:call(Peer, erl_esdb, F, [?STORE | Args]).
+
+streams(Peer, F, Args) -> erl_esdb_nodes:call(Peer, erl_esdb_streams, F, [?STORE | Args]).
+
+%% Nodes that are members of one cluster.
+cluster(Count, Config) ->
+    [First | Others] = Peers = erl_esdb_nodes:start(Count),
+    lists:foreach(fun(Peer) -> start_store(Peer, Config) end, Peers),
+    lists:foreach(fun(Peer) -> joined(Peer, First) end, Others),
+    Peers.
+
+joined(Peer, To) ->
+    ok = erl_esdb_nodes:connect(Peer, To),
+    ?assertEqual(ok, call(Peer, join, [erl_esdb_nodes:name(To)])).
+
+names(Peers) -> lists:sort([erl_esdb_nodes:name(Peer) || Peer <- Peers]).
+
+append(Peer, Expected, Count) -> streams(Peer, append, [?S, Expected, erl_esdb_test:events(Count)]).
+
+append(Peer, Expected, Count, Timeout) ->
+    streams(Peer, append, [?S, Expected, erl_esdb_test:events(Count), #{timeout => Timeout}]).
+
+log(Peer) -> log(Peer, read_your_writes).
+
+log(Peer, Consistency) ->
+    {ok, Events} = streams(Peer, read_log, [0, infinity, forward, #{consistency => Consistency}]),
+    Events.
+
+versions(Peer) -> erl_esdb_test:versions(log(Peer, linearizable)).
+
+leader(Peers) ->
+    Leads = fun(Peer) -> call(Peer, leader, []) =:= {ok, erl_esdb_nodes:name(Peer)} end,
+    erl_esdb_test:await(fun() -> lists:any(Leads, Peers) end),
+    [Leader | _] = lists:filter(Leads, Peers),
+    Leader.
+
+%% ---- growing
+
+a_one_node_becomes_three_while_it_is_written(Config) ->
+    [A, B, C] = Peers = erl_esdb_nodes:start(3),
+    lists:foreach(fun(Peer) -> start_store(Peer, Config) end, Peers),
+    {ok, 0} = append(A, -1, 1),
+    Stop = atomics:new(1, []),
+    Writer = spawn_monitor(fun() -> exit({wrote, written(A, Stop, 1)}) end),
+    joined(B, A),
+    joined(C, A),
+    ok = atomics:put(Stop, 1, 1),
+    Last =
+        receive
+            {'DOWN', Ref, process, _, {wrote, N}} when Ref =:= element(2, Writer) -> N
+        end,
+    ?assert(Last > 1),
+    [?assertEqual(lists:seq(0, Last - 1), versions(Peer)) || Peer <- Peers],
+    [?assertEqual({ok, names(Peers)}, call(Peer, members, [])) || Peer <- Peers],
+    [
+        ?assertEqual({ok, Version}, append(Peer, Version - 1, 1))
+     || {Version, Peer} <- lists:enumerate(Last, Peers)
+    ],
+    [?assertEqual(log(A), log(Peer)) || Peer <- [B, C]],
+    ok = erl_esdb_nodes:stop(Peers).
+
+written(Peer, Stop, Next) ->
+    case atomics:get(Stop, 1) of
+        1 ->
+            Next;
+        0 ->
+            {ok, Next} = append(Peer, Next - 1, 1),
+            written(Peer, Stop, Next + 1)
+    end.
+
+%% What was written elsewhere is there when the read begins, and what was written here always.
+a_consistency_of_reads(Config) ->
+    [A, B, C] = Peers = cluster(3, Config),
+    [
+        begin
+            {ok, N} = append(Writer, any, 1),
+            Versions = lists:seq(0, N),
+            ?assertEqual(Versions, erl_esdb_test:versions(log(Writer, read_your_writes))),
+            ?assertEqual(Versions, erl_esdb_test:versions(log(Reader, linearizable))),
+            Local = erl_esdb_test:versions(log(Reader, local)),
+            ?assertEqual(Local, lists:sublist(Versions, length(Local)))
+        end
+     || N <- lists:seq(0, 29), {Writer, Reader} <- [element(1 + N rem 3, {{A, B}, {B, C}, {C, A}})]
+    ],
+    ok = erl_esdb_nodes:stop(Peers).
+
+%% A store that has events is not thrown away.
+a_join_refuses(Config) ->
+    [A, B, C] = Peers = erl_esdb_nodes:start(3),
+    lists:foreach(fun(Peer) -> start_store(Peer, Config) end, [A, B]),
+    {ok, 0} = append(A, any, 1),
+    {ok, 0} = append(B, any, 1),
+    [ok = erl_esdb_nodes:connect(P, Q) || {P, Q} <- [{A, B}, {A, C}]],
+    ?assertEqual({error, {not_empty, ?STORE}}, call(B, join, [erl_esdb_nodes:name(A)])),
+    ?assertEqual({error, {store_not_started, ?STORE}}, call(A, join, [erl_esdb_nodes:name(C)])),
+    ?assertEqual({error, {unreachable, 'nobody@127.0.0.1'}}, call(A, join, ['nobody@127.0.0.1'])),
+    [?assertEqual([0], versions(Peer)) || Peer <- [A, B]],
+    ok = erl_esdb_nodes:stop(Peers).
+
+%% ---- losing nodes
+
+a_leader_is_killed(Config) ->
+    Peers = cluster(3, Config),
+    {ok, 9} = append(hd(Peers), any, 10),
+    Leader = leader(Peers),
+    [Left, _] = Others = Peers -- [Leader],
+    ok = erl_esdb_nodes:kill(Leader),
+    %% Within the time of a call somebody else leads.
+    ?assertEqual({ok, 10}, append(Left, 9, 1)),
+    [?assertEqual(lists:seq(0, 10), versions(Peer)) || Peer <- Others],
+    Back = erl_esdb_nodes:restart(Leader),
+    start_store(Back, Config),
+    ?assertEqual(lists:seq(0, 10), versions(Back)),
+    ok = erl_esdb_nodes:stop([Back | Others]).
+
+a_majority_is_lost(Config) ->
+    Peers = cluster(3, Config),
+    {ok, 0} = append(hd(Peers), any, 1),
+    Leader = leader(Peers),
+    Others = Peers -- [Leader],
+    lists:foreach(fun erl_esdb_nodes:kill/1, Others),
+    ?assertEqual({error, {no_quorum, ?STORE}}, append(Leader, any, 1, 2000)),
+    ?assertEqual(
+        {error, {no_quorum, ?STORE}},
+        streams(Leader, read, [?S, 0, 1, forward, #{consistency => linearizable, timeout => 1000}])
+    ),
+    %% What is here can be read.
+    ?assertMatch([_ | _], log(Leader, local)),
+    Back = [erl_esdb_nodes:restart(Peer) || Peer <- Others],
+    lists:foreach(fun(Peer) -> start_store(Peer, Config) end, Back),
+    %% It has its outcome now, or never had one.
+    ?assertMatch({ok, _}, append(Leader, any, 1)),
+    ?assertEqual(log(Leader, linearizable), log(hd(Back), linearizable)),
+    ok = erl_esdb_nodes:stop([Leader | Back]).
+
+a_dead_node_is_replaced(Config) ->
+    [A, B, C] = cluster(3, Config),
+    {ok, 4} = append(A, any, 5),
+    ok = erl_esdb_nodes:kill(C),
+    ?assertEqual(ok, call(A, force_remove, [erl_esdb_nodes:name(C)])),
+    ?assertEqual({ok, names([A, B])}, call(A, members, [])),
+    ?assertEqual(
+        {error, {not_member, erl_esdb_nodes:name(C)}},
+        call(A, force_remove, [erl_esdb_nodes:name(C)])
+    ),
+    [D] = erl_esdb_nodes:start(1),
+    start_store(D, Config),
+    joined(D, B),
+    ?assertEqual(lists:seq(0, 4), versions(D)),
+    ?assertEqual({ok, names([A, B, D])}, call(D, members, [])),
+    ok = erl_esdb_nodes:stop([A, B, D]).
+
+a_node_leaves(Config) ->
+    [A, B, C] = Peers = cluster(3, Config),
+    {ok, 4} = append(A, any, 5),
+    Leader = leader(Peers),
+    [Left, _] = Others = Peers -- [Leader],
+    ?assertEqual(ok, call(Leader, leave, [])),
+    ?assertEqual([], erl_esdb_nodes:call(Leader, erl_esdb, which_stores, [])),
+    erl_esdb_test:await(fun() -> call(Left, members, []) =:= {ok, names(Others)} end),
+    ?assertEqual({ok, 5}, append(Left, 4, 1)),
+    %% It may come back, and takes what is there.
+    start_store(Leader, Config),
+    ?assertEqual([], log(Leader)),
+    joined(Leader, Left),
+    ?assertEqual(lists:seq(0, 5), versions(Leader)),
+    [?assertEqual({ok, names([A, B, C])}, call(Peer, members, [])) || Peer <- Peers],
+    ok = erl_esdb_nodes:stop(Peers).
+
+a_leadership_is_handed_over(Config) ->
+    Peers = cluster(3, Config),
+    {ok, 0} = append(hd(Peers), any, 1),
+    Leader = leader(Peers),
+    [Next | _] = Peers -- [Leader],
+    ?assertEqual(ok, call(Leader, transfer_leadership, [erl_esdb_nodes:name(Next)])),
+    [
+        erl_esdb_test:await(fun() -> call(Peer, leader, []) =:= {ok, erl_esdb_nodes:name(Next)} end)
+     || Peer <- Peers
+    ],
+    ?assertEqual({ok, 1}, append(Leader, 0, 1)),
+    ?assertEqual(
+        {error, {not_member, 'nobody@127.0.0.1'}},
+        call(Leader, transfer_leadership, ['nobody@127.0.0.1'])
+    ),
+    ok = erl_esdb_nodes:stop(Peers).
+
+a_all_nodes_are_killed_at_once(Config) ->
+    Peers = cluster(3, Config),
+    {ok, 99} = append(hd(Peers), any, 100),
+    lists:foreach(fun erl_esdb_nodes:kill/1, Peers),
+    [A | _] = Back = [erl_esdb_nodes:restart(Peer) || Peer <- Peers],
+    lists:foreach(fun(Peer) -> start_store(Peer, Config) end, Back),
+    [?assertEqual(lists:seq(0, 99), versions(Peer)) || Peer <- Back],
+    ?assertEqual({ok, 100}, append(A, 99, 1)),
+    ok = erl_esdb_nodes:stop(Back).
+
+%% Each node is stopped and started again, one after the other, while others are written to.
+a_rolling_restart(Config) ->
+    Peers = cluster(3, Config),
+    {ok, 0} = append(hd(Peers), any, 1),
+    Restart = fun(Peer, {Up, Next}) ->
+        [Writer | _] = lists:delete(Peer, Up),
+        ok = call(Peer, stop_store, []),
+        {ok, Next} = append(Writer, Next - 1, 1),
+        start_store(Peer, Config),
+        ?assertEqual(lists:seq(0, Next), versions(Peer)),
+        {Up, Next + 1}
+    end,
+    {_, 4} = lists:foldl(Restart, {Peers, 1}, Peers),
+    ok = erl_esdb_nodes:stop(Peers).
+
+%% A member that was away while the others wrote snapshots and forgot their log.
+a_member_catches_up_with_a_snapshot(Config) ->
+    [A, B, C] = Peers = cluster(3, Config),
+    {ok, 9} = append(A, any, 10),
+    ok = call(C, stop_store, []),
+    [{ok, _} = append(A, any, 100) || _ <- lists:seq(1, 20)],
+    ok = snapshotted(leader([A, B])),
+    {ok, _} = append(B, any, 10),
+    start_store(C, Config),
+    ?assertEqual(log(A, linearizable), log(C, linearizable)),
+    ?assertEqual(2020, length(versions(C))),
+    %% And what it has is enough to lead.
+    ok = call(A, transfer_leadership, [erl_esdb_nodes:name(C)]),
+    ?assertEqual({ok, 2020}, append(C, 2019, 1)),
+    ok = erl_esdb_nodes:stop(Peers).
+
+%% After 20,000 commands one is due.
+snapshotted(Peer) ->
+    Server = {erl_esdb_naming:store_worker_name(?STORE), erl_esdb_nodes:name(Peer)},
+    Index = fun() ->
+        maps:get(snapshot_index, erl_esdb_nodes:call(Peer, ra, key_metrics, [Server]))
+    end,
+    Before = Index(),
+    ok = erl_esdb_nodes:run(Peer, fun() ->
+        [
+            ra:pipeline_command(Server, {checkpoint, #{{a, place} => 1}})
+         || _ <- lists:seq(1, 20_001)
+        ],
+        ok
+    end),
+    erl_esdb_test:await(fun() -> Index() > Before end, 60_000).

@@ -1,0 +1,693 @@
+-module(erl_esdb_torture).
+-moduledoc """
+A store on nodes that fail while clients use it, and the judgement on what they saw.
+
+A *chapter* starts nodes and a store, lets a load run on it, does one fault after the other to them,
+mends everything, and checks the history. What it does is drawn from its seed: which faults, to which
+node, for how long. What comes of it depends on the machine, too, so a seed names a kind of chapter
+and not each step of it.
+
+```erlang
+1> erl_esdb_torture:chapter(#{seed => 42, size => 1, faults => [kill, disk_full]}).
+#{faults => #{kill => #{times => 1, acted => 1, operations => 1204}, ...}, violations => [], ...}
+```
+
+A fault counts (`acted`) where it was seen to act: a process is gone, bytes were held, a call of the
+disk failed, events were stamped by a clock that is off. `main/1` goes on with chapter after chapter
+until the time is over, tells of each violation with its seed, and prints a table.
+""".
+
+-export([main/1, chapter/1, faults/1, library/1, print/1, drawn_seed/0]).
+-export_type([fault/0, options/0, report/0]).
+
+-include("../include/erl_esdb.hrl").
+-include("erl_esdb_history.hrl").
+
+-type fault() ::
+    kill
+    | kill_all
+    | power_loss
+    | power_loss_all
+    | freeze
+    | disk_full
+    | write_error
+    | sync_error
+    | short_write
+    | slow_disk
+    | clock
+    | subscriber_killed
+    | store_restarted
+    | kill_leader
+    | kill_follower
+    | cut_leader
+    | cut_follower
+    | cut_one_way
+    | flap
+    | delay
+    | leader_changed.
+-doc """
+`size`: how many nodes. `faults`: what is done, in this order; without it `rounds` of those that
+there are for this size are drawn. `library`: of `m:erl_esdb_disk`; without it no disk fails.
+`data_dirs`: where the stores of nodes have their files, if not below `dir`. `options`: of the store.
+""".
+-type options() :: #{
+    seed := integer(),
+    dir := file:filename(),
+    size => pos_integer(),
+    faults => [fault()],
+    rounds => pos_integer(),
+    library => file:filename(),
+    data_dirs => #{atom() => file:filename()},
+    options => map()
+}.
+-type counts() :: #{times := pos_integer(), acted := non_neg_integer(), operations := integer()}.
+-type report() :: #{
+    seed := integer(),
+    size := pos_integer(),
+    faults := #{fault() => counts()},
+    late := [{Subscription :: binary(), Missing :: pos_integer(), Info :: term()}],
+    restarts := non_neg_integer(),
+    operations := non_neg_integer(),
+    events := non_neg_integer(),
+    violations := [erl_esdb_history:violation()]
+}.
+
+-record(chapter, {
+    options :: options(),
+    nodes :: erl_esdb_fault_nodes:nodes(),
+    history :: erl_esdb_history:history(),
+    load :: erl_esdb_load:load(),
+    stop :: atomics:atomics_ref(),
+    followers = [] :: [erl_esdb_load:follower()],
+    %% nodes that had to be started again to go on
+    restarts = 0 :: non_neg_integer()
+}).
+
+-define(STORE, tortured).
+%% Milliseconds: of the store's calls, for a store to be there again, and until it is looked again.
+-define(TIMEOUT, 3_000).
+-define(MENDED, 30_000).
+-define(AGAIN, 50).
+-define(DELIVERED, 30_000).
+
+-doc "The faults that there are for so many nodes.".
+-spec faults(pos_integer()) -> [fault()].
+faults(1) ->
+    [kill, freeze, clock, subscriber_killed, store_restarted | disks()];
+faults(_) ->
+    [kill_leader, kill_follower, kill_all, cut_leader, cut_follower, cut_one_way, flap, delay] ++
+        [leader_changed, freeze, clock, subscriber_killed, store_restarted, power_loss_all | disks()].
+
+-spec disks() -> [fault()].
+disks() -> [power_loss, disk_full, write_error, sync_error, short_write, slow_disk].
+
+-doc "A seed that nobody chose.".
+-spec drawn_seed() -> pos_integer().
+drawn_seed() -> rand:uniform(1_000_000_000).
+
+-doc "The library of a disk that fails; where there is no compiler, that is said.".
+-spec library(file:filename()) -> #{library => file:filename()}.
+library(Dir) ->
+    ok = filelib:ensure_path(Dir),
+    case erl_esdb_disk:library(Dir) of
+        {ok, Library} ->
+            #{library => Library};
+        {error, Reason} ->
+            io:format(user, "no disk fails in what follows: ~tp~n", [Reason]),
+            #{}
+    end.
+
+%% ---- a chapter
+
+-spec chapter(options()) -> report().
+chapter(Given) ->
+    Options = maps:merge(#{size => 1, rounds => 4, options => #{}}, Given),
+    #{seed := Seed, dir := Dir} = Options,
+    _ = rand:seed(exsss, {Seed, 0, 0}),
+    Faults = drawn_faults(Options),
+    _ = file:del_dir_r(Dir),
+    ok = filelib:ensure_path(Dir),
+    Chapter = begun(Options),
+    try
+        Runner = running(Chapter),
+        {Counts, Chapter1} = lists:mapfoldl(fun fault/2, Chapter, Faults),
+        ok = mended(Chapter1),
+        ok = atomics:put(Chapter1#chapter.stop, 1, 1),
+        _ = ended(Runner),
+        report(Faults, Counts, Chapter1)
+    after
+        over(Chapter)
+    end.
+
+-spec drawn_faults(options()) -> [fault()].
+drawn_faults(#{faults := Faults}) ->
+    Faults;
+drawn_faults(#{size := Size, rounds := Rounds} = Options) ->
+    Possible =
+        case Options of
+            #{library := _} -> faults(Size);
+            #{} -> faults(Size) -- [power_loss_all | disks()]
+        end,
+    [one_of(Possible) || _ <- lists:seq(1, Rounds)].
+
+-spec begun(options()) -> #chapter{}.
+begun(#{seed := Seed, size := Size} = Options) ->
+    Names = [list_to_atom("n" ++ integer_to_list(N)) || N <- lists:seq(1, Size)],
+    Nodes = erl_esdb_fault_nodes:start(Names, maps:with([dir, library], Options)),
+    History = erl_esdb_history:new(),
+    Stop = atomics:new(1, []),
+    Load = #{
+        history => History,
+        store => ?STORE,
+        targets => fun() -> erl_esdb_fault_nodes:targets(Nodes) end,
+        seed => Seed,
+        clients => 1 + rand:uniform(9),
+        streams => one_of([1, 2, 4, 4, 12]),
+        operations => 1_000_000,
+        stop => Stop
+    },
+    Chapter = #chapter{
+        options = Options, nodes = Nodes, history = History, load = Load, stop = Stop
+    },
+    ok = founded(Names, Chapter),
+    Chapter#chapter{
+        followers = [
+            erl_esdb_load:follow(Load, Wanted)
+         || Wanted <- [{~"all", all}, {~"one", {stream, ~"stream-1"}}]
+        ]
+    }.
+
+%% The first node has the store, the others join it; in mode `cluster' they would by themselves.
+-spec founded([atom(), ...], #chapter{}) -> ok.
+founded([First | Others], #chapter{nodes = Nodes} = Chapter) ->
+    {ok, _} = opened(First, Chapter),
+    ok = lists:foreach(
+        fun(Name) ->
+            Node = erl_esdb_fault_nodes:node_of(Nodes, First),
+            true = erl_esdb_fault_nodes:call(Nodes, Name, net_kernel, connect_node, [Node]),
+            {ok, _} = opened(Name, Chapter),
+            ok = erl_esdb_fault_nodes:call(Nodes, Name, erl_esdb, join, [?STORE, Node], 60_000)
+        end,
+        Others
+    ).
+
+%% Starts the store on a node, or finds that it runs.
+-spec opened(atom(), #chapter{}) -> {ok, pid()} | {error, term()}.
+opened(Name, #chapter{nodes = Nodes, options = #{options := More} = Options}) ->
+    Below = filename:join(erl_esdb_fault_nodes:dir(Nodes, Name), "data"),
+    Dir = maps:get(Name, maps:get(data_dirs, Options, #{}), Below),
+    Start = maps:merge(#{engine => ra, data_dir => Dir, timeout => ?TIMEOUT}, More),
+    case called(Nodes, Name, erl_esdb, start_store, [?STORE, Start], 60_000) of
+        {error, {already_started, Pid}} -> {ok, Pid};
+        Other -> Other
+    end.
+
+-spec called(erl_esdb_fault_nodes:nodes(), atom(), module(), atom(), [term()], timeout()) ->
+    term() | {error, {unreachable, term()}}.
+called(Nodes, Name, Module, Function, Arguments, Timeout) ->
+    try
+        erl_esdb_fault_nodes:call(Nodes, Name, Module, Function, Arguments, Timeout)
+    catch
+        exit:Reason -> {error, {unreachable, Reason}}
+    end.
+
+-spec running(#chapter{}) -> {pid(), reference()}.
+running(#chapter{load = Load}) -> spawn_monitor(fun() -> exit({done, erl_esdb_load:run(Load)}) end).
+
+-spec ended({pid(), reference()}) -> map().
+ended({_, Ref}) ->
+    receive
+        {'DOWN', Ref, process, _, {done, Outcomes}} -> Outcomes
+    end.
+
+-spec over(#chapter{}) -> ok.
+over(#chapter{nodes = Nodes, history = History, followers = Followers, stop = Stop}) ->
+    ok = atomics:put(Stop, 1, 1),
+    ok = lists:foreach(fun erl_esdb_load:unfollow/1, Followers),
+    ok = erl_esdb_fault_nodes:stop(Nodes),
+    erl_esdb_history:delete(History).
+
+%% ---- the end
+
+-spec report([fault()], [{non_neg_integer(), integer()}], #chapter{}) -> report().
+report(Faults, Counts, #chapter{options = #{seed := Seed, size := Size}} = Chapter) ->
+    #chapter{nodes = Nodes, history = History, load = Load} = Chapter,
+    ok = documents(Chapter),
+    Finals = [final(Name, Chapter) || Name <- erl_esdb_fault_nodes:names(Nodes)],
+    [{_, Final, _} | _] = Finals,
+    Late = erl_esdb_load:awaited(Load, Final, ?DELIVERED),
+    #{
+        seed => Seed,
+        late => [{Name, Missing, subscription(Name, Chapter)} || {Name, Missing} <- Late],
+        size => Size,
+        faults => counted(lists:zip(Faults, Counts)),
+        restarts => Chapter#chapter.restarts,
+        operations => erl_esdb_history:operations(History),
+        events => length(Final#final.events),
+        violations =>
+            erl_esdb_history:check(erl_esdb_history:entries(History), Final) ++
+            differing(Finals) ++ times(Finals)
+    }.
+
+%% What each node says of a subscription that does not deliver.
+-spec subscription(binary(), #chapter{}) -> [{atom(), term()}].
+subscription(Name, #chapter{nodes = Nodes, load = #{history := History}}) ->
+    [Key | _] = [
+        Key
+     || #call{op = {subscribe, N, _, _}, outcome = {ok, Key}} <- erl_esdb_history:entries(History),
+        N =:= Name
+    ],
+    [
+        {Node, called(Nodes, Node, erl_esdb_subscriptions, info, [?STORE, Key], 10_000)}
+     || Node <- erl_esdb_fault_nodes:up(Nodes)
+    ].
+
+-spec counted([{fault(), {non_neg_integer(), integer()}}]) -> #{fault() => counts()}.
+counted(Done) ->
+    maps:map(
+        fun(_, Counts) ->
+            #{
+                times => length(Counts),
+                acted => length([acted || {Acted, _} <- Counts, Acted > 0]),
+                operations => lists:sum([Operations || {_, Operations} <- Counts])
+            }
+        end,
+        maps:groups_from_list(fun({Fault, _}) -> Fault end, fun({_, Count}) -> Count end, Done)
+    ).
+
+%% What the documents are in the end is read like anything else.
+-spec documents(#chapter{}) -> ok.
+documents(#chapter{nodes = Nodes, history = History}) ->
+    [Name | _] = erl_esdb_fault_nodes:up(Nodes),
+    lists:foreach(
+        fun(N) ->
+            Request = {get, {~"documents", N}, linearizable},
+            Via = erl_esdb_fault_nodes:via(Nodes, Name),
+            {ok, _} = documented(
+                erl_esdb_history:call(History, {the_end, Name}, Request, ?STORE, Via)
+            )
+        end,
+        [1, 2, 3]
+    ).
+
+-spec documented(term()) -> {ok, term()} | term().
+documented({error, not_found}) -> {ok, none};
+documented(Answer) -> Answer.
+
+%% All events as a node has them, with their times.
+-spec final(atom(), #chapter{}) -> {atom(), #final{}, [{binary(), integer()}]}.
+final(Name, #chapter{nodes = Nodes}) ->
+    Times = ets:new(times, [public, ordered_set]),
+    Via = fun(Module, Function, Arguments) ->
+        Answer = erl_esdb_fault_nodes:call(Nodes, Name, Module, Function, Arguments, 60_000),
+        true = ets:insert(Times, timed(Answer)),
+        Answer
+    end,
+    {ok, Final} = erl_esdb_history:final(?STORE, Via),
+    Timed = [Time || {_, Time} <- ets:tab2list(Times)],
+    true = ets:delete(Times),
+    {Name, Final, Timed}.
+
+-spec timed(term()) -> [{non_neg_integer(), {binary(), integer()}}].
+timed({ok, Events}) ->
+    [
+        {Position, {Stream, Time}}
+     || #event{position = Position, stream_id = Stream, epoch_us = Time} <- Events
+    ];
+timed(_) ->
+    [].
+
+-spec differing([{atom(), #final{}, term()}]) -> [erl_esdb_history:violation()].
+differing([{First, Final, _} | Others]) ->
+    [
+        {members_differ, {First, Name, only(Final, F), only(F, Final)}, [Final, F]}
+     || {Name, F, _} <- Others, F =/= Final
+    ].
+
+-spec only(#final{}, #final{}) -> [#seen{}].
+only(#final{events = A}, #final{events = B}) -> lists:sort(A) -- lists:sort(B).
+
+%% The time of a stream does not run backwards, whatever the clocks do.
+-spec times([{atom(), #final{}, [{binary(), integer()}]}]) -> [erl_esdb_history:violation()].
+times([{_, Final, Times} | _]) ->
+    Streams = maps:groups_from_list(fun({S, _}) -> S end, fun({_, T}) -> T end, Times),
+    [
+        {time_backwards, Stream, [Final]}
+     || Stream := InOrder <- Streams, InOrder =/= lists:sort(InOrder)
+    ].
+
+%% ---- faults
+
+%% Whether it acted, and how many calls were made meanwhile.
+-spec fault(fault(), #chapter{}) -> {{non_neg_integer(), integer()}, #chapter{}}.
+fault(Fault, #chapter{history = History} = Chapter) ->
+    ok = hold(300, 1000),
+    ok = erl_esdb_history:fault(History, Fault),
+    Before = erl_esdb_history:operations(History),
+    Acted = act(Fault, Chapter),
+    Operations = erl_esdb_history:operations(History) - Before,
+    {{Acted, Operations}, recovered(Chapter)}.
+
+-spec hold(pos_integer(), pos_integer()) -> ok.
+hold(From, To) -> wait(From + rand:uniform(To - From)).
+
+-spec wait(non_neg_integer()) -> ok.
+wait(Time) ->
+    receive
+    after Time -> ok
+    end.
+
+-spec one_of([Element, ...]) -> Element.
+one_of(List) -> lists:nth(rand:uniform(length(List)), List).
+
+-spec act(fault(), #chapter{}) -> Acted :: non_neg_integer().
+act(kill, Chapter) ->
+    killed([any(Chapter)], Chapter);
+act(kill_all, #chapter{nodes = Nodes} = Chapter) ->
+    killed(erl_esdb_fault_nodes:names(Nodes), Chapter);
+act(kill_leader, Chapter) ->
+    killed([leader(Chapter)], Chapter);
+act(kill_follower, Chapter) ->
+    killed([follower(Chapter)], Chapter);
+act(power_loss, Chapter) ->
+    lost([any(Chapter)], Chapter);
+act(power_loss_all, #chapter{nodes = Nodes} = Chapter) ->
+    lost(erl_esdb_fault_nodes:names(Nodes), Chapter);
+act(freeze, #chapter{nodes = Nodes} = Chapter) ->
+    Name = any(Chapter),
+    ok = erl_esdb_fault_nodes:freeze(Nodes, Name),
+    ok = hold(200, 3000),
+    ok = erl_esdb_fault_nodes:thaw(Nodes, Name),
+    1;
+act(disk_full, Chapter) ->
+    failing([write_enospc], Chapter);
+act(write_error, Chapter) ->
+    failing([write_eio], Chapter);
+act(sync_error, Chapter) ->
+    failing([sync_eio], Chapter);
+act(short_write, Chapter) ->
+    failing([write_short], Chapter);
+act(slow_disk, Chapter) ->
+    failing([write_slow, sync_slow], Chapter);
+act(clock, Chapter) ->
+    jumped(any(Chapter), Chapter);
+act(subscriber_killed, #chapter{nodes = Nodes}) ->
+    lists:sum([
+        called(Nodes, Name, erl_esdb_subscriber, kill_all, [], 5000)
+     || Name <- erl_esdb_fault_nodes:up(Nodes)
+    ]);
+act(store_restarted, #chapter{nodes = Nodes} = Chapter) ->
+    Name = any(Chapter),
+    Stopped = called(Nodes, Name, erl_esdb, stop_store, [?STORE], 30_000),
+    ok = hold(1, 500),
+    {ok, _} = until(fun() -> opened(Name, Chapter) end),
+    length([stopped || Stopped =:= ok]);
+act(cut_leader, Chapter) ->
+    cut(fun(Nodes) -> erl_esdb_fault_nodes:cut(Nodes, [leader(Chapter)]) end, Chapter);
+act(cut_follower, Chapter) ->
+    cut(fun(Nodes) -> erl_esdb_fault_nodes:cut(Nodes, [follower(Chapter)]) end, Chapter);
+act(cut_one_way, Chapter) ->
+    cut(fun(Nodes) -> erl_esdb_fault_nodes:cut_one_way(Nodes, [any(Chapter)]) end, Chapter);
+act(delay, Chapter) ->
+    Time = 20 + rand:uniform(80),
+    cut(fun(Nodes) -> erl_esdb_fault_nodes:delay(Nodes, [any(Chapter)], Time) end, Chapter);
+act(flap, #chapter{nodes = Nodes} = Chapter) ->
+    Name = any(Chapter),
+    Acted = erl_esdb_proxy:acted(erl_esdb_fault_nodes:proxy(Nodes)),
+    ok = lists:foreach(
+        fun(_) ->
+            ok = erl_esdb_fault_nodes:cut(Nodes, [Name]),
+            ok = hold(20, 600),
+            ok = erl_esdb_fault_nodes:heal(Nodes),
+            ok = hold(20, 600)
+        end,
+        lists:seq(1, 3 + rand:uniform(5))
+    ),
+    erl_esdb_proxy:acted(erl_esdb_fault_nodes:proxy(Nodes)) - Acted;
+act(leader_changed, #chapter{nodes = Nodes} = Chapter) ->
+    Before = leader(Chapter),
+    To = erl_esdb_fault_nodes:node_of(Nodes, follower(Chapter)),
+    _ = called(Nodes, Before, erl_esdb, transfer_leadership, [?STORE, To], 10_000),
+    ok = hold(100, 1000),
+    length([changed || leader(Chapter) =/= Before]).
+
+%% Nodes that are killed, and are down for a while.
+-spec killed([atom()], #chapter{}) -> non_neg_integer().
+killed(Names, #chapter{nodes = Nodes}) ->
+    ok = lists:foreach(fun(Name) -> erl_esdb_fault_nodes:kill(Nodes, Name) end, Names),
+    ok = hold(1, 2000),
+    length(Names).
+
+%% It acts where something was lost.
+-spec lost([atom()], #chapter{}) -> non_neg_integer().
+lost(Names, #chapter{nodes = Nodes}) ->
+    ok = lists:foreach(fun(Name) -> erl_esdb_fault_nodes:kill(Nodes, Name) end, Names),
+    Lost = [erl_esdb_disk:power_loss(erl_esdb_fault_nodes:disk(Nodes, Name)) || Name <- Names],
+    lists:sum([Bytes || {_, Bytes} <- Lost]).
+
+-spec failing([erl_esdb_disk:fault()], #chapter{}) -> non_neg_integer().
+failing(Faults, #chapter{nodes = Nodes} = Chapter) ->
+    Disk = erl_esdb_fault_nodes:disk(Nodes, any(Chapter)),
+    Before = [erl_esdb_disk:acted(Disk, Fault) || Fault <- Faults],
+    ok = erl_esdb_disk:fail(Disk, Faults, 1000 * rand:uniform(30)),
+    ok = hold(300, 3000),
+    ok = erl_esdb_disk:fail(Disk, [], 0),
+    lists:sum([erl_esdb_disk:acted(Disk, Fault) || Fault <- Faults]) - lists:sum(Before).
+
+%% It acts where events were written meanwhile, on this node or, as far as it leads, on any.
+-spec jumped(atom(), #chapter{}) -> non_neg_integer().
+jumped(Name, #chapter{nodes = Nodes, history = History}) ->
+    Written = fun() ->
+        length([
+            done
+         || #call{op = {append, _, _}, outcome = {ok, _}, node = {N, _}} <-
+                erl_esdb_history:entries(History),
+            N =:= Name
+        ])
+    end,
+    Before = Written(),
+    ok = lists:foreach(
+        fun(_) ->
+            Off = one_of([-86_400_000_000, -1_000_000, 1_000_000, 86_400_000_000]),
+            _ = called(Nodes, Name, erl_esdb_clock, jump, [Off], 5000),
+            ok = hold(50, 500)
+        end,
+        lists:seq(1, 3)
+    ),
+    Acted = Written() - Before,
+    _ = called(Nodes, Name, erl_esdb_clock, back, [], 5000),
+    Acted.
+
+-spec cut(fun((erl_esdb_fault_nodes:nodes()) -> ok), #chapter{}) -> non_neg_integer().
+cut(Cut, #chapter{nodes = Nodes}) ->
+    Proxy = erl_esdb_fault_nodes:proxy(Nodes),
+    Before = erl_esdb_proxy:acted(Proxy),
+    ok = Cut(Nodes),
+    ok = hold(500, 6000),
+    ok = erl_esdb_fault_nodes:heal(Nodes),
+    erl_esdb_proxy:acted(Proxy) - Before.
+
+-spec any(#chapter{}) -> atom().
+any(#chapter{nodes = Nodes}) -> one_of(erl_esdb_fault_nodes:names(Nodes)).
+
+-spec leader(#chapter{}) -> atom().
+leader(#chapter{nodes = Nodes}) ->
+    {ok, Leader} = until(fun() ->
+        case called(Nodes, hd(erl_esdb_fault_nodes:up(Nodes)), erl_esdb, leader, [?STORE], 5000) of
+            {ok, Node} when Node =/= undefined -> {ok, Node};
+            Other -> {error, Other}
+        end
+    end),
+    [Name] = [
+        N
+     || N <- erl_esdb_fault_nodes:names(Nodes), erl_esdb_fault_nodes:node_of(Nodes, N) =:= Leader
+    ],
+    Name.
+
+-spec follower(#chapter{}) -> atom().
+follower(#chapter{nodes = Nodes} = Chapter) ->
+    one_of(erl_esdb_fault_nodes:names(Nodes) -- [leader(Chapter)]).
+
+%% ---- mending
+
+%% Everything is as it should be; a node whose store does not answer in time is started again, as who
+%% operates it would.
+-spec recovered(#chapter{}) -> #chapter{}.
+recovered(#chapter{nodes = Nodes} = Chapter) ->
+    ok = erl_esdb_fault_nodes:heal(Nodes),
+    Down = erl_esdb_fault_nodes:names(Nodes) -- erl_esdb_fault_nodes:up(Nodes),
+    ok = lists:foreach(fun(Name) -> erl_esdb_fault_nodes:boot(Nodes, Name) end, Down),
+    %% Not one answers before there is a majority.
+    _ = erl_esdb_test:concurrently([
+        fun() -> opened(Name, Chapter) end
+     || Name <- erl_esdb_fault_nodes:names(Nodes)
+    ]),
+    lists:foldl(fun answering/2, Chapter, erl_esdb_fault_nodes:names(Nodes)).
+
+-spec answering(atom(), #chapter{}) -> #chapter{}.
+answering(Name, #chapter{nodes = Nodes, restarts = Restarts} = Chapter) ->
+    case until(fun() -> answers(Name, Chapter) end, ?MENDED div 3) of
+        {ok, _} ->
+            Chapter;
+        {error, _} ->
+            ok = erl_esdb_fault_nodes:kill(Nodes, Name),
+            ok = erl_esdb_fault_nodes:boot(Nodes, Name),
+            {ok, _} = until(fun() -> answers(Name, Chapter) end),
+            Chapter#chapter{restarts = Restarts + 1}
+    end.
+
+%% A store that gave up is started again.
+-spec answers(atom(), #chapter{}) -> {ok, term()} | {error, term()}.
+answers(Name, #chapter{nodes = Nodes, history = History} = Chapter) ->
+    maybe
+        {ok, _} ?= opened(Name, Chapter),
+        Id = <<"probe-", (integer_to_binary(erlang:unique_integer([positive])))/binary>>,
+        Request = {append, [{~"probes", ?ANY_VERSION, [erl_esdb_history:event(Id, #{})]}], #{}},
+        Via = erl_esdb_fault_nodes:via(Nodes, Name),
+        erl_esdb_history:call(History, {probe, Name}, Request, ?STORE, Via)
+    else
+        Error -> {error, Error}
+    end.
+
+-spec until(fun(() -> {ok, Result} | {error, term()})) -> {ok, Result} | {error, term()}.
+until(Fun) -> until(Fun, ?MENDED).
+
+-spec until(fun(() -> {ok, Result} | term()), timeout()) -> {ok, Result} | {error, term()}.
+until(Fun, Timeout) -> until_over(Fun, erl_esdb_deadline:in(Timeout)).
+
+-spec until_over(fun(() -> {ok, Result} | term()), erl_esdb_deadline:deadline()) ->
+    {ok, Result} | {error, term()}.
+until_over(Fun, Until) ->
+    case Fun() of
+        {ok, Result} ->
+            {ok, Result};
+        Other ->
+            case erl_esdb_deadline:is_over(Until) of
+                true ->
+                    {error, Other};
+                false ->
+                    ok = wait(?AGAIN),
+                    until_over(Fun, Until)
+            end
+    end.
+
+-spec mended(#chapter{}) -> ok.
+mended(Chapter) ->
+    _ = recovered(Chapter),
+    ok.
+
+%% ---- from a shell
+
+-doc """
+`make torture MINUTES=n SEED=s`: chapters until the time is over, from this seed on. Ends with 1 where
+there was a violation.
+""".
+-spec main([string()]) -> no_return().
+main([Minutes, Seed]) ->
+    ok = logger:set_primary_config(level, none),
+    Dir = filename:join(os:getenv("TMPDIR", "/tmp"), "esdb_torture." ++ os:getpid()),
+    Until = erl_esdb_deadline:in(list_to_integer(Minutes) * 60_000),
+    Library = library(Dir),
+    First =
+        case Seed of
+            "" -> drawn_seed();
+            _ -> list_to_integer(Seed)
+        end,
+    io:format("seed ~b, ~ts minutes, files below ~ts~n", [First, Minutes, Dir]),
+    Reports = chapters(Until, First, Dir, Library),
+    ok = print(Reports),
+    case [Seed1 || #{seed := Seed1, violations := [_ | _]} <- Reports] of
+        [] ->
+            ok = file:del_dir_r(Dir),
+            halt(0);
+        Seeds ->
+            io:format("violations with the seeds ~0tp~n", [Seeds]),
+            halt(1)
+    end.
+
+-spec chapters(erl_esdb_deadline:deadline(), integer(), file:filename(), map()) -> [report()].
+chapters(Until, Seed, Dir, Library) ->
+    Size = one_of_seed(Seed, sizes()),
+    Below = filename:join(Dir, integer_to_list(Seed)),
+    Options = Library#{seed => Seed, size => Size, dir => Below},
+    Report = told(tried(Options)),
+    case erl_esdb_deadline:is_over(Until) of
+        true -> [Report];
+        false -> [Report | chapters(Until, Seed + 1, Dir, Library)]
+    end.
+
+-spec one_of_seed(integer(), [Element, ...]) -> Element.
+one_of_seed(Seed, List) -> lists:nth(1 + erlang:phash2({size, Seed}, length(List)), List).
+
+%% How many nodes there may be.
+-spec sizes() -> [pos_integer(), ...].
+sizes() ->
+    case erlang:function_exported(erl_esdb, leader, 1) of
+        true -> [1, 3, 3];
+        false -> [1]
+    end.
+
+%% What goes wrong with the chapter itself is told like a violation.
+-spec tried(options()) -> report().
+tried(#{seed := Seed, size := Size, dir := Dir} = Options) ->
+    try chapter(Options) of
+        #{violations := []} = Report ->
+            ok = file:del_dir_r(Dir),
+            Report;
+        Report ->
+            Report
+    catch
+        Class:Reason:Stack ->
+            #{
+                seed => Seed,
+                size => Size,
+                faults => #{},
+                late => [],
+                restarts => 0,
+                operations => 0,
+                events => 0,
+                violations => [{chapter_failed, {Class, Reason, Stack}, []}]
+            }
+    end.
+
+-spec told(report()) -> report().
+told(#{seed := Seed, size := Size, faults := Faults, violations := Violations} = Report) ->
+    #{operations := Operations, events := Events, restarts := Restarts} = Report,
+    io:format("seed ~b, nodes ~b: ~b operations, ~b events, ~b restarts, ~b violations, ~0tp~n", [
+        Seed, Size, Operations, Events, Restarts, length(Violations), maps:keys(Faults)
+    ]),
+    _ = [io:put_chars(erl_esdb_history:format(V)) || V <- lists:sublist(Violations, 10)],
+    _ = [io:format("late: ~0tp~n", [Late]) || Late <- maps:get(late, Report)],
+    Report.
+
+-doc "The table of what was done.".
+-spec print([report()]) -> ok.
+print(Reports) ->
+    Rows = lists:foldl(fun rows/2, #{}, Reports),
+    io:format("~n~-20s ~8s ~8s ~12s ~12s~n", [
+        "fault", "times", "acted", "operations", "violations"
+    ]),
+    maps:foreach(
+        fun(Fault, {Times, Acted, Operations, Violations}) ->
+            io:format("~-20s ~8b ~8b ~12b ~12b~n", [Fault, Times, Acted, Operations, Violations])
+        end,
+        Rows
+    ),
+    io:format("~-20s ~8b ~8s ~12b ~12b~n", [
+        chapters,
+        length(Reports),
+        "",
+        lists:sum([O || #{operations := O} <- Reports]),
+        lists:sum([length(V) || #{violations := V} <- Reports])
+    ]).
+
+-spec rows(report(), map()) -> map().
+rows(#{faults := Faults, violations := Violations}, Rows) ->
+    maps:fold(
+        fun(Fault, #{times := Times, acted := Acted, operations := Operations}, Sum) ->
+            {T, A, O, V} = maps:get(Fault, Sum, {0, 0, 0, 0}),
+            Sum#{Fault => {T + Times, A + Acted, O + Operations, V + length(Violations)}}
+        end,
+        Rows,
+        Faults
+    ).
