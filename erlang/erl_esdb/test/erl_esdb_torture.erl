@@ -249,16 +249,24 @@ report(Faults, Counts, #chapter{options = #{seed := Seed, size := Size}} = Chapt
             differing(Finals) ++ times(Finals)
     }.
 
-%% What each node says of a subscription that does not deliver.
--spec subscription(binary(), #chapter{}) -> [{atom(), term()}].
+%% What each node says of a subscription that does not deliver, and who leads for it.
+-spec subscription(binary(), #chapter{}) -> [tuple()].
 subscription(Name, #chapter{nodes = Nodes, load = #{history := History}}) ->
     [Key | _] = [
         Key
      || #call{op = {subscribe, N, _, _}, outcome = {ok, Key}} <- erl_esdb_history:entries(History),
         N =:= Name
     ],
+    Ask = fun(Node, Function, Arguments) ->
+        called(Nodes, Node, erl_esdb_cluster, Function, Arguments, 10_000)
+    end,
     [
-        {Node, called(Nodes, Node, erl_esdb_subscriptions, info, [?STORE, Key], 10_000)}
+        {
+            Node,
+            called(Nodes, Node, erl_esdb_subscriptions, info, [?STORE, Key], 10_000),
+            Ask(Node, leader, [?STORE]),
+            Ask(Node, known_leader, [?STORE])
+        }
      || Node <- erl_esdb_fault_nodes:up(Nodes)
     ].
 
