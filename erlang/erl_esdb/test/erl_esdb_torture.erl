@@ -178,6 +178,8 @@ begun(#{seed := Seed, size := Size} = Options) ->
         options = Options, nodes = Nodes, history = History, load = Load, stop = Stop
     },
     ok = founded(Names, Chapter),
+    %% Nodes that have just joined may still believe that they lead.
+    ok = erl_esdb_history:fault(History, joined),
     Chapter#chapter{
         followers = [
             erl_esdb_load:follow(Load, Wanted)
