@@ -16,7 +16,7 @@ for it is done later, when more commands may have been applied.
 -behaviour(ra_machine).
 
 -export([init/1, apply/3, state_enter/2, live_indexes/1, snapshot_module/0, overview/1]).
--export([version/0, which_module/1]).
+-export([version/0, which_module/1, init_aux/1, handle_aux/5]).
 -export([ask/2, body/1, picture/1, to_snapshot/1, from_snapshot/2]).
 -export_type([state/0]).
 
@@ -175,8 +175,13 @@ state_enter(_, _Machine) ->
 -spec snapshot(erl_esdb_log:command(), state()) -> {ra_machine:effects(), state()}.
 snapshot(Command, #machine{index = Index, replica = Replica} = Machine) ->
     Tables = erl_esdb_ra_replica:tables(Replica),
-    case is_due(Command, Machine) andalso erl_esdb_tables:may_open_picture(Tables, ?PATIENCE) of
+    New = Index > erl_esdb_ra_replica:pictured(Replica),
+    case
+        New andalso is_due(Command, Machine) andalso
+            erl_esdb_tables:may_open_picture(Tables, ?PATIENCE)
+    of
         true ->
+            ok = erl_esdb_ra_replica:pictured(Index, Replica),
             Machine1 = (begun(Machine))#machine{picture = erl_esdb_tables:open_picture(Tables)},
             %% Not before this node has written what it has applied.
             Options = #{condition => [{written, Index}, no_snapshot_sends]},
@@ -184,6 +189,22 @@ snapshot(Command, #machine{index = Index, replica = Replica} = Machine) ->
         false ->
             {[], Machine}
     end.
+
+-doc false.
+-spec init_aux(atom()) -> none.
+init_aux(_Name) -> none.
+
+-doc false.
+%% A snapshot that was due while another was written is taken when that is done, also where no more
+%% commands come.
+-spec handle_aux(ra_server:ra_state(), cast | {call, term()}, term(), none, ra_aux:internal_state()) ->
+    {no_reply, none, ra_aux:internal_state()}
+    | {no_reply, none, ra_aux:internal_state(), ra_machine:effects()}.
+handle_aux(_Role, cast, tick, Aux, Server) ->
+    {Effects, _Machine} = snapshot(sweep, ra_aux:machine_state(Server)),
+    {no_reply, Aux, Server, Effects};
+handle_aux(_Role, _Kind, _Command, Aux, Server) ->
+    {no_reply, Aux, Server}.
 
 -spec is_due(erl_esdb_log:command(), state()) -> boolean().
 is_due(Command, #machine{kept = Kept, dying = Dying} = Machine) ->
