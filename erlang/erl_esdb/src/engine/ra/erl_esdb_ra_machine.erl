@@ -44,7 +44,9 @@ for it is done later, when more commands may have been applied.
     dead = [] :: [pos_integer()],
     dying = 0 :: non_neg_integer(),
     kept = 0 :: non_neg_integer(),
-    %% since the last snapshot
+    %% of the state that was to be written last
+    asked = 0 :: non_neg_integer(),
+    %% since then
     commands = 0 :: non_neg_integer(),
     bytes = 0 :: non_neg_integer(),
     %% whether a command is on its way that goes on with erasing
@@ -176,11 +178,10 @@ state_enter(_, _Machine) ->
 -spec snapshot(erl_esdb_log:command(), state()) -> {ra_machine:effects(), state()}.
 snapshot(Command, #machine{index = Index, replica = Replica} = Machine) ->
     Tables = erl_esdb_ra_replica:tables(Replica),
-    New = Index > erl_esdb_ra_replica:written(Replica),
-    case
-        New andalso is_due(Command, Machine) andalso
-            erl_esdb_tables:may_open_picture(Tables, ?PATIENCE)
-    of
+    Written = erl_esdb_ra_replica:written(Replica),
+    %% Or Ra has let the last one fall.
+    Due = Machine#machine.asked > Written orelse is_due(Command, Machine),
+    case Due andalso Index > Written andalso may_open_picture(Tables) of
         true ->
             Machine1 = (begun(Machine))#machine{picture = erl_esdb_tables:open_picture(Tables)},
             %% Not before this node has written what it has applied.
@@ -228,10 +229,18 @@ is_removal({tombstone, _}) -> true;
 is_removal(_) -> false.
 
 -spec begun(state()) -> state().
-begun(#machine{live = Live, dead = Dead} = Machine) ->
+begun(#machine{index = Index, live = Live, dead = Dead} = Machine) ->
     Machine#machine{
-        live = erl_esdb_ra_live:subtract(Live, Dead), dead = [], dying = 0, commands = 0, bytes = 0
+        asked = Index,
+        live = erl_esdb_ra_live:subtract(Live, Dead),
+        dead = [],
+        dying = 0,
+        commands = 0,
+        bytes = 0
     }.
+
+-spec may_open_picture(erl_esdb_tables:tables()) -> boolean().
+may_open_picture(Tables) -> erl_esdb_tables:may_open_picture(Tables, ?PATIENCE).
 
 -doc false.
 -spec live_indexes(state()) -> {ra_seq, ra_seq:state()}.
