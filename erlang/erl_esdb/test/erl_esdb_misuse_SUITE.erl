@@ -128,6 +128,7 @@ internal() ->
         erl_esdb_subscription_manager,
         erl_esdb_subscription_sup,
         erl_esdb_system_sup,
+        erl_esdb_task,
         erl_esdb_tables,
         erl_esdb_turns,
         erl_esdb_upcast,
