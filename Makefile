@@ -1,7 +1,7 @@
 # The few commands of this repository. Every one finds, or installs, the tools it needs.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build env demo test check bench docs clean
+.PHONY: help setup build env demo test torture check bench docs clean
 
 # The tools in use: the machine's own where new enough, else those that `setup` installed.
 TOOLS = eval "$$(scripts/toolchain.sh env)" &&
@@ -35,6 +35,9 @@ demo: build ## import real events and report; REPO=path or EVENTS=file.ndjson[.g
 
 test: setup-tests ## all tests, with the native libraries and without
 	@$(TOOLS) scripts/test.sh
+
+torture: setup-tests ## stores on nodes that fail, judged by their clients' history; MINUTES=n SEED=s
+	@$(TOOLS) scripts/torture.sh
 
 check: setup-tests ## formats, lints, xref, dialyzer, docs, a short fuzzing
 	@$(TOOLS) scripts/check.sh

@@ -66,7 +66,8 @@ start_store(Store, Options) when is_atom(Store), is_map(Options) ->
 start_store(_, _) ->
     error(badarg).
 
-%% Started only where it does not run: who asks OTP while it ends the application waits for that end.
+%% Started only where it does not run: who asks OTP while it ends the application waits for that
+%% end.
 -spec running() -> ok | {error, term()}.
 running() ->
     case erl_esdb_sup:state() of

@@ -40,7 +40,7 @@ groups() ->
         ]},
         {disks, [], disks()},
         {clock, [], [clocks_that_jump]},
-        {one, [], erl_esdb_torture:faults(1)},
+        {one, [], [a_changed_byte_is_named_and_never_served | erl_esdb_torture:faults(1)]},
         {three, [], erl_esdb_torture:faults(3)}
     ].
 
@@ -361,6 +361,8 @@ cut_one_way(Config) -> chapter(?FUNCTION_NAME, count(Config), Config).
 flap(Config) -> chapter(?FUNCTION_NAME, count(Config), Config).
 delay(Config) -> chapter(?FUNCTION_NAME, count(Config), Config).
 leader_changed(Config) -> chapter(?FUNCTION_NAME, count(Config), Config).
+member_replaced(Config) -> chapter(?FUNCTION_NAME, count(Config), Config).
+member_left(Config) -> chapter(?FUNCTION_NAME, count(Config), Config).
 power_loss(Config) -> disk_chapter(?FUNCTION_NAME, Config).
 power_loss_all(Config) -> disk_chapter(?FUNCTION_NAME, Config).
 disk_full(Config) -> disk_chapter(?FUNCTION_NAME, Config).
@@ -368,3 +370,101 @@ write_error(Config) -> disk_chapter(?FUNCTION_NAME, Config).
 sync_error(Config) -> disk_chapter(?FUNCTION_NAME, Config).
 short_write(Config) -> disk_chapter(?FUNCTION_NAME, Config).
 slow_disk(Config) -> disk_chapter(?FUNCTION_NAME, Config).
+
+%% ---- bytes that change on disk
+
+%% A byte of some file of a store that does not run, again and again, each time as it was before.
+%% Then the store says at its start what is wrong, or each event that it serves is as it was written
+%% and each other is named as damaged.
+a_changed_byte_is_named_and_never_served(Config) ->
+    _ = rand:seed(exsss, {seed(), 3, 3}),
+    with_nodes([n1], Config, fun(Nodes) ->
+        {ok, _} = opened(Nodes),
+        ok = write(Nodes, 0, 99),
+        %% What was in the log of writes goes to segments, and what comes stands in the log.
+        ok = erl_esdb_fault_nodes:kill(Nodes, n1),
+        ok = erl_esdb_fault_nodes:boot(Nodes, n1),
+        {ok, _} = opened(Nodes),
+        ok = write(Nodes, 100, 149),
+        Written = served(Nodes, 150),
+        ?assertEqual([], [Other || Other <- Written, not is_record(Other, seen)]),
+        Found = [changed_byte(Nodes, Written) || _ <- lists:seq(1, 14)],
+        ct:pal("~p", [Found]),
+        %% Not only bytes were changed that stand for nothing.
+        ?assertNotEqual([], [What || {_, _, What} <- Found, What =/= {named, 0}])
+    end).
+
+data_dir(Nodes) -> filename:join(erl_esdb_fault_nodes:dir(Nodes, n1), "data").
+
+opened(Nodes) ->
+    Options = #{engine => ra, data_dir => data_dir(Nodes)},
+    erl_esdb_fault_nodes:call(Nodes, n1, erl_esdb, start_store, [?STORE, Options], 30_000).
+
+write(Nodes, From, To) ->
+    lists:foreach(
+        fun(N) ->
+            Id = integer_to_binary(N),
+            Event = erl_esdb_history:event(Id, #{n => N, pad => rand:bytes(300)}),
+            Arguments = [?STORE, ~"stream", N - 1, [Event]],
+            {ok, N} = erl_esdb_fault_nodes:call(Nodes, n1, erl_esdb_streams, append, Arguments)
+        end,
+        lists:seq(From, To)
+    ).
+
+%% Each event, or why there is none.
+served(Nodes, Count) ->
+    [
+        case
+            erl_esdb_fault_nodes:call(Nodes, n1, erl_esdb_streams, read, [
+                ?STORE, ~"stream", N, 1, forward
+            ])
+        of
+            {ok, [Event]} -> erl_esdb_history:seen(Event);
+            Other -> Other
+        end
+     || N <- lists:seq(0, Count - 1)
+    ].
+
+changed_byte(Nodes, Written) ->
+    ok = erl_esdb_fault_nodes:kill(Nodes, n1),
+    Files = [
+        File
+     || File <- filelib:wildcard(data_dir(Nodes) ++ "/**"),
+        lists:member(filename:extension(File), [".wal", ".segment", ".dat"]),
+        filelib:file_size(File) > 0
+    ],
+    %% The whole folder, as it is: what a start does to it is undone.
+    Kept = data_dir(Nodes) ++ ".kept",
+    "" = os:cmd("rm -rf '" ++ Kept ++ "' && cp -a '" ++ data_dir(Nodes) ++ "' '" ++ Kept ++ "'"),
+    File = lists:nth(rand:uniform(length(Files)), Files),
+    Offset = used(File),
+    ok = erl_esdb_disk:flip(File, Offset),
+    ok = erl_esdb_fault_nodes:boot(Nodes, n1),
+    What = judged(opened(Nodes), Nodes, Written),
+    ok = erl_esdb_fault_nodes:kill(Nodes, n1),
+    ok = file:del_dir_r(data_dir(Nodes)),
+    ok = file:rename(Kept, data_dir(Nodes)),
+    ok = erl_esdb_fault_nodes:boot(Nodes, n1),
+    {filename:extension(File), Offset, What}.
+
+%% Of a byte that is not 0: large files have room that is not used.
+used(File) ->
+    {ok, Bytes} = file:read_file(File),
+    Used = used(Bytes, 0, []),
+    lists:nth(rand:uniform(length(Used)), Used).
+
+used(<<0, Bytes/binary>>, Offset, Used) -> used(Bytes, Offset + 1, Used);
+used(<<_, Bytes/binary>>, Offset, Used) -> used(Bytes, Offset + 1, [Offset | Used]);
+used(<<>>, _Offset, Used) -> Used.
+
+judged({error, Reason}, _Nodes, _Written) ->
+    {refused, Reason};
+judged({ok, _}, Nodes, Written) ->
+    Served = served(Nodes, length(Written)),
+    Other = [{W, S} || {W, S} <- lists:zip(Written, Served), W =/= S],
+    %% Nothing else than what was written, or the word that it is damaged.
+    ?assertEqual([], [{W, S} || {W, S} <- Other, not is_named(S)]),
+    {named, length(Other)}.
+
+is_named({error, {corrupt_events, ~"stream", _}}) -> true;
+is_named(_) -> false.

@@ -19,7 +19,8 @@ A node that is booted again has its name and its folder (`dir/2`), and is anothe
 name of a target is `{Name, Life}`.
 """.
 
--export([start/2, stop/1, boot/2, kill/2, freeze/2, thaw/2, names/1, up/1, dir/2, node_of/2]).
+-export([start/2, stop/1, boot/2, kill/2, freeze/2, thaw/2, hide/2, show/2]).
+-export([names/1, up/1, dir/2, node_of/2]).
 -export([call/5, call/6, targets/1, via/2, proxy/1, disk/2]).
 -export([cut/2, cut_one_way/2, delay/3, heal/1]).
 -export_type([nodes/0, options/0]).
@@ -41,7 +42,7 @@ heard is given up. `exec`: the program and its first arguments, for each name.
     options :: options(),
     names :: [atom()],
     proxy :: erl_esdb_proxy:proxy(),
-    %% {Name, Life, Peer, OsPid, up | down | frozen}
+    %% {Name, Life, Peer, OsPid, up | down | frozen} and {{hidden, Name}}
     table :: ets:table(),
     disks :: #{atom() => erl_esdb_disk:disk()}
 }).
@@ -173,6 +174,17 @@ freeze(Nodes, Name) -> signal(Nodes, Name, "STOP", up, frozen).
 -spec thaw(nodes(), atom()) -> ok.
 thaw(Nodes, Name) -> signal(Nodes, Name, "CONT", frozen, up).
 
+-doc "A node that runs is no target any more: it is about to be made a member.".
+-spec hide(nodes(), atom()) -> ok.
+hide(#nodes{table = Table}, Name) ->
+    true = ets:insert(Table, {{hidden, Name}}),
+    ok.
+
+-spec show(nodes(), atom()) -> ok.
+show(#nodes{table = Table}, Name) ->
+    true = ets:delete(Table, {hidden, Name}),
+    ok.
+
 -spec signal(nodes(), atom(), string(), Before, After) -> ok when
     Before :: up | frozen, After :: up | frozen.
 signal(#nodes{table = Table}, Name, Signal, Before, After) ->
@@ -221,7 +233,7 @@ targets(#nodes{table = Table}) ->
         {{Name, Life}, fun(Module, Function, Arguments) ->
             peer:call(Peer, Module, Function, Arguments, ?CALL)
         end}
-     || {Name, Life, Peer, _, up} <- ets:tab2list(Table)
+     || {Name, Life, Peer, _, up} <- ets:tab2list(Table), not ets:member(Table, {hidden, Name})
     ].
 
 -doc "The way to one node.".

@@ -416,18 +416,34 @@ attached(#{store := Store} = Load, Key) ->
 -spec following(
     load(), {binary(), {stream, binary()} | all}, binary(), erl_esdb_history:via(), pid()
 ) -> no_return().
-following(#{history := History, store := Store} = Load, {Name, _} = Wanted, Key, Via, Subscriber) ->
+following(Load, {Name, _} = Wanted, Key, Via, Subscriber) ->
+    #{history := History, store := Store} = Load,
     case via(Via, erl_esdb_subscriber, take, [Subscriber, ?WAIT]) of
         {ok, []} ->
             following(Load, Wanted, Key, Via, Subscriber);
         {ok, Events} ->
             ok = erl_esdb_history:delivered(History, Name, Events),
-            _ = via(Via, erl_esdb_subscriptions, ack, [Store, Name | acknowledged(Wanted, Events)]),
+            ok = acknowledge([Store, Name | acknowledged(Wanted, Events)], Load),
             following(Load, Wanted, Key, Via, Subscriber);
         _ ->
             ok = pause(),
             {Key, Via1, Subscriber1} = attached(Load, Key),
             following(Load, Wanted, Key, Via1, Subscriber1)
+    end.
+
+%% Until somebody has taken it: what is not acknowledged holds up what is next.
+-spec acknowledge([term()], load()) -> ok.
+acknowledge(Arguments, #{targets := Targets} = Load) ->
+    Answers = [
+        via(Via, erl_esdb_subscriptions, ack, Arguments)
+     || Some <- [Targets()], Some =/= [], {_, Via} <- [one_of(Some)]
+    ],
+    case Answers of
+        [ok] ->
+            ok;
+        _ ->
+            ok = pause(),
+            acknowledge(Arguments, Load)
     end.
 
 -spec acknowledged({binary(), {stream, binary()} | all}, [event(), ...]) -> [term()].

@@ -75,7 +75,8 @@ init_per_group(Group, Config) ->
     case lists:member(Group, engines()) of
         true ->
             Folder = filename:join(proplists:get_value(priv_dir, Config), Group),
-            ok = persistent_term:put(?FOLDER, Folder),
+            ok = filelib:ensure_path(Folder),
+            ok = persistent_term:put(?FOLDER, filename:join(Folder, "stores")),
             ok = persistent_term:put(?ENGINE, Group),
             [{options, options()} | Config];
         false ->
@@ -83,11 +84,12 @@ init_per_group(Group, Config) ->
     end.
 
 -spec end_per_group(atom(), [tuple()]) -> ok.
-end_per_group(_Group, _Config) ->
+%% What the cases of one engine leave is none of those of another.
+end_per_group(_Group, Config) ->
     _ = persistent_term:erase(?ENGINE),
-    _ = file:del_dir_r(persistent_term:get(?FOLDER, "")),
     _ = persistent_term:erase(?FOLDER),
-    ok.
+    Left = filelib:wildcard(filename:join(proplists:get_value(priv_dir, Config), "*")),
+    lists:foreach(fun file:del_dir_r/1, Left).
 
 -doc "What a store is started with to run on the engine of the group.".
 -spec options() -> map().

@@ -3,9 +3,9 @@
 A store on nodes that fail while clients use it, and the judgement on what they saw.
 
 A *chapter* starts nodes and a store, lets a load run on it, does one fault after the other to them,
-mends everything, and checks the history. What it does is drawn from its seed: which faults, to which
-node, for how long. What comes of it depends on the machine, too, so a seed names a kind of chapter
-and not each step of it.
+mends everything, and checks the history. What it does is drawn from its seed: which faults, to
+which node, for how long. What comes of it depends on the machine, too, so a seed names a kind of
+chapter and not each step of it.
 
 ```erlang
 1> erl_esdb_torture:chapter(#{seed => 42, size => 1, faults => [kill, disk_full]}).
@@ -44,11 +44,14 @@ until the time is over, tells of each violation with its seed, and prints a tabl
     | cut_one_way
     | flap
     | delay
-    | leader_changed.
+    | leader_changed
+    | member_replaced
+    | member_left
+    | file_system_full.
 -doc """
 `size`: how many nodes. `faults`: what is done, in this order; without it `rounds` of those that
 there are for this size are drawn. `library`: of `m:erl_esdb_disk`; without it no disk fails.
-`data_dirs`: where the stores of nodes have their files, if not below `dir`. `options`: of the store.
+`megabytes`: each node has a file system of this size. `options`: of the store.
 """.
 -type options() :: #{
     seed := integer(),
@@ -57,7 +60,7 @@ there are for this size are drawn. `library`: of `m:erl_esdb_disk`; without it n
     faults => [fault()],
     rounds => pos_integer(),
     library => file:filename(),
-    data_dirs => #{atom() => file:filename()},
+    megabytes => pos_integer(),
     options => map()
 }.
 -type counts() :: #{times := pos_integer(), acted := non_neg_integer(), operations := integer()}.
@@ -89,6 +92,8 @@ there are for this size are drawn. `library`: of `m:erl_esdb_disk`; without it n
 -define(MENDED, 30_000).
 -define(AGAIN, 50).
 -define(DELIVERED, 30_000).
+%% Of a file system that is small, and large enough for a chapter.
+-define(MEGABYTES, 24).
 
 -doc "The faults that there are for so many nodes.".
 -spec faults(pos_integer()) -> [fault()].
@@ -96,7 +101,8 @@ faults(1) ->
     [kill, freeze, clock, subscriber_killed, store_restarted | disks()];
 faults(_) ->
     [kill_leader, kill_follower, kill_all, cut_leader, cut_follower, cut_one_way, flap, delay] ++
-        [leader_changed, freeze, clock, subscriber_killed, store_restarted, power_loss_all | disks()].
+        [leader_changed, member_replaced, member_left, freeze, clock, subscriber_killed] ++
+        [store_restarted, power_loss_all | disks()].
 
 -spec disks() -> [fault()].
 disks() -> [power_loss, disk_full, write_error, sync_error, short_write, slow_disk].
@@ -143,16 +149,18 @@ chapter(Given) ->
 drawn_faults(#{faults := Faults}) ->
     Faults;
 drawn_faults(#{size := Size, rounds := Rounds} = Options) ->
-    Possible =
+    Disks =
         case Options of
             #{library := _} -> faults(Size);
             #{} -> faults(Size) -- [power_loss_all | disks()]
         end,
+    Possible = [file_system_full || #{megabytes := _} <- [Options]] ++ Disks,
     [one_of(Possible) || _ <- lists:seq(1, Rounds)].
 
 -spec begun(options()) -> #chapter{}.
 begun(#{seed := Seed, size := Size} = Options) ->
     Names = [list_to_atom("n" ++ integer_to_list(N)) || N <- lists:seq(1, Size)],
+    ok = lists:foreach(fun(Name) -> mounted(Name, Options) end, Names),
     Nodes = erl_esdb_fault_nodes:start(Names, maps:with([dir, library], Options)),
     History = erl_esdb_history:new(),
     Stop = atomics:new(1, []),
@@ -170,12 +178,31 @@ begun(#{seed := Seed, size := Size} = Options) ->
         options = Options, nodes = Nodes, history = History, load = Load, stop = Stop
     },
     ok = founded(Names, Chapter),
+    %% Nodes that have just joined may still believe that they lead.
+    ok = erl_esdb_history:fault(History, joined),
     Chapter#chapter{
         followers = [
             erl_esdb_load:follow(Load, Wanted)
          || Wanted <- [{~"all", all}, {~"one", {stream, ~"stream-1"}}]
         ]
     }.
+
+-spec mounted(atom(), options()) -> ok.
+mounted(Name, #{dir := Dir, megabytes := Size}) ->
+    Folder = filename:join(Dir, Name),
+    ok = filelib:ensure_path(Folder),
+    Mount = io_lib:format("mount -t tmpfs -o size=~bm tmpfs '~ts'", [Size, Folder]),
+    "" = os:cmd(lists:flatten(Mount)),
+    ok;
+mounted(_Name, #{}) ->
+    ok.
+
+-spec unmounted(atom(), options()) -> ok.
+unmounted(Name, #{dir := Dir, megabytes := _}) ->
+    "" = os:cmd("umount -l '" ++ filename:join(Dir, Name) ++ "'"),
+    ok;
+unmounted(_Name, #{}) ->
+    ok.
 
 %% The first node has the store, the others join it; in mode `cluster' they would by themselves.
 -spec founded([atom(), ...], #chapter{}) -> ok.
@@ -193,14 +220,17 @@ founded([First | Others], #chapter{nodes = Nodes} = Chapter) ->
 
 %% Starts the store on a node, or finds that it runs.
 -spec opened(atom(), #chapter{}) -> {ok, pid()} | {error, term()}.
-opened(Name, #chapter{nodes = Nodes, options = #{options := More} = Options}) ->
-    Below = filename:join(erl_esdb_fault_nodes:dir(Nodes, Name), "data"),
-    Dir = maps:get(Name, maps:get(data_dirs, Options, #{}), Below),
+opened(Name, #chapter{nodes = Nodes, options = #{options := More}} = Chapter) ->
+    Dir = data_dir(Name, Chapter),
     Start = maps:merge(#{engine => ra, data_dir => Dir, timeout => ?TIMEOUT}, More),
     case called(Nodes, Name, erl_esdb, start_store, [?STORE, Start], 60_000) of
         {error, {already_started, Pid}} -> {ok, Pid};
         Other -> Other
     end.
+
+-spec data_dir(atom(), #chapter{}) -> file:filename().
+data_dir(Name, #chapter{nodes = Nodes}) ->
+    filename:join(erl_esdb_fault_nodes:dir(Nodes, Name), "data").
 
 -spec called(erl_esdb_fault_nodes:nodes(), atom(), module(), atom(), [term()], timeout()) ->
     term() | {error, {unreachable, term()}}.
@@ -221,10 +251,12 @@ ended({_, Ref}) ->
     end.
 
 -spec over(#chapter{}) -> ok.
-over(#chapter{nodes = Nodes, history = History, followers = Followers, stop = Stop}) ->
-    ok = atomics:put(Stop, 1, 1),
+over(#chapter{nodes = Nodes, history = History, followers = Followers} = Chapter) ->
+    ok = atomics:put(Chapter#chapter.stop, 1, 1),
     ok = lists:foreach(fun erl_esdb_load:unfollow/1, Followers),
     ok = erl_esdb_fault_nodes:stop(Nodes),
+    Unmounted = fun(Name) -> unmounted(Name, Chapter#chapter.options) end,
+    ok = lists:foreach(Unmounted, erl_esdb_fault_nodes:names(Nodes)),
     erl_esdb_history:delete(History).
 
 %% ---- the end
@@ -249,16 +281,24 @@ report(Faults, Counts, #chapter{options = #{seed := Seed, size := Size}} = Chapt
             differing(Finals) ++ times(Finals)
     }.
 
-%% What each node says of a subscription that does not deliver.
--spec subscription(binary(), #chapter{}) -> [{atom(), term()}].
+%% What each node says of a subscription that does not deliver, and who leads for it.
+-spec subscription(binary(), #chapter{}) -> [tuple()].
 subscription(Name, #chapter{nodes = Nodes, load = #{history := History}}) ->
     [Key | _] = [
         Key
      || #call{op = {subscribe, N, _, _}, outcome = {ok, Key}} <- erl_esdb_history:entries(History),
         N =:= Name
     ],
+    Ask = fun(Node, Function, Arguments) ->
+        called(Nodes, Node, erl_esdb_cluster, Function, Arguments, 10_000)
+    end,
     [
-        {Node, called(Nodes, Node, erl_esdb_subscriptions, info, [?STORE, Key], 10_000)}
+        {
+            Node,
+            called(Nodes, Node, erl_esdb_subscriptions, info, [?STORE, Key], 10_000),
+            Ask(Node, leader, [?STORE]),
+            Ask(Node, known_leader, [?STORE])
+        }
      || Node <- erl_esdb_fault_nodes:up(Nodes)
     ].
 
@@ -429,7 +469,69 @@ act(leader_changed, #chapter{nodes = Nodes} = Chapter) ->
     To = erl_esdb_fault_nodes:node_of(Nodes, follower(Chapter)),
     _ = called(Nodes, Before, erl_esdb, transfer_leadership, [?STORE, To], 10_000),
     ok = hold(100, 1000),
-    length([changed || leader(Chapter) =/= Before]).
+    length([changed || leader(Chapter) =/= Before]);
+
+%% A dead node is removed, and comes back with nothing.
+act(member_replaced, #chapter{nodes = Nodes} = Chapter) ->
+    Name = follower(Chapter),
+    ok = erl_esdb_fault_nodes:hide(Nodes, Name),
+    ok = erl_esdb_fault_nodes:kill(Nodes, Name),
+    ok = file:del_dir_r(data_dir(Name, Chapter)),
+    Node = erl_esdb_fault_nodes:node_of(Nodes, Name),
+    ok = changed(Chapter, fun(Leader) ->
+        called(Nodes, Leader, erl_esdb, force_remove, [?STORE, Node], 40_000)
+    end),
+    ok = hold(1, 1000),
+    ok = erl_esdb_fault_nodes:boot(Nodes, Name),
+    joined(Name, Chapter);
+act(member_left, #chapter{nodes = Nodes} = Chapter) ->
+    Name = follower(Chapter),
+    ok = erl_esdb_fault_nodes:hide(Nodes, Name),
+    ok = changed(Chapter, fun(_) ->
+        called(Nodes, Name, erl_esdb, leave, [?STORE], 40_000)
+    end),
+    ok = hold(1, 1000),
+    _ = called(Nodes, Name, erl_esdb, drop, [?STORE], 40_000),
+    joined(Name, Chapter);
+%% A file takes what room is left, until it is removed.
+act(file_system_full, #chapter{nodes = Nodes} = Chapter) ->
+    Ballast = filename:join(erl_esdb_fault_nodes:dir(Nodes, any(Chapter)), "ballast"),
+    {ok, File} = file:open(Ballast, [write, raw, binary]),
+    Full = filled(File, binary:copy(<<0>>, 65_536)),
+    ok = hold(300, 3000),
+    _ = file:close(File),
+    ok = file:delete(Ballast),
+    Full.
+
+-spec filled(file:io_device(), binary()) -> 0 | 1.
+filled(File, Bytes) ->
+    case file:write(File, Bytes) of
+        ok -> filled(File, Bytes);
+        {error, enospc} -> 1
+    end.
+
+%% A change of the members is tried until it is done; what was done by a try before is done.
+-spec changed(#chapter{}, fun((Leader :: atom()) -> ok | {error, term()})) -> ok.
+changed(Chapter, Change) ->
+    {ok, done} = until(fun() ->
+        case Change(leader(Chapter)) of
+            ok -> {ok, done};
+            {error, {not_member, _}} -> {ok, done};
+            {error, {already_member, _}} -> {ok, done};
+            {error, Reason} -> {error, Reason}
+        end
+    end),
+    ok.
+
+-spec joined(atom(), #chapter{}) -> 1.
+joined(Name, #chapter{nodes = Nodes} = Chapter) ->
+    {ok, _} = until(fun() -> opened(Name, Chapter) end),
+    ok = changed(Chapter, fun(Leader) ->
+        Node = erl_esdb_fault_nodes:node_of(Nodes, Leader),
+        called(Nodes, Name, erl_esdb, join, [?STORE, Node], 40_000)
+    end),
+    ok = erl_esdb_fault_nodes:show(Nodes, Name),
+    1.
 
 %% Nodes that are killed, and are down for a while.
 -spec killed([atom()], #chapter{}) -> non_neg_integer().
@@ -493,7 +595,8 @@ any(#chapter{nodes = Nodes}) -> one_of(erl_esdb_fault_nodes:names(Nodes)).
 -spec leader(#chapter{}) -> atom().
 leader(#chapter{nodes = Nodes}) ->
     {ok, Leader} = until(fun() ->
-        case called(Nodes, hd(erl_esdb_fault_nodes:up(Nodes)), erl_esdb, leader, [?STORE], 5000) of
+        {{Asked, _}, _} = one_of(erl_esdb_fault_nodes:targets(Nodes)),
+        case called(Nodes, Asked, erl_esdb, leader, [?STORE], 5000) of
             {ok, Node} when Node =/= undefined -> {ok, Node};
             Other -> {error, Other}
         end
@@ -510,8 +613,8 @@ follower(#chapter{nodes = Nodes} = Chapter) ->
 
 %% ---- mending
 
-%% Everything is as it should be; a node whose store does not answer in time is started again, as who
-%% operates it would.
+%% Everything is as it should be; a node whose store does not answer in time is started again, as
+%% who operates it would.
 -spec recovered(#chapter{}) -> #chapter{}.
 recovered(#chapter{nodes = Nodes} = Chapter) ->
     ok = erl_esdb_fault_nodes:heal(Nodes),
@@ -579,8 +682,8 @@ mended(Chapter) ->
 %% ---- from a shell
 
 -doc """
-`make torture MINUTES=n SEED=s`: chapters until the time is over, from this seed on. Ends with 1 where
-there was a violation.
+`make torture MINUTES=n SEED=s`: chapters until the time is over, from this seed on. Ends with 1
+where there was a violation.
 """.
 -spec main([string()]) -> no_return().
 main([Minutes, Seed]) ->
@@ -590,7 +693,7 @@ main([Minutes, Seed]) ->
     Library = library(Dir),
     First =
         case Seed of
-            "" -> drawn_seed();
+            "drawn" -> drawn_seed();
             _ -> list_to_integer(Seed)
         end,
     io:format("seed ~b, ~ts minutes, files below ~ts~n", [First, Minutes, Dir]),
@@ -609,7 +712,7 @@ main([Minutes, Seed]) ->
 chapters(Until, Seed, Dir, Library) ->
     Size = one_of_seed(Seed, sizes()),
     Below = filename:join(Dir, integer_to_list(Seed)),
-    Options = Library#{seed => Seed, size => Size, dir => Below},
+    Options = (maps:merge(Library, file_systems()))#{seed => Seed, size => Size, dir => Below},
     Report = told(tried(Options)),
     case erl_esdb_deadline:is_over(Until) of
         true -> [Report];
@@ -618,6 +721,14 @@ chapters(Until, Seed, Dir, Library) ->
 
 -spec one_of_seed(integer(), [Element, ...]) -> Element.
 one_of_seed(Seed, List) -> lists:nth(1 + erlang:phash2({size, Seed}, length(List)), List).
+
+%% Only who is root may mount any.
+-spec file_systems() -> #{megabytes => pos_integer()}.
+file_systems() ->
+    case os:cmd("id -u") of
+        "0\n" -> #{megabytes => ?MEGABYTES};
+        _ -> #{}
+    end.
 
 %% How many nodes there may be.
 -spec sizes() -> [pos_integer(), ...].

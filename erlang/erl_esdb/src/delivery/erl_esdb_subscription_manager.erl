@@ -13,7 +13,7 @@ another node does.
 
 -behaviour(gen_server).
 
--export([start_link/1, start_subscription/3, subscribe/5, unsubscribe/3, attach/4]).
+-export([start_link/1, start_subscription/3, subscribe/5, unsubscribe/3, attach/4, look/1]).
 -export([init/1, handle_continue/2, handle_call/3, handle_cast/2, handle_info/2]).
 
 -include_lib("kernel/include/logger.hrl").
@@ -38,7 +38,9 @@ another node does.
     running = #{} :: #{Key :: binary() => #run{}},
     %% whose processes the monitors are of
     keys = #{} :: #{reference() => Key :: binary()},
-    leading :: boolean()
+    leading :: boolean(),
+    %% whether subscriptions ran here that the node that leads may not know of
+    left = false :: boolean()
 }).
 
 -type options() :: #{timeout => timeout(), _ => _}.
@@ -70,6 +72,18 @@ attach(Store, Key, Pid, Options) -> call(Store, {attach, Key, Pid}, Options).
 -spec call(atom(), term(), options()) -> {ok, term()} | {error, term()}.
 call(Store, Request, Options) ->
     erl_esdb_delivery:call_leader(Store, manager, none, Request, Options).
+
+-doc false.
+%% On the node that leads: subscriptions were made elsewhere, by who believed to lead.
+-spec look(Store :: atom()) -> ok.
+look(Store) ->
+    case erl_esdb_delivery:pid(Store, manager, none) of
+        {ok, Manager} ->
+            Manager ! begin_again,
+            ok;
+        {error, _} ->
+            ok
+    end.
 
 -doc false.
 -spec init(atom()) -> {ok, #state{}, {continue, start}}.
@@ -292,7 +306,13 @@ handle_info({'DOWN', Ref, process, _, Reason}, #state{keys = Keys, running = Run
             {noreply, State}
     end;
 handle_info({erl_esdb_leader, Store, Leader}, #state{store = Store} = State) ->
-    led(Leader =:= node(), State);
+    case led(Leader =:= node(), State) of
+        {noreply, #state{left = true} = State1} when Leader =/= undefined ->
+            ok = erl_esdb_cluster:tell_leader(Store, {?MODULE, look, [Store]}),
+            {noreply, State1#state{left = false}};
+        Other ->
+            Other
+    end;
 handle_info({start, _Key, _Failures}, #state{leading = false} = State) ->
     {noreply, State};
 %% Meanwhile it may have been removed, and made again.
@@ -311,12 +331,14 @@ handle_info(_, State) ->
 led(Leading, #state{leading = Leading} = State) ->
     {noreply, State};
 led(true, State) ->
-    {noreply, State#state{leading = true}, {continue, start}};
+    {noreply, State#state{leading = true, left = false}, {continue, start}};
+%% A node that has just joined, or that was cut off, may have made subscriptions when another led
+%% already, which had read by then which there are.
 led(false, #state{store = Store, running = Running} = State) ->
     State1 = lists:foldl(fun stopped/2, State, maps:keys(Running)),
     ok = erl_esdb_checkpoints:hand_over(Store),
     ok = erl_esdb_delivery:forget_consumers(Store),
-    {noreply, State1#state{leading = false}}.
+    {noreply, State1#state{leading = false, left = State#state.left orelse Running =/= #{}}}.
 
 -spec failures(#run{}) -> non_neg_integer().
 failures(#run{since = Since, failures = Failures}) ->

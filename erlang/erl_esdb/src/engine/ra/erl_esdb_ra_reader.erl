@@ -8,7 +8,7 @@ Ra says where entries are (a read plan); the files are read here, not in Ra's se
 
 -behaviour(gen_server).
 
--export([start_link/1, fetch/3]).
+-export([start_link/1, fetch/3, refresh/1]).
 -export([init/1, handle_call/3, handle_cast/2]).
 
 %% Ra answers more than its specification says.
@@ -41,6 +41,10 @@ fetch(Reader, Indexes, Until) ->
         exit:{_, {gen_server, call, _}} -> {error, not_started}
     end.
 
+-doc "Has a reader open all files anew.".
+-spec refresh(Reader :: pid()) -> ok.
+refresh(Reader) -> gen_server:cast(Reader, refresh).
+
 -doc false.
 -spec init(ra:server_id()) -> {ok, #state{}}.
 init({Name, _} = Server) ->
@@ -71,7 +75,11 @@ handle_call(_, _From, State) ->
 
 -doc false.
 -spec handle_cast(term(), #state{}) -> {noreply, #state{}}.
-handle_cast(_, State) -> {noreply, State}.
+handle_cast(refresh, #state{open = Open} = State) ->
+    _ = ra_flru:evict_all(Open),
+    {noreply, State#state{open = new()}};
+handle_cast(_, State) ->
+    {noreply, State}.
 
 -spec fetched([ra:index()], erl_esdb_deadline:deadline(), #state{}) ->
     {{ok, commands()} | {error, timeout | not_started}, #state{}}.
