@@ -307,6 +307,7 @@ rows(erl_esdb) ->
         start_store => {[atom, options], #{}},
         stop_store => {[store], #{unknown => ?MISSING}},
         drop => {[store], #{unknown => ?MISSING}},
+        adopt => {[store, options], #{unknown => any}},
         join => [store, atom],
         join_cluster => [store, atom],
         leave => [store],
