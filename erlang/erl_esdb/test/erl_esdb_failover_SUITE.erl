@@ -447,7 +447,10 @@ b_a_subscriber_of_an_earlier_life(Config) ->
     %% The same life: the store is started again, and the process is there.
     ok = Call(First, erl_esdb, stop_store, [?STORE]),
     {ok, _} = Call(First, erl_esdb, start_store, [?STORE, #{engine => ra, data_dir => Dir}]),
-    await(fun() -> Call(First, erl_esdb_delivery, find, [?STORE, subscription, Key]) =/= error end),
+    Runs = fun(Peer) ->
+        Call(Peer, erl_esdb_delivery, find, [?STORE, subscription, Key]) =/= error
+    end,
+    await(fun() -> Runs(First) end),
     ?assert(is_pid(Get(First))),
     ok = esdb_peer:stop(First),
     Second = Start(),
@@ -457,7 +460,7 @@ b_a_subscriber_of_an_earlier_life(Config) ->
     ?assert(is_pid(Get(Second))),
     ok = Call(Second, erl_esdb, stop_store, [?STORE]),
     {ok, _} = Call(Second, erl_esdb, start_store, [?STORE, #{engine => ra, data_dir => Dir}]),
-    await(fun() -> Call(Second, erl_esdb_delivery, find, [?STORE, subscription, Key]) =/= error end),
+    await(fun() -> Runs(Second) end),
     ?assert(is_pid(Get(Second))),
     ok = esdb_peer:stop(Second).
 

@@ -1826,6 +1826,19 @@ b_a_call_ends_in_time(Config) ->
     ok = sys:resume(Checkpoints),
     ?assertError(badarg, erl_esdb_subscriptions:info(Store, Key, #{timeout => soon})).
 
+%% What was acknowledged is saved when that returns, though the process ends before it hears of it.
+b_acknowledged_just_before_a_crash(Config) ->
+    Store = store(Config),
+    _ = append(Store, <<"s">>, [data(#{n => N}) || N <- lists:seq(0, 9)]),
+    Options = #{subscriber => self(), ack => manual, window => 3},
+    {ok, Key} = subscribe(Store, stream, <<"s">>, <<"n">>, Options),
+    ?assertEqual([0, 1, 2], [V || #event{version = V} <- events(3)]),
+    {ok, Pid} = erl_esdb_delivery:pid(Store, subscription, Key),
+    true = erlang:suspend_process(Pid),
+    ok = erl_esdb_subscriptions:ack(Store, <<"n">>, <<"s">>, 1),
+    exit(Pid, kill),
+    ?assertEqual([2, 3, 4], [V || #event{version = V} <- events(3)]).
+
 %% A manager that ends during a call, and one that ended before, make an error.
 b_a_manager_that_ends(Config) ->
     Store = store(Config),

@@ -184,7 +184,7 @@ handle_cast(_, State) -> {noreply, State}.
 -spec handle_info(term(), #state{}) -> {noreply, #state{}}.
 handle_info(check, #state{check = undefined, store = Store} = State) ->
     %% Members that do not answer take their time: who asks for the status does not wait for them.
-    {_, Ref} = spawn_monitor(fun() -> exit({checked, checked(Store)}) end),
+    Ref = erl_esdb_task:start(fun() -> checked(Store) end),
     {noreply, State#state{check = Ref}};
 handle_info({'DOWN', Ref, process, _, Reason}, #state{check = Ref} = State) ->
     {noreply, later(ended(Reason, State#state{check = undefined}))};
@@ -193,7 +193,7 @@ handle_info(_, State) ->
 
 %% A store that does not answer here says nothing of the cluster.
 -spec ended(term(), #state{}) -> #state{}.
-ended({checked, {ok, Result}}, State) ->
+ended({done, {ok, Result}}, State) ->
     judged(Result, State);
 ended(Reason, #state{store = Store} = State) ->
     ?LOG_DEBUG("store ~tp: the cluster was not checked: ~tP", [Store, Reason, 20]),

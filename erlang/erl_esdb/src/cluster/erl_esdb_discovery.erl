@@ -140,8 +140,7 @@ round(#{method := multicast} = Config, State) ->
     spoken(Config, opened(Config, State));
 round(#{method := k8s_dns} = Config, #state{asking = undefined} = State) ->
     Name = Config#{timeout => ?DNS_TIMEOUT},
-    {_, Ref} = spawn_monitor(fun() -> exit({resolved, erl_esdb_discovery_dns:nodes(Name)}) end),
-    State#state{asking = Ref};
+    State#state{asking = erl_esdb_task:start(fun() -> erl_esdb_discovery_dns:nodes(Name) end)};
 round(#{method := static, nodes := Nodes}, State) ->
     lists:foldl(fun(Node, Acc) -> candidate(atom_to_binary(Node), Acc) end, State, Nodes);
 round(_, State) ->
@@ -234,9 +233,9 @@ heard(_, _, State) ->
 %% ---- names
 
 -spec resolved(term(), #state{}) -> #state{}.
-resolved({resolved, {ok, Names}}, State) ->
+resolved({done, {ok, Names}}, State) ->
     lists:foldl(fun candidate/2, said(ok, State), Names);
-resolved({resolved, {error, Reason}}, State) ->
+resolved({done, {error, Reason}}, State) ->
     said({k8s_dns, Reason}, State);
 resolved(Reason, State) ->
     said({k8s_dns, Reason}, State).
@@ -265,14 +264,12 @@ met(Node, #state{found = Found, connecting = Connecting} = State) ->
         true ->
             State;
         false ->
-            {_, Ref} = spawn_monitor(fun() ->
-                exit({connected, net_kernel:connect_node(Node)})
-            end),
+            Ref = erl_esdb_task:start(fun() -> net_kernel:connect_node(Node) end),
             State#state{connecting = Connecting#{Ref => Node}}
     end.
 
 -spec connected(term(), node(), #state{}) -> #state{}.
-connected({connected, true}, Node, #state{store = Store, found = Found} = State) ->
+connected({done, true}, Node, #state{store = Store, found = Found} = State) ->
     tell(Node, is_map_key(Node, Found), State),
     ok = erl_esdb_store_coordinator:found(Store),
     State#state{found = Found#{Node => true}};

@@ -93,7 +93,9 @@ defaults() ->
 
 -spec secret(string() | false) -> binary().
 secret(Given) when Given =:= false; Given =:= "" -> ?SECRET;
-secret(Given) -> unicode:characters_to_binary(Given).
+secret(Given) ->
+    <<_, _/binary>> = Secret = unicode:characters_to_binary(Given),
+    Secret.
 
 -spec value(atom(), term()) -> term().
 value(secret, Secret) ->

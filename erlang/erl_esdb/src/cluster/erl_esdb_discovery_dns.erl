@@ -19,7 +19,7 @@ in place of the DNS is a fun that takes the name and answers `{ok, [Address | Ho
 %% Of an answer: a cluster has fewer.
 -define(MAX_HOSTS, 1000).
 
--type host() :: inet:ip_address() | inet:hostname() | binary().
+-type host() :: inet:ip_address() | string() | binary().
 -type options() :: #{
     service := string(),
     record := a | aaaa | srv,
@@ -35,7 +35,8 @@ in place of the DNS is a fun that takes the name and answers `{ok, [Address | Ho
 nodes(#{basename := Name} = Options) ->
     maybe
         {ok, [_ | _] = Hosts} ?= hosts(Options),
-        {ok, lists:usort([name(Name, Host) || Host <- lists:sublist(Hosts, ?MAX_HOSTS)])}
+        Names = [name(Name, Host) || Host <- lists:sublist(Hosts, ?MAX_HOSTS)],
+        {ok, lists:usort(lists:append(Names))}
     else
         {ok, []} -> {error, nothing_found};
         {error, Reason} -> {error, Reason}
@@ -46,15 +47,18 @@ hosts(#{resolver := Resolver, service := Service}) ->
     Resolver(Service);
 hosts(#{service := Service, record := Record, timeout := Timeout} = Options) ->
     Servers = [{nameservers, Servers} || nameservers := Servers <- Options],
-    {ok, [host(Data) || Data <- inet_res:lookup(Service, in, Record, Servers, Timeout)]}.
+    {ok, hosts(Record, inet_res:lookup(Service, in, Record, Servers, Timeout))}.
 
--spec host(term()) -> host().
-host({_Priority, _Weight, _Port, Target}) when is_list(Target) -> Target;
-host(Address) -> Address.
+-spec hosts(a | aaaa | srv, [term()]) -> [host()].
+hosts(srv, Data) -> [Target || {_Priority, _Weight, _Port, Target} <- Data, is_list(Target)];
+hosts(_, Data) -> [Address || Address <- Data, inet:is_ip_address(Address)].
 
--spec name(string(), host()) -> binary().
-name(Name, Host) -> iolist_to_binary([Name, $@, text(Host)]).
-
--spec text(host()) -> iodata().
-text(Host) when is_tuple(Host) -> inet:ntoa(Host);
-text(Host) -> string:trim(Host, trailing, ".").
+%% None where a resolver has said something that is no address.
+-spec name(string(), host()) -> [binary()].
+name(Name, Host) when is_tuple(Host) ->
+    case inet:ntoa(Host) of
+        {error, einval} -> [];
+        Text -> [iolist_to_binary([Name, $@, Text])]
+    end;
+name(Name, Host) ->
+    [iolist_to_binary([Name, $@, string:trim(Host, trailing, ".")])].

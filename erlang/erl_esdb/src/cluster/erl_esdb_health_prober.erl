@@ -223,10 +223,10 @@ handle_info(_, State) ->
 -spec asked(#state{}) -> #state{}.
 asked(#state{round = undefined, store = Store, config = Config} = State) ->
     Targets = targets(Store),
-    {_, Ref} = spawn_monitor(fun() ->
+    Ref = erl_esdb_task:start(fun() ->
         Begin = erlang:monotonic_time(microsecond),
         Answers = lists:zip(Targets, probe(Targets, Store, Config)),
-        exit({probed, Answers, erlang:monotonic_time(microsecond) - Begin})
+        {Answers, erlang:monotonic_time(microsecond) - Begin}
     end),
     State#state{round = Ref};
 asked(State) ->
@@ -259,22 +259,22 @@ is_answer(_) -> false.
 %% A ping to a node that cannot be reached takes as long as a connection may take to be made.
 -spec pings([node()], erl_esdb_deadline:deadline()) -> [boolean()].
 pings(Nodes, Until) ->
-    Pings = [spawn_monitor(fun() -> exit({ping, net_adm:ping(Node)}) end) || Node <- Nodes],
+    Pings = [erl_esdb_task:start(fun() -> net_adm:ping(Node) end) || Node <- Nodes],
     [pong(Ping, Until) || Ping <- Pings].
 
--spec pong({pid(), reference()}, erl_esdb_deadline:deadline()) -> boolean().
-pong({Pid, Ref}, Until) ->
+%% One that takes longer ends with its connection.
+-spec pong(reference(), erl_esdb_deadline:deadline()) -> boolean().
+pong(Ref, Until) ->
     receive
-        {'DOWN', Ref, process, _, Reason} -> Reason =:= {ping, pong}
+        {'DOWN', Ref, process, _, Reason} -> Reason =:= {done, pong}
     after erl_esdb_deadline:left(Until) ->
-        true = exit(Pid, kill),
         true = demonitor(Ref, [flush]),
         false
     end.
 
 %% Who is no member any more is forgotten.
 -spec judged(term(), #state{}) -> #state{}.
-judged({probed, Answers, Duration}, #state{store = Store, nodes = Nodes} = State) ->
+judged({done, {Answers, Duration}}, #state{store = Store, nodes = Nodes} = State) ->
     Known = maps:with([Node || {Node, _} <- Answers], Nodes),
     State1 = lists:foldl(fun judged_node/2, State#state{nodes = Known}, Answers),
     Good = length([Node || {Node, true} <- Answers]),

@@ -178,12 +178,12 @@ all_events(Store) ->
 %% Who subscribes gets the events until somebody takes them: so that is a process that ends.
 -spec subscribed(atom()) -> ok | {error, term()}.
 subscribed(Store) ->
-    {_, Ref} = spawn_monitor(fun() ->
-        exit({subscribed, erl_esdb_subscriptions:subscribe(Store, stream, ~"$all", ?ALL_EVENTS)})
+    Ref = erl_esdb_task:start(fun() ->
+        erl_esdb_subscriptions:subscribe(Store, stream, ~"$all", ?ALL_EVENTS)
     end),
     receive
-        {'DOWN', Ref, process, _, {subscribed, {ok, _}}} -> ok;
-        {'DOWN', Ref, process, _, {subscribed, {error, {already_exists, _}}}} -> ok;
-        {'DOWN', Ref, process, _, {subscribed, {error, Reason}}} -> {error, Reason};
+        {'DOWN', Ref, process, _, {done, {ok, _}}} -> ok;
+        {'DOWN', Ref, process, _, {done, {error, {already_exists, _}}}} -> ok;
+        {'DOWN', Ref, process, _, {done, {error, Reason}}} -> {error, Reason};
         {'DOWN', Ref, process, _, Reason} -> {error, Reason}
     end.

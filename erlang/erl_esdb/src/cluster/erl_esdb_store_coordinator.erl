@@ -165,7 +165,8 @@ joined(How, Store) ->
         {true, Nodes} -> joined(How, Store, who_has(Store, Nodes))
     end.
 
--spec joined(asked | alone, atom(), {found(), Others :: [node()]}) -> outcome().
+-spec joined(asked | alone, atom(), {found(), Others :: [node()]}) ->
+    ok | coordinator | waiting | failed.
 joined(_How, _Store, {[], Others}) ->
     case node() =:= lists:min([node() | Others]) of
         true -> coordinator;

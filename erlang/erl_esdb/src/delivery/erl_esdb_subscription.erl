@@ -146,7 +146,7 @@ acknowledged(Position, Outbox) -> erl_esdb_outbox:acknowledged(Position, Outbox)
 %% Who subscribed gets the events only where nobody was named: those of a subscriber that has ended
 %% wait for the next one.
 -spec caller(subscription(), {ok, pid()} | error) -> pid() | undefined.
-caller(#subscription{subscriber_pid = undefined}, {ok, Pid}) -> Pid;
+caller(#subscription{subscriber_pid = undefined}, {ok, Pid}) when is_pid(Pid) -> Pid;
 caller(_Subscription, _) -> undefined.
 
 -spec taker(pid() | undefined) -> taker().
