@@ -41,7 +41,7 @@ groups() ->
         {disks, [], disks()},
         {clock, [], [clocks_that_jump]},
         {one, [], [a_changed_byte_is_named_and_never_served | erl_esdb_torture:faults(1)]},
-        {three, [], erl_esdb_torture:faults(3)}
+        {three, [], [subscriptions_of_nodes_that_have_just_joined | erl_esdb_torture:faults(3)]}
     ].
 
 %% What a disk does is only to be seen where its library can be compiled.
@@ -370,6 +370,52 @@ write_error(Config) -> disk_chapter(?FUNCTION_NAME, Config).
 sync_error(Config) -> disk_chapter(?FUNCTION_NAME, Config).
 short_write(Config) -> disk_chapter(?FUNCTION_NAME, Config).
 slow_disk(Config) -> disk_chapter(?FUNCTION_NAME, Config).
+
+%% ---- subscriptions
+
+%% Such a node may believe for a moment that it leads, as it did when it was alone.
+subscriptions_of_nodes_that_have_just_joined(Config) ->
+    with_nodes([n1, n2, n3], Config, fun(Nodes) ->
+        {ok, _} = opened(Nodes),
+        Subscribers = [subscribed(Nodes, Name) || Name <- [n2, n3]],
+        Event = erl_esdb_history:event(~"1", #{}),
+        Append = [?STORE, ~"stream", any, [Event]],
+        {ok, 0} = erl_esdb_fault_nodes:call(Nodes, n1, erl_esdb_streams, append, Append),
+        [
+            ?assertMatch(
+                {ok, [#event{event_id = ~"1"} | _]},
+                erl_esdb_fault_nodes:call(Nodes, Name, erl_esdb_subscriber, take, [Pid, 5000])
+            )
+         || {Name, Pid} <- Subscribers
+        ],
+        %% And each runs where the store is led.
+        [
+            erl_esdb_test:await(fun() ->
+                is_running(erl_esdb_fault_nodes:call(Nodes, n1, erl_esdb_subscriptions, info, [
+                    ?STORE, erl_esdb_history:subscription_key(atom_to_binary(Name), all)
+                ]))
+            end)
+         || {Name, _} <- Subscribers
+        ]
+    end).
+
+is_running({ok, #{status := running}}) -> true;
+is_running(_) -> false.
+
+subscribed(Nodes, Name) ->
+    First = erl_esdb_fault_nodes:node_of(Nodes, n1),
+    Call = fun(Module, Function, Arguments) ->
+        erl_esdb_fault_nodes:call(Nodes, Name, Module, Function, Arguments, 40_000)
+    end,
+    true = Call(net_kernel, connect_node, [First]),
+    Dir = filename:join(erl_esdb_fault_nodes:dir(Nodes, Name), "data"),
+    {ok, _} = Call(erl_esdb, start_store, [?STORE, #{engine => ra, data_dir => Dir}]),
+    Pid = Call(erl_esdb_subscriber, start, []),
+    ok = Call(erl_esdb, join, [?STORE, First]),
+    {ok, _} = Call(erl_esdb_subscriptions, subscribe, [
+        ?STORE, stream, ~"$all", atom_to_binary(Name), #{subscriber => Pid}
+    ]),
+    {Name, Pid}.
 
 %% ---- bytes that change on disk
 
