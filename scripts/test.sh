@@ -19,6 +19,29 @@ trap 'rm -rf "$work"' EXIT
 passed=0
 failed=0
 
+# start NAME COMMAND...: runs it beside what follows
+start() {
+    name=$1
+    shift
+    {
+        started=$(date +%s)
+        if "$@" >"$work/$name.output" 2>&1; then code=0; else code=$?; fi
+        echo "$(($(date +%s) - started))" >"$work/$name.seconds"
+        echo "$code" >"$work/$name.status"
+    } &
+    eval "pid_$name=$!"
+}
+
+# finish NAME TITLE: waits for it, shows its output and keeps it in $work/output
+finish() {
+    title=$2
+    eval "wait \"\$pid_$1\""
+    printf '\n=== %s\n' "$title"
+    tee "$work/output" <"$work/$1.output"
+    cp "$work/$1.status" "$work/status"
+    ended "$(cat "$work/$1.seconds")"
+}
+
 # run TITLE COMMAND...: shows the output and keeps it in $work/output
 run() {
     title=$1
@@ -26,7 +49,11 @@ run() {
     started=$(date +%s)
     printf '\n=== %s\n' "$title"
     { "$@" 2>&1 && echo 0 >"$work/status" || echo $? >"$work/status"; } | tee "$work/output"
-    echo "=== $title: $(($(date +%s) - started)) s"
+    ended "$(($(date +%s) - started))"
+}
+
+ended() {
+    echo "=== $title: $1 s"
     [ "$(cat "$work/status")" = 0 ] || { echo "  $title" && failed_cases; } >>"$work/failed"
     { echo "$title:"; own_words || echo "(no summary: ended with status $(cat "$work/status"))"; } >>"$work/summary"
 }
@@ -69,23 +96,52 @@ count_cargo() {
     count "$(sum_of 's/^test result: .* \([0-9]*\) passed.*/\1/p')" "$(sum_of 's/^test result: .* \([0-9]*\) failed.*/\1/p')"
 }
 
-suites() {
-    run "suites with ESDB_NIF=$1" env ESDB_NIF="$1" ESDB_NIF_BUILD="$2" rebar3 ct
+# library MODE BUILD: the suites of the library. Some of them measure: nothing else runs meanwhile.
+library() {
+    run "library, ESDB_NIF=$1" env ESDB_NIF="$1" ESDB_NIF_BUILD="$2" rebar3 ct --dir=test
     count_common_test
 }
 
+# The suites of the store, of its metrics and of the demo, with the native libraries, on every engine.
+stores() {
+    dirs=
+    for app in erl_esdb erl_esdb_metrics esdb_demo; do
+        [ "$app" = erl_esdb_metrics ] && [ "${ESDB_DEPS:-}" = off ] || dirs=$dirs,_build/test/lib/$app/test
+    done
+    env ESDB_NIF="$1" ESDB_NIF_BUILD="$2" rebar3 ct --dir="${dirs#,}"
+}
+
+# The same on the Erlang implementations, in memory: what an engine does with what they compute is the
+# same. Built beside the other, with which it runs.
+stores_in_erlang() {
+    base=_build/in_erlang
+    env REBAR_BASE_DIR="$base" ESDB_NIF=off ESDB_ENGINES=memory \
+        rebar3 ct --dir="$base/test/lib/erl_esdb/test,$base/test/lib/esdb_demo/test"
+}
+
+consumers() {
+    run "consumer projects" test/consumers/run.sh
+    if [ "$(cat "$work/status")" = 0 ]; then count 1 0; else count 0 1; fi
+}
+
 if scripts/toolchain.sh rust; then
-    suites require require
-    suites off auto
+    library require require
+    library off auto
+    start stores stores require require
+    run "store, ESDB_NIF=off" stores_in_erlang
+    count_common_test
     run "Rust tests" cargo test --quiet --locked --workspace
     count_cargo
+    consumers
+    finish stores "store, ESDB_NIF=require"
+    count_common_test
 else
     echo "There is no Rust, or an old one: the suites run on the Erlang implementations only."
-    suites off auto
+    library off auto
+    run "store, ESDB_NIF=off" stores off auto
+    count_common_test
+    consumers
 fi
-
-run "consumer projects" test/consumers/run.sh
-if [ "$(cat "$work/status")" = 0 ]; then count 1 0; else count 0 1; fi
 
 without_ra() { [ "${ESDB_DEPS:-}" != off ] || echo "There is no Ra here: stores on disk and metrics were not tested."; }
 

@@ -14,7 +14,8 @@ Without options a store lives in memory, until it is stopped or the node ends. T
 `erl_esdb` is started when it does not run.
 """.
 
--export([start_store/1, start_store/2, stop_store/1, adopt/2, drop/1, which_stores/0, list_stores/0]).
+-export([start_store/1, start_store/2, stop_store/1, adopt/2, drop/1]).
+-export([which_stores/0, list_stores/0]).
 -export([status/1, status/2, readiness/1, readiness/2]).
 -export([join_cluster/1, join_cluster/2, join/2, leave/1, members/1, leader/1]).
 -export([transfer_leadership/2, force_remove/2]).
@@ -27,12 +28,22 @@ or one that a record describes. Errors as `start_store/2`.
 """.
 -spec start_store(atom() | store_config()) -> {ok, pid()} | {error, term()}.
 start_store(#store_config{} = Config) ->
-    with_application(fun() -> erl_esdb_sup:start_store(Config) end);
+    maybe
+        ok ?= running(),
+        erl_esdb_sup:start_store(Config)
+    end;
 start_store(Store) ->
     case erl_esdb_config:get_store_config(Store) of
-        {ok, _} -> with_application(fun() -> erl_esdb_sup:start_store(Store) end);
+        {ok, _} -> start_named(Store);
         {error, not_found} -> start_store(Store, #{});
         {error, Reason} -> {error, Reason}
+    end.
+
+-spec start_named(atom()) -> {ok, pid()} | {error, term()}.
+start_named(Store) ->
+    maybe
+        ok ?= running(),
+        erl_esdb_sup:start_store(Store)
     end.
 
 -doc """
@@ -48,54 +59,58 @@ Errors: `{already_started, Pid}`, `{engine_not_available, Engine}`, `{unknown_en
 """.
 -spec start_store(atom(), map()) -> {ok, pid()} | {error, term()}.
 start_store(Store, Options) when is_atom(Store), is_map(Options) ->
-    with_application(fun() -> erl_esdb_sup:start_store(Store, Options) end);
+    maybe
+        ok ?= running(),
+        erl_esdb_sup:start_store(Store, Options)
+    end;
 start_store(_, _) ->
     error(badarg).
 
--spec with_application(fun(() -> Result)) -> Result | {error, term()}.
-with_application(Fun) ->
+%% Started only where it does not run: who asks OTP while it ends the application waits for that
+%% end.
+-spec running() -> ok | {error, term()}.
+running() ->
     case erl_esdb_sup:state() of
-        down -> with_start(Fun);
-        _ -> Fun()
+        down -> started(application:ensure_all_started(?MODULE));
+        _ -> ok
     end.
 
-%% Only where it does not run: who asks OTP while it ends the application waits for that end.
--spec with_start(fun(() -> Result)) -> Result | {error, term()}.
-with_start(Fun) ->
-    case application:ensure_all_started(?MODULE) of
-        {ok, _} -> Fun();
-        {error, Reason} -> {error, Reason}
-    end.
+-spec started({ok, [atom()]} | {error, term()}) -> ok | {error, term()}.
+started({ok, _}) -> ok;
+started({error, Reason}) -> {error, Reason}.
 
 -doc "Stops a store. What a store in memory held is gone.".
 -spec stop_store(atom()) -> ok | {error, not_found}.
 stop_store(Store) -> erl_esdb_sup:stop_store(Store).
 
 -doc """
-Moves a store on disk to this node, from a node of another name that was its only member: as one that
-began on an unnamed node, embedded, and is to grow into a cluster. The store does not run, here or
-there. All that it holds, and all positions, stay as they are; then it is started as ever.
+Moves a store on disk to this node, from a node of another name that was its only member: as one
+that began on an unnamed node, embedded, and is to grow into a cluster. The store does not run, here
+or there. All that it holds, and all positions, stay as they are; then it is started as ever.
 
-Option: `data_dir`, its folder. It may be called again where it was interrupted. Errors: `not_found`,
-no such store in the folder; `{not_single, Nodes}`, where it has other members: there this node joins
-them; `{data_dir, Folder, Reason}`, `{already_started, Pid}`, `{engine_not_available, ra}`.
+Option: `data_dir`, its folder. It may be called again where it was interrupted. Errors:
+`not_found`, no such store in the folder; `{not_single, Nodes}`, where it has other members: there
+this node joins them; `{data_dir, Folder, Reason}`, `{already_started, Pid}`,
+`{engine_not_available, ra}`.
 """.
 -spec adopt(Store :: atom(), #{data_dir := file:filename_all(), _ => _}) -> ok | {error, term()}.
 adopt(Store, #{data_dir := _} = Options) when is_atom(Store) ->
-    with_application(fun() ->
-        maybe
-            {ok, {_, erl_esdb_engine_ra, #{}} = Plan} ?=
-                erl_esdb_config:plan(Store, Options#{engine => ra}),
-            {error, not_started} ?= erl_esdb_engine:find(Store),
-            {#store_config{data_dir = Dir}, Engine, _} = Plan,
-            Engine:adopt(Store, Dir)
-        else
-            {ok, _, _, _} -> {error, {already_started, whereis(erl_esdb_naming:system_sup_name(Store))}};
-            {error, Reason} -> {error, Reason}
-        end
-    end);
+    maybe
+        ok ?= running(),
+        {ok, {#store_config{data_dir = Dir}, Engine, _}} ?=
+            erl_esdb_config:plan(Store, Options#{engine => ra}),
+        ok ?= is_stopped(Store),
+        Engine:adopt(Store, Dir)
+    end;
 adopt(_, _) ->
     error(badarg).
+
+-spec is_stopped(atom()) -> ok | {error, {already_started, pid() | undefined}}.
+is_stopped(Store) ->
+    case erl_esdb_engine:find(Store) of
+        {error, not_started} -> ok;
+        _ -> {error, {already_started, whereis(erl_esdb_naming:system_sup_name(Store))}}
+    end.
 
 -doc """
 Stops a store and removes all that it has left, for good. What a store in memory held is gone when

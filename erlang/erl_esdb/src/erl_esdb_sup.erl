@@ -163,6 +163,7 @@ open() ->
 init([]) ->
     ok = erl_esdb_engine:create_registry(),
     ok = erl_esdb_index:create_registry(),
+    ok = erl_esdb_delivery:begin_life(),
     Groups = #{id => groups, start => {pg, start_link, [erl_esdb_pg]}},
     Lifecycle = #{id => lifecycle, start => {erl_esdb_lifecycle, start_link, []}},
     Turns = #{id => turns, start => {erl_esdb_turns, start_link, []}},

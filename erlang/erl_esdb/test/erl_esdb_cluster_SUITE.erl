@@ -30,6 +30,8 @@ all() ->
         b_two_that_are_alone_join_by_themselves,
         b_three_on_disk_join_by_themselves,
         b_the_larger_cluster_is_joined,
+        b_who_waits_looks_again,
+        b_a_store_that_starts_later,
         b_what_is_refused_is_tried_again,
         b_leave_and_force_remove,
         b_the_leader_is_asked_wherever_it_is,
@@ -114,6 +116,9 @@ a_lif_13_the_processes_of_a_cluster(_) ->
 b_a_crash_of_any_process_of_a_cluster(_) ->
     Store = erl_esdb_test:start_store(erl_esdb_nodes:options()),
     {ok, 0} = erl_esdb_streams:append(Store, ~"s", -1, erl_esdb_test:events(1)),
+    %% It has made what a leader makes, emitters among it.
+    await(fun() -> erl_esdb_leader:is_active(Store) end),
+    ok = erl_esdb_leader:activate(Store),
     Paths = [Path || {Path, _} <- erl_esdb_test:tree(Store)],
     Outside = [Path || [Top | _] = Path <- Paths, Top =:= cluster_sup],
     ?assertEqual(6, length(Outside)),
@@ -262,6 +267,31 @@ b_the_larger_cluster_is_joined(_) ->
         [erl_esdb_nodes:connect(A, P) || P <- [B, C]],
         ok = call(A, erl_esdb_store_coordinator, join_cluster, [shop]),
         ?assertEqual({ok, lists:sort([name(P) || P <- [A, B, C]])}, members(C, shop))
+    end).
+
+%% The one with the lower name waits for the other, which belongs to a cluster by then.
+b_who_waits_looks_again(_) ->
+    with_nodes(3, fun([A, B, C]) ->
+        Options = erl_esdb_nodes:options(),
+        ok = start_fake(A, shop, Options),
+        [start_fake(P, shop, #{}) || P <- [B, C]],
+        ok = erl_esdb_nodes:connect(A, B),
+        Timer = fun() ->
+            Pid = call(A, erlang, whereis, [erl_esdb_naming:coordinator_name(shop)]),
+            element(3, call(A, sys, get_state, [Pid]))
+        end,
+        await(fun() -> Timer() =/= undefined end),
+        ?assertEqual({ok, [name(A)]}, members(A, shop)),
+        ok = call(C, erl_esdb, join, [shop, name(B)]),
+        await(fun() -> members(A, shop) =:= {ok, [name(P) || P <- [A, B, C]]} end)
+    end).
+
+%% The nodes are connected before it is there.
+b_a_store_that_starts_later(_) ->
+    with_nodes(2, fun([A, B] = Peers) ->
+        ok = erl_esdb_nodes:connect(A, B),
+        [start_fake(P, shop, erl_esdb_nodes:options()) || P <- Peers],
+        await(fun() -> members(A, shop) =:= {ok, [name(A), name(B)]} end)
     end).
 
 b_what_is_refused_is_tried_again(_) ->

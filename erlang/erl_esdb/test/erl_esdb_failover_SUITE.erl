@@ -17,7 +17,12 @@ policies. The nodes are real. The engine is that on disk; and one of the tests
 
 suite() -> [{timetrap, {minutes, 3}}].
 
-all() -> [{group, Engine} || Engine <- [fake, ra], Engine =:= fake orelse has_ra()].
+all() ->
+    [{group, fake}] ++
+        lists:append([
+            [{group, ra}, b_a_subscriber_of_an_earlier_life, b_a_backup_without_processes]
+         || has_ra()
+        ]).
 
 has_ra() -> lists:member(ra, erl_esdb_test:engines()).
 
@@ -212,9 +217,12 @@ b_acknowledgements_come_from_any_node(_) ->
         ),
         ok = leads(B, Peers),
         %% Those that were out come again, those that were acknowledged do not.
-        await(fun() -> got(B, Taker) =:= [0, 1, 2, 3, 4, 5, 3, 4, 5] end),
+        Again = fun() -> lists:nthtail(6, got(B, Taker)) end,
+        await(fun() -> length(Again()) >= 3 end),
+        ?assertEqual([3, 4, 5], lists:usort(Again())),
         ok = Ack(A, 5),
-        await(fun() -> lists:nthtail(9, got(B, Taker)) =:= [6, 7, 8] end),
+        await(fun() -> lists:member(8, Again()) end),
+        ?assertEqual([3, 4, 5, 6, 7, 8], lists:usort(Again())),
         ?assertEqual(
             {error, {subscription_not_found, ~"none"}},
             call(A, erl_esdb_subscriptions, ack, [?STORE, ~"none", ~"s", 1])
@@ -412,3 +420,72 @@ b_places_that_are_handed_over(_) ->
         end,
         await(fun() -> Pending() =:= #{} end)
     end).
+
+%% ---- a node without a name, on disk
+
+%% After another start of the node its subscriber's name may be somebody else's, who gets nothing.
+b_a_subscriber_of_an_earlier_life(Config) ->
+    Dir = filename:join(proplists:get_value(priv_dir, Config), ?FUNCTION_NAME),
+    Start = fun() ->
+        Peer = esdb_peer:start(unset),
+        {value, {ok, _}} = esdb_peer:call(Peer, application, ensure_all_started, [erl_esdb]),
+        Options = #{engine => ra, data_dir => Dir},
+        {value, {ok, _}} = esdb_peer:call(Peer, erl_esdb, start_store, [?STORE, Options]),
+        Peer
+    end,
+    Call = fun(Peer, M, F, A) ->
+        {value, Value} = esdb_peer:call(Peer, M, F, A),
+        Value
+    end,
+    First = Start(),
+    {ok, Key} = Call(First, ?MODULE, subscribe_logger, []),
+    Get = fun(Peer) ->
+        {ok, Subscription} = Call(Peer, erl_esdb_subscriptions, get, [?STORE, Key]),
+        Subscription#subscription.subscriber_pid
+    end,
+    ?assert(is_pid(Get(First))),
+    %% The same life: the store is started again, and the process is there.
+    ok = Call(First, erl_esdb, stop_store, [?STORE]),
+    {ok, _} = Call(First, erl_esdb, start_store, [?STORE, #{engine => ra, data_dir => Dir}]),
+    await(fun() -> Call(First, erl_esdb_delivery, find, [?STORE, subscription, Key]) =/= error end),
+    ?assert(is_pid(Get(First))),
+    ok = esdb_peer:stop(First),
+    Second = Start(),
+    await(fun() -> Get(Second) =:= undefined end),
+    %% Who is attached now stays.
+    ok = Call(Second, ?MODULE, attach_logger, [Key]),
+    ?assert(is_pid(Get(Second))),
+    ok = Call(Second, erl_esdb, stop_store, [?STORE]),
+    {ok, _} = Call(Second, erl_esdb, start_store, [?STORE, #{engine => ra, data_dir => Dir}]),
+    await(fun() -> Call(Second, erl_esdb_delivery, find, [?STORE, subscription, Key]) =/= error end),
+    ?assert(is_pid(Get(Second))),
+    ok = esdb_peer:stop(Second).
+
+%% A process that has one name in each life of a node.
+subscribe_logger() ->
+    Options = #{subscriber => whereis(logger)},
+    erl_esdb_subscriptions:subscribe(?STORE, stream, ~"s", ~"sub", Options).
+
+attach_logger(Key) -> erl_esdb_subscriptions:attach(?STORE, Key, whereis(logger)).
+
+%% Who takes the events is none of a copy.
+b_a_backup_without_processes(Config) ->
+    Priv = proplists:get_value(priv_dir, Config),
+    [A] = Peers = erl_esdb_nodes:start(1),
+    Folder = filename:join(Priv, ?FUNCTION_NAME),
+    ok = erl_esdb_nodes:start_on(ra, A, ?STORE, #{folder => Folder}),
+    Taker = taker(A),
+    Args = [?STORE, stream, ~"s", ~"sub"],
+    {ok, Key} = as(A, Taker, erl_esdb_subscriptions, subscribe, Args),
+    append(A, 0, 4),
+    complete(A, Taker, 4),
+    {ok, Taker} = call(A, erl_esdb_store, checkpoint, [?STORE, {consumer, Key}]),
+    Copy = filename:join(Priv, "copy"),
+    {ok, _} = call(A, erl_esdb_backup, backup, [?STORE, Copy, #{}]),
+    ok = erl_esdb_nodes:start_on(ra, A, restored, #{folder => filename:join(Priv, "restored")}),
+    {ok, _} = call(A, erl_esdb_backup, restore, [restored, Copy, #{}]),
+    ?assertEqual(
+        {error, not_found}, call(A, erl_esdb_store, checkpoint, [restored, {consumer, Key}])
+    ),
+    ?assertMatch({ok, #subscription{}}, call(A, erl_esdb_subscriptions, get, [restored, Key])),
+    ok = erl_esdb_nodes:stop(Peers).

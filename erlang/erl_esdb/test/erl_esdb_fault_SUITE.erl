@@ -419,9 +419,9 @@ subscribed(Nodes, Name) ->
 
 %% ---- bytes that change on disk
 
-%% A byte of some file of a store that does not run, again and again, each time as it was before. Then
-%% the store says at its start what is wrong, or each event that it serves is as it was written and
-%% each other is named as damaged.
+%% A byte of some file of a store that does not run, again and again, each time as it was before.
+%% Then the store says at its start what is wrong, or each event that it serves is as it was written
+%% and each other is named as damaged.
 a_changed_byte_is_named_and_never_served(Config) ->
     _ = rand:seed(exsss, {seed(), 3, 3}),
     with_nodes([n1], Config, fun(Nodes) ->

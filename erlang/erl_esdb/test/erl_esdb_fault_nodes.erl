@@ -1,6 +1,7 @@
 -module(erl_esdb_fault_nodes).
 -moduledoc """
-Real nodes on this machine, that can be killed, frozen, cut off from each other, and given bad disks.
+Real nodes on this machine, that can be killed, frozen, cut off from each other, and given bad
+disks.
 
 ```erlang
 1> Nodes = erl_esdb_fault_nodes:start([n1, n2, n3], #{dir => "/tmp/x"}).
@@ -10,9 +11,9 @@ Real nodes on this machine, that can be killed, frozen, cut off from each other,
 5> ok = erl_esdb_fault_nodes:cut(Nodes, [n1]).
 ```
 
-Each is an operating system process, called over a connection of its own to this node, which no fault
-touches. What they say to each other goes through `m:erl_esdb_proxy`. This node is not one of theirs
-and need not be distributed.
+Each is an operating system process, called over a connection of its own to this node, which no
+fault touches. What they say to each other goes through `m:erl_esdb_proxy`. This node is not one of
+theirs and need not be distributed.
 
 A node that is booted again has its name and its folder (`dir/2`), and is another life of it: the
 name of a target is `{Name, Life}`.
@@ -26,8 +27,8 @@ name of a target is `{Name, Life}`.
 
 -doc """
 `dir`: where the nodes have their folders. `library`: of a disk that fails (`m:erl_esdb_disk`); each
-node has one then. `args`, `env`: of each node. `ticktime`: in seconds, when a node that is not heard
-is given up. `exec`: the program and its first arguments, for each name.
+node has one then. `args`, `env`: of each node. `ticktime`: in seconds, when a node that is not
+heard is given up. `exec`: the program and its first arguments, for each name.
 """.
 -type options() :: #{
     dir := file:filename(),

@@ -11,7 +11,8 @@ ok = erl_esdb_nodes:stop([A, B]).
 ```
 """.
 
--export([start/1, start/2, stop/1, kill/1, restart/1, connect/2, disconnect/2, name/1]).
+-export([start/1, start/2, stop/1, kill/1, restart/1, restart/2, name/1]).
+-export([connect/2, disconnect/2]).
 -export([call/4, run/2, applied/2]).
 -export([collect/2, collected/1, collector/2, told/4]).
 -export([start_store/3, start_fake/3, start_on/4, options/0]).
@@ -80,6 +81,10 @@ kill(#peer{} = Peer) ->
 -doc "Starts a node that has ended, under its name.".
 -spec restart(peer()) -> peer().
 restart(#peer{name = Node, args = Args}) -> begun(Node, Args).
+
+-doc "The same, with other arguments for `erl`.".
+-spec restart(peer(), [string()]) -> peer().
+restart(#peer{name = Node}, Args) -> begun(Node, Args).
 
 -spec name(peer()) -> node().
 name(#peer{name = Name}) -> Name.

@@ -1,7 +1,7 @@
 -module(erl_esdb_proxy).
 -moduledoc """
-The network between nodes: whatever one sends to another goes through sockets of this one, and is let
-pass, held or delayed, each direction for itself.
+The network between nodes: whatever one sends to another goes through sockets of this one, and is
+let pass, held or delayed, each direction for itself.
 
 ```erlang
 1> Proxy = erl_esdb_proxy:start([n1, n2]).
@@ -11,8 +11,8 @@ pass, held or delayed, each direction for itself.
 ```
 
 What is held is not lost: it goes on when the flow is `pass` again, as what TCP sends again after a
-partition. While it is held a new connection is accepted and hears nothing. `acted/1` counts what was
-held or delayed, so that a test knows that there was anything.
+partition. While it is held a new connection is accepted and hears nothing. `acted/1` counts what
+was held or delayed, so that a test knows that there was anything.
 """.
 
 -behaviour(gen_server).

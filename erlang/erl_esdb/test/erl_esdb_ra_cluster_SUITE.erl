@@ -86,7 +86,10 @@ a_one_node_becomes_three_while_it_is_written(Config) ->
     ?assert(Last > 1),
     [?assertEqual(lists:seq(0, Last - 1), versions(Peer)) || Peer <- Peers],
     [?assertEqual({ok, names(Peers)}, call(Peer, members, [])) || Peer <- Peers],
-    [?assertEqual({ok, Last + I}, append(Peer, Last + I - 1, 1)) || {I, Peer} <- lists:enumerate(0, Peers)],
+    [
+        ?assertEqual({ok, Version}, append(Peer, Version - 1, 1))
+     || {Version, Peer} <- lists:enumerate(Last, Peers)
+    ],
     [?assertEqual(log(A), log(Peer)) || Peer <- [B, C]],
     ok = erl_esdb_nodes:stop(Peers).
 
@@ -259,7 +262,9 @@ a_member_catches_up_with_a_snapshot(Config) ->
 %% After 20,000 commands one is due.
 snapshotted(Peer) ->
     Server = {erl_esdb_naming:store_worker_name(?STORE), erl_esdb_nodes:name(Peer)},
-    Index = fun() -> maps:get(snapshot_index, erl_esdb_nodes:call(Peer, ra, key_metrics, [Server])) end,
+    Index = fun() ->
+        maps:get(snapshot_index, erl_esdb_nodes:call(Peer, ra, key_metrics, [Server]))
+    end,
     Before = Index(),
     ok = erl_esdb_nodes:run(Peer, fun() ->
         [
@@ -269,3 +274,41 @@ snapshotted(Peer) ->
         ok
     end),
     erl_esdb_test:await(fun() -> Index() > Before end, 60_000).
+
+%% ---- another version
+
+%% A running cluster is upgraded one node at a time, while it is written to. What only the next
+%% version knows is done when all have it, and by all at the same place of the log.
+a_machine_of_the_next_version(Config) ->
+    Peers = cluster(3, Config),
+    {ok, 9} = append(hd(Peers), any, 10),
+    Next = filename:join(proplists:get_value(dir, Config), "next"),
+    ok = erl_esdb_ra_machine_next:beam(Next),
+    Upgrade = fun(Peer, {Up, N}) ->
+        [Writer | _] = Others = lists:delete(Peer, Up),
+        ?assertEqual({ok, {error, unknown_command}}, word(Writer)),
+        ok = erl_esdb_nodes:stop([Peer]),
+        {ok, N} = append(Writer, any, 1),
+        New = erl_esdb_nodes:restart(Peer, ["-pa", Next]),
+        start_store(New, Config),
+        ?assertEqual(lists:seq(0, N), versions(New)),
+        {Others ++ [New], N + 1}
+    end,
+    {[A | _] = Upgraded, 13} = lists:foldl(Upgrade, {Peers, 10}, Peers),
+    erl_esdb_test:await(fun() -> word(A) =:= {ok, {next, word}} end),
+    [?assertEqual({ok, {next, word}}, word(Peer)) || Peer <- Upgraded],
+    {ok, 13} = append(A, 12, 1),
+    [?assertEqual(lists:seq(0, 13), versions(Peer)) || Peer <- Upgraded],
+    %% Snapshots of the new version are read by it.
+    ok = snapshotted(leader(Upgraded)),
+    ok = call(A, stop_store, []),
+    start_store(A, Config),
+    ?assertEqual(lists:seq(0, 13), versions(A)),
+    ok = erl_esdb_nodes:stop(Upgraded).
+
+word(Peer) ->
+    Server = {erl_esdb_naming:store_worker_name(?STORE), erl_esdb_nodes:name(Peer)},
+    case erl_esdb_nodes:call(Peer, ra, process_command, [Server, {next, word}]) of
+        {ok, {_Index, Answer}, _Leader} -> {ok, Answer};
+        Failure -> Failure
+    end.

@@ -383,7 +383,7 @@ kill_engine() ->
             erl_esdb_store:is_ready(?STORE) andalso
             not lists:member(process(feed), [Feed, none]) andalso
             not lists:member(process(index), [Index, none]) andalso
-            lists:all(fun is_running/1, [process(K) || K <- [feed, checkpoints, manager, index]]) andalso
+            lists:all(fun(K) -> is_running(process(K)) end, [feed, checkpoints, manager, index]) andalso
             (not Durable orelse lists:all(fun is_there_again/1, keys()))
     end),
     true = Durable orelse ets:delete_all_objects(?SEEN),

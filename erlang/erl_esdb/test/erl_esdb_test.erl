@@ -74,10 +74,12 @@ A group that is none of an engine's is left as it is.
 init_per_group(Group, Config) ->
     case lists:member(Group, engines()) of
         true ->
+            %% What the cases of one engine leave is none of those of another.
             Folder = filename:join(proplists:get_value(priv_dir, Config), Group),
-            ok = persistent_term:put(?FOLDER, Folder),
+            ok = filelib:ensure_path(Folder),
+            ok = persistent_term:put(?FOLDER, filename:join(Folder, "stores")),
             ok = persistent_term:put(?ENGINE, Group),
-            [{options, options()} | Config];
+            [{options, options()} | lists:keystore(priv_dir, 1, Config, {priv_dir, Folder})];
         false ->
             Config
     end.

@@ -3,9 +3,9 @@
 A store on nodes that fail while clients use it, and the judgement on what they saw.
 
 A *chapter* starts nodes and a store, lets a load run on it, does one fault after the other to them,
-mends everything, and checks the history. What it does is drawn from its seed: which faults, to which
-node, for how long. What comes of it depends on the machine, too, so a seed names a kind of chapter
-and not each step of it.
+mends everything, and checks the history. What it does is drawn from its seed: which faults, to
+which node, for how long. What comes of it depends on the machine, too, so a seed names a kind of
+chapter and not each step of it.
 
 ```erlang
 1> erl_esdb_torture:chapter(#{seed => 42, size => 1, faults => [kill, disk_full]}).
@@ -613,8 +613,8 @@ follower(#chapter{nodes = Nodes} = Chapter) ->
 
 %% ---- mending
 
-%% Everything is as it should be; a node whose store does not answer in time is started again, as who
-%% operates it would.
+%% Everything is as it should be; a node whose store does not answer in time is started again, as
+%% who operates it would.
 -spec recovered(#chapter{}) -> #chapter{}.
 recovered(#chapter{nodes = Nodes} = Chapter) ->
     ok = erl_esdb_fault_nodes:heal(Nodes),
@@ -682,8 +682,8 @@ mended(Chapter) ->
 %% ---- from a shell
 
 -doc """
-`make torture MINUTES=n SEED=s`: chapters until the time is over, from this seed on. Ends with 1 where
-there was a violation.
+`make torture MINUTES=n SEED=s`: chapters until the time is over, from this seed on. Ends with 1
+where there was a violation.
 """.
 -spec main([string()]) -> no_return().
 main([Minutes, Seed]) ->

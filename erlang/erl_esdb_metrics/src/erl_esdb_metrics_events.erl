@@ -24,6 +24,8 @@ label that the name of a stream or an event could get into: there is no bound to
 -define(GAVE_UP, erl_esdb_store_gave_up_total).
 -define(ELECTED, erl_esdb_leader_elections_total).
 -define(LOST_QUORUM, erl_esdb_quorum_lost_total).
+-define(NODES_FAILED, erl_esdb_node_failures_total).
+-define(SPLIT, erl_esdb_split_brain_total).
 
 %% In seconds: a store in memory takes some microseconds, a disk that is slow a second.
 -define(BUCKETS, [
@@ -50,7 +52,9 @@ metrics() ->
         {?STARTED, counter, Store, "How often the store began, also after a crash"},
         {?GAVE_UP, counter, Store, "How often the store crashed so often that it stayed away"},
         {?ELECTED, counter, Store, "How often a leader of the store was elected"},
-        {?LOST_QUORUM, counter, Store, "How often the store lost its majority"}
+        {?LOST_QUORUM, counter, Store, "How often the store lost its majority"},
+        {?NODES_FAILED, counter, Store, "How often another node of the store failed its probes"},
+        {?SPLIT, counter, Store, "How often nodes were seen to disagree on who is in the cluster"}
     ].
 
 -doc "Makes the metrics in a registry, unless they are there.".
@@ -92,7 +96,9 @@ attach(Registry) ->
         ?STORE_STARTED,
         ?STORE_GAVE_UP,
         ?CLUSTER_LEADER_ELECTED,
-        ?QUORUM_LOST
+        ?QUORUM_LOST,
+        ?HEALTH_NODE_FAILED,
+        ?SPLIT_BRAIN_DETECTED
     ],
     erl_esdb_telemetry:attach_many(?MODULE, Events, fun ?MODULE:handle_event/4, Registry).
 
@@ -137,6 +143,10 @@ count(?CLUSTER_LEADER_ELECTED, _, #{store_id := Store}, R) ->
     add(?ELECTED, [Store], 1, R);
 count(?QUORUM_LOST, _, #{store_id := Store}, R) ->
     add(?LOST_QUORUM, [Store], 1, R);
+count(?HEALTH_NODE_FAILED, _, #{store_id := Store}, R) ->
+    add(?NODES_FAILED, [Store], 1, R);
+count(?SPLIT_BRAIN_DETECTED, _, #{store_id := Store}, R) ->
+    add(?SPLIT, [Store], 1, R);
 count(_, _, _, _) ->
     ok.
 

@@ -277,7 +277,8 @@ what_stores_on_disk_tell(Config) ->
             ~"erl_esdb_wal_bytes"
         ]
     ],
-    [?assertEqual(1, Value(Name), Name) || Name <- [~"erl_esdb_store_ready", ~"erl_esdb_store_leader"]],
+    Names = [~"erl_esdb_store_ready", ~"erl_esdb_store_leader"],
+    [?assertEqual(1, Value(Name), Name) || Name <- Names],
     ok = erl_esdb:drop(Store).
 
 subscriptions_and_projections(_Config) ->
@@ -371,7 +372,9 @@ every_event_that_is_counted(_Config) ->
             ~"erl_esdb_scavenged_events_total", 5},
         {?STORE_GAVE_UP, #{}, ~"erl_esdb_store_gave_up_total", 1},
         {?CLUSTER_LEADER_ELECTED, #{}, ~"erl_esdb_leader_elections_total", 1},
-        {?QUORUM_LOST, #{}, ~"erl_esdb_quorum_lost_total", 1}
+        {?QUORUM_LOST, #{}, ~"erl_esdb_quorum_lost_total", 1},
+        {?HEALTH_NODE_FAILED, #{}, ~"erl_esdb_node_failures_total", 1},
+        {?SPLIT_BRAIN_DETECTED, #{}, ~"erl_esdb_split_brain_total", 1}
     ],
     [
         erl_esdb_telemetry:emit(Event, Measurements, #{store_id => Store})

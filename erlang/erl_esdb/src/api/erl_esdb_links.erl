@@ -42,10 +42,10 @@ map as for an append. Where it crashes or answers anything else, the event is wr
 A predicate looks into data that are JSON text. Functions get them as they are stored; with
 `decode => json` decoded, and what a transformation makes of them becomes JSON text again.
 
-Named functions and predicates survive a restart. Other funs work until the store stops; they are
-`volatile` in the answers of `get/2`. A link that has lost some then has the status `error`;
-creating it again with the same source gives it new ones, and when it is started it goes on where it
-was.
+Named functions and predicates survive a restart. Other funs work until the store stops, or another
+node leads it; they are `volatile` in the answers of `get/2`. A link that has lost some then has the
+status `error`; creating it again with the same source gives it new ones, and when it is started it
+goes on where it was.
 
 ## Options
 

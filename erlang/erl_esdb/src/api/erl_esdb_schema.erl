@@ -19,10 +19,10 @@ ok
 ```
 
 Steps and validators are functions of the data: `{Module, Function, ExtraArgs}` or `fun M:F/1`
-survive a restart, another fun works until the store stops; `get/2` lists those as `volatile`, and
-after a restart as `lost`. A validator may be a predicate of `m:esdb_filter_nif`, asked of the
-event; it looks into data that are JSON text. Functions get the data as the event has them: read
-with `decode => json` where they are to be maps.
+survive a restart, another fun works until the store stops, and on this node only; `get/2` lists
+those as `volatile`, and after a restart, or on another node, as `lost`. A validator may be a
+predicate of `m:esdb_filter_nif`, asked of the event; it looks into data that are JSON text.
+Functions get the data as the event has them: read with `decode => json` where they are to be maps.
 
 Before a schema is put to use, `check/3` tells for which of the stored events it would fail.
 

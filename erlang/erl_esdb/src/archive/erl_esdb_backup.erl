@@ -209,7 +209,7 @@ copy_documents({Store, Timed} = At, Dir) ->
             maybe
                 {ok, Count, Out1} ?= copy_documents(At, Keys, 0, Out),
                 {ok, After} ?= erl_esdb_store:checkpoints(Store, Timed),
-                Checkpoints = maps:merge(Before, After),
+                Checkpoints = erl_esdb_delivery:without_processes(maps:merge(Before, After)),
                 {ok, Out2} ?= copy_checkpoints(maps:next(maps:iterator(Checkpoints)), [], Out1),
                 {ok, Count, Out2}
             end

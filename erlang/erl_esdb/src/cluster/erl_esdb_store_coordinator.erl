@@ -9,8 +9,9 @@ ok
 {ok,[{shop,'shop@10.0.0.1'},{shop,'shop@10.0.0.2'}]}
 ```
 
-A store in mode `cluster` has a process of this kind, which also joins by itself when another node
-comes up: as long as it is alone, and where both are, the node with the higher name joins the other.
+A store in mode `cluster` has a process of this kind, which also joins by itself, when the store
+starts and when another node comes up: as long as it is alone, and where both are, the node with the
+higher name joins the other. Who waits for others looks again: they may belong to a cluster by then.
 What is refused is tried again, more and more rarely.
 """.
 
@@ -24,10 +25,11 @@ What is refused is tried again, more and more rarely.
 -include_lib("kernel/include/logger.hrl").
 -include("erl_esdb.hrl").
 
-%% Milliseconds: for a join that waits for another one; for the question who has the store; and
-%% until the next try, twice as many each time up to the last.
+%% Milliseconds: for a join that waits for another one; for the question who has the store; until
+%% who waits looks again; and until the next try, twice as many each time up to the last.
 -define(TIMEOUT, 30_000).
 -define(ASK, 5000).
+-define(LOOK, 2000).
 -define(AGAIN, 1000).
 -define(LONGEST, 60_000).
 
@@ -112,7 +114,9 @@ found(Store) -> gen_server:cast(erl_esdb_naming:coordinator_name(Store), found).
 
 -doc false.
 -spec init(atom()) -> {ok, #state{}}.
-init(Store) -> {ok, #state{store = Store}}.
+init(Store) ->
+    ok = gen_server:cast(self(), found),
+    {ok, #state{store = Store}}.
 
 -doc false.
 -spec handle_call(term(), gen_server:from(), #state{}) -> {reply, term(), #state{}}.
@@ -132,20 +136,20 @@ handle_info(_, State) ->
     {noreply, State}.
 
 -spec by_itself(#state{}) -> #state{}.
-by_itself(#state{store = Store} = State) ->
+by_itself(#state{store = Store, delay = Delay} = State) ->
     case may_join(Store) andalso joined(alone, Store) of
-        failed -> later(State);
+        failed -> again(Delay, State#state{delay = min(?LONGEST, 2 * Delay)});
+        Waits when Waits =:= coordinator; Waits =:= waiting -> again(?LOOK, State);
         _ -> State
     end.
 
 -spec may_join(atom()) -> boolean().
 may_join(Store) -> erl_esdb_cluster:is_clustered(Store) andalso should_handle_nodeup(Store).
 
--spec later(#state{}) -> #state{}.
-later(#state{timer = undefined, delay = Delay} = State) ->
-    Timer = erlang:start_timer(Delay, self(), again),
-    State#state{timer = Timer, delay = min(?LONGEST, 2 * Delay)};
-later(State) ->
+-spec again(pos_integer(), #state{}) -> #state{}.
+again(Delay, #state{timer = undefined} = State) ->
+    State#state{timer = erlang:start_timer(Delay, self(), again)};
+again(_Delay, State) ->
     State.
 
 %% ---- joining

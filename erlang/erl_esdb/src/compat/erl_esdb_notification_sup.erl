@@ -26,7 +26,9 @@ has in its documents by now. That is on the node that leads.
 """.
 -spec restart_delivery(Store :: atom()) -> ok | {error, term()}.
 restart_delivery(Store) ->
-    erl_esdb_cluster:at_leader(Store, {?MODULE, restart_delivery_here, [Store]}, #{}).
+    erl_esdb_cluster:at_leader(Store, {?MODULE, restart_delivery_here, [Store]}, #{
+        timeout => ?REMOTE
+    }).
 
 -doc false.
 -spec restart_delivery_here(Store :: atom(), map()) -> ok | {error, term()}.

@@ -14,8 +14,12 @@ is kept in the store then, so that the next node that leads knows it.
 
 -export([put/4, find/3, pid/3, remove/3, remove/4, ids/2, call/5, call_leader/5, call_leading/5]).
 -export([put_consumers/3, consumers/2, consumers_values/3, forget_consumers/1]).
+-export([begin_life/0, life_values/1, is_of_this_life/1, without_processes/1]).
 -export([claim/3, is_failure/2]).
 -export_type([kind/0]).
+
+%% Under which a store keeps in which life of a node without a name it was given names of processes.
+-define(LIFE, {?MODULE, life}).
 
 -type kind() ::
     feed | checkpoints | manager | subscriptions | subscription | projection | consumer.
@@ -139,6 +143,51 @@ is_shared(Store) -> is_alive() andalso erl_esdb_cluster:is_clustered(Store).
 forget_consumers(Store) ->
     Forget = fun(Key) -> remove(Store, consumer, Key) end,
     lists:foreach(Forget, [Key || is_shared(Store), Key <- ids(Store, consumer)]).
+
+-doc false.
+%% A node without a name gives the names of its processes anew each time that it is started: a store
+%% on disk has to know whether a name that it kept is one of now.
+-spec begin_life() -> ok.
+begin_life() ->
+    case persistent_term:get(?LIFE, none) of
+        none -> persistent_term:put(?LIFE, crypto:strong_rand_bytes(16));
+        _ -> ok
+    end.
+
+-doc false.
+%% What is to be saved with the name of a process.
+-spec life_values(Store :: atom()) -> erl_esdb_log:checkpoints().
+life_values(Store) ->
+    case is_without_names(Store) of
+        true -> #{?LIFE => persistent_term:get(?LIFE)};
+        false -> #{}
+    end.
+
+-doc false.
+%% Whether the names that a store has kept are of now.
+-spec is_of_this_life(Store :: atom()) -> {ok, boolean()} | {error, erl_esdb_store:failure()}.
+is_of_this_life(Store) ->
+    maybe
+        true ?= is_without_names(Store),
+        {ok, Life} ?= erl_esdb_store:checkpoint(Store, ?LIFE),
+        {ok, Life =:= persistent_term:get(?LIFE)}
+    else
+        false -> {ok, true};
+        {error, not_found} -> {ok, true};
+        {error, Reason} -> {error, Reason}
+    end.
+
+-spec is_without_names(atom()) -> boolean().
+is_without_names(Store) -> not is_alive() andalso erl_esdb_cluster:is_clustered(Store).
+
+-doc false.
+%% Checkpoints without those that name processes: a copy of the store has others.
+-spec without_processes(#{term() => term()}) -> #{term() => term()}.
+without_processes(Checkpoints) -> #{K => V || K := V <- Checkpoints, not is_of_processes(K)}.
+
+-spec is_of_processes(term()) -> boolean().
+is_of_processes({consumer, _}) -> true;
+is_of_processes(Key) -> Key =:= ?LIFE.
 
 -doc false.
 %% Puts the calling process there, unless another one that lives stands there.

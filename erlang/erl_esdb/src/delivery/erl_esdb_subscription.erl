@@ -91,29 +91,33 @@ init({Store, #subscription{id = Key, type = Type, selector = Selector} = Subscri
     maybe
         {ok, Filter} ?= erl_esdb_filters:compile(Type, Selector),
         {ok, Place} ?= erl_esdb_subscriptions:resume(Store, Subscription),
+        {ok, Acknowledged} ?= erl_esdb_subscriptions:acknowledged(Store, Key),
         {ok, Feed} ?= erl_esdb_feed:subscribe(Store, erl_esdb_filters:stream(Filter)),
         ok = erl_esdb_delivery:put(Store, subscription, Key, self()),
-        {ok, pumped(new(Store, Subscription, Filter, Place, Feed))}
+        {ok, pumped(new(Store, Subscription, Filter, {Place, Acknowledged}, Feed))}
     else
         {error, Reason} -> {stop, Reason}
     end.
 
--spec new(
-    atom(), subscription(), erl_esdb_filters:filter(), erl_esdb_outbox:place(), erl_esdb_feed:feed()
-) -> #state{}.
-new(Store, Subscription, Filter, Place, Feed) ->
+-spec new(atom(), subscription(), erl_esdb_filters:filter(), {Place, Acknowledged}, Feed) ->
+    #state{}
+when
+    Place :: erl_esdb_outbox:place(),
+    Acknowledged :: non_neg_integer() | undefined,
+    Feed :: erl_esdb_feed:feed().
+new(Store, Subscription, Filter, {Place, Acknowledged}, Feed) ->
     #subscription{id = Key, options = Given, pool_size = Size} = Subscription,
     Options = Given#{store_id => Store, subscription_key => Key},
     _ = monitor(process, ?SCOPE),
     {Group, _} = pg:monitor(?SCOPE, erl_esdb_emitter_group:group_key(Store, Key)),
-    Outbox = erl_esdb_outbox:new(Place, Options),
+    Outbox = erl_esdb_outbox:new(behind(Acknowledged, Place, Options), Options),
     laned(#state{
         store = Store,
         key = Key,
         options = Options,
         filter = Filter,
         cursor = erl_esdb_cursor:new(Store, Filter, erl_esdb_outbox:next(Outbox)),
-        outbox = acknowledged(erl_esdb_subscriptions:acknowledged(Store, Key), Outbox),
+        outbox = acknowledged(Acknowledged, Outbox),
         feed = Feed,
         subscriber = taker(Subscription#subscription.subscriber_pid),
         caller = taker(caller(Subscription, erl_esdb_delivery:consumers(Store, Key))),
@@ -124,6 +128,15 @@ new(Store, Subscription, Filter, Place, Feed) ->
         window = maps:get(window, Given, ?WINDOW),
         saved = Place
     }).
+
+%% What was acknowledged is saved at once, the place a moment later: where the process, or its node,
+%% ended in between it is not to be handed over again.
+-spec behind(non_neg_integer() | undefined, Place, map()) -> Place when
+    Place :: erl_esdb_outbox:place().
+behind(Acknowledged, Place, #{ack := manual}) when is_integer(Acknowledged), is_integer(Place) ->
+    max(Place, Acknowledged + 1);
+behind(_Acknowledged, Place, _Options) ->
+    Place.
 
 -spec acknowledged(non_neg_integer() | undefined, erl_esdb_outbox:outbox()) ->
     erl_esdb_outbox:outbox().

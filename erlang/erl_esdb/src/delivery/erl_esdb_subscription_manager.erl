@@ -110,10 +110,37 @@ handle_continue(start, #state{store = Store} = State) ->
 
 -spec keys(atom()) -> {ok, [binary()]} | {error, term()}.
 keys(Store) ->
-    case erl_esdb_cluster:caught_up(Store) of
-        ok -> erl_esdb_subscriptions_store:keys(Store);
-        {error, Reason} -> {error, Reason}
+    maybe
+        ok ?= erl_esdb_cluster:caught_up(Store),
+        {ok, Keys} ?= erl_esdb_subscriptions_store:keys(Store),
+        {ok, IsOfNow} ?= erl_esdb_delivery:is_of_this_life(Store),
+        ok ?= detached(IsOfNow, Store, Keys),
+        {ok, Keys}
     end.
+
+%% Subscribers of an earlier life of a node without a name: who has their names now is not meant.
+-spec detached(IsOfNow :: boolean(), atom(), [binary()]) -> ok | {error, term()}.
+detached(true, _Store, _Keys) ->
+    ok;
+detached(false, Store, [Key | Keys]) ->
+    maybe
+        {ok, #subscription{subscriber_pid = Pid} = Subscription} ?= found(Store, Key),
+        true ?= is_pid(Pid),
+        ok ?=
+            erl_esdb_subscriptions_store:put(
+                Store, Subscription#subscription{subscriber_pid = undefined}
+            ),
+        detached(false, Store, Keys)
+    else
+        {error, Reason} when Reason =/= not_found -> {error, Reason};
+        _ -> detached(false, Store, Keys)
+    end;
+detached(false, Store, []) ->
+    of_this_life(Store, erl_esdb_delivery:life_values(Store)).
+
+-spec of_this_life(atom(), erl_esdb_log:checkpoints()) -> ok | {error, term()}.
+of_this_life(_Store, Values) when map_size(Values) =:= 0 -> ok;
+of_this_life(Store, Values) -> erl_esdb_store:save_checkpoints(Store, Values).
 
 -spec begun([binary()], #state{}) -> #state{}.
 begun(Keys, #state{store = Store} = State) ->
@@ -169,7 +196,8 @@ created(Store, #subscription{subscription_name = Name} = Subscription, Next, Cal
         {ok, Key} ?= erl_esdb_subscriptions_store:free_key(Store, Subscription),
         %% The place first: whoever finds the subscription finds it, too.
         Taken = erl_esdb_delivery:consumers_values(Store, Key, Caller),
-        ok ?= erl_esdb_checkpoints:put(Store, Taken#{
+        Life = erl_esdb_delivery:life_values(Store),
+        ok ?= erl_esdb_checkpoints:put(Store, (maps:merge(Taken, Life))#{
             erl_esdb_subscriptions_store:next_key(Key) => Next,
             erl_esdb_subscriptions_store:acknowledged_key(Key) => delete
         }),
@@ -210,6 +238,7 @@ attached(Store, Key, Pid) ->
     maybe
         {ok, Subscription} ?= found(Store, Key),
         ok ?= takes_one(Subscription),
+        ok ?= of_this_life(Store, erl_esdb_delivery:life_values(Store)),
         Subscription1 = Subscription#subscription{subscriber_pid = Pid},
         ok ?= erl_esdb_subscriptions_store:put(Store, Subscription1),
         ok = pass_on(erl_esdb_delivery:pid(Store, subscription, Key), {attach, Pid}),

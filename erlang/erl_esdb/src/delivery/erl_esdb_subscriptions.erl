@@ -335,11 +335,12 @@ resume(Store, #subscription{id = Key} = Subscription) ->
     end.
 
 -doc false.
--spec acknowledged(atom(), binary()) -> non_neg_integer() | undefined.
+-spec acknowledged(atom(), binary()) -> {ok, non_neg_integer() | undefined} | {error, term()}.
 acknowledged(Store, Key) ->
     case erl_esdb_store:checkpoint(Store, erl_esdb_subscriptions_store:acknowledged_key(Key)) of
-        {ok, {_Number, Position}} -> Position;
-        {error, _} -> undefined
+        {ok, {_Number, Position}} -> {ok, Position};
+        {error, not_found} -> {ok, undefined};
+        {error, Reason} -> {error, Reason}
     end.
 
 -doc "The same as `unsubscribe/3` without options.".

@@ -2,13 +2,13 @@
 -moduledoc """
 A store on disk, on one node or several: one Ra cluster.
 
-Commands go through Ra (Raft): one is done when a majority of the members has it on disk, and then it
-is in `m:erl_esdb_ra_machine` of each of them. Reads look into the tables of this node, in the process
-of the caller; bodies come from the cache of the replica or from Ra's log.
+Commands go through Ra (Raft): one is done when a majority of the members has it on disk, and then
+it is in `m:erl_esdb_ra_machine` of each of them. Reads look into the tables of this node, in the
+process of the caller; bodies come from the cache of the replica or from Ra's log.
 
 | `consistency` of a read | sees |
 |---|---|
-| `local` | what this node has applied: never less than what it has shown before, maybe not the latest |
+| `local` | what this node has applied: never less than it has shown before, maybe not all |
 | `read_your_writes` (default) | besides, all that was written through this node before |
 | `linearizable` | all that was acknowledged anywhere before the read began; asks the leader |
 
@@ -206,7 +206,8 @@ has_gone(Leader, #handle{server = {Name, _}}, Command) ->
 %% Whoever sent an append recognises it by its ids.
 -spec may_repeat(erl_esdb_log:command()) -> boolean().
 may_repeat({append, _, Expected, _, Summary}) -> is_recognised(Expected, Summary);
-may_repeat({append_many, Parts, _}) -> lists:all(fun({_, E, _, S}) -> is_recognised(E, S) end, Parts);
+may_repeat({append_many, Parts, _}) ->
+    lists:all(fun({_, Expected, _, Summary}) -> is_recognised(Expected, Summary) end, Parts);
 may_repeat(_) -> false.
 
 -spec is_recognised(erl_esdb_log:expected(), erl_esdb_log:summary()) -> boolean().
@@ -402,7 +403,7 @@ read_log(Handle, From, Count, Direction, Options) ->
 pieces(Spans, Replica, Handle, Until) ->
     Wanted = fun() ->
         case Spans() of
-            {ok, Found} -> {ok, Found, [Row#row.index || {_, {Row, _, _}} <- Found]};
+            {ok, Found} -> {ok, Found, [wanted(Stream, Row) || {Stream, {Row, _, _}} <- Found]};
             {error, Reason} -> {error, Reason}
         end
     end,
@@ -410,6 +411,9 @@ pieces(Spans, Replica, Handle, Until) ->
         {ok, Found, Bodies} -> {ok, [piece(Span, Bodies) || Span <- Found]};
         {error, Reason} -> {error, Reason}
     end.
+
+-spec wanted(binary(), #row{}) -> wanted().
+wanted(Stream, #row{index = Index, count = Count}) -> {Index, {append, Stream, Count}}.
 
 -spec piece({binary(), erl_esdb_log:span()}, #{pos_integer() => body()}) -> erl_esdb_engine:piece().
 piece({Stream, {#row{index = Index}, _, _} = Span}, Bodies) ->
@@ -427,24 +431,25 @@ part(Stream, Parts) ->
     end.
 
 -type body() :: erl_esdb_batch:packed() | [{binary(), erl_esdb_batch:packed()}].
+%% The index of a command, and what it did.
+-type wanted() ::
+    {pos_integer(), {append, Stream :: binary(), pos_integer()} | {document, Key :: tuple()}}.
 
 %% What the tables name, with its bodies. One that is not in the log may have been removed after the
 %% look into the tables: then the next look does not name it.
 -spec bodies(Wanted, Looks :: non_neg_integer(), Replica, #handle{}, Until) ->
     {ok, Found, #{pos_integer() => body()}} | {error, Reason}
 when
-    Wanted :: fun(() -> {ok, Found, [pos_integer()]} | {error, Reason}),
+    Wanted :: fun(() -> {ok, Found, [wanted()]} | {error, Reason}),
     Replica :: erl_esdb_ra_replica:replica(),
     Until :: erl_esdb_deadline:deadline().
 bodies(Wanted, Looks, Replica, Handle, Until) ->
     maybe
-        {ok, Found, Indexes} ?= Wanted(),
-        {Bodies, Missing} = kept(Indexes, Replica),
-        {ok, Fetched} ?= fetch(lists:usort(Missing), Handle, Until),
-        ok = lists:foreach(
-            fun({Index, Body}) -> remember(Index, Body, Replica) end, maps:to_list(Fetched)
-        ),
-        case map_size(Fetched) =:= length(lists:usort(Missing)) orelse Looks =:= 0 of
+        {ok, Found, Each} ?= Wanted(),
+        {Bodies, Missing} = kept(Each, Replica),
+        {ok, Fetched} ?= fetch(Missing, Handle, Until),
+        ok = maps:foreach(fun(Index, Body) -> remember(Index, Body, Replica) end, Fetched),
+        case map_size(Fetched) =:= map_size(Missing) orelse Looks =:= 0 of
             true ->
                 {ok, Found, maps:merge(Bodies, Fetched)};
             false ->
@@ -453,16 +458,16 @@ bodies(Wanted, Looks, Replica, Handle, Until) ->
         end
     end.
 
--spec kept([pos_integer()], erl_esdb_ra_replica:replica()) ->
-    {#{pos_integer() => body()}, Missing :: [pos_integer()]}.
-kept(Indexes, Replica) ->
-    Look = fun(Index, {Bodies, Missing}) ->
+-spec kept([wanted()], erl_esdb_ra_replica:replica()) ->
+    {#{pos_integer() => body()}, Missing :: #{pos_integer() => Did :: tuple()}}.
+kept(Each, Replica) ->
+    Look = fun({Index, Did}, {Bodies, Missing}) ->
         case erl_esdb_ra_replica:body(Index, Replica) of
             {ok, Body} -> {Bodies#{Index => Body}, Missing};
-            none -> {Bodies, [Index | Missing]}
+            none -> {Bodies, Missing#{Index => Did}}
         end
     end,
-    lists:foldl(Look, {#{}, []}, Indexes).
+    lists:foldl(Look, {#{}, #{}}, Each).
 
 -spec remember(pos_integer(), body(), erl_esdb_ra_replica:replica()) -> ok.
 remember(Index, Body, Replica) when is_binary(Body) ->
@@ -475,16 +480,32 @@ remember(Index, [_ | _] = Parts, Replica) ->
 remember(_Index, _Damaged, _Replica) ->
     ok.
 
--spec fetch([pos_integer()], #handle{}, erl_esdb_deadline:deadline()) ->
+-spec fetch(#{pos_integer() => Did :: tuple()}, #handle{}, erl_esdb_deadline:deadline()) ->
     {ok, #{pos_integer() => body()}} | {error, timeout | not_started}.
-fetch([], _Handle, _Until) ->
+fetch(Missing, _Handle, _Until) when map_size(Missing) =:= 0 ->
     {ok, #{}};
-fetch(Indexes, #handle{readers = Readers}, Until) ->
+fetch(Missing, #handle{readers = Readers}, Until) ->
     Reader = element(1 + erlang:phash2(self(), tuple_size(Readers)), Readers),
-    case erl_esdb_ra_reader:fetch(Reader, Indexes, Until) of
-        {ok, Commands} -> {ok, #{Index => verified(C) || Index := C <- Commands}};
-        {error, Reason} -> {error, Reason}
+    case erl_esdb_ra_reader:fetch(Reader, lists:sort(maps:keys(Missing)), Until) of
+        {ok, Commands} ->
+            Right = #{I => C || I := C <- Commands, did(maps:get(I, Missing), C)},
+            _ = map_size(Right) < map_size(Commands) andalso erl_esdb_ra_reader:refresh(Reader),
+            {ok, #{Index => verified(C) || Index := C <- Right}};
+        {error, Reason} ->
+            {error, Reason}
     end.
+
+%% A file that is held open may have an entry that was replaced before it was decided, with the same
+%% index: it is found out by what it is.
+-spec did(tuple(), erl_esdb_log:command()) -> boolean().
+did({append, Stream, Count}, {append, Stream, _, _, #{count := Count}}) -> true;
+did({append, Stream, Count}, {append_many, Parts, _}) ->
+    case lists:keyfind(Stream, 1, Parts) of
+        {_, _, _, #{count := Is}} -> Is =:= Count;
+        false -> false
+    end;
+did({document, Key}, {put_document, Key, _}) -> true;
+did(_, _) -> false.
 
 -spec verified(erl_esdb_log:command()) -> body().
 verified(Command) ->
@@ -502,7 +523,7 @@ document(Handle, Key, Options) ->
         Tables = erl_esdb_ra_replica:tables(Replica),
         Wanted = fun() ->
             case erl_esdb_tables:document(Tables, Key) of
-                {ok, {_, Index} = Entry} -> {ok, Entry, [Index]};
+                {ok, {_, Index} = Entry} -> {ok, Entry, [{Index, {document, Key}}]};
                 {error, not_found} -> {error, not_found}
             end
         end,
@@ -705,7 +726,8 @@ adopt(Store, Dir) ->
     maybe
         {ok, System} ?= erl_esdb_ra_systems:acquire(Dir),
         try
-            erl_esdb_ra_server:adopt(System, Dir, {erl_esdb_naming:store_worker_name(Store), node()})
+            Server = {erl_esdb_naming:store_worker_name(Store), node()},
+            erl_esdb_ra_server:adopt(System, Dir, Server)
         after
             ok = erl_esdb_ra_systems:release(Dir)
         end
@@ -841,8 +863,8 @@ handle_info({'EXIT', Pid, Reason} = Message, #state{handle = Handle} = State) ->
 handle_info(Message, State) ->
     ignored(Message, State).
 
-%% A server that crashes is started again by Ra, and knows all that it knew: what follows the log goes
-%% on. Where Ra gives up this process ends, and with it the store begins anew.
+%% A server that crashes is started again by Ra, and knows all that it knew: what follows the log
+%% goes on. Where Ra gives up this process ends, and with it the store begins anew.
 -spec restarted(term(), erl_esdb_deadline:deadline(), #state{}) -> #state{}.
 restarted(Reason, Until, #state{server = {Name, _} = Server} = State) ->
     case whereis(Name) of
@@ -859,7 +881,8 @@ restarted(Reason, Until, #state{server = {Name, _} = Server} = State) ->
 -spec looked(#state{}) -> #state{}.
 looked(#state{store = Store, server = {Name, _}, leader = Before} = State) ->
     Missing = [Node || {_, Node} <- members(Name), not lists:member(Node, [node() | nodes()])],
-    _ = Missing =:= [] orelse spawn(fun() -> lists:foreach(fun net_kernel:connect_node/1, Missing) end),
+    Connect = fun() -> lists:foreach(fun net_kernel:connect_node/1, Missing) end,
+    _ = Missing =:= [] orelse spawn(Connect),
     State1 = compacted(State),
     case leading(Name) of
         Before ->

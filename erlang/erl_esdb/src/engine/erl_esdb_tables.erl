@@ -3,11 +3,11 @@
 What an engine keeps of a store in ETS: everything but the bodies of events and documents.
 
 The process that applies the commands mirrors the effects of `m:erl_esdb_log` into these tables, in
-their order, and gives the machine `base/1` to look there. Everybody else reads at the same time: from
-the head of a stream or the order of the log down to chunks. What is looked up may be removed in
-between by a truncation or deletion; then `removed` is thrown, and `looking/1` begins again with the
-new head. Nothing that a head names is ever missing otherwise, because a head is written after all it
-names and before anything it does not name any more is removed.
+their order, and gives the machine `base/1` to look there. Everybody else reads at the same time:
+from the head of a stream or the order of the log down to chunks. What is looked up may be removed
+in between by a truncation or deletion; then `removed` is thrown, and `looking/1` begins again with
+the new head. Nothing that a head names is ever missing otherwise, because a head is written after
+all it names and before anything it does not name any more is removed.
 
 ```erlang
 1> Tables = erl_esdb_tables:new(),
@@ -20,13 +20,13 @@ names and before anything it does not name any more is removed.
 ## Pictures
 
 A picture is what the tables held at one moment, for another process to read while the next commands
-are applied (copy-on-write): `open_picture/1` costs nothing, and from there on the owner keeps a copy
-of an object before it changes it for the first time. `fold_picture/4` reads the whole, in parts;
-whoever reads says `close_picture/2` when done, also where it failed. There is one picture at a time:
-who reads one that the next has replaced is told so.
+are applied (copy-on-write): `open_picture/1` costs nothing, and from there on the owner keeps a
+copy of an object before it changes it for the first time. `fold_picture/4` reads the whole, in
+parts; whoever reads says `close_picture/2` when done, also where it failed. There is one picture at
+a time: who reads one that the next has replaced is told so.
 """.
 
--export([new/0, delete/1, base/1, write/2, looking/1]).
+-export([new/0, delete/1, base/1, write/2, write_order/2, looking/1]).
 -export([spans/6, log_spans/5, stream/3, streams/1, names/4, tip/2, tombs/3, metadata/2]).
 -export([next_position/1, order/1, document/2, documents/3, checkpoint/2, checkpoints/1]).
 -export([may_open_picture/2, open_picture/1, fold_picture/4, close_picture/2]).
@@ -93,7 +93,7 @@ new() ->
         picture = table(set),
         flags = atomics:new(3, [])
     },
-    ok = write({order, erl_esdb_chunks:new()}, Tables),
+    ok = write_order(erl_esdb_chunks:new(), Tables),
     Tables.
 
 -spec table(set | ordered_set) -> ets:table().
@@ -122,10 +122,17 @@ table(checkpoints, #tables{checkpoints = Table}) -> Table.
 
 -doc "The bytes of RAM that the tables take, without binaries of more than 64 bytes.".
 -spec bytes(tables()) -> non_neg_integer().
-bytes(Tables) ->
-    %% Those that are gone have no size.
-    Words = [Size || Table <- all(Tables), Size <- [ets:info(Table, memory)], is_integer(Size)],
-    lists:foldl(fun erlang:'+'/2, 0, Words) * erlang:system_info(wordsize).
+bytes(Tables) -> words(all(Tables)) * erlang:system_info(wordsize).
+
+-spec words([ets:table()]) -> non_neg_integer().
+words([]) ->
+    0;
+words([Table | Tables]) ->
+    case ets:info(Table, memory) of
+        Size when is_integer(Size) -> Size + words(Tables);
+        %% It is gone.
+        undefined -> words(Tables)
+    end.
 
 -doc "Whether nothing was ever appended, and nothing is kept.".
 -spec is_empty(tables()) -> boolean().
@@ -165,9 +172,8 @@ write({stream, Name, Head}, #tables{owners = Owners} = Tables) ->
 write({no_stream, Name, Head}, #tables{owners = Owners} = Tables) ->
     true = ets:delete(Owners, erl_esdb_log:no(Head)),
     erase(streams, Name, Tables);
-write({order, Order}, #tables{owners = Owners}) ->
-    true = ets:insert(Owners, {order, Order}),
-    ok;
+write({order, Order}, Tables) ->
+    write_order(Order, Tables);
 write({tomb, Name, Head}, Tables) ->
     insert(tombs, {Name, Head}, Tables);
 write({no_tomb, Name}, Tables) ->
@@ -188,6 +194,12 @@ write({checkpoint, Saved, Gone}, Tables) ->
     lists:foreach(fun(Key) -> erase(checkpoints, Key, Tables) end, Gone),
     lists:foreach(fun(Pair) -> insert(checkpoints, Pair, Tables) end, maps:to_list(Saved));
 write({Bodies, _Indexes}, _Tables) when Bodies =:= live; Bodies =:= dead ->
+    ok.
+
+-doc "Keeps the order of all appends.".
+-spec write_order(erl_esdb_chunks:seq(), tables()) -> ok.
+write_order(Order, #tables{owners = Owners}) ->
+    true = ets:insert(Owners, {order, Order}),
     ok.
 
 -spec insert(table(), tuple(), tables()) -> ok.
@@ -284,7 +296,8 @@ fold_picture(Fun, Acc, #tables{picture = Picture} = Tables) ->
     Acc1 = lists:foldl(
         fun(Kind, Sum) ->
             Table = table(Kind, Tables),
-            fold_table(fun(Part, S) -> part(Kind, same(Part, Kind, Picture), Fun, S) end, Sum, Table)
+            Same = fun(Part, S) -> part(Kind, same(Part, Kind, Picture), Fun, S) end,
+            fold_table(Same, Sum, Table)
         end,
         Acc,
         kinds()
@@ -338,7 +351,7 @@ restore({Kind, Objects}, #tables{owners = Owners} = Tables) ->
 
 %% ---- reading, in any process
 
--doc "Where the events of a window of versions are, as the metadata of the stream lets them be seen.".
+-doc "Where the events of a window of versions are that the metadata of the stream lets be seen.".
 -spec spans(tables(), binary(), non_neg_integer() | last, count(), direction(), map()) ->
     {ok, [{binary(), erl_esdb_log:span()}]} | {error, stream_not_found}.
 spans(Tables, Stream, From, Count, Direction, Options) ->

@@ -11,7 +11,10 @@ such jumps from `erlang:system_time/1` for a while.
 
 -doc "Microseconds since 1970.".
 -spec now_us() -> integer().
-now_us() -> erlang:system_time(microsecond) + persistent_term:get(?MODULE, 0).
+now_us() ->
+    case persistent_term:get(?MODULE, 0) of
+        Off when is_integer(Off) -> erlang:system_time(microsecond) + Off
+    end.
 
 -doc false.
 %% From now on the clock of this node is so many microseconds off.

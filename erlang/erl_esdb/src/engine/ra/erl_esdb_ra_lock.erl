@@ -3,8 +3,8 @@
 A folder belongs to one node at a time.
 
 Two nodes that write one write-ahead log destroy it. So a node that uses a folder listens on a Unix
-domain socket in it: whoever finds that somebody answers there does not touch the folder. A node that
-was killed does not answer, however it ended, and nothing is to be cleaned up.
+domain socket in it: whoever finds that somebody answers there does not touch the folder. A node
+that was killed does not answer, however it ended, and nothing is to be cleaned up.
 
 Where the file system has no sockets the folder is used without a lock, and a warning says so.
 """.
@@ -79,7 +79,8 @@ with_short(Dir, Fun) ->
         true ->
             Fun(Path);
         false ->
-            Unique = io_lib:format("erl_esdb_~s_~b", [os:getpid(), erlang:unique_integer([positive])]),
+            Number = erlang:unique_integer([positive]),
+            Unique = io_lib:format("erl_esdb_~s_~b", [os:getpid(), Number]),
             linked(filename:join(temporary(), lists:flatten(Unique)), Dir, Fun)
     end.
 

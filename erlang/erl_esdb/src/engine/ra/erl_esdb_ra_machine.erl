@@ -3,9 +3,9 @@
 The replicated state machine of a store on Ra: `m:erl_esdb_log`, whose tables are a replica on each
 node (`m:erl_esdb_ra_replica`).
 
-The state that Ra holds is small. Bodies of events and documents stay in Ra's log, where they live as
-long as the machine says so (`live_indexes/1`); what has keys is in ETS tables, and is written with the
-state by `m:erl_esdb_ra_snapshot`.
+The state that Ra holds is small. Bodies of events and documents stay in Ra's log, where they live
+as long as the machine says so (`live_indexes/1`); what has keys is in ETS tables, and is written
+with the state by `m:erl_esdb_ra_snapshot`.
 
 A snapshot is due when what was applied since the last one would take a tenth of the time of reading
 it all, so that writing snapshots takes time in proportion to what is appended, however much there
@@ -23,8 +23,8 @@ for it is done later, when more commands may have been applied.
 %% Commands and bytes after which a snapshot is due, where a tenth of what is kept is not more.
 -define(COMMANDS, 20_000).
 -define(BYTES, 67_108_864).
-%% Indexes that have died, of what was removed at a time, after which one is due, where a tenth of what
-%% is kept is not more: their space comes back with a snapshot.
+%% Indexes that have died, of what was removed at a time, after which one is due, where a tenth of
+%% what is kept is not more: their space comes back with a snapshot.
 -define(DEAD, 256).
 %% Milliseconds for which Ra may put the writing of a snapshot off, before the next one is due.
 -define(PATIENCE, 10_000).
@@ -96,7 +96,7 @@ changed(Index, Command, Effects, #machine{store = Store, replica = Replica} = Ma
     Tables = erl_esdb_ra_replica:tables(Replica),
     lists:foreach(fun(Effect) -> ok = erl_esdb_tables:write(Effect, Tables) end, Effects),
     ok = erl_esdb_ra_replica:applied(Index, Replica),
-    ok = feed(Store, lists:keyfind(order, 1, Effects)),
+    ok = feed(Store, lists:keymember(order, 1, Effects), Tables),
     lists:foldl(fun lives/2, Machine, Effects).
 
 -spec keep([erl_esdb_log:effect()], pos_integer(), Body, erl_esdb_ra_replica:replica()) -> ok when
@@ -106,9 +106,11 @@ keep([{live, [Index]} | _], Index, Body, Replica) ->
 keep(_Effects, _Index, _Body, _Replica) ->
     ok.
 
--spec feed(atom(), {order, erl_esdb_chunks:seq()} | false) -> ok.
-feed(Store, {order, Order}) -> erl_esdb_feed:committed(Store, erl_esdb_log:log_end(Order));
-feed(_Store, false) -> ok.
+-spec feed(atom(), boolean(), erl_esdb_tables:tables()) -> ok.
+feed(Store, true, Tables) ->
+    erl_esdb_feed:committed(Store, erl_esdb_tables:next_position(Tables));
+feed(_Store, false, _Tables) ->
+    ok.
 
 -spec lives(erl_esdb_log:effect(), state()) -> state().
 lives({live, [Index]}, #machine{live = Live, kept = Kept} = Machine) ->
@@ -143,11 +145,7 @@ done(Index, Command, Reply, #machine{commands = Commands, bytes = Bytes} = Machi
     {Machine3, {Index, Reply}, Sweep ++ Snapshot}.
 
 -spec size_of(erl_esdb_log:command()) -> non_neg_integer().
-size_of(Command) ->
-    case body(Command) of
-        Body when is_binary(Body) -> byte_size(Body);
-        Parts -> lists:sum([byte_size(Body) || {_, Body} <- Parts])
-    end.
+size_of(Command) -> erl_esdb_ra_replica:size_of(body(Command)).
 
 %% Whatever came in the meantime has its turn before the next slice is erased. Only the leader does
 %% this effect; where it is lost with a leader the next one goes on.
@@ -188,7 +186,8 @@ snapshot(Command, #machine{index = Index, replica = Replica} = Machine) ->
     end.
 
 -spec is_due(erl_esdb_log:command(), state()) -> boolean().
-is_due(Command, #machine{commands = Commands, bytes = Bytes, kept = Kept, dying = Dying} = Machine) ->
+is_due(Command, #machine{kept = Kept, dying = Dying} = Machine) ->
+    #machine{commands = Commands, bytes = Bytes} = Machine,
     Share = Kept div 10,
     (Commands >= Share andalso (Commands >= ?COMMANDS orelse Bytes >= ?BYTES)) orelse
         (Dying >= Share andalso (Dying >= ?DEAD orelse is_removed(Command, Machine))).
@@ -255,7 +254,7 @@ on(none, Machine) ->
     Machine;
 on(Replica, #machine{log = Log, index = Index} = Machine) ->
     Tables = erl_esdb_ra_replica:tables(Replica),
-    ok = erl_esdb_tables:write({order, erl_esdb_log:order(Log)}, Tables),
+    ok = erl_esdb_tables:write_order(erl_esdb_log:order(Log), Tables),
     ok = erl_esdb_ra_replica:applied(Index, Replica),
     Base = erl_esdb_tables:base(Tables),
     Machine#machine{replica = Replica, log = erl_esdb_log:on(Base, Log)}.

@@ -8,8 +8,11 @@ Ra says where entries are (a read plan); the files are read here, not in Ra's se
 
 -behaviour(gen_server).
 
--export([start_link/1, fetch/3]).
+-export([start_link/1, fetch/3, refresh/1]).
 -export([init/1, handle_call/3, handle_cast/2]).
+
+%% Ra answers more than its specification says.
+-dialyzer({nowarn_function, fetched/3}).
 
 %% Segment files that are kept open.
 -define(OPEN, 32).
@@ -37,6 +40,10 @@ fetch(Reader, Indexes, Until) ->
         exit:{timeout, _} -> {error, timeout};
         exit:{_, {gen_server, call, _}} -> {error, not_started}
     end.
+
+-doc "Has a reader open all files anew.".
+-spec refresh(Reader :: pid()) -> ok.
+refresh(Reader) -> gen_server:cast(Reader, refresh).
 
 -doc false.
 -spec init(ra:server_id()) -> {ok, #state{}}.
@@ -68,7 +75,11 @@ handle_call(_, _From, State) ->
 
 -doc false.
 -spec handle_cast(term(), #state{}) -> {noreply, #state{}}.
-handle_cast(_, State) -> {noreply, State}.
+handle_cast(refresh, #state{open = Open} = State) ->
+    _ = ra_flru:evict_all(Open),
+    {noreply, State#state{open = new()}};
+handle_cast(_, State) ->
+    {noreply, State}.
 
 -spec fetched([ra:index()], erl_esdb_deadline:deadline(), #state{}) ->
     {{ok, commands()} | {error, timeout | not_started}, #state{}}.
@@ -76,8 +87,8 @@ fetched(Indexes, Until, #state{server = Server, open = Open} = State) ->
     Left = erl_esdb_deadline:left(Until),
     try ra_server_proc:read_entries(Server, Indexes, Open, Left) of
         {ok, {Entries, Open1}} -> {{ok, commands(Entries)}, State#state{open = Open1}};
-        {timeout, _} -> {{error, timeout}, State};
-        {error, _} -> {{error, not_started}, State}
+        {error, _} -> {{error, not_started}, State};
+        {timeout, _} -> {{error, timeout}, State}
     catch
         %% A compaction has moved what the plan said: nothing is found, and who asks looks again.
         _:_ ->
@@ -85,6 +96,6 @@ fetched(Indexes, Until, #state{server = Server, open = Open} = State) ->
             {{ok, #{}}, State#state{open = new()}}
     end.
 
--spec commands(#{ra:index() => {ra:index(), ra_server:ra_term(), term()}}) -> commands().
+-spec commands(#{ra:index() => {ra:index(), non_neg_integer(), term()}}) -> commands().
 commands(Entries) ->
     #{Index => Command || Index := {_, _, {'$usr', _, Command, _}} <- Entries}.

@@ -3,9 +3,9 @@
 What a node has of a store on Ra in memory: its tables, how far they are, and the bodies that were
 written or read lately.
 
-It belongs to the Ra server of the store on this node, which makes it when it starts and anew when it
-takes over a snapshot; processes of this node find it by the name of the store. One that is replaced
-is gone at once, with its tables: who reads there looks for the new one.
+It belongs to the Ra server of the store on this node, which makes it when it starts and anew when
+it takes over a snapshot; processes of this node find it by the name of the store. One that is
+replaced is gone at once, with its tables: who reads there looks for the new one.
 
 ```erlang
 1> {ok, Replica} = erl_esdb_ra_replica:find(shop).
@@ -16,7 +16,7 @@ is gone at once, with its tables: who reads there looks for the new one.
 
 -export([prepare/2, open/1, publish/1, close/1, find/1, is_current/1, tables/1]).
 -export([applied/1, applied/2, await/3]).
--export([keep/3, body/2, bytes/1]).
+-export([keep/3, body/2, size_of/1, bytes/1]).
 -export_type([replica/0]).
 
 %% Places in the array of a replica: the index of the command that was applied last, and how many
@@ -125,7 +125,8 @@ applied(Index, #replica{state = State} = Replica) ->
         _ -> tell(ets:first(Replica#replica.waiting), Index, Replica#replica.waiting)
     end.
 
--spec tell({non_neg_integer(), reference()} | '$end_of_table', non_neg_integer(), ets:table()) -> ok.
+-spec tell(Key | '$end_of_table', non_neg_integer(), ets:table()) -> ok when
+    Key :: {non_neg_integer(), reference()}.
 tell({Wanted, Alias} = Key, Index, Waiting) when Wanted =< Index ->
     true = ets:delete(Waiting, Key),
     Alias ! {Alias, applied},
@@ -187,8 +188,8 @@ forget({_, Alias} = Key, #replica{state = State, waiting = Waiting}) ->
 %% ---- bodies
 
 -doc """
-Keeps a body for readers. Bounded: when the young generation is full it becomes the old one, and what
-was the old one is forgotten.
+Keeps a body for readers. Bounded: when the young generation is full it becomes the old one, and
+what was the old one is forgotten.
 """.
 -spec keep(Index :: pos_integer(), Body, replica()) -> ok when
     Body :: binary() | [{binary(), binary()}].
@@ -199,9 +200,11 @@ keep(Index, Body, #replica{state = State, half = Half} = Replica) ->
         false -> ok
     end.
 
+-doc "The bytes of what a command brought.".
 -spec size_of(binary() | [{binary(), binary()}]) -> non_neg_integer().
 size_of(Body) when is_binary(Body) -> byte_size(Body);
-size_of(Parts) -> lists:sum([byte_size(Body) || {_, Body} <- Parts]).
+size_of([{_Stream, Body} | Parts]) -> byte_size(Body) + size_of(Parts);
+size_of([]) -> 0.
 
 %% Only who resets the count turns.
 -spec turn(replica()) -> ok.

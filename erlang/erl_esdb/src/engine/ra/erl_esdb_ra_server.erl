@@ -10,6 +10,9 @@ known goes on with what it has; another begins a cluster of one.
 
 -include_lib("kernel/include/logger.hrl").
 
+%% Ra's type of a configuration leaves out some of what it takes.
+-dialyzer({nowarn_function, [begun/4, renew/5]}).
+
 %% Milliseconds for the end of a server.
 -define(STOP, 30_000).
 
@@ -75,13 +78,17 @@ renew({System, Dir}, Server, Members, Machine, Uid) ->
     end.
 
 -doc "Removes a server with its data, and begins a cluster of one.".
--spec reset({System :: atom(), file:filename_all()}, atom(), ra:server_id(), Settings) -> ok when
+-spec reset({System :: atom(), file:filename_all()}, atom(), ra:server_id(), Settings) ->
+    ok | {error, term()}
+when
     Settings :: erl_esdb_engine:settings().
 reset({System, Dir}, Store, Server, Settings) ->
     ok = stop(System, Server),
     ok = delete(System, Dir, Server),
-    ok = begun(System, Store, Server, Settings),
-    elected(Server).
+    maybe
+        ok ?= begun(System, Store, Server, Settings),
+        elected(Server)
+    end.
 
 -doc "How the machine of a server is made.".
 -spec machine(System :: atom(), ra:server_id()) -> {ok, term()} | {error, term()}.
@@ -92,7 +99,8 @@ machine(System, {Name, _}) ->
         {ok, Machine}
     end.
 
--spec config(ra:server_id(), [ra:server_id()], term(), ra:uid()) -> ra_server:ra_server_config().
+%% Ra's own type of it names what Ra adds itself.
+-spec config(ra:server_id(), [ra:server_id()], term(), ra:uid()) -> map().
 config({Name, _} = Server, Members, Machine, Uid) ->
     #{
         id => Server,
@@ -203,10 +211,10 @@ delete(System, _Dir, {Name, _} = Server) ->
 -doc """
 Has a server that a node of another name has written belong to this one.
 
-Ra keeps the name in the configuration of a server, in its snapshots and in its log. The configuration
-is written anew, and the server, which then finds itself in a cluster with somebody who does not
-exist, decides to be alone, which Ra does for a member whose others are lost. A file says that this
-has begun until it is done: a node that is killed in between begins with it again.
+Ra keeps the name in the configuration of a server, in its snapshots and in its log. The
+configuration is written anew, and the server, which then finds itself in a cluster with somebody
+who does not exist, decides to be alone, which Ra does for a member whose others are lost. A file
+says that this has begun until it is done: a node that is killed in between begins with it again.
 
 Errors: `not_found`; `{not_single, Nodes}` where there are other members, which would go on
 without knowing of it.
@@ -266,7 +274,8 @@ renamed(Folder, {Name, Node} = Server) ->
         {ok, Config} ?= ra_log:read_config(Folder),
         Renamed = Config#{id := Server, initial_members := [{Name, Node}]},
         Temporary = filename:join(Folder, "config.new"),
-        ok ?= file:write_file(Temporary, unicode:characters_to_binary(io_lib:format("~tp.", [Renamed]))),
+        Text = io_lib:format("~tp.", [Renamed]),
+        ok ?= file:write_file(Temporary, unicode:characters_to_binary(Text)),
         ok ?= synced(Temporary),
         ok ?= file:rename(Temporary, filename:join(Folder, "config")),
         ra_lib:sync_dir(Folder)
@@ -321,29 +330,28 @@ snapshot, and `wal_bytes` of the write-ahead log of its folder.
 files(System, {Name, _}) ->
     case {ra_system:fetch(System), ra_directory:uid_of(System, Name)} of
         {#{data_dir := Dir}, Uid} when is_binary(Uid) ->
-            Folder = filename:join(Dir, Uid),
+            Folder = unicode:characters_to_list(filename:join(Dir, Uid)),
             Wals = filelib:wildcard(unicode:characters_to_list(filename:join(Dir, "*.wal"))),
             maps:merge(snapshot_age(Folder), #{
                 disk_bytes => bytes(Folder),
-                segments => length(filelib:wildcard("*.segment", unicode:characters_to_list(Folder))),
+                segments => length(filelib:wildcard("*.segment", Folder)),
                 wal_bytes => lists:sum([filelib:file_size(Wal) || Wal <- Wals])
             });
         _ ->
             #{}
     end.
 
--spec bytes(file:filename_all()) -> non_neg_integer().
+-spec bytes(file:filename()) -> non_neg_integer().
 bytes(Folder) ->
-    filelib:fold_files(
-        unicode:characters_to_list(Folder), ".*", true, fun(File, Sum) -> Sum + filelib:file_size(File) end, 0
-    ).
+    Add = fun(File, Sum) -> Sum + filelib:file_size(File) end,
+    filelib:fold_files(Folder, ".*", true, Add, 0).
 
--spec snapshot_age(file:filename_all()) -> #{snapshot_age_ms => non_neg_integer()}.
+-spec snapshot_age(file:filename()) -> #{snapshot_age_ms => non_neg_integer()}.
 snapshot_age(Folder) ->
     Pattern = filename:join([Folder, "snapshots", "*", "snapshot.dat"]),
     Written = [
         calendar:datetime_to_gregorian_seconds(filelib:last_modified(File))
-     || File <- filelib:wildcard(unicode:characters_to_list(Pattern))
+     || File <- filelib:wildcard(Pattern)
     ],
     case Written of
         [] ->

@@ -13,8 +13,8 @@ Snapshots of a store on Ra: the state of the machine, and its tables from an ope
  +--------------+-------------------------------------------------------+
 ```
 
-The checksum is of all behind it. What Ra does with the file as it is (sending it to another member) is
-`m:ra_log_snapshot`'s.
+The checksum is of all behind it. What Ra does with the file as it is (sending it to another member)
+is `m:ra_log_snapshot`'s.
 
 Ra keeps the list of live log entries in a second file, which it writes after the first. A node that
 is killed between the two finds a snapshot without a list, which Ra (3.1) reads as "nothing is
@@ -22,9 +22,9 @@ live", and it drops the bodies of all events. Here the list is written before th
 with it, and `validate/1`, which Ra calls before it reads the list, writes it again where it is
 missing or damaged.
 
-Ra deletes a snapshot that does not validate, and begins with an older one or with none. That is right
-for one that was not finished, whose checksum is still 0. One that was finished and is damaged now
-stays: `validate/1` raises `{damaged_snapshot, File}`, and the store does not start.
+Ra deletes a snapshot that does not validate, and begins with an older one or with none. That is
+right for one that was not finished, whose checksum is still 0. One that was finished and is damaged
+now stays: `validate/1` raises `{damaged_snapshot, File}`, and the store does not start.
 """.
 
 -behaviour(ra_snapshot).
@@ -41,7 +41,8 @@ stays: `validate/1` raises `{damaged_snapshot, File}`, and the store does not st
 -define(BLOCK, 1_048_576).
 
 -doc false.
--spec prepare(ra_snapshot:meta(), State) -> State when State :: erl_esdb_ra_machine:state().
+-spec prepare(ra:index() | ra_snapshot:meta(), State) -> State when
+    State :: erl_esdb_ra_machine:state().
 prepare(_Meta, State) -> State.
 
 -doc false.

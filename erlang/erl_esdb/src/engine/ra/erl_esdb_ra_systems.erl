@@ -16,8 +16,8 @@ with the last, also where one was killed.
 
 %% Entries of a segment file. Ra's default of 4096 makes eight times as many files.
 -define(SEGMENT_ENTRIES, 32_768).
-%% Bytes of a file of the write-ahead log: what may have to be read again after a crash, and what the
-%% log has in memory besides.
+%% Bytes of a file of the write-ahead log: what may have to be read again after a crash, and what
+%% the log has in memory besides.
 -define(WAL_BYTES, 67_108_864).
 
 -record(system, {
@@ -37,7 +37,8 @@ start_link() -> gen_server:start_link({local, ?MODULE}, ?MODULE, [], []).
 -doc """
 The system of a folder, which runs as long as the calling process does not release it or end.
 Errors: `{data_dir, Folder, Reason}` where it cannot be made or started; `Reason` is `in_use` where
-another node has it, `damaged_write_ahead_log` where what was written last does not fit its checksums.
+another node has it, `damaged_write_ahead_log` where what was written last does not fit its
+checksums.
 """.
 -spec acquire(file:filename_all()) ->
     {ok, System :: atom()} | {error, {data_dir, file:filename_all(), term()}}.
@@ -57,10 +58,9 @@ segment_entries() -> ?SEGMENT_ENTRIES.
 
 -spec folder(file:filename_all()) -> file:filename().
 folder(Dir) ->
-    case filename:absname(Dir) of
-        Binary when is_binary(Binary) -> unicode:characters_to_list(Binary);
-        List -> List
-    end.
+    Name = unicode:characters_to_list(filename:absname(Dir)),
+    true = is_list(Name),
+    Name.
 
 -doc false.
 -spec init([]) -> {ok, state()}.
