@@ -730,13 +730,9 @@ file_systems() ->
         _ -> #{}
     end.
 
-%% How many nodes there may be.
+%% How many nodes there are; with one nothing is to be cut off.
 -spec sizes() -> [pos_integer(), ...].
-sizes() ->
-    case erlang:function_exported(erl_esdb, leader, 1) of
-        true -> [1, 3, 3];
-        false -> [1]
-    end.
+sizes() -> [1, 3, 3].
 
 %% What goes wrong with the chapter itself is told like a violation.
 -spec tried(options()) -> report().
