@@ -343,7 +343,8 @@ final(Name, #chapter{nodes = Nodes}) ->
         true = ets:insert(Times, timed(Answer)),
         Answer
     end,
-    {ok, Final} = erl_esdb_history:final(?STORE, Via),
+    %% A read that takes too long is asked again, as any client would.
+    {ok, Final} = until(fun() -> erl_esdb_history:final(?STORE, Via) end, ?DELIVERED),
     Timed = [Time || {_, Time} <- ets:tab2list(Times)],
     true = ets:delete(Times),
     {Name, Final, Timed}.
