@@ -33,7 +33,8 @@ beam(Dir) ->
     Path = code:which(erl_esdb_ra_machine),
     {ok, {_, [{abstract_code, {raw_abstract_v1, Forms}}]}} =
         beam_lib:chunks(Path, [abstract_code]),
-    {ok, erl_esdb_ra_machine, Code} = compile:forms([changed(F) || F <- Forms], [debug_info]),
+    Changed = [changed(Form) || Form <- Forms, not is_spec(Form)],
+    {ok, erl_esdb_ra_machine, Code} = compile:forms(Changed, [debug_info]),
     ok = filelib:ensure_path(Dir),
     file:write_file(filename:join(Dir, "erl_esdb_ra_machine.beam"), Code).
 
@@ -43,7 +44,8 @@ changed({function, A, version, 0, _}) ->
 changed({function, A, which_module, 1, Old}) ->
     New = {clause, A, [{integer, A, 1}], [], [{atom, A, ?MODULE}]},
     {function, A, which_module, 1, [New | Old]};
-changed({attribute, A, spec, {{version, 0}, _}}) ->
-    {attribute, A, 'was_spec', version};
 changed(Form) ->
     Form.
+
+is_spec({attribute, _, spec, {{version, 0}, _}}) -> true;
+is_spec(_) -> false.

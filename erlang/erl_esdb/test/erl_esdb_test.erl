@@ -74,22 +74,22 @@ A group that is none of an engine's is left as it is.
 init_per_group(Group, Config) ->
     case lists:member(Group, engines()) of
         true ->
-            %% What the cases of one engine leave is none of those of another.
             Folder = filename:join(proplists:get_value(priv_dir, Config), Group),
             ok = filelib:ensure_path(Folder),
             ok = persistent_term:put(?FOLDER, filename:join(Folder, "stores")),
             ok = persistent_term:put(?ENGINE, Group),
-            [{options, options()} | lists:keystore(priv_dir, 1, Config, {priv_dir, Folder})];
+            [{options, options()} | Config];
         false ->
             Config
     end.
 
 -spec end_per_group(atom(), [tuple()]) -> ok.
-end_per_group(_Group, _Config) ->
+%% What the cases of one engine leave is none of those of another.
+end_per_group(_Group, Config) ->
     _ = persistent_term:erase(?ENGINE),
-    _ = file:del_dir_r(persistent_term:get(?FOLDER, "")),
     _ = persistent_term:erase(?FOLDER),
-    ok.
+    Left = filelib:wildcard(filename:join(proplists:get_value(priv_dir, Config), "*")),
+    lists:foreach(fun file:del_dir_r/1, Left).
 
 -doc "What a store is started with to run on the engine of the group.".
 -spec options() -> map().

@@ -16,8 +16,8 @@ for it is done later, when more commands may have been applied.
 -behaviour(ra_machine).
 
 -export([init/1, apply/3, state_enter/2, live_indexes/1, snapshot_module/0, overview/1]).
--export([version/0, which_module/1]).
--export([ask/2, body/1, picture/1, to_snapshot/1, from_snapshot/2]).
+-export([version/0, which_module/1, init_aux/1, handle_aux/5]).
+-export([ask/2, body/1, picture/1, written/1, to_snapshot/1, from_snapshot/2]).
 -export_type([state/0]).
 
 %% Commands and bytes after which a snapshot is due, where a tenth of what is kept is not more.
@@ -26,8 +26,9 @@ for it is done later, when more commands may have been applied.
 %% Indexes that have died, of what was removed at a time, after which one is due, where a tenth of
 %% what is kept is not more: their space comes back with a snapshot.
 -define(DEAD, 256).
-%% Milliseconds for which Ra may put the writing of a snapshot off, before the next one is due.
--define(PATIENCE, 10_000).
+%% Milliseconds for which Ra may put the writing of a snapshot off: after that it has let it fall,
+%% as it does while it is not done with the one before.
+-define(PATIENCE, 3000).
 
 -record(machine, {
     store :: atom(),
@@ -175,7 +176,11 @@ state_enter(_, _Machine) ->
 -spec snapshot(erl_esdb_log:command(), state()) -> {ra_machine:effects(), state()}.
 snapshot(Command, #machine{index = Index, replica = Replica} = Machine) ->
     Tables = erl_esdb_ra_replica:tables(Replica),
-    case is_due(Command, Machine) andalso erl_esdb_tables:may_open_picture(Tables, ?PATIENCE) of
+    New = Index > erl_esdb_ra_replica:written(Replica),
+    case
+        New andalso is_due(Command, Machine) andalso
+            erl_esdb_tables:may_open_picture(Tables, ?PATIENCE)
+    of
         true ->
             Machine1 = (begun(Machine))#machine{picture = erl_esdb_tables:open_picture(Tables)},
             %% Not before this node has written what it has applied.
@@ -184,6 +189,23 @@ snapshot(Command, #machine{index = Index, replica = Replica} = Machine) ->
         false ->
             {[], Machine}
     end.
+
+-doc false.
+-spec init_aux(atom()) -> none.
+init_aux(_Name) -> none.
+
+-doc false.
+%% A snapshot that was due while another was written is taken when that is done, also where no more
+%% commands come.
+-spec handle_aux(ra_server:ra_state(), cast | {call, ra:from()}, term(), none, Server) ->
+    {no_reply, none, Server} | {no_reply, none, Server, ra_machine:effects()}
+when
+    Server :: ra_aux:internal_state().
+handle_aux(_Role, cast, tick, Aux, Server) ->
+    {Effects, _Machine} = snapshot(sweep, ra_aux:machine_state(Server)),
+    {no_reply, Aux, Server, Effects};
+handle_aux(_Role, _Kind, _Command, Aux, Server) ->
+    {no_reply, Aux, Server}.
 
 -spec is_due(erl_esdb_log:command(), state()) -> boolean().
 is_due(Command, #machine{kept = Kept, dying = Dying} = Machine) ->
@@ -220,6 +242,10 @@ live_indexes(#machine{live = Live, dead = Dead}) ->
 -spec picture(state()) -> {erl_esdb_tables:picture() | 0, erl_esdb_tables:tables()}.
 picture(#machine{picture = Number, replica = Replica}) ->
     {Number, erl_esdb_ra_replica:tables(Replica)}.
+
+-doc "The word of who writes snapshots that this state is written.".
+-spec written(state()) -> ok.
+written(#machine{index = Index, replica = Replica}) -> erl_esdb_ra_replica:written(Index, Replica).
 
 -doc "A state as it is written, without its tables.".
 -spec to_snapshot(state()) -> #{format := 1, store := atom(), _ => _}.

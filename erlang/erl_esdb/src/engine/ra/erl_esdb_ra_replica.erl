@@ -15,7 +15,7 @@ replaced is gone at once, with its tables: who reads there looks for the new one
 """.
 
 -export([prepare/2, open/1, publish/1, close/1, find/1, is_current/1, tables/1]).
--export([applied/1, applied/2, await/3]).
+-export([applied/1, applied/2, await/3, written/1, written/2]).
 -export([keep/3, body/2, size_of/1, bytes/1]).
 -export_type([replica/0]).
 
@@ -26,6 +26,8 @@ replaced is gone at once, with its tables: who reads there looks for the new one
 %% Bytes of bodies of one of the two generations, and which one is the young one.
 -define(BYTES, 3).
 -define(YOUNG, 4).
+%% The index of the state that was written last.
+-define(WRITTEN, 5).
 %% Bytes of bodies where nobody has said how many.
 -define(READ_CACHE, 67_108_864).
 %% The share of a body that is not its bytes.
@@ -61,7 +63,7 @@ open(Store) ->
         store = Store,
         server = self(),
         tables = erl_esdb_tables:new(),
-        state = atomics:new(4, []),
+        state = atomics:new(5, []),
         waiting = ets:new(?MODULE, [ordered_set, public]),
         bodies = {bodies(), bodies()},
         half = max(1, ReadCache div 2)
@@ -184,6 +186,14 @@ forget({_, Alias} = Key, #replica{state = State, waiting = Waiting}) ->
         {Alias, applied} -> ok
     after 0 -> ok
     end.
+
+-doc "The index of the state that was written last, since the server has started.".
+-spec written(replica()) -> non_neg_integer().
+written(#replica{state = State}) -> atomics:get(State, ?WRITTEN).
+
+-doc "The word that the state with this index is written.".
+-spec written(non_neg_integer(), replica()) -> ok.
+written(Index, #replica{state = State}) -> atomics:put(State, ?WRITTEN, Index).
 
 %% ---- bodies
 

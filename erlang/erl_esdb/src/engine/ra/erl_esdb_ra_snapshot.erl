@@ -56,6 +56,7 @@ write(Dir, Meta, State, Sync) ->
             ok ?= ra_snapshot:write_indexes(Dir, Live),
             {ok, Bytes} ?= write_file(Dir, Meta, Written, {Picture, Tables}),
             ok ?= if_wanted(Sync, Dir),
+            ok = erl_esdb_ra_machine:written(State),
             {ok, Bytes}
         end
     after
