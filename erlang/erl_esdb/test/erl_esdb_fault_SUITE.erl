@@ -20,13 +20,7 @@ suite() -> [{timetrap, {minutes, 3}}].
 all() -> [{group, Group} || Group <- [tools, disks, clock] ++ stores()].
 
 %% Without Ra no store outlives its node.
-stores() ->
-    [one || lists:member(ra, erl_esdb_test:engines())] ++
-        [three || lists:member(ra, erl_esdb_test:engines()), is_clustered()].
-
-is_clustered() ->
-    {module, erl_esdb} = code:ensure_loaded(erl_esdb),
-    erlang:function_exported(erl_esdb, leader, 1).
+stores() -> [Group || lists:member(ra, erl_esdb_test:engines()), Group <- [one, three]].
 
 groups() ->
     [
@@ -41,7 +35,7 @@ groups() ->
         {disks, [], disks()},
         {clock, [], [clocks_that_jump]},
         {one, [], [a_changed_byte_is_named_and_never_served | erl_esdb_torture:faults(1)]},
-        {three, [], erl_esdb_torture:faults(3)}
+        {three, [], [subscriptions_of_nodes_that_have_just_joined | erl_esdb_torture:faults(3)]}
     ].
 
 %% What a disk does is only to be seen where its library can be compiled.
@@ -107,7 +101,8 @@ nodes_that_are_cut_off_one_way(Config) ->
         N1 = erl_esdb_fault_nodes:node_of(Nodes, n1),
         Said = [N1, persistent_term, put, [?MODULE, down]],
         ok = erl_esdb_fault_nodes:call(Nodes, n2, erpc, cast, Said),
-        erl_esdb_test:await(fun() -> erl_esdb_fault_nodes:call(Nodes, n1, ?MODULE, is_down, []) end),
+        Down = fun() -> erl_esdb_fault_nodes:call(Nodes, n1, ?MODULE, is_down, []) end,
+        erl_esdb_test:await(Down),
         ok = erl_esdb_fault_nodes:heal(Nodes),
         ?assert(ping(Nodes, n1, n2))
     end).
@@ -124,9 +119,11 @@ what_is_delayed_comes_later(Config) ->
 a_connection_that_is_reset(Config) ->
     with_nodes([n1, n2], Config, fun(Nodes) ->
         true = ping(Nodes, n1, n2),
-        ok = erl_esdb_fault_nodes:call(Nodes, n1, ?MODULE, watch, [erl_esdb_fault_nodes:node_of(Nodes, n2)]),
+        N2 = erl_esdb_fault_nodes:node_of(Nodes, n2),
+        ok = erl_esdb_fault_nodes:call(Nodes, n1, ?MODULE, watch, [N2]),
         ok = erl_esdb_proxy:reset(erl_esdb_fault_nodes:proxy(Nodes), {n1, n2}),
-        erl_esdb_test:await(fun() -> erl_esdb_fault_nodes:call(Nodes, n1, ?MODULE, is_down, []) end),
+        Down = fun() -> erl_esdb_fault_nodes:call(Nodes, n1, ?MODULE, is_down, []) end,
+        erl_esdb_test:await(Down),
         ?assert(ping(Nodes, n1, n2))
     end).
 
@@ -183,8 +180,11 @@ a_disk_that_fails(Config) ->
         Disk = erl_esdb_fault_nodes:disk(Nodes, n1),
         Inside = filename:join(erl_esdb_fault_nodes:dir(Nodes, n1), "file"),
         Outside = filename:join(proplists:get_value(priv_dir, Config), "outside"),
-        Write = fun(File) -> erl_esdb_fault_nodes:call(Nodes, n1, file, write_file, [File, ~"0123"]) end,
-        Synced = fun(File) -> erl_esdb_fault_nodes:call(Nodes, n1, ?MODULE, write_and_sync, [File]) end,
+        Call = fun(Module, Function, Arguments) ->
+            erl_esdb_fault_nodes:call(Nodes, n1, Module, Function, Arguments)
+        end,
+        Write = fun(File) -> Call(file, write_file, [File, ~"0123"]) end,
+        Synced = fun(File) -> Call(?MODULE, write_and_sync, [File]) end,
         Failing = fun(Fault, Do, File) ->
             ok = erl_esdb_disk:fail(Disk, [Fault], 0),
             Result = Do(File),
@@ -196,7 +196,7 @@ a_disk_that_fails(Config) ->
         ?assertEqual({{error, enospc}, 1}, Failing(write_enospc, Write, Inside)),
         ?assertEqual({{error, eio}, 1}, Failing(write_eio, Write, Inside)),
         ?assertEqual({{error, eio}, 1}, Failing(sync_eio, Synced, Inside)),
-        Read = fun(File) -> erl_esdb_fault_nodes:call(Nodes, n1, file, read_file, [File]) end,
+        Read = fun(File) -> Call(file, read_file, [File]) end,
         ?assertMatch({{error, eio}, _}, Failing(read_eio, Read, Inside)),
         %% The rest is written by another call.
         ?assertMatch({ok, N} when N > 0, Failing(write_short, Write, Inside)),
@@ -229,16 +229,18 @@ what_was_not_synced(Config) ->
     with_nodes([n1], Config, fun(Nodes) ->
         Path = fun(Name) -> filename:join(erl_esdb_fault_nodes:dir(Nodes, n1), Name) end,
         Names = ["appended", "over", "cut", "new", "synced"],
-        ok = erl_esdb_fault_nodes:call(Nodes, n1, ?MODULE, leave_unsynced, [lists:map(Path, Names)]),
+        Paths = lists:map(Path, Names),
+        ok = erl_esdb_fault_nodes:call(Nodes, n1, ?MODULE, leave_unsynced, [Paths]),
         [?assertMatch({ok, _}, file:read_file(Path(Name))) || Name <- Names],
         ok = erl_esdb_fault_nodes:kill(Nodes, n1),
-        ?assertMatch({4, N} when N > 0, erl_esdb_disk:power_loss(erl_esdb_fault_nodes:disk(Nodes, n1))),
+        Disk = erl_esdb_fault_nodes:disk(Nodes, n1),
+        ?assertMatch({4, N} when N > 0, erl_esdb_disk:power_loss(Disk)),
         ?assertEqual(
-            [{ok, ~"synced"}, {ok, ~"synced"}, {ok, ~"synced"}, {ok, ~""}, {ok, ~"synced, and again"}],
-            [file:read_file(Path(Name)) || Name <- Names]
+            [~"synced", ~"synced", ~"synced", ~"", ~"synced, and again"],
+            [Bytes || Name <- Names, {ok, Bytes} <- [file:read_file(Path(Name))]]
         ),
         %% Nothing is taken back twice.
-        ?assertEqual({0, 0}, erl_esdb_disk:power_loss(erl_esdb_fault_nodes:disk(Nodes, n1)))
+        ?assertEqual({0, 0}, erl_esdb_disk:power_loss(Disk))
     end).
 
 %% On a node.
@@ -316,13 +318,13 @@ seed() ->
     ct:pal("ESDB_SEED=~b", [Seed]),
     Seed.
 
-%% A chapter with this fault alone, twice in it; again where the fault did not act.
+%% A chapter with this fault alone, with one node twice; again where the fault did not act.
 chapter(Fault, Size, Config) -> chapter(Fault, Size, seed(), 3, Config).
 
 chapter(Fault, Size, Seed, Tries, Config) ->
     Dir = filename:join(proplists:get_value(priv_dir, Config), "chapter"),
     Options = (proplists:get_value(library, Config))#{
-        seed => Seed, size => Size, dir => Dir, faults => [Fault, Fault]
+        seed => Seed, size => Size, dir => Dir, faults => [Fault || _ <- lists:seq(Size, 3, 2)]
     },
     #{violations := Violations, faults := #{Fault := #{acted := Acted}}} =
         Report = erl_esdb_torture:chapter(Options),
@@ -370,6 +372,52 @@ write_error(Config) -> disk_chapter(?FUNCTION_NAME, Config).
 sync_error(Config) -> disk_chapter(?FUNCTION_NAME, Config).
 short_write(Config) -> disk_chapter(?FUNCTION_NAME, Config).
 slow_disk(Config) -> disk_chapter(?FUNCTION_NAME, Config).
+
+%% ---- subscriptions
+
+%% Such a node may believe for a moment that it leads, as it did when it was alone.
+subscriptions_of_nodes_that_have_just_joined(Config) ->
+    with_nodes([n1, n2, n3], Config, fun(Nodes) ->
+        {ok, _} = opened(Nodes),
+        Subscribers = [subscribed(Nodes, Name) || Name <- [n2, n3]],
+        Event = erl_esdb_history:event(~"1", #{}),
+        Append = [?STORE, ~"stream", any, [Event]],
+        {ok, 0} = erl_esdb_fault_nodes:call(Nodes, n1, erl_esdb_streams, append, Append),
+        [
+            ?assertMatch(
+                {ok, [#event{event_id = ~"1"} | _]},
+                erl_esdb_fault_nodes:call(Nodes, Name, erl_esdb_subscriber, take, [Pid, 5000])
+            )
+         || {Name, Pid} <- Subscribers
+        ],
+        %% And each runs where the store is led.
+        [
+            erl_esdb_test:await(fun() ->
+                is_running(erl_esdb_fault_nodes:call(Nodes, n1, erl_esdb_subscriptions, info, [
+                    ?STORE, erl_esdb_history:subscription_key(atom_to_binary(Name), all)
+                ]))
+            end)
+         || {Name, _} <- Subscribers
+        ]
+    end).
+
+is_running({ok, #{status := running}}) -> true;
+is_running(_) -> false.
+
+subscribed(Nodes, Name) ->
+    First = erl_esdb_fault_nodes:node_of(Nodes, n1),
+    Call = fun(Module, Function, Arguments) ->
+        erl_esdb_fault_nodes:call(Nodes, Name, Module, Function, Arguments, 40_000)
+    end,
+    true = Call(net_kernel, connect_node, [First]),
+    Dir = filename:join(erl_esdb_fault_nodes:dir(Nodes, Name), "data"),
+    {ok, _} = Call(erl_esdb, start_store, [?STORE, #{engine => ra, data_dir => Dir}]),
+    Pid = Call(erl_esdb_subscriber, start, []),
+    ok = Call(erl_esdb, join, [?STORE, First]),
+    {ok, _} = Call(erl_esdb_subscriptions, subscribe, [
+        ?STORE, stream, ~"$all", atom_to_binary(Name), #{subscriber => Pid}
+    ]),
+    {Name, Pid}.
 
 %% ---- bytes that change on disk
 
