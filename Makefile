@@ -1,7 +1,7 @@
 # The few commands of this repository. Every one finds, or installs, the tools it needs.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build env demo test torture check bench docs clean
+.PHONY: help setup build env demo demo-cluster test torture check bench docs clean
 
 # The tools in use: the machine's own where new enough, else those that `setup` installed.
 TOOLS = eval "$$(scripts/toolchain.sh env)" &&
@@ -15,7 +15,7 @@ $(foreach name,$(.VARIABLES),$(if $(filter command,$(origin $(name))),\
 export CARGO_TARGET_DIR ?= $(CURDIR)/_build/cargo
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):.*## /\1	/p' Makefile | expand -t 10
+	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' Makefile | expand -t 14
 
 setup: ## install the tools that are missing (quick when nothing is)
 	@scripts/toolchain.sh setup
@@ -30,8 +30,11 @@ build: setup ## compile everything, below _build/default/lib/*/ebin
 env: ## print the exports that put the tools on a shell's PATH: eval "$(make -s env)"
 	@scripts/toolchain.sh env
 
-demo: build ## import real events and report; REPO=path or EVENTS=file.ndjson[.gz]
+demo: build ## import real events and report; REPO=path or EVENTS=file.ndjson[.gz], ENGINE=ra for stores on disk
 	@$(TOOLS) scripts/demo.sh
+
+demo-cluster: build ## the same events through three nodes, one of which is killed, and a check; REPO or EVENTS
+	@$(TOOLS) scripts/demo.sh esdb_demo_cluster
 
 test: setup-tests ## all tests, with the native libraries and without
 	@$(TOOLS) scripts/test.sh

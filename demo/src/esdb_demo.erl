@@ -7,7 +7,10 @@ store and reports about it, with the native libraries and without them side by s
 make demo
 make demo REPO=../another
 make demo EVENTS=file.ndjson.gz
+make demo ENGINE=ra
 ```
+
+With `ENGINE=ra` the stores are on disk; both are stopped and started again before they are read.
 
 It reads these environment variables:
 
@@ -15,6 +18,8 @@ It reads these environment variables:
 |---|---|
 | `REPO` | a git repository; without it, and without `EVENTS`, the folder that we are in |
 | `EVENTS` | a file of newline-delimited JSON, plain or gzipped |
+| `ENGINE` | `memory` (also without it) or `ra` |
+| `DATA` | the folder of stores on disk; without it a new one, which is removed again |
 | `OUT` | the folder for `causation.dot` and `.svg`; without it `demo` if there is one, else `.` |
 | `ESDB_NIF` | `off`: only in Erlang |
 | `NO_COLOR`, `COLUMNS`, `LANG` | as usual |
@@ -22,7 +27,7 @@ It reads these environment variables:
 The exit status is 0, or 1 after one sentence on standard error.
 """.
 
--export([main/0, run/1]).
+-export([main/0, main/1, run/1]).
 -export_type([options/0]).
 
 -type options() :: #{
@@ -30,6 +35,9 @@ The exit status is 0, or 1 after one sentence on standard error.
     events := file:filename(),
     %% "" where nobody asked for a folder.
     out := file:filename(),
+    %% "", "memory" or "ra".
+    engine => string(),
+    data => file:filename(),
     style := esdb_demo_terminal:style()
 }.
 
@@ -40,14 +48,21 @@ The exit status is 0, or 1 after one sentence on standard error.
 -doc "Runs the demo as the environment says and ends the system, for `erl -run esdb_demo main`.".
 -spec main() -> no_return().
 main() ->
+    main(fun run/1).
+
+-doc "The same for another program that takes these options.".
+-spec main(fun((options()) -> ok | {error, Sentence :: binary()})) -> no_return().
+main(Run) ->
     ok = esdb_demo_terminal:prepare(),
     Options = #{
         repo => os:getenv("REPO", ""),
         events => os:getenv("EVENTS", ""),
         out => os:getenv("OUT", ""),
+        engine => os:getenv("ENGINE", ""),
+        data => os:getenv("DATA", ""),
         style => esdb_demo_terminal:style()
     },
-    try run(Options) of
+    try with_data(Run, Options) of
         ok -> halt(0);
         {error, Sentence} -> refuse(Sentence)
     catch
@@ -56,6 +71,19 @@ main() ->
         Class:Reason:Stack ->
             refuse(["a defect: ", erl_error:format_exception(Class, Reason, Stack)])
     end.
+
+%% A folder that nobody asked for is removed in the end.
+-spec with_data(fun((options()) -> Answer), options()) -> Answer.
+with_data(Run, #{data := ""} = Options) ->
+    Name = "esdb_demo." ++ os:getpid(),
+    Data = filename:join(os:getenv("TMPDIR", "/tmp"), Name),
+    try
+        Run(Options#{data := Data})
+    after
+        file:del_dir_r(Data)
+    end;
+with_data(Run, Options) ->
+    Run(Options).
 
 -spec folder(file:filename()) -> file:filename().
 folder("") ->
@@ -83,6 +111,7 @@ the latter two cases as well.
 run(#{repo := Repo, events := Events} = Options) ->
     maybe
         {ok, Source} ?= esdb_demo_source:choose(Repo, Events),
+        {ok, _} ?= stored(here, Options),
         {ok, Here} = esdb_demo_lane:open(here),
         There = open_there(),
         try
@@ -90,6 +119,19 @@ run(#{repo := Repo, events := Events} = Options) ->
         after
             close(Here, There)
         end
+    end.
+
+%% The options of the store of a lane.
+-spec stored(here | there, options()) -> {ok, map()} | {error, binary()}.
+stored(Lane, Options) ->
+    case maps:get(engine, Options, "") of
+        Engine when Engine =:= ""; Engine =:= "memory" ->
+            {ok, #{}};
+        "ra" ->
+            Dir = filename:join(map_get(data, Options), atom_to_list(Lane)),
+            {ok, #{engine => ra, data_dir => Dir}};
+        Other ->
+            {error, esdb_demo_text:binary(["there is no ENGINE ", Other, ", only memory and ra"])}
     end.
 
 -spec open_there() -> {ok, esdb_demo_lane:lane()} | {none, Why :: binary()}.
@@ -120,13 +162,16 @@ close(Here, There) ->
     Source :: esdb_demo_source:source(),
     Here :: esdb_demo_lane:lane(),
     There :: {ok, esdb_demo_lane:lane()} | {none, binary()}.
-with_lanes(Source, Here, There, #{out := Out, style := Style}) ->
+with_lanes(Source, Here, There, #{out := Out, style := Style} = Options) ->
     Start = erlang:monotonic_time(microsecond),
-    Lanes = [Here | [Lane || {ok, Lane} <- [There]]],
+    Places = [{here, Here} | [{there, Lane} || {ok, Lane} <- [There]]],
+    Lanes = [Lane || {_, Lane} <- Places],
+    Stores = [{Lane, element(2, stored(Place, Options))} || {Place, Lane} <- Places],
     maybe
-        ok ?= open_stores(Lanes),
+        ok ?= open_stores(Stores),
         {ok, #{events := Events} = Imported} ?= esdb_demo_import:run(Source, ?STORE, Lanes, Style),
         ok ?= some(Events, Imported, Source),
+        {ok, Disk} ?= reopened(Stores),
         MeasuredHere = measure(Here, measure, measured_here(There), Style),
         MeasuredThere = measure_there(There, Style),
         {_, Chain} = esdb_demo_questions:answer(chain, maps:get(asked, MeasuredHere)),
@@ -136,6 +181,7 @@ with_lanes(Source, Here, There, #{out := Out, style := Style}) ->
             title => esdb_demo_source:describe(Source),
             remarks => esdb_demo_source:remarks(Source),
             imported => Imported,
+            disk => Disk,
             implementation => esdb_demo_steps:implementation(),
             here => MeasuredHere,
             there => MeasuredThere,
@@ -147,15 +193,30 @@ with_lanes(Source, Here, There, #{out := Out, style := Style}) ->
         verdict(esdb_demo_report:failures(Result), Out, Drawing)
     end.
 
--spec open_stores([esdb_demo_lane:lane()]) -> ok | {error, binary()}.
-open_stores(Lanes) ->
-    Opened = [esdb_demo_lane:call(Lane, open, [?STORE]) || Lane <- Lanes],
-    case [Reason || {error, Reason} <- Opened] of
-        [] ->
-            ok;
-        [Reason | _] ->
-            Text = io_lib:format("the event store does not start: ~0tp", [Reason]),
-            {error, esdb_demo_text:binary(Text)}
+-spec open_stores([{esdb_demo_lane:lane(), map()}]) -> ok | {error, binary()}.
+open_stores(Stores) ->
+    Opened = [esdb_demo_lane:call(Lane, open, [?STORE, Options]) || {Lane, Options} <- Stores],
+    does_start([Reason || {error, Reason} <- Opened]).
+
+-spec does_start([term()]) -> ok | {error, binary()}.
+does_start([]) ->
+    ok;
+does_start([{engine_not_available, ra} | _]) ->
+    {error, ~"there is no Ra here, which stores on disk stand on"};
+does_start([Reason | _]) ->
+    Text = io_lib:format("the event store does not start: ~0tp", [Reason]),
+    {error, esdb_demo_text:binary(Text)}.
+
+%% Stores on disk are stopped and started again: what is read from here on was there.
+-spec reopened([{esdb_demo_lane:lane(), map()}]) ->
+    {ok, none | esdb_demo_steps:reopened()} | {error, binary()}.
+reopened([{_, None} | _]) when map_size(None) =:= 0 ->
+    {ok, none};
+reopened(Stores) ->
+    Answers = [esdb_demo_lane:call(Lane, reopen, [?STORE, Options]) || {Lane, Options} <- Stores],
+    case does_start([Reason || {error, Reason} <- Answers]) of
+        ok -> {ok, element(2, hd(Answers))};
+        {error, Sentence} -> {error, Sentence}
     end.
 
 -spec some(non_neg_integer(), esdb_demo_import:imported(), esdb_demo_source:source()) ->

@@ -21,7 +21,7 @@ What is null stays null, and what is absent stays absent: an event comes back as
 -include_lib("erl_esdb_gater/include/esdb_gater_types.hrl").
 
 -export([parse/1, check/1]).
--export([to_new/1, from_stored/1, to_json/1]).
+-export([to_new/1, from_new/2, from_stored/1, to_json/1]).
 -export([add_insertions/2]).
 -export_type([commit/0]).
 
@@ -135,19 +135,26 @@ stored_key(~"correlation_id") -> correlation_id;
 stored_key(~"actor_id") -> actor_id;
 stored_key(Other) -> Other.
 
--doc "The event that the store gives back, in the shape of `t:commit/0` again.".
--spec from_stored(#event{}) -> commit().
-from_stored(#event{metadata = Stored} = E) ->
+-doc "What `to_new/1` made, in the shape of `t:commit/0` again.".
+-spec from_new(Stream :: binary(), map()) -> commit().
+from_new(Stream, #{metadata := Stored} = New) ->
     {Time, Rest} = maps:take(?TIME_KEY, Stored),
     Atoms = #{atom_to_binary(Key) => Value || Key := Value <- maps:with(?ATOM_KEYS, Rest)},
-    #{
-        event_id => E#event.event_id,
-        event_type => E#event.event_type,
-        stream_id => E#event.stream_id,
+    (maps:with([event_id, event_type, data], New))#{
+        stream_id => Stream,
         epoch_us => Time,
-        data => E#event.data,
         metadata => maps:merge(maps:without(?ATOM_KEYS, Rest), Atoms)
     }.
+
+-doc "The event that the store gives back, in the shape of `t:commit/0` again.".
+-spec from_stored(#event{}) -> commit().
+from_stored(#event{stream_id = Stream} = E) ->
+    from_new(Stream, #{
+        event_id => E#event.event_id,
+        event_type => E#event.event_type,
+        data => E#event.data,
+        metadata => E#event.metadata
+    }).
 
 -doc "The event as one line of JSON, without a line end: what the archive of the report holds.".
 -spec to_json(commit()) -> binary().

@@ -3,7 +3,8 @@
 The two places where the demo's steps run: this node, and a second one on the same machine that was
 started with `ESDB_NIF=off`, so that there everything runs in Erlang.
 
-The second node is reached over its standard input and output: no network, no cookie, no epmd.
+The second node is reached over its standard input and output: no network, no cookie, no epmd. A
+third kind of place is a function that does a step in its own way (`through/1`).
 
 ```erlang
 1> {ok, Lane} = esdb_demo_lane:open(off),
@@ -12,10 +13,11 @@ The second node is reached over its standard input and output: no network, no co
 ```
 """.
 
--export([open/1, call/3, close/1]).
+-export([open/1, through/1, call/3, close/1]).
 -export_type([lane/0]).
 
--opaque lane() :: here | {peer, pid()}.
+-type through() :: fun((Function :: atom(), Arguments :: [term()]) -> term()).
+-opaque lane() :: here | {peer, pid()} | {through, through()}.
 
 -doc "This node (`here`) or a new one without native libraries (`off`).".
 -spec open(here | off) -> {ok, lane()} | {error, term()}.
@@ -35,14 +37,20 @@ open(off) ->
         {error, Reason} -> {error, Reason}
     end.
 
--doc "Calls a function of `esdb_demo_steps`, in a process of its own in both lanes.".
+-doc "A place where a function does what is called, for whoever takes lanes.".
+-spec through(through()) -> lane().
+through(Fun) -> {through, Fun}.
+
+-doc "Calls a function of `esdb_demo_steps`, in a process of its own on this node and the second.".
 -spec call(lane(), Function :: atom(), Arguments :: [term()]) -> term().
 call(here, Function, Arguments) ->
     erpc:call(node(), esdb_demo_steps, Function, Arguments);
 call({peer, Peer}, Function, Arguments) ->
-    peer:call(Peer, esdb_demo_steps, Function, Arguments, infinity).
+    peer:call(Peer, esdb_demo_steps, Function, Arguments, infinity);
+call({through, Fun}, Function, Arguments) ->
+    Fun(Function, Arguments).
 
 -doc "Ends the second node.".
 -spec close(lane()) -> ok.
-close(here) -> ok;
-close({peer, Peer}) -> peer:stop(Peer).
+close({peer, Peer}) -> peer:stop(Peer);
+close(_) -> ok.

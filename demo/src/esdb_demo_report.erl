@@ -15,6 +15,8 @@ The report as text, made from what was measured and nothing else.
     %% What one must know about the source.
     remarks := [binary()],
     imported := esdb_demo_import:imported(),
+    %% Of stores on disk: how this node's came back.
+    disk => none | esdb_demo_steps:reopened(),
     %% What this node runs on.
     implementation := nif | erlang,
     here := esdb_demo_steps:measured(),
@@ -61,9 +63,15 @@ failures(#{unread := Unread} = Result) ->
         [["the archive did not read back identically: ", codec_name(C)] || C <- Unlike],
         [["one node cannot read the other's archive: ", codec_name(C)] || C <- Unread],
         [["the library and plain Erlang answer differently: ", atom_to_binary(W)] || W <- Wrong],
-        ["Rust and Erlang did not agree on what they found" || length(Digests) > 1]
+        ["Rust and Erlang did not agree on what they found" || length(Digests) > 1],
+        ["the store came back with other events" || not is_all_back(Result)]
     ]),
     [esdb_demo_text:binary(Text) || Text <- Texts].
+
+%% As a new store has no events but those that were imported.
+-spec is_all_back(result()) -> boolean().
+is_all_back(#{disk := #{events := Back}, imported := #{events := Events}}) -> Back =:= Events;
+is_all_back(_) -> true.
 
 %% One or two measurements, this node's first.
 -spec measured(result()) -> [esdb_demo_steps:measured()].
@@ -73,7 +81,8 @@ measured(#{here := Here, there := There}) ->
 %% Events, streams, problems
 
 -spec overview(result(), style()) -> unicode:chardata().
-overview(#{title := Title, remarks := Remarks, here := Here, imported := Imported}, Style) ->
+overview(#{title := Title, remarks := Remarks, here := Here} = Result, Style) ->
+    #{imported := Imported} = Result,
     #{facts := Facts} = Here,
     #{events := Events, streams := Streams, first := First, last := Last} = Facts,
     #{append_us := [AppendUs | _]} = Imported,
@@ -87,7 +96,18 @@ overview(#{title := Title, remarks := Remarks, here := Here, imported := Importe
         io_lib:format("  ~ts events a second into the store~n", [
             esdb_demo_chart:number(per_second(Events, AppendUs))
         ]),
+        disk(maps:get(disk, Result, none)),
         problems(Imported, Style)
+    ].
+
+-spec disk(none | esdb_demo_steps:reopened()) -> unicode:chardata().
+disk(none) ->
+    [];
+disk(#{start_us := Micros, events := Events, bytes := Bytes}) ->
+    [
+        ["  on disk in ", esdb_demo_chart:bytes(Bytes), "; stopped, and started again in "],
+        [esdb_demo_chart:duration(Micros), " with ", counted(Events, "event"), ":\n"],
+        "  what follows is read from there\n"
     ].
 
 -spec problems(esdb_demo_import:imported(), style()) -> unicode:chardata().

@@ -13,9 +13,9 @@ without, each on its own store.
 
 -include_lib("erl_esdb_gater/include/esdb_gater_types.hrl").
 
--export([open/1, close/1, implementation/0]).
+-export([open/1, open/2, reopen/2, close/1, implementation/0]).
 -export([append/2, measure/2, measure_briefly/2, unlike/1, fold/3]).
--export_type([measured/0, refused/0]).
+-export_type([measured/0, refused/0, reopened/0]).
 
 -type measured() :: #{
     facts => esdb_demo_facts:facts(),
@@ -32,6 +32,13 @@ without, each on its own store.
 
 %% The id of an event that the store does not take, and why.
 -type refused() :: {EventId :: binary(), Reason :: term()}.
+
+%% Of a store that was started again.
+-type reopened() :: #{
+    start_us := non_neg_integer(),
+    events := non_neg_integer(),
+    bytes := non_neg_integer()
+}.
 
 %% One number a partition: streams, events in these streams, and event ids spread on their own.
 -type partitions() :: #{
@@ -51,11 +58,33 @@ without, each on its own store.
 
 -doc "Starts a store in memory.".
 -spec open(Store :: atom()) -> ok | {error, term()}.
-open(Store) ->
+open(Store) -> open(Store, #{}).
+
+-doc "Starts a store with options.".
+-spec open(Store :: atom(), map()) -> ok | {error, term()}.
+open(Store, Options) ->
     maybe
         {ok, _} ?= application:ensure_all_started(erl_esdb),
-        {ok, _} ?= erl_esdb:start_store(Store),
+        {ok, _} ?= erl_esdb:start_store(Store, Options),
         ok
+    end.
+
+-doc """
+Stops a store and starts it again; says how long the latter took, how many events there are, and how
+many bytes its files have.
+""".
+-spec reopen(Store :: atom(), map()) -> {ok, reopened()} | {error, term()}.
+reopen(Store, Options) ->
+    maybe
+        ok ?= close(Store),
+        {Micros, ok} ?= timer:tc(fun() -> open(Store, Options) end),
+        {ok, #{next_position := Next} = Status} ?= erl_esdb:status(Store),
+        Bytes = maps:get(disk_bytes, Status, 0) + maps:get(wal_bytes, Status, 0),
+        {ok, #{start_us => Micros, events => Next, bytes => Bytes}}
+    else
+        {_, {error, Reason}} -> {error, Reason};
+        {ok, _} -> {error, no_status};
+        {error, Reason} -> {error, Reason}
     end.
 
 -doc "Stops the store and forgets its events.".
