@@ -5,7 +5,7 @@
 set -eu
 cd "$(dirname "$0")/.."
 mkdir -p _build/bench
-erlc -o _build/bench bench/*.erl
+erlc -pa _build/default/checkouts/ra/ebin -pa _build/default/lib/ra/ebin -o _build/bench bench/*.erl
 names=
 for name in "$@"; do names="$names\"$name\","; done
 record=bench/record/$(date +%Y-%m-%d).md
