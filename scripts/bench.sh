@@ -1,5 +1,5 @@
 #!/bin/sh
-# Measures; see bench/README.md.   scripts/bench.sh [hash | crypto | archive | filter | store | subscriptions | ...]...
+# Measures; see bench/README.md.   scripts/bench.sh [hash | crypto | archive | store | append | durable | ...]...
 #
 #   RECORD=1   also writes the record of today, and its tables into doc/guides/performance.md
 set -eu
