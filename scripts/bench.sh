@@ -1,11 +1,11 @@
 #!/bin/sh
-# Measures; see bench/README.md.   scripts/bench.sh [hash | crypto | archive | filter | store | subscriptions | ...]...
+# Measures; see bench/README.md.   scripts/bench.sh [hash | crypto | archive | store | append | durable | ...]...
 #
 #   RECORD=1   also writes the record of today, and its tables into doc/guides/performance.md
 set -eu
 cd "$(dirname "$0")/.."
 mkdir -p _build/bench
-erlc -o _build/bench bench/*.erl
+erlc -pa _build/default/checkouts/ra/ebin -pa _build/default/lib/ra/ebin -o _build/bench bench/*.erl
 names=
 for name in "$@"; do names="$names\"$name\","; done
 record=bench/record/$(date +%Y-%m-%d).md
