@@ -13,7 +13,8 @@ suite() -> [{timetrap, {minutes, 2}}].
 
 all() -> erl_esdb_test:all().
 
-groups() -> erl_esdb_test:groups(cases()).
+%% Where the node gets a name in between: a store on disk belongs to a node with one name.
+groups() -> erl_esdb_test:groups(cases(), [a_emt_04_broadcast_to_a_remote_member]).
 
 cases() ->
     [F || {F, 1} <- ?MODULE:module_info(exports), is_case(atom_to_list(F))].
@@ -85,7 +86,9 @@ a_emt_04_broadcast_to_a_remote_member(Config) ->
     erl_esdb_test:await(fun() -> [Member] =:= members(Store, <<"k">>) end),
     ok = broadcast(Store, <<"k">>, event()),
     receives({got, Member, {broadcast, erl_esdb_emitter_group:topic(Store, <<"k">>), event()}}),
-    ok = peer:stop(Peer).
+    ok = peer:stop(Peer),
+    _ = net_kernel:stop(),
+    ok.
 
 distributed() ->
     case is_alive() of

@@ -496,7 +496,7 @@ a_crash_of_the_engine(Config) ->
     append(Store, ~"s", [event(~"old", #{})]),
     {ok, [0]} = positions(Store, event_id, ~"old", #{}),
     Index = index(Store),
-    true = exit(erl_esdb_test:orderer(Store), kill),
+    true = exit(erl_esdb_test:engine(Store), kill),
     erl_esdb_test:await(fun() ->
         not is_process_alive(Index) andalso erl_esdb_store:is_ready(Store)
     end),
