@@ -65,6 +65,8 @@ end_per_group(_Group, Config) ->
 %% Nodes for one case, by name.
 with_nodes(Names, Config, Fun) ->
     Dir = filename:join(proplists:get_value(priv_dir, Config), "nodes"),
+    %% Not what a case before has left.
+    _ = file:del_dir_r(Dir),
     Nodes = erl_esdb_fault_nodes:start(Names, (proplists:get_value(library, Config))#{dir => Dir}),
     try
         Fun(Nodes)
