@@ -232,7 +232,8 @@ a_space_comes_back(Config) ->
     {ok, 0} = append(Store, <<"kept">>, events(1)),
     Full = size_of(Config),
     {ok, {0, 24_000}} = erl_esdb_store:truncate(Store, ?S, 24_000),
-    %% The write-ahead log and the segment that was written last stay until they have a certain size.
+    %% The write-ahead log and the segment that was written last stay until they have a certain
+    %% size.
     ok = erl_esdb_test:await(fun() -> size_of(Config) < Full div 2 end, 120_000),
     ?assertMatch([#event{stream_id = <<"kept">>}], all_events(Store)).
 
