@@ -128,7 +128,7 @@ options(#nodes{cookie = Cookie} = Nodes, Number) ->
         wait_boot => ?BOOT
     }.
 
--spec names(nodes()) -> file:filename().
+-spec names(nodes()) -> file:filename_all().
 names(#nodes{folder = Folder}) -> filename:join(Folder, "names").
 
 -doc "Ends all nodes.".

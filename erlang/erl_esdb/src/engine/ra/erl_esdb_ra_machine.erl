@@ -164,7 +164,7 @@ sweep(Command, #machine{log = Log, sweeping = Sweeping} = Machine) ->
     end.
 
 -doc false.
--spec state_enter(ra_server:ra_state() | eol, state()) -> ra_machine:effects().
+-spec state_enter(Role :: atom(), state()) -> ra_machine:effects().
 state_enter(leader, #machine{log = Log}) ->
     case erl_esdb_log:pending(Log) of
         true -> [{append, sweep, noreply}];
@@ -198,7 +198,7 @@ init_aux(_Name) -> none.
 -doc false.
 %% A snapshot that was due while another was written is taken when that is done, also where no more
 %% commands come.
--spec handle_aux(ra_server:ra_state(), cast | {call, ra:from()}, term(), none, Server) ->
+-spec handle_aux(Role :: atom(), cast | {call, ra:from()}, term(), none, Server) ->
     {no_reply, none, Server} | {no_reply, none, Server, ra_machine:effects()}
 when
     Server :: ra_aux:internal_state().
