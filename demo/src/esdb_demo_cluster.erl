@@ -30,8 +30,9 @@ acknowledged is there once and in order on all nodes, else 1, after one sentence
 }.
 
 -define(STORE, demo).
-%% Events of an append, and processes that write at a time.
--define(PIECE, 10).
+%% Events of an append, first and when the node is killed, and processes that write at a time.
+-define(FEW, 10).
+-define(PIECE, 100).
 -define(WRITERS, 6).
 %% The node is back after so many thousands.
 -define(AWAY, 10).
@@ -139,7 +140,7 @@ some(_, _) ->
 seen(Nodes, Number) ->
     case esdb_demo_nodes:call(Nodes, Number, esdb_demo_check, found, [?STORE]) of
         {ok, Answer} -> Answer;
-        {error, gone} -> {error, gone}
+        {error, Reason} -> {error, Reason}
     end.
 
 -spec compared({ok, esdb_demo_check:entries(), integer()} | {error, term()}, Sent) ->
@@ -186,11 +187,16 @@ sent(#run{table = Table}) ->
 append(#run{nodes = Nodes} = Run, Batches) ->
     ok = add(chunks, 1, Run),
     ok = back(due, Run),
-    Pieces = [{Stream, pieces(Events)} || {Stream, Events} <- Batches],
+    Size =
+        case value(victim, Run) of
+            none -> ?FEW;
+            _ -> ?PIECE
+        end,
+    Pieces = [{Stream, pieces(Events, Size)} || {Stream, Events} <- Batches],
     Left = lists:sum([length(Parts) || {_, Parts} <- Pieces]),
     Self = self(),
     Share = fun(W) -> [P || {N, P} <- lists:enumerate(Pieces), N rem ?WRITERS =:= W] end,
-    Start = fun(W) -> spawn_monitor(fun() -> written(Share(W), Nodes, Self) end) end,
+    Start = fun(W) -> spawn_monitor(fun() -> written(Share(W), W, Nodes, Self) end) end,
     Writers = [Start(W) || W <- lists:seq(0, ?WRITERS - 1)],
     {Micros, Answers} = timer:tc(fun() -> collected(Writers, {Left, Left}, Run, []) end),
     case [{Stream, Reason} || {failed, Stream, Reason} <- Answers] of
@@ -198,25 +204,25 @@ append(#run{nodes = Nodes} = Run, Batches) ->
         [Failure | _] -> {error, Failure}
     end.
 
--spec pieces([map()]) -> [[map()]].
-pieces(Events) when length(Events) =< ?PIECE -> [Events];
-pieces(Events) ->
-    {Piece, Rest} = lists:split(?PIECE, Events),
-    [Piece | pieces(Rest)].
+-spec pieces([map()], pos_integer()) -> [[map()]].
+pieces(Events, Size) when length(Events) =< Size -> [Events];
+pieces(Events, Size) ->
+    {Piece, Rest} = lists:split(Size, Events),
+    [Piece | pieces(Rest, Size)].
 
-%% In a process of its own.
--spec written([{binary(), [[map()]]}], esdb_demo_nodes:nodes(), pid()) -> ok.
-written(Share, Nodes, To) ->
+%% In a process of its own; each begins with another node.
+-spec written([{binary(), [[map()]]}], non_neg_integer(), esdb_demo_nodes:nodes(), pid()) -> ok.
+written(Share, First, Nodes, To) ->
     All = [{Stream, Piece} || {Stream, Pieces} <- Share, Piece <- Pieces],
     Write = fun({Via, {Stream, Piece}}) ->
         Start = erlang:monotonic_time(microsecond),
         Answer = sent(Nodes, Via, {Stream, Piece}, 0, Start),
         To ! {self(), Stream, Piece, Answer, erlang:monotonic_time(microsecond) - Start}
     end,
-    lists:foreach(Write, lists:enumerate(All)).
+    lists:foreach(Write, lists:enumerate(First, All)).
 
 %% Through one node after the other, until one says that it is done.
--spec sent(esdb_demo_nodes:nodes(), pos_integer(), {binary(), [map()]}, Again, integer()) ->
+-spec sent(esdb_demo_nodes:nodes(), non_neg_integer(), {binary(), [map()]}, Again, integer()) ->
     {ok, Again, [esdb_demo_steps:refused()]} | {error, term()}
 when
     Again :: non_neg_integer().
@@ -228,8 +234,10 @@ sent(Nodes, Via, Batch, Again, Start) ->
             {ok, Again, Refused};
         {ok, {error, {_, Reason}}} when Late ->
             {error, Reason};
-        {error, gone} when Late ->
-            {error, gone};
+        {error, Reason} when Late ->
+            {error, Reason};
+        {error, down} ->
+            sent(Nodes, Via + 1, Batch, Again, Start);
         _ ->
             receive
             after ?PAUSE -> sent(Nodes, Via + 1, Batch, Again + 1, Start)
@@ -323,7 +331,7 @@ rendered(#result{imported = Imported, told = Told} = Result, Style) ->
                 ["it was started again after ", number(Back)],
                 [
                     ["longest append ", esdb_demo_chart:duration(Longest), "; "],
-                    [number(Again), " tries were repeated through another node"]
+                    ["sent again, their outcome unknown: ", number(Again)]
                 ]
             ]
         ],

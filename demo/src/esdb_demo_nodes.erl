@@ -82,7 +82,7 @@ all(Fun, [Number | Numbers]) ->
 joined(#nodes{store = Store} = Nodes, Number) ->
     case call(Nodes, Number, erl_esdb, join, [Store, name(1)]) of
         {ok, Answer} -> Answer;
-        {error, gone} -> {error, {gone, name(Number)}}
+        {error, Why} -> {error, {Why, name(Number)}}
     end.
 
 -doc "Starts a node that does not run, and the store on it with what its folder has.".
@@ -106,7 +106,7 @@ opened(#nodes{store = Store, folder = Folder} = Nodes, Number) ->
         ok
     else
         {ok, {error, Reason}} -> {error, Reason};
-        {error, gone} -> {error, {gone, name(Number)}}
+        {error, Reason} -> {error, {Reason, name(Number)}}
     end.
 
 -spec options(nodes(), member()) -> map().
@@ -144,21 +144,22 @@ kill(#nodes{table = Table} = Nodes, Number) ->
     [{Number, Peer}] = ets:lookup(Table, Number),
     {ok, Pid} = call(Nodes, Number, os, getpid, []),
     Ref = monitor(process, Peer),
-    true = ets:insert(Table, {Number, down}),
     {ok, 0, _} = esdb_demo_program:run("sh", ["-c", "kill -9 " ++ Pid], ?BOOT),
     receive
         {'DOWN', Ref, process, Peer, _} -> ok
-    end.
+    end,
+    true = ets:insert(Table, {Number, down}),
+    ok.
 
 -doc """
-Calls a function on a node. `gone`: it does not run, or ended during the call; what became of the
-call is not known.
+Calls a function on a node. `down`: it does not run; `gone`: it ended during the call, or did not
+answer, and what became of the call is not known.
 """.
--spec call(nodes(), member(), module(), atom(), [term()]) -> {ok, term()} | {error, gone}.
+-spec call(nodes(), member(), module(), atom(), [term()]) -> {ok, term()} | {error, down | gone}.
 call(#nodes{table = Table}, Number, Module, Function, Arguments) ->
     case ets:lookup_element(Table, Number, 2) of
         down ->
-            {error, gone};
+            {error, down};
         Peer ->
             try
                 {ok, peer:call(Peer, Module, Function, Arguments, ?CALL)}

@@ -41,6 +41,9 @@ all() ->
         report_says_what_was_measured,
         report_of_a_long_history_has_its_busiest_weeks,
         report_alarms,
+        report_of_a_store_that_came_back,
+        check_tells_what_is_wrong,
+        check_of_a_store,
         dot_is_valid_whatever_the_names,
         demo_of_a_file_in_each_mode,
         demo_of_a_repository,
@@ -49,7 +52,10 @@ all() ->
         demo_refuses_with_one_sentence,
         demo_whose_reader_is_gone_is_quiet,
         demo_ends_at_an_interrupt
-    ].
+    ] ++ on_disk(code:which(ra)).
+
+on_disk(non_existing) -> [demo_without_ra];
+on_disk(_) -> [demo_on_disk, demo_of_three_nodes].
 
 %% Events
 
@@ -938,6 +944,58 @@ report_alarms(Config) ->
     Expected = "Causes go in a circle\n  2 events, from a to b",
     ?assertNotEqual(nomatch, string:find(Circular, Expected)).
 
+report_of_a_store_that_came_back(Config) ->
+    Result = (result(Config))#{disk => #{start_us => 18_000, events => 300, bytes => 1_200_000}},
+    [] = esdb_demo_report:failures(Result),
+    Text = flat(esdb_demo_report:render(Result, style(false, 80))),
+    Line = "  on disk in 1.20 MB; stopped, and started again in 18 ms with 300 events:\n",
+    ?assertNotEqual(nomatch, string:find(Text, Line), Text),
+    Less = Result#{disk := #{start_us => 18_000, events => 299, bytes => 1_200_000}},
+    [~"the store came back with other events"] = esdb_demo_report:failures(Less).
+
+%% The check of the cluster's demo, where something is wrong.
+
+check_tells_what_is_wrong(_) ->
+    [A, B, C, D] = [{~"a", 1}, {~"b", 2}, {~"c", 3}, {~"d", 4}],
+    Sent = #{~"s" => [A, B, C], ~"t" => [D]},
+    None = #{missing => 0, twice => 0, unknown => 0, changed => 0, disordered => 0},
+    [
+        begin
+            Outcome = esdb_demo_check:compare(Sent, Found),
+            ?assertEqual(maps:merge(None, Wrong), Outcome, Found),
+            ?assertEqual(maps:remove(events, Wrong) =:= #{}, esdb_demo_check:is_good(Outcome))
+        end
+     || {Wrong, Found} <- [
+            {#{events => 4}, Sent},
+            {#{events => 3, missing => 1}, Sent#{~"s" := [A, C]}},
+            {#{events => 3, missing => 1}, maps:remove(~"t", Sent)},
+            {#{events => 5, twice => 1}, Sent#{~"s" := [A, B, B, C]}},
+            {#{events => 5, unknown => 1}, Sent#{~"s" := [A, B, C, {~"x", 9}]}},
+            {#{events => 5, unknown => 1}, Sent#{~"u" => [{~"x", 9}]}},
+            {#{events => 4, changed => 1}, Sent#{~"s" := [A, {~"b", 7}, C]}},
+            {#{events => 4, disordered => 1}, Sent#{~"s" := [A, C, B]}}
+        ]
+    ].
+
+%% What it finds in a store is what was written there, and a version that is missing is seen.
+check_of_a_store(_) ->
+    Events = chained([~"1", ~"2", ~"3", ~"4"]),
+    One = [E#{stream_id := ~"one"} || E <- Events],
+    Sent = #{~"one" => [{Id, esdb_demo_check:sum(E)} || #{event_id := Id} = E <- One]},
+    with_store(fun(Store) ->
+        [
+            {ok, _, []} = esdb_demo_steps:append(Store, [{~"one", [esdb_demo_event:to_new(E)]}])
+         || E <- One
+        ],
+        {ok, Sent, Order} = esdb_demo_check:found(Store),
+        {ok, Sent, Order} = esdb_demo_check:found(Store),
+        {ok, _} = erl_esdb_store:truncate(Store, ~"one", 2),
+        {ok, Less, Other} = esdb_demo_check:found(Store),
+        ?assertNotEqual(Order, Other),
+        ?assertMatch(#{missing := 3, unknown := 1}, esdb_demo_check:compare(Sent, Less))
+    end),
+    {error, {store_not_started, demo_test}} = esdb_demo_check:found(demo_test).
+
 result(Config) ->
     in_store(fun(Store) ->
         {ok, _} = import({ndjson, data_file(Config, "commits.ndjson.gz")}, Store),
@@ -1151,6 +1209,8 @@ demo_refuses_with_one_sentence(Config) ->
             ]},
             {[{"REPO", Absent}], ["there is no folder ", Absent]},
             {[{"REPO", Empty}], ["the repository ", Empty, " has no commits yet"]},
+            {[{"EVENTS", NoEvents}, {"ENGINE", "paper"}],
+                "there is no ENGINE paper, only memory and ra"},
             {[{"REPO", Empty}, {"EVENTS", NoEvents}], "give either REPO or EVENTS, not both"}
         ]
     ].
@@ -1166,6 +1226,74 @@ demo_whose_reader_is_gone_is_quiet(Config) ->
     Shell = "{ \"$@\" 2>\"$0\" || echo $? >>\"$0\"; } | head -n 1",
     {0, Text, ""} = demo(Shell, Config, Env),
     ?assertMatch(["Importing" ++ _], lines(Text)).
+
+%% Both stores are on disk, in a folder that is gone afterwards.
+demo_on_disk(Config) ->
+    Temporary = temporary(),
+    Env = [
+        {"EVENTS", data_file(Config, "commits.ndjson.gz")},
+        {"OUT", fresh(Config, "disk_out")},
+        {"ENGINE", "ra"},
+        {"TMPDIR", Temporary}
+    ],
+    {0, Text, ""} = demo(Config, Env),
+    [
+        ?assertMatch({match, _}, re:run(Text, Part), {Part, Text})
+     || Part <- [
+            "300 events in 5 streams",
+            "on disk in [0-9.]+ [kM]B; stopped, and started again in [0-9.]+ m?s with 300 events:",
+            "Done in "
+        ]
+    ],
+    ok = file:del_dir(Temporary),
+    ok = filelib:ensure_path(Temporary),
+    %% A folder that is asked for stays.
+    Data = fresh(Config, "data"),
+    {0, _, ""} = demo(Config, [{"DATA", Data} | Env]),
+    ?assertMatch([_ | _], filelib:wildcard("here/*/config", Data)),
+    ok = file:del_dir(Temporary),
+    Nowhere = {"DATA", "/dev/null"},
+    ?assertMatch({1, _, "demo: the event store" ++ _}, demo(Config, [Nowhere | Env])).
+
+demo_without_ra(Config) ->
+    Env = [{"EVENTS", data_file(Config, "commits.ndjson.gz")}, {"ENGINE", "ra"}],
+    ?assertEqual(
+        {1, ~"demo: there is no Ra here, which stores on disk stand on\n"}, refusal(Config, Env)
+    ).
+
+demo_of_three_nodes(Config) ->
+    Temporary = temporary(),
+    Env = [{"EVENTS", data_file(Config, "commits.ndjson.gz")}, {"TMPDIR", Temporary}],
+    {0, Text, ""} = cluster_demo(Config, Env),
+    [
+        ?assertMatch({match, _}, re:run(Text, Part, [multiline]), {Part, Text})
+     || Part <- [
+            "300 events in 5 streams, written through three nodes",
+            "^  demo_[123]@127.0.0.1, which led, was killed \\(kill -9\\) after [1-9][0-9]* events",
+            "^  it was started again after 300",
+            "^  demo_1@127.0.0.1 +300 +0 +0 +0 +0 +0$",
+            "^  demo_2@127.0.0.1 +300 +0 +0 +0 +0 +0$",
+            "^  demo_3@127.0.0.1 +300 +0 +0 +0 +0 +0$",
+            "Every event that was acknowledged is there once, in order, on all three nodes"
+        ]
+    ],
+    %% What the store does not take, and what is no event, is left out.
+    Malformed = [{"EVENTS", data_file(Config, "malformed.ndjson")}, {"TMPDIR", Temporary}],
+    {0, Few, ""} = cluster_demo(Config, Malformed),
+    ?assertNotEqual(nomatch, string:find(Few, "12 items of the source were left out")),
+    Absent = fresh(Config, "missing"),
+    Sentence = flat(["demo: cannot read ", Absent, ": no such file or directory\n"]),
+    {1, _, Sentence} = cluster_demo(Config, [{"EVENTS", Absent}, {"TMPDIR", Temporary}]),
+    %% Nothing is left in it.
+    ok = file:del_dir(Temporary).
+
+cluster_demo(Config, Env) ->
+    demo("exec \"$@\" esdb_demo_cluster 2>\"$0\"", Config, Env).
+
+%% A new, empty folder with a short path, as folders for temporary files have.
+temporary() ->
+    {ok, 0, Path} = esdb_demo_program:run("mktemp", ["-d", "/tmp/esdb_demo_test.XXXXXX"], 10_000),
+    flat(string:trim(Path)).
 
 %% Its events come from a pipe that stays open, so it runs until the interrupt of Ctrl-C.
 demo_ends_at_an_interrupt(Config) ->

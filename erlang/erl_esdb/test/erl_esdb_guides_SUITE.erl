@@ -10,7 +10,8 @@ The guides to the store: every example of them runs here, those in Elixir where 
 
 %% Elixir need not be installed to build and to test the store.
 all() ->
-    pages() ++ [events_of_telemetry, deployment_shows_its_examples] ++
+    pages() ++ on_disk(lists:member(ra, erl_esdb_test:engines())) ++
+        [events_of_telemetry, deployment_shows_its_examples] ++
         [in_elixir || os:find_executable("elixir") =/= false].
 
 pages() ->
@@ -32,6 +33,10 @@ pages() ->
         streams
     ].
 
+%% Pages about stores on disk.
+on_disk(true) -> [one_node, operations, consistency];
+on_disk(false) -> [].
+
 init_per_suite(Config) ->
     {ok, _} = application:ensure_all_started(erl_esdb),
     Config.
@@ -52,6 +57,9 @@ schemas(Config) -> guide(Config, "schemas.md", 15).
 archives(Config) -> guide(Config, "archives.md", 30).
 causation(Config) -> guide(Config, "causation.md", 20).
 integrity(Config) -> guide(Config, "integrity.md", 12).
+one_node(Config) -> guide(Config, "one_node.md", 12).
+operations(Config) -> guide(Config, "operations.md", 17).
+consistency(Config) -> guide(Config, "consistency.md", 9).
 cluster(Config) -> guide(Config, "cluster.md", 12).
 testing(Config) -> guide(Config, "testing.md", 14).
 telemetry(Config) -> guide(Config, "telemetry.md", 9).
