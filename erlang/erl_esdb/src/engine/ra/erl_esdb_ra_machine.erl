@@ -201,7 +201,7 @@ init_aux(_Name) -> none.
 -spec handle_aux(Role :: atom(), cast | {call, ra:from()}, term(), none, Server) ->
     {no_reply, none, Server} | {no_reply, none, Server, ra_machine:effects()}
 when
-    Server :: ra_aux:internal_state().
+    Server :: term().
 handle_aux(_Role, cast, tick, Aux, Server) ->
     {Effects, _Machine} = snapshot(sweep, ra_aux:machine_state(Server)),
     {no_reply, Aux, Server, Effects};
