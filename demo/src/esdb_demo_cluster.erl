@@ -14,8 +14,8 @@ thousand more, or when all is written. A write of which it is not known whether 
 again through another node: the store knows its events by their ids.
 
 It reads the environment variables `REPO`, `EVENTS`, `DATA` (the folder of the stores), `NO_COLOR`,
-`COLUMNS` and `LANG` as `m:esdb_demo` does. The exit status is 0 if every event that was acknowledged
-is there once and in order on all nodes, else 1, after one sentence on standard error.
+`COLUMNS` and `LANG` as `m:esdb_demo` does. The exit status is 0 if every event that was
+acknowledged is there once and in order on all nodes, else 1, after one sentence on standard error.
 """.
 
 -export([main/0, run/1]).
@@ -179,8 +179,8 @@ add(Key, More, Run) -> put_value(Key, value(Key, Run) + More, Run).
 sent(#run{table = Table}) ->
     #{Stream => lists:reverse(Entries) || {{stream, Stream}, Entries} <- ets:tab2list(Table)}.
 
-%% What the import gives at a time: one batch a stream. Streams are shared out to the writers, so the
-%% events of each are written in their order.
+%% What the import gives at a time: one batch a stream. Streams are shared out to the writers, so
+%% the events of each are written in their order.
 -spec append(#run{}, [{Stream :: binary(), [map()]}]) ->
     {ok, Micros :: non_neg_integer(), [esdb_demo_steps:refused()]}
     | {error, {binary(), Reason :: term()}}.
