@@ -129,7 +129,7 @@ options(#nodes{cookie = Cookie} = Nodes, Number) ->
     }.
 
 -spec names(nodes()) -> file:filename().
-names(#nodes{folder = Folder}) -> filename:join(Folder, "names").
+names(#nodes{folder = Folder}) -> Folder ++ "/names".
 
 -doc "Ends all nodes.".
 -spec stop(nodes()) -> ok.
