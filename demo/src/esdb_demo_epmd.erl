@@ -68,4 +68,4 @@ names(_Host) -> names().
 
 -spec file(atom() | string()) -> file:filename_all().
 file(Name) when is_atom(Name) -> file(atom_to_list(Name));
-file(Name) -> filename:join(os:getenv("ESDB_DEMO_NAMES", "."), Name).
+file(Name) -> os:getenv("ESDB_DEMO_NAMES", ".") ++ "/" ++ Name.

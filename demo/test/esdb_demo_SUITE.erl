@@ -1292,7 +1292,7 @@ cluster_demo(Config, Env) ->
 
 %% A new, empty folder with a short path, as folders for temporary files have.
 temporary() ->
-    {ok, 0, Path} = esdb_demo_program:run("mktemp", ["-d", "/tmp/esdb_demo_test.XXXXXX"], 10_000),
+    {ok, 0, Path} = esdb_demo_program:run("mktemp", ["-d", "-p", "/tmp"], 10_000),
     flat(string:trim(Path)).
 
 %% Its events come from a pipe that stays open, so it runs until the interrupt of Ctrl-C.

@@ -12,7 +12,7 @@ Configuration: the application's environment and the options of a store.
 | option of a store | default | |
 |---|---|---|
 | `engine` | `ra` with a `data_dir` or in mode `cluster`, else `memory` | what keeps the events |
-| `data_dir` | `/var/lib/erl_esdb/<store>` | where, for an engine that writes to disk |
+| `data_dir` | `/var/lib/erl_esdb/<store>` | the folder of a store on disk; see below |
 | `mode` | `single` | or `cluster` |
 | `timeout` | 5000 | milliseconds for a call: 0 to 4,294,967,295 or `infinity` |
 | `max_event_size` | 16 MiB | bytes of an event, encoded |
@@ -45,6 +45,11 @@ Configuration: the application's environment and the options of a store.
 | `consistency_check_interval` | 5000 | clusters |
 | `discovery` | | clusters: `m:erl_esdb_discovery_config` |
 | `discovery_port`, `multicast_addr`, `broadcast_interval` | | the same |
+
+Stores of a node with the same `data_dir` share one write-ahead log there: one file and one sync for
+what all of them write, which is faster than a folder for each. What is damaged in that log stops
+all of them. A folder belongs to one node at a time. Giving one makes a store durable, the default
+alone does not.
 
 The options of a store are a list of pairs or a map. What is not known of a store goes to its
 `options`, with a warning when the store starts; an unknown key of the application is refused by

@@ -631,7 +631,8 @@ view(#handle{server = {Name, _} = Server}) ->
                 last_index => maps:get(last_index, Metrics, 0),
                 commit_index => maps:get(commit_index, Metrics, 0),
                 last_applied => maps:get(last_applied, Metrics, 0),
-                snapshot_index => maps:get(snapshot_index, Metrics, 0)
+                %% -1: there is none.
+                snapshot_index => max(0, maps:get(snapshot_index, Metrics, 0))
             }}
     end.
 

@@ -50,8 +50,7 @@ listen(Short, Path) ->
         {error, eaddrinuse} ->
             {error, in_use};
         {error, Reason} ->
-            ?LOG_WARNING("~ts: used without a lock: ~tp", [Path, Reason]),
-            {ok, none}
+            unlocked(Path, Reason)
     end.
 
 %% Two that found nobody may have deleted each other's: who is reached by the path has the folder.
@@ -72,29 +71,47 @@ checked(Socket, Short, Path) ->
     end.
 
 %% The path of a socket may have about a hundred bytes: a longer one goes by way of a link.
--spec with_short(file:filename(), fun((file:filename()) -> Result)) -> Result.
+-spec with_short(file:filename(), fun((file:filename()) -> Answer)) -> Answer when
+    Answer :: {ok, lock()} | {error, in_use}.
 with_short(Dir, Fun) ->
     Path = filename:join(Dir, ?NAME),
-    case byte_size(unicode:characters_to_binary(Path)) =< ?PATH of
+    case is_short(Path) of
         true ->
             Fun(Path);
         false ->
             Number = erlang:unique_integer([positive]),
             Unique = io_lib:format("erl_esdb_~s_~b", [os:getpid(), Number]),
-            linked(filename:join(temporary(), lists:flatten(Unique)), Dir, Fun)
+            Links = [
+                filename:join(Folder, lists:flatten(Unique))
+             || Folder <- [os:getenv("TMPDIR", "/tmp"), "/tmp"]
+            ],
+            case lists:filter(fun is_short/1, Links) of
+                [Link | _] -> linked(Link, Dir, Fun);
+                [] -> unlocked(Path, enametoolong)
+            end
     end.
 
--spec temporary() -> file:filename().
-temporary() -> os:getenv("TMPDIR", "/tmp").
+-spec is_short(file:filename()) -> boolean().
+is_short(Path) -> byte_size(unicode:characters_to_binary(Path)) =< ?PATH.
 
--spec linked(file:filename(), file:filename(), fun((file:filename()) -> Result)) -> Result.
+-spec linked(file:filename(), file:filename(), fun((file:filename()) -> Answer)) -> Answer when
+    Answer :: {ok, lock()} | {error, in_use}.
 linked(Link, Dir, Fun) ->
-    ok = file:make_symlink(Dir, Link),
-    try
-        Fun(filename:join(Link, ?NAME))
-    after
-        _ = file:delete(Link)
+    case file:make_symlink(Dir, Link) of
+        ok ->
+            try
+                Fun(filename:join(Link, ?NAME))
+            after
+                _ = file:delete(Link)
+            end;
+        {error, Reason} ->
+            unlocked(Link, Reason)
     end.
+
+-spec unlocked(file:filename(), term()) -> {ok, lock()}.
+unlocked(Path, Reason) ->
+    ?LOG_WARNING("~ts: used without a lock: ~tp", [Path, Reason]),
+    {ok, none}.
 
 -doc "Gives a folder back.".
 -spec release(lock()) -> ok.
