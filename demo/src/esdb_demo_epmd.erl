@@ -66,6 +66,6 @@ names() -> {error, address}.
 -spec names(term()) -> {error, address}.
 names(_Host) -> names().
 
--spec file(atom() | string()) -> file:filename_all().
+-spec file(atom() | string()) -> file:filename().
 file(Name) when is_atom(Name) -> file(atom_to_list(Name));
 file(Name) -> os:getenv("ESDB_DEMO_NAMES", ".") ++ "/" ++ Name.

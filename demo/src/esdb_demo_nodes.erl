@@ -128,13 +128,8 @@ options(#nodes{cookie = Cookie} = Nodes, Number) ->
         wait_boot => ?BOOT
     }.
 
-<<<<<<< HEAD
--spec names(nodes()) -> file:filename_all().
-names(#nodes{folder = Folder}) -> filename:join(Folder, "names").
-=======
 -spec names(nodes()) -> file:filename().
 names(#nodes{folder = Folder}) -> Folder ++ "/names".
->>>>>>> i5-guides
 
 -doc "Ends all nodes.".
 -spec stop(nodes()) -> ok.

@@ -41,7 +41,8 @@ their checksum then (`erl_esdb_batch:verified/1`): nobody does later. So it is w
 -doc """
 What the API needs to know of a store: limits in bytes, events and waiting commands, timeout in
 milliseconds; what the machine needs to know, `t:erl_esdb_log:limits/0`. And, on the way through the
-engine to `ready/3`, what is told of it.
+engine to `ready/3`, what is told of it. `repeats` is an engine's word that it may send an append
+again whose outcome it does not know: then whoever sent it compares ids that it made itself, too.
 """.
 -type settings() :: #{
     max_event_size := pos_integer(),
@@ -49,6 +50,7 @@ engine to `ready/3`, what is told of it.
     max_batch_events := pos_integer(),
     max_queue := pos_integer(),
     timeout := timeout(),
+    repeats => boolean(),
     life => #{
         supervisor := pid(), mode := single | cluster, data_dir := file:filename() | undefined
     },

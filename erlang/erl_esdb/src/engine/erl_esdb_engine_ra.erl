@@ -765,7 +765,7 @@ init({Store, #{life := #{data_dir := Dir}} = Settings}) ->
         ok ?= erl_esdb_ra_server:start(System, Dir, Store, Server, Settings),
         Handle = handle(Store, Server, System, Settings),
         _ = synchronized(Handle, erl_esdb_deadline:in(?START)),
-        ok = erl_esdb_engine:ready(Store, ?MODULE, {Handle, Settings}),
+        ok = erl_esdb_engine:ready(Store, ?MODULE, {Handle, Settings#{repeats => true}}),
         self() ! look,
         {ok, #state{
             store = Store,

@@ -46,7 +46,8 @@ signed.
 -record(part, {
     stream :: binary(),
     expected :: erl_esdb_log:expected(),
-    %% of all events, and whether the caller gave one of them
+    %% of all events, and whether the append may have been sent before: the caller gave one of them, or
+    %% the engine repeats
     ids :: [binary()],
     given :: boolean(),
     bodies :: [erl_esdb_event:body()],
@@ -215,7 +216,7 @@ part(Stream, Expected, Events, {Count, Size, Which}, Settings) ->
             stream = Stream,
             expected = expected(Expected),
             ids = [erl_esdb_event:id(Body) || Body <- Bodies],
-            given = Given =/= [],
+            given = Given =/= [] orelse maps:get(repeats, Settings, false),
             bodies = Bodies,
             packed = Packed,
             summary = summary(Stream, Given, Bodies, Which)
