@@ -22,7 +22,7 @@ system.
 -spec run() -> ok.
 run() ->
     case code:which(ra) of
-        non_existing -> esdb_bench:note("Ra is not here: nothing of the store on disk measured", []);
+        non_existing -> esdb_bench:note("Ra is not here: the store on disk is not measured", []);
         _ -> with_ra()
     end.
 

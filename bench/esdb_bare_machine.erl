@@ -2,9 +2,9 @@
 -moduledoc """
 The least that keeps appends on Ra, for benchmarks: a rival of the store, and what it stands on.
 
-Bodies live in the log, and the machine knows the indexes of those that are there. It has no streams,
-versions or positions, checks nothing, recognises nothing that comes twice, and finds nothing again.
-Snapshots as often as in a store whose events are small.
+Bodies live in the log, and the machine knows the indexes of those that are there. It has no
+streams, versions or positions, checks nothing, recognises nothing that comes twice, and finds
+nothing again. Snapshots as often as in a store whose events are small.
 """.
 
 -behaviour(ra_machine).
