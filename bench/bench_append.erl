@@ -26,7 +26,7 @@ A machine that is shared gives other numbers each time: the ratios are what to l
 -spec run() -> ok.
 run() ->
     case code:which(ra) of
-        non_existing -> esdb_bench:note("Ra is not here: nothing of the store on disk measured", []);
+        non_existing -> esdb_bench:note("Ra is not here: the store on disk is not measured", []);
         _ -> with_ra()
     end.
 
@@ -36,7 +36,7 @@ with_ra() ->
     ok = esdb_durable:quiet(),
     esdb_bench:title("Store on disk, append, 300-byte events, one node (one event)"),
     esdb_durable:in_folder(fun(Dir) -> one_node(Dir, Khepri) end),
-    esdb_bench:title("Store on disk, append, 300-byte events, three nodes of this machine (one event)"),
+    esdb_bench:title("Store on disk, append, 300-byte events, three nodes here (one event)"),
     esdb_durable:in_folder(fun three_nodes/1).
 
 -spec one_node(file:filename(), boolean()) -> ok.
@@ -201,7 +201,8 @@ rows({Writers, Batch} = Combination, #{ours := Ours} = Results) ->
             case Results of
                 #{Name := #{rate := Rate, p50 := P50, p99 := P99, max := Max}} ->
                     esdb_bench:note(
-                        "~ts, ~ts: ~b events a second; an append ~b us (p50), ~b us (p99), ~b us (longest)",
+                        "~ts, ~ts: ~b events a second; an append ~b us (p50), ~b us (p99), "
+                        "~b us (longest)",
                         [What, name(Name), round(Rate * Batch), P50, P99, Max]
                     );
                 #{} ->

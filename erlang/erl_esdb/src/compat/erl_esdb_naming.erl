@@ -162,7 +162,13 @@ emitter_pool_name(_, _) ->
 
 -doc "The table of what a store knows only as long as it runs.".
 -spec volatile_name(Store :: atom()) -> atom().
-volatile_name(Store) -> name("erl_esdb_volatile_", Store).
+volatile_name(Store) ->
+    %% Asked for with each commit: of a store that runs there is the atom.
+    try
+        binary_to_existing_atom(<<"erl_esdb_volatile_", (atom_to_binary(Store))/binary>>)
+    catch
+        error:_ -> name("erl_esdb_volatile_", Store)
+    end.
 
 -doc "The process group of a feature of a store.".
 -spec pg_group_name(Store :: atom(), Feature) -> {atom(), Feature}.

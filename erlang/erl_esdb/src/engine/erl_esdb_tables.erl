@@ -167,7 +167,10 @@ kept(Kind, Key, Tables) ->
 -doc "Mirrors an effect. Bodies (`live`, `dead`) are not kept here.".
 -spec write(erl_esdb_log:effect(), tables()) -> ok.
 write({stream, Name, Head}, #tables{owners = Owners} = Tables) ->
-    true = ets:insert(Owners, {erl_esdb_log:no(Head), Name, erl_esdb_log:first(Head)}),
+    {No, First} = {erl_esdb_log:no(Head), erl_esdb_log:first(Head)},
+    %% With an append it stays what it is: a look costs less than to write it again.
+    _ = ets:lookup_element(Owners, No, 3, none) =:= First orelse
+        ets:insert(Owners, {No, Name, First}),
     insert(streams, {Name, Head}, Tables);
 write({no_stream, Name, Head}, #tables{owners = Owners} = Tables) ->
     true = ets:delete(Owners, erl_esdb_log:no(Head)),

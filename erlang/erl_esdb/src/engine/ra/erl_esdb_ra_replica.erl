@@ -234,11 +234,20 @@ young(#replica{state = State, bodies = Bodies}) -> element(atomics:get(State, ?Y
 -doc "A body that is kept.".
 -spec body(Index :: pos_integer(), replica()) -> {ok, Body} | none when
     Body :: binary() | [{binary(), binary()}].
-body(Index, #replica{bodies = {A, B}} = Replica) ->
-    case ets:lookup(A, Index) ++ ets:lookup(B, Index) of
-        [{_, Body} | _] ->
-            %% What is asked for stays longer.
-            _ = ets:member(young(Replica), Index) orelse keep(Index, Body, Replica),
+body(Index, #replica{state = State, bodies = Bodies} = Replica) ->
+    Young = atomics:get(State, ?YOUNG),
+    case ets:lookup(element(Young, Bodies), Index) of
+        [{_, Body}] -> {ok, Body};
+        [] -> old_body(Index, element(3 - Young, Bodies), Replica)
+    end.
+
+%% What is asked for stays longer.
+-spec old_body(Index :: pos_integer(), ets:table(), replica()) -> {ok, Body} | none when
+    Body :: binary() | [{binary(), binary()}].
+old_body(Index, Old, Replica) ->
+    case ets:lookup(Old, Index) of
+        [{_, Body}] ->
+            ok = keep(Index, Body, Replica),
             {ok, Body};
         [] ->
             none
