@@ -46,8 +46,8 @@ signed.
 -record(part, {
     stream :: binary(),
     expected :: erl_esdb_log:expected(),
-    %% of all events, and whether the append may have been sent before: the caller gave one of them, or
-    %% the engine repeats
+    %% of all events, and whether the append may have been sent before: the caller gave one of them,
+    %% or the engine repeats
     ids :: [binary()],
     given :: boolean(),
     bodies :: [erl_esdb_event:body()],
