@@ -4,7 +4,7 @@
 -export([names/0, ask/2]).
 
 -include_lib("kernel/include/logger.hrl").
--include_lib("erl_esdb/include/erl_esdb.hrl").
+-include("../../erl_esdb/include/erl_esdb.hrl").
 
 -doc "The stores that run, or are to, because the environment of `erl_esdb` names them; sorted.".
 -spec names() -> [atom()].

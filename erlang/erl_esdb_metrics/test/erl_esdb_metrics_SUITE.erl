@@ -4,8 +4,8 @@
 -compile([export_all, nowarn_export_all]).
 
 -include_lib("stdlib/include/assert.hrl").
--include_lib("erl_esdb/include/erl_esdb.hrl").
--include_lib("erl_esdb/include/erl_esdb_telemetry.hrl").
+-include("../../erl_esdb/include/erl_esdb.hrl").
+-include("../../erl_esdb/include/erl_esdb_telemetry.hrl").
 
 -behaviour(erl_esdb_projection).
 
