@@ -8,8 +8,8 @@ label that the name of a stream or an event could get into: there is no bound to
 
 -export([declare/1, undeclare/1, attach/1, detach/0, handle_event/4, metrics/0]).
 
-%% Beside this application here and as a dependency. By its name it would not be found in a clone whose
-%% folder is called erl_esdb.
+%% Beside this application here and as a dependency. By its name it would not be found in a clone
+%% whose folder is called erl_esdb.
 -include("../../erl_esdb/include/erl_esdb_telemetry.hrl").
 
 -define(APPENDS, erl_esdb_append_duration_seconds).
