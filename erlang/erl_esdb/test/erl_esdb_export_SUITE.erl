@@ -310,7 +310,7 @@ killed_at_work(Store, Work, Meanwhile) ->
     ok = sys:suspend(Engine),
     {Pid, Ref} = spawn_monitor(Work),
     erl_esdb_test:await(fun() ->
-        erl_esdb_test:calls(Engine) =:= 1
+        erl_esdb_test:calls(Engine, Pid) =:= 1
     end),
     Meanwhile(),
     exit(Pid, kill),
@@ -570,15 +570,16 @@ b_an_import_goes_on_where_it_was_stopped(Config) ->
         ]
     end).
 
+is_on_disk() -> is_map_key(data_dir, erl_esdb_test:options()).
+
 %% The importer is killed when it has sent the first append of a page, which is then done.
 crash_in_a_page(Store, Path, #{cursor := Cursor} = Options, Begun, Count) ->
     {ok, Before} = erl_esdb_store:next_position(Store),
     Engine = erl_esdb_test:orderer(Store),
     ok = sys:suspend(Engine),
     {Pid, Ref} = spawn_monitor(fun() -> from_file(Store, Path, Options) end),
-    erl_esdb_test:await(fun() ->
-        erl_esdb_test:calls(Engine) =:= 1
-    end),
+    %% Who leads may have something to write, too.
+    erl_esdb_test:await(fun() -> erl_esdb_test:calls(Engine, Pid) =:= 1 end),
     {ok, #{begun := Begun}} = erl_esdb_file:read_term(Cursor),
     exit(Pid, kill),
     receive
@@ -764,7 +765,7 @@ b_a_file_that_goes_away(Config) ->
             Import = fun() -> exit(from_file(Copy, Path, #{cursor => [Path, ".progress"]})) end,
             {Pid, Ref} = spawn_monitor(Import),
             erl_esdb_test:await(fun() ->
-                erl_esdb_test:calls(Engine) =:= 1
+                erl_esdb_test:calls(Engine, Pid) =:= 1
             end),
             ok = file:delete(Path),
             ok = sys:resume(Engine),
@@ -861,9 +862,12 @@ b_times_are_those_of_a_call(Config) ->
             {error, {timeout, Copy}}, from_file(Copy, Path, #{cursor => Cursor, timeout => 20})
         ),
         ok = sys:resume(Engine),
-        %% It was done after all, which the cursor finds out.
-        ?assertEqual(
-            {ok, #{events => 0, skipped => 10}}, from_file(Copy, Path, #{cursor => Cursor})
+        %% It was done after all, which the cursor finds out; or it is only just being done, and what
+        %% is sent again is recognised.
+        {ok, Again} = from_file(Copy, Path, #{cursor => Cursor}),
+        ?assert(
+            Again =:= #{events => 0, skipped => 10} orelse
+                (is_on_disk() andalso Again =:= #{events => 10, skipped => 0})
         ),
         ?assertEqual(10, length(log(Copy)))
     end),

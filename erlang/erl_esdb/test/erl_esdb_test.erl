@@ -5,7 +5,7 @@
 -export([engines/0, all/0, groups/1, groups/2, init_per_group/2, end_per_group/2]).
 -export([options/0, fresh/1]).
 -export([start_store/1, stop_store/1, told/0]).
--export([engine/1, orderer/1, calls/1, machine/1, tree/1, tamper/3]).
+-export([engine/1, orderer/1, calls/1, calls/2, machine/1, tree/1, tamper/3]).
 -export([concurrently/1, collect/2, collect/3, collected/1, release/1]).
 -export([await/1, await/2, until_stopped/2, suspended/1, quietly/1, property/2, reductions/1]).
 -export([commits/0, append_commits/1]).
@@ -136,6 +136,12 @@ orderer(Store) ->
 calls(Pid) ->
     {messages, Messages} = process_info(Pid, messages),
     length([call || {'$gen_call', _, _} <- Messages]).
+
+-doc "How many calls of a process wait for another.".
+-spec calls(pid(), From :: pid()) -> non_neg_integer().
+calls(Pid, From) ->
+    {messages, Messages} = process_info(Pid, messages),
+    length([call || {'$gen_call', {Caller, _}, _} <- Messages, Caller =:= From]).
 
 -doc "The processes of a store with the way to each; those between two lives are missing.".
 -spec tree(atom()) -> [{Path :: [term()], pid()}].
