@@ -8,9 +8,22 @@ label that the name of a stream or an event could get into: there is no bound to
 
 -export([declare/1, undeclare/1, attach/1, detach/0, handle_event/4, metrics/0]).
 
-%% Beside this application here and as a dependency. By its name it would not be found in a clone
-%% whose folder is called erl_esdb.
--include("../../erl_esdb/include/erl_esdb_telemetry.hrl").
+%% As in erl_esdb_telemetry.hrl: a header of another application is found by its name, and not in a
+%% clone of the whole whose folder has that name.
+-define(STREAM_WRITE_STOP, [erl_esdb, stream, write, stop]).
+-define(STREAM_WRITE_ERROR, [erl_esdb, stream, write, error]).
+-define(STREAM_READ_STOP, [erl_esdb, stream, read, stop]).
+-define(SUBSCRIPTION_EVENT_DELIVERED, [erl_esdb, subscription, event_delivered]).
+-define(BACKPRESSURE_DROPPED, [erl_esdb, subscription, backpressure, dropped]).
+-define(SNAPSHOT_CREATED, [erl_esdb, snapshot, created]).
+-define(SNAPSHOT_FAILED, [erl_esdb, snapshot, failed]).
+-define(SCAVENGE_COMPLETE, [erl_esdb, scavenge, complete]).
+-define(STORE_STARTED, [erl_esdb, store, started]).
+-define(STORE_GAVE_UP, [erl_esdb, store, gave_up]).
+-define(CLUSTER_LEADER_ELECTED, [erl_esdb, cluster, leader, elected]).
+-define(QUORUM_LOST, [erl_esdb, consistency, quorum, lost]).
+-define(HEALTH_NODE_FAILED, [erl_esdb, health, node, failed]).
+-define(SPLIT_BRAIN_DETECTED, [erl_esdb, consistency, split_brain, detected]).
 
 -define(APPENDS, erl_esdb_append_duration_seconds).
 -define(APPENDED, erl_esdb_appended_events_total).

@@ -4,13 +4,13 @@
 -export([names/0, ask/2]).
 
 -include_lib("kernel/include/logger.hrl").
--include("../../erl_esdb/include/erl_esdb.hrl").
 
 -doc "The stores that run, or are to, because the environment of `erl_esdb` names them; sorted.".
 -spec names() -> [atom()].
 names() ->
     Configs = erl_esdb_config:get_all_store_configs(),
-    Configured = [Store || #store_config{store_id = Store} <- Configs],
+    %% The first field of a #store_config{}.
+    Configured = [element(2, Config) || Config <- Configs],
     lists:usort(erl_esdb:which_stores() ++ Configured).
 
 -doc "What a fun says of each, in order; `Otherwise` where it crashes.".
