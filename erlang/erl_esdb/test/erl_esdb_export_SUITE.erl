@@ -862,8 +862,8 @@ b_times_are_those_of_a_call(Config) ->
             {error, {timeout, Copy}}, from_file(Copy, Path, #{cursor => Cursor, timeout => 20})
         ),
         ok = sys:resume(Engine),
-        %% It was done after all, which the cursor finds out; or it is only just being done, and what
-        %% is sent again is recognised.
+        %% It was done after all, which the cursor finds out; or it is only just being done, and
+        %% what is sent again is recognised.
         {ok, Again} = from_file(Copy, Path, #{cursor => Cursor}),
         ?assert(
             Again =:= #{events => 0, skipped => 10} orelse
