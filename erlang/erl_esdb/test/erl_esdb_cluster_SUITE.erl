@@ -45,14 +45,9 @@ all() ->
         b_another_leader_is_told
     ].
 
-init_per_suite(Config) ->
-    ok = application:set_env(erl_esdb, discovery, [{method, none}]),
-    {ok, _} = application:ensure_all_started(erl_esdb),
-    Config.
+init_per_suite(Config) -> erl_esdb_nodes:init_per_suite(Config).
 
-end_per_suite(_) ->
-    ok = application:stop(erl_esdb),
-    application:unset_env(erl_esdb, discovery).
+end_per_suite(Config) -> erl_esdb_nodes:end_per_suite(Config).
 
 end_per_testcase(_, _) -> lists:foreach(fun erl_esdb:stop_store/1, erl_esdb:which_stores()).
 

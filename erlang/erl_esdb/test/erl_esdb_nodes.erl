@@ -11,6 +11,7 @@ ok = erl_esdb_nodes:stop([A, B]).
 ```
 """.
 
+-export([init_per_suite/1, end_per_suite/1]).
 -export([start/1, start/2, stop/1, kill/1, restart/1, restart/2, name/1]).
 -export([connect/2, disconnect/2]).
 -export([call/4, run/2, applied/2]).
@@ -26,6 +27,18 @@ ok = erl_esdb_nodes:stop([A, B]).
 
 -define(TIMEOUT, 60_000).
 -define(HOST, "127.0.0.1").
+
+-doc "Before a suite whose stores are in mode `cluster`: the application runs, and finds nobody.".
+-spec init_per_suite([tuple()]) -> [tuple()].
+init_per_suite(Config) ->
+    ok = application:set_env(erl_esdb, discovery, [{method, none}]),
+    {ok, _} = application:ensure_all_started(erl_esdb),
+    Config.
+
+-spec end_per_suite([tuple()]) -> ok.
+end_per_suite(_Config) ->
+    ok = application:stop(erl_esdb),
+    application:unset_env(erl_esdb, discovery).
 
 -doc "So many nodes, with the application, in the order of their names.".
 -spec start(pos_integer()) -> [peer()].

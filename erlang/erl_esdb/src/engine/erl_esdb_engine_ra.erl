@@ -724,15 +724,23 @@ run. Nothing of it changes but the name; see `erl_esdb:adopt/2`.
 """.
 -spec adopt(Store :: atom(), file:filename_all()) -> ok | {error, term()}.
 adopt(Store, Dir) ->
+    at_rest(Store, Dir, fun(System, Server) -> erl_esdb_ra_server:adopt(System, Dir, Server) end).
+
+%% With the Ra system of a store that does not run.
+-spec at_rest(atom(), file:filename_all(), Fun) -> ok | {error, term()} when
+    Fun :: fun((System :: atom(), ra:server_id()) -> ok | {error, term()}).
+at_rest(Store, Dir, Fun) ->
     maybe
         {ok, System} ?= erl_esdb_ra_systems:acquire(Dir),
         try
-            Server = {erl_esdb_naming:store_worker_name(Store), node()},
-            erl_esdb_ra_server:adopt(System, Dir, Server)
+            Fun(System, server(Store))
         after
             ok = erl_esdb_ra_systems:release(Dir)
         end
     end.
+
+-spec server(Store :: atom()) -> ra:server_id().
+server(Store) -> {erl_esdb_naming:store_worker_name(Store), node()}.
 
 -doc "How the machine of a store is made that lives on this node.".
 -spec machine(#handle{}) -> {ok, term()} | {error, term()}.
@@ -740,16 +748,7 @@ machine(#handle{system = System, server = Server}) -> erl_esdb_ra_server:machine
 
 -doc false.
 -spec drop(atom(), file:filename_all()) -> ok | {error, term()}.
-drop(Store, Dir) ->
-    maybe
-        {ok, System} ?= erl_esdb_ra_systems:acquire(Dir),
-        try
-            Server = {erl_esdb_naming:store_worker_name(Store), node()},
-            erl_esdb_ra_server:delete(System, Dir, Server)
-        after
-            ok = erl_esdb_ra_systems:release(Dir)
-        end
-    end.
+drop(Store, Dir) -> at_rest(Store, Dir, fun erl_esdb_ra_server:delete/2).
 
 %% ---- the process: it starts the server and ends with it
 
@@ -758,7 +757,7 @@ drop(Store, Dir) ->
 init({Store, #{life := #{data_dir := Dir}} = Settings}) ->
     process_flag(trap_exit, true),
     proc_lib:set_label({?MODULE, Store}),
-    {Name, _} = Server = {erl_esdb_naming:store_worker_name(Store), node()},
+    {Name, _} = Server = server(Store),
     ok = erl_esdb_ra_replica:prepare(Store, maps:get(read_cache, Settings)),
     maybe
         {ok, System} ?= erl_esdb_ra_systems:acquire(Dir),
@@ -818,15 +817,12 @@ synchronized(#handle{store = Store, server = Server} = Handle, Until) ->
 -spec handle_call(term(), gen_server:from(), #state{}) ->
     {reply, ok | {error, term()}, #state{}}.
 handle_call({change, join, Node, Until}, _From, #state{store = Store} = State) ->
-    #state{system = System, dir = Dir, server = Server, settings = Settings} = State,
+    #state{system = System, server = Server, settings = Settings} = State,
     changing(State, fun() ->
-        erl_esdb_ra_members:join({System, Dir}, Store, Server, Node, Settings, Until)
+        erl_esdb_ra_members:join(System, Store, Server, Node, Settings, Until)
     end);
-handle_call({change, leave, Until}, _From, #state{store = Store} = State) ->
-    #state{system = System, dir = Dir, server = Server} = State,
-    changing(State, fun() ->
-        erl_esdb_ra_members:leave({System, Dir}, Store, Server, Until)
-    end);
+handle_call({change, leave, Until}, _From, #state{system = System, server = Server} = State) ->
+    changing(State, fun() -> erl_esdb_ra_members:leave(System, Server, Until) end);
 handle_call(_, _From, State) ->
     {reply, {error, unknown_request}, State}.
 

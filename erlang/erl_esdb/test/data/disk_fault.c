@@ -113,6 +113,7 @@ static int acts(int fault)
     return 1;
 }
 
+/* The fault itself is to be slow: nobody waits here for something to happen. */
 static void slow(int fault)
 {
     if (acts(fault))

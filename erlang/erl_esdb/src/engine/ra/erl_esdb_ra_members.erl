@@ -4,7 +4,7 @@ Changes of the members of a store's Ra cluster: one at a time, each done when a 
 disk.
 """.
 
--export([join/6, leave/4, remove/3, transfer/3]).
+-export([join/6, leave/3, remove/3, transfer/3]).
 -export([invitation/1]).
 
 %% Milliseconds for one try.
@@ -30,24 +30,25 @@ Where that does not succeed in time this node is no member, and its store is emp
 also where both are of one cluster already. Errors: `{not_empty, Store}`, `{store_not_started,
 Store}` of the other node, `{unreachable, Node}`, `no_quorum`, `timeout`.
 """.
--spec join(Place, atom(), ra:server_id(), node(), erl_esdb_engine:settings(), until()) ->
+-spec join(System, Store, ra:server_id(), node(), erl_esdb_engine:settings(), until()) ->
     ok | {error, reason()}
 when
-    Place :: {System :: atom(), Dir :: file:filename_all()}.
-join(Place, Store, {Name, _} = Server, Node, Settings, Until) ->
+    System :: atom(),
+    Store :: atom().
+join(System, Store, {Name, _} = Server, Node, Settings, Until) ->
     maybe
         {ok, #{members := Members, machine := Machine}} ?= invited(Store, Node, Until),
         false ?= lists:member(Server, Members),
         ok ?= is_empty(Store, Server),
         Uid = ra:new_uid(atom_to_binary(Name)),
-        ok ?= erl_esdb_ra_server:renew(Place, Server, Members, Machine, Uid),
+        ok ?= erl_esdb_ra_server:renew(System, Server, Members, Machine, Uid),
         case joined({Name, Node}, Server, Uid, Until) of
             ok ->
                 ok;
             {error, Reason} ->
                 %% A member that nobody waits for would count as one that does not answer.
                 _ = remove(Members, Server, erl_esdb_deadline:in(?TRY)),
-                ok = erl_esdb_ra_server:reset(Place, Store, Server, Settings),
+                ok = erl_esdb_ra_server:reset(System, Store, Server, Settings),
                 {error, Reason}
         end
     else
@@ -112,16 +113,15 @@ is_voter(Server) ->
 Removes this node from the cluster; then its server has no data any more, and is to be started anew.
 Errors: `{not_member, Node}` of a cluster of one, `no_quorum`, `timeout`.
 """.
--spec leave(Place, atom(), ra:server_id(), until()) -> ok | {error, reason()} when
-    Place :: {System :: atom(), Dir :: file:filename_all()}.
-leave({System, Dir}, _Store, {_, Node} = Server, Until) ->
+-spec leave(System :: atom(), ra:server_id(), until()) -> ok | {error, reason()}.
+leave(System, {_, Node} = Server, Until) ->
     maybe
         {ok, Members, Leader} ?= members(Server, Until),
         [_ | _] ?= Others = lists:delete(Server, Members),
         ok = given_up(Leader, Server, Others, Until),
         ok ?= remove(Others, Server, Until),
         ok = erl_esdb_ra_server:stop(System, Server),
-        erl_esdb_ra_server:delete(System, Dir, Server)
+        erl_esdb_ra_server:delete(System, Server)
     else
         [] -> {error, {not_member, Node}};
         {error, Reason} -> {error, Reason}

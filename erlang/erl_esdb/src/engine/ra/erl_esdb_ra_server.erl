@@ -6,7 +6,7 @@ A folder knows its stores by their names: Ra keeps there which server has which 
 known goes on with what it has; another begins a cluster of one.
 """.
 
--export([start/5, elected/1, stop/2, delete/3, renew/5, reset/4, machine/2, adopt/3, files/2]).
+-export([start/5, elected/1, stop/2, delete/2, renew/5, reset/4, machine/2, adopt/3, files/2]).
 
 -include_lib("kernel/include/logger.hrl").
 
@@ -64,27 +64,23 @@ begun(System, Store, Server, Settings) ->
 -doc """
 Removes a server with its data, and starts it as one that is about to be a member of a cluster.
 """.
--spec renew(Place, ra:server_id(), [ra:server_id()], Machine :: term(), ra:uid()) ->
-    ok | {error, term()}
-when
-    Place :: {System :: atom(), file:filename_all()}.
-renew({System, Dir}, Server, Members, Machine, Uid) ->
+-spec renew(System :: atom(), ra:server_id(), [ra:server_id()], Machine :: term(), ra:uid()) ->
+    ok | {error, term()}.
+renew(System, Server, Members, Machine, Uid) ->
     maybe
         ok = stop(System, Server),
-        ok ?= delete(System, Dir, Server),
+        ok ?= delete(System, Server),
         Config = (config(Server, Members, Machine, Uid))#{membership => promotable},
         ok ?= ra:start_server(System, Config),
         saved(System)
     end.
 
 -doc "Removes a server with its data, and begins a cluster of one.".
--spec reset({System :: atom(), file:filename_all()}, atom(), ra:server_id(), Settings) ->
-    ok | {error, term()}
-when
-    Settings :: erl_esdb_engine:settings().
-reset({System, Dir}, Store, Server, Settings) ->
+-spec reset(System :: atom(), Store :: atom(), ra:server_id(), erl_esdb_engine:settings()) ->
+    ok | {error, term()}.
+reset(System, Store, Server, Settings) ->
     ok = stop(System, Server),
-    ok = delete(System, Dir, Server),
+    ok = delete(System, Server),
     maybe
         ok ?= begun(System, Store, Server, Settings),
         elected(Server)
@@ -193,8 +189,8 @@ stop(System, {Name, _} = Server) ->
     end.
 
 -doc "Removes a server that does not run, with its data.".
--spec delete(System :: atom(), file:filename_all(), ra:server_id()) -> ok | {error, term()}.
-delete(System, _Dir, {Name, _} = Server) ->
+-spec delete(System :: atom(), ra:server_id()) -> ok | {error, term()}.
+delete(System, {Name, _} = Server) ->
     case ra_directory:uid_of(System, Name) of
         undefined ->
             ok;
