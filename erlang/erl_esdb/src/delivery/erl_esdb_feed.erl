@@ -12,7 +12,7 @@ Tells who reads the log of a store that it has grown.
 One process a store and node. It carries no events: who is woken reads the log from where it is, so
 that there is one way for old events and new ones, and nothing to hand over between two.
 
-The engine pays two atomic operations for a commit, and one message where the feed sleeps. A reader
+The engine pays two atomic operations for a commit, and one message where somebody waits. A reader
 gets one message for each call of `wait/2` at most, however much is written in the meantime. One
 that wants a single stream is only woken for that: so thousands of them cost what one costs.
 
@@ -28,8 +28,8 @@ When the feed ends its readers are to subscribe anew: `pid/1` is what to monitor
 %% Positions whose streams are looked up. After more all readers are woken.
 -define(SCAN, 1000).
 
-%% Places in the array of a feed: the position after the newest event, and whether the feed is
-%% awake or has a message that wakes it.
+%% Places in the array of a feed: the position after the newest event, and whether the feed need not
+%% be told of it: it has a message already, or nobody waits.
 -define(NEXT, 1).
 -define(AWAKE, 2).
 %% In the array of a reader: whether it waits.
@@ -114,6 +114,7 @@ nothing.
 wait(#feed{shared = Shared, own = Own}, Position) ->
     %% Waiting first: what is written from here on makes a message, what was before is seen below.
     ok = atomics:put(Own, ?WAITS, 1),
+    ok = atomics:put(Shared, ?AWAKE, 0),
     case atomics:get(Shared, ?NEXT) > Position of
         true ->
             ok = atomics:put(Own, ?WAITS, 0),
@@ -168,9 +169,9 @@ handle_cast(_, State) -> {noreply, State}.
 -doc false.
 -spec handle_info(term(), #state{}) -> {noreply, #state{}}.
 handle_info(wake, #state{shared = Shared} = State) ->
-    %% Asleep first: a commit from here on sends the next message.
-    ok = atomics:put(Shared, ?AWAKE, 0),
-    {noreply, woken(atomics:get(Shared, ?NEXT), State)};
+    State1 = woken(atomics:get(Shared, ?NEXT), State),
+    ok = sleep(State1),
+    {noreply, State1};
 handle_info({'DOWN', Ref, process, _, _}, State) ->
     #state{interests = Interests, readers = Readers} = State,
     {Interest, Interests1} = maps:take(Ref, Interests),
@@ -179,6 +180,31 @@ handle_info({'DOWN', Ref, process, _, _}, State) ->
     {noreply, State#state{interests = Interests1, readers = Readers1}};
 handle_info(_, State) ->
     {noreply, State}.
+
+%% Where some still wait, a commit from here on sends the next message; of one that came between the
+%% look and this word there is a message, too. Where nobody does, the next who waits says so.
+-spec sleep(#state{}) -> ok.
+sleep(#state{shared = Shared, scanned = Scanned} = State) ->
+    case is_awaited(State) andalso atomics:exchange(Shared, ?AWAKE, 0) of
+        false ->
+            ok;
+        _ ->
+            _ = atomics:get(Shared, ?NEXT) > Scanned andalso (self() ! wake),
+            ok
+    end.
+
+%% Of those who wait for single streams some do, as a rule.
+-spec is_awaited(#state{}) -> boolean().
+is_awaited(#state{readers = #{any := Same} = Readers}) when map_size(Readers) =:= 1 ->
+    does_wait(maps:next(maps:iterator(Same)));
+is_awaited(#state{readers = Readers}) ->
+    map_size(Readers) > 0.
+
+-spec does_wait(none | {reference(), reader(), maps:iterator()}) -> boolean().
+does_wait(none) ->
+    false;
+does_wait({_, {_, Own}, Others}) ->
+    atomics:get(Own, ?WAITS) =:= 1 orelse does_wait(maps:next(Others)).
 
 -spec without(interest(), #{reference() => reader()}, Readers) -> Readers when
     Readers :: #{interest() => #{reference() => reader()}}.

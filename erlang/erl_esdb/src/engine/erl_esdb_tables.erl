@@ -26,7 +26,7 @@ parts; whoever reads says `close_picture/2` when done, also where it failed. The
 a time: who reads one that the next has replaced is told so.
 """.
 
--export([new/0, delete/1, base/1, write/2, write_order/2, looking/1]).
+-export([new/0, delete/1, base/1, write/2, write_order/2, write_seen/2, looking/1]).
 -export([spans/6, log_spans/5, stream/3, streams/1, names/4, tip/2, tombs/3, metadata/2]).
 -export([next_position/1, order/1, document/2, documents/3, checkpoint/2, checkpoints/1]).
 -export([may_open_picture/2, open_picture/1, fold_picture/4, close_picture/2]).
@@ -65,6 +65,8 @@ a time: who reads one that the next has replaced is told so.
     documents :: ets:table(),
     %% {Key, Value}
     checkpoints :: ets:table(),
+    %% {Key, Version} of `m:erl_esdb_seen': in no picture, because the machine can tell it
+    seen :: ets:table(),
     %% {{Table, Key}, [Object as it was, if it was there]}
     picture :: ets:table(),
     flags :: atomics:atomics_ref()
@@ -90,6 +92,7 @@ new() ->
         chunks = table(set),
         documents = table(ordered_set),
         checkpoints = table(set),
+        seen = table(set),
         picture = table(set),
         flags = atomics:new(3, [])
     },
@@ -104,7 +107,8 @@ table(Type) -> ets:new(?MODULE, [Type, protected, {read_concurrency, true}]).
 delete(#tables{} = Tables) -> lists:foreach(fun ets:delete/1, all(Tables)).
 
 -spec all(tables()) -> [ets:table()].
-all(#tables{} = Tables) -> [Tables#tables.owners, Tables#tables.picture | kept(Tables)].
+all(#tables{owners = Owners, seen = Seen, picture = Picture} = Tables) ->
+    [Owners, Seen, Picture | kept(Tables)].
 
 -spec kept(tables()) -> [ets:table()].
 kept(Tables) -> [table(Name, Tables) || Name <- kinds()].
@@ -158,6 +162,11 @@ kept(names, No, #tables{owners = Owners}) ->
         [{_, Name, _}] -> {ok, Name};
         [] -> none
     end;
+kept(seen, Key, #tables{seen = Seen}) ->
+    case ets:lookup(Seen, Key) of
+        [{_, Version}] -> {ok, Version};
+        [] -> none
+    end;
 kept(Kind, Key, Tables) ->
     case ets:lookup(table(Kind, Tables), Key) of
         [{_, Value}] -> {ok, Value};
@@ -196,6 +205,9 @@ write({no_document, Key}, Tables) ->
 write({checkpoint, Saved, Gone}, Tables) ->
     lists:foreach(fun(Key) -> erase(checkpoints, Key, Tables) end, Gone),
     lists:foreach(fun(Pair) -> insert(checkpoints, Pair, Tables) end, maps:to_list(Saved));
+write({seen, New, Forgotten}, #tables{seen = Seen} = Tables) ->
+    ok = write_seen(New, Tables),
+    lists:foreach(fun(Entry) -> ets:delete_object(Seen, Entry) end, Forgotten);
 write({Bodies, _Indexes}, _Tables) when Bodies =:= live; Bodies =:= dead ->
     ok.
 
@@ -203,6 +215,12 @@ write({Bodies, _Indexes}, _Tables) when Bodies =:= live; Bodies =:= dead ->
 -spec write_order(erl_esdb_chunks:seq(), tables()) -> ok.
 write_order(Order, #tables{owners = Owners}) ->
     true = ets:insert(Owners, {order, Order}),
+    ok.
+
+-doc "Keeps what was seen.".
+-spec write_seen([erl_esdb_seen:entry()], tables()) -> ok.
+write_seen(Entries, #tables{seen = Seen}) ->
+    true = ets:insert(Seen, Entries),
     ok.
 
 -spec insert(table(), tuple(), tables()) -> ok.

@@ -65,6 +65,9 @@ Arguments of a wrong shape are `error(badarg)`.
 -define(PORTION, 256).
 %% Milliseconds between two looks for an index that crashed.
 -define(AWAY, 5).
+%% Words of the heap, and of binaries, before there is a collection: 1 MiB and 8 MiB.
+-define(HEAP, 121_536).
+-define(BINARIES, 1_048_576).
 %% Entries of a run that are looked at to see whether it is worth to look at all.
 -define(SAMPLE, 64).
 
@@ -410,8 +413,14 @@ create_registry() ->
 -doc false.
 -spec start_link(atom(), [kind(), ...]) -> gen_server:start_ret().
 start_link(Store, Kinds) ->
-    %% What was merged is garbage that weighs more than its terms show.
-    gen_server:start_link(?MODULE, {Store, Kinds}, [{spawn_opt, [{fullsweep_after, 4}]}]).
+    Memory = [
+        %% What was merged is garbage that weighs more than its terms show.
+        {fullsweep_after, 4},
+        %% A page is read and indexed before it is collected.
+        {min_heap_size, ?HEAP},
+        {min_bin_vheap_size, ?BINARIES}
+    ],
+    gen_server:start_link(?MODULE, {Store, Kinds}, [{spawn_opt, Memory}]).
 
 -doc false.
 -spec init({atom(), [kind(), ...]}) -> {ok, #state{}, timeout()}.

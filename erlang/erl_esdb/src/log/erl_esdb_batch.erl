@@ -15,7 +15,7 @@ and the reader adds them. Each body can be taken out alone.
 ```
 
 Numbers are unsigned and big-endian; ends count from the first byte after the table of ends. A
-body is in the external term format (`minor_version` 2, deterministic).
+body is in the external term format (`minor_version` 2).
 
 ```erlang
 1> Packed = erl_esdb_batch:pack([a, b, c]).
@@ -41,7 +41,7 @@ body is in the external term format (`minor_version` 2, deterministic).
 -doc "Packs terms.".
 -spec pack([term()]) -> binary().
 pack(Terms) ->
-    pack_terms([term_to_binary(Term, [deterministic, ?MINOR]) || Term <- Terms]).
+    pack_terms([term_to_binary(Term, [?MINOR]) || Term <- Terms]).
 
 -doc "Packs terms that are in the external term format already.".
 -spec pack_terms([binary()]) -> binary().

@@ -39,8 +39,10 @@ is reported.
 -spec bodies([new_event() | event()]) -> {ok, [body()]} | {error, invalid()}.
 bodies(Events) ->
     Random = crypto:strong_rand_bytes(?RANDOM * length(Events)),
-    try unique(bodies(Events, Random)) of
-        Bodies -> {ok, Bodies}
+    try
+        Bodies = bodies(Events, Random),
+        ok = unique(given(Events)),
+        {ok, Bodies}
     catch
         throw:{invalid, Why} -> {error, Why}
     end.
@@ -107,28 +109,63 @@ is_tags(Rest) -> Rest =:= [].
 
 -spec unusual(map()) -> map().
 unusual(Event) ->
-    Fields = [
-        {data_content_type, fun is_binary/1, ?CONTENT_TYPE_JSON},
-        {metadata_content_type, fun is_binary/1, ?CONTENT_TYPE_JSON},
-        {tags, fun is_tags/1, []}
-    ],
-    Values = [{Key, value(Key, Good, Event, Usual), Usual} || {Key, Good, Usual} <- Fields],
-    #{Key => Value || {Key, Value, Usual} <- Values, Value =/= Usual}.
+    Type = ?CONTENT_TYPE_JSON,
+    Tagged = unusual(tags, fun is_tags/1, [], Event, #{}),
+    Content = unusual(metadata_content_type, fun is_binary/1, Type, Event, Tagged),
+    unusual(data_content_type, fun is_binary/1, Type, Event, Content).
 
-%% An empty id is no id.
+-spec unusual(atom(), fun((term()) -> boolean()), Usual :: term(), map(), map()) -> map().
+unusual(Key, Good, Usual, Event, Unusual) ->
+    case value(Key, Good, Event, Usual) of
+        Usual -> Unusual;
+        Value -> Unusual#{Key => Value}
+    end.
+
+%% An empty id is no id. Digits are looked up byte by byte: of what makes an append that costs most.
 -spec id(binary(), binary()) -> binary().
-id(<<>>, <<A:32, B:16, _:4, C:12, _:2, D:62>>) ->
-    Hex = binary:encode_hex(<<A:32, B:16, 4:4, C:12, 2:2, D:62>>, lowercase),
-    <<P1:8/binary, P2:4/binary, P3:4/binary, P4:4/binary, P5:12/binary>> = Hex,
-    <<P1/binary, $-, P2/binary, $-, P3/binary, $-, P4/binary, $-, P5/binary>>;
+id(<<>>, <<A, B, C, D, E, F, _:4, G:4, H, _:2, I:6, J, K, L, M, N, O, P>>) ->
+    <<
+        (hex(A)):16,
+        (hex(B)):16,
+        (hex(C)):16,
+        (hex(D)):16,
+        $-,
+        (hex(E)):16,
+        (hex(F)):16,
+        $-,
+        (hex(16#40 bor G)):16,
+        (hex(H)):16,
+        $-,
+        (hex(16#80 bor I)):16,
+        (hex(J)):16,
+        $-,
+        (hex(K)):16,
+        (hex(L)):16,
+        (hex(M)):16,
+        (hex(N)):16,
+        (hex(O)):16,
+        (hex(P)):16
+    >>;
 id(Given, _) ->
     Given.
 
--spec unique([body()]) -> [body()].
-unique(Bodies) ->
-    Ids = [element(1, Body) || Body <- Bodies],
+-compile({inline, [hex/1, digit/1]}).
+-spec hex(byte()) -> 0..16#FFFF.
+hex(Byte) -> digit(Byte bsr 4) bsl 8 bor digit(Byte band 15).
+
+-spec digit(0..15) -> byte().
+digit(N) when N < 10 -> $0 + N;
+digit(N) -> $a - 10 + N.
+
+%% Of the ids that were given: a random one is like no other.
+-spec unique([binary()]) -> ok.
+unique([]) ->
+    ok;
+unique([_]) ->
+    ok;
+unique(Ids) ->
     case map_size(maps:from_keys(Ids, [])) =:= length(Ids) of
-        true -> Bodies;
+        true -> ok;
         false -> throw({invalid, {duplicate_event_ids, lists:usort(Ids -- lists:usort(Ids))}})
     end.
 
@@ -181,11 +218,20 @@ hash_of_all(Bodies) ->
 
 -doc "What the machine keeps of the types and tags of an append.".
 -spec facts([body()]) -> erl_esdb_recent:facts().
+facts([Body]) ->
+    erl_esdb_recent:facts([type_hash(type(Body)) | [tag_hash(Tag) || Tag <- unique_tags(Body)]]);
 facts(Bodies) ->
     Types = maps:from_keys([type(Body) || Body <- Bodies], []),
     Tags = maps:from_keys([Tag || Body <- Bodies, Tag <- tags(Body)], []),
     Hashes = [type_hash(Type) || Type := _ <- Types] ++ [tag_hash(Tag) || Tag := _ <- Tags],
     erl_esdb_recent:facts(Hashes).
+
+-spec unique_tags(body()) -> [binary()].
+unique_tags(Body) ->
+    case tags(Body) of
+        [_, _ | _] = Tags -> lists:usort(Tags);
+        Tags -> Tags
+    end.
 
 -doc false.
 -spec type_hash(binary()) -> erl_esdb_recent:hash().

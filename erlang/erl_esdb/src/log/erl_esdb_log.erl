@@ -37,7 +37,7 @@ finds everything it names, or finds that it was removed in between and looks aga
 `log_rows/6` work on either.
 """.
 
--export([new/0, new/1, new/2, rest/1, on/2, order/1, apply/3, is_command/1, pending/1]).
+-export([new/0, new/1, new/2, rest/1, on/2, order/1, seen/1, apply/3, is_command/1, pending/1]).
 -export([read/5, read_log/4, stream/2, streams/1, next_position/1, document/2, documents/3]).
 -export([metadata/2, checkpoint/2]).
 -export([rows/5, log_rows/6, view/4, describe/1, first/1, no/1, log_end/1]).
@@ -103,9 +103,10 @@ finds everything it names, or finds that it was removed in between and looks aga
 -opaque state() :: #log{}.
 -doc """
 What the machine keeps by keys: `streams` heads and `tombs` heads by names, `names` by numbers of
-streams, `metadata` by names of streams, `chunks`, `documents`, and `checkpoints`.
+streams, `metadata` by names of streams, `chunks`, `documents`, `checkpoints`, and `seen`: what
+`m:erl_esdb_seen` remembers, which is all in the machine, too.
 """.
--type table() :: streams | tombs | names | metadata | chunks | documents | checkpoints.
+-type table() :: streams | tombs | names | metadata | chunks | documents | checkpoints | seen.
 -doc "Looks up what an engine has in its tables.".
 -type base() :: fun((table(), Key :: term()) -> {ok, Value :: term()} | none).
 -doc "What the machine keeps of a stream.".
@@ -199,7 +200,8 @@ versions of appends that have other ids.
     | {no_chunk, chunk_key()}
     | {document, document_key(), {pos_integer(), index()}}
     | {no_document, document_key()}
-    | {checkpoint, Saved :: checkpoints(), Gone :: [Key :: term()]}.
+    | {checkpoint, Saved :: checkpoints(), Gone :: [Key :: term()]}
+    | {seen, [erl_esdb_seen:entry()], Forgotten :: [erl_esdb_seen:entry()]}.
 -doc "A row and which of its versions are meant.".
 -type span() :: {#row{}, From :: non_neg_integer(), To :: non_neg_integer()}.
 -doc """
@@ -220,7 +222,7 @@ first version that came with a tip.
 }.
 -doc "Of a stream its name, the first version that is kept, and the first that may be seen.".
 -type owner() :: {binary(), Kept :: non_neg_integer(), Seen :: non_neg_integer()} | gone.
--type part() :: {binary(), expected(), summary()}.
+-type part() :: {binary(), expected(), summary(), head() | absent}.
 
 -doc "The empty machine, with the limits of a store that has no others.".
 -spec new() -> state().
@@ -255,7 +257,8 @@ rest(Log) -> Log#log{kept = #{}}.
 
 -doc """
 The same machine on other tables; `none`: on none, as it is to be written to a disk. What it has to
-keep by keys must have been mirrored.
+keep by keys must have been mirrored; `order/1` and `seen/1` are what it has itself, and tables that
+are filled anew are to be told.
 """.
 -spec on(base() | none, state()) -> state().
 on(Base, #log{} = Log) -> Log#log{base = Base, kept = #{}}.
@@ -263,6 +266,10 @@ on(Base, #log{} = Log) -> Log#log{base = Base, kept = #{}}.
 -doc "All appends in the order of positions.".
 -spec order(state()) -> erl_esdb_chunks:seq().
 order(#log{order = Order}) -> Order.
+
+-doc "What is remembered of ids, the oldest first: of one key the last entry counts.".
+-spec seen(state()) -> [erl_esdb_seen:entry()].
+seen(#log{seen = Seen}) -> erl_esdb_seen:entries(Seen).
 
 -doc """
 Applies one command.
@@ -275,17 +282,20 @@ life.
 """.
 -spec apply(index(), command(), state()) -> {reply(), [effect()], state()}.
 apply(Index, {append, Stream, Expected, _Packed, Summary}, Log) ->
-    Part = {Stream, Expected, Summary},
+    Part = {Stream, Expected, Summary, head_of(Stream, Log)},
     maybe
         ok ?= may(Part, Log),
         ok ?= holds(Summary, Log),
-        {[Reply], Effects, Log1} = append([Part], Index, Log),
-        {{ok, Reply}, Effects, Log1}
+        {Reply, Effects, Log1} = append_part(Part, {Index, 1}, Log),
+        {{ok, Reply}, ordered(Index, Effects, Log1), Log1}
     else
         Refusal -> {{error, Refusal}, [], Log}
     end;
 apply(Index, {append_many, Given, Common}, Log) ->
-    Parts = [{Stream, Expected, Summary} || {Stream, Expected, _Packed, Summary} <- Given],
+    Parts = [
+        {Stream, Expected, Summary, head_of(Stream, Log)}
+     || {Stream, Expected, _Packed, Summary} <- Given
+    ],
     maybe
         ok ?= may_all(Parts, Log),
         ok ?= holds(Common, Log),
@@ -418,8 +428,7 @@ may_all(Parts, Log) ->
     end.
 
 -spec may(part(), state()) -> ok | refusal().
-may({Stream, Expected, Summary}, Log) ->
-    Head = head_of(Stream, Log),
+may({Stream, Expected, Summary, Head}, Log) ->
     maybe
         ok ?= unseen(Expected, Head, Summary, Log),
         ok ?= meets(Expected, version(Head)),
@@ -430,7 +439,8 @@ may({Stream, Expected, Summary}, Log) ->
 unseen(Expected, #head{no = No} = Head, #{ids := [_ | _] = Ids} = Summary, Log) when
     Expected < -1
 ->
-    case erl_esdb_seen:find(No, Ids, Log#log.seen) -- maps:get(known, Summary, []) of
+    Found = [V || Key <- erl_esdb_seen:keys(No, Ids), {ok, V} <- [look(seen, Key, Log)]],
+    case lists:usort(Found) -- maps:get(known, Summary, []) of
         [] -> ok;
         Versions -> kept(Versions, Head, Log)
     end;
@@ -496,7 +506,7 @@ holds(#{}, _Log) ->
 
 -spec append([part()], index(), state()) -> {[appended()], [effect()], state()}.
 append(Parts, Index, Log) ->
-    Rows = length([Stream || {Stream, _, #{count := Count}} <- Parts, Count > 0]),
+    Rows = length([Stream || {Stream, _, #{count := Count}, _} <- Parts, Count > 0]),
     Append = fun(Part, {Sum, Effects}) ->
         {Reply, New, Sum1} = append_part(Part, {Index, Rows}, Sum),
         {Reply, {Sum1, [New | Effects]}}
@@ -511,10 +521,10 @@ ordered(Index, Effects, #log{order = Order}) -> [{live, [Index]} | Effects] ++ [
 
 -spec append_part(part(), {index(), non_neg_integer()}, state()) ->
     {appended(), [effect()], state()}.
-append_part({Stream, _, #{count := 0}}, _, Log) ->
-    {{version(head_of(Stream, Log)), undefined, 0}, [], Log};
-append_part({Stream, _, Summary}, {Index, Rows}, Log) ->
-    {#head{seq = Seq} = Head, Revived, Log1} = head(Stream, Log),
+append_part({_, _, #{count := 0}, Found}, _, Log) ->
+    {{version(Found), undefined, 0}, [], Log};
+append_part({Stream, _, Summary, Found}, {Index, Rows}, Log) ->
+    {#head{seq = Seq} = Head, Revived, Log1} = head(Stream, Found, Log),
     #{count := Count, epoch_us := Time} = Summary,
     #row{epoch_us = LastTime} = erl_esdb_chunks:last(Seq),
     Row = #row{
@@ -528,7 +538,8 @@ append_part({Stream, _, Summary}, {Index, Rows}, Log) ->
     },
     {Effects, Log2} = append_row(Row, Stream, Head, Summary, Log1),
     Reply = {Row#row.version + Count - 1, Row#row.position + Count - 1, Count},
-    {Reply, Effects ++ Revived, remember(Row, Summary, Log2)}.
+    {Seen, Log3} = remember(Row, Summary, Log2),
+    {Reply, Effects ++ Revived ++ Seen, Log3}.
 
 -spec append_row(#row{}, binary(), head(), summary(), state()) -> {[effect()], state()}.
 append_row(Row, Stream, #head{no = No, seq = Seq, tip = Tip} = Head, Summary, Log) ->
@@ -547,21 +558,33 @@ chunks(Effects) -> [{chunks, Key, Chunk} || {chunk, Key, Chunk} <- Effects].
 signed_from(#head{signed = none}, Tip, #row{version = Version}) when Tip =/= none -> Version;
 signed_from(#head{signed = Signed}, _Tip, _Row) -> Signed.
 
--spec remember(#row{}, summary(), state()) -> state().
-remember(#row{stream = No, version = Version, count = Count}, Summary, Log) ->
-    #log{seen = Seen, recent = Recent} = Log,
-    Log#log{
-        seen = erl_esdb_seen:add(No, Version, maps:get(ids, Summary, []), Seen),
-        recent = erl_esdb_recent:add(Count, maps:get(facts, Summary, any), Recent)
-    }.
+-spec remember(#row{}, summary(), state()) -> {[effect()], state()}.
+remember(#row{count = Count} = Row, Summary, #log{recent = Recent} = Log) ->
+    Recent1 = erl_esdb_recent:add(Count, maps:get(facts, Summary, any), Recent),
+    saw(Row, maps:get(ids, Summary, []), Log#log{recent = Recent1}).
+
+-spec saw(#row{}, [erl_esdb_seen:hash()], state()) -> {[effect()], state()}.
+saw(_Row, [], Log) ->
+    {[], Log};
+saw(#row{stream = No, version = Version}, Ids, #log{seen = Seen} = Log) ->
+    Keys = erl_esdb_seen:keys(No, Ids),
+    {Seen1, Forgotten} = erl_esdb_seen:add(Version, Keys, Seen),
+    New = [{Key, Version} || Key <- Keys],
+    {[{seen, New, Forgotten}], saw_here(New, Forgotten, Log#log{seen = Seen1})}.
+
+%% Nobody looks for them again while a command is applied, so tables are told and nothing is kept.
+-spec saw_here([erl_esdb_seen:entry()], [erl_esdb_seen:entry()], state()) -> state().
+saw_here(New, Forgotten, #log{base = none} = Log) ->
+    Log1 = keep([{seen, Key, Version} || {Key, Version} <- New], Log),
+    %% Unless a later append brought the same.
+    remove([{seen, Key} || {Key, V} <- Forgotten, look(seen, Key, Log1) =:= {ok, V}], Log1);
+saw_here(_New, _Forgotten, Log) ->
+    Log.
 
 %% The stream that is there, goes on behind its tombstone, or begins.
--spec head(binary(), state()) -> {head(), [effect()], state()}.
-head(Stream, Log) ->
-    case look(streams, Stream, Log) of
-        {ok, Head} -> {Head, [], Log};
-        none -> begun(Stream, look(tombs, Stream, Log), Log)
-    end.
+-spec head(binary(), head() | absent, state()) -> {head(), [effect()], state()}.
+head(_Stream, #head{} = Head, Log) -> {Head, [], Log};
+head(Stream, absent, Log) -> begun(Stream, look(tombs, Stream, Log), Log).
 
 -spec begun(binary(), {ok, head()} | none, state()) -> {head(), [effect()], state()}.
 begun(Stream, {ok, #head{no = No, tip = Tip} = Head}, Log) ->

@@ -54,7 +54,8 @@ new(Max) -> #recent{max = Max}.
 -doc "What an append tells of itself.".
 -spec facts([hash()]) -> facts().
 facts(Hashes) when length(Hashes) > ?MOST -> any;
-facts(Hashes) -> <<<<Hash:32>> || Hash <- Hashes>>.
+%% Not by a comprehension: that begins with a binary that has room for 256 bytes.
+facts(Hashes) -> list_to_binary([<<Hash:32>> || Hash <- Hashes]).
 
 -doc "Remembers an append: how many events, and its facts. Positions have no gaps.".
 -spec add(pos_integer(), facts(), recent()) -> recent().

@@ -3,72 +3,107 @@
 Which ids the latest appends of a store brought, as hashes: so an append that is sent twice is
 recognised.
 
-It forgets the oldest append when there are more hashes than it may keep, at most 90 bytes each.
-What it finds are only candidates: two ids may have one hash, and whoever asks compares the ids.
+It forgets the oldest append when there are more hashes than it may keep. It holds their order only,
+in 18 bytes for an append with one hash; whoever asks it keeps a table of what it says, with the
+version of the append under each key, 80 bytes an entry. What is found there are only candidates:
+two ids may have one hash, and whoever asks compares the ids.
+
+```
+ chunk  =  entry, entry, ...     of about 4 KiB, the oldest first
+ entry  =  version:64  keys:16  key:64 ...
+```
 
 ```erlang
-1> Seen = erl_esdb_seen:add(1, 0, [17, 18], erl_esdb_seen:new(1000)).
-2> erl_esdb_seen:find(1, [18, 19], Seen).
-[0]
+1> Keys = erl_esdb_seen:keys(1, [17, 18]).
+[2654435744,2654435747]
+2> {Seen, []} = erl_esdb_seen:add(0, Keys, erl_esdb_seen:new(1000)).
+3> erl_esdb_seen:entries(Seen).
+[{2654435744,0},{2654435747,0}]
 ```
 """.
 
--export([new/1, add/4, find/3]).
--export_type([seen/0, hash/0]).
+-export([new/1, keys/2, add/3, entries/1]).
+-export_type([seen/0, hash/0, key/0, entry/0]).
+
+%% Bytes of a chunk that is full.
+-define(CHUNK, 4096).
 
 -record(seen, {
+    %% hashes to keep, and how many there are
     max :: non_neg_integer(),
     size = 0 :: non_neg_integer(),
-    %% hash of stream and id => the first version of the append
-    keys = #{} :: #{key() => non_neg_integer()},
-    %% the appends, the oldest first
-    order = queue:new() :: queue:queue({non_neg_integer(), [key()]})
+    %% entries: the oldest, full chunks, and those that came last
+    oldest = <<>> :: binary(),
+    full = queue:new() :: queue:queue(binary()),
+    open = <<>> :: binary()
 }).
 
 -opaque seen() :: #seen{}.
 -doc "Of an id or of all ids of an append; no bignum.".
 -type hash() :: 0..16#7FFFFFFFFFFFFFF.
+-doc "Of a hash in a stream.".
 -type key() :: 0..16#7FFFFFFFFFFFFFF.
+-doc "A key, and the first version of the append that brought it.".
+-type entry() :: {key(), non_neg_integer()}.
 
 -doc "Nothing seen; keeps at most so many hashes.".
 -spec new(Max :: non_neg_integer()) -> seen().
 new(Max) -> #seen{max = Max}.
 
--doc "Remembers the hashes of an append to the stream with this number.".
--spec add(No :: pos_integer(), Version :: non_neg_integer(), [hash()], seen()) -> seen().
-add(_No, _Version, [], Seen) ->
-    Seen;
-add(No, Version, Hashes, #seen{size = Size, keys = Known, order = Order} = Seen) ->
-    Keys = [key(No, Hash) || Hash <- Hashes],
-    trim(Seen#seen{
-        size = Size + length(Keys),
-        keys = lists:foldl(fun(Key, Map) -> Map#{Key => Version} end, Known, Keys),
-        order = queue:in({Version, Keys}, Order)
-    }).
+-doc "Under which keys the hashes of an append to the stream with this number are kept.".
+-spec keys(No :: pos_integer(), [hash()]) -> [key()].
+keys(No, Hashes) -> [key(No, Hash) || Hash <- Hashes].
 
--spec trim(#seen{}) -> #seen{}.
+%% Streams are kept apart by steps of the golden ratio (Knuth, TAOCP 3, 6.4), of 32 bits: no bignum
+%% comes up below 2^27 streams.
+-spec key(pos_integer(), hash()) -> key().
+key(No, Hash) -> Hash bxor (No * 16#9E3779B1 band 16#7FFFFFFFFFFFFFF).
+
+-doc """
+Remembers the keys of an append, and answers what is forgotten for it, the oldest first: where a
+later append brought the same key this is not what is kept under it.
+""".
+-spec add(Version :: non_neg_integer(), [key()], seen()) -> {seen(), Forgotten :: [entry()]}.
+add(Version, [_ | _] = Keys, #seen{size = Size, open = Open} = Seen) ->
+    Count = length(Keys),
+    Open1 = append(Keys, <<Open/binary, Version:64, Count:16>>),
+    trim(closed(Seen#seen{size = Size + Count, open = Open1})).
+
+-spec append([key()], binary()) -> binary().
+append([Key | Keys], Open) -> append(Keys, <<Open/binary, Key:64>>);
+append([], Open) -> Open.
+
+-spec closed(#seen{}) -> #seen{}.
+closed(#seen{open = Open, full = Full} = Seen) when byte_size(Open) >= ?CHUNK ->
+    %% A copy: the open one has room to grow.
+    Seen#seen{full = queue:in(binary:copy(Open), Full), open = <<>>};
+closed(Seen) ->
+    Seen.
+
+-spec trim(#seen{}) -> {#seen{}, [entry()]}.
 trim(#seen{size = Size, max = Max} = Seen) when Size =< Max ->
-    Seen;
-trim(#seen{size = Size, keys = Known, order = Order} = Seen) ->
-    {{value, {Version, Keys}}, Rest} = queue:out(Order),
-    Left = lists:foldl(fun(Key, Map) -> forget(Key, Version, Map) end, Known, Keys),
-    trim(Seen#seen{size = Size - length(Keys), keys = Left, order = Rest}).
+    {Seen, []};
+trim(#seen{size = Size} = Seen) ->
+    {Version, Keys, Seen1} = oldest(Seen),
+    {Seen2, Forgotten} = trim(Seen1#seen{size = Size - length(Keys)}),
+    {Seen2, [{Key, Version} || Key <- Keys] ++ Forgotten}.
 
-%% Unless a later append brought the same.
--spec forget(key(), non_neg_integer(), #{key() => non_neg_integer()}) ->
-    #{key() => non_neg_integer()}.
-forget(Key, Version, Known) ->
-    case Known of
-        #{Key := Version} -> maps:remove(Key, Known);
-        #{} -> Known
+-spec oldest(#seen{}) -> {non_neg_integer(), [key(), ...], #seen{}}.
+oldest(#seen{oldest = <<Version:64, Count:16, Bytes:Count/binary-unit:64, Rest/binary>>} = Seen) ->
+    {Version, [Key || <<Key:64>> <= Bytes], Seen#seen{oldest = Rest}};
+oldest(#seen{oldest = <<>>, full = Full, open = Open} = Seen) ->
+    case queue:out(Full) of
+        {{value, Chunk}, Full1} -> oldest(Seen#seen{oldest = Chunk, full = Full1});
+        {empty, _} -> oldest(Seen#seen{oldest = Open, open = <<>>})
     end.
 
--doc "The first versions of the appends to a stream that may have brought one of these, ascending.".
--spec find(No :: pos_integer(), [hash()], seen()) -> [non_neg_integer()].
-find(No, Hashes, #seen{keys = Known}) ->
-    Keys = [key(No, Hash) || Hash <- Hashes],
-    lists:usort([map_get(Key, Known) || Key <- Keys, is_map_key(Key, Known)]).
+-doc "All that is remembered, the oldest first: of one key the last entry counts.".
+-spec entries(seen()) -> [entry()].
+entries(#seen{oldest = Oldest, full = Full, open = Open}) ->
+    lists:append([in_chunk(Chunk) || Chunk <- [Oldest | queue:to_list(Full)] ++ [Open]]).
 
-%% Streams are kept apart by a step of the golden ratio (Knuth, TAOCP 3, 6.4).
--spec key(pos_integer(), hash()) -> key().
-key(No, Hash) -> (Hash + No * 16#4F1BBCDCBFA53E1) band 16#7FFFFFFFFFFFFFF.
+-spec in_chunk(binary()) -> [entry()].
+in_chunk(<<Version:64, Count:16, Bytes:Count/binary-unit:64, Rest/binary>>) ->
+    [{Key, Version} || <<Key:64>> <= Bytes] ++ in_chunk(Rest);
+in_chunk(<<>>) ->
+    [].

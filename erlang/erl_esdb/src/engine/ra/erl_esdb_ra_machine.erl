@@ -91,7 +91,8 @@ apply(#{index := Index}, Command, #machine{log = Log} = Machine) ->
     end.
 
 -spec changed(pos_integer(), erl_esdb_log:command(), [erl_esdb_log:effect()], state()) -> state().
-changed(_Index, _Command, [], Machine) ->
+changed(Index, _Command, [], #machine{replica = Replica} = Machine) ->
+    ok = erl_esdb_ra_replica:applied(Index, Replica),
     Machine;
 changed(Index, Command, Effects, #machine{store = Store, replica = Replica} = Machine) ->
     Body = body(Command),
@@ -99,7 +100,7 @@ changed(Index, Command, Effects, #machine{store = Store, replica = Replica} = Ma
     Tables = erl_esdb_ra_replica:tables(Replica),
     lists:foreach(fun(Effect) -> ok = erl_esdb_tables:write(Effect, Tables) end, Effects),
     ok = erl_esdb_ra_replica:applied(Index, Replica),
-    ok = feed(Store, lists:keymember(order, 1, Effects), Tables),
+    ok = feed(Store, lists:keyfind(order, 1, Effects)),
     lists:foldl(fun lives/2, Machine, Effects).
 
 -spec keep([erl_esdb_log:effect()], pos_integer(), Body, erl_esdb_ra_replica:replica()) -> ok when
@@ -109,11 +110,9 @@ keep([{live, [Index]} | _], Index, Body, Replica) ->
 keep(_Effects, _Index, _Body, _Replica) ->
     ok.
 
--spec feed(atom(), boolean(), erl_esdb_tables:tables()) -> ok.
-feed(Store, true, Tables) ->
-    erl_esdb_feed:committed(Store, erl_esdb_tables:next_position(Tables));
-feed(_Store, false, _Tables) ->
-    ok.
+-spec feed(atom(), {order, erl_esdb_chunks:seq()} | false) -> ok.
+feed(Store, {order, Order}) -> erl_esdb_feed:committed(Store, erl_esdb_log:log_end(Order));
+feed(_Store, false) -> ok.
 
 -spec lives(erl_esdb_log:effect(), state()) -> state().
 lives({live, [Index]}, #machine{live = Live, kept = Kept} = Machine) ->
@@ -139,7 +138,6 @@ several(Parts) -> [{Stream, Packed} || {Stream, _, Packed, _} <- Parts].
 -spec done(pos_integer(), erl_esdb_log:command(), erl_esdb_log:reply(), state()) ->
     {state(), reply(), ra_machine:effects()}.
 done(Index, Command, Reply, #machine{commands = Commands, bytes = Bytes} = Machine) ->
-    ok = erl_esdb_ra_replica:applied(Index, Machine#machine.replica),
     Machine1 = Machine#machine{
         index = Index, commands = Commands + 1, bytes = Bytes + size_of(Command)
     },
@@ -290,6 +288,7 @@ on(none, Machine) ->
 on(Replica, #machine{log = Log, index = Index} = Machine) ->
     Tables = erl_esdb_ra_replica:tables(Replica),
     ok = erl_esdb_tables:write_order(erl_esdb_log:order(Log), Tables),
+    ok = erl_esdb_tables:write_seen(erl_esdb_log:seen(Log), Tables),
     ok = erl_esdb_ra_replica:applied(Index, Replica),
     Base = erl_esdb_tables:base(Tables),
     Machine#machine{replica = Replica, log = erl_esdb_log:on(Base, Log)}.

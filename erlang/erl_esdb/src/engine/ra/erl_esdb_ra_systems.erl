@@ -14,6 +14,10 @@ with the last, also where one was killed.
 
 -include_lib("kernel/include/logger.hrl").
 
+%% Words of the heaps of Ra's processes, and of binaries that they may hold before they are collected:
+%% 1 MiB and 64 MiB. From 128 Ki words on the VM collects on another thread, and callers wait for it.
+-define(HEAP, 121_536).
+-define(BINARIES, 8_388_608).
 %% Entries of a segment file. Ra's default of 4096 makes eight times as many files.
 -define(SEGMENT_ENTRIES, 32_768).
 %% Bytes of a file of the write-ahead log: what may have to be read again after a crash, and what
@@ -180,6 +184,11 @@ config(Name, Dir) ->
         wal_data_dir => Dir,
         wal_max_size_bytes => ?WAL_BYTES,
         segment_max_entries => ?SEGMENT_ENTRIES,
+        %% Collected every few hundred commands instead of every dozen.
+        server_min_heap_size => ?HEAP,
+        server_min_bin_vheap_size => ?BINARIES,
+        wal_min_heap_size => ?HEAP,
+        wal_min_bin_vheap_size => ?BINARIES,
         server_recovery_strategy => undefined
     }.
 
