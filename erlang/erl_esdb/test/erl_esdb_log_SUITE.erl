@@ -37,6 +37,9 @@ all() ->
         what_was_looked_at_is_cut,
         ids_are_seen_again,
         ids_are_forgotten,
+        a_repeat_is_told_whether_it_was_done,
+        a_repeat_is_refused_where_nobody_knows,
+        removals_against_a_model,
         ids_against_a_model,
         conditions_are_checked,
         recent_appends_against_a_model,
@@ -723,7 +726,7 @@ what_is_remembered_stays_small(_Config) ->
 %% What is kept in a table of what was seen.
 see(No, Version, Hashes, Seen, Table) ->
     Keys = erl_esdb_seen:keys(No, Hashes),
-    {Seen1, Forgotten} = erl_esdb_seen:add(Version, Keys, Seen),
+    {Seen1, Forgotten} = erl_esdb_seen:add(Version + 1, Version, Keys, Seen),
     true = ets:insert(Table, [{Key, Version} || Key <- Keys]),
     lists:foreach(fun(Entry) -> ets:delete_object(Table, Entry) end, Forgotten),
     Seen1.
@@ -895,6 +898,77 @@ ids_are_forgotten(_Config) ->
     ?assertEqual(Seen, Of(#{idempotence_appends => 3}, Three ++ [Any([1])])),
     ?assertMatch({ok, _}, Of(#{idempotence_appends => 2}, Three ++ [Any([1])])),
     ?assertMatch({ok, _}, Of(#{idempotence_window => 2}, [Any([1, 2, 3]), Any([1])])).
+
+with_repeat(Since, {append, S, E, P, Summary}) -> {append, S, E, P, Summary#{repeat => Since}}.
+
+%% Its ids are found however many appends came since, by which others are not found any more.
+a_repeat_is_told_whether_it_was_done(_Config) ->
+    Any = fun(Ids) -> with_ids(<<"s">>, -2, Ids) end,
+    Limits = #{idempotence_appends => 2},
+    Start = erl_esdb_log:new(Limits),
+    {{ok, _}, _, Log} = applied([Any([N]) || N <- lists:seq(1, 300)], Start),
+    ?assertMatch({{ok, _}, _, _}, applied([Any([1])], Log)),
+    [
+        ?assertEqual(
+            {{error, {seen, [{N - 1, N - 1}]}}, [], Log},
+            applied([with_repeat(0, Any([N]))], Log)
+        )
+     || N <- [1, 2, 128, 129, 300]
+    ],
+    ?assertMatch({{ok, _}, _, _}, applied([with_repeat(0, Any([301]))], Log)),
+    %% What had these ids was removed before the command was sent first.
+    {{ok, {0, 10}}, _, Cut} = erl_esdb_log:apply(2_000_000, {truncate, <<"s">>, 10}, Log),
+    Again = with_repeat(2_000_000, Any([3])),
+    ?assertMatch({{ok, _}, _, _}, erl_esdb_log:apply(2_000_001, Again, Cut)).
+
+%% The sender names what was applied before it sent the command first. What was removed since may
+%% have been what it brought.
+a_repeat_is_refused_where_nobody_knows(_Config) ->
+    Append = fun(Index, Expected, Log) ->
+        erl_esdb_log:apply(Index, with_ids(<<"s">>, Expected, [17]), Log)
+    end,
+    Repeat = fun(Index, Since, Expected, Log) ->
+        Command = with_repeat(Since, with_ids(<<"s">>, Expected, [17])),
+        element(1, erl_esdb_log:apply(Index, Command, Log))
+    end,
+    [
+        begin
+            {{ok, _}, _, Log1} = Append(1, Expected, erl_esdb_log:new()),
+            {_, [_ | _], Log2} = erl_esdb_log:apply(2, Removal, Log1),
+            ?assertEqual({error, forgotten}, Repeat(3, 0, Expected, Log2)),
+            ?assertEqual({error, forgotten}, Repeat(3, 1, Expected, Log2)),
+            ?assertNotEqual({error, forgotten}, Repeat(3, 2, Expected, Log2)),
+            %% From another stream, or where there was nothing.
+            {_, _, Log3} = applied([{delete, <<"t">>}, {truncate, <<"s">>, 0}], Log1),
+            ?assertNotEqual({error, forgotten}, Repeat(1_000_009, 0, Expected, Log3))
+        end
+     || Removal <- [{delete, <<"s">>}, {tombstone, <<"s">>}, {truncate, <<"s">>, 1}],
+        Expected <- [-2, -1]
+    ],
+    %% The ids are not remembered any more; who names a version needs none.
+    Others = [with_ids(<<"t">>, -2, [N]) || N <- [1, 2]],
+    Few = erl_esdb_log:new(#{idempotence_window => 2}),
+    {{ok, _}, _, First} = Append(999_999, -2, Few),
+    {{ok, _}, _, Log4} = applied(Others, First),
+    ?assertEqual({error, forgotten}, Repeat(1_000_009, 999_998, -2, Log4)),
+    ?assertMatch({ok, _}, Repeat(1_000_009, 999_999, -2, Log4)),
+    ?assertEqual(
+        {error, {wrong_expected_version, -1, 0}}, Repeat(1_000_009, 999_998, -1, Log4)
+    ).
+
+%% It never says no where it is yes, and after many removals it still says no.
+removals_against_a_model(_Config) ->
+    Name = fun(N) -> integer_to_binary(N rem 7_001) end,
+    Count = 25_000,
+    Removals = lists:foldl(
+        fun(N, Sum) -> erl_esdb_removals:add(N, Name(N), Sum) end,
+        erl_esdb_removals:new(),
+        lists:seq(1, Count)
+    ),
+    Is = fun(Since, N) -> erl_esdb_removals:is_since(Since, Name(N), Removals) end,
+    [?assert(Is(N - 1, N)) || N <- lists:seq(1, Count, 97)],
+    [?assertNot(Is(N, N)) || N <- lists:seq(Count - 4_000, Count, 97), N + 7_001 > Count],
+    ?assert(erts_debug:flat_size(Removals) < 100).
 
 %% First in, first out; a hash that comes again counts from the last time on.
 ids_against_a_model(_Config) ->

@@ -115,6 +115,7 @@ internal() ->
         erl_esdb_ra_snapshot,
         erl_esdb_ra_systems,
         erl_esdb_recent,
+        erl_esdb_removals,
         erl_esdb_restore,
         erl_esdb_runs,
         erl_esdb_seen,

@@ -15,7 +15,8 @@ process of the caller; bodies come from the cache of the replica or from Ra's lo
 After a start `read_your_writes` waits until this node has all that was acknowledged before.
 
 A command whose outcome is not known (its leader ended, or the time did) is sent again as long as
-there is time, where that cannot do it twice: appends, which are recognised by their ids.
+there is time, where that cannot do it twice: appends, which are recognised by their ids. Where
+events of their stream were removed in between the outcome stays unknown.
 """.
 
 -behaviour(erl_esdb_engine).
@@ -56,6 +57,8 @@ there is time, where that cannot do it twice: appends, which are recognised by t
     %% what is to be applied here before a read: the index of the last command that was answered
     floor :: atomics:atomics_ref(),
     readers :: tuple(),
+    %% while a command is on its way: the index of the last one that was applied here before
+    since = 0 :: non_neg_integer(),
     %% for reads that say nothing of it
     timeout :: timeout()
 }).
@@ -151,8 +154,22 @@ left(Sending) ->
 
 -spec sent(#handle{}, erl_esdb_log:command(), erl_esdb_deadline:deadline()) ->
     erl_esdb_log:reply() | {error, erl_esdb_engine:failure()}.
-sent(#handle{server = Server} = Handle, Command, Until) ->
-    sent_to(leader(Server), Handle, Command, Until).
+sent(#handle{store = Store, server = Server} = Handle, Command, Until) ->
+    %% What is applied here lies before the command, wherever it will be in the log.
+    Since =
+        case erl_esdb_ra_replica:find(Store) of
+            {ok, Replica} -> erl_esdb_ra_replica:applied(Replica);
+            {error, not_started} -> 0
+        end,
+    case sent_to(leader(Server), Handle#handle{since = Since}, Command, Until) of
+        {error, forgotten} -> {error, unreached(Handle)};
+        {error, {refused, Refusals}} = Refused ->
+            case lists:member(forgotten, Refusals) of
+                true -> {error, unreached(Handle)};
+                false -> Refused
+            end;
+        Answer -> Answer
+    end.
 
 -spec leader(ra:server_id()) -> ra:server_id().
 leader({Name, _} = Server) ->
@@ -227,12 +244,22 @@ unanswered(Sent, #handle{engine = Engine, server = Server} = Handle, Command, Un
             case Repeat andalso not erl_esdb_deadline:is_over(Until) of
                 true ->
                     ok = pause(),
+                    Again = again(Sent, Command, Handle),
                     %% The leader's node may be gone before this one knows: it is asked itself.
-                    sent_to(other(leader(Server), Server), Handle, Command, Until);
+                    sent_to(other(leader(Server), Server), Handle, Again, Until);
                 false ->
                     {error, unreached(Handle)}
             end
     end.
+
+%% The command, which says from here on that it may have been done already.
+-spec again(unsent | unknown, erl_esdb_log:command(), #handle{}) -> erl_esdb_log:command().
+again(unknown, {append, Stream, Expected, Packed, Summary}, #handle{since = Since}) ->
+    {append, Stream, Expected, Packed, Summary#{repeat => Since}};
+again(unknown, {append_many, Parts, Common}, #handle{since = Since}) ->
+    {append_many, [{S, E, P, Summary#{repeat => Since}} || {S, E, P, Summary} <- Parts], Common};
+again(_Sent, Command, _Handle) ->
+    Command.
 
 -spec other(ra:server_id(), ra:server_id()) -> ra:server_id().
 other({_, Node} = Leader, Server) ->

@@ -65,8 +65,7 @@ Arguments of a wrong shape are `error(badarg)`.
 -define(PORTION, 256).
 %% Milliseconds between two looks for an index that crashed.
 -define(AWAY, 5).
-%% Words of the heap, and of binaries, before there is a collection: 1 MiB and 8 MiB.
--define(HEAP, 121_536).
+%% Words of binaries before there is a collection for them: 8 MiB.
 -define(BINARIES, 1_048_576).
 %% Entries of a run that are looked at to see whether it is worth to look at all.
 -define(SAMPLE, 64).
@@ -416,8 +415,7 @@ start_link(Store, Kinds) ->
     Memory = [
         %% What was merged is garbage that weighs more than its terms show.
         {fullsweep_after, 4},
-        %% A page is read and indexed before it is collected.
-        {min_heap_size, ?HEAP},
+        %% Some pages are read and indexed before they are collected.
         {min_bin_vheap_size, ?BINARIES}
     ],
     gen_server:start_link(?MODULE, {Store, Kinds}, [{spawn_opt, Memory}]).

@@ -21,6 +21,8 @@ behind is erased in slices of at most 256 appends, the first with the command it
 
 In this order, and the first that says no is the answer; nothing has changed then.
 
+0. Where it is sent again (`repeat`): whether it can be told if it was done. It cannot where events
+   of the stream were removed since it was sent first, or its ids are not remembered any more.
 1. With expectation -2 or -4: whether the stream has seen its ids lately (`ids`). What is found are
    candidates, `{seen, Spans}`: whoever sent the command compares the ids, and sends it again with
    `known` where they are others.
@@ -97,7 +99,8 @@ finds everything it names, or finds that it was removed in between and looks aga
     %% the appends of a stream among which ids are looked for
     appends :: non_neg_integer(),
     seen :: erl_esdb_seen:seen(),
-    recent :: erl_esdb_recent:recent()
+    recent :: erl_esdb_recent:recent(),
+    removed = erl_esdb_removals:new() :: erl_esdb_removals:removals()
 }).
 
 -opaque state() :: #log{}.
@@ -138,13 +141,15 @@ that a condition is checked against.
 -doc """
 What the machine needs to know of the events of an append: how many there are and when they came,
 the hashes of their ids and of their types and tags. And what is asked of it: `known` are first
-versions of appends that have other ids.
+versions of appends that have other ids. `repeat`: the command may have been done before, but by
+none up to this index.
 """.
 -type summary() :: #{
     count := non_neg_integer(),
     epoch_us := integer(),
     ids => [erl_esdb_seen:hash()],
     known => [non_neg_integer()],
+    repeat => non_neg_integer(),
     facts => erl_esdb_recent:facts(),
     tip => {Known :: tip(), New :: <<_:256>>},
     condition => condition()
@@ -177,7 +182,8 @@ versions of appends that have other ids.
 -type refusal() ::
     {seen, [{From :: non_neg_integer(), To :: non_neg_integer()}, ...]}
     | {wrong_expected_version, expected(), Actual :: integer()}
-    | tip_moved.
+    | tip_moved
+    | forgotten.
 -type reply() ::
     {ok, appended()}
     | {ok, [appended()]}
@@ -304,9 +310,9 @@ apply(Index, {append_many, Given, Common}, Log) ->
     else
         Refusal -> {{error, Refusal}, [], Log}
     end;
-apply(_Index, {truncate, Stream, Before}, Log) ->
+apply(Index, {truncate, Stream, Before}, Log) ->
     case look(streams, Stream, Log) of
-        {ok, Head} -> truncate(Stream, Head, Before, Log);
+        {ok, Head} -> removing(Index, Stream, truncate(Stream, Head, Before, Log));
         none -> {{error, stream_not_found}, [], Log}
     end;
 %% Only where the stream is still what the sender has looked at.
@@ -315,13 +321,13 @@ apply(Index, {truncate, Stream, Before, Sight}, Log) ->
         true -> ?MODULE:apply(Index, {truncate, Stream, Before}, Log);
         Other -> {{error, Other}, [], Log}
     end;
-apply(_Index, {delete, Stream}, Log) ->
+apply(Index, {delete, Stream}, Log) ->
     {Effects, Log1} = delete(Stream, Log),
     {Forgotten, Log2} = keep_metadata(Stream, #{}, Log1),
-    {ok, Effects ++ Forgotten, Log2};
-apply(_Index, {tombstone, Stream}, Log) ->
+    removing(Index, Stream, {ok, Effects ++ Forgotten, Log2});
+apply(Index, {tombstone, Stream}, Log) ->
     case look(streams, Stream, Log) of
-        {ok, Head} -> bury(Stream, Head, Log);
+        {ok, Head} -> removing(Index, Stream, bury(Stream, Head, Log));
         none -> {ok, [], Log}
     end;
 apply(_Index, {set_metadata, Stream, Metadata}, Log) ->
@@ -373,6 +379,7 @@ is_part({Stream, Expected, Packed, #{count := Count, epoch_us := Time} = Summary
         is_natural(Count) andalso is_integer(Time) andalso is_tip(Summary) andalso
         is_naturals(maps:get(ids, Summary, [])) andalso
         is_naturals(maps:get(known, Summary, [])) andalso
+        is_natural(maps:get(repeat, Summary, 0)) andalso
         is_facts(maps:get(facts, Summary, any));
 is_part(_) ->
     false.
@@ -430,10 +437,23 @@ may_all(Parts, Log) ->
 -spec may(part(), state()) -> ok | refusal().
 may({Stream, Expected, Summary, Head}, Log) ->
     maybe
+        ok ?= remembered(Stream, Expected, Summary, Log),
         ok ?= unseen(Expected, Head, Summary, Log),
         ok ?= meets(Expected, version(Head)),
         continues(Stream, Head, Summary, Log)
     end.
+
+%% Whether what is here tells if a command that is sent again was done: all of what it brought would
+%% still be there, and its ids be known, where they are what it is recognised by.
+-spec remembered(binary(), expected(), summary(), state()) -> ok | forgotten.
+remembered(Stream, Expected, #{repeat := Since}, #log{seen = Seen, removed = Removed}) ->
+    IsForgotten = Expected < -1 andalso Since < erl_esdb_seen:since(Seen),
+    case IsForgotten orelse erl_esdb_removals:is_since(Since, Stream, Removed) of
+        true -> forgotten;
+        false -> ok
+    end;
+remembered(_Stream, _Expected, _Summary, _Log) ->
+    ok.
 
 -spec unseen(expected(), head() | absent, summary(), state()) -> ok | {seen, [{_, _}, ...]}.
 unseen(Expected, #head{no = No} = Head, #{ids := [_ | _] = Ids} = Summary, Log) when
@@ -442,14 +462,27 @@ unseen(Expected, #head{no = No} = Head, #{ids := [_ | _] = Ids} = Summary, Log) 
     Found = [V || Key <- erl_esdb_seen:keys(No, Ids), {ok, V} <- [look(seen, Key, Log)]],
     case lists:usort(Found) -- maps:get(known, Summary, []) of
         [] -> ok;
-        Versions -> kept(Versions, Head, Log)
+        Versions -> kept(Versions, Head, Summary, Log)
     end;
 unseen(_Expected, _Head, _Summary, _Log) ->
     ok.
 
 %% Which of these appends are among the latest of the stream and are kept, at least in part.
--spec kept([non_neg_integer()], head(), state()) -> ok | {seen, [{_, _}, ...]}.
-kept(Versions, #head{no = No, first = First, seq = Seq}, #log{appends = Most} = Log) ->
+-spec kept([non_neg_integer()], head(), summary(), state()) -> ok | {seen, [{_, _}, ...]}.
+kept(Versions, #head{no = No, first = First, seq = Seq}, #{repeat := _}, Log) ->
+    %% However long ago it was.
+    Look = fun(#row{version = V, count = C}, Wanted) ->
+        {stop, [{V, V + C - 1} || V =:= Wanted, V + C > First]}
+    end,
+    Row = fun(V) ->
+        Found = erl_esdb_chunks:fold(version, V, forward, Look, V, Seq, fetch(No, Log)),
+        [Span || is_list(Found), Span <- Found]
+    end,
+    case lists:flatmap(Row, Versions) of
+        [] -> ok;
+        Spans -> {seen, Spans}
+    end;
+kept(Versions, #head{no = No, first = First, seq = Seq}, _Summary, #log{appends = Most} = Log) ->
     Look = fun
         (_Row, {Left, Wanted, Spans}) when Left =:= 0; Wanted =:= [] ->
             {stop, {Left, Wanted, Spans}};
@@ -566,9 +599,9 @@ remember(#row{count = Count} = Row, Summary, #log{recent = Recent} = Log) ->
 -spec saw(#row{}, [erl_esdb_seen:hash()], state()) -> {[effect()], state()}.
 saw(_Row, [], Log) ->
     {[], Log};
-saw(#row{stream = No, version = Version}, Ids, #log{seen = Seen} = Log) ->
+saw(#row{index = Index, stream = No, version = Version}, Ids, #log{seen = Seen} = Log) ->
     Keys = erl_esdb_seen:keys(No, Ids),
-    {Seen1, Forgotten} = erl_esdb_seen:add(Version, Keys, Seen),
+    {Seen1, Forgotten} = erl_esdb_seen:add(Index, Version, Keys, Seen),
     New = [{Key, Version} || Key <- Keys],
     {[{seen, New, Forgotten}], saw_here(New, Forgotten, Log#log{seen = Seen1})}.
 
@@ -599,6 +632,13 @@ sealed(_No, none) -> [];
 sealed(No, {Number, Chunk}) -> [{chunk, {No, Number}, Chunk}].
 
 %% ---- removal
+
+%% What was removed is remembered, where something was.
+-spec removing(index(), binary(), {reply(), [effect()], state()}) -> {reply(), [effect()], state()}.
+removing(_Index, _Stream, {Reply, [], Log}) ->
+    {Reply, [], Log};
+removing(Index, Stream, {Reply, Effects, #log{removed = Removed} = Log}) ->
+    {Reply, Effects, Log#log{removed = erl_esdb_removals:add(Index, Stream, Removed)}}.
 
 -spec truncate(binary(), head(), non_neg_integer(), state()) -> {reply(), [effect()], state()}.
 truncate(Stream, #head{first = First} = Head, Before, Log) ->

@@ -4,25 +4,25 @@ Which ids the latest appends of a store brought, as hashes: so an append that is
 recognised.
 
 It forgets the oldest append when there are more hashes than it may keep. It holds their order only,
-in 18 bytes for an append with one hash; whoever asks it keeps a table of what it says, with the
+in 26 bytes for an append with one hash; whoever asks it keeps a table of what it says, with the
 version of the append under each key, 80 bytes an entry. What is found there are only candidates:
 two ids may have one hash, and whoever asks compares the ids.
 
 ```
  chunk  =  entry, entry, ...     of about 4 KiB, the oldest first
- entry  =  version:64  keys:16  key:64 ...
+ entry  =  index:64  version:64  keys:16  key:64 ...
 ```
 
 ```erlang
 1> Keys = erl_esdb_seen:keys(1, [17, 18]).
 [2654435744,2654435747]
-2> {Seen, []} = erl_esdb_seen:add(0, Keys, erl_esdb_seen:new(1000)).
+2> {Seen, []} = erl_esdb_seen:add(1, 0, Keys, erl_esdb_seen:new(1000)).
 3> erl_esdb_seen:entries(Seen).
 [{2654435744,0},{2654435747,0}]
 ```
 """.
 
--export([new/1, keys/2, add/3, entries/1]).
+-export([new/1, keys/2, add/4, since/1, entries/1]).
 -export_type([seen/0, hash/0, key/0, entry/0]).
 
 %% Bytes of a chunk that is full.
@@ -32,6 +32,8 @@ two ids may have one hash, and whoever asks compares the ids.
     %% hashes to keep, and how many there are
     max :: non_neg_integer(),
     size = 0 :: non_neg_integer(),
+    %% the command of the append that was forgotten last
+    since = 0 :: non_neg_integer(),
     %% entries: the oldest, full chunks, and those that came last
     oldest = <<>> :: binary(),
     full = queue:new() :: queue:queue(binary()),
@@ -60,14 +62,19 @@ keys(No, Hashes) -> [key(No, Hash) || Hash <- Hashes].
 key(No, Hash) -> Hash bxor (No * 16#9E3779B1 band 16#7FFFFFFFFFFFFFF).
 
 -doc """
-Remembers the keys of an append, and answers what is forgotten for it, the oldest first: where a
-later append brought the same key this is not what is kept under it.
+Remembers the keys of the append that a command did, and answers what is forgotten for it, the
+oldest first: where a later append brought the same key this is not what is kept under it.
 """.
--spec add(Version :: non_neg_integer(), [key()], seen()) -> {seen(), Forgotten :: [entry()]}.
-add(Version, [_ | _] = Keys, #seen{size = Size, open = Open} = Seen) ->
+-spec add(Index :: pos_integer(), Version :: non_neg_integer(), [key(), ...], seen()) ->
+    {seen(), Forgotten :: [entry()]}.
+add(Index, Version, [_ | _] = Keys, #seen{size = Size, open = Open} = Seen) ->
     Count = length(Keys),
-    Open1 = append(Keys, <<Open/binary, Version:64, Count:16>>),
+    Open1 = append(Keys, <<Open/binary, Index:64, Version:64, Count:16>>),
     trim(closed(Seen#seen{size = Size + Count, open = Open1})).
+
+-doc "All appends of commands after this one are remembered.".
+-spec since(seen()) -> Index :: non_neg_integer().
+since(#seen{since = Since}) -> Since.
 
 -spec append([key()], binary()) -> binary().
 append([Key | Keys], Open) -> append(Keys, <<Open/binary, Key:64>>);
@@ -84,13 +91,14 @@ closed(Seen) ->
 trim(#seen{size = Size, max = Max} = Seen) when Size =< Max ->
     {Seen, []};
 trim(#seen{size = Size} = Seen) ->
-    {Version, Keys, Seen1} = oldest(Seen),
-    {Seen2, Forgotten} = trim(Seen1#seen{size = Size - length(Keys)}),
+    {Index, Version, Keys, Seen1} = oldest(Seen),
+    {Seen2, Forgotten} = trim(Seen1#seen{size = Size - length(Keys), since = Index}),
     {Seen2, [{Key, Version} || Key <- Keys] ++ Forgotten}.
 
--spec oldest(#seen{}) -> {non_neg_integer(), [key(), ...], #seen{}}.
-oldest(#seen{oldest = <<Version:64, Count:16, Bytes:Count/binary-unit:64, Rest/binary>>} = Seen) ->
-    {Version, [Key || <<Key:64>> <= Bytes], Seen#seen{oldest = Rest}};
+-spec oldest(#seen{}) -> {pos_integer(), non_neg_integer(), [key(), ...], #seen{}}.
+oldest(#seen{oldest = <<Index:64, Version:64, Count:16, Rest/binary>>} = Seen) ->
+    <<Bytes:Count/binary-unit:64, Later/binary>> = Rest,
+    {Index, Version, [Key || <<Key:64>> <= Bytes], Seen#seen{oldest = Later}};
 oldest(#seen{oldest = <<>>, full = Full, open = Open} = Seen) ->
     case queue:out(Full) of
         {{value, Chunk}, Full1} -> oldest(Seen#seen{oldest = Chunk, full = Full1});
@@ -103,7 +111,7 @@ entries(#seen{oldest = Oldest, full = Full, open = Open}) ->
     lists:append([in_chunk(Chunk) || Chunk <- [Oldest | queue:to_list(Full)] ++ [Open]]).
 
 -spec in_chunk(binary()) -> [entry()].
-in_chunk(<<Version:64, Count:16, Bytes:Count/binary-unit:64, Rest/binary>>) ->
+in_chunk(<<_Index:64, Version:64, Count:16, Bytes:Count/binary-unit:64, Rest/binary>>) ->
     [{Key, Version} || <<Key:64>> <= Bytes] ++ in_chunk(Rest);
 in_chunk(<<>>) ->
     [].
