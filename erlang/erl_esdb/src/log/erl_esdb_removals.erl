@@ -8,8 +8,8 @@ is not told that it was never done where it was, and what it brought is gone sin
 ```
 
 It keeps the last 5,000 to 10,000 removals, in 12 bytes each. What lies before them counts as a
-removal from every stream, and so does one from a stream whose name has the same hash: a wrong `true`
-costs an answer, a wrong `false` would do an append twice.
+removal from every stream, and so does one from a stream whose name has the same hash: a wrong
+`true` costs an answer, a wrong `false` would do an append twice.
 
 ```erlang
 1> Removals = erl_esdb_removals:add(17, ~"order-1", erl_esdb_removals:new()).

@@ -14,8 +14,9 @@ with the last, also where one was killed.
 
 -include_lib("kernel/include/logger.hrl").
 
-%% Words of the heaps of Ra's processes, and of binaries that they may hold before they are collected:
-%% 1 MiB and 64 MiB. From 128 Ki words on the VM collects on another thread, and callers wait for it.
+%% Words of the heaps of Ra's processes, and of binaries that they may hold before there is a
+%% collection: 1 MiB and 64 MiB. A heap of 128 Ki words and more is collected on another thread, and
+%% callers wait for that.
 -define(HEAP, 121_536).
 -define(BINARIES, 8_388_608).
 %% Entries of a segment file. Ra's default of 4096 makes eight times as many files.
