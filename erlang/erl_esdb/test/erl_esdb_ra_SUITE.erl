@@ -307,6 +307,106 @@ a_damaged_write_ahead_log(Config) ->
     ),
     ok = erl_esdb_nodes:stop([Again]).
 
+%% ---- what a kill or a loss of power leaves
+
+%% All is in the write-ahead log when these begin, nothing in segments: what Ra has no server for
+%% there it throws away.
+stopped(Config) ->
+    Store = start(Config),
+    {ok, 9} = append(Store, ?S, events(10)),
+    Events = all_events(Store),
+    ok = erl_esdb:stop_store(Store),
+    Events.
+
+file(Config, Name) -> filename:join(dir(Config), Name).
+
+a_list_of_servers_that_is_lost(Config) ->
+    Events = stopped(Config),
+    Names = file(Config, "names.dets"),
+    [
+        begin
+            ok = Damage(Names),
+            ?assertEqual(Events, all_events(start(Config))),
+            ok = erl_esdb:stop_store(store(Config))
+        end
+     || Damage <- [fun file:delete/1, fun emptied/1, fun overwritten/1, fun left_open/1]
+    ].
+
+emptied(File) -> file:write_file(File, <<>>).
+
+overwritten(File) -> file:write_file(File, binary:copy(<<7>>, filelib:file_size(File))).
+
+%% As a kill leaves it: to be repaired.
+left_open(File) ->
+    {ok, Fd} = file:open(File, [read, write, raw, binary]),
+    ok = file:pwrite(Fd, 8, <<0:32>>),
+    file:close(Fd).
+
+a_terms_are_repaired(Config) ->
+    Events = stopped(Config),
+    ok = left_open(file(Config, "meta.dets")),
+    ?assertEqual(Events, all_events(start(Config))),
+    ?assertEqual([], filelib:wildcard("meta.dets.*", dir(Config))).
+
+%% They say whom a server has voted for: what cannot be read is not begun anew.
+a_terms_that_are_lost_are_named(Config) ->
+    Events = stopped(Config),
+    Meta = file(Config, "meta.dets"),
+    {ok, Bytes} = file:read_file(Meta),
+    [
+        begin
+            ok = Damage(Meta),
+            ?assertEqual(
+                {error, {data_dir, dir(Config), {damaged_file, Meta}}},
+                erl_esdb:start_store(store(Config), options(Config))
+            )
+        end
+     || Damage <- [fun file:delete/1, fun emptied/1, fun overwritten/1]
+    ],
+    ok = file:write_file(Meta, Bytes),
+    ?assertEqual(Events, all_events(start(Config))).
+
+%% Ra forgets a server whose configuration it cannot read, with all that it has in the log.
+a_damaged_configuration_is_named(Config) ->
+    Events = stopped(Config),
+    [Name] = filelib:wildcard("*/config", dir(Config)),
+    File = file(Config, Name),
+    {ok, Bytes} = file:read_file(File),
+    Other = binary:replace(Bytes, <<"uid">>, <<"did">>),
+    [
+        begin
+            ok = file:write_file(File, Damaged),
+            ?assertEqual(
+                {error, {data_dir, dir(Config), {damaged_file, File}}},
+                erl_esdb:start_store(store(Config), options(Config))
+            )
+        end
+     || Damaged <- [<<>>, <<"#{">>, <<"\"">>, <<"[].">>, Other]
+    ],
+    ok = file:write_file(File, Bytes),
+    ?assertEqual(Events, all_events(start(Config))).
+
+%% Which of them is the store nobody can know.
+a_two_folders_of_one_store(Config) ->
+    Events = stopped(Config),
+    [Name] = filelib:wildcard("*/config", dir(Config)),
+    {ok, Bytes} = file:read_file(file(Config, Name)),
+    Uid = filename:dirname(Name),
+    Second = file(Config, Uid ++ "X"),
+    ok = file:make_dir(Second),
+    Copied = binary:replace(Bytes, list_to_binary(Uid), list_to_binary(Uid ++ "X"), [global]),
+    ok = file:write_file(filename:join(Second, "config"), Copied),
+    %% The one that is listed.
+    ?assertEqual(Events, all_events(start(Config))),
+    ok = erl_esdb:stop_store(store(Config)),
+    ok = file:delete(file(Config, "names.dets")),
+    ?assertMatch(
+        {error, {data_dir, _, {unknown_data, _}}},
+        erl_esdb:start_store(store(Config), options(Config))
+    ),
+    ok = file:del_dir_r(Second),
+    ?assertEqual(Events, all_events(start(Config))).
+
 %% ---- one node at a time
 
 a_folder_in_use(Config) ->

@@ -38,7 +38,7 @@ start_link() -> gen_server:start_link({local, ?MODULE}, ?MODULE, [], []).
 The system of a folder, which runs as long as the calling process does not release it or end.
 Errors: `{data_dir, Folder, Reason}` where it cannot be made or started; `Reason` is `in_use` where
 another node has it, `damaged_write_ahead_log` where what was written last does not fit its
-checksums.
+checksums, `{damaged_file, File}` or `{unknown_data, ServerFolder}` as of `m:erl_esdb_ra_folder`.
 """.
 -spec acquire(file:filename_all()) ->
     {ok, System :: atom()} | {error, {data_dir, file:filename_all(), term()}}.
@@ -154,10 +154,15 @@ started(Name, Dir) ->
 -spec started_locked(atom(), file:filename()) -> ok | {error, term()}.
 started_locked(Name, Dir) ->
     maybe
+        ok ?= erl_esdb_ra_folder:prepare(Dir),
         {ok, _} ?= application:ensure_all_started(ra),
-        {ok, _} ?= ra_system:start(config(Name, Dir)),
-        ok
-    else
+        begun(Name, Dir)
+    end.
+
+-spec begun(atom(), file:filename()) -> ok | {error, term()}.
+begun(Name, Dir) ->
+    case ra_system:start(config(Name, Dir)) of
+        {ok, _} -> ok;
         {error, {Reason, _Child}} -> {error, named(innermost(Reason))};
         {error, Reason} -> {error, Reason}
     end.
