@@ -407,6 +407,36 @@ a_two_folders_of_one_store(Config) ->
     ok = file:del_dir_r(Second),
     ?assertEqual(Events, all_events(start(Config))).
 
+%% ---- a system that has ended
+
+%% As where its write-ahead log gave up; the other store does not let go of it.
+a_system_that_has_ended_is_started_anew(Config) ->
+    Store = start(Config),
+    {ok, _} = erl_esdb:start_store(another, options(Config)),
+    {ok, 0} = append(Store, ?S, events(1)),
+    {ok, 1} = append(another, ?S, events(2)),
+    [Engine] = [Pid || {another, #{engine := Pid}} <- erl_esdb_engine:lives()],
+    ok = sys:suspend(Engine),
+    [System] = [
+        Name
+     || {Name, _, _, _} <- supervisor:which_children(ra_systems_sup),
+        maps:get(data_dir, ra_system:fetch(Name)) =:= filename:absname(dir(Config))
+    ],
+    ok = supervisor:terminate_child(ra_systems_sup, System),
+    Length = fun(Name) ->
+        case erl_esdb_streams:read(Name, ?S, 0, 10, forward) of
+            {ok, Events} -> length(Events);
+            {error, _} -> none
+        end
+    end,
+    erl_esdb_test:await(fun() -> append(Store, <<"again">>, events(1)) =:= {ok, 0} end),
+    ?assertEqual(1, Length(Store)),
+    ok = sys:resume(Engine),
+    erl_esdb_test:await(fun() -> append(another, <<"again">>, events(1)) =:= {ok, 0} end),
+    ?assertEqual(2, Length(another)),
+    ?assertEqual(1, Length(Store)),
+    ok = erl_esdb:drop(another).
+
 %% ---- one node at a time
 
 a_folder_in_use(Config) ->

@@ -16,6 +16,9 @@ with the last, also where one was killed.
 
 %% Entries of a segment file. Ra's default of 4096 makes eight times as many files.
 -define(SEGMENT_ENTRIES, 32_768).
+%% Milliseconds that Ra has to start again what of a system has ended, and between two looks.
+-define(AGAIN, 500).
+-define(PAUSE, 20).
 %% Bytes of a file of the write-ahead log: what may have to be read again after a crash, and what
 %% the log has in memory besides.
 -define(WAL_BYTES, 67_108_864).
@@ -36,9 +39,13 @@ start_link() -> gen_server:start_link({local, ?MODULE}, ?MODULE, [], []).
 
 -doc """
 The system of a folder, which runs as long as the calling process does not release it or end.
+A system that Ra has given up, as it does where the disk is full, is started anew, also while others
+have it: their servers ended with it.
+
 Errors: `{data_dir, Folder, Reason}` where it cannot be made or started; `Reason` is `in_use` where
-another node has it, `damaged_write_ahead_log` where what was written last does not fit its
-checksums, `{damaged_file, File}` or `{unknown_data, ServerFolder}` as of `m:erl_esdb_ra_folder`.
+another node has it, `damaged_write_ahead_log` where what was written last does
+not fit its checksums, `{damaged_file, File}` or `{unknown_data, ServerFolder}` as of
+`m:erl_esdb_ra_folder`.
 """.
 -spec acquire(file:filename_all()) ->
     {ok, System :: atom()} | {error, {data_dir, file:filename_all(), term()}}.
@@ -46,6 +53,12 @@ acquire(Dir) ->
     case gen_server:call(?MODULE, {acquire, folder(Dir)}, infinity) of
         {ok, System} -> {ok, System};
         {error, Reason} -> {error, {data_dir, Dir, Reason}}
+    end.
+
+-spec pause(pos_integer()) -> ok.
+pause(Time) ->
+    receive
+    after Time -> ok
     end.
 
 -doc "The calling process does not need the system of a folder any more.".
@@ -73,8 +86,11 @@ init([]) ->
     {reply, {ok, atom()} | ok | {error, term()}, state()}.
 handle_call({acquire, Dir}, {Pid, _}, State) ->
     case State of
-        #{Dir := System} ->
-            {reply, {ok, System#system.name}, State#{Dir := owned(Pid, System)}};
+        #{Dir := #system{name = Name} = System} ->
+            case running(Name, Dir, erl_esdb_deadline:in(?AGAIN)) of
+                ok -> {reply, {ok, Name}, State#{Dir := owned(Pid, System)}};
+                {error, Reason} -> {reply, {error, Reason}, State}
+            end;
         #{} ->
             Name = free_name(State, 1),
             case started(Name, Dir) of
@@ -167,6 +183,27 @@ begun(Name, Dir) ->
         {error, Reason} -> {error, Reason}
     end.
 
+%% A system of which a process is missing for longer than a moment is started anew.
+-spec running(atom(), file:filename(), erl_esdb_deadline:deadline()) -> ok | {error, term()}.
+running(Name, Dir, Until) ->
+    case {is_whole(Name), erl_esdb_deadline:is_over(Until)} of
+        {true, _} ->
+            ok;
+        {false, false} ->
+            ok = pause(?PAUSE),
+            running(Name, Dir, Until);
+        {false, true} ->
+            ?LOG_WARNING("~ts: Ra system ~tp has ended and is started anew", [Dir, Name]),
+            ok = ended(Name, Dir),
+            started_locked(Name, Dir)
+    end.
+
+-spec is_whole(atom()) -> boolean().
+is_whole(Name) ->
+    Names = ra_system:derive_names(Name),
+    Processes = [log_ets, log_sup, log_meta, segment_writer, wal, server_sup],
+    lists:all(fun(Process) -> is_pid(whereis(map_get(Process, Names))) end, Processes).
+
 %% Each supervisor on the way wraps what its child said.
 -spec innermost(term()) -> term().
 innermost({shutdown, {failed_to_start_child, _, Reason}}) -> innermost(Reason);
@@ -190,8 +227,12 @@ config(Name, Dir) ->
 
 -spec stopped(#system{}, file:filename()) -> ok.
 stopped(#system{name = Name, lock = Lock}, Dir) ->
+    ok = ended(Name, Dir),
+    erl_esdb_ra_lock:release(Lock).
+
+-spec ended(atom(), file:filename()) -> ok.
+ended(Name, Dir) ->
     case ra_system:stop(Name) of
         ok -> ok;
         {error, Reason} -> ?LOG_WARNING("~ts: Ra system ~tp: ~tp", [Dir, Name, Reason])
-    end,
-    erl_esdb_ra_lock:release(Lock).
+    end.
