@@ -439,6 +439,30 @@ a_system_that_has_ended_is_started_anew(Config) ->
 
 %% ---- one node at a time
 
+%% It may be about to end: a start waits a moment.
+a_folder_that_is_about_to_be_free(Config) ->
+    Store = store(Config),
+    Peer = esdb_peer:start(require),
+    Call = fun(Function, Args) -> esdb_peer:call(Peer, erl_esdb, Function, Args) end,
+    {value, {ok, _}} = Call(start_store, [Store, options(Config)]),
+    {ok, _} = application:ensure_all_started(erl_esdb),
+    {module, _} = code:ensure_loaded(erl_esdb_ra_lock),
+    Take = {erl_esdb_ra_lock, take, 1},
+    Trace = trace:session_create(?MODULE, self(), []),
+    1 = trace:function(Trace, Take, [{'_', [], [{return_trace}]}], [local]),
+    1 = trace:process(Trace, whereis(erl_esdb_ra_systems), true, [call]),
+    Self = self(),
+    _ = spawn_link(fun() -> Self ! {started, erl_esdb:start_store(Store, options(Config))} end),
+    receive
+        {trace, _, return_from, Take, {error, in_use}} -> ok
+    end,
+    {value, ok} = Call(stop_store, [Store]),
+    receive
+        {started, Started} -> ?assertMatch({ok, _}, Started)
+    end,
+    true = trace:session_destroy(Trace),
+    ok = esdb_peer:stop(Peer).
+
 a_folder_in_use(Config) ->
     Store = start(Config),
     {ok, 0} = append(Store, ?S, events(1)),

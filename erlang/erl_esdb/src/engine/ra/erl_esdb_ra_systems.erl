@@ -16,6 +16,9 @@ with the last, also where one was killed.
 
 %% Entries of a segment file. Ra's default of 4096 makes eight times as many files.
 -define(SEGMENT_ENTRIES, 32_768).
+%% Milliseconds that a folder may still be another node's, which is about to end; between two looks.
+-define(IN_USE, 2000).
+-define(LOOK, 50).
 %% Milliseconds that Ra has to start again what of a system has ended, and between two looks.
 -define(AGAIN, 500).
 -define(PAUSE, 20).
@@ -43,16 +46,32 @@ A system that Ra has given up, as it does where the disk is full, is started ane
 have it: their servers ended with it.
 
 Errors: `{data_dir, Folder, Reason}` where it cannot be made or started; `Reason` is `in_use` where
-another node has it, `damaged_write_ahead_log` where what was written last does
+another node has had it for two seconds, `damaged_write_ahead_log` where what was written last does
 not fit its checksums, `{damaged_file, File}` or `{unknown_data, ServerFolder}` as of
 `m:erl_esdb_ra_folder`.
 """.
 -spec acquire(file:filename_all()) ->
     {ok, System :: atom()} | {error, {data_dir, file:filename_all(), term()}}.
 acquire(Dir) ->
-    case gen_server:call(?MODULE, {acquire, folder(Dir)}, infinity) of
+    case acquired(folder(Dir), erl_esdb_deadline:in(?IN_USE)) of
         {ok, System} -> {ok, System};
         {error, Reason} -> {error, {data_dir, Dir, Reason}}
+    end.
+
+%% Waits here, and not in the process of all systems.
+-spec acquired(file:filename(), erl_esdb_deadline:deadline()) -> {ok, atom()} | {error, term()}.
+acquired(Folder, Until) ->
+    case gen_server:call(?MODULE, {acquire, Folder}, infinity) of
+        {error, in_use} ->
+            case erl_esdb_deadline:is_over(Until) of
+                true ->
+                    {error, in_use};
+                false ->
+                    ok = pause(?LOOK),
+                    acquired(Folder, Until)
+            end;
+        Answer ->
+            Answer
     end.
 
 -spec pause(pos_integer()) -> ok.
