@@ -39,7 +39,8 @@ groups() ->
     ].
 
 steps() ->
-    [killed_while_a_store_is_made, no_power_while_a_store_is_made, no_power_while_a_store_starts].
+    [killed_while_a_store_is_made, no_power_while_a_store_is_made, no_power_while_a_store_starts] ++
+        [a_full_disk_is_named_and_told_of_once].
 
 faults(Size) -> erl_esdb_torture:faults(Size).
 
@@ -471,6 +472,42 @@ ended(Nodes) ->
     catch
         exit:_ -> killed
     end.
+
+%% ---- a full disk
+
+%% What is acknowledged is there when there is room again. Ra fails dozens of times: the same report
+%% is not written twice.
+a_full_disk_is_named_and_told_of_once(Config) ->
+    case proplists:get_value(library, Config) of
+        #{library := _} -> with_nodes([n1], Config, fun full/1);
+        #{} -> no_compiler(Config)
+    end.
+
+full(Nodes) ->
+    Disk = erl_esdb_fault_nodes:disk(Nodes, n1),
+    {ok, _} = opened(Nodes),
+    ok = write(Nodes, 0, 9),
+    ok = erl_esdb_disk:fail(Disk, [write_enospc], 0),
+    Append = [?STORE, ~"other", any, [erl_esdb_history:event(~"x", #{})]],
+    {error, _} = erl_esdb_fault_nodes:call(Nodes, n1, erl_esdb_streams, append, Append, 30_000),
+    erl_esdb_test:await(fun() -> is_refused(opened(Nodes)) end, 60_000),
+    ?assertEqual({error, {data_dir, data_dir(Nodes), enospc}}, opened(Nodes)),
+    ok = erl_esdb_disk:fail(Disk, [], 0),
+    ?assertMatch({ok, _}, opened(Nodes)),
+    ?assertEqual([], [Other || Other <- served(Nodes, 10), not is_record(Other, seen)]),
+    {ok, Log} = file:read_file(erl_esdb_fault_nodes:dir(Nodes, n1) ++ ".log"),
+    Reports = re:run(Log, ~"supervisor: (.*)\n.*errorContext: (.*)\n", [
+        global, {capture, all_but_first, binary}
+    ]),
+    {match, Found} = Reports,
+    Ra = [Report || [Sup | _] = Report <- Found, re:run(Sup, ~"ra_(erl|log)") =/= nomatch],
+    ct:pal("~p", [Found]),
+    ?assertNotEqual([], Ra),
+    %% Two children of one supervisor may fail.
+    ?assertEqual([], [Report || Report <- Ra, length([R || R <- Ra, R =:= Report]) > 3]).
+
+is_refused({error, {data_dir, _, enospc}}) -> true;
+is_refused(_) -> false.
 
 %% ---- subscriptions
 

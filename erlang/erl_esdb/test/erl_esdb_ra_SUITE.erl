@@ -437,6 +437,80 @@ a_system_that_has_ended_is_started_anew(Config) ->
     ?assertEqual(1, Length(Store)),
     ok = erl_esdb:drop(another).
 
+%% ---- reports
+
+a_reports_that_repeat_are_left_out(_Config) ->
+    {ok, _} = application:ensure_all_started(erl_esdb),
+    Child = fun(System) -> [{id, wal}, {mfargs, {ra_log_wal, start_link, [#{system => System}]}}] end,
+    Supervisor = fun(Sup, Reason, Offender) ->
+        #{
+            level => error,
+            meta => #{},
+            msg =>
+                {report, #{
+                    label => {supervisor, child_terminated},
+                    report => [
+                        {supervisor, Sup},
+                        {errorContext, child_terminated},
+                        {reason, Reason},
+                        {offender, Offender}
+                    ]
+                }}
+        }
+    end,
+    Crash = fun(Ancestors) ->
+        Info = [
+            {initial_call, {ra_log_wal, init, []}},
+            {registered_name, []},
+            {error_info, {error, {badmatch, {error, enospc}}, []}},
+            {ancestors, Ancestors}
+        ],
+        Report = #{label => {proc_lib, crash}, report => [Info, []]},
+        #{level => error, meta => #{}, msg => {report, Report}}
+    end,
+    Ours = Child(erl_esdb_test),
+    Full = {badmatch, {error, enospc}},
+    Twice = fun(Event) ->
+        [erl_esdb_ra_reports:filter(Event, #{period => 60_000}) || _ <- [first, second]]
+    end,
+    [
+        ?assertEqual([ignore, stop], Twice(Event))
+     || Event <- [
+            Supervisor({self(), ra_log_wal_sup}, Full, Ours),
+            %% of another supervisor, for another reason
+            Supervisor({local, ra_erl_esdb_test_log_sup}, Full, Ours),
+            Supervisor({self(), ra_log_wal_sup}, killed, Ours),
+            Crash([self(), ra_erl_esdb_test_log_sup, ra_systems_sup])
+        ]
+    ],
+    %% What is not ours, and what is no such report.
+    [
+        ?assertEqual([ignore, ignore], Twice(Event))
+     || Event <- [
+            Supervisor({self(), ra_log_wal_sup}, Full, Child(somebodys)),
+            Supervisor({local, some_sup}, Full, [{id, x}, {mfargs, undefined}]),
+            Crash([self(), some_sup]),
+            #{level => error, meta => #{}, msg => {string, "x"}},
+            #{level => error, meta => #{}, msg => {report, #{label => {gen_server, terminate}}}}
+        ]
+    ],
+    Again = Supervisor({self(), ra_log_wal_sup}, Full, Ours),
+    ?assertEqual(ignore, erl_esdb_ra_reports:filter(Again, #{period => 0})).
+
+%% What Ra ends with where a file cannot be written.
+a_reason_of_the_system_is_named(_Config) ->
+    [
+        ?assertEqual(Expected, erl_esdb_ra_server:posix(Reason))
+     || {Reason, Expected} <- [
+            {{badmatch, {error, enospc}}, enospc},
+            {{{badmatch, {error, eio}}, [{ra_log_wal, init, 1, []}]}, eio},
+            {{badmatch, {error, {file_error, "names.dets", enospc}}}, enospc},
+            {{shutdown, {failed_to_start_child, x, {badmatch, {error, erofs}}}}, erofs},
+            {{badmatch, {error, other}}, {badmatch, {error, other}}},
+            {killed, killed}
+        ]
+    ].
+
 %% ---- one node at a time
 
 %% It may be about to end: a start waits a moment.

@@ -48,7 +48,7 @@ have it: their servers ended with it.
 Errors: `{data_dir, Folder, Reason}` where it cannot be made or started; `Reason` is `in_use` where
 another node has had it for two seconds, `damaged_write_ahead_log` where what was written last does
 not fit its checksums, `{damaged_file, File}` or `{unknown_data, ServerFolder}` as of
-`m:erl_esdb_ra_folder`.
+`m:erl_esdb_ra_folder`, or what the system says: `enospc`, `eacces` and the like.
 """.
 -spec acquire(file:filename_all()) ->
     {ok, System :: atom()} | {error, {data_dir, file:filename_all(), term()}}.
@@ -98,6 +98,7 @@ folder(Dir) ->
 -spec init([]) -> {ok, state()}.
 init([]) ->
     process_flag(trap_exit, true),
+    ok = erl_esdb_ra_reports:install(),
     {ok, #{}}.
 
 -doc false.
@@ -140,7 +141,9 @@ handle_info(_, State) ->
 -doc false.
 -spec terminate(term(), state()) -> ok.
 terminate(_Reason, State) ->
-    maps:foreach(fun(Dir, System) -> stopped(System, Dir) end, State).
+    maps:foreach(fun(Dir, System) -> stopped(System, Dir) end, State),
+    _ = erl_esdb_ra_reports:remove(),
+    ok.
 
 -spec owned(pid(), #system{}) -> #system{}.
 owned(Pid, #system{owners = Owners} = System) when is_map_key(Pid, Owners) -> System;
@@ -199,7 +202,7 @@ begun(Name, Dir) ->
     case ra_system:start(config(Name, Dir)) of
         {ok, _} -> ok;
         {error, {Reason, _Child}} -> {error, named(innermost(Reason))};
-        {error, Reason} -> {error, Reason}
+        {error, Reason} -> {error, named(Reason)}
     end.
 
 %% A system of which a process is missing for longer than a moment is started anew.
@@ -230,7 +233,7 @@ innermost(Reason) -> Reason.
 
 -spec named(term()) -> term().
 named(wal_checksum_validation_failure) -> damaged_write_ahead_log;
-named(Reason) -> Reason.
+named(Reason) -> erl_esdb_ra_server:posix(Reason).
 
 -spec config(atom(), file:filename()) -> ra_system:config().
 config(Name, Dir) ->
