@@ -423,6 +423,8 @@ a_system_that_has_ended_is_started_anew(Config) ->
         maps:get(data_dir, ra_system:fetch(Name)) =:= filename:absname(dir(Config))
     ],
     ok = supervisor:terminate_child(ra_systems_sup, System),
+    %% What the engines do when they end.
+    ?assertEqual(ok, erl_esdb_ra_server:stop(System, server(another))),
     Length = fun(Name) ->
         case erl_esdb_streams:read(Name, ?S, 0, 10, forward) of
             {ok, Events} -> length(Events);

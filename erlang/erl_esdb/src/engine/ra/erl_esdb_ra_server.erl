@@ -198,13 +198,22 @@ stop(System, {Name, _} = Server) ->
     %% One that is just being started asks its supervisor, which would wait for its end.
     _ = ra:ping(Server, ?STOP),
     Ref = monitor(process, Name),
-    case ra:stop_server(System, Server) of
+    case stopped(System, Server) of
         ok -> ok;
-        {error, Reason} -> ?LOG_WARNING("Ra server ~tp: ~tp", [Server, Reason])
+        {error, Reason} -> ?LOG_WARNING("Ra server ~tp: ~tP", [Server, Reason, 20])
     end,
     receive
         {'DOWN', Ref, process, _, _} -> ok
     after ?STOP -> ?LOG_WARNING("Ra server ~tp does not end", [Server])
+    end.
+
+%% Of a system that has ended Ra says so in a way that it does not expect itself.
+-spec stopped(atom(), ra:server_id()) -> ok | {error, term()}.
+stopped(System, Server) ->
+    try
+        ra:stop_server(System, Server)
+    catch
+        error:{try_clause, {error, {badrpc, Reason}}} -> {error, Reason}
     end.
 
 -doc "Removes a server that does not run, with its data.".
