@@ -443,7 +443,9 @@ a_system_that_has_ended_is_started_anew(Config) ->
 
 a_reports_that_repeat_are_left_out(_Config) ->
     {ok, _} = application:ensure_all_started(erl_esdb),
-    Child = fun(System) -> [{id, wal}, {mfargs, {ra_log_wal, start_link, [#{system => System}]}}] end,
+    Child = fun(System) ->
+        [{id, wal}, {mfargs, {ra_log_wal, start_link, [#{system => System}]}}]
+    end,
     Supervisor = fun(Sup, Reason, Offender) ->
         #{
             level => error,
