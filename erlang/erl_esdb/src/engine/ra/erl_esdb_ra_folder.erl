@@ -24,7 +24,7 @@ anything, and while the folder is locked:
 forgotten. `unknown_data`: folders of servers of one name, of which none is listed.
 """.
 -type reason() ::
-    {damaged_file, file:filename()} | {unknown_data, file:filename()} | file:posix().
+    {damaged_file, file:filename_all()} | {unknown_data, file:filename_all()} | file:posix().
 
 -type server() :: {Name :: atom(), ra:uid()}.
 
@@ -36,9 +36,11 @@ prepare(Dir) ->
         {ok, Listed} ?= readable(names(Dir)),
         ok ?= listed(Dir, Listed, Servers),
         terms(Dir, Servers)
+    else
+        {error, Reason} -> {error, erl_esdb_ra_server:posix(Reason)}
     end.
 
--spec names(file:filename()) -> file:filename().
+-spec names(file:filename()) -> file:filename_all().
 names(Dir) -> filename:join(Dir, "names.dets").
 
 %% ---- the servers
@@ -90,8 +92,11 @@ listed(Dir, Listed, Servers) ->
     Names = [Name || {Name, _} <- Missing],
     case [Uid || {Name, Uid} <- Missing, lists:member(Name, Names -- [Name])] of
         [] -> list(Dir, Missing);
-        [Uid | _] -> {error, {unknown_data, filename:join(Dir, Uid)}}
+        [Uid | _] -> {error, {unknown_data, folder(Dir, Uid)}}
     end.
+
+-spec folder(file:filename(), ra:uid()) -> file:filename_all().
+folder(Dir, Uid) -> filename:join(Dir, unicode:characters_to_list(Uid)).
 
 -spec list(file:filename(), [server()]) -> ok | {error, reason()}.
 list(_Dir, []) ->
@@ -151,7 +156,7 @@ has_term(Wal) ->
 %% ---- files of dets
 
 %% What is in it, after a repair where it needs one.
--spec readable(file:filename()) -> {ok, [tuple()] | unreadable | none} | {error, file:posix()}.
+-spec readable(file:filename_all()) -> {ok, [tuple()] | unreadable | none} | {error, file:posix()}.
 readable(File) ->
     Copy = File ++ ".copy",
     case file:read_file(File) of
@@ -159,7 +164,7 @@ readable(File) ->
             try
                 maybe
                     ok ?= file:write_file(Copy, Bytes),
-                    Objects = objects(Copy),
+                    {ok, Objects} ?= objects(Copy),
                     ok ?= replaced(Objects, File, Copy, Bytes),
                     {ok, Objects}
                 end
@@ -172,11 +177,13 @@ readable(File) ->
             {error, Reason}
     end.
 
--spec objects(file:filename()) -> [tuple()] | unreadable.
+%% A full disk says nothing of what is in the file.
+-spec objects(file:filename()) -> {ok, [tuple()] | unreadable} | {error, file:posix()}.
 objects(Copy) ->
     case with_table(Copy, fun(Table) -> dets:match_object(Table, '_') end) of
-        Objects when is_list(Objects) -> Objects;
-        {error, _} -> unreadable
+        Objects when is_list(Objects) -> {ok, Objects};
+        {error, {file_error, _, Posix}} -> {error, Posix};
+        {error, _} -> {ok, unreadable}
     end.
 
 -spec replaced([tuple()] | unreadable, file:filename(), file:filename(), binary()) ->

@@ -27,7 +27,8 @@ first report of a kind is as ever, for the second there is one line, and the oth
 install() ->
     ?MODULE = ets:new(?MODULE, [named_table, public]),
     _ = remove(),
-    logger:add_primary_filter(?MODULE, {fun ?MODULE:filter/2, #{period => ?PERIOD}}).
+    Filter = {fun ?MODULE:filter/2, #{period => ?PERIOD}},
+    ok = logger:add_primary_filter(?MODULE, Filter).
 
 -doc "No more.".
 -spec remove() -> ok | {error, term()}.
