@@ -438,6 +438,26 @@ a_system_that_has_ended_is_started_anew(Config) ->
     ?assertEqual(1, Length(Store)),
     ok = erl_esdb:drop(another).
 
+%% With the process that holds the locks its systems end: nobody else may write beside them.
+a_folder_stays_locked_when_its_process_is_killed(Config) ->
+    Store = start(Config),
+    {ok, 0} = append(Store, ?S, events(1)),
+    Systems = whereis(erl_esdb_ra_systems),
+    Ref = monitor(process, whereis(erl_esdb_naming:store_worker_name(Store))),
+    true = exit(Systems, kill),
+    receive
+        {'DOWN', Ref, process, _, _} -> ok
+    after 60_000 -> error(goes_on_without_a_lock)
+    end,
+    erl_esdb_test:await(fun() -> append(Store, <<"again">>, events(1)) =:= {ok, 0} end),
+    ?assertEqual(2, length(all_events(Store))),
+    Peer = esdb_peer:start(require),
+    ?assertEqual(
+        {value, {error, {data_dir, dir(Config), in_use}}},
+        esdb_peer:call(Peer, erl_esdb, start_store, [Store, options(Config)])
+    ),
+    ok = esdb_peer:stop(Peer).
+
 %% ---- reports
 
 a_reports_that_repeat_are_left_out(_Config) ->

@@ -14,6 +14,8 @@ with the last, also where one was killed.
 
 -include_lib("kernel/include/logger.hrl").
 
+%% What the names of systems begin with.
+-define(NAME, "erl_esdb_").
 %% Entries of a segment file. Ra's default of 4096 makes eight times as many files.
 -define(SEGMENT_ENTRIES, 32_768).
 %% Milliseconds that a folder may still be another node's, which is about to end; between two looks.
@@ -95,11 +97,27 @@ folder(Dir) ->
     Name.
 
 -doc false.
+%% The systems of a process before this one, which was killed, have no lock any more: they end, and
+%% their stores start them anew.
 -spec init([]) -> {ok, state()}.
 init([]) ->
     process_flag(trap_exit, true),
     ok = erl_esdb_ra_reports:install(),
+    ok = lists:foreach(fun ra_system:stop/1, left_behind()),
     {ok, #{}}.
+
+-spec left_behind() -> [atom()].
+left_behind() ->
+    case whereis(ra_systems_sup) of
+        undefined ->
+            [];
+        Sup ->
+            [
+                Name
+             || {Name, _, _, _} <- supervisor:which_children(Sup),
+                lists:prefix(?NAME, atom_to_list(Name))
+            ]
+    end.
 
 -doc false.
 -spec handle_call(term(), gen_server:from(), state()) ->
@@ -169,7 +187,7 @@ left(Pid, Dir, State) ->
 %% Names are atoms: those of systems that have ended are used again.
 -spec free_name(state(), pos_integer()) -> atom().
 free_name(State, N) ->
-    Name = list_to_atom("erl_esdb_" ++ integer_to_list(N)),
+    Name = list_to_atom(?NAME ++ integer_to_list(N)),
     case [Dir || Dir := #system{name = Taken} <- State, Taken =:= Name] of
         [] -> Name;
         _ -> free_name(State, N + 1)
