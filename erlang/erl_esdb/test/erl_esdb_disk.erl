@@ -14,9 +14,12 @@ wanted and preloaded. It acts on one folder, and on nothing else of the node.
 
 `power_loss/1`, for a node that was killed, takes back what was written and not synced since. That
 is the data of files and their size; names that were made or removed stay.
+
+`kill_after/2` has the node killed before one call of those that change its folder: with one number
+after the other, at each step of what it does.
 """.
 
--export([library/1, new/3, environment/1, fail/3, acted/2, power_loss/1, flip/2]).
+-export([library/1, new/3, environment/1, fail/3, acted/2, kill_after/2, power_loss/1, flip/2]).
 -export_type([disk/0, fault/0]).
 
 -doc "What a disk does.".
@@ -93,6 +96,20 @@ acted(#{control := Control}, Fault) ->
         file:pread(File, 8 + 8 * bit(Fault), 8)
     end),
     Count.
+
+-doc """
+The node makes so many calls more that change its folder, and is killed before the next one;
+`infinity` takes it back.
+""".
+-spec kill_after(disk(), Calls :: non_neg_integer() | infinity) -> ok.
+kill_after(#{control := Control}, Calls) ->
+    Left =
+        case Calls of
+            infinity -> 0;
+            _ -> Calls + 1
+        end,
+    At = 8 + 8 * length(?FAULTS),
+    changed(Control, fun(File) -> file:pwrite(File, At, <<Left:64/native>>) end).
 
 %% In place: the node has this file mapped.
 -spec changed(file:filename(), fun((file:io_device()) -> Result)) -> Result.

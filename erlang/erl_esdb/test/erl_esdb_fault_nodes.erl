@@ -20,7 +20,7 @@ name of a target is `{Name, Life}`.
 """.
 
 -export([start/2, stop/1, boot/2, kill/2, freeze/2, thaw/2, hide/2, show/2]).
--export([names/1, up/1, dir/2, node_of/2]).
+-export([names/1, up/1, dir/2, node_of/2, said/2]).
 -export([call/5, call/6, targets/1, via/2, proxy/1, disk/2]).
 -export([cut/2, cut_one_way/2, delay/3, heal/1]).
 -export_type([nodes/0, options/0]).
@@ -52,6 +52,8 @@ heard is given up. `exec`: the program and its first arguments, for each name.
 -define(BOOT, 60_000).
 -define(CALL, 8_000).
 -define(COOKIE, "faults").
+%% Lines of its log.
+-define(SAID, 200).
 
 -doc "Starts nodes. The network and what is known of the nodes end with this process.".
 -spec start([atom(), ...], options()) -> nodes().
@@ -123,6 +125,17 @@ log(Nodes, Name) ->
     Handlers = [{handler, default, logger_std_h, Config}],
     ["-kernel", "logger", lists:flatten(io_lib:format("~0p", [Handlers]))].
 
+-doc "The last lines that a node has logged.".
+-spec said(nodes(), atom()) -> [unicode:chardata()].
+said(Nodes, Name) ->
+    case file:read_file(dir(Nodes, Name) ++ ".log") of
+        {ok, Log} ->
+            Lines = string:split(Log, "\n", all),
+            lists:nthtail(max(0, length(Lines) - ?SAID), Lines);
+        {error, _} ->
+            []
+    end.
+
 -spec ports(nodes(), atom()) -> string().
 ports(#nodes{names = Names, proxy = Proxy}, Name) ->
     lists:flatten(
@@ -159,9 +172,16 @@ kill(#nodes{table = Table}, Name) ->
 -spec gone(string()) -> ok.
 gone(OsPid) -> erl_esdb_test:await(fun() -> not is_running(OsPid) end).
 
+%% All its threads: one that was just writing a file ends when that is done, and the first, of which
+%% the state is that of the process, is a zombie before.
 -spec is_running(string()) -> boolean().
 is_running(OsPid) ->
-    case file:read_file(filename:join(["/proc", OsPid, "stat"])) of
+    Stats = filelib:wildcard(filename:join(["/proc", OsPid, "task", "*", "stat"])),
+    lists:any(fun is_thread/1, Stats).
+
+-spec is_thread(file:filename()) -> boolean().
+is_thread(File) ->
+    case file:read_file(File) of
         {ok, Stat} -> binary:match(Stat, ~") Z ") =:= nomatch;
         {error, _} -> false
     end.

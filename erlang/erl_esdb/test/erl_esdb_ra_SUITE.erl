@@ -307,7 +307,258 @@ a_damaged_write_ahead_log(Config) ->
     ),
     ok = erl_esdb_nodes:stop([Again]).
 
+%% ---- what a kill or a loss of power leaves
+
+%% All is in the write-ahead log when these begin, nothing in segments: what Ra has no server for
+%% there it throws away.
+stopped(Config) ->
+    Store = start(Config),
+    {ok, 9} = append(Store, ?S, events(10)),
+    Events = all_events(Store),
+    ok = erl_esdb:stop_store(Store),
+    Events.
+
+file(Config, Name) -> filename:join(dir(Config), Name).
+
+a_list_of_servers_that_is_lost(Config) ->
+    Events = stopped(Config),
+    Names = file(Config, "names.dets"),
+    [
+        begin
+            ok = Damage(Names),
+            ?assertEqual(Events, all_events(start(Config))),
+            ok = erl_esdb:stop_store(store(Config))
+        end
+     || Damage <- [fun file:delete/1, fun emptied/1, fun overwritten/1, fun left_open/1]
+    ].
+
+emptied(File) -> file:write_file(File, <<>>).
+
+overwritten(File) -> file:write_file(File, binary:copy(<<7>>, filelib:file_size(File))).
+
+%% As a kill leaves it: to be repaired.
+left_open(File) ->
+    {ok, Fd} = file:open(File, [read, write, raw, binary]),
+    ok = file:pwrite(Fd, 8, <<0:32>>),
+    file:close(Fd).
+
+a_terms_are_repaired(Config) ->
+    Events = stopped(Config),
+    ok = left_open(file(Config, "meta.dets")),
+    ?assertEqual(Events, all_events(start(Config))),
+    ?assertEqual([], filelib:wildcard("meta.dets.*", dir(Config))).
+
+%% They say whom a server has voted for: what cannot be read is not begun anew.
+a_terms_that_are_lost_are_named(Config) ->
+    Events = stopped(Config),
+    Meta = file(Config, "meta.dets"),
+    {ok, Bytes} = file:read_file(Meta),
+    [
+        begin
+            ok = Damage(Meta),
+            ?assertEqual(
+                {error, {data_dir, dir(Config), {damaged_file, Meta}}},
+                erl_esdb:start_store(store(Config), options(Config))
+            )
+        end
+     || Damage <- [fun file:delete/1, fun emptied/1, fun overwritten/1]
+    ],
+    ok = file:write_file(Meta, Bytes),
+    ?assertEqual(Events, all_events(start(Config))).
+
+%% Ra forgets a server whose configuration it cannot read, with all that it has in the log.
+a_damaged_configuration_is_named(Config) ->
+    Events = stopped(Config),
+    [Name] = filelib:wildcard("*/config", dir(Config)),
+    File = file(Config, Name),
+    {ok, Bytes} = file:read_file(File),
+    Other = binary:replace(Bytes, <<"uid">>, <<"did">>),
+    [
+        begin
+            ok = file:write_file(File, Damaged),
+            ?assertEqual(
+                {error, {data_dir, dir(Config), {damaged_file, File}}},
+                erl_esdb:start_store(store(Config), options(Config))
+            )
+        end
+     || Damaged <- [<<>>, <<"#{">>, <<"\"">>, <<"[].">>, Other]
+    ],
+    ok = file:write_file(File, Bytes),
+    ?assertEqual(Events, all_events(start(Config))).
+
+%% Which of them is the store nobody can know.
+a_two_folders_of_one_store(Config) ->
+    Events = stopped(Config),
+    [Name] = filelib:wildcard("*/config", dir(Config)),
+    {ok, Bytes} = file:read_file(file(Config, Name)),
+    Uid = filename:dirname(Name),
+    Second = file(Config, Uid ++ "X"),
+    ok = file:make_dir(Second),
+    Copied = binary:replace(Bytes, list_to_binary(Uid), list_to_binary(Uid ++ "X"), [global]),
+    ok = file:write_file(filename:join(Second, "config"), Copied),
+    %% The one that is listed.
+    ?assertEqual(Events, all_events(start(Config))),
+    ok = erl_esdb:stop_store(store(Config)),
+    ok = file:delete(file(Config, "names.dets")),
+    {error, {data_dir, _, {unknown_data, Folder}}} =
+        erl_esdb:start_store(store(Config), options(Config)),
+    ?assert(lists:member(Folder, [Second, file(Config, Uid)])),
+    ok = file:del_dir_r(Second),
+    ?assertEqual(Events, all_events(start(Config))).
+
+%% ---- a system that has ended
+
+%% As where its write-ahead log gave up; the other store does not let go of it.
+a_system_that_has_ended_is_started_anew(Config) ->
+    Store = start(Config),
+    {ok, _} = erl_esdb:start_store(another, options(Config)),
+    {ok, 0} = append(Store, ?S, events(1)),
+    {ok, 1} = append(another, ?S, events(2)),
+    [Engine] = [Pid || {another, #{engine := Pid}} <- erl_esdb_engine:lives()],
+    ok = sys:suspend(Engine),
+    [System] = [
+        Name
+     || {Name, _, _, _} <- supervisor:which_children(ra_systems_sup),
+        maps:get(data_dir, ra_system:fetch(Name)) =:= filename:absname(dir(Config))
+    ],
+    ok = supervisor:terminate_child(ra_systems_sup, System),
+    %% What the engines do when they end.
+    ?assertEqual(ok, erl_esdb_ra_server:stop(System, server(another))),
+    Length = fun(Name) ->
+        case erl_esdb_streams:read(Name, ?S, 0, 10, forward) of
+            {ok, Events} -> length(Events);
+            {error, _} -> none
+        end
+    end,
+    erl_esdb_test:await(fun() -> append(Store, <<"again">>, events(1)) =:= {ok, 0} end),
+    ?assertEqual(1, Length(Store)),
+    ok = sys:resume(Engine),
+    erl_esdb_test:await(fun() -> append(another, <<"again">>, events(1)) =:= {ok, 0} end),
+    ?assertEqual(2, Length(another)),
+    ?assertEqual(1, Length(Store)),
+    ok = erl_esdb:drop(another).
+
+%% With the process that holds the locks its systems end: nobody else may write beside them.
+a_folder_stays_locked_when_its_process_is_killed(Config) ->
+    Store = start(Config),
+    {ok, 0} = append(Store, ?S, events(1)),
+    Systems = whereis(erl_esdb_ra_systems),
+    Ref = monitor(process, whereis(erl_esdb_naming:store_worker_name(Store))),
+    true = exit(Systems, kill),
+    receive
+        {'DOWN', Ref, process, _, _} -> ok
+    after 60_000 -> error(goes_on_without_a_lock)
+    end,
+    erl_esdb_test:await(fun() -> append(Store, <<"again">>, events(1)) =:= {ok, 0} end),
+    ?assertEqual(2, length(all_events(Store))),
+    Peer = esdb_peer:start(require),
+    ?assertEqual(
+        {value, {error, {data_dir, dir(Config), in_use}}},
+        esdb_peer:call(Peer, erl_esdb, start_store, [Store, options(Config)])
+    ),
+    ok = esdb_peer:stop(Peer).
+
+%% ---- reports
+
+a_reports_that_repeat_are_left_out(_Config) ->
+    {ok, _} = application:ensure_all_started(erl_esdb),
+    Child = fun(System) ->
+        [{id, wal}, {mfargs, {ra_log_wal, start_link, [#{system => System}]}}]
+    end,
+    Supervisor = fun(Sup, Reason, Offender) ->
+        #{
+            level => error,
+            meta => #{},
+            msg =>
+                {report, #{
+                    label => {supervisor, child_terminated},
+                    report => [
+                        {supervisor, Sup},
+                        {errorContext, child_terminated},
+                        {reason, Reason},
+                        {offender, Offender}
+                    ]
+                }}
+        }
+    end,
+    Crash = fun(Ancestors) ->
+        Info = [
+            {initial_call, {ra_log_wal, init, []}},
+            {registered_name, []},
+            {error_info, {error, {badmatch, {error, enospc}}, []}},
+            {ancestors, Ancestors}
+        ],
+        Report = #{label => {proc_lib, crash}, report => [Info, []]},
+        #{level => error, meta => #{}, msg => {report, Report}}
+    end,
+    Ours = Child(erl_esdb_test),
+    Full = {badmatch, {error, enospc}},
+    Twice = fun(Event) ->
+        [erl_esdb_ra_reports:filter(Event, #{period => 60_000}) || _ <- [first, second]]
+    end,
+    [
+        ?assertEqual([ignore, stop], Twice(Event))
+     || Event <- [
+            Supervisor({self(), ra_log_wal_sup}, Full, Ours),
+            %% of another supervisor, for another reason
+            Supervisor({local, ra_erl_esdb_test_log_sup}, Full, Ours),
+            Supervisor({self(), ra_log_wal_sup}, killed, Ours),
+            Crash([self(), ra_erl_esdb_test_log_sup, ra_systems_sup])
+        ]
+    ],
+    %% What is not ours, and what is no such report.
+    [
+        ?assertEqual([ignore, ignore], Twice(Event))
+     || Event <- [
+            Supervisor({self(), ra_log_wal_sup}, Full, Child(somebodys)),
+            Supervisor({local, some_sup}, Full, [{id, x}, {mfargs, undefined}]),
+            Crash([self(), some_sup]),
+            #{level => error, meta => #{}, msg => {string, "x"}},
+            #{level => error, meta => #{}, msg => {report, #{label => {gen_server, terminate}}}}
+        ]
+    ],
+    Again = Supervisor({self(), ra_log_wal_sup}, Full, Ours),
+    ?assertEqual(ignore, erl_esdb_ra_reports:filter(Again, #{period => 0})).
+
+%% What Ra ends with where a file cannot be written.
+a_reason_of_the_system_is_named(_Config) ->
+    [
+        ?assertEqual(Expected, erl_esdb_ra_server:posix(Reason))
+     || {Reason, Expected} <- [
+            {{badmatch, {error, enospc}}, enospc},
+            {{{badmatch, {error, eio}}, [{ra_log_wal, init, 1, []}]}, eio},
+            {{badmatch, {error, {file_error, "names.dets", enospc}}}, enospc},
+            {{shutdown, {failed_to_start_child, x, {badmatch, {error, erofs}}}}, erofs},
+            {{badmatch, {error, other}}, {badmatch, {error, other}}},
+            {killed, killed}
+        ]
+    ].
+
 %% ---- one node at a time
+
+%% It may be about to end: a start waits a moment.
+a_folder_that_is_about_to_be_free(Config) ->
+    Store = store(Config),
+    Peer = esdb_peer:start(require),
+    Call = fun(Function, Args) -> esdb_peer:call(Peer, erl_esdb, Function, Args) end,
+    {value, {ok, _}} = Call(start_store, [Store, options(Config)]),
+    {ok, _} = application:ensure_all_started(erl_esdb),
+    {module, _} = code:ensure_loaded(erl_esdb_ra_lock),
+    Take = {erl_esdb_ra_lock, take, 1},
+    Trace = trace:session_create(?MODULE, self(), []),
+    1 = trace:function(Trace, Take, [{'_', [], [{return_trace}]}], [local]),
+    1 = trace:process(Trace, whereis(erl_esdb_ra_systems), true, [call]),
+    Self = self(),
+    _ = spawn_link(fun() -> Self ! {started, erl_esdb:start_store(Store, options(Config))} end),
+    receive
+        {trace, _, return_from, Take, {error, in_use}} -> ok
+    end,
+    {value, ok} = Call(stop_store, [Store]),
+    receive
+        {started, Started} -> ?assertMatch({ok, _}, Started)
+    end,
+    true = trace:session_destroy(Trace),
+    ok = esdb_peer:stop(Peer).
 
 a_folder_in_use(Config) ->
     Store = start(Config),

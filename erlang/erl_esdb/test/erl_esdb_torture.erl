@@ -633,12 +633,27 @@ answering(Name, #chapter{nodes = Nodes, restarts = Restarts} = Chapter) ->
     case until(fun() -> answers(Name, Chapter) end, ?MENDED div 3) of
         {ok, _} ->
             Chapter;
-        {error, _} ->
+        {error, Before} ->
             ok = erl_esdb_fault_nodes:kill(Nodes, Name),
             ok = erl_esdb_fault_nodes:boot(Nodes, Name),
-            {ok, _} = until(fun() -> answers(Name, Chapter) end),
-            Chapter#chapter{restarts = Restarts + 1}
+            case until(fun() -> answers(Name, Chapter) end) of
+                {ok, _} -> Chapter#chapter{restarts = Restarts + 1};
+                {error, After} -> silent(Name, Before, After, Chapter)
+            end
     end.
+
+%% Why a store does not answer, as far as its node says: the files stay where they are.
+-spec silent(atom(), term(), term(), #chapter{}) -> no_return().
+silent(Name, Before, After, #chapter{nodes = Nodes, options = #{seed := Seed}} = Chapter) ->
+    Files = [
+        {File, filelib:file_size(File)}
+     || File <- filelib:wildcard(data_dir(Name, Chapter) ++ "/**"), filelib:is_regular(File)
+    ],
+    Said = lists:join("\n", erl_esdb_fault_nodes:said(Nodes, Name)),
+    io:format(user, "seed ~b: the store of ~s does not answer~n~tp~n~tp~n~tp~n~ts~n", [
+        Seed, Name, Before, After, Files, Said
+    ]),
+    error({does_not_answer, Name, After}).
 
 %% A store that gave up is started again.
 -spec answers(atom(), #chapter{}) -> {ok, term()} | {error, term()}.

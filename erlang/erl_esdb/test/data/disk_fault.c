@@ -5,7 +5,8 @@
  *   ESDB_FAULT_JOURNAL  optional: a folder for what is to be undone when the power fails
  *
  * The control file, in the byte order of the machine: the mode and the delay in microseconds, 32 bits each,
- * then counters of 64 bits, one for each bit of the mode, of calls that it changed.
+ * then counters of 64 bits, one for each bit of the mode, of calls that it changed; then, 64 bits, how many calls
+ * that change the folder are still made: before the next one the process is killed. 0 is without end.
  *
  * Losing what was not synced: before a write, the bytes that it overwrites and the size of the file go to
  * ESDB_FAULT_JOURNAL/<inode>; a sync empties that file. Whoever finds such files after a kill -9 undoes them
@@ -17,6 +18,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -32,6 +34,7 @@ enum { WRITE_ENOSPC, WRITE_EIO, SYNC_EIO, WRITE_SLOW, SYNC_SLOW, WRITE_SHORT, RE
 struct control {
     volatile uint32_t mode, delay_us;
     volatile uint64_t acted[FAULTS];
+    volatile int64_t calls;
 };
 
 #define FDS 65536
@@ -59,6 +62,9 @@ static ssize_t (*real_preadv)(int, const struct iovec *, int, off_t);
 static int (*real_fsync)(int);
 static int (*real_fdatasync)(int);
 static int (*real_ftruncate)(int, off_t);
+static int (*real_rename)(const char *, const char *);
+static int (*real_unlink)(const char *);
+static int (*real_mkdir)(const char *, mode_t);
 
 __attribute__((constructor)) static void begin(void)
 {
@@ -76,6 +82,9 @@ __attribute__((constructor)) static void begin(void)
     real_fsync = dlsym(RTLD_NEXT, "fsync");
     real_fdatasync = dlsym(RTLD_NEXT, "fdatasync");
     real_ftruncate = dlsym(RTLD_NEXT, "ftruncate64");
+    real_rename = dlsym(RTLD_NEXT, "rename");
+    real_unlink = dlsym(RTLD_NEXT, "unlink");
+    real_mkdir = dlsym(RTLD_NEXT, "mkdir");
     for (int i = 0; i < LOCKS; i++)
         pthread_mutex_init(&locks[i], NULL);
 
@@ -111,6 +120,16 @@ static int acts(int fault)
         return 0;
     __sync_fetch_and_add(&control->acted[fault], 1);
     return 1;
+}
+
+/* A call that changes the folder is about to be made. The last one was: nothing more happens. */
+static void changes(void)
+{
+    if (control->calls > 0 && __sync_sub_and_fetch(&control->calls, 1) == 0) {
+        kill(getpid(), SIGKILL);
+        for (;;)
+            pause();
+    }
 }
 
 /* The fault itself is to be slow: nobody waits here for something to happen. */
@@ -178,7 +197,7 @@ static void synced(int fd)
     if (!journal || fstat(fd, &st) < 0)
         return;
     snprintf(path, sizeof path, "%s/%llu", journal, (unsigned long long)st.st_ino);
-    unlink(path);
+    real_unlink(path);
 }
 
 static pthread_mutex_t *lock(int fd)
@@ -200,6 +219,8 @@ static int opened(int fd, int below, int flags)
 
 static void before_open(const char *path, int below, int flags)
 {
+    if (below && (flags & (O_CREAT | O_TRUNC)))
+        changes();
     if (!below || !journal || !(flags & O_TRUNC))
         return;
     int reader = real_open(path, O_RDONLY | O_CLOEXEC);
@@ -242,6 +263,7 @@ int close(int fd)
 /* 0: go on; -1: errno says why not; else so many bytes at most */
 static ssize_t may_write(size_t length)
 {
+    changes();
     slow(WRITE_SLOW);
     if (acts(WRITE_ENOSPC)) {
         errno = ENOSPC;
@@ -365,6 +387,7 @@ static int sync_file(int fd, int (*real)(int))
 {
     if (!is_tracked(fd))
         return real(fd);
+    changes();
     slow(SYNC_SLOW);
     if (acts(SYNC_EIO)) {
         errno = EIO;
@@ -394,6 +417,7 @@ int ftruncate(int fd, off_t length)
 {
     if (!is_tracked(fd))
         return real_ftruncate(fd, length);
+    changes();
     pthread_mutex_t *mutex = lock(fd);
     keep_fd(fd, length, KEPT_MAX);
     int done = real_ftruncate(fd, length);
@@ -406,4 +430,43 @@ int ftruncate(int fd, off_t length)
 int ftruncate64(int fd, off_t length)
 {
     return ftruncate(fd, length);
+}
+
+/* ---- names */
+
+/* A file that is gone has nothing to be undone: its number goes to another one. */
+static int without(const char *path, const char *from)
+{
+    struct stat st;
+    char kept[4096];
+    int known = journal && is_below(path) && lstat(path, &st) == 0 && S_ISREG(st.st_mode);
+    int done = from ? real_rename(from, path) : real_unlink(path);
+    int error = errno;
+    if (done == 0 && known && st.st_nlink == 1) {
+        snprintf(kept, sizeof kept, "%s/%llu", journal, (unsigned long long)st.st_ino);
+        real_unlink(kept);
+    }
+    errno = error;
+    return done;
+}
+
+int rename(const char *from, const char *to)
+{
+    if (is_below(to))
+        changes();
+    return without(to, from);
+}
+
+int unlink(const char *path)
+{
+    if (is_below(path))
+        changes();
+    return without(path, NULL);
+}
+
+int mkdir(const char *path, mode_t mode)
+{
+    if (is_below(path))
+        changes();
+    return real_mkdir(path, mode);
 }

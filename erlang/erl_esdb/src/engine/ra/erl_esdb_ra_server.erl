@@ -7,6 +7,7 @@ known goes on with what it has; another begins a cluster of one.
 """.
 
 -export([start/5, elected/1, stop/2, delete/2, renew/5, reset/4, machine/2, adopt/3, files/2]).
+-export([posix/1]).
 
 -include_lib("kernel/include/logger.hrl").
 
@@ -33,7 +34,7 @@ start(System, Dir, Store, Server, Settings) ->
         ok ?= started(System, Store, Server, Settings),
         ok ?= elected(Server)
     else
-        {error, Reason} -> {error, named(Reason)}
+        {error, Reason} -> {error, named(Reason, Dir)}
     end.
 
 -spec started(atom(), atom(), ra:server_id(), erl_esdb_engine:settings()) -> ok | {error, term()}.
@@ -46,10 +47,28 @@ started(System, Store, Server, Settings) ->
     end.
 
 %% What Ra says of a segment whose entries do not fit their checksums.
--spec named(term()) -> term().
-named({ra_log_segment_crc_check_failure, _Index, _Entry, File}) ->
+-spec named(term(), file:filename_all()) -> term().
+named({ra_log_segment_crc_check_failure, _Index, _Entry, File}, _Dir) ->
     {damaged_segment, unicode:characters_to_list(File)};
-named(Reason) ->
+named(Reason, Dir) ->
+    case posix(Reason) of
+        Reason -> Reason;
+        Posix -> {data_dir, Dir, Posix}
+    end.
+
+-doc false.
+%% Ra matches with `ok` what a file says, and ends with that: then why it says so.
+-spec posix(term()) -> term().
+posix(Reason) -> posix(Reason, Reason).
+
+-spec posix(term(), term()) -> term().
+posix({shutdown, {failed_to_start_child, _, Inner}}, Reason) -> posix(Inner, Reason);
+posix({Inner, [{_, _, _, _} | _]}, Reason) -> posix(Inner, Reason);
+posix({badmatch, {error, Inner}}, Reason) -> posix(Inner, Reason);
+posix({file_error, _File, Inner}, Reason) -> posix(Inner, Reason);
+posix(Posix, _Reason) when Posix =:= enospc; Posix =:= edquot; Posix =:= eio; Posix =:= erofs ->
+    Posix;
+posix(_Other, Reason) ->
     Reason.
 
 -spec begun(atom(), atom(), ra:server_id(), erl_esdb_engine:settings()) -> ok | {error, term()}.
@@ -179,13 +198,22 @@ stop(System, {Name, _} = Server) ->
     %% One that is just being started asks its supervisor, which would wait for its end.
     _ = ra:ping(Server, ?STOP),
     Ref = monitor(process, Name),
-    case ra:stop_server(System, Server) of
+    case stopped(System, Server) of
         ok -> ok;
-        {error, Reason} -> ?LOG_WARNING("Ra server ~tp: ~tp", [Server, Reason])
+        {error, Reason} -> ?LOG_WARNING("Ra server ~tp: ~tP", [Server, Reason, 20])
     end,
     receive
         {'DOWN', Ref, process, _, _} -> ok
     after ?STOP -> ?LOG_WARNING("Ra server ~tp does not end", [Server])
+    end.
+
+%% Of a system that has ended Ra says so in a way that it does not expect itself.
+-spec stopped(atom(), ra:server_id()) -> ok | {error, term()}.
+stopped(System, Server) ->
+    try
+        ra:stop_server(System, Server)
+    catch
+        error:{try_clause, {error, {badrpc, Reason}}} -> {error, Reason}
     end.
 
 -doc "Removes a server that does not run, with its data.".
