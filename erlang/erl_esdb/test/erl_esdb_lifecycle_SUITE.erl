@@ -65,7 +65,7 @@ record(Store) ->
         options = maps:remove(data_dir, Options)
     }.
 
-start(Store) -> erl_esdb:start_store(Store, erl_esdb_test:options()).
+start(Store) -> erl_esdb_test:start_store(Store, erl_esdb_test:options()).
 
 writes(Store) -> erl_esdb_streams:append(Store, <<"s">>, any, erl_esdb_test:events(1)).
 

@@ -74,7 +74,7 @@ last(List) -> lists:last(List).
 run(Options, Commands) ->
     ?SEEN = ets:new(?SEEN, [named_table, public, ordered_set]),
     Fresh = erl_esdb_test:fresh(Options),
-    {ok, _} = erl_esdb:start_store(?STORE, maps:merge(Fresh, ?STREAMS:limits())),
+    {ok, _} = erl_esdb_test:start_store(?STORE, maps:merge(Fresh, ?STREAMS:limits())),
     try
         {History, State, Result} = run_commands(?MODULE, Commands),
         {History, State, ended(Result, State)}
