@@ -12,7 +12,11 @@ suite() -> [{timetrap, {minutes, 3}}].
 
 all() -> erl_esdb_test:all() ++ (cases() -- any_engine()).
 
-groups() -> erl_esdb_test:groups(any_engine()).
+%% Two start stores from many processes, and count what there is of the node.
+groups() ->
+    erl_esdb_test:groups(any_engine(), #{
+        one_node => [a_lif_05_starts_and_stops_race, a_lif_05_stop_leaves_nothing_behind]
+    }).
 
 cases() ->
     [
