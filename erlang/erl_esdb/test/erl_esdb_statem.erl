@@ -380,7 +380,7 @@ kill_engine() ->
     exit(lists:last(Victims), kill),
     erl_esdb_test:await(fun() ->
         not lists:any(fun is_process_alive/1, Victims) andalso erl_esdb_store:is_ready(?STORE)
-    end),
+    end, 30_000),
     ok = erl_esdb_test:lead(?STORE),
     Kinds = [feed, checkpoints, manager, index],
     erl_esdb_test:await(fun() ->

@@ -146,7 +146,7 @@ start_store(Options) ->
 
 -doc "Starts a store with these options, on as many nodes as the engine of the group has.".
 -spec start_store(atom(), map()) -> {ok, pid()} | {error, term()}.
-start_store(Store, #{data_dir := _} = Options) ->
+start_store(Store, #{engine := ra} = Options) ->
     case persistent_term:get(?ENGINE, memory) of
         ra3 -> erl_esdb_three:start_store(Store, Options);
         _ -> erl_esdb:start_store(Store, Options)

@@ -24,6 +24,7 @@ of stores that do not run here is stopped when the next one is started.
 -define(STORES, ?MODULE).
 -define(OTHERS, 2).
 -define(TIMEOUT, 60_000).
+-define(TRY, 1_000).
 -define(HOST, "127.0.0.1").
 -define(COOKIE, esdb_test).
 
@@ -134,7 +135,9 @@ of_other(Node, #{data_dir := Dir} = Options) ->
 -doc "Has this node lead a store, which another may have done since its server ended.".
 -spec lead(atom()) -> ok.
 lead(Store) ->
-    erl_esdb_test:await(fun() -> erl_esdb:transfer_leadership(Store, node()) =:= ok end).
+    %% What the leader says is lost where it is heard by a server that is about to end.
+    Lead = fun() -> erl_esdb_cluster:transfer_leadership(Store, node(), #{timeout => ?TRY}) end,
+    erl_esdb_test:await(fun() -> Lead() =:= ok end, ?TIMEOUT).
 
 -spec server(atom(), node()) -> ra:server_id().
 server(Store, Node) -> {erl_esdb_naming:store_worker_name(Store), Node}.
