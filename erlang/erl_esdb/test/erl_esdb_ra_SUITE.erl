@@ -139,17 +139,16 @@ filled(Store) ->
     ok.
 
 %% The machine asks for one after 20,000 commands: they cost no sync where nobody waits for each.
+due(Store) ->
+    Command = {checkpoint, #{{a, place} => 1}},
+    Send = fun(N) -> ra:pipeline_command(server(Store), Command, N, normal) end,
+    lists:foreach(Send, lists:seq(1, 20_001)).
+
 snapshotted(Store, Times) ->
     Server = whereis(erl_esdb_naming:store_worker_name(Store)),
-    Command = {checkpoint, #{{a, place} => 1}},
-    Send = fun(N) ->
-        ra:pipeline_command(
-            {erl_esdb_naming:store_worker_name(Store), node()}, Command, N, normal
-        )
-    end,
     [
         begin
-            lists:foreach(Send, lists:seq(1, 20_001)),
+            ok = due(Store),
             Before = snapshot_index(Store),
             erl_esdb_test:await(fun() -> snapshot_index(Store) > Before end, 60_000)
         end
@@ -203,6 +202,47 @@ a_missing_or_damaged_list_of_live_entries(Config) ->
         end
      || Damage <- [fun file:delete/1, fun not_a_list/1]
     ].
+
+%% A node is killed when it has written one of the two files and not the other.
+a_killed_between_list_and_snapshot(Config) -> killed_while_it_writes(before_snapshot, Config).
+
+a_killed_between_snapshot_and_list(Config) -> killed_while_it_writes(before_list, Config).
+
+killed_while_it_writes(Place, Config) ->
+    Store = store(Config),
+    Folder = dir(Config) ++ "-stopped",
+    ok = erl_esdb_ra_stopped:beam(Place, Folder),
+    [Peer] = erl_esdb_nodes:start(1, ["-pa", Folder]),
+    ok = erl_esdb_nodes:start_store(Peer, Store, options(Config)),
+    ok = erl_esdb_nodes:call(Peer, ?MODULE, filled, [Store]),
+    ok = erl_esdb_nodes:call(Peer, ?MODULE, due, [Store]),
+    Stopped = fun() -> erl_esdb_nodes:call(Peer, erl_esdb_ra_stopped, is_stopped, []) end,
+    erl_esdb_test:await(Stopped, 60_000),
+    %% What is acknowledged goes on.
+    {ok, 9} = erl_esdb_nodes:call(Peer, ?MODULE, append, [Store, <<"later">>, events(10)]),
+    Events = erl_esdb_nodes:call(Peer, ?MODULE, all_events, [Store]),
+    ok = erl_esdb_nodes:kill(Peer),
+    Files = filelib:wildcard("*/snapshots/*/{snapshot.dat,indexes}", dir(Config)),
+    Written = lists:usort([filename:basename(File) || File <- Files]),
+    ?assertEqual(left(Place), Written),
+    Back = erl_esdb_nodes:restart(Peer, []),
+    ok = erl_esdb_nodes:start_store(Back, Store, options(Config)),
+    Read = fun() -> erl_esdb_nodes:call(Back, ?MODULE, all_events, [Store]) end,
+    ?assertEqual(Events, Read()),
+    %% Also when what is dead is thrown away, and after another start.
+    ok = erl_esdb_nodes:call(Back, ?MODULE, compacted, [Store]),
+    ?assertEqual(Events, Read()),
+    ok = erl_esdb_nodes:call(Back, erl_esdb, stop_store, [Store]),
+    ok = erl_esdb_nodes:start_store(Back, Store, options(Config)),
+    ?assertEqual(Events, Read()),
+    ok = erl_esdb_nodes:stop([Back]).
+
+left(before_snapshot) -> ["indexes", "snapshot.dat"];
+left(before_list) -> ["snapshot.dat"].
+
+compacted(Store) ->
+    ok = ra:trigger_compaction(server(Store)),
+    snapshotted(Store, 1).
 
 not_a_list(File) -> file:write_file(File, <<"RASI", 1, 0:32, 7>>).
 
