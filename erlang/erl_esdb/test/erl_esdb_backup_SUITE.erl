@@ -252,7 +252,7 @@ archive(Store, Backend, Before) ->
 
 begin_anew(Store, Options) ->
     ok = erl_esdb:stop_store(Store),
-    {ok, _} = erl_esdb:start_store(Store, maps:merge(erl_esdb_test:options(), Options)),
+    {ok, _} = erl_esdb_test:start_store(Store, maps:merge(erl_esdb_test:options(), Options)),
     ok = erl_esdb_test:told().
 
 read_on(Store, Backend) ->

@@ -26,6 +26,7 @@ cases() ->
         who_gets_what_another_had_left,
         a_word_from_before_a_rewind,
         a_word_for_each_copy,
+        a_word_between_two_copies,
         a_mailbox_of_what_lanes_had,
         an_acknowledgement_costs_what_it_acknowledges,
         a_late_word_wakes_nobody_in_vain,
@@ -346,6 +347,24 @@ a_word_for_each_copy(_Config) ->
     Box8 = lists:foldl(fun(_, Box) -> erl_esdb_outbox:acknowledged(0, a, Box) end, Box6, [1, 2]),
     ?assertMatch(#{unhandled := 1}, erl_esdb_outbox:info(Box8)),
     ?assertEqual(1, erl_esdb_outbox:floor(Box8)).
+
+%% Its second word comes when it has been sent the event a third time, behind another one.
+a_word_between_two_copies(_Config) ->
+    Box0 = erl_esdb_outbox:new(0, #{ack => manual}),
+    [E0, E1] = [#event{position = P} || P <- [0, 1]],
+    {ok, Box1} = erl_esdb_outbox:add([E0], 1, Box0),
+    {_, Box2} = erl_esdb_outbox:take(1, Box1),
+    %% It has 0 and 0 in its mailbox, and another receiver has the event now.
+    Box3 = erl_esdb_outbox:lose(a, erl_esdb_outbox:sent(a, [E0], taken_back(E0, Box2))),
+    {ok, Box4} = erl_esdb_outbox:add([E0], 1, Box3),
+    {[E0], Box5} = erl_esdb_outbox:take(1, Box4),
+    Box6 = erl_esdb_outbox:acknowledged(0, a, erl_esdb_outbox:sent(b, [E0], Box5)),
+    {ok, Box7} = erl_esdb_outbox:add([E0, E1], 2, erl_esdb_outbox:lose(b, Box6)),
+    {[E0, E1], Box8} = erl_esdb_outbox:take(2, Box7),
+    Box9 = erl_esdb_outbox:sent(a, [E0], erl_esdb_outbox:sent(a, [E1], Box8)),
+    %% Of 0, 1 and 0 it has handled the first.
+    Box10 = erl_esdb_outbox:acknowledged(0, a, Box9),
+    ?assertMatch(#{floor := 1, unhandled := 1}, erl_esdb_outbox:info(Box10)).
 
 taken_back(Event, Box) ->
     Lost = erl_esdb_outbox:lose(a, erl_esdb_outbox:sent(a, [Event], Box)),

@@ -14,7 +14,7 @@ suite() -> [{timetrap, {minutes, 2}}].
 all() -> erl_esdb_test:all().
 
 %% Where the node gets a name in between: a store on disk belongs to a node with one name.
-groups() -> erl_esdb_test:groups(cases(), [a_emt_04_broadcast_to_a_remote_member]).
+groups() -> erl_esdb_test:groups(cases(), #{in_memory => [a_emt_04_broadcast_to_a_remote_member]}).
 
 cases() ->
     [F || {F, 1} <- ?MODULE:module_info(exports), is_case(atom_to_list(F))].

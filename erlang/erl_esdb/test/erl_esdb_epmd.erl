@@ -1,11 +1,12 @@
 -module(erl_esdb_epmd).
 -moduledoc """
 The names of nodes without a daemon: where a node is dialled stands in its environment, one port for
-each other node. These are ports of `m:erl_esdb_proxy`.
+each other node. These are ports of `m:erl_esdb_proxy`; or, with an address, of nodes that have one
+(`m:erl_esdb_netns`).
 
 Nodes are started with `-start_epmd false -epmd_module erl_esdb_epmd` and the environment variable
-`ESDB_TEST_PORTS`, such as `n1=40001 n2=40002`. They listen on loopback on any free port; `port/0`
-answers which.
+`ESDB_TEST_PORTS`, such as `n1=40001 n2=192.0.2.2:40002`. They listen on any free port where they
+are not told which; `port/0` answers which.
 """.
 
 -export([port/0]).
@@ -39,7 +40,7 @@ listen_port_please(_Name, _Host) -> {ok, 0}.
     {ok, inet:ip_address(), inet:port_number(), pos_integer()} | {error, nxdomain}.
 address_please(Name, _Host, _Family) ->
     case port_of(text(Name), string:lexemes(os:getenv("ESDB_TEST_PORTS", ""), " ")) of
-        {ok, Port} -> {ok, {127, 0, 0, 1}, Port, ?VERSION};
+        {ok, Address, Port} -> {ok, Address, Port, ?VERSION};
         error -> {error, nxdomain}
     end.
 
@@ -63,9 +64,16 @@ names(_Host) -> names().
 text(Name) when is_atom(Name) -> atom_to_list(Name);
 text(Name) -> Name.
 
--spec port_of(string(), [string()]) -> {ok, inet:port_number()} | error.
+-spec port_of(string(), [string()]) -> {ok, inet:ip_address(), inet:port_number()} | error.
 port_of(Name, Ports) ->
-    case [Port || Known <- Ports, [N, Port] <- [string:split(Known, "=")], N =:= Name] of
-        [Port] -> {ok, list_to_integer(Port)};
+    case [Place || Known <- Ports, [N, Place] <- [string:split(Known, "=")], N =:= Name] of
+        [Place] -> place(string:split(Place, ":"));
         [] -> error
     end.
+
+-spec place([string()]) -> {ok, inet:ip_address(), inet:port_number()}.
+place([Port]) ->
+    {ok, {127, 0, 0, 1}, list_to_integer(Port)};
+place([Text, Port]) ->
+    {ok, Address} = inet:parse_address(Text),
+    {ok, Address, list_to_integer(Port)}.

@@ -200,7 +200,7 @@ b_an_export_is_that_of_one_store(Config) ->
 
 restart(Store) ->
     ok = erl_esdb:stop_store(Store),
-    {ok, _} = erl_esdb:start_store(Store, erl_esdb_test:options()),
+    {ok, _} = erl_esdb_test:start_store(Store, erl_esdb_test:options()),
     ok.
 
 %% Of many exports one is caught at work.
@@ -636,7 +636,7 @@ b_an_import_into_a_store_that_comes_back(Config) ->
             Copy = erl_esdb_test:start_store(Started),
             Restart = fun() ->
                 ok = erl_esdb:stop_store(Copy),
-                {ok, _} = erl_esdb:start_store(
+                {ok, _} = erl_esdb_test:start_store(
                     Copy, maps:merge(erl_esdb_test:options(), Started)
                 )
             end,

@@ -24,7 +24,7 @@ stores() -> [Group || lists:member(ra, erl_esdb_test:engines()), Group <- [one, 
 
 groups() ->
     [
-        {tools, [], [
+        {tools, [], namespaces() ++ [
             nodes_that_are_cut_off,
             nodes_that_are_cut_off_one_way,
             what_is_delayed_comes_later,
@@ -43,6 +43,9 @@ steps() ->
         [a_full_disk_is_named_and_told_of_once].
 
 faults(Size) -> erl_esdb_torture:faults(Size).
+
+%% They are for who is root, where the system has them.
+namespaces() -> [nodes_with_a_network_of_their_own || erl_esdb_netns:available() =:= ok].
 
 %% What a disk does is only to be seen where its library can be compiled.
 disks() ->
@@ -72,11 +75,14 @@ end_per_group(_Group, Config) ->
 %% ---- nodes
 
 %% Nodes for one case, by name.
-with_nodes(Names, Config, Fun) ->
+with_nodes(Names, Config, Fun) -> with_nodes(Names, #{}, Config, Fun).
+
+with_nodes(Names, Options, Config, Fun) ->
     Dir = filename:join(proplists:get_value(priv_dir, Config), "nodes"),
     %% Not what a case before has left.
     _ = file:del_dir_r(Dir),
-    Nodes = erl_esdb_fault_nodes:start(Names, (proplists:get_value(library, Config))#{dir => Dir}),
+    Library = proplists:get_value(library, Config),
+    Nodes = erl_esdb_fault_nodes:start(Names, maps:merge(Library, Options#{dir => Dir})),
     try
         Fun(Nodes)
     after
@@ -101,6 +107,25 @@ nodes_that_are_cut_off(Config) ->
         ?assert(erl_esdb_proxy:acted(erl_esdb_fault_nodes:proxy(Nodes)) > 0),
         ok = erl_esdb_fault_nodes:heal(Nodes),
         ?assertEqual([true, true, true, true, true, true], Pings())
+    end).
+
+%% The links of a kernel, in place of the proxy.
+nodes_with_a_network_of_their_own(Config) ->
+    with_nodes([n1, n2, n3], #{namespaces => true}, Config, fun(Nodes) ->
+        Pings = fun() -> [ping(Nodes, A, B) || A <- [n1, n2, n3], B <- [n1, n2, n3], A =/= B] end,
+        ?assertEqual([true, true, true, true, true, true], Pings()),
+        Acted = fun(Do) ->
+            Before = erl_esdb_fault_nodes:acted(Nodes),
+            ok = Do(),
+            %% 1 to 2, 1 to 3, 2 to 1, 2 to 3, 3 to 1, 3 to 2
+            ?assertEqual([false, false, false, true, false, true], Pings()),
+            ?assert(erl_esdb_fault_nodes:acted(Nodes) > Before),
+            ok = erl_esdb_fault_nodes:heal(Nodes),
+            erl_esdb_test:await(fun() -> lists:all(fun(P) -> P end, Pings()) end, 60_000)
+        end,
+        ok = Acted(fun() -> erl_esdb_fault_nodes:cut(Nodes, [n1]) end),
+        ok = Acted(fun() -> erl_esdb_fault_nodes:cut_one_way(Nodes, [n1]) end),
+        ok = Acted(fun() -> erl_esdb_fault_nodes:cut(Nodes, [n2, n3]) end)
     end).
 
 %% What n1 says is not heard: it hears the question, and its answer does not come.

@@ -12,8 +12,8 @@ disks.
 ```
 
 Each is an operating system process, called over a connection of its own to this node, which no
-fault touches. What they say to each other goes through `m:erl_esdb_proxy`. This node is not one of
-theirs and need not be distributed.
+fault touches. What they say to each other goes through `m:erl_esdb_proxy`, or through a network of
+their own (`m:erl_esdb_netns`). This node is not one of theirs and need not be distributed.
 
 A node that is booted again has its name and its folder (`dir/2`), and is another life of it: the
 name of a target is `{Name, Life}`.
@@ -21,14 +21,14 @@ name of a target is `{Name, Life}`.
 
 -export([start/2, stop/1, boot/2, kill/2, freeze/2, thaw/2, hide/2, show/2]).
 -export([names/1, up/1, dir/2, node_of/2, said/2]).
--export([call/5, call/6, targets/1, via/2, proxy/1, disk/2]).
+-export([call/5, call/6, targets/1, via/2, proxy/1, acted/1, disk/2]).
 -export([cut/2, cut_one_way/2, delay/3, heal/1]).
 -export_type([nodes/0, options/0]).
 
 -doc """
 `dir`: where the nodes have their folders. `library`: of a disk that fails (`m:erl_esdb_disk`); each
 node has one then. `args`, `env`: of each node. `ticktime`: in seconds, when a node that is not
-heard is given up. `exec`: the program and its first arguments, for each name.
+heard is given up. `namespaces`: they have a network of their own; nothing can be delayed there.
 """.
 -type options() :: #{
     dir := file:filename(),
@@ -36,12 +36,12 @@ heard is given up. `exec`: the program and its first arguments, for each name.
     args => [string()],
     env => [{string(), string()}],
     ticktime => pos_integer(),
-    exec => #{atom() => {string(), [string()]}}
+    namespaces => boolean()
 }.
 -record(nodes, {
     options :: options(),
     names :: [atom()],
-    proxy :: erl_esdb_proxy:proxy(),
+    network :: {proxy, erl_esdb_proxy:proxy()} | {namespaces, erl_esdb_netns:net()},
     %% {Name, Life, Peer, OsPid, up | down | frozen} and {{hidden, Name}}
     table :: ets:table(),
     disks :: #{atom() => erl_esdb_disk:disk()}
@@ -54,6 +54,8 @@ heard is given up. `exec`: the program and its first arguments, for each name.
 -define(COOKIE, "faults").
 %% Lines of its log.
 -define(SAID, 200).
+%% Where a node with a network of its own listens.
+-define(PORT, 40_000).
 
 -doc "Starts nodes. The network and what is known of the nodes end with this process.".
 -spec start([atom(), ...], options()) -> nodes().
@@ -61,7 +63,7 @@ start(Names, #{dir := Dir} = Options) ->
     Nodes = #nodes{
         options = Options,
         names = Names,
-        proxy = erl_esdb_proxy:start(Names),
+        network = network(Names, Options),
         table = ets:new(?MODULE, [public]),
         disks = #{
             Name => erl_esdb_disk:new(
@@ -74,49 +76,70 @@ start(Names, #{dir := Dir} = Options) ->
     ok = lists:foreach(fun(Name) -> boot(Nodes, Name) end, Names),
     Nodes.
 
+-spec network([atom(), ...], options()) ->
+    {proxy, erl_esdb_proxy:proxy()} | {namespaces, erl_esdb_netns:net()}.
+network(Names, #{namespaces := true}) -> {namespaces, erl_esdb_netns:start(Names)};
+network(Names, #{}) -> {proxy, erl_esdb_proxy:start(Names)}.
+
 -spec stop(nodes()) -> ok.
-stop(#nodes{names = Names, proxy = Proxy, table = Table} = Nodes) ->
+stop(#nodes{names = Names, network = Network, table = Table} = Nodes) ->
     ok = lists:foreach(fun(Name) -> kill(Nodes, Name) end, Names),
     true = ets:delete(Table),
-    erl_esdb_proxy:stop(Proxy).
+    case Network of
+        {proxy, Proxy} -> erl_esdb_proxy:stop(Proxy);
+        {namespaces, Net} -> erl_esdb_netns:stop(Net)
+    end.
 
 -doc "Starts a node that is down.".
 -spec boot(nodes(), atom()) -> ok.
-boot(#nodes{options = Options, proxy = Proxy, table = Table} = Nodes, Name) ->
+boot(#nodes{options = Options, table = Table} = Nodes, Name) ->
     [{Name, Life, _, _, down}] = ets:lookup(Table, Name),
     ok = filelib:ensure_path(dir(Nodes, Name)),
-    Exec =
-        case Options of
-            #{exec := #{Name := Program}} -> #{exec => Program};
-            #{} -> #{}
-        end,
-    {ok, Peer, _} = peer:start(Exec#{
+    {ok, Peer, _} = peer:start((placed(Nodes, Name))#{
         name => Name,
         host => "127.0.0.1",
         longnames => true,
-        connection => connection(Exec),
-        args => arguments(Options) ++ log(Nodes, Name),
+        args => arguments(Options) ++ listens(Nodes, Name) ++ log(Nodes, Name),
         env => [{"ESDB_TEST_PORTS", ports(Nodes, Name)} | environment(Nodes, Name)],
         wait_boot => ?BOOT
     }),
     OsPid = peer:call(Peer, os, getpid, []),
-    ok = erl_esdb_proxy:target(Proxy, Name, peer:call(Peer, erl_esdb_epmd, port, [])),
+    ok = listening(Nodes, Name, Peer),
     true = ets:insert(Table, {Name, Life + 1, Peer, OsPid, up}),
     ok.
 
-%% A node with a program of its own may see no loopback of this one.
--spec connection(map()) -> standard_io | {inet:ip_address(), 0}.
-connection(#{exec := _}) -> standard_io;
-connection(#{}) -> {{127, 0, 0, 1}, 0}.
+%% A node with a network of its own has no loopback of this one.
+-spec placed(nodes(), atom()) -> map().
+placed(#nodes{network = {proxy, _}}, _Name) ->
+    #{connection => {{127, 0, 0, 1}, 0}};
+placed(#nodes{network = {namespaces, Net}}, Name) ->
+    #{connection => standard_io, exec => erl_esdb_netns:exec(Net, Name)}.
 
 -spec arguments(options()) -> [string()].
 arguments(Options) ->
     Ticktime = integer_to_list(maps:get(ticktime, Options, 8)),
     ["-pa" | code:get_path()] ++
         ["-start_epmd", "false", "-epmd_module", "erl_esdb_epmd", "-setcookie", ?COOKIE] ++
-        ["-kernel", "inet_dist_use_interface", "{127,0,0,1}", "net_ticktime", Ticktime] ++
+        ["-kernel", "net_ticktime", Ticktime] ++
         ["-kernel", "logger_level", "warning", "prevent_overlapping_partitions", "false"] ++
         maps:get(args, Options, []).
+
+%% Where it is dialled: by the proxy, which asks for the port, or by the other nodes.
+-spec listens(nodes(), atom()) -> [string()].
+listens(#nodes{network = {proxy, _}}, _Name) ->
+    ["-kernel", "inet_dist_use_interface", "{127,0,0,1}"];
+listens(#nodes{network = {namespaces, Net}}, Name) ->
+    {ok, Address} = inet:parse_address(erl_esdb_netns:address(Net, Name)),
+    Interface = lists:flatten(io_lib:format("~0p", [Address])),
+    Port = integer_to_list(?PORT),
+    ["-kernel", "inet_dist_use_interface", Interface] ++
+        ["-kernel", "inet_dist_listen_min", Port, "inet_dist_listen_max", Port].
+
+-spec listening(nodes(), atom(), pid()) -> ok.
+listening(#nodes{network = {proxy, Proxy}}, Name, Peer) ->
+    erl_esdb_proxy:target(Proxy, Name, peer:call(Peer, erl_esdb_epmd, port, []));
+listening(#nodes{network = {namespaces, _}}, _Name, _Peer) ->
+    ok.
 
 %% What it says, beside its folder.
 -spec log(nodes(), atom()) -> [string()].
@@ -137,13 +160,20 @@ said(Nodes, Name) ->
     end.
 
 -spec ports(nodes(), atom()) -> string().
-ports(#nodes{names = Names, proxy = Proxy}, Name) ->
+ports(#nodes{names = Names, network = Network}, Name) ->
     lists:flatten(
         lists:join(" ", [
-            io_lib:format("~s=~b", [Other, erl_esdb_proxy:port(Proxy, Name, Other)])
+            [atom_to_list(Other), "=", place(Network, Name, Other)]
          || Other <- Names, Other =/= Name
         ])
     ).
+
+-spec place({proxy, erl_esdb_proxy:proxy()} | {namespaces, erl_esdb_netns:net()}, atom(), atom()) ->
+    string().
+place({proxy, Proxy}, Name, Other) ->
+    integer_to_list(erl_esdb_proxy:port(Proxy, Name, Other));
+place({namespaces, Net}, _Name, Other) ->
+    erl_esdb_netns:address(Net, Other) ++ ":" ++ integer_to_list(?PORT).
 
 -spec environment(nodes(), atom()) -> [{string(), string()}].
 environment(#nodes{options = Options, disks = Disks}, Name) ->
@@ -229,7 +259,12 @@ dir(#nodes{options = #{dir := Dir}}, Name) -> filename:absname(filename:join(Dir
 node_of(_Nodes, Name) -> list_to_atom(atom_to_list(Name) ++ "@127.0.0.1").
 
 -spec proxy(nodes()) -> erl_esdb_proxy:proxy().
-proxy(#nodes{proxy = Proxy}) -> Proxy.
+proxy(#nodes{network = {proxy, Proxy}}) -> Proxy.
+
+-doc "How often the network did what it should not.".
+-spec acted(nodes()) -> non_neg_integer().
+acted(#nodes{network = {proxy, Proxy}}) -> erl_esdb_proxy:acted(Proxy);
+acted(#nodes{network = {namespaces, Net}}) -> erl_esdb_netns:acted(Net).
 
 -spec disk(nodes(), atom()) -> erl_esdb_disk:disk().
 disk(#nodes{disks = Disks}, Name) -> map_get(Name, Disks).
@@ -265,22 +300,30 @@ via(Nodes, Name) ->
 
 -doc "These nodes and the others do not hear each other.".
 -spec cut(nodes(), [atom()]) -> ok.
-cut(#nodes{names = Names, proxy = Proxy}, Side) ->
+cut(#nodes{network = {namespaces, Net}}, [Name]) ->
+    erl_esdb_netns:unplug(Net, Name);
+cut(#nodes{names = Names} = Nodes, Side) ->
     Ways = [{A, B} || A <- Side, B <- Names -- Side],
-    erl_esdb_proxy:flow(Proxy, Ways ++ [{B, A} || {A, B} <- Ways], hold).
+    held(Nodes, Ways ++ [{B, A} || {A, B} <- Ways]).
 
 -doc "What these nodes say is not heard by the others, who are heard by them.".
 -spec cut_one_way(nodes(), [atom()]) -> ok.
-cut_one_way(#nodes{names = Names, proxy = Proxy}, Side) ->
-    erl_esdb_proxy:flow(Proxy, [{A, B} || A <- Side, B <- Names -- Side], hold).
+cut_one_way(#nodes{names = Names} = Nodes, Side) ->
+    held(Nodes, [{A, B} || A <- Side, B <- Names -- Side]).
+
+-spec held(nodes(), [erl_esdb_proxy:way()]) -> ok.
+held(#nodes{network = {proxy, Proxy}}, Ways) -> erl_esdb_proxy:flow(Proxy, Ways, hold);
+held(#nodes{network = {namespaces, Net}}, Ways) -> erl_esdb_netns:lose(Net, Ways).
 
 -doc "What these nodes say, and what is said to them, comes later.".
 -spec delay(nodes(), [atom()], Milliseconds :: pos_integer()) -> ok.
-delay(#nodes{names = Names, proxy = Proxy}, Side, Time) ->
+delay(#nodes{names = Names, network = {proxy, Proxy}}, Side, Time) ->
     Ways = [{A, B} || A <- Side, B <- Names -- Side],
     erl_esdb_proxy:flow(Proxy, Ways ++ [{B, A} || {A, B} <- Ways], {delay, Time}).
 
 -doc "All hear all.".
 -spec heal(nodes()) -> ok.
-heal(#nodes{names = Names, proxy = Proxy}) ->
-    erl_esdb_proxy:flow(Proxy, [{A, B} || A <- Names, B <- Names, A =/= B], pass).
+heal(#nodes{names = Names, network = {proxy, Proxy}}) ->
+    erl_esdb_proxy:flow(Proxy, [{A, B} || A <- Names, B <- Names, A =/= B], pass);
+heal(#nodes{network = {namespaces, Net}}) ->
+    erl_esdb_netns:heal(Net).

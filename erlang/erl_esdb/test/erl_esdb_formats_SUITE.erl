@@ -55,7 +55,7 @@ end_per_testcase(_Case, _Config) -> erl_esdb:stop_store(?STORE).
 
 start() ->
     Options = #{integrity => #{enabled => true, key => ?KEY}},
-    {ok, _} = erl_esdb:start_store(?STORE, maps:merge(erl_esdb_test:options(), Options)).
+    {ok, _} = erl_esdb_test:start_store(?STORE, maps:merge(erl_esdb_test:options(), Options)).
 
 %% Beside the source of this suite; rebar3 may have linked it elsewhere.
 golden() ->

@@ -12,7 +12,11 @@ suite() -> [{timetrap, {minutes, 3}}].
 
 all() -> erl_esdb_test:all() ++ (cases() -- any_engine()).
 
-groups() -> erl_esdb_test:groups(any_engine()).
+%% Two start stores from many processes, and count what there is of the node.
+groups() ->
+    erl_esdb_test:groups(any_engine(), #{
+        one_node => [a_lif_05_starts_and_stops_race, a_lif_05_stop_leaves_nothing_behind]
+    }).
 
 cases() ->
     [
@@ -65,7 +69,7 @@ record(Store) ->
         options = maps:remove(data_dir, Options)
     }.
 
-start(Store) -> erl_esdb:start_store(Store, erl_esdb_test:options()).
+start(Store) -> erl_esdb_test:start_store(Store, erl_esdb_test:options()).
 
 writes(Store) -> erl_esdb_streams:append(Store, <<"s">>, any, erl_esdb_test:events(1)).
 

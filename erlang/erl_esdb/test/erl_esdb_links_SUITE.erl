@@ -17,7 +17,8 @@ suite() -> [{timetrap, {minutes, 2}}].
 
 all() -> erl_esdb_test:all().
 
-groups() -> erl_esdb_test:groups(cases()).
+%% A link goes with who leads.
+groups() -> erl_esdb_test:groups(cases(), #{one_node => [b_a_link_waits_for_the_store]}).
 
 cases() ->
     [

@@ -13,7 +13,7 @@ suite() -> [{timetrap, {minutes, 2}}].
 
 all() -> erl_esdb_test:all().
 
-groups() -> erl_esdb_test:groups(cases(), [it_outlives_the_processes_of_the_store]).
+groups() -> erl_esdb_test:groups(cases(), #{in_memory => [it_outlives_the_processes_of_the_store]}).
 
 cases() ->
     [
@@ -326,7 +326,7 @@ a_supervisor_outlives_the_store(Config) ->
     erl_esdb_test:await(fun() ->
         lists:keymember(undefined, 2, supervisor:which_children(Supervisor))
     end),
-    {ok, _} = erl_esdb:start_store(Store, erl_esdb_test:options()),
+    {ok, _} = erl_esdb_test:start_store(Store, erl_esdb_test:options()),
     {ok, _} = supervisor:restart_child(Supervisor, Id),
     ok = await(Config, append(Config, <<"b">>, 1)),
     ?assertEqual(#{<<"b">> => 1}, state(Config)),
@@ -388,7 +388,7 @@ begins_anew(Config, Keep) ->
     append_events(Config, <<"old">>, [erl_esdb_test:event({waits, self()})]),
     receive {waits, Pid} -> ok end,
     ok = erl_esdb:stop_store(Store),
-    {ok, _} = erl_esdb:start_store(Store, erl_esdb_test:options()),
+    {ok, _} = erl_esdb_test:start_store(Store, erl_esdb_test:options()),
     append(Config, <<"new">>, 2),
     Pid ! go_on,
     erl_esdb_test:await(fun() ->

@@ -5,6 +5,7 @@
 
 -include_lib("stdlib/include/assert.hrl").
 -include_lib("proper/include/proper.hrl").
+-include_lib("kernel/include/file.hrl").
 -include("../include/erl_esdb.hrl").
 
 -define(S, <<"s">>).
@@ -139,17 +140,16 @@ filled(Store) ->
     ok.
 
 %% The machine asks for one after 20,000 commands: they cost no sync where nobody waits for each.
+due(Store) ->
+    Command = {checkpoint, #{{a, place} => 1}},
+    Send = fun(N) -> ra:pipeline_command(server(Store), Command, N, normal) end,
+    lists:foreach(Send, lists:seq(1, 20_001)).
+
 snapshotted(Store, Times) ->
     Server = whereis(erl_esdb_naming:store_worker_name(Store)),
-    Command = {checkpoint, #{{a, place} => 1}},
-    Send = fun(N) ->
-        ra:pipeline_command(
-            {erl_esdb_naming:store_worker_name(Store), node()}, Command, N, normal
-        )
-    end,
     [
         begin
-            lists:foreach(Send, lists:seq(1, 20_001)),
+            ok = due(Store),
             Before = snapshot_index(Store),
             erl_esdb_test:await(fun() -> snapshot_index(Store) > Before end, 60_000)
         end
@@ -204,6 +204,47 @@ a_missing_or_damaged_list_of_live_entries(Config) ->
      || Damage <- [fun file:delete/1, fun not_a_list/1]
     ].
 
+%% A node is killed when it has written one of the two files and not the other.
+a_killed_between_list_and_snapshot(Config) -> killed_while_it_writes(before_snapshot, Config).
+
+a_killed_between_snapshot_and_list(Config) -> killed_while_it_writes(before_list, Config).
+
+killed_while_it_writes(Place, Config) ->
+    Store = store(Config),
+    Folder = dir(Config) ++ "-stopped",
+    ok = erl_esdb_ra_stopped:beam(Place, Folder),
+    [Peer] = erl_esdb_nodes:start(1, ["-pa", Folder]),
+    ok = erl_esdb_nodes:start_store(Peer, Store, options(Config)),
+    ok = erl_esdb_nodes:call(Peer, ?MODULE, filled, [Store]),
+    ok = erl_esdb_nodes:call(Peer, ?MODULE, due, [Store]),
+    Stopped = fun() -> erl_esdb_nodes:call(Peer, erl_esdb_ra_stopped, is_stopped, []) end,
+    erl_esdb_test:await(Stopped, 60_000),
+    %% What is acknowledged goes on.
+    {ok, 9} = erl_esdb_nodes:call(Peer, ?MODULE, append, [Store, <<"later">>, events(10)]),
+    Events = erl_esdb_nodes:call(Peer, ?MODULE, all_events, [Store]),
+    ok = erl_esdb_nodes:kill(Peer),
+    Files = filelib:wildcard("*/snapshots/*/{snapshot.dat,indexes}", dir(Config)),
+    Written = lists:usort([filename:basename(File) || File <- Files]),
+    ?assertEqual(left(Place), Written),
+    Back = erl_esdb_nodes:restart(Peer, []),
+    ok = erl_esdb_nodes:start_store(Back, Store, options(Config)),
+    Read = fun() -> erl_esdb_nodes:call(Back, ?MODULE, all_events, [Store]) end,
+    ?assertEqual(Events, Read()),
+    %% Also when what is dead is thrown away, and after another start.
+    ok = erl_esdb_nodes:call(Back, ?MODULE, compacted, [Store]),
+    ?assertEqual(Events, Read()),
+    ok = erl_esdb_nodes:call(Back, erl_esdb, stop_store, [Store]),
+    ok = erl_esdb_nodes:start_store(Back, Store, options(Config)),
+    ?assertEqual(Events, Read()),
+    ok = erl_esdb_nodes:stop([Back]).
+
+left(before_snapshot) -> ["indexes", "snapshot.dat"];
+left(before_list) -> ["snapshot.dat"].
+
+compacted(Store) ->
+    ok = ra:trigger_compaction(server(Store)),
+    snapshotted(Store, 1).
+
 not_a_list(File) -> file:write_file(File, <<"RASI", 1, 0:32, 7>>).
 
 %% A snapshot that is damaged is not used, and does not take what is there with it.
@@ -236,6 +277,126 @@ a_space_comes_back(Config) ->
     %% size.
     ok = erl_esdb_test:await(fun() -> size_of(Config) < Full div 2 end, 120_000),
     ?assertMatch([#event{stream_id = <<"kept">>}], all_events(Store)).
+
+%% Readers while streams are cut, deleted and scavenged, snapshots are taken, and segments are dropped
+%% and written anew: what they are given is what was written, and never the word that it is damaged.
+a_readers_race_compaction(Config) ->
+    Store = store(Config),
+    %% Next to nothing is read from memory.
+    {ok, _} = erl_esdb:start_store(Store, (options(Config))#{read_cache => 1}),
+    Written = ets:new(?FUNCTION_NAME, [public, {write_concurrency, true}]),
+    Stop = atomics:new(1, []),
+    Names = [<<"s", N>> || N <- lists:seq($0, $7)],
+    Writers = [fun() -> changing(Store, Name, Written, Stop, {0, 0}) end || Name <- Names],
+    Readers = [fun() -> reading(Store, Names, Written, Stop, 0) end || _ <- lists:seq(1, 4)],
+    Compacting = fun() ->
+        ok = compacting(6, Store, Config),
+        atomics:put(Stop, 1, 1)
+    end,
+    [ok | Counts] = erl_esdb_test:concurrently([Compacting | Writers ++ Readers]),
+    ?assert(lists:min(Counts) > 0, Counts),
+    Before = all_events(Store),
+    ?assertEqual([], wrong(Before, Written)),
+    _ = restart(Config),
+    ?assertEqual(Before, all_events(Store)).
+
+%% A life of a stream: its events, of which now and then the first are removed, or all.
+changing(Store, Name, Written, Stop, {Life, N}) ->
+    case atomics:get(Stop, 1) of
+        0 ->
+            Events = [content(Name, Life, V) || V <- lists:seq(N, N + rand:uniform(5) - 1)],
+            {ok, #append_result{version = Last, position = Position}} =
+                erl_esdb_streams:append(Store, Name, N - 1, Events, #{return => result}),
+            Places = lists:enumerate(Position - length(Events) + 1, Events),
+            true = ets:insert(Written, Places),
+            Next = removed(rand:uniform(60), Store, Name, {Life, Last + 1}),
+            changing(Store, Name, Written, Stop, Next);
+        _ ->
+            N + Life
+    end.
+
+removed(1, Store, Name, {Life, _N}) ->
+    ok = erl_esdb_streams:delete(Store, Name),
+    {Life + 1, 0};
+removed(Drawn, Store, Name, {Life, N}) when Drawn < 6 ->
+    {ok, _} = erl_esdb_store:truncate(Store, Name, N div 2),
+    {Life, N};
+removed(Drawn, Store, Name, {Life, N}) when Drawn < 10 ->
+    {ok, _} = erl_esdb_scavenge:scavenge(Store, Name, #{
+        keep_versions => 20, require_snapshot => false
+    }),
+    {Life, N};
+removed(_, _Store, _Name, Place) ->
+    Place.
+
+content(Name, Life, N) ->
+    Pad = binary:copy(<<Name/binary, (integer_to_binary(N * 1000 + Life))/binary>>, 50),
+    #{event_type => <<"T">>, data => #{stream => Name, life => Life, n => N, pad => Pad}}.
+
+reading(Store, Names, Written, Stop, Count) ->
+    case atomics:get(Stop, 1) of
+        0 ->
+            Name = lists:nth(rand:uniform(length(Names)), Names),
+            {ok, Next} = erl_esdb_store:next_position(Store),
+            From = rand:uniform(Next + 1) - 1,
+            Reads = [
+                erl_esdb_streams:read(Store, Name, 0, 200, forward),
+                erl_esdb_streams:read(Store, Name, last, 20, backward),
+                erl_esdb_streams:read_log(Store, From, 200, forward, #{})
+            ],
+            Read = lists:append([events_of(Result) || Result <- Reads]),
+            ?assertEqual([], wrong(Read, Written)),
+            reading(Store, Names, Written, Stop, Count + length(Read));
+        _ ->
+            Count
+    end.
+
+events_of({ok, Events}) -> Events;
+events_of({error, {stream_not_found, _}}) -> [].
+
+%% Events that are not what was written there. A writer may not have said it yet.
+wrong(Events, Written) ->
+    [
+        Event
+     || #event{position = Position, stream_id = Stream, version = Version, data = Data} = Event <-
+            Events,
+        #{stream := Name, life := Life, n := N} <- [Data],
+        {Stream, Version, Data} =/= {Name, N, maps:get(data, content(Name, Life, N))} orelse
+            ets:lookup(Written, Position) -- [{Position, content(Name, Life, N)}] =/= []
+    ].
+
+%% At least so often, and until it did happen.
+compacting(Times, Store, Config) ->
+    case {Times, compacted_segments(Store, Config)} of
+        {1, []} -> compacting(1, Store, Config);
+        {1, _} -> ok;
+        {_, _} -> compacting(Times - 1, Store, Config)
+    end.
+
+%% Has all that was written go to segments, takes a snapshot, and has segments written anew. Which
+%% are gone, or others by now.
+compacted_segments(Store, Config) ->
+    Before = segments(Config),
+    ok = rolled_over(),
+    ok = compacted(Store),
+    Before -- segments(Config).
+
+segments(Config) ->
+    [
+        {File, Inode}
+     || File <- filelib:wildcard(dir(Config) ++ "/*/*.segment"),
+        {ok, #file_info{inode = Inode}} <- [file:read_file_info(File)]
+    ].
+
+%% Of all systems of this node.
+rolled_over() ->
+    Wals = [
+        Wal
+     || {Name, _, _, _} <- supervisor:which_children(ra_systems_sup),
+        #{names := #{wal := Wal}} <- [ra_system:fetch(Name)]
+    ],
+    [_ | _] = [ok = ra_log_wal:force_roll_over(Wal) || Wal <- Wals],
+    ok.
 
 size_of(Config) ->
     filelib:fold_files(dir(Config), ".*", true, fun(F, Sum) -> Sum + filelib:file_size(F) end, 0).

@@ -598,7 +598,7 @@ drop_leaves_nothing(_Config) ->
     ok = erl_esdb_test:await(fun() -> ets:all() -- Tables =:= [] end),
     ?assertEqual({error, not_found}, erl_esdb:drop(Store)),
     ?assertError(badarg, erl_esdb:drop("store")),
-    {ok, _} = erl_esdb:start_store(Store, erl_esdb_test:options()),
+    {ok, _} = erl_esdb_test:start_store(Store, erl_esdb_test:options()),
     ?assertEqual({ok, []}, erl_esdb_streams:list_streams(Store)),
     ?assertEqual({ok, 0}, erl_esdb_store:next_position(Store)),
     ok = erl_esdb:drop(Store).

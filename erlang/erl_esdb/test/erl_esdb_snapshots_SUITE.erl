@@ -380,7 +380,7 @@ b_a_restored_store_goes_on_from_its_snapshots(Config) ->
     Directory = filename:join(proplists:get_value(priv_dir, Config), ?FUNCTION_NAME),
     {ok, _} = erl_esdb_backup:backup(Store, Directory),
     Copy = list_to_atom(atom_to_list(Store) ++ "_copy"),
-    {ok, _} = erl_esdb:start_store(Copy, erl_esdb_test:options()),
+    {ok, _} = erl_esdb_test:start_store(Copy, erl_esdb_test:options()),
     {ok, _} = erl_esdb_backup:restore(Copy, Directory),
     {ok, #{no := No}} = erl_esdb_pages:info(Copy, ~"cut"),
     ?assertNotMatch({ok, #{no := No}}, erl_esdb_pages:info(Store, ~"cut")),

@@ -74,7 +74,7 @@ last(List) -> lists:last(List).
 run(Options, Commands) ->
     ?SEEN = ets:new(?SEEN, [named_table, public, ordered_set]),
     Fresh = erl_esdb_test:fresh(Options),
-    {ok, _} = erl_esdb:start_store(?STORE, maps:merge(Fresh, ?STREAMS:limits())),
+    {ok, _} = erl_esdb_test:start_store(?STORE, maps:merge(Fresh, ?STREAMS:limits())),
     try
         {History, State, Result} = run_commands(?MODULE, Commands),
         {History, State, ended(Result, State)}
@@ -378,13 +378,17 @@ kill_engine() ->
     Durable orelse lists:foreach(fun ended/1, takers()),
     Victims = [Feed, Index | _] = [process(feed), process(index), erl_esdb_test:engine(?STORE)],
     exit(lists:last(Victims), kill),
-    Kinds = [feed, checkpoints, manager, index],
-    erl_esdb_test:await(fun() ->
+    Replaced = fun() ->
         not lists:any(fun is_process_alive/1, Victims) andalso
             erl_esdb_store:is_ready(?STORE) andalso
             not lists:member(process(feed), [Feed, none]) andalso
-            not lists:member(process(index), [Index, none]) andalso
-            lists:all(fun is_running/1, [process(K) || K <- Kinds]) andalso
+            not lists:member(process(index), [Index, none])
+    end,
+    erl_esdb_test:await(Replaced, 30_000),
+    ok = erl_esdb_test:lead(?STORE),
+    Kinds = [feed, checkpoints, manager, index],
+    erl_esdb_test:await(fun() ->
+        lists:all(fun is_running/1, [process(K) || K <- Kinds]) andalso
             (not Durable orelse lists:all(fun is_there_again/1, keys()))
     end),
     true = Durable orelse ets:delete_all_objects(?SEEN),

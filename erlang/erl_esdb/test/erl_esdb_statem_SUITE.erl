@@ -8,7 +8,7 @@ number of its runs.
 
 suite() -> [{timetrap, {minutes, 10}}].
 
-all() -> erl_esdb_test:all().
+all() -> erl_esdb_test:all([ra3]).
 
 groups() -> erl_esdb_test:groups([calls, calls_of_a_store_that_signs]).
 

@@ -16,7 +16,7 @@ all() ->
     erl_esdb_test:all() ++ [a_store_without_a_majority, an_engine_that_tells_nothing] ++
         [three_nodes || lists:member(ra, erl_esdb_test:engines())].
 
-groups() -> erl_esdb_test:groups(cases()).
+groups() -> erl_esdb_test:groups(cases(), #{one_node => [a_store_alone]}).
 
 cases() ->
     [

@@ -17,10 +17,10 @@ The streams API, row by row of the checklist, on every engine: each group runs t
 
 suite() -> [{timetrap, {minutes, 3}}].
 
-all() -> erl_esdb_test:all().
+all() -> erl_esdb_test:all([ra3]).
 
 %% One traces the messages of the process that applies commands.
-groups() -> erl_esdb_test:groups(cases(), [b_removal_goes_on_between_commands]).
+groups() -> erl_esdb_test:groups(cases(), #{in_memory => [b_removal_goes_on_between_commands]}).
 
 cases() ->
     [F || {F, 1} <- ?MODULE:module_info(exports), lists:prefix("a_", atom_to_list(F))] ++

@@ -44,7 +44,7 @@ only calls that see one moment take part.
 -spec sequential(map()) -> proper:outer_test().
 sequential(Options) ->
     ?FORALL(Commands, commands(?MODULE, initial_state()), begin
-        {ok, _} = erl_esdb:start_store(?STORE, maps:merge(erl_esdb_test:fresh(Options), limits())),
+        {ok, _} = begun(Options),
         {History, State, Result} = run_commands(?MODULE, Commands),
         ok = erl_esdb:stop_store(?STORE),
         ?WHENFAIL(
@@ -57,11 +57,15 @@ sequential(Options) ->
 parallel(Options) ->
     Initial = (initial_state())#{mode := parallel},
     ?FORALL(Commands, parallel_commands(?MODULE, Initial), begin
-        {ok, _} = erl_esdb:start_store(?STORE, maps:merge(erl_esdb_test:fresh(Options), limits())),
+        {ok, _} = begun(Options),
         {Sequential, Parallel, Result} = run_parallel_commands(?MODULE, Commands),
         ok = erl_esdb:stop_store(?STORE),
         ?WHENFAIL(io:format("~tp~n~tp~n~tp~n", [Sequential, Parallel, Result]), Result =:= ok)
     end).
+
+-spec begun(map()) -> {ok, pid()} | {error, term()}.
+begun(Options) ->
+    erl_esdb_test:start_store(?STORE, maps:merge(erl_esdb_test:fresh(Options), limits())).
 
 -doc "So that a store forgets no id, as the model.".
 -spec limits() -> map().

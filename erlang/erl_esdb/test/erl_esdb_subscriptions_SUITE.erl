@@ -16,7 +16,9 @@ all() -> erl_esdb_test:all().
 
 groups() ->
     Cases = [F || {F, 1} <- ?MODULE:module_info(exports), is_case(atom_to_list(F))],
-    erl_esdb_test:groups(Cases, [b_a_store_that_is_started_while_it_is_stopped]).
+    erl_esdb_test:groups(Cases, #{
+        in_memory => [b_a_store_that_is_started_while_it_is_stopped]
+    }).
 
 is_case(Name) -> lists:any(fun(P) -> lists:prefix(P, Name) end, ["a_", "b_", "t_"]).
 

@@ -2,9 +2,10 @@
 -moduledoc "What the suites of the store share.".
 
 -export([event/1, event/2, events/1, events/2, versions/1, ids/1]).
--export([engines/0, all/0, groups/1, groups/2, init_per_group/2, end_per_group/2]).
+-export([engines/0, engines/1, all/0, all/1, groups/1, groups/2]).
+-export([init_per_group/2, end_per_group/2]).
 -export([options/0, fresh/1]).
--export([start_store/1, stop_store/1, told/0]).
+-export([start_store/1, start_store/2, stop_store/1, lead/1, told/0]).
 -export([engine/1, orderer/1, calls/1, calls/2, machine/1, tree/1, tamper/3]).
 -export([concurrently/1, collect/2, collect/3, collected/1, release/1]).
 -export([await/1, await/2, until_stopped/2, suspended/1, quietly/1, property/2, reductions/1]).
@@ -19,7 +20,11 @@
 %% The folder below which stores of the group have theirs.
 -define(FOLDER, {?MODULE, folder}).
 
--type engine() :: memory | ra.
+%% `ra3`: on disk, on three nodes, of which this one leads.
+-type engine() :: memory | ra | ra3.
+
+%% What some cases need that not each engine has.
+-type need() :: in_memory | one_node.
 
 -doc """
 The engines: what holds for a store holds on each of them.
@@ -31,39 +36,60 @@ A suite of stores runs its cases once for each:
     init_per_group(Engine, Config) -> erl_esdb_test:init_per_group(Engine, Config).
     end_per_group(Engine, Config) -> erl_esdb_test:end_per_group(Engine, Config).
 
-and starts its stores with `start_store/1`, or with `options/0` where the name matters. The
-environment variable `ESDB_ENGINES` chooses some of them (`memory,ra`). Where there is no Ra, only
-what is in memory runs.
+and starts its stores with `start_store/1`, or with `start_store/2` and `options/0` where the name
+matters. The environment variable `ESDB_ENGINES` chooses some of them (`memory,ra,ra3`); without it
+the cases run in memory and on one node, and where `all/1` says so on three. Where there is no Ra,
+only what is in memory runs.
 """.
--spec engines() -> [engine(), ...].
-engines() ->
-    Wanted = string:lexemes(os:getenv("ESDB_ENGINES", "memory,ra"), ","),
-    Known = [memory | [ra || code:which(ra) =/= non_existing]],
-    [Engine || Engine <- Known, lists:member(atom_to_list(Engine), Wanted)].
+-spec engines() -> [engine()].
+engines() -> engines([]).
+
+-doc "The same, with some that are no engines of every suite.".
+-spec engines([engine()]) -> [engine()].
+engines(More) ->
+    Default = lists:join(",", [atom_to_list(Engine) || Engine <- [memory, ra | More]]),
+    Wanted = string:lexemes(os:getenv("ESDB_ENGINES", lists:append(Default)), ","),
+    [Engine || Engine <- known(), lists:member(atom_to_list(Engine), Wanted)].
+
+-spec known() -> [engine(), ...].
+known() ->
+    case code:which(ra) of
+        non_existing -> [memory];
+        _ -> [memory, ra, ra3]
+    end.
 
 %% What a store is started with to run on an engine: one on disk has a folder of its own.
 -spec options(engine()) -> map().
 options(memory) ->
     #{engine => memory};
-options(ra) ->
+options(_OnDisk) ->
     Name = integer_to_list(erlang:unique_integer([positive])),
     #{engine => ra, data_dir => filename:join(persistent_term:get(?FOLDER), Name)}.
 
 -doc "The groups of the engines, for `all/0` of a suite.".
 -spec all() -> [{group, engine()}, ...].
-all() -> [{group, Engine} || Engine <- engines()].
+all() -> all([]).
+
+-doc "The same, on some more engines where none is chosen.".
+-spec all([engine()]) -> [{group, engine()}, ...].
+all(More) -> [{group, Engine} || Engine <- engines(More)].
 
 -doc "The groups of the engines with these cases, for `groups/0` of a suite.".
 -spec groups([atom()]) -> [{engine(), [], [atom()]}, ...].
-groups(Cases) -> groups(Cases, []).
+groups(Cases) -> groups(Cases, #{}).
 
--doc "The same, without some cases on engines that do not forget.".
--spec groups([atom()], InMemory :: [atom()]) -> [{engine(), [], [atom()]}, ...].
-groups(Cases, InMemory) -> [{Engine, [], cases(Engine, Cases, InMemory)} || Engine <- engines()].
+-doc "The same, without some cases where the engine has not what they need.".
+-spec groups([atom()], #{need() => [atom()]}) -> [{engine(), [], [atom()]}, ...].
+groups(Cases, Needs) ->
+    [{Engine, [], Cases -- needing(lacks(Engine), Needs)} || Engine <- known()].
 
--spec cases(engine(), [atom()], [atom()]) -> [atom()].
-cases(memory, Cases, _) -> Cases;
-cases(_, Cases, InMemory) -> Cases -- InMemory.
+-spec lacks(engine()) -> [need()].
+lacks(memory) -> [];
+lacks(ra) -> [in_memory];
+lacks(ra3) -> [in_memory, one_node].
+
+-spec needing([need()], #{need() => [atom()]}) -> [atom()].
+needing(Lacking, Needs) -> lists:append([maps:get(Need, Needs, []) || Need <- Lacking]).
 
 -doc """
 From here on stores start on this engine; its options stand in the configuration as `options`.
@@ -72,8 +98,9 @@ A group that is none of an engine's is left as it is.
 """.
 -spec init_per_group(atom(), [tuple()]) -> [tuple()].
 init_per_group(Group, Config) ->
-    case lists:member(Group, engines()) of
+    case lists:member(Group, known()) of
         true ->
+            ok = with_others(Group),
             Folder = filename:join(proplists:get_value(priv_dir, Config), Group),
             ok = filelib:ensure_path(Folder),
             ok = persistent_term:put(?FOLDER, filename:join(Folder, "stores")),
@@ -85,11 +112,20 @@ init_per_group(Group, Config) ->
 
 -spec end_per_group(atom(), [tuple()]) -> ok.
 %% What the cases of one engine leave is none of those of another.
-end_per_group(_Group, Config) ->
+end_per_group(Group, Config) ->
+    ok = without_others(Group),
     _ = persistent_term:erase(?ENGINE),
     _ = persistent_term:erase(?FOLDER),
     Left = filelib:wildcard(filename:join(proplists:get_value(priv_dir, Config), "*")),
     lists:foreach(fun file:del_dir_r/1, Left).
+
+-spec with_others(engine()) -> ok.
+with_others(ra3) -> erl_esdb_three:begin_all();
+with_others(_) -> ok.
+
+-spec without_others(atom()) -> ok.
+without_others(ra3) -> erl_esdb_three:end_all();
+without_others(_) -> ok.
 
 -doc "What a store is started with to run on the engine of the group.".
 -spec options() -> map().
@@ -104,9 +140,27 @@ fresh(Options) -> Options.
 -spec start_store(map()) -> atom().
 start_store(Options) ->
     Store = list_to_atom("store_" ++ integer_to_list(erlang:unique_integer([positive]))),
-    {ok, _} = erl_esdb:start_store(Store, maps:merge(options(), Options)),
+    {ok, _} = start_store(Store, maps:merge(options(), Options)),
     ok = told(),
     Store.
+
+-doc "Starts a store with these options, on as many nodes as the engine of the group has.".
+-spec start_store(atom(), map()) -> {ok, pid()} | {error, term()}.
+start_store(Store, #{engine := ra} = Options) ->
+    case persistent_term:get(?ENGINE, memory) of
+        ra3 -> erl_esdb_three:start_store(Store, Options);
+        _ -> erl_esdb:start_store(Store, Options)
+    end;
+start_store(Store, Options) ->
+    erl_esdb:start_store(Store, Options).
+
+-doc "Has this node lead a store whose engine has ended and is there again.".
+-spec lead(atom()) -> ok.
+lead(Store) ->
+    case persistent_term:get(?ENGINE, memory) of
+        ra3 -> erl_esdb_three:lead(Store);
+        _ -> ok
+    end.
 
 -doc "Returns when the handlers have been told of all that happened to stores before.".
 -spec told() -> ok.
@@ -338,16 +392,24 @@ quietly(Fun) ->
     end.
 
 -doc """
-Checks a property; `ESDB_PROP` multiplies the number of cases. Where it does not hold, the smallest
-counterexample that was found is the reason of the error.
+Checks a property; `ESDB_PROP` multiplies the number of cases. On three nodes, where each takes
+longer, it is a tenth. Where it does not hold, the smallest counterexample that was found is the
+reason of the error.
 """.
 -spec property(pos_integer(), proper:outer_test()) -> true.
 property(Cases, Property) ->
     Times = list_to_integer(os:getenv("ESDB_PROP", "1")),
-    Options = [long_result, quiet, {numtests, Cases * Times}],
+    Options = [long_result, quiet, {numtests, tried(Cases * Times)}],
     case proper:quickcheck(Property, Options) of
         true -> true;
         Counterexample -> error({falsified, Counterexample})
+    end.
+
+-spec tried(pos_integer()) -> pos_integer().
+tried(Cases) ->
+    case persistent_term:get(?ENGINE, memory) of
+        ra3 -> max(1, Cases div 10);
+        _ -> Cases
     end.
 
 -doc "What a fun costs, in a process of its own: whatever the machine does besides.".
@@ -372,7 +434,7 @@ commits() ->
     Events =
         case os:getenv("ESDB_EVENTS") of
             false -> sample();
-            File -> all(File)
+            File -> commits_of(File)
         end,
     lists:sort(fun(#{epoch_us := A}, #{epoch_us := B}) -> A =< B end, Events).
 
@@ -396,8 +458,8 @@ commit(I, Id, Parents) ->
         metadata => #{<<"parents">> => Parents}
     }.
 
--spec all(file:filename()) -> [map()].
-all(File) ->
+-spec commits_of(file:filename()) -> [map()].
+commits_of(File) ->
     {ok, Content} = file:read_file(File),
     Keys = [event_id, event_type, stream_id, epoch_us, data, metadata],
     [

@@ -51,7 +51,8 @@ until the time is over, tells of each violation with its seed, and prints a tabl
 -doc """
 `size`: how many nodes. `faults`: what is done, in this order; without it `rounds` of those that
 there are for this size are drawn. `library`: of `m:erl_esdb_disk`; without it no disk fails.
-`megabytes`: each node has a file system of this size. `options`: of the store.
+`megabytes`: each node has a file system of this size. `namespaces`: they have a network of their
+own. `options`: of the store.
 """.
 -type options() :: #{
     seed := integer(),
@@ -61,6 +62,7 @@ there are for this size are drawn. `library`: of `m:erl_esdb_disk`; without it n
     rounds => pos_integer(),
     library => file:filename(),
     megabytes => pos_integer(),
+    namespaces => boolean(),
     options => map()
 }.
 -type counts() :: #{times := pos_integer(), acted := non_neg_integer(), operations := integer()}.
@@ -154,14 +156,15 @@ drawn_faults(#{size := Size, rounds := Rounds} = Options) ->
             #{library := _} -> faults(Size);
             #{} -> faults(Size) -- [power_loss_all | disks()]
         end,
-    Possible = [file_system_full || #{megabytes := _} <- [Options]] ++ Disks,
+    Delays = [delay || #{namespaces := true} <- [Options]],
+    Possible = [file_system_full || #{megabytes := _} <- [Options]] ++ (Disks -- Delays),
     [one_of(Possible) || _ <- lists:seq(1, Rounds)].
 
 -spec begun(options()) -> #chapter{}.
 begun(#{seed := Seed, size := Size} = Options) ->
     Names = [list_to_atom("n" ++ integer_to_list(N)) || N <- lists:seq(1, Size)],
     ok = lists:foreach(fun(Name) -> mounted(Name, Options) end, Names),
-    Nodes = erl_esdb_fault_nodes:start(Names, maps:with([dir, library], Options)),
+    Nodes = erl_esdb_fault_nodes:start(Names, maps:with([dir, library, namespaces], Options)),
     History = erl_esdb_history:new(),
     Stop = atomics:new(1, []),
     Load = #{
@@ -454,7 +457,7 @@ act(delay, Chapter) ->
     cut(fun(Nodes) -> erl_esdb_fault_nodes:delay(Nodes, [any(Chapter)], Time) end, Chapter);
 act(flap, #chapter{nodes = Nodes} = Chapter) ->
     Name = any(Chapter),
-    Acted = erl_esdb_proxy:acted(erl_esdb_fault_nodes:proxy(Nodes)),
+    Acted = erl_esdb_fault_nodes:acted(Nodes),
     ok = lists:foreach(
         fun(_) ->
             ok = erl_esdb_fault_nodes:cut(Nodes, [Name]),
@@ -464,7 +467,7 @@ act(flap, #chapter{nodes = Nodes} = Chapter) ->
         end,
         lists:seq(1, 3 + rand:uniform(5))
     ),
-    erl_esdb_proxy:acted(erl_esdb_fault_nodes:proxy(Nodes)) - Acted;
+    erl_esdb_fault_nodes:acted(Nodes) - Acted;
 act(leader_changed, #chapter{nodes = Nodes} = Chapter) ->
     Before = leader(Chapter),
     To = erl_esdb_fault_nodes:node_of(Nodes, follower(Chapter)),
@@ -583,12 +586,11 @@ jumped(Name, #chapter{nodes = Nodes, history = History}) ->
 
 -spec cut(fun((erl_esdb_fault_nodes:nodes()) -> ok), #chapter{}) -> non_neg_integer().
 cut(Cut, #chapter{nodes = Nodes}) ->
-    Proxy = erl_esdb_fault_nodes:proxy(Nodes),
-    Before = erl_esdb_proxy:acted(Proxy),
+    Before = erl_esdb_fault_nodes:acted(Nodes),
     ok = Cut(Nodes),
     ok = hold(500, 6000),
     ok = erl_esdb_fault_nodes:heal(Nodes),
-    erl_esdb_proxy:acted(Proxy) - Before.
+    erl_esdb_fault_nodes:acted(Nodes) - Before.
 
 -spec any(#chapter{}) -> atom().
 any(#chapter{nodes = Nodes}) -> one_of(erl_esdb_fault_nodes:names(Nodes)).
@@ -706,14 +708,14 @@ main([Minutes, Seed]) ->
     ok = logger:set_primary_config(level, none),
     Dir = filename:join(os:getenv("TMPDIR", "/tmp"), "esdb_torture." ++ os:getpid()),
     Until = erl_esdb_deadline:in(list_to_integer(Minutes) * 60_000),
-    Library = library(Dir),
+    Given = maps:merge(library(Dir), namespaces()),
     First =
         case Seed of
             "drawn" -> drawn_seed();
             _ -> list_to_integer(Seed)
         end,
     io:format("seed ~b, ~ts minutes, files below ~ts~n", [First, Minutes, Dir]),
-    Reports = chapters(Until, First, Dir, Library),
+    Reports = chapters(Until, First, Dir, Given),
     ok = print(Reports),
     case [Seed1 || #{seed := Seed1, violations := [_ | _]} <- Reports] of
         [] ->
@@ -725,14 +727,17 @@ main([Minutes, Seed]) ->
     end.
 
 -spec chapters(erl_esdb_deadline:deadline(), integer(), file:filename(), map()) -> [report()].
-chapters(Until, Seed, Dir, Library) ->
+chapters(Until, Seed, Dir, Given) ->
     Size = one_of_seed(Seed, sizes()),
     Below = filename:join(Dir, integer_to_list(Seed)),
-    Options = (maps:merge(Library, file_systems()))#{seed => Seed, size => Size, dir => Below},
+    Own = #{namespaces => Size > 1 andalso is_map_key(namespaces, Given) andalso Seed rem 2 =:= 0},
+    Options = maps:merge(maps:merge(Given, file_systems()), Own#{
+        seed => Seed, size => Size, dir => Below
+    }),
     Report = told(tried(Options)),
     case erl_esdb_deadline:is_over(Until) of
         true -> [Report];
-        false -> [Report | chapters(Until, Seed + 1, Dir, Library)]
+        false -> [Report | chapters(Until, Seed + 1, Dir, Given)]
     end.
 
 -spec one_of_seed(integer(), [Element, ...]) -> Element.
@@ -744,6 +749,17 @@ file_systems() ->
     case os:cmd("id -u") of
         "0\n" -> #{megabytes => ?MEGABYTES};
         _ -> #{}
+    end.
+
+%% Every second chapter of several nodes has them, where there are any.
+-spec namespaces() -> #{namespaces => true}.
+namespaces() ->
+    case erl_esdb_netns:available() of
+        ok ->
+            #{namespaces => true};
+        {error, Said} ->
+            io:format("no network namespaces in what follows: ~ts~n", [string:trim(Said)]),
+            #{}
     end.
 
 %% How many nodes there are; with one nothing is to be cut off.
