@@ -19,23 +19,19 @@ trap 'rm -rf "$work"' EXIT
 passed=0
 failed=0
 
-# start NAME COMMAND...: runs it beside what follows
-start() {
+# step NAME COMMAND...: one after the other beside what is shown; its output waits in $work/NAME.output
+step() {
     name=$1
     shift
-    {
-        started=$(date +%s)
-        if "$@" >"$work/$name.output" 2>&1; then code=0; else code=$?; fi
-        echo "$(($(date +%s) - started))" >"$work/$name.seconds"
-        echo "$code" >"$work/$name.status"
-    } &
-    eval "pid_$name=$!"
+    started=$(date +%s)
+    if ("$@") >"$work/$name.output" 2>&1; then code=0; else code=$?; fi
+    echo "$(($(date +%s) - started))" >"$work/$name.seconds"
+    echo "$code" >"$work/$name.status"
 }
 
-# finish NAME TITLE: waits for it, shows its output and keeps it in $work/output
+# finish NAME TITLE: shows the output of a step that is done and keeps it in $work/output
 finish() {
     title=$2
-    eval "wait \"\$pid_$1\""
     printf '\n=== %s\n' "$title"
     tee "$work/output" <"$work/$1.output"
     cp "$work/$1.status" "$work/status"
@@ -96,10 +92,9 @@ count_cargo() {
     count "$(sum_of 's/^test result: .* \([0-9]*\) passed.*/\1/p')" "$(sum_of 's/^test result: .* \([0-9]*\) failed.*/\1/p')"
 }
 
-# library MODE BUILD: the suites of the library. Some of them measure: nothing else runs meanwhile.
+# library MODE BUILD FOLDER: the suites of the library, built below this folder.
 library() {
-    run "library, ESDB_NIF=$1" env ESDB_NIF="$1" ESDB_NIF_BUILD="$2" rebar3 ct --dir=test
-    count_common_test
+    env REBAR_BASE_DIR="$3" ESDB_NIF="$1" ESDB_NIF_BUILD="$2" rebar3 ct --dir=test
 }
 
 # The suites of the store, of its metrics and of the demo, with the native libraries, on every engine.
@@ -112,9 +107,9 @@ stores() {
 }
 
 # The same on the Erlang implementations, in memory: what an engine does with what they compute is the
-# same, and what finds and watches nodes computes nothing. Built beside the other, with which it runs.
+# same, and what finds and watches nodes computes nothing.
 stores_in_erlang() {
-    base=_build/in_erlang
+    base=$in_erlang
     suites=
     for suite in erlang/erl_esdb/test/*_SUITE.erl; do
         name=$(basename "$suite" .erl)
@@ -127,29 +122,51 @@ stores_in_erlang() {
     env REBAR_BASE_DIR="$base" ESDB_NIF=off ESDB_ENGINES=memory rebar3 ct --suite="${suites#,}"
 }
 
-consumers() {
-    run "consumer projects" test/consumers/run.sh
+# Each run of Common Test has a folder of its own, for it removes the logs of earlier ones; cargo has one for all.
+in_erlang=_build/in_erlang
+export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$PWD/_build/cargo}"
+
+# What mostly computes: on one processor, while on another the store's suites mostly wait for nodes, disks and
+# timers. Those stay in front: what a shell starts beside itself does not hear of an interrupt, which the
+# demo's cases send.
+beside() {
+    step library_require library require require _build/library
+    step library_off library off auto "$in_erlang"
+    step store_off stores_in_erlang
+    step rust cargo test --quiet --locked --workspace
+    step consumers test/consumers/run.sh
+}
+
+count_consumers() {
     if [ "$(cat "$work/status")" = 0 ]; then count 1 0; else count 0 1; fi
 }
 
 if scripts/toolchain.sh rust; then
-    library require require
-    library off auto
-    # What a shell starts beside itself does not hear of an interrupt, which the demo's cases send.
-    start in_erlang stores_in_erlang
+    beside &
+    lane=$!
+    # An interrupt ends what runs beside as well.
+    trap 'trap "" TERM; kill -TERM 0; exit 130' INT
     run "store, ESDB_NIF=require" stores require require
     count_common_test
-    finish in_erlang "store, ESDB_NIF=off"
+    wait "$lane"
+    for mode in require off; do
+        finish "library_$mode" "library, ESDB_NIF=$mode"
+        count_common_test
+    done
+    finish store_off "store, ESDB_NIF=off"
     count_common_test
-    run "Rust tests" cargo test --quiet --locked --workspace
+    finish rust "Rust tests"
     count_cargo
-    consumers
+    finish consumers "consumer projects"
+    count_consumers
 else
     echo "There is no Rust, or an old one: the suites run on the Erlang implementations only."
-    library off auto
+    run "library, ESDB_NIF=off" library off auto _build
+    count_common_test
     run "store, ESDB_NIF=off" stores off auto
     count_common_test
-    consumers
+    run "consumer projects" test/consumers/run.sh
+    count_consumers
 fi
 
 without_ra() { [ "${ESDB_DEPS:-}" != off ] || echo "There is no Ra here: stores on disk and metrics were not tested."; }

@@ -17,7 +17,7 @@ directly, so that they are tested where OTP or the library would stand in for th
     ?assert(proper:quickcheck(Property, [quiet, {numtests, N}, {to_file, user}]))
 ).
 
-suite() -> [{timetrap, {minutes, 5}}].
+suite() -> [{timetrap, {minutes, 10}}].
 
 all() ->
     [F || {F, 1} <- ?MODULE:module_info(exports), lists:prefix("a_n", atom_to_list(F))] ++

@@ -9,7 +9,7 @@
 -define(NIF, esdb_crypto_nif).
 -define(TWIN, esdb_crypto_erl).
 
-suite() -> [{timetrap, {minutes, 5}}].
+suite() -> [{timetrap, {minutes, 10}}].
 
 all() ->
     [

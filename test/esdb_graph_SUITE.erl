@@ -354,10 +354,10 @@ is_enough(F, 2) -> lists:member(F, [get_ancestors, get_descendants, ancestors_co
 is_enough(F, 3) -> lists:member(F, [has_path, shortest_path, common_ancestors]);
 is_enough(_, A) -> A =:= 1.
 
-%% Seconds, in Erlang too; a minute is for machines that do much else.
+%% Seconds, in Erlang too; minutes are for machines that do much else.
 in_time(Call) ->
     {Us, Result} = timer:tc(Call),
-    ?assert(Us < 60_000_000),
+    ?assert(Us < 300_000_000),
     Result.
 
 a_ngr_10_duplicates(_Config) ->
@@ -467,14 +467,20 @@ versions_branch(_Config) ->
      || {Size, {Graph, Left, Right}} <- lists:zip(Sizes, Branched)
     ].
 
-%% Eight times as many events take some ten times as long; were it quadratic, 64 times.
+%% A graph of eight times as many events takes little longer than eight graphs; were it quadratic,
+%% eight times as long. Time of processors: a machine may do other things meanwhile.
 growing_is_not_quadratic(_Config) ->
     Add = fun(N, Graph) -> ?M:add(Graph, [N], [{N div 2, N}]) end,
     Grow = fun(Count) -> lists:foldl(Add, ?M:new([], []), lists:seq(1, Count)) end,
-    Time = fun(Count) -> lists:min([element(1, timer:tc(Grow, [Count])) || _ <- [1, 2]]) end,
-    {Few, Many} = {Time(5_000), Time(40_000)},
-    ct:log("5,000 events: ~b us, 40,000 events: ~b us", [Few, Many]),
-    ?assert(Many < 32 * Few).
+    Time = fun(Counts) ->
+        {Before, _} = erlang:statistics(runtime),
+        lists:foreach(Grow, Counts),
+        {After, _} = erlang:statistics(runtime),
+        After - Before
+    end,
+    {Few, Many} = {Time(lists:duplicate(16, 5_000)), Time([40_000, 40_000])},
+    ct:log("16 times 5,000 events: ~b ms, twice 40,000 events: ~b ms", [Few, Many]),
+    ?assert(Many < 4 * Few).
 
 edges_wait_for_their_ends(_Config) ->
     Graph = ?M:new([b], [{a, b}, {b, c}, {x, y}]),

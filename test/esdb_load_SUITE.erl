@@ -15,7 +15,7 @@ file that the system's loader refuses is enough to prove what must happen withou
 
 -define(MODULES, esdb_nif:modules()).
 
-suite() -> [{timetrap, {minutes, 2}}].
+suite() -> [{timetrap, {minutes, 10}}].
 
 all() ->
     without_library() ++

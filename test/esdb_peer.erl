@@ -30,7 +30,7 @@ start(Policy) ->
 -spec start(Policy :: atom(), [string()]) -> peer().
 start(Policy, Arguments) ->
     {ok, Peer, _Node} = peer:start_link(#{
-        connection => standard_io,
+        connection => {{127, 0, 0, 1}, 0},
         args => ["-pa" | code:get_path()] ++ Arguments,
         env => [{"ESDB_NIF", policy(Policy)}],
         wait_boot => ?TIMEOUT

@@ -15,7 +15,7 @@ plain computation on the events gives.
     ?assert(proper:quickcheck(Property, [quiet, {numtests, N}, {to_file, user}]))
 ).
 
-suite() -> [{timetrap, {minutes, 5}}].
+suite() -> [{timetrap, {minutes, 10}}].
 
 all() ->
     [F || {F, 1} <- ?MODULE:module_info(exports), lists:prefix("t_", atom_to_list(F))].

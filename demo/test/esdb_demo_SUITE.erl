@@ -1317,7 +1317,7 @@ demo_ends_at_an_interrupt(Config) ->
     Status =
         receive
             {Port, {exit_status, Ended}} -> Ended
-        after 20_000 ->
+        after 60_000 ->
             send(Pid, "KILL"),
             hangs
         end,

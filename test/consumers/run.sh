@@ -209,7 +209,7 @@ ends() {
     tries=0
     while epmd -names 2>/dev/null | grep -q '^name shop '; do
         tries=$((tries + 1))
-        [ "$tries" -lt 60 ] || return 1
+        [ "$tries" -lt 180 ] || return 1
         sleep 1
     done
 }
@@ -234,7 +234,7 @@ waits() {
     tries=0
     until [ "$(asked "$3" "$4")" = "$1" ]; do
         tries=$((tries + 1))
-        [ "$tries" -lt 60 ] || fail "$kind: $2"
+        [ "$tries" -lt 180 ] || fail "$kind: $2"
         sleep 1
     done
 }

@@ -7,7 +7,7 @@
 -include_lib("stdlib/include/assert.hrl").
 -include("../include/erl_esdb.hrl").
 
-suite() -> [{timetrap, {minutes, 2}}].
+suite() -> [{timetrap, {minutes, 10}}].
 
 all() ->
     [

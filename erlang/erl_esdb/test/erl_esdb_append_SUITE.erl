@@ -16,7 +16,7 @@ tip, at once or not at all. Each group runs the same cases on an engine.
 
 -define(S, <<"orders-1">>).
 
-suite() -> [{timetrap, {minutes, 2}}].
+suite() -> [{timetrap, {minutes, 10}}].
 
 all() -> erl_esdb_test:all().
 

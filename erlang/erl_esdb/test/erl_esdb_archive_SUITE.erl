@@ -14,7 +14,7 @@
 -define(S, <<"orders-1">>).
 -define(KEY, <<"my_store/orders-123/0-99.archive">>).
 
-suite() -> [{timetrap, {minutes, 3}}].
+suite() -> [{timetrap, {minutes, 10}}].
 
 all() -> erl_esdb_test:all().
 
@@ -734,7 +734,7 @@ b_a_call_that_waits_holds_up_no_other(Config) ->
     Archive(100),
     receive
         {100, Result} -> ?assertEqual({error, {timeout, Store}}, Result)
-    after 10_000 -> error(held_up)
+    after 60_000 -> error(held_up)
     end,
     ok = sys:resume(Engine),
     receive

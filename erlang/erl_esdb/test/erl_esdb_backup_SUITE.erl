@@ -13,7 +13,7 @@
 
 -define(S, <<"orders-1">>).
 
-suite() -> [{timetrap, {minutes, 3}}].
+suite() -> [{timetrap, {minutes, 10}}].
 
 all() -> erl_esdb_test:all().
 
@@ -635,7 +635,7 @@ projected(Store, Count) ->
     {ok, Pid} = erl_esdb_projection:start_link(Store, Name, erl_esdb_projection_SUITE, Options),
     {ok, Events} = erl_esdb_streams:read(Store, ?S, Count - 1, 1, forward),
     [#event{position = Position}] = Events,
-    ok = erl_esdb_projection:await(Store, Name, Position, 10_000),
+    ok = erl_esdb_projection:await(Store, Name, Position, 60_000),
     {ok, State} = erl_esdb_projection:state(Store, Name),
     ok = erl_esdb_projection:stop(Store, Name),
     ?assertNot(is_process_alive(Pid)),

@@ -15,7 +15,7 @@ list of all events, and on commits, each caused by its first parent.
 -import(erl_esdb_causation, [build_graph/2, to_dot/1, to_svg/1, to_svg/2]).
 -import(erl_esdb_test, [ids/1]).
 
-suite() -> [{timetrap, {minutes, 5}}].
+suite() -> [{timetrap, {minutes, 10}}].
 
 all() -> erl_esdb_test:all() ++ [{group, drawing}].
 

@@ -10,7 +10,7 @@
 -define(M, erl_esdb_chain).
 -define(KEY, <<"0123456789abcdef0123456789abcdef">>).
 
-suite() -> [{timetrap, {minutes, 2}}].
+suite() -> [{timetrap, {minutes, 10}}].
 
 all() ->
     [

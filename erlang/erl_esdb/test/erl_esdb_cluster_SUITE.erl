@@ -12,7 +12,7 @@ the engine of the tests (`erl_esdb_engine_fake`).
 
 -import(erl_esdb_nodes, [call/4, name/1, start_fake/3, start_store/3]).
 
-suite() -> [{timetrap, {minutes, 3}}].
+suite() -> [{timetrap, {minutes, 10}}].
 
 all() ->
     [

@@ -9,7 +9,7 @@
 
 -import(erl_esdb_test, [await/1, events/1]).
 
-suite() -> [{timetrap, {minutes, 1}}].
+suite() -> [{timetrap, {minutes, 10}}].
 
 all() -> erl_esdb_test:all().
 
@@ -76,7 +76,7 @@ a_wrk_03_writers_end_when_idle(Config) ->
     Ref = monitor(process, Writer),
     receive
         {'DOWN', Ref, process, Writer, Reason} -> ?assertEqual(normal, Reason)
-    after 5000 -> error(still_there)
+    after 60_000 -> error(still_there)
     end,
     Next = erl_esdb_streams_writer:get_writer(store(Config), ~"s"),
     ?assertNotEqual(Writer, Next),
@@ -156,7 +156,7 @@ a_wrk_08_readers(Config) ->
     Ref = monitor(process, Next),
     receive
         {'DOWN', Ref, process, Next, Reason} -> ?assertEqual(normal, Reason)
-    after 5000 -> error(still_there)
+    after 60_000 -> error(still_there)
     end.
 
 a_wrk_09_their_supervisor(Config) ->
@@ -263,7 +263,7 @@ persistence_events(Fun) ->
 told(Store, Kind) ->
     receive
         {told, Kind, Measurements, #{store_id := Store} = Metadata} -> {Measurements, Metadata}
-    after 5000 -> error({not_told, Kind})
+    after 60_000 -> error({not_told, Kind})
     end.
 
 a_per_03_interval(_Config) ->

@@ -10,7 +10,7 @@
 -import(erl_esdb_subscriptions, [connect/4, ack_events/4, nack/5]).
 -import(erl_esdb_subscriptions, [parked/2, parked/3, replay_parked/2, replay_parked/3]).
 
-suite() -> [{timetrap, {minutes, 2}}].
+suite() -> [{timetrap, {minutes, 10}}].
 
 all() -> erl_esdb_test:all().
 
@@ -68,7 +68,7 @@ append(Config, Stream, Count) ->
 one() ->
     receive
         {events, [Event]} -> Event
-    after 5000 -> error(missing)
+    after 60_000 -> error(missing)
     end.
 
 name(#event{stream_id = Stream, version = Version}) -> {Stream, Version}.
@@ -284,7 +284,7 @@ worked(0) -> [];
 worked(Count) ->
     receive
         {worked, Pid, Name} -> [{Pid, Name} | worked(Count - 1)]
-    after 5000 -> error({missing, Count})
+    after 60_000 -> error({missing, Count})
     end.
 
 events_are_shared(Config) ->

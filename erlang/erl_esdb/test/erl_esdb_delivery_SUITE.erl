@@ -10,7 +10,7 @@ which is pure, against any sequence of calls.
 -include_lib("proper/include/proper.hrl").
 -include("../include/erl_esdb.hrl").
 
-suite() -> [{timetrap, {minutes, 5}}].
+suite() -> [{timetrap, {minutes, 10}}].
 
 all() -> erl_esdb_test:all().
 
@@ -56,7 +56,7 @@ the_feed_wakes_who_waits(_Config) ->
     {ok, Feed} = erl_esdb_feed:subscribe(Store),
     ?assertEqual(wait, erl_esdb_feed:wait(Feed, 0)),
     [append(Store, <<"s">>, erl_esdb_test:events(1)) || _ <- lists:seq(1, 100)],
-    receive {erl_esdb_feed, Store} -> ok after 5000 -> error(missing) end,
+    receive {erl_esdb_feed, Store} -> ok after 60_000 -> error(missing) end,
     %% One message, however much was written.
     {error, unknown_request} = gen_server:call(erl_esdb_feed:pid(Feed), x),
     receive {erl_esdb_feed, Store} -> error(twice) after 0 -> ok end,
@@ -75,11 +75,11 @@ readers_of_a_stream_are_woken_for_it(_Config) ->
     Written(),
     receive {erl_esdb_feed, Store} -> error(woken_for_another) after 0 -> ok end,
     _ = append(Store, <<"s">>, erl_esdb_test:events(1)),
-    receive {erl_esdb_feed, Store} -> ok after 5000 -> error(missing) end,
+    receive {erl_esdb_feed, Store} -> ok after 60_000 -> error(missing) end,
     %% After more than is looked at one is woken to look for oneself.
     ?assertEqual(wait, erl_esdb_feed:wait(Feed, 101)),
     _ = append(Store, <<"t">>, erl_esdb_test:events(2000)),
-    receive {erl_esdb_feed, Store} -> ok after 5000 -> error(missing) end,
+    receive {erl_esdb_feed, Store} -> ok after 60_000 -> error(missing) end,
     ok = erl_esdb:stop_store(Store).
 
 %% A reader that only ever waits for the next event gets to the end of what others write.
@@ -99,7 +99,7 @@ no_wake_is_lost(_Config) ->
         fun() -> [append(Store, S, erl_esdb_test:events(1)) || _ <- lists:seq(1, Count)] end
     end,
     _ = erl_esdb_test:concurrently([Write(<<"a">>), Write(<<"b">>)]),
-    [receive {there, Reader} -> ok after 5000 -> error(lost) end || Reader <- Readers],
+    [receive {there, Reader} -> ok after 60_000 -> error(lost) end || Reader <- Readers],
     ok = erl_esdb:stop_store(Store).
 
 follow(_Feed, _Store, End, End) ->
@@ -408,7 +408,7 @@ a_late_word_wakes_nobody_in_vain(_Config) ->
     ok = erl_esdb_feed:committed(Store, 3),
     ?assertEqual(wait, erl_esdb_feed:wait(Feed, 5)),
     _ = append(Store, <<"s">>, erl_esdb_test:events(1)),
-    receive {erl_esdb_feed, Store} -> ok after 5000 -> error(missing) end,
+    receive {erl_esdb_feed, Store} -> ok after 60_000 -> error(missing) end,
     ?assertEqual(ready, erl_esdb_feed:wait(Feed, 5)),
     ok = erl_esdb:stop_store(Store).
 
@@ -459,7 +459,7 @@ saw(Store, Seen) ->
             lists:reverse(Seen);
         {saw, Store, Pid, #event{stream_id = Stream, version = Version}} ->
             saw(Store, [{Pid, Stream, Version} | Seen])
-    after 10_000 -> error({never_ended, lists:reverse(Seen)})
+    after 60_000 -> error({never_ended, lists:reverse(Seen)})
     end.
 
 %% Dies after as many events as stand first in the list, if there is a number.
@@ -582,7 +582,7 @@ a_thousand_streams(_Config) ->
             {got, Pid, Events} ->
                 Expected = [{Name, V} || V <- [0, 1, 2]],
                 ?assertEqual(Expected, [{E#event.stream_id, E#event.version} || E <- Events])
-        after 5000 -> error({missing, Name})
+        after 60_000 -> error({missing, Name})
         end
      || {Name, Pid} <- Pids
     ],
@@ -619,7 +619,7 @@ passes_over(Gone) ->
     end),
     _ = Gone(Store),
     1009 = append(Store, <<"s">>, erl_esdb_test:events(10)),
-    Next = fun(_) -> receive {event, E} -> E#event.version after 5000 -> none end end,
+    Next = fun(_) -> receive {event, E} -> E#event.version after 60_000 -> none end end,
     ?assertEqual(
         lists:seq(0, 9) ++ lists:seq(900, 1009), [Next(N) || N <- lists:seq(1, 120)]
     ),
@@ -636,7 +636,7 @@ a_subscription_that_cannot_start_harms_no_other(_Config) ->
         exit(Feed, kill),
         erl_esdb_test:await(fun() -> {ok, Feed} =/= feed(Store) end),
         _ = append(Store, <<"s">>, erl_esdb_test:events(1)),
-        receive {event, #event{version = 0}} -> ok after 5000 -> error(missing) end,
+        receive {event, #event{version = 0}} -> ok after 60_000 -> error(missing) end,
         ok = erl_esdb_subscriptions:unsubscribe(Store, erl_esdb_subscriptions_store:key(Broken))
     end),
     ok = erl_esdb:stop_store(Store).
@@ -686,7 +686,7 @@ comes(Version) ->
     receive
         {event, #event{version = Version}} -> ok;
         {event, #event{version = Earlier}} when Earlier < Version -> comes(Version)
-    after 10_000 -> error({missing, Version})
+    after 60_000 -> error({missing, Version})
     end.
 
 feed(Store) ->

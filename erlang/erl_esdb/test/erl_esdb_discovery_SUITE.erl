@@ -18,7 +18,7 @@ answers of a small name server.
 -define(GROUP, {239, 255, 77, 1}).
 -define(LOOPBACK, {127, 0, 0, 1}).
 
-suite() -> [{timetrap, {minutes, 3}}].
+suite() -> [{timetrap, {minutes, 10}}].
 
 all() ->
     [

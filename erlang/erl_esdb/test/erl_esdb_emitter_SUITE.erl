@@ -9,7 +9,7 @@
 
 -import(erl_esdb_emitter_group, [members/2, broadcast/3]).
 
-suite() -> [{timetrap, {minutes, 2}}].
+suite() -> [{timetrap, {minutes, 10}}].
 
 all() -> erl_esdb_test:all().
 
@@ -37,7 +37,7 @@ store(Config) -> proplists:get_value(store, Config).
 receives(Message) ->
     receive
         Message -> ok
-    after 5000 -> error({missing, Message, erlang:process_info(self(), messages)})
+    after 60_000 -> error({missing, Message, erlang:process_info(self(), messages)})
     end.
 
 idle() -> spawn_link(fun() -> receive stop -> ok end end).

@@ -13,7 +13,7 @@
 
 -define(S, <<"orders-1">>).
 
-suite() -> [{timetrap, {minutes, 3}}].
+suite() -> [{timetrap, {minutes, 10}}].
 
 all() -> erl_esdb_test:all().
 

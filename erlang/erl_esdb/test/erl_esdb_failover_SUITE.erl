@@ -15,7 +15,7 @@ policies. The nodes are real. The engine is that on disk; and one of the tests
 
 -define(STORE, shop).
 
-suite() -> [{timetrap, {minutes, 3}}].
+suite() -> [{timetrap, {minutes, 10}}].
 
 all() ->
     [{group, fake}] ++

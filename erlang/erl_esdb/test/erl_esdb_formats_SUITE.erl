@@ -19,7 +19,7 @@ a later one are refused. Files of a released format are never written again, onl
 -define(S, <<"orders-1">>).
 -define(KEY, <<"0123456789abcdef0123456789abcdef">>).
 
-suite() -> [{timetrap, {minutes, 2}}].
+suite() -> [{timetrap, {minutes, 10}}].
 
 all() -> erl_esdb_test:all().
 

@@ -126,7 +126,7 @@ told(Table, Told) ->
         {told, Event, Measurements, Metadata} ->
             Keys = {lists:sort(maps:keys(Measurements)), lists:sort(maps:keys(Metadata))},
             told(Table, Told#{Event => Keys})
-    after 5000 -> Told
+    after 60_000 -> Told
     end.
 
 everything_happens() ->

@@ -12,7 +12,7 @@
 
 -define(PROBER, erl_esdb_health_prober).
 
-suite() -> [{timetrap, {minutes, 3}}].
+suite() -> [{timetrap, {minutes, 10}}].
 
 all() ->
     [

@@ -17,7 +17,7 @@ Who changes what is stored goes past the store: `erl_esdb_test:tamper/3`.
 -define(KEY, <<"0123456789abcdef0123456789abcdef">>).
 -define(S, ~"s").
 
-suite() -> [{timetrap, {minutes, 2}}].
+suite() -> [{timetrap, {minutes, 10}}].
 
 all() -> erl_esdb_test:all().
 

@@ -9,7 +9,7 @@
 
 -define(JSON, #{codec => json}).
 
-suite() -> [{timetrap, {minutes, 1}}].
+suite() -> [{timetrap, {minutes, 10}}].
 
 all() -> erl_esdb_test:all().
 

@@ -9,7 +9,7 @@
 
 -import(erl_esdb_test, [await/1, start_store/1]).
 
-suite() -> [{timetrap, {minutes, 2}}].
+suite() -> [{timetrap, {minutes, 10}}].
 
 all() ->
     [

@@ -8,7 +8,7 @@
 -include("../include/erl_esdb.hrl").
 -include("../include/erl_esdb_telemetry.hrl").
 
-suite() -> [{timetrap, {minutes, 3}}].
+suite() -> [{timetrap, {minutes, 10}}].
 
 all() -> erl_esdb_test:all() ++ (cases() -- any_engine()).
 
@@ -716,7 +716,7 @@ listen(Fun) ->
 heard() ->
     receive
         {heard, Event} -> Event
-    after 20_000 -> error(nothing_heard)
+    after 60_000 -> error(nothing_heard)
     end.
 
 a_start_store_with_options(_Config) ->

@@ -13,7 +13,7 @@
 -define(N, ~"big").
 -define(OUT, ~"$link:big").
 
-suite() -> [{timetrap, {minutes, 2}}].
+suite() -> [{timetrap, {minutes, 10}}].
 
 all() -> erl_esdb_test:all().
 
@@ -422,7 +422,7 @@ delivered(Count) ->
     receive
         {event, Event} -> [Event | delivered(Count - 1)];
         {events, Events} -> Events ++ delivered(Count - length(Events))
-    after 10_000 -> error({not_delivered, Count})
+    after 60_000 -> error({not_delivered, Count})
     end.
 
 %% What follows the log ends with its feed, and is there again.

@@ -11,7 +11,7 @@
 -define(ELEVATED, #{elevated_threshold => 0.0, critical_threshold => 2.0}).
 -define(CRITICAL, #{elevated_threshold => 0.0, critical_threshold => 0.0}).
 
-suite() -> [{timetrap, {minutes, 1}}].
+suite() -> [{timetrap, {minutes, 10}}].
 
 all() -> [F || {F, 1} <- ?MODULE:module_info(exports), is_case(atom_to_list(F))].
 

@@ -28,7 +28,7 @@ After all of that the stores work as before, and none of their processes has end
 %% Answers where something is not there, whatever the name.
 -define(MISSING, {error, not_found}).
 
-suite() -> [{timetrap, {minutes, 2}}].
+suite() -> [{timetrap, {minutes, 10}}].
 
 all() ->
     [
@@ -859,7 +859,7 @@ works(Store) ->
     {ok, [_ | _]} = erl_esdb_streams:read_by_tags(Store, [~"late"], #{}),
     receive
         {events, [#event{event_type = ~"Late"} | _]} -> ok
-    after 10_000 -> error(nothing_delivered)
+    after 60_000 -> error(nothing_delivered)
     end,
     erl_esdb_test:await(fun() -> erl_esdb_streams:exists(Store, ~"$link:late") end),
     ok = erl_esdb:stop_store(Store).
@@ -942,7 +942,7 @@ outcome(Module, Function, Args) ->
     receive
         {'DOWN', Ref, process, Pid, {outcome, Outcome}} -> Outcome;
         {'DOWN', Ref, process, Pid, Reason} -> {died, Reason}
-    after 10_000 ->
+    after 60_000 ->
         exit(Pid, kill),
         {hangs, Args}
     end.

@@ -9,7 +9,7 @@
 
 -behaviour(erl_esdb_projection).
 
-suite() -> [{timetrap, {minutes, 2}}].
+suite() -> [{timetrap, {minutes, 10}}].
 
 all() -> erl_esdb_test:all().
 
@@ -119,7 +119,7 @@ append_events(Config, Stream, Events) ->
     Position.
 
 await(Config, Position) ->
-    erl_esdb_projection:await(store(Config), <<"p">>, Position, 5000).
+    erl_esdb_projection:await(store(Config), <<"p">>, Position, 60_000).
 
 state(Config) ->
     {ok, State} = erl_esdb_projection:state(store(Config), <<"p">>),
@@ -261,7 +261,7 @@ it_ends_with_the_store(Config) ->
     ok = erl_esdb:stop_store(store(Config)),
     receive
         {'EXIT', Pid, Reason} -> ?assertEqual({shutdown, store_stopped}, Reason)
-    after 5000 -> error(missing)
+    after 60_000 -> error(missing)
     end,
     ?assertEqual(
         {error, {store_not_started, store(Config)}},
@@ -384,7 +384,7 @@ begins_anew(Config, Keep) ->
     Store = store(Config),
     Pid = start(Config, #{keep => Keep}),
     append(Config, <<"old">>, 3),
-    ok = erl_esdb_projection:await(Store, <<"p">>, 2, 5000),
+    ok = erl_esdb_projection:await(Store, <<"p">>, 2, 60_000),
     append_events(Config, <<"old">>, [erl_esdb_test:event({waits, self()})]),
     receive {waits, Pid} -> ok end,
     ok = erl_esdb:stop_store(Store),
@@ -394,7 +394,7 @@ begins_anew(Config, Keep) ->
     erl_esdb_test:await(fun() ->
         erl_esdb_projection:lag(Store, <<"p">>) =/= {error, not_found}
     end),
-    ?assertEqual(ok, erl_esdb_projection:await(Store, <<"p">>, 1, 5000)),
+    ?assertEqual(ok, erl_esdb_projection:await(Store, <<"p">>, 1, 60_000)),
     ?assertEqual(#{<<"new">> => 2}, counts(state(Config))),
     ?assertEqual({ok, 2}, erl_esdb_projection:position(Store, <<"p">>)),
     ok = erl_esdb_projection:stop(Store, <<"p">>),

@@ -9,7 +9,7 @@
 -define(STORE, shop).
 -define(S, <<"s">>).
 
-suite() -> [{timetrap, {minutes, 5}}].
+suite() -> [{timetrap, {minutes, 10}}].
 
 all() ->
     case lists:member(ra, erl_esdb_test:engines()) of

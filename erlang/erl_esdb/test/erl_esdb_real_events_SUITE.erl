@@ -13,7 +13,7 @@ Real events, through streams, links and subscriptions, against what is computed 
 
 -define(MANY, {gt, {data, [~"insertions"]}, 1000}).
 
-suite() -> [{timetrap, {minutes, 5}}].
+suite() -> [{timetrap, {minutes, 10}}].
 
 all() -> erl_esdb_test:all().
 
@@ -159,5 +159,5 @@ subscribers_see_what_the_file_has(Config) ->
     {ok, _} = erl_esdb_subscriptions:subscribe(store(Config), event_pattern, ?MANY, ~"n"),
     append(Config, After),
     Wanted = names([C || C <- commits(Config), is_much(C)]),
-    Next = fun(_) -> receive {event, Event} -> Event after 5000 -> error(missing) end end,
+    Next = fun(_) -> receive {event, Event} -> Event after 60_000 -> error(missing) end end,
     ?assertEqual(Wanted, ids([Next(Id) || Id <- Wanted])).

@@ -14,7 +14,7 @@
 -define(S, <<"orders-1">>).
 -define(FREE, require_snapshot => false).
 
-suite() -> [{timetrap, {minutes, 3}}].
+suite() -> [{timetrap, {minutes, 10}}].
 
 all() -> erl_esdb_test:all().
 

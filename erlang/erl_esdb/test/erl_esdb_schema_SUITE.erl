@@ -10,7 +10,7 @@
 
 -define(T, ~"OrderPlaced").
 
-suite() -> [{timetrap, {minutes, 1}}].
+suite() -> [{timetrap, {minutes, 10}}].
 
 all() -> erl_esdb_test:all().
 
@@ -181,7 +181,7 @@ a_sch_13_a_step_that_crashes(Config) ->
             ?assertEqual(event(#{}), erl_esdb_schema:upcast_event(store(Config), event(#{}))),
             receive
                 {logged, Text} -> ?assertMatch({_, _}, binary:match(Text, ~"left as it was"))
-            after 5000 -> error(nothing_logged)
+            after 60_000 -> error(nothing_logged)
             end
         end
      || Step <- [fun(_) -> throw(no) end, fun(_) -> error(no) end, fun(_) -> {no, data} end]

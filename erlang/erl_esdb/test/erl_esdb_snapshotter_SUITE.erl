@@ -10,7 +10,7 @@
 
 -import(erl_esdb_test, [await/1, events/1, events/2]).
 
-suite() -> [{timetrap, {minutes, 2}}].
+suite() -> [{timetrap, {minutes, 10}}].
 
 all() -> erl_esdb_test:all().
 
@@ -290,7 +290,7 @@ slow(#event{stream_id = Stream} = Event, State, Gate) ->
     receive go -> count(Event, State) end.
 
 gate() ->
-    receive {waits, Pid, Stream} -> {Pid, Stream} after 10_000 -> error(nobody_waits) end.
+    receive {waits, Pid, Stream} -> {Pid, Stream} after 60_000 -> error(nobody_waits) end.
 
 b_a_slow_fold_holds_up_its_own_policy_only(Config) ->
     Store = store(Config),

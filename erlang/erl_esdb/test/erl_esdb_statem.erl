@@ -224,7 +224,7 @@ subscribing(Subscribe) ->
 subscribed_by(Pid) ->
     receive
         {Pid, Result} -> Result
-    after 10_000 -> error(no_answer)
+    after 60_000 -> error(no_answer)
     end.
 
 -spec name(id()) -> binary().
@@ -408,7 +408,7 @@ missing(Id, #{subscriptions := Subscriptions}) ->
 %% All that is due comes, to another subscriber where one has crashed; and it was right.
 -spec is_drained(id(), model()) -> boolean().
 is_drained(Id, Model) ->
-    Patience = list_to_integer(os:getenv("ESDB_PATIENCE", "10000")),
+    Patience = list_to_integer(os:getenv("ESDB_PATIENCE", "30000")),
     Until = erlang:monotonic_time(millisecond) + Patience,
     is_complete(Id, Model, Until) andalso is_sound(Id, Model).
 

@@ -15,7 +15,7 @@ The streams API, row by row of the checklist, on every engine: each group runs t
 
 -define(S, <<"orders-1">>).
 
-suite() -> [{timetrap, {minutes, 3}}].
+suite() -> [{timetrap, {minutes, 10}}].
 
 all() -> erl_esdb_test:all([ra3]).
 
@@ -264,21 +264,21 @@ a_str_24_options(Config) ->
     ?assertError(badarg, append(Store, ?S, any, events(1), #{timeout => soon})),
     ?assertError(badarg, append(Store, ?S, any, events(1), no_map)).
 
-a_str_24_the_timeout_acts(Config) ->
-    Store = store(Config),
+%% Not that of the store, which does not end.
+a_str_24_the_timeout_acts(_Config) ->
+    Store = erl_esdb_test:start_store(#{timeout => infinity}),
     Append = fun(Timeout) -> append(Store, ?S, any, events(1), #{timeout => Timeout}) end,
     Engine = erl_esdb_test:orderer(Store),
     ok = sys:suspend(Engine),
-    {Micros, Answer} = timer:tc(fun() -> Append(20) end),
+    Answer = Append(20),
     ok = sys:resume(Engine),
     ?assertEqual({error, {timeout, Store}}, Answer),
-    %% Not the five seconds of the store.
-    ?assert(Micros < 4_000_000),
     {ok, _} = Append(16#FFFFFFFF),
     {ok, Version} = Append(infinity),
     %% What no receive can wait is refused before it is sent.
     [?assertError(badarg, Append(T)) || T <- [-1, 16#100000000, 5_000_000_000, 1.0, soon]],
-    ?assertEqual(Version, erl_esdb_streams:get_version(Store, ?S)).
+    ?assertEqual(Version, erl_esdb_streams:get_version(Store, ?S)),
+    ok = erl_esdb:stop_store(Store).
 
 a_str_25_no_store(Config) ->
     Stopped = store(Config),

@@ -7,7 +7,7 @@
 -include_lib("proper/include/proper.hrl").
 -include("../include/erl_esdb.hrl").
 
-suite() -> [{timetrap, {minutes, 5}}].
+suite() -> [{timetrap, {minutes, 10}}].
 
 all() -> erl_esdb_test:all().
 

@@ -10,7 +10,7 @@
 
 -import(erl_esdb_subscriptions, [subscribe/4, subscribe/5]).
 
-suite() -> [{timetrap, {minutes, 2}}].
+suite() -> [{timetrap, {minutes, 10}}].
 
 all() -> erl_esdb_test:all().
 
@@ -50,7 +50,7 @@ events(Count) ->
     receive
         {events, [Event]} -> [Event | events(Count - 1)];
         {event, Event} -> [Event | events(Count - 1)]
-    after 5000 -> error({missing, Count})
+    after 60_000 -> error({missing, Count})
     end.
 
 %% All that was sent before an event of a stream of its own, which ends it.
@@ -265,7 +265,7 @@ a_sub_20_to_a_subscriber(Config) ->
     _ = append(store(Config), <<"s">>, [typed(<<"T">>)]),
     receive
         {events, [#event{stream_id = <<"s">>, event_type = <<"T">>}]} -> ok
-    after 5000 -> error(missing)
+    after 60_000 -> error(missing)
     end.
 
 handler(Report) ->
@@ -283,7 +283,7 @@ handled(0) -> [];
 handled(Count) ->
     receive
         {handled, Pid, Event} -> [{Pid, Event} | handled(Count - 1)]
-    after 5000 -> error({missing, Count})
+    after 60_000 -> error({missing, Count})
     end.
 
 joined(Store, Key, Count) ->
@@ -320,7 +320,7 @@ a_sub_22_to_who_subscribed(Config) ->
     {ok, _} = subscribe(store(Config), stream, <<"s">>, <<"n">>),
     receive
         {event, #event{stream_id = <<"s">>}} -> ok
-    after 5000 -> error(missing)
+    after 60_000 -> error(missing)
     end.
 
 a_sub_23_not_before_it_is_there(Config) ->
@@ -334,7 +334,7 @@ a_sub_23_not_before_it_is_there(Config) ->
     [append(Store, <<(N rem 7)>>, erl_esdb_test:events(2)) || N <- lists:seq(1, 100)],
     receive
         all_there -> ok
-    after 5000 -> error(missing)
+    after 60_000 -> error(missing)
     end.
 
 is_there(Store, #event{stream_id = Stream, version = Version} = Event) ->
@@ -465,7 +465,7 @@ a_sub_35_no_gap_and_no_duplicate(Config) ->
     [
         receive
             {got, N, Positions} -> ?assertEqual(lists:seq(0, 2999), Positions)
-        after 20_000 -> error(missing)
+        after 60_000 -> error(missing)
         end
      || N <- lists:seq(1, 5)
     ],
@@ -738,7 +738,7 @@ a_strategy_error(Config) ->
     {ok, Key} = subscribe(Store, stream, <<"s">>, <<"n">>, Options),
     receive
         {erl_esdb_subscription, Key, {error, queue_full}} -> ok
-    after 5000 -> error(missing)
+    after 60_000 -> error(missing)
     end,
     nothing_more(),
     %% Whoever is attached gets all of it, if it asks in time.
@@ -768,7 +768,7 @@ a_batches(Config) ->
     Sizes = [
         receive
             {events, Events} -> length(Events)
-        after 5000 -> error(missing)
+        after 60_000 -> error(missing)
         end
      || _ <- [1, 2, 3]
     ],
@@ -790,7 +790,7 @@ a_attached_process_gets_what_was_not_handled(Config) ->
         fun() -> subscribe(Store, stream, <<"s">>, <<"n">>, #{subscriber => Subscriber}) end
     ]),
     _ = append(Store, <<"s">>, erl_esdb_test:events(10)),
-    receive {took, [0, 1, 2, 3]} -> ok after 5000 -> error(missing) end,
+    receive {took, [0, 1, 2, 3]} -> ok after 60_000 -> error(missing) end,
     erl_esdb_test:await(fun() ->
         {ok, #{unhandled => 7}} =:= kept(erl_esdb_subscriptions:info(Store, Key))
     end),
@@ -807,7 +807,7 @@ a_subscriber_that_ended_leaves_its_events_to_the_next(Config) ->
     First = spawn(fun() -> receive {events, _} -> Self ! first, receive never -> ok end end end),
     {ok, Key} = subscribe(Store, stream, <<"s">>, <<"n">>, #{subscriber => First}),
     _ = append(Store, <<"s">>, erl_esdb_test:events(1)),
-    receive first -> ok after 5000 -> error(missing) end,
+    receive first -> ok after 60_000 -> error(missing) end,
     killed(First),
     _ = append(Store, <<"s">>, erl_esdb_test:events(2)),
     Next = handler_of_events(Self),
@@ -828,7 +828,7 @@ a_subscriber_that_ends_inside_a_batch(Config) ->
     _ = append(Store, <<"s">>, erl_esdb_test:events(10)),
     {ok, Key} =
         subscribe(Store, stream, <<"s">>, <<"n">>, #{subscriber => First, batch => 10}),
-    receive {first, 10} -> ok after 5000 -> error(missing) end,
+    receive {first, 10} -> ok after 60_000 -> error(missing) end,
     {ok, _} = erl_esdb_subscriptions:info(Store, Key),
     killed(First),
     ok = erl_esdb_subscriptions:attach(Store, Key, handler_of_events(Self)),
@@ -878,7 +878,7 @@ idle_taker(Store, Stream, caller, Options) ->
         Self ! {subscribed, Key},
         receive never -> ok end
     end),
-    receive {subscribed, Key} -> {First, Key} after 5000 -> error(missing) end.
+    receive {subscribed, Key} -> {First, Key} after 60_000 -> error(missing) end.
 
 %% One that takes nothing out of its mailbox.
 idle() -> spawn(fun() -> receive never -> ok end end).
@@ -1430,7 +1430,7 @@ took(Handler, Count) ->
     Handler ! {take, Count},
     receive
         {took, Handler, Versions} -> Versions
-    after 5000 -> error(missing)
+    after 60_000 -> error(missing)
     end.
 
 has(Handler, Count) -> {message_queue_len, Count} =:= process_info(Handler, message_queue_len).
@@ -1515,7 +1515,7 @@ a_slow_subscriber_is_looked_at_less_and_less(Config) ->
     [
         begin
             Slow ! take,
-            receive {taken, V} -> ok after 10_000 -> error({missing, V}) end
+            receive {taken, V} -> ok after 60_000 -> error({missing, V}) end
         end
      || V <- lists:seq(0, 9)
     ].
@@ -1524,7 +1524,7 @@ looked() ->
     receive
         {trace_ts, _, 'receive', look, Time} -> Time;
         {trace_ts, _, 'receive', _, _} -> looked()
-    after 10_000 -> error(missing)
+    after 60_000 -> error(missing)
     end.
 
 %% Also after its process began again, who subscribed for another gets nothing.
@@ -1689,7 +1689,7 @@ violation() ->
     receive
         {subscription_error, {integrity_violation, Details}} -> Details;
         {Shape, _} = Message when Shape =:= event; Shape =:= events -> error({unexpected, Message})
-    after 5000 -> error(missing)
+    after 60_000 -> error(missing)
     end.
 
 changed(Store, Stream, Version) ->

@@ -115,7 +115,7 @@ a_tel_06_handle_event(_Config) ->
     ok = logger:remove_handler(?MODULE),
     receive
         {logged, Text} -> ?assertEqual(<<"[erl_esdb,cluster,node,up] #{} #{}">>, Text)
-    after 5000 -> error(nothing_logged)
+    after 60_000 -> error(nothing_logged)
     end.
 
 %% The logger's call into the handler above.

@@ -20,6 +20,9 @@
 %% The folder below which stores of the group have theirs.
 -define(FOLDER, {?MODULE, folder}).
 
+%% How often `await/1` looks before it pauses between.
+-define(LOOKS, 200).
+
 %% `ra3`: on disk, on three nodes, of which this one leads.
 -type engine() :: memory | ra | ra3.
 
@@ -341,24 +344,34 @@ collected(Id) ->
 -spec release(term()) -> ok.
 release(Id) -> erl_esdb_telemetry:detach(Id).
 
--doc "Waits until a fun says true: after each wait for a scheduler, at most ten seconds.".
+-doc "Waits until a fun says true, at most a minute.".
 -spec await(fun(() -> boolean())) -> ok.
-await(Fun) -> await(Fun, 10_000).
+await(Fun) -> await(Fun, 60_000).
 
 -doc "The same, at most so many milliseconds.".
 -spec await(fun(() -> boolean()), pos_integer()) -> ok.
-await(Fun, Most) -> await_until(Fun, erlang:monotonic_time(millisecond) + Most).
+await(Fun, Most) -> await_until(Fun, erlang:monotonic_time(millisecond) + Most, ?LOOKS).
 
--spec await_until(fun(() -> boolean()), integer()) -> ok.
-await_until(Fun, Until) ->
+-spec await_until(fun(() -> boolean()), integer(), non_neg_integer()) -> ok.
+await_until(Fun, Until, Looks) ->
     case Fun() of
         true ->
             ok;
         false ->
             erlang:monotonic_time(millisecond) < Until orelse error(awaited_in_vain),
-            erlang:yield(),
-            await_until(Fun, Until)
+            ok = pause(Looks),
+            await_until(Fun, Until, max(0, Looks - 1))
     end.
+
+%% What is awaited for long may need the processor that the looks take.
+-spec pause(non_neg_integer()) -> ok.
+pause(0) ->
+    receive
+    after 2 -> ok
+    end;
+pause(_) ->
+    true = erlang:yield(),
+    ok.
 
 -doc "Calls a fun again and again, until the first of these atomics is not 0.".
 -spec until_stopped(atomics:atomics_ref(), fun(() -> term())) -> done.
