@@ -374,7 +374,7 @@ read(Handle, Stream, From, Count, Direction, Options) ->
         Spans = fun() ->
             erl_esdb_tables:spans(Tables, Stream, From, Count, Direction, Options)
         end,
-        pieces(Spans, Replica, Handle, Until)
+        pieces(Spans, stay, Replica, Handle, Until)
     end).
 
 -doc false.
@@ -391,83 +391,90 @@ read_log(Handle, From, Count, Direction, Options) ->
         Spans = fun() ->
             {ok, erl_esdb_tables:log_spans(Tables, From, Count, Direction, Options)}
         end,
-        pieces(Spans, Replica, Handle, Until)
+        pieces(Spans, pass, Replica, Handle, Until)
     end).
 
 -type spans() :: fun(
     () -> {ok, [{binary(), erl_esdb_log:span()}]} | {error, stream_not_found}
 ).
 
--spec pieces(spans(), erl_esdb_ra_replica:replica(), #handle{}, erl_esdb_deadline:deadline()) ->
-    {ok, [erl_esdb_engine:piece()]} | {error, stream_not_found | erl_esdb_engine:failure()}.
-pieces(Spans, Replica, Handle, Until) ->
+-spec pieces(
+    spans(), stay | pass, erl_esdb_ra_replica:replica(), #handle{}, erl_esdb_deadline:deadline()
+) -> {ok, [erl_esdb_engine:piece()]} | {error, stream_not_found | erl_esdb_engine:failure()}.
+pieces(Spans, Use, Replica, Handle, Until) ->
     Wanted = fun() ->
         case Spans() of
-            {ok, Found} -> {ok, Found, [wanted(Stream, Row) || {Stream, {Row, _, _}} <- Found]};
+            {ok, Found} -> {ok, Found, [Index || {_, {#row{index = Index}, _, _}} <- Found]};
             {error, Reason} -> {error, Reason}
         end
     end,
-    case bodies(Wanted, ?LOOKS, Replica, Handle, Until) of
-        {ok, Found, Bodies} -> {ok, [piece(Span, Bodies) || Span <- Found]};
+    Did = fun(Found) -> [{append, Stream, N} || {Stream, {#row{count = N}, _, _}} <- Found] end,
+    case bodies({Wanted, Did, Use}, ?LOOKS, Replica, Handle, Until) of
+        {ok, Found, Bodies} -> {ok, with_bodies(Found, Bodies)};
         {error, Reason} -> {error, Reason}
     end.
 
--spec wanted(binary(), #row{}) -> wanted().
-wanted(Stream, #row{index = Index, count = Count}) -> {Index, {append, Stream, Count}}.
+-spec with_bodies([{binary(), erl_esdb_log:span()}], [body()]) -> [erl_esdb_engine:piece()].
+with_bodies([{Stream, Span} | Spans], [Body | Bodies]) ->
+    [{Stream, Span, of_stream(Stream, Body)} | with_bodies(Spans, Bodies)];
+with_bodies([], []) ->
+    [].
 
--spec piece({binary(), erl_esdb_log:span()}, #{pos_integer() => body()}) -> erl_esdb_engine:piece().
-piece({Stream, {#row{index = Index}, _, _} = Span}, Bodies) ->
-    case Bodies of
-        #{Index := Body} when is_binary(Body) -> {Stream, Span, Body};
-        #{Index := Parts} when is_list(Parts) -> {Stream, Span, part(Stream, Parts)};
-        #{} -> {Stream, Span, damaged}
-    end.
-
--spec part(binary(), [{binary(), erl_esdb_batch:packed()}]) -> erl_esdb_batch:packed().
-part(Stream, Parts) ->
+-spec of_stream(binary(), body()) -> erl_esdb_batch:packed().
+of_stream(Stream, Parts) when is_list(Parts) ->
     case lists:keyfind(Stream, 1, Parts) of
         {_, Packed} -> Packed;
         false -> damaged
-    end.
+    end;
+of_stream(_Stream, Body) ->
+    Body.
 
 -type body() :: erl_esdb_batch:packed() | [{binary(), erl_esdb_batch:packed()}].
-%% The index of a command, and what it did.
--type wanted() ::
-    {pos_integer(), {append, Stream :: binary(), pos_integer()} | {document, Key :: tuple()}}.
+%% What a command did.
+-type did() :: {append, Stream :: binary(), pos_integer()} | {document, Key :: tuple()}.
+%% What the tables name, with the indexes of the commands; what each of these did, where it has to
+%% be read; and whether what is found in memory shall stay there.
+-type wanted(Found, Reason) :: {
+    fun(() -> {ok, Found, [pos_integer()]} | {error, Reason}),
+    fun((Found) -> [did()]),
+    stay | pass
+}.
 
-%% What the tables name, with its bodies. One that is not in the log may have been removed after the
-%% look into the tables: then the next look does not name it.
--spec bodies(Wanted, Looks :: non_neg_integer(), Replica, #handle{}, Until) ->
-    {ok, Found, #{pos_integer() => body()}} | {error, Reason}
+%% What the tables name, with the bodies in the same order. One that is not in the log may have been
+%% removed after the look into the tables: then the next look does not name it.
+-spec bodies(wanted(Found, Reason), Looks :: non_neg_integer(), Replica, #handle{}, Until) ->
+    {ok, Found, [body()]} | {error, Reason | timeout | not_started}
 when
-    Wanted :: fun(() -> {ok, Found, [wanted()]} | {error, Reason}),
     Replica :: erl_esdb_ra_replica:replica(),
     Until :: erl_esdb_deadline:deadline().
-bodies(Wanted, Looks, Replica, Handle, Until) ->
+bodies({Look, Did, Use} = Wanted, Looks, Replica, Handle, Until) ->
     maybe
-        {ok, Found, Each} ?= Wanted(),
-        {Bodies, Missing} = kept(Each, Replica),
+        {ok, Found, Indexes} ?= Look(),
+        Kept = erl_esdb_ra_replica:bodies(Indexes, Use, Replica),
+        true ?= lists:member(none, Kept) orelse {ok, Found, Kept},
+        Missing = missing(Indexes, Kept, Did(Found)),
         {ok, Fetched} ?= fetch(Missing, Handle, Until),
         ok = maps:foreach(fun(Index, Body) -> remember(Index, Body, Replica) end, Fetched),
         case map_size(Fetched) =:= map_size(Missing) orelse Looks =:= 0 of
             true ->
-                {ok, Found, maps:merge(Bodies, Fetched)};
+                {ok, Found, filled(Indexes, Kept, Fetched)};
             false ->
                 ok = pause(),
                 bodies(Wanted, Looks - 1, Replica, Handle, Until)
         end
     end.
 
--spec kept([wanted()], erl_esdb_ra_replica:replica()) ->
-    {#{pos_integer() => body()}, Missing :: #{pos_integer() => Did :: tuple()}}.
-kept(Each, Replica) ->
-    Look = fun({Index, Did}, {Bodies, Missing}) ->
-        case erl_esdb_ra_replica:body(Index, Replica) of
-            {ok, Body} -> {Bodies#{Index => Body}, Missing};
-            none -> {Bodies, Missing#{Index => Did}}
-        end
-    end,
-    lists:foldl(Look, {#{}, #{}}, Each).
+-spec missing([pos_integer()], [body() | none], [did()]) -> #{pos_integer() => did()}.
+missing(Indexes, Kept, Dids) ->
+    #{Index => Did || {Index, none, Did} <- lists:zip3(Indexes, Kept, Dids)}.
+
+-spec filled([pos_integer()], [body() | none], #{pos_integer() => body()}) -> [body()].
+filled([Index | Indexes], [none | Kept], Fetched) ->
+    [maps:get(Index, Fetched, damaged) | filled(Indexes, Kept, Fetched)];
+filled([_ | Indexes], [Body | Kept], Fetched) ->
+    [Body | filled(Indexes, Kept, Fetched)];
+filled([], [], _Fetched) ->
+    [].
 
 -spec remember(pos_integer(), body(), erl_esdb_ra_replica:replica()) -> ok.
 remember(Index, Body, Replica) when is_binary(Body) ->
@@ -480,10 +487,8 @@ remember(Index, [_ | _] = Parts, Replica) ->
 remember(_Index, _Damaged, _Replica) ->
     ok.
 
--spec fetch(#{pos_integer() => Did :: tuple()}, #handle{}, erl_esdb_deadline:deadline()) ->
+-spec fetch(#{pos_integer() => did()}, #handle{}, erl_esdb_deadline:deadline()) ->
     {ok, #{pos_integer() => body()}} | {error, timeout | not_started}.
-fetch(Missing, _Handle, _Until) when map_size(Missing) =:= 0 ->
-    {ok, #{}};
 fetch(Missing, #handle{readers = Readers}, Until) ->
     Reader = element(1 + erlang:phash2(self(), tuple_size(Readers)), Readers),
     case erl_esdb_ra_reader:fetch(Reader, lists:sort(maps:keys(Missing)), Until) of
@@ -497,7 +502,7 @@ fetch(Missing, #handle{readers = Readers}, Until) ->
 
 %% A file that is held open may have an entry that was replaced before it was decided, with the same
 %% index: it is found out by what it is.
--spec did(tuple(), erl_esdb_log:command()) -> boolean().
+-spec did(did(), erl_esdb_log:command()) -> boolean().
 did({append, Stream, Count}, {append, Stream, _, _, #{count := Count}}) -> true;
 did({append, Stream, Count}, {append_many, Parts, _}) ->
     case lists:keyfind(Stream, 1, Parts) of
@@ -523,12 +528,13 @@ document(Handle, Key, Options) ->
         Tables = erl_esdb_ra_replica:tables(Replica),
         Wanted = fun() ->
             case erl_esdb_tables:document(Tables, Key) of
-                {ok, {_, Index} = Entry} -> {ok, Entry, [{Index, {document, Key}}]};
+                {ok, {_, Index} = Entry} -> {ok, Entry, [Index]};
                 {error, not_found} -> {error, not_found}
             end
         end,
-        case bodies(Wanted, ?LOOKS, Replica, Handle, Until) of
-            {ok, {Version, Index}, Bodies} -> {ok, {Version, maps:get(Index, Bodies, damaged)}};
+        Did = fun(_) -> [{document, Key}] end,
+        case bodies({Wanted, Did, stay}, ?LOOKS, Replica, Handle, Until) of
+            {ok, {Version, _}, [Body]} -> {ok, {Version, Body}};
             {error, Reason} -> {error, Reason}
         end
     end).
