@@ -3,7 +3,8 @@
 Reads commands back from Ra's log on this node, by their indexes.
 
 A store has a few of these processes, because each keeps the segment files open that it read last.
-Ra says where entries are (a read plan); the files are read here, not in Ra's server.
+Ra says where entries are (a read plan); the files are read here (`m:erl_esdb_ra_segment`), not in
+Ra's server. Plans and segments of a form that is not known here are left to Ra to read.
 """.
 
 -behaviour(gen_server).
@@ -11,8 +12,8 @@ Ra says where entries are (a read plan); the files are read here, not in Ra's se
 -export([start_link/1, fetch/3, refresh/1]).
 -export([init/1, handle_call/3, handle_cast/2]).
 
-%% Ra answers more than its specification says.
--dialyzer({nowarn_function, fetched/3}).
+%% Plans are opaque.
+-dialyzer({nowarn_function, planned/2}).
 
 %% Segment files that are kept open.
 -define(OPEN, 32).
@@ -52,11 +53,10 @@ init({Name, _} = Server) ->
     {ok, #state{server = Server, open = new()}}.
 
 -spec new() -> ra_flru:state().
-new() ->
-    ra_flru:new(?OPEN, fun({_, Segment}) ->
-        _ = ra_log_segment:close(Segment),
-        ok
-    end).
+new() -> ra_flru:new(?OPEN, fun({_Name, Segment}) -> closed(Segment) end).
+
+-spec closed({segment, erl_esdb_ra_segment:segment()}) -> ok.
+closed({segment, Segment}) -> erl_esdb_ra_segment:close(Segment).
 
 -doc false.
 -spec handle_call(term(), gen_server:from(), #state{}) ->
@@ -85,17 +85,86 @@ handle_cast(_, State) ->
     {{ok, commands()} | {error, timeout | not_started}, #state{}}.
 fetched(Indexes, Until, #state{server = Server, open = Open} = State) ->
     Left = erl_esdb_deadline:left(Until),
-    try ra_server_proc:read_entries(Server, Indexes, Open, Left) of
-        {ok, {Entries, Open1}} -> {{ok, commands(Entries)}, State#state{open = Open1}};
-        {error, _} -> {{error, not_started}, State};
-        {timeout, _} -> {{error, timeout}, State}
+    try gen_statem:call(Server, {local_call, {read_entries, Indexes}}, Left) of
+        {ok, Plan} ->
+            {Entries, State1} = planned(Plan, State),
+            {{ok, commands(Entries)}, State1};
+        {error, _} ->
+            {{error, not_started}, State}
     catch
+        exit:{timeout, {gen_statem, call, _}} ->
+            {{error, timeout}, State};
+        exit:{_, {gen_statem, call, _}} ->
+            {{error, not_started}, State};
         %% A compaction has moved what the plan said: nothing is found, and who asks looks again.
         _:_ ->
             _ = ra_flru:evict_all(Open),
             {{ok, #{}}, State#state{open = new()}}
     end.
 
--spec commands(#{ra:index() => {ra:index(), non_neg_integer(), term()}}) -> commands().
-commands(Entries) ->
-    #{Index => Command || Index := {_, _, {'$usr', _, Command, _}} <- Entries}.
+-type entries() :: #{ra:index() => term()}.
+
+%% A plan has what Ra has in memory, and which indexes are in which segment.
+-spec planned(term(), #state{}) -> {entries(), #state{}}.
+planned({read_plan, Dir, Read, Segments} = Plan, State) when is_map(Read), is_list(Segments) ->
+    Memory = #{Index => Command || Index := {_, _, Command} <- Read},
+    try
+        lists:foldl(fun(Part, Sum) -> from_segment(Dir, Part, Sum) end, {Memory, State}, Segments)
+    catch
+        throw:left_to_ra -> left_to_ra(Plan, State)
+    end;
+planned(Plan, State) ->
+    left_to_ra(Plan, State).
+
+-spec left_to_ra(term(), #state{}) -> {entries(), #state{}}.
+left_to_ra(Plan, State) ->
+    Entry = fun(_Index, _Term, Command) -> Command end,
+    Options = #{access_pattern => random, file_advise => normal, index_mode => binary},
+    {Entries, Open} = ra_log:execute_read_plan(Plan, undefined, Entry, Options),
+    _ = ra_flru:evict_all(Open),
+    {Entries, State}.
+
+-spec from_segment(file:filename_all(), {binary(), [ra:index()]}, {entries(), #state{}}) ->
+    {entries(), #state{}}.
+from_segment(Dir, {Name, Unsorted}, {Entries, #state{open = Open} = State}) ->
+    Indexes = lists:sort(Unsorted),
+    {Found, Open1} =
+        case ra_flru:fetch(Name, Open) of
+            {ok, {segment, Segment}, Touched} ->
+                case erl_esdb_ra_segment:entries(Indexes, Segment, earlier) of
+                    {ok, All} ->
+                        {All, Touched};
+                    %% It may have been written to, or replaced, since it was opened.
+                    _ ->
+                        {_, Evicted} = ra_flru:evict(Name, Touched),
+                        from_file(Dir, Name, Indexes, Evicted)
+                end;
+            error ->
+                from_file(Dir, Name, Indexes, Open)
+        end,
+    {maps:merge(Entries, Found), State#state{open = Open1}}.
+
+%% What is not in it, or is damaged, is not found.
+-spec from_file(file:filename_all(), binary(), [ra:index()], ra_flru:state()) ->
+    {entries(), ra_flru:state()}.
+from_file(Dir, Name, Indexes, Open) ->
+    case erl_esdb_ra_segment:open(filename:join(Dir, Name)) of
+        {ok, Segment} ->
+            case erl_esdb_ra_segment:entries(Indexes, Segment, now) of
+                {error, too_large} ->
+                    ok = erl_esdb_ra_segment:close(Segment),
+                    throw(left_to_ra);
+                {error, _} ->
+                    ok = erl_esdb_ra_segment:close(Segment),
+                    {#{}, Open};
+                {_, Entries} ->
+                    {Entries, ra_flru:insert(Name, {segment, Segment}, Open)}
+            end;
+        {error, unknown_format} ->
+            throw(left_to_ra);
+        {error, _} ->
+            {#{}, Open}
+    end.
+
+-spec commands(entries()) -> commands().
+commands(Entries) -> #{Index => Command || Index := {'$usr', _, Command, _} <- Entries}.
