@@ -9,6 +9,7 @@ files, or what it says of them, fails here.
 -include_lib("stdlib/include/assert.hrl").
 -include_lib("common_test/include/ct.hrl").
 -include_lib("proper/include/proper.hrl").
+-include("../src/log/erl_esdb_log.hrl").
 
 suite() -> [{timetrap, {minutes, 5}}].
 
@@ -241,13 +242,18 @@ the_plan_is_of_the_form_that_is_known(Config) ->
     ?assertEqual(Indexes, lists:sort(lists:append([Part || {_, Part} <- Parts]))),
     [?assert(filelib:is_regular(filename:join(Dir, Name))) || {Name, _} <- Parts].
 
-%% The indexes of the appends of a store, with their rows.
+%% The indexes of the appends of a store, with what they did.
 appends(Store) ->
     {ok, Replica} = erl_esdb_ra_replica:find(Store),
     Spans = erl_esdb_tables:log_spans(
         erl_esdb_ra_replica:tables(Replica), 0, infinity, forward, #{hidden => true}
     ),
-    [{element(2, Row), Row} || {_, {Row, _, _}} <- Spans].
+    [
+        {Index, {append, Stream, Count}}
+     || {Stream, {#row{index = Index, count = Count}, _, _}} <- Spans
+    ].
+
+wanted(Store) -> maps:from_list(appends(Store)).
 
 names() -> [<<"stream-", N>> || N <- "abcdefg"].
 
@@ -298,7 +304,9 @@ a_segment_that_grew_between_two_reads(Config) ->
     end),
     ok = erl_esdb_ra_systems:release(dir(Config)),
     [Reader | _] = readers(Store),
-    {ok, Found} = erl_esdb_ra_reader:fetch(Reader, Indexes, erl_esdb_deadline:in(60_000)),
+    {ok, Replica} = erl_esdb_ra_replica:find(Store),
+    Until = erl_esdb_deadline:in(60_000),
+    {ok, Found} = erl_esdb_ra_reader:fetch(Reader, wanted(Store), Replica, Until),
     ?assertEqual(Indexes, lists:sort(maps:keys(Found))),
     ?assertEqual(2, Last),
     ?assertEqual(Before, #{Name => read(Store, Name) || Name <- names()}).

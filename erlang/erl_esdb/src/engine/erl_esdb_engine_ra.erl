@@ -404,15 +404,20 @@ read_log(Handle, From, Count, Direction, Options) ->
 pieces(Spans, Use, Replica, Handle, Until) ->
     Wanted = fun() ->
         case Spans() of
-            {ok, Found} -> {ok, Found, [Index || {_, {#row{index = Index}, _, _}} <- Found]};
+            {ok, Found} -> {ok, Found, indexes(Found)};
             {error, Reason} -> {error, Reason}
         end
     end,
-    Did = fun(Found) -> [{append, Stream, N} || {Stream, {#row{count = N}, _, _}} <- Found] end,
-    case bodies({Wanted, Did, Use}, ?LOOKS, Replica, Handle, Until) of
+    case bodies({Wanted, fun dids/1, Use}, ?LOOKS, Replica, Handle, Until) of
         {ok, Found, Bodies} -> {ok, with_bodies(Found, Bodies)};
         {error, Reason} -> {error, Reason}
     end.
+
+-spec indexes([{binary(), erl_esdb_log:span()}]) -> [pos_integer()].
+indexes(Spans) -> [Index || {_, {#row{index = Index}, _, _}} <- Spans].
+
+-spec dids([{binary(), erl_esdb_log:span()}]) -> [erl_esdb_ra_reader:did()].
+dids(Spans) -> [{append, Stream, Count} || {Stream, {#row{count = Count}, _, _}} <- Spans].
 
 -spec with_bodies([{binary(), erl_esdb_log:span()}], [body()]) -> [erl_esdb_engine:piece()].
 with_bodies([{Stream, Span} | Spans], [Body | Bodies]) ->
@@ -429,14 +434,12 @@ of_stream(Stream, Parts) when is_list(Parts) ->
 of_stream(_Stream, Body) ->
     Body.
 
--type body() :: erl_esdb_batch:packed() | [{binary(), erl_esdb_batch:packed()}].
-%% What a command did.
--type did() :: {append, Stream :: binary(), pos_integer()} | {document, Key :: tuple()}.
+-type body() :: erl_esdb_ra_reader:body().
 %% What the tables name, with the indexes of the commands; what each of these did, where it has to
 %% be read; and whether what is found in memory shall stay there.
 -type wanted(Found, Reason) :: {
     fun(() -> {ok, Found, [pos_integer()]} | {error, Reason}),
-    fun((Found) -> [did()]),
+    fun((Found) -> [erl_esdb_ra_reader:did()]),
     stay | pass
 }.
 
@@ -453,8 +456,8 @@ bodies({Look, Did, Use} = Wanted, Looks, Replica, Handle, Until) ->
         Kept = erl_esdb_ra_replica:bodies(Indexes, Use, Replica),
         true ?= lists:member(none, Kept) orelse {ok, Found, Kept},
         Missing = missing(Indexes, Kept, Did(Found)),
-        {ok, Fetched} ?= fetch(Missing, Handle, Until),
-        ok = maps:foreach(fun(Index, Body) -> remember(Index, Body, Replica) end, Fetched),
+        Reader = reader_of(self(), Handle),
+        {ok, Fetched} ?= erl_esdb_ra_reader:fetch(Reader, Missing, Replica, Until),
         case map_size(Fetched) =:= map_size(Missing) orelse Looks =:= 0 of
             true ->
                 {ok, Found, filled(Indexes, Kept, Fetched)};
@@ -464,7 +467,8 @@ bodies({Look, Did, Use} = Wanted, Looks, Replica, Handle, Until) ->
         end
     end.
 
--spec missing([pos_integer()], [body() | none], [did()]) -> #{pos_integer() => did()}.
+-spec missing([pos_integer()], [body() | none], [erl_esdb_ra_reader:did()]) ->
+    erl_esdb_ra_reader:wanted().
 missing(Indexes, Kept, Dids) ->
     #{Index => Did || {Index, none, Did} <- lists:zip3(Indexes, Kept, Dids)}.
 
@@ -476,48 +480,9 @@ filled([_ | Indexes], [Body | Kept], Fetched) ->
 filled([], [], _Fetched) ->
     [].
 
--spec remember(pos_integer(), body(), erl_esdb_ra_replica:replica()) -> ok.
-remember(Index, Body, Replica) when is_binary(Body) ->
-    erl_esdb_ra_replica:keep(Index, Body, Replica);
-remember(Index, [_ | _] = Parts, Replica) ->
-    case lists:keymember(damaged, 2, Parts) of
-        true -> ok;
-        false -> erl_esdb_ra_replica:keep(Index, Parts, Replica)
-    end;
-remember(_Index, _Damaged, _Replica) ->
-    ok.
-
--spec fetch(#{pos_integer() => did()}, #handle{}, erl_esdb_deadline:deadline()) ->
-    {ok, #{pos_integer() => body()}} | {error, timeout | not_started}.
-fetch(Missing, #handle{readers = Readers}, Until) ->
-    Reader = element(1 + erlang:phash2(self(), tuple_size(Readers)), Readers),
-    case erl_esdb_ra_reader:fetch(Reader, lists:sort(maps:keys(Missing)), Until) of
-        {ok, Commands} ->
-            Right = #{I => C || I := C <- Commands, did(maps:get(I, Missing), C)},
-            _ = map_size(Right) < map_size(Commands) andalso erl_esdb_ra_reader:refresh(Reader),
-            {ok, #{Index => verified(C) || Index := C <- Right}};
-        {error, Reason} ->
-            {error, Reason}
-    end.
-
-%% A file that is held open may have an entry that was replaced before it was decided, with the same
-%% index: it is found out by what it is.
--spec did(did(), erl_esdb_log:command()) -> boolean().
-did({append, Stream, Count}, {append, Stream, _, _, #{count := Count}}) -> true;
-did({append, Stream, Count}, {append_many, Parts, _}) ->
-    case lists:keyfind(Stream, 1, Parts) of
-        {_, _, _, #{count := Is}} -> Is =:= Count;
-        false -> false
-    end;
-did({document, Key}, {put_document, Key, _}) -> true;
-did(_, _) -> false.
-
--spec verified(erl_esdb_log:command()) -> body().
-verified(Command) ->
-    case erl_esdb_ra_machine:body(Command) of
-        Body when is_binary(Body) -> erl_esdb_batch:verified(Body);
-        Parts -> [{Stream, erl_esdb_batch:verified(Body)} || {Stream, Body} <- Parts]
-    end.
+-spec reader_of(pid(), #handle{}) -> pid().
+reader_of(Pid, #handle{readers = Readers}) ->
+    element(1 + erlang:phash2(Pid, tuple_size(Readers)), Readers).
 
 -doc false.
 -spec document(#handle{}, erl_esdb_log:document_key(), erl_esdb_engine:options()) ->
