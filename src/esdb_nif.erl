@@ -73,7 +73,8 @@ modules() ->
         esdb_filter_nif,
         esdb_aggregate_nif,
         esdb_graph_nif,
-        esdb_segment_nif
+        esdb_segment_nif,
+        esdb_file_nif
     ].
 
 -doc false.

@@ -50,6 +50,7 @@ all() ->
         questions_to_segments_do_not_block,
         questions_to_short_segments_do_not_block,
         graphs_do_not_block,
+        files_do_not_block,
         many_short_calls_do_not_block
     ].
 
@@ -439,6 +440,29 @@ graphs_do_not_block(_Config) ->
 with_a_new_dictionary() ->
     Options = #{dictionary => rand:bytes(65_536)},
     {ok, _} = esdb_archive_nif:compress(~"x", zstd, Options).
+
+%% The most that one call may ask for, by as many ranges as it may have, and in one piece.
+files_do_not_block(Config) ->
+    Name = filename:join(?config(priv_dir, Config), "large"),
+    ok = file:write_file(Name, data()),
+    Size = byte_size(data()) - 1,
+    Count =
+        case esdb_file_nif:implementation() of
+            nif -> 65_536;
+            %% OTP makes one call of each.
+            erlang -> 2_000
+        end,
+    Scattered = [{N * (Size div Count), 1000} || N <- lists:seq(0, Count - 1)],
+    %% Each call is made in a process of its own, whose file it must be.
+    Read = fun(Ranges) ->
+        {ok, File} = esdb_file_nif:open(Name),
+        {ok, [_ | _]} = esdb_file_nif:read(File, Ranges),
+        ok = esdb_file_nif:close(File)
+    end,
+    none_block([
+        {scattered, fun() -> Read(Scattered) end},
+        {whole, fun() -> Read([{0, Size}]) end}
+    ]).
 
 none_block(Calls) ->
     Judged = [{Name, judge(Call)} || {Name, Call} <- Calls],

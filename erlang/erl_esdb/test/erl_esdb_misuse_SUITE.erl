@@ -113,6 +113,7 @@ internal() ->
         erl_esdb_ra_reader,
         erl_esdb_ra_replica,
         erl_esdb_ra_reports,
+        erl_esdb_ra_segment,
         erl_esdb_ra_server,
         erl_esdb_ra_snapshot,
         erl_esdb_ra_systems,

@@ -14,4 +14,5 @@ pub mod number;
 pub mod pattern;
 pub mod predicate;
 pub mod query;
+pub mod ranges;
 pub mod segment;

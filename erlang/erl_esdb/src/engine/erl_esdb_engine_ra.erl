@@ -401,7 +401,7 @@ read(Handle, Stream, From, Count, Direction, Options) ->
         Spans = fun() ->
             erl_esdb_tables:spans(Tables, Stream, From, Count, Direction, Options)
         end,
-        pieces(Spans, Replica, Handle, Until)
+        pieces(Spans, stay, Replica, Handle, Until)
     end).
 
 -doc false.
@@ -418,128 +418,98 @@ read_log(Handle, From, Count, Direction, Options) ->
         Spans = fun() ->
             {ok, erl_esdb_tables:log_spans(Tables, From, Count, Direction, Options)}
         end,
-        pieces(Spans, Replica, Handle, Until)
+        pieces(Spans, pass, Replica, Handle, Until)
     end).
 
 -type spans() :: fun(
     () -> {ok, [{binary(), erl_esdb_log:span()}]} | {error, stream_not_found}
 ).
 
--spec pieces(spans(), erl_esdb_ra_replica:replica(), #handle{}, erl_esdb_deadline:deadline()) ->
-    {ok, [erl_esdb_engine:piece()]} | {error, stream_not_found | erl_esdb_engine:failure()}.
-pieces(Spans, Replica, Handle, Until) ->
+-spec pieces(
+    spans(), stay | pass, erl_esdb_ra_replica:replica(), #handle{}, erl_esdb_deadline:deadline()
+) -> {ok, [erl_esdb_engine:piece()]} | {error, stream_not_found | erl_esdb_engine:failure()}.
+pieces(Spans, Use, Replica, Handle, Until) ->
     Wanted = fun() ->
         case Spans() of
-            {ok, Found} -> {ok, Found, [wanted(Stream, Row) || {Stream, {Row, _, _}} <- Found]};
+            {ok, Found} -> {ok, Found, indexes(Found)};
             {error, Reason} -> {error, Reason}
         end
     end,
-    case bodies(Wanted, ?LOOKS, Replica, Handle, Until) of
-        {ok, Found, Bodies} -> {ok, [piece(Span, Bodies) || Span <- Found]};
+    case bodies({Wanted, fun dids/1, Use}, ?LOOKS, Replica, Handle, Until) of
+        {ok, Found, Bodies} -> {ok, with_bodies(Found, Bodies)};
         {error, Reason} -> {error, Reason}
     end.
 
--spec wanted(binary(), #row{}) -> wanted().
-wanted(Stream, #row{index = Index, count = Count}) -> {Index, {append, Stream, Count}}.
+-spec indexes([{binary(), erl_esdb_log:span()}]) -> [pos_integer()].
+indexes(Spans) -> [Index || {_, {#row{index = Index}, _, _}} <- Spans].
 
--spec piece({binary(), erl_esdb_log:span()}, #{pos_integer() => body()}) -> erl_esdb_engine:piece().
-piece({Stream, {#row{index = Index}, _, _} = Span}, Bodies) ->
-    case Bodies of
-        #{Index := Body} when is_binary(Body) -> {Stream, Span, Body};
-        #{Index := Parts} when is_list(Parts) -> {Stream, Span, part(Stream, Parts)};
-        #{} -> {Stream, Span, damaged}
-    end.
+-spec dids([{binary(), erl_esdb_log:span()}]) -> [erl_esdb_ra_reader:did()].
+dids(Spans) -> [{append, Stream, Count} || {Stream, {#row{count = Count}, _, _}} <- Spans].
 
--spec part(binary(), [{binary(), erl_esdb_batch:packed()}]) -> erl_esdb_batch:packed().
-part(Stream, Parts) ->
+-spec with_bodies([{binary(), erl_esdb_log:span()}], [body()]) -> [erl_esdb_engine:piece()].
+with_bodies([{Stream, Span} | Spans], [Body | Bodies]) ->
+    [{Stream, Span, of_stream(Stream, Body)} | with_bodies(Spans, Bodies)];
+with_bodies([], []) ->
+    [].
+
+-spec of_stream(binary(), body()) -> erl_esdb_batch:packed().
+of_stream(Stream, Parts) when is_list(Parts) ->
     case lists:keyfind(Stream, 1, Parts) of
         {_, Packed} -> Packed;
         false -> damaged
-    end.
+    end;
+of_stream(_Stream, Body) ->
+    Body.
 
--type body() :: erl_esdb_batch:packed() | [{binary(), erl_esdb_batch:packed()}].
-%% The index of a command, and what it did.
--type wanted() ::
-    {pos_integer(), {append, Stream :: binary(), pos_integer()} | {document, Key :: tuple()}}.
+-type body() :: erl_esdb_ra_reader:body().
+%% What the tables name, with the indexes of the commands; what each of these did, where it has to
+%% be read; and whether what is found in memory shall stay there.
+-type wanted(Found, Reason) :: {
+    fun(() -> {ok, Found, [pos_integer()]} | {error, Reason}),
+    fun((Found) -> [erl_esdb_ra_reader:did()]),
+    stay | pass
+}.
 
-%% What the tables name, with its bodies. One that is not in the log may have been removed after the
-%% look into the tables: then the next look does not name it.
--spec bodies(Wanted, Looks :: non_neg_integer(), Replica, #handle{}, Until) ->
-    {ok, Found, #{pos_integer() => body()}} | {error, Reason}
+%% What the tables name, with the bodies in the same order. One that is not in the log may have been
+%% removed after the look into the tables: then the next look does not name it.
+-spec bodies(wanted(Found, Reason), Looks :: non_neg_integer(), Replica, #handle{}, Until) ->
+    {ok, Found, [body()]} | {error, Reason | timeout | not_started}
 when
-    Wanted :: fun(() -> {ok, Found, [wanted()]} | {error, Reason}),
     Replica :: erl_esdb_ra_replica:replica(),
     Until :: erl_esdb_deadline:deadline().
-bodies(Wanted, Looks, Replica, Handle, Until) ->
+bodies({Look, Did, Use} = Wanted, Looks, Replica, Handle, Until) ->
     maybe
-        {ok, Found, Each} ?= Wanted(),
-        {Bodies, Missing} = kept(Each, Replica),
-        {ok, Fetched} ?= fetch(Missing, Handle, Until),
-        ok = maps:foreach(fun(Index, Body) -> remember(Index, Body, Replica) end, Fetched),
+        {ok, Found, Indexes} ?= Look(),
+        Kept = erl_esdb_ra_replica:bodies(Indexes, Use, Replica),
+        true ?= lists:member(none, Kept) orelse {ok, Found, Kept},
+        Missing = missing(Indexes, Kept, Did(Found)),
+        Reader = reader_of(self(), Handle),
+        {ok, Fetched} ?= erl_esdb_ra_reader:fetch(Reader, Missing, Replica, Until),
         case map_size(Fetched) =:= map_size(Missing) orelse Looks =:= 0 of
             true ->
-                {ok, Found, maps:merge(Bodies, Fetched)};
+                {ok, Found, filled(Indexes, Kept, Fetched)};
             false ->
                 ok = pause(),
                 bodies(Wanted, Looks - 1, Replica, Handle, Until)
         end
     end.
 
--spec kept([wanted()], erl_esdb_ra_replica:replica()) ->
-    {#{pos_integer() => body()}, Missing :: #{pos_integer() => Did :: tuple()}}.
-kept(Each, Replica) ->
-    Look = fun({Index, Did}, {Bodies, Missing}) ->
-        case erl_esdb_ra_replica:body(Index, Replica) of
-            {ok, Body} -> {Bodies#{Index => Body}, Missing};
-            none -> {Bodies, Missing#{Index => Did}}
-        end
-    end,
-    lists:foldl(Look, {#{}, #{}}, Each).
+-spec missing([pos_integer()], [body() | none], [erl_esdb_ra_reader:did()]) ->
+    erl_esdb_ra_reader:wanted().
+missing(Indexes, Kept, Dids) ->
+    #{Index => Did || {Index, none, Did} <- lists:zip3(Indexes, Kept, Dids)}.
 
--spec remember(pos_integer(), body(), erl_esdb_ra_replica:replica()) -> ok.
-remember(Index, Body, Replica) when is_binary(Body) ->
-    erl_esdb_ra_replica:keep(Index, Body, Replica);
-remember(Index, [_ | _] = Parts, Replica) ->
-    case lists:keymember(damaged, 2, Parts) of
-        true -> ok;
-        false -> erl_esdb_ra_replica:keep(Index, Parts, Replica)
-    end;
-remember(_Index, _Damaged, _Replica) ->
-    ok.
+-spec filled([pos_integer()], [body() | none], #{pos_integer() => body()}) -> [body()].
+filled([Index | Indexes], [none | Kept], Fetched) ->
+    [maps:get(Index, Fetched, damaged) | filled(Indexes, Kept, Fetched)];
+filled([_ | Indexes], [Body | Kept], Fetched) ->
+    [Body | filled(Indexes, Kept, Fetched)];
+filled([], [], _Fetched) ->
+    [].
 
--spec fetch(#{pos_integer() => Did :: tuple()}, #handle{}, erl_esdb_deadline:deadline()) ->
-    {ok, #{pos_integer() => body()}} | {error, timeout | not_started}.
-fetch(Missing, _Handle, _Until) when map_size(Missing) =:= 0 ->
-    {ok, #{}};
-fetch(Missing, #handle{readers = Readers}, Until) ->
-    Reader = element(1 + erlang:phash2(self(), tuple_size(Readers)), Readers),
-    case erl_esdb_ra_reader:fetch(Reader, lists:sort(maps:keys(Missing)), Until) of
-        {ok, Commands} ->
-            Right = #{I => C || I := C <- Commands, did(maps:get(I, Missing), C)},
-            _ = map_size(Right) < map_size(Commands) andalso erl_esdb_ra_reader:refresh(Reader),
-            {ok, #{Index => verified(C) || Index := C <- Right}};
-        {error, Reason} ->
-            {error, Reason}
-    end.
-
-%% A file that is held open may have an entry that was replaced before it was decided, with the same
-%% index: it is found out by what it is.
--spec did(tuple(), erl_esdb_log:command()) -> boolean().
-did({append, Stream, Count}, {append, Stream, _, _, #{count := Count}}) -> true;
-did({append, Stream, Count}, {append_many, Parts, _}) ->
-    case lists:keyfind(Stream, 1, Parts) of
-        {_, _, _, #{count := Is}} -> Is =:= Count;
-        false -> false
-    end;
-did({document, Key}, {put_document, Key, _}) -> true;
-did(_, _) -> false.
-
--spec verified(erl_esdb_log:command()) -> body().
-verified(Command) ->
-    case erl_esdb_ra_machine:body(Command) of
-        Body when is_binary(Body) -> erl_esdb_batch:verified(Body);
-        Parts -> [{Stream, erl_esdb_batch:verified(Body)} || {Stream, Body} <- Parts]
-    end.
+-spec reader_of(pid(), #handle{}) -> pid().
+reader_of(Pid, #handle{readers = Readers}) ->
+    element(1 + erlang:phash2(Pid, tuple_size(Readers)), Readers).
 
 -doc false.
 -spec document(#handle{}, erl_esdb_log:document_key(), erl_esdb_engine:options()) ->
@@ -550,12 +520,13 @@ document(Handle, Key, Options) ->
         Tables = erl_esdb_ra_replica:tables(Replica),
         Wanted = fun() ->
             case erl_esdb_tables:document(Tables, Key) of
-                {ok, {_, Index} = Entry} -> {ok, Entry, [{Index, {document, Key}}]};
+                {ok, {_, Index} = Entry} -> {ok, Entry, [Index]};
                 {error, not_found} -> {error, not_found}
             end
         end,
-        case bodies(Wanted, ?LOOKS, Replica, Handle, Until) of
-            {ok, {Version, Index}, Bodies} -> {ok, {Version, maps:get(Index, Bodies, damaged)}};
+        Did = fun(_) -> [{document, Key}] end,
+        case bodies({Wanted, Did, stay}, ?LOOKS, Replica, Handle, Until) of
+            {ok, {Version, _}, [Body]} -> {ok, {Version, Body}};
             {error, Reason} -> {error, Reason}
         end
     end).

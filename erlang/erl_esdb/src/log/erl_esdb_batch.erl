@@ -99,6 +99,11 @@ is not compared: `verified/1`.
 """.
 -spec unpack(packed(), First :: non_neg_integer(), Last :: non_neg_integer()) ->
     {ok, [term()]} | {error, corrupt}.
+unpack(<<?MAGIC, ?FORMAT, 1:32, End:32, Rest/binary>>, 0, 0) when
+    byte_size(Rest) =:= End + ?SUM
+->
+    %% Most appends bring one event.
+    terms(<<End:32>>, 0, Rest);
 unpack(Packed, First, Last) ->
     maybe
         {ok, Ends, Bodies} ?= opened(Packed, First, Last),

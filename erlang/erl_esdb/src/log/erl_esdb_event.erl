@@ -7,7 +7,7 @@ A body is `{Id, Type, Data, Metadata}`, with a map of what differs from the usua
 where something does. Bodies are stored, so their form is part of the format on disk.
 """.
 
--export([bodies/1, event/4, events/4, id/1, type/1, tags/1, are_copies/1]).
+-export([bodies/1, event/4, events/4, events_before/5, id/1, type/1, tags/1, are_copies/1]).
 -export([from_record/1, unsigned/4, signed/2]).
 -export([given/1, hashes/3, facts/1, type_hash/1, tag_hash/1]).
 -export_type([body/0, invalid/0]).
@@ -247,6 +247,15 @@ events(Stream, Row, Version, [Body | Bodies]) ->
     [event(Stream, Row, Version, Body) | events(Stream, Row, Version + 1, Bodies)];
 events(_Stream, _Row, _Version, []) ->
     [].
+
+-doc "`events/4` in front of a list, the last one first.".
+-spec events_before(binary(), #row{}, Version :: non_neg_integer(), [body()], [event()]) ->
+    [event()].
+events_before(Stream, Row, Version, [Body | Bodies], Before) ->
+    Event = event(Stream, Row, Version, Body),
+    events_before(Stream, Row, Version + 1, Bodies, [Event | Before]);
+events_before(_Stream, _Row, _Version, [], Before) ->
+    Before.
 
 -doc "The event of this version that an append brought.".
 -spec event(Stream :: binary(), #row{}, Version :: non_neg_integer(), body()) -> event().

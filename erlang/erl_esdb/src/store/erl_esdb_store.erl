@@ -33,6 +33,8 @@ the store ended during the call, it is not known whether a command was done.
 -define(PAGE, 1000).
 %% Names that are listed where no limit is given.
 -define(NAMES, 1000).
+%% Pieces that are decoded between two looks at the clock.
+-define(BETWEEN, 256).
 %% Bytes of a document, packed.
 -define(MAX_DOCUMENT, 16_777_216).
 %% The longest time that `receive` takes.
@@ -817,26 +819,32 @@ save_checkpoints(Store, Values, Options) ->
 
 -spec events([erl_esdb_engine:piece()], direction(), deadline()) ->
     {ok, [event()]} | {error, term()}.
-events(Pieces, Direction, Until) ->
-    Events = fun(Piece) -> piece(Piece, Direction) end,
-    maybe
-        {ok, Each} ?= erl_esdb_deadline:map(Events, Pieces, Until),
-        {ok, lists:append(Each)}
-    end.
+events(Pieces, Direction, Until) -> events(Pieces, Direction, Until, ?BETWEEN, []).
 
--spec piece(erl_esdb_engine:piece(), direction()) -> {ok, [event()]} | {error, term()}.
-piece({Stream, {Row, From, To}, Packed}, Direction) ->
+%% The last event first: what came before is at hand.
+-spec events([erl_esdb_engine:piece()], direction(), deadline(), non_neg_integer(), [event()]) ->
+    {ok, [event()]} | {error, term()}.
+events([{Stream, {Row, From, To}, Packed} | Pieces], Direction, Until, Left, Before) when
+    Left > 0
+->
     First = erl_esdb_log:first_version(Row),
     case erl_esdb_batch:unpack(Packed, From - First, To - First) of
+        {ok, Bodies} when Direction =:= forward ->
+            Before1 = erl_esdb_event:events_before(Stream, Row, From, Bodies, Before),
+            events(Pieces, Direction, Until, Left - 1, Before1);
         {ok, Bodies} ->
-            {ok, ordered(Direction, erl_esdb_event:events(Stream, Row, From, Bodies))};
+            Before1 = erl_esdb_event:events(Stream, Row, From, Bodies) ++ Before,
+            events(Pieces, Direction, Until, Left - 1, Before1);
         {error, corrupt} ->
             {error, {corrupt_events, Stream, First}}
+    end;
+events([], _Direction, _Until, _Left, Before) ->
+    {ok, lists:reverse(Before)};
+events(Pieces, Direction, Until, 0, Before) ->
+    maybe
+        ok ?= erl_esdb_deadline:check(Until, false),
+        events(Pieces, Direction, Until, ?BETWEEN, Before)
     end.
-
--spec ordered(direction(), [event()]) -> [event()].
-ordered(forward, Events) -> Events;
-ordered(backward, Events) -> lists:reverse(Events).
 
 %% ---- the engine, and names for its failures
 

@@ -16,7 +16,7 @@ replaced is gone at once, with its tables: who reads there looks for the new one
 
 -export([prepare/2, open/1, publish/1, close/1, find/1, is_current/1, tables/1]).
 -export([applied/1, applied/2, await/3, written/1, written/2]).
--export([keep/3, body/2, size_of/1, bytes/1]).
+-export([keep/3, bodies/3, size_of/1, bytes/1]).
 -export_type([replica/0]).
 
 %% Places in the array of a replica: the index of the command that was applied last, and how many
@@ -231,27 +231,50 @@ turn(#replica{state = State, half = Half, bodies = Bodies}) ->
 -spec young(replica()) -> ets:table().
 young(#replica{state = State, bodies = Bodies}) -> element(atomics:get(State, ?YOUNG), Bodies).
 
--doc "A body that is kept.".
--spec body(Index :: pos_integer(), replica()) -> {ok, Body} | none when
-    Body :: binary() | [{binary(), binary()}].
-body(Index, #replica{state = State, bodies = Bodies} = Replica) ->
-    Young = atomics:get(State, ?YOUNG),
-    case ets:lookup(element(Young, Bodies), Index) of
-        [{_, Body}] -> {ok, Body};
-        [] -> old_body(Index, element(3 - Young, Bodies), Replica)
-    end.
+-doc """
+The bodies of these commands, in their order: `none` for each that is not kept.
 
-%% What is asked for stays longer.
--spec old_body(Index :: pos_integer(), ets:table(), replica()) -> {ok, Body} | none when
+Whoever will `stay` has what it finds kept for longer. Who passes once through much does not: that
+would take the place of what others ask for again and again.
+""".
+-spec bodies([Index :: pos_integer()], stay | pass, replica()) -> [Body | none] when
     Body :: binary() | [{binary(), binary()}].
-old_body(Index, Old, Replica) ->
-    case ets:lookup(Old, Index) of
-        [{_, Body}] ->
-            ok = keep(Index, Body, Replica),
-            {ok, Body};
-        [] ->
-            none
-    end.
+bodies(Indexes, Use, #replica{state = State, bodies = Bodies} = Replica) ->
+    Young = atomics:get(State, ?YOUNG),
+    Old = element(3 - Young, Bodies),
+    Keep =
+        case Use of
+            stay -> Old;
+            pass -> none
+        end,
+    bodies(Indexes, element(Young, Bodies), Old, Keep, Replica).
+
+%% Neighbours came at the same time: the table that had the last one is asked first.
+-spec bodies([pos_integer()], ets:table(), ets:table(), ets:table() | none, replica()) ->
+    [Body | none]
+when
+    Body :: binary() | [{binary(), binary()}].
+bodies([Index | Indexes], First, Second, Keep, Replica) ->
+    case ets:lookup_element(First, Index, 2, none) of
+        none ->
+            case ets:lookup_element(Second, Index, 2, none) of
+                none ->
+                    [none | bodies(Indexes, First, Second, Keep, Replica)];
+                Body ->
+                    ok = stays(Second =:= Keep, Index, Body, Replica),
+                    [Body | bodies(Indexes, Second, First, Keep, Replica)]
+            end;
+        Body ->
+            ok = stays(First =:= Keep, Index, Body, Replica),
+            [Body | bodies(Indexes, First, Second, Keep, Replica)]
+    end;
+bodies([], _First, _Second, _Keep, _Replica) ->
+    [].
+
+-spec stays(boolean(), pos_integer(), Body, replica()) -> ok when
+    Body :: binary() | [{binary(), binary()}].
+stays(true, Index, Body, Replica) -> keep(Index, Body, Replica);
+stays(false, _Index, _Body, _Replica) -> ok.
 
 -doc "The bytes of RAM that a replica takes: its tables, and the bodies that are kept.".
 -spec bytes(replica()) -> non_neg_integer().
