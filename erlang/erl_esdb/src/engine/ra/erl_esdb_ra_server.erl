@@ -133,12 +133,16 @@ config({Name, _} = Server, Members, Machine, Uid) ->
         }
     }.
 
-%% Ra saves its list of servers half a second later: before that nothing may be acknowledged, for
-%% a server that is not listed is not found again.
+%% Ra saves its list of servers half a second later, and does not sync the folder in which that of a
+%% server is made: before that nothing may be acknowledged.
 -spec saved(atom()) -> ok | {error, term()}.
 saved(System) ->
+    #{data_dir := Dir} = ra_system:fetch(System),
     {ok, Names} = ra_system:lookup_name(System, directory_rev),
-    dets:sync(Names).
+    maybe
+        ok ?= dets:sync(Names),
+        ra_lib:sync_dir(Dir)
+    end.
 
 -spec limits(erl_esdb_engine:settings()) -> erl_esdb_log:limits().
 limits(Settings) ->

@@ -202,6 +202,8 @@ free_name(State, N) ->
 started(Name, Dir) ->
     maybe
         ok ?= filelib:ensure_path(Dir),
+        %% What it is in may be somebody else's.
+        _ = ra_lib:sync_dir(filename:dirname(Dir)),
         {ok, Lock} ?= erl_esdb_ra_lock:take(Dir),
         case started_locked(Name, Dir) of
             ok ->
