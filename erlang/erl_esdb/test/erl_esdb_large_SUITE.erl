@@ -84,8 +84,8 @@ is_on_disk(Store) -> whereis(erl_esdb_naming:store_worker_name(Store)) =/= undef
 
 %% ---- writing
 
-%% Writers with a share each, and others whose commands make a snapshot due; beside them one who looks
-%% how long it waits.
+%% Writers with a share each, and others whose commands make a snapshot due; beside them one who
+%% looks how long it waits.
 filled(Store, Append, From, To) ->
     Orderer = erl_esdb_test:orderer(Store),
     Next = atomics:new(1, []),
@@ -132,7 +132,8 @@ written(Store, Append, Next, To) ->
 
 %% One is due after so many commands, or a tenth of what is kept.
 saved(Store, Commands) ->
-    [ok = erl_esdb_store:save_checkpoints(Store, #{{a, place} => N}) || N <- lists:seq(1, Commands)].
+    Save = fun(N) -> ok = erl_esdb_store:save_checkpoints(Store, #{{a, place} => N}) end,
+    lists:foreach(Save, lists:seq(1, Commands)).
 
 event(N) -> #{event_type => <<"Counted">>, data => #{n => N, text => binary:copy(<<"x">>, 200)}}.
 

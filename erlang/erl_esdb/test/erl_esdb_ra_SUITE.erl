@@ -278,8 +278,9 @@ a_space_comes_back(Config) ->
     ok = erl_esdb_test:await(fun() -> size_of(Config) < Full div 2 end, 120_000),
     ?assertMatch([#event{stream_id = <<"kept">>}], all_events(Store)).
 
-%% Readers while streams are cut, deleted and scavenged, snapshots are taken, and segments are dropped
-%% and written anew: what they are given is what was written, and never the word that it is damaged.
+%% Readers while streams are cut, deleted and scavenged, snapshots are taken, and segments are
+%% dropped and written anew: what they are given is what was written, and never the word that it is
+%% damaged.
 a_readers_race_compaction(Config) ->
     Store = store(Config),
     %% Next to nothing is read from memory; and what waits behind thousands of commands may.
@@ -605,6 +606,52 @@ a_picture_that_is_replaced(_Config) ->
     ok = erl_esdb_tables:close_picture(First + 1, Tables),
     ?assert(erl_esdb_tables:may_open_picture(Tables, 60_000)),
     ok = erl_esdb_tables:delete(Tables).
+
+%% While a snapshot is written each command copies what it changes, and nothing else; and none takes
+%% more than its share because one begins or ends.
+a_commands_cost_little_while_a_snapshot_is_written(Config) ->
+    {ok, _} = application:ensure_all_started(erl_esdb),
+    Store = store(Config),
+    Machine = erl_esdb_ra_machine:init(#{store => Store, limits => #{}}),
+    {_, Costs} = lists:foldl(fun applied/2, {{Machine, none}, []}, lists:seq(1, 70_000)),
+    ok = erl_esdb_ra_replica:close(Store),
+    {Copies, Reductions, Pictures} = lists:unzip3(Costs),
+    %% Three of them, of which each was open for a third of the commands.
+    ?assertEqual(3, length(lists:usort(Pictures) -- [none])),
+    ?assert(lists:max(Copies) =< 6),
+    ?assert(lists:max(Reductions) < 200_000).
+
+%% One append each, to 20,000 streams in turn. A picture is closed after 10,000 more.
+applied(Index, {{Machine, Open}, Costs}) ->
+    Stream = <<"s", (integer_to_binary(Index rem 20_000))/binary>>,
+    Command = {append, Stream, -2, <<"body">>, #{count => 1, epoch_us => Index}},
+    Meta = #{index => Index, term => 1, machine_version => 0, system_time => 0},
+    Objects = objects(),
+    {reductions, Before} = process_info(self(), reductions),
+    {Machine1, {Index, {ok, _}}, Effects} = erl_esdb_ra_machine:apply(Meta, Command, Machine),
+    {reductions, After} = process_info(self(), reductions),
+    Cost = {objects() - Objects, After - Before, picture(Open)},
+    {{Machine1, closed(Index, opened(Effects, Index, Open))}, [Cost | Costs]}.
+
+objects() ->
+    lists:sum([ets:info(T, size) || T <- ets:all(), ets:info(T, owner) =:= self()]).
+
+picture(none) -> none;
+picture({State, _Index}) -> element(1, erl_esdb_ra_machine:picture(State)).
+
+opened(Effects, Index, Open) ->
+    case [State || {release_cursor, _, State, _} <- Effects] of
+        [State] when Open =:= none -> {State, Index};
+        [] -> Open
+    end.
+
+closed(Index, {State, Opened}) when Index =:= Opened + 10_000 ->
+    {Picture, Tables} = erl_esdb_ra_machine:picture(State),
+    ok = erl_esdb_tables:close_picture(Picture, Tables),
+    ok = erl_esdb_ra_machine:written(State),
+    none;
+closed(_Index, Open) ->
+    Open.
 
 a_live_entries_without_dead_ones(_Config) ->
     erl_esdb_test:property(
