@@ -84,8 +84,8 @@ is_on_disk(Store) -> whereis(erl_esdb_naming:store_worker_name(Store)) =/= undef
 
 %% ---- writing
 
-%% Writers with a share each, and others whose commands make a snapshot due; beside them one who looks
-%% how long it waits.
+%% Writers with a share each, and then others whose commands make a snapshot due; beside them one
+%% who looks how long it waits.
 filled(Store, Append, From, To) ->
     Orderer = erl_esdb_test:orderer(Store),
     Next = atomics:new(1, []),
@@ -95,15 +95,16 @@ filled(Store, Append, From, To) ->
     Before = reductions([Orderer]),
     Began = erlang:monotonic_time(millisecond),
     Writer = fun() -> written(Store, Append, Next, To) end,
-    _ = erl_esdb_test:concurrently(
-        lists:duplicate(?WRITERS, Writer) ++
-            lists:duplicate(?WRITERS, fun() -> saved(Store, ?DUE div ?WRITERS) end)
-    ),
-    ok = await_snapshot(Store),
+    _ = erl_esdb_test:concurrently(lists:duplicate(?WRITERS, Writer)),
     Took = erlang:monotonic_time(millisecond) - Began,
+    Cost = reductions([Orderer]) - Before,
+    %% What is due then is written while the prober goes on.
+    Newest = snapshot(Store),
+    Save = fun() -> saved(Store, ?DUE div ?WRITERS) end,
+    _ = erl_esdb_test:concurrently(lists:duplicate(?WRITERS, Save)),
+    ok = await_snapshot(Store, Newest),
     ok = atomics:put(Stop, 1, 1),
     {Probes, Paused, Longest, Indexes} = ended(Prober),
-    Commands = (To - From) div ?BATCH + ?DUE + Probes,
     #{
         events => To - From,
         ms => Took,
@@ -111,15 +112,12 @@ filled(Store, Append, From, To) ->
         paused => Paused,
         longest_ms => Longest div 1000,
         snapshots => length(lists:usort(Indexes)) - 1,
-        command => (reductions([Orderer]) - Before) div Commands
+        command => Cost div ((To - From) div ?BATCH)
     }.
 
-%% While the prober goes on.
-await_snapshot(Store) ->
-    case is_on_disk(Store) of
-        true -> erl_esdb_test:await(fun() -> snapshot(Store) > 0 end, 120_000);
-        false -> ok
-    end.
+await_snapshot(_Store, none) -> ok;
+await_snapshot(Store, Newest) ->
+    erl_esdb_test:await(fun() -> snapshot(Store) > Newest end, 120_000).
 
 written(Store, Append, Next, To) ->
     case atomics:add_get(Next, 1, ?BATCH) of
@@ -132,7 +130,8 @@ written(Store, Append, Next, To) ->
 
 %% One is due after so many commands, or a tenth of what is kept.
 saved(Store, Commands) ->
-    [ok = erl_esdb_store:save_checkpoints(Store, #{{a, place} => N}) || N <- lists:seq(1, Commands)].
+    Save = fun(N) -> ok = erl_esdb_store:save_checkpoints(Store, #{{a, place} => N}) end,
+    lists:foreach(Save, lists:seq(1, Commands)).
 
 event(N) -> #{event_type => <<"Counted">>, data => #{n => N, text => binary:copy(<<"x">>, 200)}}.
 

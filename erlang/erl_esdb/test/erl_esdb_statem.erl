@@ -198,7 +198,8 @@ subscribe({Id, {Type, Selector} = Wanted}, #{taker := Taker} = Options) ->
         erl_esdb_subscriptions:subscribe(?STORE, Type, Selector, name(Id), Given)
     end,
     Ack = ack(Wanted, Options),
-    true = ets:insert(?SEEN, [{{ack, Id}, Ack}, {{takes, Id}, Taker}]),
+    Term = {{term, Id}, erl_esdb_test:term(?STORE)},
+    true = ets:insert(?SEEN, [{{ack, Id}, Ack}, {{takes, Id}, Taker}, Term]),
     {ok, Key} =
         case Taker of
             named -> Subscribe(#{subscriber => taker(Id, fun() -> ok end)});
@@ -433,7 +434,13 @@ is_sound(Id, #{subscriptions := Subscriptions, history := History}) ->
         fun({Pid, {_, Stream, _, _, _}}) -> {Pid, Stream} end, fun({_, Place}) -> Place end, Seen
     ),
     lists:all(fun({_, Place}) -> is_wanted(Place, Wanted, Start, History) end, Seen) andalso
-        lists:all(fun(Run) -> descents(Run) =< Kills + rewinds(Id) end, maps:values(Runs)).
+        lists:all(
+            fun(Run) -> descents(Run) =< Kills + rewinds(Id) + elections(Id) end, maps:values(Runs)
+        ).
+
+%% Who leads anew goes on from what was saved.
+-spec elections(id()) -> non_neg_integer().
+elections(Id) -> erl_esdb_test:term(?STORE) - ets:lookup_element(?SEEN, {term, Id}, 2).
 
 %% A member may have joined, and had events, before the news of the death of the one before: what
 %% that one had comes again, and then what followed it.

@@ -25,6 +25,7 @@ of stores that do not run here is stopped when the next one is started.
 -define(OTHERS, 2).
 -define(TIMEOUT, 60_000).
 -define(TRY, 1_000).
+-define(WAIT, 30_000).
 -define(HOST, "127.0.0.1").
 -define(COOKIE, esdb_test).
 
@@ -87,7 +88,9 @@ named() ->
 
 -doc "As `erl_esdb:start_store/2`, of a store on disk.".
 -spec start_store(atom(), map()) -> {ok, pid()} | {error, term()}.
-start_store(Store, #{data_dir := _} = Options) ->
+start_store(Store, #{data_dir := _} = Given) ->
+    %% Three nodes on one machine: a call of thousands of commands takes longer than on one.
+    Options = maps:merge(#{timeout => ?WAIT}, Given),
     {ok, _} = application:ensure_all_started(erl_esdb),
     case {lists:member(Store, erl_esdb:which_stores()), erl_esdb_config:plan(Store, Options)} of
         {false, {ok, {_, _, Settings}}} ->

@@ -451,9 +451,11 @@ fresh(Events, #import{begun = none, store = Store, options = Options} = Import) 
     end;
 fresh(Events, #import{begun = Ends, store = Store, options = Options}) ->
     Asked = #{{Stream, Id} => 0 || #{stream_id := Stream, event_id := Id} <- Events},
-    case known(Store, maps:to_list(Ends), timed(Options), Asked) of
-        {ok, Known} -> {ok, unknown(Events, Known)};
-        {error, Reason} -> {error, Reason}
+    maybe
+        %% An append that nobody waits for any more may still be in the queue: this comes behind it.
+        ok ?= erl_esdb_store:save_checkpoints(Store, #{}, timed(Options)),
+        {ok, Known} ?= known(Store, maps:to_list(Ends), timed(Options), Asked),
+        {ok, unknown(Events, Known)}
     end.
 
 -spec ends(atom(), [binary()], map(), map()) -> {ok, map()} | {error, term()}.
