@@ -139,7 +139,7 @@ junk() ->
     oneof([
         none,
         {1, none},
-        {1, make_ref()},
+        {1, ?LAZY(make_ref())},
         {1 bsl 80, 1},
         {'$make', erlang, element, [3, handle(compile_wildcard, ~"b")]},
         {'$make', erlang, element, [3, handle(compile_predicate, false)]},
@@ -217,7 +217,7 @@ value() ->
         {2, oneof([0.0, 1.0, -1.5, 1 bsl 70, 1.0e300])},
         {4, word("ab1", 3)},
         {2, list(integer(0, 2))},
-        {1, oneof([undefined, #{y => 1}, {a}, [1 | 2], <<1:3>>, make_ref()])}
+        {1, oneof([undefined, #{y => 1}, {a}, [1 | 2], <<1:3>>, ?LAZY(make_ref())])}
     ]).
 
 predicate() -> ?SIZED(Size, predicate(min(Size, 9))).

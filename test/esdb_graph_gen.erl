@@ -82,7 +82,7 @@ graph() ->
         {2, ?LET(Graph, new(), {'$make', ?MODULE, forged, [Graph]})},
         {1, ?LET({Graph, Other}, {new(), new()}, {'$make', ?MODULE, forged, [Graph, Other]})},
         {2, forged_terms()},
-        {1, oneof([a, 1, {}, [], make_ref(), {esdb_dictionary, <<>>, none} | forged_funs()])}
+        {1, oneof([a, 1, {}, [], ?LAZY(make_ref()), {esdb_dictionary, <<>>, none} | forged_funs()])}
     ]).
 
 new() -> ?LET({Nodes, Edges}, {ids(), edges()}, {'$make', ?M, new, [Nodes, Edges]}).

@@ -242,7 +242,7 @@ inner_path() ->
 asked_path() ->
     frequency([
         {20, path()},
-        {1, oneof([[], [a | b], self(), [make_ref()], {event, []}, {data, [a | b]}])}
+        {1, oneof([[], [a | b], self(), ?LAZY([make_ref()]), {event, []}, {data, [a | b]}])}
     ]).
 
 aggregate() -> kept(aggregate, fun aggregate_type/0).
