@@ -46,7 +46,7 @@ owned(Ask) ->
 
 -spec there(binary() | eof) -> binary().
 there(eof) -> <<>>;
-there(Bytes) -> Bytes.
+there(Bytes) when is_binary(Bytes) -> Bytes.
 
 -doc "See `esdb_file_nif:close/1`.".
 -spec close(file()) -> ok | {error, esdb_file_nif:reason()}.

@@ -274,8 +274,8 @@ scattered_events_are_complete(Config) ->
     {ok, Log} = erl_esdb_streams:read_log(Store, 0, infinity, forward, #{}),
     Windows = {oneof(names()), integer(0, 320), integer(1, 90)},
     Property = ?FORALL({Name, From, Count}, Windows, begin
-        Within = fun(Event) -> element(5, Event) >= From andalso element(5, Event) < From + Count end,
-        Window = lists:filter(Within, maps:get(Name, Before)),
+        Wanted = lists:seq(From, From + Count - 1),
+        Window = [E || E <- maps:get(Name, Before), lists:member(element(5, E), Wanted)],
         {ok, Window} =:= erl_esdb_streams:read(Store, Name, From, Count, forward) andalso
             {ok, lists:reverse(Window)} =:=
                 erl_esdb_streams:read(Store, Name, From + Count - 1, Count, backward)
