@@ -593,7 +593,8 @@ subscribed(Nodes, Name) ->
 
 %% A byte of some file of a store that does not run, again and again, each time as it was before.
 %% Then the store says at its start what is wrong, or each event that it serves is as it was written
-%% and each other is named as damaged.
+%% and each other is named as damaged. In the log of writes a damaged record may look like the last
+%% one, which a crash has cut off: then what came from there on is missing, and nothing else is.
 a_changed_byte_is_named_and_never_served(Config) ->
     _ = rand:seed(exsss, {seed(), 3, 3}),
     with_nodes([n1], Config, fun(Nodes) ->
@@ -609,7 +610,7 @@ a_changed_byte_is_named_and_never_served(Config) ->
         Found = [changed_byte(Nodes, Written) || _ <- lists:seq(1, 14)],
         ct:pal("~p", [Found]),
         %% Not only bytes were changed that stand for nothing.
-        ?assertNotEqual([], [What || {_, _, What} <- Found, What =/= {named, 0}])
+        ?assertNotEqual([], [What || {_, _, What} <- Found, What =/= {named, 0, 0}])
     end).
 
 data_dir(Nodes) -> filename:join(erl_esdb_fault_nodes:dir(Nodes, n1), "data").
@@ -658,7 +659,7 @@ changed_byte(Nodes, Written) ->
     Offset = used(File),
     ok = erl_esdb_disk:flip(File, Offset),
     ok = erl_esdb_fault_nodes:boot(Nodes, n1),
-    What = judged(opened(Nodes), Nodes, Written),
+    What = judged(opened(Nodes), filename:extension(File), Nodes, Written),
     ok = erl_esdb_fault_nodes:kill(Nodes, n1),
     ok = file:del_dir_r(data_dir(Nodes)),
     ok = file:rename(Kept, data_dir(Nodes)),
@@ -675,14 +676,17 @@ used(<<0, Bytes/binary>>, Offset, Used) -> used(Bytes, Offset + 1, Used);
 used(<<_, Bytes/binary>>, Offset, Used) -> used(Bytes, Offset + 1, [Offset | Used]);
 used(<<>>, _Offset, Used) -> Used.
 
-judged({error, Reason}, _Nodes, _Written) ->
+judged({error, Reason}, _Extension, _Nodes, _Written) ->
     {refused, Reason};
-judged({ok, _}, Nodes, Written) ->
-    Served = served(Nodes, length(Written)),
-    Other = [{W, S} || {W, S} <- lists:zip(Written, Served), W =/= S],
+judged({ok, _}, Extension, Nodes, Written) ->
+    Pairs = lists:zip(Written, served(Nodes, length(Written))),
+    {Served, Missing} = lists:splitwith(fun({_, S}) -> S =/= {ok, []} end, Pairs),
+    ?assert(Extension =:= ".wal" orelse Missing =:= [], {Extension, Missing}),
+    ?assertEqual([], [Pair || {_, S} = Pair <- Missing, S =/= {ok, []}]),
     %% Nothing else than what was written, or the word that it is damaged.
-    ?assertEqual([], [{W, S} || {W, S} <- Other, not is_named(S)]),
-    {named, length(Other)}.
+    Other = [Pair || {W, S} = Pair <- Served, W =/= S],
+    ?assertEqual([], [Pair || {_, S} = Pair <- Other, not is_named(S)]),
+    {named, length(Other), length(Missing)}.
 
 is_named({error, {corrupt_events, ~"stream", _}}) -> true;
 is_named(_) -> false.

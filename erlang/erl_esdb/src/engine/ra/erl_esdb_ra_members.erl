@@ -151,14 +151,28 @@ remove(Contacts, Server, Until) -> changed(Contacts, {'$ra_leave', Server, await
 
 -doc "Has another member lead. Errors: `{not_member, Node}`, `no_quorum`, `timeout`.".
 -spec transfer(ra:server_id(), ra:server_id(), until()) -> ok | {error, reason()}.
-transfer({Name, _} = Server, {_, Node} = Target, Until) ->
+transfer(Server, {_, Node} = Target, Until) ->
     Left = min(?TRY, erl_esdb_deadline:left(Until)),
     case ra:transfer_leadership(Server, Target, Left) of
-        ok -> await(fun() -> ra_leaderboard:lookup_leader(Name) =:= Target end, Until);
+        ok -> transferred(Server, Target, Until);
         already_leader -> ok;
         {error, unknown_member} -> {error, {not_member, Node}};
         {error, Reason} -> {error, Reason};
         {timeout, _} -> {error, no_quorum}
+    end.
+
+%% The word to the next leader may be lost, where it is just ending: it is said again then.
+-spec transferred(ra:server_id(), ra:server_id(), until()) -> ok | {error, reason()}.
+transferred({Name, _} = Server, Target, Until) ->
+    Try = erl_esdb_deadline:in(min(?TRY, erl_esdb_deadline:left(Until))),
+    case await(fun() -> ra_leaderboard:lookup_leader(Name) =:= Target end, Try) of
+        ok ->
+            ok;
+        {error, timeout} ->
+            maybe
+                ok ?= erl_esdb_deadline:check(Until, false),
+                transfer(Server, Target, Until)
+            end
     end.
 
 %% Ra allows one change at a time, and none before a leader has committed something of its own.
