@@ -233,7 +233,7 @@ one() ->
 %% Waits for an answer that needs all of the index.
 -spec indexed(non_neg_integer()) -> ok.
 indexed(Next) ->
-    {ok, _} = erl_esdb_streams:read_by_event_types(?STORE, [~"NoSuchType"], 1),
+    {ok, []} = erl_esdb_index:events(?STORE, type, ~"NoSuchType", #{timeout => infinity}),
     {ok, #{next := Reached}} = erl_esdb_index:info(?STORE),
     true = Reached >= Next,
     ok.

@@ -100,7 +100,7 @@ changed(Index, Command, Effects, #machine{store = Store, replica = Replica} = Ma
     Tables = erl_esdb_ra_replica:tables(Replica),
     lists:foreach(fun(Effect) -> ok = erl_esdb_tables:write(Effect, Tables) end, Effects),
     ok = erl_esdb_ra_replica:applied(Index, Replica),
-    ok = feed(Store, lists:keyfind(order, 1, Effects)),
+    lists:foreach(fun(Effect) -> feed(Effect, Store) end, Effects),
     lists:foldl(fun lives/2, Machine, Effects).
 
 -spec keep([erl_esdb_log:effect()], pos_integer(), Body, erl_esdb_ra_replica:replica()) -> ok when
@@ -110,9 +110,9 @@ keep([{live, [Index]} | _], Index, Body, Replica) ->
 keep(_Effects, _Index, _Body, _Replica) ->
     ok.
 
--spec feed(atom(), {order, erl_esdb_chunks:seq()} | false) -> ok.
-feed(Store, {order, Order}) -> erl_esdb_feed:committed(Store, erl_esdb_log:log_end(Order));
-feed(_Store, false) -> ok.
+-spec feed(erl_esdb_log:effect(), atom()) -> ok.
+feed({order, Order}, Store) -> erl_esdb_feed:committed(Store, erl_esdb_log:log_end(Order));
+feed(_Effect, _Store) -> ok.
 
 -spec lives(erl_esdb_log:effect(), state()) -> state().
 lives({live, [Index]}, #machine{live = Live, kept = Kept} = Machine) ->
