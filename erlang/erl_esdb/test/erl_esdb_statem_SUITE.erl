@@ -8,7 +8,8 @@ number of its runs.
 
 suite() -> [{timetrap, {minutes, 10}}].
 
-all() -> erl_esdb_test:all([ra3]).
+%% On three nodes by hand (`ESDB_ENGINES=ra3`): it takes minutes there.
+all() -> erl_esdb_test:all().
 
 groups() -> erl_esdb_test:groups([calls, calls_of_a_store_that_signs]).
 

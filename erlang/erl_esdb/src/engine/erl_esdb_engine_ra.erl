@@ -220,16 +220,15 @@ has_gone(Leader, #handle{server = {Name, _}}, Command) ->
     may_repeat(Command) andalso
         not lists:member(ra_leaderboard:lookup_leader(Name), [Leader, undefined]).
 
-%% Whoever sent an append recognises it by its ids.
+%% Whoever sent an append recognises it by its ids, where it has some: what is restored has none.
 -spec may_repeat(erl_esdb_log:command()) -> boolean().
-may_repeat({append, _, Expected, _, Summary}) -> is_recognised(Expected, Summary);
+may_repeat({append, _, _, _, Summary}) -> has_ids(Summary);
 may_repeat({append_many, Parts, _}) ->
-    lists:all(fun({_, Expected, _, Summary}) -> is_recognised(Expected, Summary) end, Parts);
+    lists:all(fun({_, _, _, Summary}) -> has_ids(Summary) end, Parts);
 may_repeat(_) -> false.
 
--spec is_recognised(erl_esdb_log:expected(), erl_esdb_log:summary()) -> boolean().
-is_recognised(Expected, #{count := Count} = Summary) ->
-    Count > 0 andalso (Expected >= -1 orelse maps:get(ids, Summary, []) =/= []).
+-spec has_ids(erl_esdb_log:summary()) -> boolean().
+has_ids(#{count := Count} = Summary) -> Count > 0 andalso maps:get(ids, Summary, []) =/= [].
 
 -spec unanswered(unsent | unknown, #handle{}, erl_esdb_log:command(), Until) ->
     erl_esdb_log:reply() | {error, erl_esdb_engine:failure()}

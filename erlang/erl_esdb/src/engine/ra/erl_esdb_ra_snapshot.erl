@@ -132,9 +132,12 @@ is_server(Store) -> whereis(erl_esdb_naming:store_worker_name(Store)) =:= self()
 -spec restored(map(), file:io_device()) -> erl_esdb_ra_machine:state().
 restored(#{store := Store} = Written, Fd) ->
     Replica = erl_esdb_ra_replica:open(Store),
-    ok = restore(frame(Fd), Fd, erl_esdb_ra_replica:tables(Replica)),
+    Tables = erl_esdb_ra_replica:tables(Replica),
+    ok = restore(frame(Fd), Fd, Tables),
     State = erl_esdb_ra_machine:from_snapshot(Written, Replica),
     ok = erl_esdb_ra_replica:publish(Replica),
+    %% Who follows the log of a store that runs hears of what came with another node's snapshot.
+    ok = erl_esdb_feed:committed(Store, erl_esdb_tables:next_position(Tables)),
     State.
 
 -spec restore({ok, erl_esdb_tables:part()} | eof, file:io_device(), erl_esdb_tables:tables()) -> ok.
