@@ -19,7 +19,8 @@ is the data of files and their size; names that were made or removed stay.
 after the other, at each step of what it does.
 """.
 
--export([library/1, new/3, environment/1, fail/3, acted/2, kill_after/2, power_loss/1, flip/2]).
+-export([library/1, new/3, environment/1, fail/3, acted/2, kill_after/2, power_loss/1]).
+-export([flip/2, damage/2]).
 -export_type([disk/0, fault/0]).
 
 -doc "What a disk does.".
@@ -182,3 +183,12 @@ flip(Path, Offset) ->
     ok = file:pwrite(File, Offset, <<(Byte bxor 16#10)>>),
     ok = file:sync(File),
     file:close(File).
+
+-doc "Changes a byte where these bytes stand for the first time; whether they stand there at all.".
+-spec damage(file:filename(), Mark :: binary()) -> boolean().
+damage(Path, Mark) ->
+    {ok, Bytes} = file:read_file(Path),
+    case binary:match(Bytes, Mark) of
+        nomatch -> false;
+        {Offset, _} -> flip(Path, Offset) =:= ok
+    end.

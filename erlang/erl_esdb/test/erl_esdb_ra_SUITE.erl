@@ -418,25 +418,14 @@ a_damaged_event_is_named(Config) ->
     ok = snapshotted(Store, 1),
     ok = erl_esdb:stop_store(Store),
     Files = filelib:wildcard(dir(Config) ++ "/*/*.segment"),
-    ?assertMatch([_ | _], [damaged || File <- Files, damage(File, <<"0123456789abcdef">>)]),
+    Damaged = [File || File <- Files, erl_esdb_disk:damage(File, <<"0123456789abcdef">>)],
+    ?assertMatch([_ | _], Damaged),
     _ = start(Config),
     ?assertEqual(
         {error, {corrupt_events, <<"damaged">>, 0}},
         erl_esdb_streams:read(Store, <<"damaged">>, 0, 10, forward)
     ),
     ?assertMatch({ok, [_]}, erl_esdb_streams:read(Store, <<"whole">>, 0, 10, forward)).
-
-damage(File, Mark) ->
-    {ok, Bytes} = file:read_file(File),
-    case binary:match(Bytes, Mark) of
-        nomatch ->
-            false;
-        {At, _} ->
-            {ok, Fd} = file:open(File, [read, write, raw, binary]),
-            ok = file:pwrite(Fd, At, <<"X">>),
-            ok = file:close(Fd),
-            true
-    end.
 
 %% One that has to be read again, because no snapshot has it, is found with the start.
 a_damaged_event_is_named_at_the_start(Config) ->
@@ -446,7 +435,7 @@ a_damaged_event_is_named_at_the_start(Config) ->
     ok = erl_esdb:stop_store(Store),
     ok = erl_esdb:stop_store(start(Config)),
     [File] = filelib:wildcard(dir(Config) ++ "/*/*.segment"),
-    true = damage(File, <<"0123456789abcdef">>),
+    true = erl_esdb_disk:damage(File, <<"0123456789abcdef">>),
     ?assertEqual(
         {error, {damaged_segment, File}},
         erl_esdb:start_store(Store, options(Config))
@@ -463,7 +452,7 @@ a_damaged_write_ahead_log(Config) ->
     {ok, 1} = erl_esdb_nodes:call(Peer, erl_esdb_streams, append, Append),
     ok = erl_esdb_nodes:kill(Peer),
     [File] = filelib:wildcard(Dir ++ "/*.wal"),
-    true = damage(File, <<"0123456789abcdef">>),
+    true = erl_esdb_disk:damage(File, <<"0123456789abcdef">>),
     Again = erl_esdb_nodes:restart(Peer),
     Start = [other, #{engine => ra, data_dir => Dir}],
     ?assertEqual(

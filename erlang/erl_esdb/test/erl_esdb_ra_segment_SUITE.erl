@@ -325,7 +325,7 @@ a_damaged_event_among_others_is_named(Config) ->
     [{ok, _} = erl_esdb_streams:append(Store, N, any, erl_esdb_test:events(1)) || N <- names()],
     Before = #{N => read(Store, N) || N <- names(), N =/= ~"stream-c"},
     _ = restart(Config),
-    [File] = [F || F <- segments(Config), damaged(F, ~"0123456789abcdef")],
+    [File] = [F || F <- segments(Config), erl_esdb_disk:damage(F, ~"0123456789abcdef")],
     ?assert(filelib:is_regular(File)),
     ?assertEqual({error, {corrupt_events, ~"stream-c", 1}}, read_all(Store, ~"stream-c")),
     ?assertMatch({ok, [_]}, erl_esdb_streams:read(Store, ~"stream-c", 0, 1, forward)),
@@ -333,17 +333,6 @@ a_damaged_event_among_others_is_named(Config) ->
     ?assertEqual(Before, #{Name => read(Store, Name) || Name := _ <- Before}).
 
 read_all(Store, Name) -> erl_esdb_streams:read(Store, Name, 0, infinity, forward).
-
-damaged(File, Mark) ->
-    {ok, Bytes} = file:read_file(File),
-    case binary:match(Bytes, Mark) of
-        nomatch ->
-            false;
-        {At, _} ->
-            {ok, Fd} = file:open(File, [read, write, raw, binary]),
-            ok = file:pwrite(Fd, At, ~"X"),
-            ok =:= file:close(Fd)
-    end.
 
 %% More than one call to read a file may bring.
 what_is_too_large_is_left_to_ra(Config) ->

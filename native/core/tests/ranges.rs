@@ -87,23 +87,23 @@ proptest! {
     }
 }
 
+/// So many ranges of one length, each so many bytes behind the one before.
+fn every(step: u64, length: usize, count: u64) -> Vec<Range> {
+    (0..count)
+        .map(|n| Range {
+            offset: n * step,
+            length,
+        })
+        .collect()
+}
+
 /// Neighbours are one stretch, those far from each other are announced as several.
 #[test]
 fn near_ranges_are_one_stretch() -> std::io::Result<()> {
     let bytes = content(3_000_000);
-    let near: Vec<_> = (0..100)
-        .map(|n| Range {
-            offset: n * 2_000,
-            length: 400,
-        })
-        .collect();
+    let near = every(2_000, 400, 100);
     assert_eq!(read(&bytes, &near)?.1, vec![]);
-    let far: Vec<_> = (0..100)
-        .map(|n| Range {
-            offset: n * 20_000,
-            length: 400,
-        })
-        .collect();
+    let far = every(20_000, 400, 100);
     assert_eq!(read(&bytes, &far)?.1, far);
     Ok(())
 }
@@ -112,12 +112,7 @@ fn near_ranges_are_one_stretch() -> std::io::Result<()> {
 #[test]
 fn stretches_are_bounded() -> std::io::Result<()> {
     let bytes = content(3_000_000);
-    let each: Vec<_> = (0..3_000)
-        .map(|n| Range {
-            offset: n * 1_000,
-            length: 1_000,
-        })
-        .collect();
+    let each = every(1_000, 1_000, 3_000);
     let told = read(&bytes, &each)?.1;
     assert!(told.len() > 10);
     assert!(told.iter().all(|range| range.length <= 256 * 1024));

@@ -170,7 +170,7 @@ handle_cast(_, State) -> {noreply, State}.
 -spec handle_info(term(), #state{}) -> {noreply, #state{}}.
 handle_info(wake, #state{shared = Shared} = State) ->
     State1 = woken(atomics:get(Shared, ?NEXT), State),
-    ok = sleep(State1),
+    ok = armed(State1),
     {noreply, State1};
 handle_info({'DOWN', Ref, process, _, _}, State) ->
     #state{interests = Interests, readers = Readers} = State,
@@ -183,8 +183,8 @@ handle_info(_, State) ->
 
 %% Where some still wait, a commit from here on sends the next message; of one that came between the
 %% look and this word there is a message, too. Where nobody does, the next who waits says so.
--spec sleep(#state{}) -> ok.
-sleep(#state{shared = Shared, scanned = Scanned} = State) ->
+-spec armed(#state{}) -> ok.
+armed(#state{shared = Shared, scanned = Scanned} = State) ->
     case is_awaited(State) andalso atomics:exchange(Shared, ?AWAKE, 0) of
         false ->
             ok;
