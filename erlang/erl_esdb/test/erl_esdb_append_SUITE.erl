@@ -219,6 +219,82 @@ once_of_many_at_once(Config) ->
     ],
     ?assertEqual(7, erl_esdb_streams:get_version(Store, ?S)).
 
+%% An engine sends an append twice, and before its caller has read what was there already somebody
+%% removes it: it is not done again, and nobody says that it was not done.
+once_where_the_engine_repeats(_Config) ->
+    Removals = [
+        fun(Store) -> ok = erl_esdb_streams:delete(Store, ?S, #{}) end,
+        fun(Store) -> {ok, _} = erl_esdb_store:truncate(Store, ?S, 9) end,
+        fun(Store) ->
+            ok = erl_esdb_streams:delete(Store, ?S, #{}),
+            {ok, 6} = append(Store, ?S, -1, events(7))
+        end
+    ],
+    Appends = [
+        fun(Store) -> append(Store, ?S, any, ids([<<"a">>, <<"b">>])) end,
+        fun(Store) -> append(Store, ?S, 4, ids([<<"a">>, <<"b">>])) end,
+        fun(Store) ->
+            append_many(Store, [{<<"t">>, any, ids([<<"c">>])}, {?S, 4, ids([<<"a">>])}], #{})
+        end
+    ],
+    [
+        begin
+            Store = repeating(fun(_) -> ok end),
+            ?assertMatch({ok, _}, Append(Store)),
+            ok = erl_esdb:stop_store(Store),
+            Other = repeating(Remove),
+            ?assertEqual({error, {timeout, Other}}, Append(Other)),
+            Left =
+                case read(Other, ?S, 0, 99, forward) of
+                    {ok, Events} -> [Id || #event{event_id = Id} <- Events];
+                    {error, {stream_not_found, _}} -> []
+                end,
+            ?assertNot(lists:member(<<"a">>, Left)),
+            ok = erl_esdb:stop_store(Other)
+        end
+     || Remove <- Removals, Append <- Appends
+    ],
+    %% What it was not done for was there before it.
+    Store = repeating(fun(_) -> ok end),
+    Wrong = {error, {wrong_expected_version, 3, 4}},
+    ?assertEqual(Wrong, append(Store, ?S, 3, ids([<<"x">>]))),
+    ok = erl_esdb:stop_store(Store).
+
+%% A store with five events in a stream, where the first append that comes then is sent twice, and
+%% this is done before the second answer.
+repeating(Remove) ->
+    Store = list_to_atom("fake_" ++ integer_to_list(erlang:unique_integer([positive]))),
+    {ok, _} = erl_esdb_engine_fake:start_store(Store, #{}),
+    {ok, 4} = append(Store, ?S, -1, events(5)),
+    Usual = fun(Apply, Command) -> Apply(Command) end,
+    ok = erl_esdb_engine_fake:set_fate(Store, fun(Apply, Command) ->
+        _ = Apply(Command),
+        Answer = answer(Apply, repeat(Command)),
+        ok = erl_esdb_engine_fake:set_fate(Store, Usual),
+        _ = Remove(Store),
+        ok = erl_esdb_engine_fake:set_fate(Store, fun answer/2),
+        Answer
+    end),
+    Store.
+
+%% As an engine does it.
+answer(Apply, Command) ->
+    case {Apply(Command), since(Command)} of
+        {{error, forgotten}, _} -> {error, timeout};
+        {{error, {refused, [forgotten | _]}}, _} -> {error, timeout};
+        {{error, {refused, [_, forgotten]}}, _} -> {error, timeout};
+        {{error, Refusal}, {ok, Since}} -> {error, {repeated, Since, Refusal}};
+        {Answer, _} -> Answer
+    end.
+
+since({append, _, _, _, Summary}) -> maps:find(repeat, Summary);
+since({append_many, [{_, _, _, Summary} | _], _}) -> maps:find(repeat, Summary).
+
+%% The first command of the store brought the five events.
+repeat({append, S, E, P, Summary}) -> {append, S, E, P, Summary#{repeat => 1}};
+repeat({append_many, Parts, Common}) ->
+    {append_many, [{S, E, P, Summary#{repeat => 1}} || {S, E, P, Summary} <- Parts], Common}.
+
 %% ---- several streams
 
 many_streams(Config) ->

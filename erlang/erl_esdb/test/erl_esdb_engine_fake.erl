@@ -2,13 +2,14 @@
 -moduledoc """
 An engine for tests that lives on several nodes: the events are in memory on one of them, the home,
 and the others ask there. Who leads is a word of the home; when the leader's node goes down it is
-the home itself.
+the home itself. A fate decides what becomes of each command there: it may be done twice, or
+something be done between a command and its answer.
 """.
 
 -behaviour(erl_esdb_engine).
 -behaviour(gen_server).
 
--export([start_store/2]).
+-export([start_store/2, set_fate/2]).
 -export([start_link/2, command/3, read/6, read_log/5]).
 -export([stream/3, streams/2, names/5, tip/3, tombs/4, metadata/3]).
 -export([next_position/2, document/3, documents/4, checkpoint/3, checkpoints/2]).
@@ -43,11 +44,16 @@ init({Store, #{life := Life} = Settings}) ->
     process_flag(trap_exit, true),
     {ok, _} = erl_esdb_engine_memory:start_link(memory(Store), Settings#{life => Life}),
     ok = set_home(Store, node()),
-    ok = net_kernel:monitor_nodes(true),
+    ok = set_fate(Store, fun(Apply, Command) -> Apply(Command) end),
+    %% `ignored' where nothing is distributed.
+    _ = net_kernel:monitor_nodes(true),
     ok = erl_esdb_engine:ready(Store, ?MODULE, {Store, Settings}),
     {ok, #state{store = Store, members = [node()], leader = node()}}.
 
 set_home(Store, Node) -> persistent_term:put({?MODULE, Store}, Node).
+
+%% `Fate(Apply, Command)' is the answer to a command; `Apply' has the engine do one.
+set_fate(Store, Fate) -> persistent_term:put({?MODULE, fate, Store}, Fate).
 
 home(Store) -> persistent_term:get({?MODULE, Store}).
 
@@ -81,12 +87,18 @@ ask(Store, Function, Args) ->
 at_home(Store, Function, Args, _From) ->
     case erl_esdb_engine:find(memory(Store)) of
         {ok, Engine, Handle, _} ->
-            Answer = apply(Engine, Function, [Handle | Args]),
+            Answer = done(Store, Engine, Handle, Function, Args),
             Function =:= command andalso gen_server:cast(name(Store), committed),
             Answer;
         {error, Reason} ->
             {error, Reason}
     end.
+
+done(Store, Engine, Handle, command, [Command, Timeout]) ->
+    Fate = persistent_term:get({?MODULE, fate, Store}),
+    Fate(fun(Given) -> Engine:command(Handle, Given, Timeout) end, Command);
+done(_Store, Engine, Handle, Function, Args) ->
+    apply(Engine, Function, [Handle | Args]).
 
 %% ---- members
 

@@ -14,11 +14,14 @@ is true where also that is wanted that the metadata of a stream hides.
 
 -export([ready/3, gone/2, find/1, running/0, status/2]).
 -export([create_registry/0, lives/0, ended/3, remover/1, stopping/1, was_stopped/1]).
--export_type([handle/0, failure/0, options/0, piece/0, place/0, settings/0, view/0, status/0]).
+-export_type([handle/0, failure/0, repeated/0, options/0, piece/0, place/0]).
+-export_type([settings/0, view/0, status/0]).
 
 -doc "What the engine needs to find the store again, from any process of this node.".
 -type handle() :: term().
 -type failure() :: not_started | timeout | no_quorum | overloaded.
+-doc "Since which index an append may have been done, and why it is refused now.".
+-type repeated() :: {repeated, Since :: non_neg_integer(), term()}.
 -type options() :: #{
     consistency => linearizable | read_your_writes | local,
     timeout => timeout(),
@@ -106,9 +109,11 @@ Orders and applies a command.
 `overloaded`: it was not given to the engine, for which `max_queue` commands wait already. A timeout
 does not tell whether it was applied; nor does `not_started` where the engine ended during
 the call. One that was not there when the call began has applied nothing.
+
+`repeated`: what an append is refused for that the engine had sent before, or the caller (`repeat`).
 """.
 -callback command(handle(), erl_esdb_log:command(), timeout()) ->
-    erl_esdb_log:reply() | {error, failure()}.
+    erl_esdb_log:reply() | {error, repeated() | failure()}.
 
 -doc "The window of versions of `erl_esdb_log:rows/5`.".
 -callback read(

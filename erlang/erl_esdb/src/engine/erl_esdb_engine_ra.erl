@@ -77,6 +77,9 @@ events of their stream were removed in between the outcome stays unknown.
     leader = undefined :: node() | undefined
 }).
 
+-type answer() ::
+    erl_esdb_log:reply() | {error, erl_esdb_engine:repeated() | erl_esdb_engine:failure()}.
+
 %% ---- engine, in the process of the caller
 
 -doc false.
@@ -85,8 +88,7 @@ start_link(Store, Settings) ->
     gen_server:start_link(?MODULE, {Store, Settings}, [{timeout, infinity}]).
 
 -doc false.
--spec command(#handle{}, erl_esdb_log:command(), timeout()) ->
-    erl_esdb_log:reply() | {error, erl_esdb_engine:failure()}.
+-spec command(#handle{}, erl_esdb_log:command(), timeout()) -> answer().
 command(#handle{sending = Sending} = Handle, Command, Timeout) ->
     try ets:info(Sending, size) of
         undefined -> {error, not_started};
@@ -96,7 +98,7 @@ command(#handle{sending = Sending} = Handle, Command, Timeout) ->
     end.
 
 -spec admitted(non_neg_integer(), #handle{}, erl_esdb_log:command(), Until) ->
-    erl_esdb_log:reply() | {error, erl_esdb_engine:failure()}
+    answer()
 when
     Until :: erl_esdb_deadline:deadline().
 admitted(Size, #handle{max_queue = Max} = Handle, Command, Until) ->
@@ -125,8 +127,7 @@ queue(Server) ->
         undefined -> 0
     end.
 
--spec sending(#handle{}, erl_esdb_log:command(), erl_esdb_deadline:deadline()) ->
-    erl_esdb_log:reply() | {error, erl_esdb_engine:failure()}.
+-spec sending(#handle{}, erl_esdb_log:command(), erl_esdb_deadline:deadline()) -> answer().
 sending(#handle{sending = Sending} = Handle, Command, Until) ->
     try
         true = ets:insert(Sending, {self()}),
@@ -152,8 +153,7 @@ left(Sending) ->
         error:badarg -> true
     end.
 
--spec sent(#handle{}, erl_esdb_log:command(), erl_esdb_deadline:deadline()) ->
-    erl_esdb_log:reply() | {error, erl_esdb_engine:failure()}.
+-spec sent(#handle{}, erl_esdb_log:command(), erl_esdb_deadline:deadline()) -> answer().
 sent(#handle{store = Store, server = Server} = Handle, Command, Until) ->
     %% What is applied here lies before the command, wherever it will be in the log.
     Since =
@@ -162,14 +162,18 @@ sent(#handle{store = Store, server = Server} = Handle, Command, Until) ->
             {error, not_started} -> 0
         end,
     case sent_to(leader(Server), Handle#handle{since = Since}, Command, Until) of
-        {error, forgotten} -> {error, unreached(Handle)};
-        {error, {refused, Refusals}} = Refused ->
-            case lists:member(forgotten, Refusals) of
+        {error, {repeated, _, Refusal}} = Refused ->
+            case is_forgotten(Refusal) of
                 true -> {error, unreached(Handle)};
                 false -> Refused
             end;
-        Answer -> Answer
+        Answer ->
+            Answer
     end.
+
+-spec is_forgotten(term()) -> boolean().
+is_forgotten({refused, Refusals}) -> lists:member(forgotten, Refusals);
+is_forgotten(Refusal) -> Refusal =:= forgotten.
 
 -spec leader(ra:server_id()) -> ra:server_id().
 leader({Name, _} = Server) ->
@@ -181,21 +185,21 @@ leader({Name, _} = Server) ->
 %% As `ra:process_command/3` does it, but with a look at who leads while it waits: a leader that was
 %% deposed does not answer what it was asked before.
 -spec sent_to(ra:server_id(), #handle{}, erl_esdb_log:command(), erl_esdb_deadline:deadline()) ->
-    erl_esdb_log:reply() | {error, erl_esdb_engine:failure()}.
+    answer().
 sent_to(Leader, Handle, Command, Until) ->
     Request = {leader_call, {command, normal, {'$usr', Command, await_consensus}}},
     Id = gen_statem:send_request(Leader, Request),
     answered(Id, Leader, Handle, Command, Until).
 
 -spec answered(gen_statem:request_id(), ra:server_id(), #handle{}, Command, Until) ->
-    erl_esdb_log:reply() | {error, erl_esdb_engine:failure()}
+    answer()
 when
     Command :: erl_esdb_log:command(), Until :: erl_esdb_deadline:deadline().
 answered(Id, Leader, #handle{floor = Floor} = Handle, Command, Until) ->
     case gen_statem:wait_response(Id, min(?LOOK, erl_esdb_deadline:left(Until))) of
         {reply, {wrap_reply, {Index, Reply}}} ->
             ok = raise(Index, Floor),
-            Reply;
+            told(Command, Reply);
         {reply, {redirect, Other}} ->
             sent_to(Other, Handle, Command, Until);
         {reply, {error, _}} ->
@@ -231,7 +235,7 @@ may_repeat(_) -> false.
 has_ids(#{count := Count} = Summary) -> Count > 0 andalso maps:get(ids, Summary, []) =/= [].
 
 -spec unanswered(unsent | unknown, #handle{}, erl_esdb_log:command(), Until) ->
-    erl_esdb_log:reply() | {error, erl_esdb_engine:failure()}
+    answer()
 when
     Until :: erl_esdb_deadline:deadline().
 unanswered(Sent, #handle{engine = Engine, server = Server} = Handle, Command, Until) ->
@@ -253,12 +257,26 @@ unanswered(Sent, #handle{engine = Engine, server = Server} = Handle, Command, Un
 
 %% The command, which says from here on that it may have been done already.
 -spec again(unsent | unknown, erl_esdb_log:command(), #handle{}) -> erl_esdb_log:command().
-again(unknown, {append, Stream, Expected, Packed, Summary}, #handle{since = Since}) ->
-    {append, Stream, Expected, Packed, Summary#{repeat => Since}};
-again(unknown, {append_many, Parts, Common}, #handle{since = Since}) ->
-    {append_many, [{S, E, P, Summary#{repeat => Since}} || {S, E, P, Summary} <- Parts], Common};
+again(unknown, {append, Stream, Expected, Packed, Summary}, Handle) ->
+    {append, Stream, Expected, Packed, repeat(Summary, Handle)};
+again(unknown, {append_many, Parts, Common}, Handle) ->
+    {append_many, [{S, E, P, repeat(Summary, Handle)} || {S, E, P, Summary} <- Parts], Common};
 again(_Sent, Command, _Handle) ->
     Command.
+
+%% The caller may have said it already, of a command before this one.
+-spec repeat(erl_esdb_log:summary(), #handle{}) -> erl_esdb_log:summary().
+repeat(#{repeat := _} = Summary, _Handle) -> Summary;
+repeat(Summary, #handle{since = Since}) -> Summary#{repeat => Since}.
+
+%% A refusal may be for what the command did itself when it was sent first.
+-spec told(erl_esdb_log:command(), erl_esdb_log:reply()) -> answer().
+told({append, _, _, _, #{repeat := Since}}, {error, Refusal}) ->
+    {error, {repeated, Since, Refusal}};
+told({append_many, [{_, _, _, #{repeat := Since}} | _], _}, {error, Refusal}) ->
+    {error, {repeated, Since, Refusal}};
+told(_Command, Reply) ->
+    Reply.
 
 -spec other(ra:server_id(), ra:server_id()) -> ra:server_id().
 other({_, Node} = Leader, Server) ->

@@ -52,7 +52,9 @@ signed.
     given :: boolean(),
     bodies :: [erl_esdb_event:body()],
     packed :: binary(),
-    summary :: erl_esdb_log:summary()
+    summary :: erl_esdb_log:summary(),
+    %% of one that the engine repeated: whether what is there was read since
+    looked = false :: boolean()
 }).
 
 -record(call, {
@@ -65,7 +67,7 @@ signed.
 
 %% A query, and from which position on it is still to be asked.
 -type open() :: none | {erl_esdb_query:query(), non_neg_integer()}.
--type outcome() :: ok | found() | {failure, term()}.
+-type outcome() :: ok | found() | unsure | {failure, term()}.
 -type found() :: same() | {other, Versions :: [non_neg_integer()]}.
 -type same() :: {done, append_result()} | {error, term()}.
 
@@ -310,13 +312,35 @@ submit(Call, Open, Parts) ->
         {ok, Sealed} ?= sealed(Call, Parts),
         case command(Call, Sealed, Asked) of
             {ok, Replies} -> {done, {ok, [result(Reply) || Reply <- Replies]}};
-            {error, stale} -> {again, {Open1, Parts}};
-            {error, {refused, Refusals}} -> refused(Call, Open1, lists:zip(Parts, Refusals));
-            {error, Reason} -> {done, {error, Reason}}
+            {error, {repeated, Since, Why}} -> denied(Call, Open1, repeats(Since, Parts), Why);
+            {error, Why} -> denied(Call, Open1, Parts, Why)
         end
     else
         {error, Failure} -> {done, {error, Failure}}
     end.
+
+%% What the engine sent twice may have been done once: every later try says so too, for between the
+%% answer and the look at what is there that can be removed.
+-spec repeats(non_neg_integer(), [#part{}]) -> [#part{}].
+repeats(Since, Parts) ->
+    [
+        Part#part{summary = Summary#{repeat => Since}}
+     || #part{summary = Summary} = Part <- Parts
+    ].
+
+-spec denied(#call{}, open(), [#part{}], term()) -> tried().
+denied(_Call, Open, Parts, stale) ->
+    {again, {Open, Parts}};
+denied(Call, Open, Parts, {refused, Refusals}) ->
+    refused(Call, Open, lists:zip(Parts, Refusals));
+denied(Call, Open, [Part], {seen, _} = Refusal) ->
+    refused(Call, Open, [{Part, Refusal}]);
+denied(Call, Open, [Part], {wrong_expected_version, _, _} = Refusal) ->
+    refused(Call, Open, [{Part, Refusal}]);
+denied(Call, Open, [Part], tip_moved) ->
+    refused(Call, Open, [{Part, tip_moved}]);
+denied(_Call, _Open, _Parts, Reason) ->
+    {done, {error, Reason}}.
 
 %% In a store that signs: with what a part goes behind, as it is now.
 -spec sealed(#call{}, [#part{}]) -> {ok, [#part{}]} | {error, term()}.
@@ -348,9 +372,6 @@ command(Call, [#part{} = Part], Asked) ->
     #part{stream = Stream, expected = Expected, packed = Packed, summary = Summary} = Part,
     case send(Call, {append, Stream, Expected, Packed, with(Asked, Summary)}) of
         {ok, {_, _, _} = Reply} -> {ok, [Reply]};
-        {error, {seen, _} = Refusal} -> {error, {refused, [Refusal]}};
-        {error, {wrong_expected_version, _, _} = Refusal} -> {error, {refused, [Refusal]}};
-        {error, tip_moved} -> {error, {refused, [tip_moved]}};
         {error, Reason} -> {error, Reason}
     end;
 command(Call, Parts, Asked) ->
@@ -380,18 +401,22 @@ refused(Call, Open, Refused) ->
     Outcomes = [{Part, outcome(Call, Part, Refusal)} || {Part, Refusal} <- Refused],
     maybe
         [] ?= [{error, Reason} || {_, {failure, Reason}} <- Outcomes],
+        [] ?= [unsure || {_, unsure} <- Outcomes],
         [] ?= [{error, {part, S, Why}} || {#part{stream = S}, {error, Why}} <- Outcomes],
         [] ?= [Part || {Part, {done, _}} <- Outcomes],
         %% Ids that only share their hashes with others.
         {again, {Open, [known(Part, Outcome) || {Part, Outcome} <- Outcomes]}}
     else
         [{error, Error} | _] -> {done, {error, Error}};
+        [unsure | _] -> {again, {Open, [known(Part, Outcome) || {Part, Outcome} <- Outcomes]}};
         [#part{} = Done | _] -> {done, repeated(Call, Done, Outcomes)}
     end.
 
 -spec known(#part{}, outcome()) -> #part{}.
 known(#part{summary = Summary} = Part, {other, Versions}) ->
     Part#part{summary = Summary#{known => Versions ++ maps:get(known, Summary, [])}};
+known(Part, unsure) ->
+    Part#part{looked = true};
 known(Part, _Outcome) ->
     Part.
 
@@ -425,7 +450,11 @@ outcome(_Call, _Part, ok) ->
 outcome(Call, #part{given = true} = Part, {wrong_expected_version, Expected, Actual} = Refusal) when
     Expected >= ?NO_STREAM, Actual >= 0
 ->
-    after_version(Call, Part, Expected, Refusal);
+    Found = after_version(Call, Part, Expected, Refusal),
+    case Found =:= {error, Refusal} andalso Actual > Expected andalso is_unsure(Part) of
+        true -> unsure;
+        false -> Found
+    end;
 outcome(Call, #part{} = Part, {seen, Spans}) ->
     among(Call, Part, Spans);
 %% Somebody was faster: it is signed again, behind what is there now.
@@ -433,6 +462,12 @@ outcome(#call{keys = Keys}, _Part, tip_moved) when Keys =/= disabled ->
     {other, []};
 outcome(_Call, _Part, Refusal) ->
     {error, Refusal}.
+
+%% Whether what was done by an earlier try may have been removed after the answer to a later one. Then
+%% the next answer is `forgotten`; if it is the same again, what was read is what was there.
+-spec is_unsure(#part{}) -> boolean().
+is_unsure(#part{looked = Looked, summary = Summary}) ->
+    not Looked andalso is_map_key(repeat, Summary).
 
 %% The events after the expected version, if they are still there.
 -spec after_version(#call{}, #part{}, integer(), erl_esdb_log:refusal()) ->

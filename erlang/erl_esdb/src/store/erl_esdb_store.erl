@@ -871,7 +871,7 @@ engine(Store, #{}) ->
     engine(Store).
 
 -spec command(atom(), erl_esdb_log:command(), command_options()) ->
-    erl_esdb_log:reply() | {error, failure()}.
+    erl_esdb_log:reply() | {error, erl_esdb_engine:repeated() | failure()}.
 command(Store, Command, Options) ->
     maybe
         {ok, Engine, Handle, Settings} ?= engine(Store, Options),
@@ -881,7 +881,7 @@ command(Store, Command, Options) ->
 -doc false.
 -spec command(
     atom(), module(), erl_esdb_engine:handle(), erl_esdb_log:command(), timeout()
-) -> erl_esdb_log:reply() | {error, failure()}.
+) -> erl_esdb_log:reply() | {error, erl_esdb_engine:repeated() | failure()}.
 command(Store, Engine, Handle, Command, Timeout) ->
     named(Store, Engine:command(Handle, Command, Timeout)).
 
