@@ -57,7 +57,9 @@ stop(Store) -> erl_esdb:stop_store(Store).
 
 -doc "The Ra server of a store on this node.".
 -spec server(atom()) -> ra:server_id().
-server(Store) -> {erl_esdb_naming:store_worker_name(Store), node()}.
+server(Store) ->
+    {ok, erl_esdb_engine_ra, Handle, _} = erl_esdb_engine:find(Store),
+    erl_esdb_engine_ra:server(Handle).
 
 -doc "So many nodes of this machine, connected.".
 -spec peers(pos_integer()) -> [{pid(), node()}].

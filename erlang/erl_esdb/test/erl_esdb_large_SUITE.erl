@@ -80,7 +80,7 @@ costs_do_not_grow(Stream, Append, Config) ->
     ?assertEqual(is_on_disk(Options), map_get(snapshots, Second) > 0).
 
 is_on_disk(Options) when is_map(Options) -> is_map_key(data_dir, Options);
-is_on_disk(Store) -> whereis(erl_esdb_naming:store_worker_name(Store)) =/= undefined.
+is_on_disk(Store) -> element(2, erl_esdb_engine:find(Store)) =:= erl_esdb_engine_ra.
 
 %% ---- writing
 
@@ -158,7 +158,7 @@ snapshot(Store) ->
         false -> none
     end.
 
-server(Store) -> {erl_esdb_naming:store_worker_name(Store), node()}.
+server(Store) -> erl_esdb_test:server(Store).
 
 ended({_, Ref}) ->
     receive

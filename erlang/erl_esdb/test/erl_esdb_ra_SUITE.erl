@@ -146,7 +146,7 @@ due(Store) ->
     lists:foreach(Send, lists:seq(1, 20_001)).
 
 snapshotted(Store, Times) ->
-    Server = whereis(erl_esdb_naming:store_worker_name(Store)),
+    Server = erl_esdb_test:orderer(Store),
     [
         begin
             ok = due(Store),
@@ -168,7 +168,7 @@ snapshot_index(Store) ->
     #{snapshot_index := Index} = ra:key_metrics(server(Store)),
     Index.
 
-server(Store) -> {erl_esdb_naming:store_worker_name(Store), node()}.
+server(Store) -> erl_esdb_test:server(Store).
 
 a_snapshots_hold_all(Config) ->
     Store = start(Config),
@@ -597,7 +597,7 @@ a_folder_stays_locked_when_its_process_is_killed(Config) ->
     Store = start(Config),
     {ok, 0} = append(Store, ?S, events(1)),
     Systems = whereis(erl_esdb_ra_systems),
-    Ref = monitor(process, whereis(erl_esdb_naming:store_worker_name(Store))),
+    Ref = monitor(process, erl_esdb_test:orderer(Store)),
     true = exit(Systems, kill),
     receive
         {'DOWN', Ref, process, _, _} -> ok

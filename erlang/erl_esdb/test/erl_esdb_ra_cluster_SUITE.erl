@@ -200,6 +200,39 @@ a_node_leaves(Config) ->
     [?assertEqual({ok, names([A, B, C])}, call(Peer, members, [])) || Peer <- Peers],
     ok = erl_esdb_nodes:stop(Peers).
 
+%% It has forgotten what it acknowledged and for whom it voted, so it is nobody whom the others know:
+%% what it writes alone stays, and where it joins them it takes the place of the one that was lost.
+a_member_that_has_lost_its_disk_is_another(Config) ->
+    [A, B, C] = cluster(3, Config),
+    {ok, 9} = append(A, any, 10),
+    ok = erl_esdb_nodes:kill(B),
+    ok = file:del_dir_r(maps:get(data_dir, options(B, Config))),
+    New = erl_esdb_nodes:restart(B),
+    Alone = (options(New, Config))#{mode => single},
+    ok = erl_esdb_nodes:start_store(New, ?STORE, Alone),
+    Mine = fun(Count) ->
+        streams(New, append, [<<"mine">>, any, erl_esdb_test:events(Count)])
+    end,
+    {ok, 1} = Mine(2),
+    [ok = erl_esdb_nodes:connect(P, Q) || {P, Q} <- [{New, A}, {New, C}]],
+    {ok, 19} = append(A, 9, 10),
+    ?assertEqual(lists:seq(0, 19), versions(C)),
+    ?assertEqual({ok, names([New])}, call(New, members, [])),
+    ?assertEqual({ok, 3}, Mine(2)),
+    ?assertEqual(lists:seq(0, 3), versions(New)),
+    ?assertEqual({error, {not_empty, ?STORE}}, call(New, join, [erl_esdb_nodes:name(A)])),
+    %% What it had is given up.
+    ok = call(New, drop, []),
+    ok = erl_esdb_nodes:start_store(New, ?STORE, Alone),
+    ?assertEqual(ok, call(New, join, [erl_esdb_nodes:name(A)])),
+    Peers = [A, New, C],
+    [?assertEqual({ok, names(Peers)}, call(Peer, members, [])) || Peer <- Peers],
+    ?assertEqual(lists:seq(0, 19), versions(New)),
+    %% It is one of three, where there were four with the lost one.
+    ok = erl_esdb_nodes:kill(C),
+    ?assertEqual({ok, 20}, append(New, 19, 1, 60_000)),
+    ok = erl_esdb_nodes:stop([A, New]).
+
 a_leadership_is_handed_over(Config) ->
     Peers = cluster(3, Config),
     {ok, 0} = append(hd(Peers), any, 1),
@@ -260,7 +293,7 @@ a_member_catches_up_with_a_snapshot(Config) ->
 
 %% After 20,000 commands one is due.
 snapshotted(Peer) ->
-    Server = {erl_esdb_naming:store_worker_name(?STORE), erl_esdb_nodes:name(Peer)},
+    Server = erl_esdb_nodes:call(Peer, erl_esdb_test, server, [?STORE]),
     Index = fun() ->
         maps:get(snapshot_index, erl_esdb_nodes:call(Peer, ra, key_metrics, [Server]))
     end,
@@ -306,7 +339,7 @@ a_machine_of_the_next_version(Config) ->
     ok = erl_esdb_nodes:stop(Upgraded).
 
 word(Peer) ->
-    Server = {erl_esdb_naming:store_worker_name(?STORE), erl_esdb_nodes:name(Peer)},
+    Server = erl_esdb_nodes:call(Peer, erl_esdb_test, server, [?STORE]),
     case erl_esdb_nodes:call(Peer, ra, process_command, [Server, {next, word}]) of
         {ok, {_Index, Answer}, _Leader} -> {ok, Answer};
         Failure -> Failure

@@ -212,7 +212,7 @@ restart(Config) ->
     ok = erl_esdb:stop_store(?config(store, Config)),
     start(Config).
 
-server(Store) -> {erl_esdb_naming:store_worker_name(Store), node()}.
+server(Store) -> erl_esdb_test:server(Store).
 
 dir(Config) -> maps:get(data_dir, ?config(options, Config)).
 

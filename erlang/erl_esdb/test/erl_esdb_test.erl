@@ -6,7 +6,7 @@
 -export([init_per_group/2, end_per_group/2]).
 -export([options/0, fresh/1]).
 -export([start_store/1, start_store/2, stop_store/1, lead/1, term/1, told/0]).
--export([engine/1, orderer/1, calls/1, calls/2, machine/1, tree/1, tamper/3]).
+-export([engine/1, orderer/1, server/1, calls/1, calls/2, machine/1, tree/1, tamper/3]).
 -export([concurrently/1, collect/2, collect/3, collected/1, release/1]).
 -export([await/1, await/2, until_stopped/2, suspended/1, quietly/1, property/2, reductions/1]).
 -export([commits/0, append_commits/1]).
@@ -194,10 +194,16 @@ engine(Store) ->
 -doc "The process that orders and applies the commands of a store.".
 -spec orderer(atom()) -> pid().
 orderer(Store) ->
-    case whereis(erl_esdb_naming:store_worker_name(Store)) of
-        undefined -> engine(Store);
-        Server -> Server
+    case erl_esdb_engine:find(Store) of
+        {ok, erl_esdb_engine_ra, _, _} -> whereis(element(1, server(Store)));
+        {ok, _, _, _} -> engine(Store)
     end.
+
+-doc "The Ra server of a store.".
+-spec server(atom()) -> ra:server_id().
+server(Store) ->
+    {ok, erl_esdb_engine_ra, Handle, _} = erl_esdb_engine:find(Store),
+    erl_esdb_engine_ra:server(Handle).
 
 -doc "How many calls wait for a process.".
 -spec calls(pid()) -> non_neg_integer().

@@ -26,7 +26,7 @@ events of their stream were removed in between the outcome stays unknown.
 -export([stream/3, streams/2, names/5, tip/3, tombs/4, metadata/3]).
 -export([next_position/2, document/3, documents/4, checkpoint/3, checkpoints/2, drop/2]).
 -export([view/1, status/1, join/3, leave/2, transfer_leadership/3, force_remove/3]).
--export([machine/1, adopt/2]).
+-export([machine/1, server/1, adopt/2]).
 -export([init/1, handle_call/3, handle_cast/2, handle_info/2, terminate/2]).
 
 -include_lib("kernel/include/logger.hrl").
@@ -50,6 +50,8 @@ events of their stream were removed in between the outcome stays unknown.
     store :: atom(),
     engine :: pid(),
     server :: ra:server_id(),
+    %% what the servers of all members have in common
+    cluster :: atom(),
     system :: atom(),
     %% {Process} of which a command is on its way, and {Reference} for one that was given up
     sending :: ets:table(),
@@ -154,14 +156,14 @@ left(Sending) ->
     end.
 
 -spec sent(#handle{}, erl_esdb_log:command(), erl_esdb_deadline:deadline()) -> answer().
-sent(#handle{store = Store, server = Server} = Handle, Command, Until) ->
+sent(#handle{store = Store} = Handle, Command, Until) ->
     %% What is applied here lies before the command, wherever it will be in the log.
     Since =
         case erl_esdb_ra_replica:find(Store) of
             {ok, Replica} -> erl_esdb_ra_replica:applied(Replica);
             {error, not_started} -> 0
         end,
-    case sent_to(leader(Server), Handle#handle{since = Since}, Command, Until) of
+    case sent_to(leader(Handle), Handle#handle{since = Since}, Command, Until) of
         {error, {repeated, _, Refusal}} = Refused ->
             case is_forgotten(Refusal) of
                 true -> {error, unreached(Handle)};
@@ -175,9 +177,9 @@ sent(#handle{store = Store, server = Server} = Handle, Command, Until) ->
 is_forgotten({refused, Refusals}) -> lists:member(forgotten, Refusals);
 is_forgotten(Refusal) -> Refusal =:= forgotten.
 
--spec leader(ra:server_id()) -> ra:server_id().
-leader({Name, _} = Server) ->
-    case ra_leaderboard:lookup_leader(Name) of
+-spec leader(#handle{}) -> ra:server_id().
+leader(#handle{cluster = Cluster, server = Server}) ->
+    case ra_leaderboard:lookup_leader(Cluster) of
         undefined -> Server;
         Leader -> Leader
     end.
@@ -220,9 +222,9 @@ answered(Id, Leader, #handle{floor = Floor} = Handle, Command, Until) ->
 
 %% Whether somebody else leads by now, and the command may be sent twice.
 -spec has_gone(ra:server_id(), #handle{}, erl_esdb_log:command()) -> boolean().
-has_gone(Leader, #handle{server = {Name, _}}, Command) ->
+has_gone(Leader, #handle{cluster = Cluster}, Command) ->
     may_repeat(Command) andalso
-        not lists:member(ra_leaderboard:lookup_leader(Name), [Leader, undefined]).
+        not lists:member(ra_leaderboard:lookup_leader(Cluster), [Leader, undefined]).
 
 %% Whoever sent an append recognises it by its ids, where it has some: what is restored has none.
 -spec may_repeat(erl_esdb_log:command()) -> boolean().
@@ -249,7 +251,7 @@ unanswered(Sent, #handle{engine = Engine, server = Server} = Handle, Command, Un
                     ok = pause(),
                     Again = again(Sent, Command, Handle),
                     %% The leader's node may be gone before this one knows: it is asked itself.
-                    sent_to(other(leader(Server), Server), Handle, Again, Until);
+                    sent_to(other(leader(Handle), Server), Handle, Again, Until);
                 false ->
                     {error, unreached(Handle)}
             end
@@ -294,18 +296,18 @@ pause() ->
 
 %% Why there was no answer.
 -spec unreached(#handle{}) -> timeout | no_quorum.
-unreached(#handle{server = {Name, _}}) ->
-    Members = [Node || {_, Node} <- members(Name)],
+unreached(#handle{cluster = Cluster}) ->
+    Members = [Node || {_, Node} <- members(Cluster)],
     Reached = [Node || Node <- Members, Node =:= node() orelse lists:member(Node, nodes())],
-    case {ra_leaderboard:lookup_leader(Name), 2 * length(Reached) > length(Members)} of
+    case {ra_leaderboard:lookup_leader(Cluster), 2 * length(Reached) > length(Members)} of
         {undefined, _} -> no_quorum;
         {_, false} when Members =/= [] -> no_quorum;
         _ -> timeout
     end.
 
 -spec members(atom()) -> [ra:server_id()].
-members(Name) ->
-    case ra_leaderboard:lookup_members(Name) of
+members(Cluster) ->
+    case ra_leaderboard:lookup_members(Cluster) of
         undefined -> [];
         Members -> Members
     end.
@@ -373,19 +375,19 @@ reached(read_your_writes, #handle{floor = Floor} = Handle, Replica, Until) ->
         ?UNKNOWN -> reached(linearizable, Handle, Replica, Until);
         Index -> erl_esdb_ra_replica:await(Replica, Index, Until)
     end;
-reached(linearizable, #handle{server = Server} = Handle, Replica, Until) ->
+reached(linearizable, Handle, Replica, Until) ->
     maybe
-        {ok, Index} ?= asked(Server, Until),
+        {ok, Index} ?= asked(Handle, Until),
         ok = known(Index, Handle),
         erl_esdb_ra_replica:await(Replica, Index, Until)
     end.
 
 %% The index of the last command, from the leader, which has asked a majority whether it still is.
--spec asked(ra:server_id(), erl_esdb_deadline:deadline()) ->
+-spec asked(#handle{}, erl_esdb_deadline:deadline()) ->
     {ok, non_neg_integer()} | {error, timeout | not_started}.
-asked(Server, Until) ->
+asked(Handle, Until) ->
     Left = min(erl_esdb_deadline:left(Until), ?TRY),
-    case ra:consistent_query(leader(Server), {erl_esdb_ra_machine, ask, [index]}, Left) of
+    case ra:consistent_query(leader(Handle), {erl_esdb_ra_machine, ask, [index]}, Left) of
         {ok, Index, _} ->
             {ok, Index};
         _ ->
@@ -394,7 +396,7 @@ asked(Server, Until) ->
                     {error, timeout};
                 false ->
                     ok = pause(),
-                    asked(Server, Until)
+                    asked(Handle, Until)
             end
     end.
 
@@ -632,15 +634,15 @@ checkpoints(Handle, Options) ->
 
 -doc false.
 -spec view(#handle{}) -> {ok, erl_esdb_engine:view()} | {error, erl_esdb_engine:failure()}.
-view(#handle{server = {Name, _} = Server}) ->
+view(#handle{server = Server, cluster = Cluster}) ->
     Metrics = ra:key_metrics(Server),
     case Metrics of
         #{state := noproc} ->
             {error, not_started};
         #{state := State} ->
             {ok, #{
-                members => lists:usort([node() | [Node || {_, Node} <- members(Name)]]),
-                leader => leading(Name),
+                members => lists:usort([node() | [Node || {_, Node} <- members(Cluster)]]),
+                leader => leading(Cluster),
                 role => role(State),
                 term => maps:get(term, Metrics, 0),
                 last_index => maps:get(last_index, Metrics, 0),
@@ -725,13 +727,34 @@ until(#handle{timeout = Timeout}, Options) ->
 
 -doc false.
 -spec transfer_leadership(#handle{}, node(), erl_esdb_engine:options()) -> ok | {error, term()}.
-transfer_leadership(#handle{server = {Name, _} = Server} = Handle, Node, Options) ->
-    erl_esdb_ra_members:transfer(Server, {Name, Node}, until(Handle, Options)).
+transfer_leadership(#handle{store = Store, server = Server} = Handle, Node, Options) ->
+    maybe
+        {ok, Member} ?= member(Server, Node),
+        erl_esdb_ra_members:transfer(Store, Server, Member, until(Handle, Options))
+    end.
 
 -doc false.
 -spec force_remove(#handle{}, node(), erl_esdb_engine:options()) -> ok | {error, term()}.
-force_remove(#handle{server = {Name, _} = Server} = Handle, Node, Options) ->
-    erl_esdb_ra_members:remove(Server, {Name, Node}, until(Handle, Options)).
+force_remove(#handle{server = Server} = Handle, Node, Options) ->
+    maybe
+        {ok, Member} ?= member(Server, Node),
+        erl_esdb_ra_members:remove(Server, Member, until(Handle, Options))
+    end.
+
+%% As this node knows it, also where nobody leads.
+-spec member(ra:server_id(), node()) -> {ok, ra:server_id()} | {error, {not_member, node()} | term()}.
+member(Server, Node) ->
+    case ra:members({local, Server}, ?TRY) of
+        {ok, Members, _} ->
+            case lists:keyfind(Node, 2, Members) of
+                {_, _} = Member -> {ok, Member};
+                false -> {error, {not_member, Node}}
+            end;
+        {error, Reason} ->
+            {error, Reason};
+        {timeout, _} ->
+            {error, timeout}
+    end.
 
 -doc """
 Has this node go on with a store that a node of another name has written, alone. The store does not
@@ -739,23 +762,28 @@ run. Nothing of it changes but the name; see `erl_esdb:adopt/2`.
 """.
 -spec adopt(Store :: atom(), file:filename_all()) -> ok | {error, term()}.
 adopt(Store, Dir) ->
-    at_rest(Store, Dir, fun(System, Server) -> erl_esdb_ra_server:adopt(System, Dir, Server) end).
+    at_rest(Dir, fun(System) ->
+        maybe
+            {ok, Server} ?= erl_esdb_ra_server:find(System, Store),
+            erl_esdb_ra_server:adopt(System, Dir, Server)
+        end
+    end).
 
 %% With the Ra system of a store that does not run.
--spec at_rest(atom(), file:filename_all(), Fun) -> ok | {error, term()} when
-    Fun :: fun((System :: atom(), ra:server_id()) -> ok | {error, term()}).
-at_rest(Store, Dir, Fun) ->
+-spec at_rest(file:filename_all(), fun((System :: atom()) -> Answer)) -> Answer | {error, term()}.
+at_rest(Dir, Fun) ->
     maybe
         {ok, System} ?= erl_esdb_ra_systems:acquire(Dir),
         try
-            Fun(System, server(Store))
+            Fun(System)
         after
             ok = erl_esdb_ra_systems:release(Dir)
         end
     end.
 
--spec server(Store :: atom()) -> ra:server_id().
-server(Store) -> {erl_esdb_naming:store_worker_name(Store), node()}.
+-doc "The Ra server of a store on this node.".
+-spec server(#handle{}) -> ra:server_id().
+server(#handle{server = Server}) -> Server.
 
 -doc "How the machine of a store is made that lives on this node.".
 -spec machine(#handle{}) -> {ok, term()} | {error, term()}.
@@ -763,7 +791,14 @@ machine(#handle{system = System, server = Server}) -> erl_esdb_ra_server:machine
 
 -doc false.
 -spec drop(atom(), file:filename_all()) -> ok | {error, term()}.
-drop(Store, Dir) -> at_rest(Store, Dir, fun erl_esdb_ra_server:delete/2).
+drop(Store, Dir) ->
+    at_rest(Dir, fun(System) ->
+        case erl_esdb_ra_server:find(System, Store) of
+            {ok, Server} -> erl_esdb_ra_server:delete(System, Server);
+            {error, not_found} -> ok;
+            {error, Reason} -> {error, Reason}
+        end
+    end).
 
 %% ---- the process: it starts the server and ends with it
 
@@ -772,11 +807,10 @@ drop(Store, Dir) -> at_rest(Store, Dir, fun erl_esdb_ra_server:delete/2).
 init({Store, #{life := #{data_dir := Dir}} = Settings}) ->
     process_flag(trap_exit, true),
     proc_lib:set_label({?MODULE, Store}),
-    {Name, _} = Server = server(Store),
     ok = erl_esdb_ra_replica:prepare(Store, maps:get(read_cache, Settings)),
     maybe
         {ok, System} ?= erl_esdb_ra_systems:acquire(Dir),
-        ok ?= erl_esdb_ra_server:start(System, Dir, Store, Server, Settings),
+        {ok, {Name, _} = Server} ?= erl_esdb_ra_server:start(System, Dir, Store, Settings),
         Handle = handle(Store, Server, System, Settings),
         _ = synchronized(Handle, erl_esdb_deadline:in(?START)),
         ok = erl_esdb_engine:ready(Store, ?MODULE, {Handle, Settings#{repeats => true}}),
@@ -803,6 +837,7 @@ handle(Store, Server, System, #{max_queue := Max, timeout := Timeout}) ->
         store = Store,
         engine = self(),
         server = Server,
+        cluster = erl_esdb_ra_server:cluster(Store),
         system = System,
         sending = ets:new(?MODULE, [set, public, {write_concurrency, true}]),
         max_queue = Max,
@@ -820,9 +855,9 @@ reader(Server) ->
 %% Whoever reads after a start sees what was acknowledged before it. Where other members are missing
 %% the store starts nevertheless, and the first read goes on with this.
 -spec synchronized(#handle{}, erl_esdb_deadline:deadline()) -> ok | {error, term()}.
-synchronized(#handle{store = Store, server = Server} = Handle, Until) ->
+synchronized(#handle{store = Store} = Handle, Until) ->
     maybe
-        {ok, Index} ?= asked(Server, Until),
+        {ok, Index} ?= asked(Handle, Until),
         {ok, Replica} ?= erl_esdb_ra_replica:find(Store),
         ok ?= erl_esdb_ra_replica:await(Replica, Index, Until),
         known(Index, Handle)
@@ -830,25 +865,28 @@ synchronized(#handle{store = Store, server = Server} = Handle, Until) ->
 
 -doc false.
 -spec handle_call(term(), gen_server:from(), #state{}) ->
-    {reply, ok | {error, term()}, #state{}}.
+    {reply, ok | {error, term()}, #state{}} | {stop, term(), {error, term()}, #state{}}.
 handle_call({change, join, Node, Until}, _From, #state{store = Store} = State) ->
     #state{system = System, server = Server, settings = Settings} = State,
     changing(State, fun() ->
         erl_esdb_ra_members:join(System, Store, Server, Node, Settings, Until)
     end);
-handle_call({change, leave, Until}, _From, #state{system = System, server = Server} = State) ->
-    changing(State, fun() -> erl_esdb_ra_members:leave(System, Server, Until) end);
+handle_call({change, leave, Until}, _From, #state{store = Store} = State) ->
+    #state{system = System, server = Server} = State,
+    changing(State, fun() -> erl_esdb_ra_members:leave(System, Store, Server, Until) end);
 handle_call(_, _From, State) ->
     {reply, {error, unknown_request}, State}.
 
-%% The server may be another one afterwards, with another past.
--spec changing(#state{}, fun(() -> ok | {error, term()})) ->
-    {reply, ok | {error, term()}, #state{}}.
+%% The server may be another one afterwards, with another past. Where it is gone the store begins anew.
+-spec changing(#state{}, fun(() -> ok | {error | gone, term()})) ->
+    {reply, ok | {error, term()}, #state{}} | {stop, term(), {error, term()}, #state{}}.
 changing(#state{server = {Name, _}, handle = Handle, monitor = Before} = State, Change) ->
     true = demonitor(Before, [flush]),
     ok = atomics:put(Handle#handle.floor, 1, ?UNKNOWN),
-    Answer = Change(),
-    {reply, Answer, State#state{monitor = monitor(process, Name)}}.
+    case Change() of
+        {gone, Reason} -> {stop, {not_joined, Reason}, {error, Reason}, State};
+        Answer -> {reply, Answer, State#state{monitor = monitor(process, Name)}}
+    end.
 
 -doc false.
 -spec handle_cast(term(), #state{}) -> {noreply, #state{}}.
@@ -891,12 +929,13 @@ restarted(Reason, Until, #state{server = {Name, _} = Server} = State) ->
 
 %% Who leads now, and whether all members are connected: Ra connects them once.
 -spec looked(#state{}) -> #state{}.
-looked(#state{store = Store, server = {Name, _}, leader = Before} = State) ->
-    Missing = [Node || {_, Node} <- members(Name), not lists:member(Node, [node() | nodes()])],
+looked(#state{store = Store, leader = Before} = State) ->
+    Cluster = erl_esdb_ra_server:cluster(Store),
+    Missing = [Node || {_, Node} <- members(Cluster), not lists:member(Node, [node() | nodes()])],
     Connect = fun() -> lists:foreach(fun net_kernel:connect_node/1, Missing) end,
     _ = Missing =:= [] orelse spawn(Connect),
     State1 = compacted(State),
-    case leading(Name) of
+    case leading(Cluster) of
         Before ->
             State1;
         Leader ->
@@ -917,8 +956,8 @@ compacted(#state{server = Server, snapshot = Before} = State) ->
     end.
 
 -spec leading(atom()) -> node() | undefined.
-leading(Name) ->
-    case ra_leaderboard:lookup_leader(Name) of
+leading(Cluster) ->
+    case ra_leaderboard:lookup_leader(Cluster) of
         {_, Node} -> Node;
         undefined -> undefined
     end.

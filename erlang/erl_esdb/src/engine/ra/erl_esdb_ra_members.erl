@@ -4,7 +4,7 @@ Changes of the members of a store's Ra cluster: one at a time, each done when a 
 disk.
 """.
 
--export([join/6, leave/3, remove/3, transfer/3]).
+-export([join/6, leave/4, remove/3, transfer/4]).
 -export([invitation/1]).
 
 %% Milliseconds for one try.
@@ -26,34 +26,59 @@ disk.
 Makes the server of this node, whose store has to be empty, a member of the cluster that the store
 has on another node. It returns when this one votes and has all that the others have.
 
-Where that does not succeed in time this node is no member, and its store is empty as before. `ok`
-also where both are of one cluster already. Errors: `{not_empty, Store}`, `{store_not_started,
+A server that this node had in the cluster before, and lost with its disk, is removed from it first.
+
+Where that does not succeed in time this node is no member, and its store is empty as before: `gone`
+where it is not known whether the others took it up, and it is to begin anew, under another name.
+`ok` also where both are of one cluster already. Errors: `{not_empty, Store}`, `{store_not_started,
 Store}` of the other node, `{unreachable, Node}`, `no_quorum`, `timeout`.
 """.
 -spec join(System, Store, ra:server_id(), node(), erl_esdb_engine:settings(), until()) ->
-    ok | {error, reason()}
+    ok | {error | gone, reason()}
 when
     System :: atom(),
     Store :: atom().
-join(System, Store, {Name, _} = Server, Node, Settings, Until) ->
+join(System, Store, Server, Node, Settings, Until) ->
     maybe
-        {ok, #{members := Members, machine := Machine}} ?= invited(Store, Node, Until),
+        {ok, #{server := Contact, members := Members, machine := Machine}} ?=
+            invited(Store, Node, Until),
         false ?= lists:member(Server, Members),
         ok ?= is_empty(Store, Server),
-        Uid = ra:new_uid(atom_to_binary(Name)),
-        ok ?= erl_esdb_ra_server:renew(System, Server, Members, Machine, Uid),
-        case joined({Name, Node}, Server, Uid, Until) of
-            ok ->
-                ok;
-            {error, Reason} ->
-                %% A member that nobody waits for would count as one that does not answer.
-                _ = remove(Members, Server, erl_esdb_deadline:in(?TRY)),
-                ok = erl_esdb_ra_server:reset(System, Store, Server, Settings),
-                {error, Reason}
+        {Lost, Others} = lists:partition(fun({_, Of}) -> Of =:= node() end, Members),
+        ok ?= removed(Contact, Lost, Until),
+        Uid = ra:new_uid(atom_to_binary(erl_esdb_ra_server:cluster(Store))),
+        ok ?= erl_esdb_ra_server:renew(System, Store, Server, Others, Machine, Uid),
+        case joined(Contact, Server, Uid, Until) of
+            ok -> ok;
+            {error, Reason} -> {given_up(System, Store, Server, Others, Settings), Reason}
         end
     else
         true -> ok;
         {error, Why} -> {error, Why}
+    end.
+
+-spec removed(ra:server_id() | [ra:server_id()], [ra:server_id()], until()) -> ok | {error, reason()}.
+removed(_Contact, [], _Until) ->
+    ok;
+removed(Contact, [Lost | More], Until) ->
+    case remove(Contact, Lost, Until) of
+        ok -> removed(Contact, More, Until);
+        {error, {not_member, _}} -> removed(Contact, More, Until);
+        {error, Reason} -> {error, Reason}
+    end.
+
+%% A member that nobody waits for would count as one that does not answer.
+-spec given_up(atom(), atom(), ra:server_id(), [ra:server_id()], Settings) -> error | gone when
+    Settings :: erl_esdb_engine:settings().
+given_up(System, Store, Server, Others, Settings) ->
+    case removed(Others, [Server], erl_esdb_deadline:in(?TRY)) of
+        ok ->
+            ok = erl_esdb_ra_server:reset(System, Store, Server, Settings),
+            error;
+        {error, _} ->
+            ok = erl_esdb_ra_server:stop(System, Server),
+            ok = erl_esdb_ra_server:delete(System, Server),
+            gone
     end.
 
 %% What is here is given up: there must be nothing, and nobody else who has it.
@@ -82,14 +107,15 @@ invited(Store, Node, Until) ->
 -doc false.
 %% What a new member has to know: who is one, and how the machine is made.
 -spec invitation(atom()) ->
-    {ok, #{members := [ra:server_id()], machine := term()}} | {error, term()}.
+    {ok, #{server := ra:server_id(), members := [ra:server_id()], machine := term()}}
+    | {error, term()}.
 invitation(Store) ->
-    Server = {erl_esdb_naming:store_worker_name(Store), node()},
     maybe
         {ok, erl_esdb_engine_ra, Handle, _} ?= erl_esdb_engine:find(Store),
+        Server = erl_esdb_engine_ra:server(Handle),
         {ok, Members, _} ?= ra:members(Server, ?TRY),
         {ok, Machine} ?= erl_esdb_engine_ra:machine(Handle),
-        {ok, #{members => Members, machine => Machine}}
+        {ok, #{server => Server, members => Members, machine => Machine}}
     else
         {ok, _, _, _} -> {error, {not_clustered, Store}};
         {error, not_started} -> {error, {store_not_started, Store}};
@@ -113,12 +139,12 @@ is_voter(Server) ->
 Removes this node from the cluster; then its server has no data any more, and is to be started anew.
 Errors: `{not_member, Node}` of a cluster of one, `no_quorum`, `timeout`.
 """.
--spec leave(System :: atom(), ra:server_id(), until()) -> ok | {error, reason()}.
-leave(System, {_, Node} = Server, Until) ->
+-spec leave(System :: atom(), Store :: atom(), ra:server_id(), until()) -> ok | {error, reason()}.
+leave(System, Store, {_, Node} = Server, Until) ->
     maybe
         {ok, Members, Leader} ?= members(Server, Until),
         [_ | _] ?= Others = lists:delete(Server, Members),
-        ok = given_up(Leader, Server, Others, Until),
+        ok = handed_over(Store, Leader, Server, Others, Until),
         ok ?= remove(Others, Server, Until),
         ok = erl_esdb_ra_server:stop(System, Server),
         erl_esdb_ra_server:delete(System, Server)
@@ -137,11 +163,11 @@ members(Server, Until) ->
     end.
 
 %% Who leads hands over first: so nobody waits for an election.
--spec given_up(ra:server_id(), ra:server_id(), [ra:server_id()], until()) -> ok.
-given_up(Server, Server, [Other | _], Until) ->
-    _ = transfer(Server, Other, Until),
+-spec handed_over(atom(), ra:server_id(), ra:server_id(), [ra:server_id()], until()) -> ok.
+handed_over(Store, Server, Server, [Other | _], Until) ->
+    _ = transfer(Store, Server, Other, Until),
     ok;
-given_up(_Leader, _Server, _Others, _Until) ->
+handed_over(_Store, _Leader, _Server, _Others, _Until) ->
     ok.
 
 -doc "Removes a member. Errors: `{not_member, Node}`, `no_quorum`, `timeout`.".
@@ -150,11 +176,11 @@ given_up(_Leader, _Server, _Others, _Until) ->
 remove(Contacts, Server, Until) -> changed(Contacts, {'$ra_leave', Server, await_consensus}, Until).
 
 -doc "Has another member lead. Errors: `{not_member, Node}`, `no_quorum`, `timeout`.".
--spec transfer(ra:server_id(), ra:server_id(), until()) -> ok | {error, reason()}.
-transfer(Server, {_, Node} = Target, Until) ->
+-spec transfer(Store :: atom(), ra:server_id(), ra:server_id(), until()) -> ok | {error, reason()}.
+transfer(Store, Server, {_, Node} = Target, Until) ->
     Left = min(?TRY, erl_esdb_deadline:left(Until)),
     case ra:transfer_leadership(Server, Target, Left) of
-        ok -> transferred(Server, Target, Until);
+        ok -> transferred(Store, Server, Target, Until);
         already_leader -> ok;
         {error, unknown_member} -> {error, {not_member, Node}};
         {error, Reason} -> {error, Reason};
@@ -162,16 +188,17 @@ transfer(Server, {_, Node} = Target, Until) ->
     end.
 
 %% The word to the next leader may be lost, where it is just ending: it is said again then.
--spec transferred(ra:server_id(), ra:server_id(), until()) -> ok | {error, reason()}.
-transferred({Name, _} = Server, Target, Until) ->
+-spec transferred(atom(), ra:server_id(), ra:server_id(), until()) -> ok | {error, reason()}.
+transferred(Store, Server, Target, Until) ->
+    Cluster = erl_esdb_ra_server:cluster(Store),
     Try = erl_esdb_deadline:in(min(?TRY, erl_esdb_deadline:left(Until))),
-    case await(fun() -> ra_leaderboard:lookup_leader(Name) =:= Target end, Try) of
+    case await(fun() -> ra_leaderboard:lookup_leader(Cluster) =:= Target end, Try) of
         ok ->
             ok;
         {error, timeout} ->
             maybe
                 ok ?= erl_esdb_deadline:check(Until, false),
-                transfer(Server, Target, Until)
+                transfer(Store, Server, Target, Until)
             end
     end.
 

@@ -2,20 +2,64 @@
 -moduledoc """
 Starts and stops the Ra server of a store on this node.
 
-A folder knows its stores by their names: Ra keeps there which server has which data. One that is
-known goes on with what it has; another begins a cluster of one.
+A folder knows its stores: Ra keeps there which server has which data, and in which cluster it is,
+which has the name of the store. One that is known goes on with what it has; another begins a
+cluster of one.
+
+Each server that begins has a name of its own. Members write to each other by the names, and Ra asks
+no further: one that had lost its disk and began anew under its old name would be written to by the
+members that know it. What it had acknowledged meanwhile would be overwritten, and a vote that it
+gave before would be forgotten.
 """.
 
--export([start/5, elected/1, stop/2, delete/2, renew/5, reset/4, machine/2, adopt/3, files/2]).
+-export([find/2, is_name/2, cluster/1, start/4, elected/1, stop/2, delete/2, renew/6, reset/4]).
+-export([machine/2, adopt/3, files/2]).
 -export([posix/1]).
 
 -include_lib("kernel/include/logger.hrl").
 
 %% Ra's type of a configuration leaves out some of what it takes.
--dialyzer({nowarn_function, [begun/4, renew/5]}).
+-dialyzer({nowarn_function, [begun/4, renew/6]}).
 
 %% Milliseconds for the end of a server.
 -define(STOP, 30_000).
+
+-doc "How the Ra cluster of a store is called, on all nodes.".
+-spec cluster(Store :: atom()) -> atom().
+cluster(Store) -> erl_esdb_naming:store_worker_name(Store).
+
+-doc """
+The server of a store in the folder of a Ra system. Errors: `not_found`; `{unknown_data, Folder}`
+where there are several.
+""".
+-spec find(System :: atom(), Store :: atom()) ->
+    {ok, ra:server_id()} | {error, not_found | {unknown_data, file:filename_all()}}.
+find(System, Store) ->
+    Listed = [
+        {Name, Folder}
+     || {Name, Uid} <- ra_directory:list_registered(System),
+        %% So not all configurations have to be read.
+        is_name(Name, Store),
+        Folder <- [ra_env:server_data_dir(System, Uid)],
+        is_of(Folder, cluster(Store))
+    ],
+    case Listed of
+        [] -> {error, not_found};
+        [{Name, _}] -> {ok, {Name, node()}};
+        [_, {_, Folder} | _] -> {error, {unknown_data, Folder}}
+    end.
+
+-doc "Whether a server of the store may be called so.".
+-spec is_name(Name :: atom(), Store :: atom()) -> boolean().
+is_name(Name, Store) -> lists:prefix(atom_to_list(cluster(Store)), atom_to_list(Name)).
+
+%% One that cannot be read is told of when its server is started.
+-spec is_of(file:filename_all(), atom()) -> boolean().
+is_of(Folder, Cluster) ->
+    case ra_log:read_config(Folder) of
+        {ok, #{cluster_name := Other}} -> Other =:= Cluster;
+        {error, _} -> true
+    end.
 
 -doc """
 Starts the server of a store. When this returns the server of a cluster of one is its leader.
@@ -24,27 +68,48 @@ Errors: `{node_renamed, Old, New}`: the data was written by a node of another na
 `{unknown_data, Folder}`: there is data of the store that the folder's list of stores does not name;
 `{damaged_snapshot, File}`, `{damaged_segment, File}`; or what Ra says.
 """.
--spec start(System :: atom(), file:filename_all(), Store :: atom(), ra:server_id(), Settings) ->
-    ok | {error, term()}
+-spec start(System :: atom(), file:filename_all(), Store :: atom(), Settings) ->
+    {ok, ra:server_id()} | {error, term()}
 when
     Settings :: erl_esdb_engine:settings().
-start(System, Dir, Store, Server, Settings) ->
+start(System, Dir, Store, Settings) ->
     maybe
-        ok ?= is_ours(System, Dir, Server),
-        ok ?= started(System, Store, Server, Settings),
-        ok ?= elected(Server)
+        {ok, Server} ?= started(System, Dir, Store, Settings),
+        ok ?= elected(Server),
+        {ok, Server}
     else
         {error, Reason} -> {error, named(Reason, Dir)}
     end.
 
--spec started(atom(), atom(), ra:server_id(), erl_esdb_engine:settings()) -> ok | {error, term()}.
-started(System, Store, Server, Settings) ->
-    case ra:restart_server(System, Server) of
-        ok -> ok;
-        {error, {already_started, _}} -> ok;
-        {error, name_not_registered} -> begun(System, Store, Server, Settings);
-        {error, Reason} -> {error, Reason}
+-spec started(atom(), file:filename_all(), atom(), erl_esdb_engine:settings()) ->
+    {ok, ra:server_id()} | {error, term()}.
+started(System, Dir, Store, Settings) ->
+    maybe
+        {ok, Server} ?= find(System, Store),
+        ok ?= is_ours(System, Dir, Server),
+        ok ?= restarted(ra:restart_server(System, Server)),
+        {ok, Server}
+    else
+        {error, not_found} ->
+            maybe
+                ok ?= unknown_data(Dir, cluster(Store)),
+                New = new(Store),
+                ok ?= begun(System, Store, New, Settings),
+                {ok, New}
+            end;
+        {error, Reason} ->
+            {error, Reason}
     end.
+
+-spec restarted(ok | {error, term()}) -> ok | {error, term()}.
+restarted({error, {already_started, _}}) -> ok;
+restarted(Answer) -> Answer.
+
+%% No two servers have the same name, whenever and wherever they began.
+-spec new(atom()) -> ra:server_id().
+new(Store) ->
+    Cluster = atom_to_binary(cluster(Store)),
+    {binary_to_atom(ra_lib:make_uid(<<Cluster/binary, "-">>)), node()}.
 
 %% What Ra says of a segment whose entries do not fit their checksums.
 -spec named(term(), file:filename_all()) -> term().
@@ -75,22 +140,25 @@ posix(_Other, Reason) ->
 begun(System, Store, Server, Settings) ->
     maybe
         Machine = {module, erl_esdb_ra_machine, #{store => Store, limits => limits(Settings)}},
-        Uid = ra:new_uid(atom_to_binary(element(1, Server))),
-        ok ?= ra:start_server(System, config(Server, [Server], Machine, Uid)),
+        Cluster = cluster(Store),
+        Uid = ra:new_uid(atom_to_binary(Cluster)),
+        ok ?= ra:start_server(System, config(Cluster, Server, [Server], Machine, Uid)),
         saved(System)
     end.
 
 -doc """
 Removes a server with its data, and starts it as one that is about to be a member of a cluster.
 """.
--spec renew(System :: atom(), ra:server_id(), [ra:server_id()], Machine :: term(), ra:uid()) ->
-    ok | {error, term()}.
-renew(System, Server, Members, Machine, Uid) ->
+-spec renew(System, Store, ra:server_id(), [ra:server_id()], Machine, ra:uid()) ->
+    ok | {error, term()}
+when
+    System :: atom(), Store :: atom(), Machine :: term().
+renew(System, Store, Server, Members, Machine, Uid) ->
     maybe
         ok = stop(System, Server),
         ok ?= delete(System, Server),
-        Config = (config(Server, Members, Machine, Uid))#{membership => promotable},
-        ok ?= ra:start_server(System, Config),
+        Config = config(cluster(Store), Server, Members, Machine, Uid),
+        ok ?= ra:start_server(System, Config#{membership => promotable}),
         saved(System)
     end.
 
@@ -115,12 +183,12 @@ machine(System, {Name, _}) ->
     end.
 
 %% Ra's own type of it names what Ra adds itself.
--spec config(ra:server_id(), [ra:server_id()], term(), ra:uid()) -> map().
-config({Name, _} = Server, Members, Machine, Uid) ->
+-spec config(atom(), ra:server_id(), [ra:server_id()], term(), ra:uid()) -> map().
+config(Cluster, Server, Members, Machine, Uid) ->
     #{
         id => Server,
         uid => Uid,
-        cluster_name => Name,
+        cluster_name => Cluster,
         initial_members => Members,
         machine => Machine,
         log_init_args => #{
@@ -160,10 +228,7 @@ elected(Server) ->
 
 -spec is_ours(atom(), file:filename_all(), ra:server_id()) -> ok | {error, term()}.
 is_ours(System, Dir, {Name, Node}) ->
-    case ra_directory:uid_of(System, Name) of
-        undefined -> unknown_data(Dir, Name);
-        Uid -> is_named(filename:join(Dir, Uid), Node)
-    end.
+    is_named(filename:join(Dir, ra_directory:uid_of(System, Name)), Node).
 
 -spec is_named(file:filename_all(), node()) -> ok | {error, term()}.
 is_named(Folder, Node) ->
@@ -183,13 +248,13 @@ is_whole([]) -> ok;
 is_whole([File | _]) -> {error, {damaged_snapshot, File}}.
 
 -spec unknown_data(file:filename_all(), atom()) -> ok | {error, {unknown_data, file:filename()}}.
-unknown_data(Dir, Name) ->
+unknown_data(Dir, Cluster) ->
     Found = [
         Folder
      || File <- filelib:wildcard("*/config", Dir),
         Folder <- [filename:join(Dir, filename:dirname(File))],
-        {ok, #{id := {Of, _}}} <- [ra_log:read_config(Folder)],
-        Of =:= Name
+        {ok, #{cluster_name := Of}} <- [ra_log:read_config(Folder)],
+        Of =:= Cluster
     ],
     case Found of
         [] -> ok;
@@ -244,13 +309,12 @@ configuration is written anew, and the server, which then finds itself in a clus
 who does not exist, decides to be alone, which Ra does for a member whose others are lost. A file
 says that this has begun until it is done: a node that is killed in between begins with it again.
 
-Errors: `not_found`; `{not_single, Nodes}` where there are other members, which would go on
-without knowing of it.
+Errors: `{not_single, Nodes}` where there are other members, which would go on without knowing of it.
 """.
 -spec adopt(System :: atom(), file:filename_all(), ra:server_id()) -> ok | {error, term()}.
 adopt(System, Dir, {Name, Node} = Server) ->
     maybe
-        {ok, Folder} ?= folder(System, Dir, Name),
+        Folder = filename:join(Dir, ra_directory:uid_of(System, Name)),
         {ok, Old} ?= adopted_from(Folder),
         false ?= Old =:= Node,
         ok ?= file:write_file(marker(Folder), io_lib:format("~tp.~n", [Old])),
@@ -267,14 +331,6 @@ adopt(System, Dir, {Name, Node} = Server) ->
     else
         true -> ok;
         {error, Reason1} -> {error, Reason1}
-    end.
-
--spec folder(atom(), file:filename_all(), atom()) ->
-    {ok, file:filename_all()} | {error, not_found}.
-folder(System, Dir, Name) ->
-    case ra_directory:uid_of(System, Name) of
-        undefined -> {error, not_found};
-        Uid -> {ok, filename:join(Dir, Uid)}
     end.
 
 %% Who wrote it, also where a move from there was interrupted.

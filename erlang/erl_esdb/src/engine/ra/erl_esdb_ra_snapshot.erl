@@ -127,7 +127,11 @@ recover(Dir) ->
     end).
 
 -spec is_server(atom()) -> boolean().
-is_server(Store) -> whereis(erl_esdb_naming:store_worker_name(Store)) =:= self().
+is_server(Store) ->
+    case process_info(self(), registered_name) of
+        {registered_name, Name} -> erl_esdb_ra_server:is_name(Name, Store);
+        [] -> false
+    end.
 
 -spec restored(map(), file:io_device()) -> erl_esdb_ra_machine:state().
 restored(#{store := Store} = Written, Fd) ->
