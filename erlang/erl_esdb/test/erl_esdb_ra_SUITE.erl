@@ -124,6 +124,62 @@ a_drop_leaves_no_event(Config) ->
     ?assertEqual([], filelib:wildcard("*/config", dir(Config))),
     ?assertEqual([], all_events(start(Config))).
 
+%% ---- indexes
+
+%% What the index has merged a start reads from its files, and only the rest from the log.
+a_start_reads_the_index_from_its_files(Config) ->
+    Store = start(Config),
+    Batch = [
+        Event#{tags => [<<"all">>, <<"t", (integer_to_binary(N rem 7))/binary>>]}
+     || {N, Event} <- lists:enumerate(events(1000))
+    ],
+    [{ok, _} = append(Store, ?S, Batch) || _ <- lists:seq(1, 30)],
+    ?assertEqual(30_000, found(Store, <<"all">>)),
+    ok = erl_esdb_index:compact(Store, infinity),
+    {ok, _} = append(Store, ?S, Batch),
+    ?assertMatch([_], index_files(Config)),
+    ?assertEqual([30_000], pages_of_a_start(Config)),
+    ?assertEqual(31_000, found(Store, <<"all">>)),
+    ?assertEqual(31 * 143, found(Store, <<"t3">>)),
+    %% One of a log that was longer, and one that is damaged, are of no use.
+    [File] = index_files(Config),
+    ok = file:rename(File, File ++ ".bak"),
+    {ok, Label, Runs} = erl_esdb_runs:from_binary(element(2, file:read_file(File ++ ".bak"))),
+    Longer = erl_esdb_runs:add([{1, 50_000}], 50_001, Runs),
+    ok = file:write_file(File, erl_esdb_runs:to_iodata(Label, Longer)),
+    ?assertMatch([0 | _], pages_of_a_start(Config)),
+    ?assertEqual(31_000, found(Store, <<"all">>)),
+    ok = file:rename(File ++ ".bak", File),
+    [ok = erl_esdb_disk:flip(Each, 1000) || Each <- index_files(Config)],
+    ?assertMatch([0 | _], pages_of_a_start(Config)),
+    ?assertEqual(31_000, found(Store, <<"all">>)),
+    %% They go with the store.
+    ok = erl_esdb:drop(Store),
+    ?assertEqual([], index_files(Config)).
+
+found(Store, Tag) ->
+    {ok, Positions} = erl_esdb_index:positions(Store, tag, Tag, #{}),
+    length(Positions).
+
+index_files(Config) -> filelib:wildcard(dir(Config) ++ "/*/index/*.runs").
+
+%% From which positions on the log is read for the index after a start.
+pages_of_a_start(Config) ->
+    ok = erl_esdb:stop_store(store(Config)),
+    Session = trace:session_create(pages, self(), []),
+    true = is_integer(trace:process(Session, new, true, [call])),
+    1 = trace:function(Session, {erl_esdb_index_reader, page, 3}, true, []),
+    Store = start(Config),
+    _ = found(Store, <<"all">>),
+    true = trace:session_destroy(Session),
+    pages().
+
+pages() ->
+    receive
+        {trace, _, call, {_, page, [_, From, _]}} -> [From | pages()]
+    after 0 -> []
+    end.
+
 %% ---- snapshots
 
 %% Enough commands for several snapshots; removals between them, and what the last one does not

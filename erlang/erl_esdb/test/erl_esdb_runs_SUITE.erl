@@ -21,7 +21,9 @@ all() ->
         what_is_added_during_a_merge_stays,
         what_is_denied_is_dropped,
         runs_come_back_from_a_file,
-        what_is_no_such_file_is_refused
+        what_is_no_such_file_is_refused,
+        files_of_merged_runs,
+        files_that_are_missing_or_damaged
     ].
 
 %% ---- a model: the list of entries, in the order of positions
@@ -380,6 +382,64 @@ what_is_no_such_file_is_refused(_Config) ->
     ],
     [?assertEqual({error, corrupt}, erl_esdb_runs:from_binary(file(T))) || T <- Tables],
     ?assertMatch({ok, 0, _}, erl_esdb_runs:from_binary(file({1, 2, [{0, 2, 1}], Entry}))).
+
+%% A run that covers others takes their place.
+files_of_merged_runs(Config) ->
+    Dir = folder(Config, merged),
+    Kinds = [type, tag],
+    Load = fun() -> of_runs(erl_esdb_index_files:load(Dir, Kinds)) end,
+    ?assertEqual({0, []}, Load()),
+    [ok = erl_esdb_index_files:save(Dir, Kinds, a_run(From, From + 100)) || From <- [0, 100, 200]],
+    ?assertEqual({300, lists:seq(0, 299)}, Load()),
+    ok = erl_esdb_index_files:save(Dir, Kinds, a_run(0, 200)),
+    ?assertEqual(["0-200.runs", "200-300.runs"], names(Dir)),
+    ?assertEqual({300, lists:seq(0, 299)}, Load()),
+    %% Those of other kinds are no use, and go when one is written anew.
+    ?assertEqual({0, []}, of_runs(erl_esdb_index_files:load(Dir, [type]))),
+    ok = erl_esdb_index_files:save(Dir, [type], a_run(0, 200)),
+    ?assertEqual({0, []}, Load()),
+    ?assertEqual({200, lists:seq(0, 199)}, of_runs(erl_esdb_index_files:load(Dir, [type]))).
+
+%% What follows without a gap from the beginning is there; a damaged file is as good as none.
+files_that_are_missing_or_damaged(Config) ->
+    Dir = folder(Config, damaged),
+    Kinds = [event_id],
+    Load = fun() -> of_runs(erl_esdb_index_files:load(Dir, Kinds)) end,
+    Parts = [{0, 10}, {10, 30}, {30, 40}],
+    [ok = erl_esdb_index_files:save(Dir, Kinds, a_run(From, Before)) || {From, Before} <- Parts],
+    ok = file:write_file(filename:join([Dir, "index", "0-40.runs.new"]), <<"cut off">>),
+    ok = file:write_file(filename:join([Dir, "index", "notes"]), <<"no file of ours">>),
+    ?assertEqual({40, lists:seq(0, 39)}, Load()),
+    %% A longer one that is damaged leaves those it was made of, where they are still there.
+    ok = file:write_file(filename:join([Dir, "index", "0-30.runs"]), <<"EI">>),
+    ?assertEqual({40, lists:seq(0, 39)}, Load()),
+    Second = filename:join([Dir, "index", "10-30.runs"]),
+    {ok, Bytes} = file:read_file(Second),
+    ok = erl_esdb_disk:flip(Second, byte_size(Bytes) div 2),
+    ?assertEqual({10, lists:seq(0, 9)}, Load()),
+    ok = file:delete(Second),
+    ?assertEqual({10, lists:seq(0, 9)}, Load()),
+    ok = file:delete(filename:join([Dir, "index", "0-10.runs"])),
+    ?assertEqual({0, []}, Load()),
+    %% Where nothing can be written nothing is kept, and nobody fails.
+    ok = file:write_file(filename:join(Dir, "file"), <<>>),
+    ?assertEqual(ok, erl_esdb_index_files:save(filename:join(Dir, "file"), Kinds, a_run(0, 10))).
+
+folder(Config, Name) -> filename:join(proplists:get_value(priv_dir, Config), Name).
+
+names(Dir) ->
+    {ok, Names} = file:list_dir(filename:join(Dir, "index")),
+    lists:sort(Names).
+
+%% With an entry for each position, all of one hash.
+a_run(From, Before) ->
+    Entries = <<<<17:56, Position:56>> || Position <- lists:seq(From, Before - 1)>>,
+    {ok, 0, Runs} =
+        erl_esdb_runs:from_binary(file({1, Before, [{From, Before, Before - From}], Entries})),
+    {merge, [Run], _} = erl_esdb_runs:all(Runs),
+    Run.
+
+of_runs(Runs) -> {erl_esdb_runs:next_position(Runs), drain(whole(17, Runs))}.
 
 file({Count, Next, Table, Entries}) ->
     Places = <<<<F:64, B:64, S:64>> || {F, B, S} <- Table>>,

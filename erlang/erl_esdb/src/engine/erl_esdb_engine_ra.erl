@@ -24,7 +24,7 @@ events of their stream were removed in between the outcome stays unknown.
 
 -export([start_link/2, command/3, read/6, read_log/5]).
 -export([stream/3, streams/2, names/5, tip/3, tombs/4, metadata/3]).
--export([next_position/2, document/3, documents/4, checkpoint/3, checkpoints/2, drop/2]).
+-export([next_position/2, document/3, documents/4, checkpoint/3, checkpoints/2, drop/2, folder/1]).
 -export([view/1, status/1, join/3, leave/2, transfer_leadership/3, force_remove/3]).
 -export([machine/1, server/1, adopt/2]).
 -export([init/1, handle_call/3, handle_cast/2, handle_info/2, terminate/2]).
@@ -799,6 +799,11 @@ drop(Store, Dir) ->
             {error, Reason} -> {error, Reason}
         end
     end).
+
+-doc false.
+-spec folder(#handle{}) -> {ok, file:filename_all()}.
+folder(#handle{system = System, server = {Name, _}}) ->
+    {ok, ra_env:server_data_dir(System, ra_directory:uid_of(System, Name))}.
 
 %% ---- the process: it starts the server and ends with it
 

@@ -110,6 +110,8 @@ Arguments of a wrong shape are `error(badarg)`.
     runs = erl_esdb_runs:new() :: erl_esdb_runs:runs(),
     %% who waits until a position is reached
     waiting = [] :: [{erl_esdb_runs:position(), gen_server:from()}],
+    %% whether what was kept in files is in
+    loaded = false :: boolean(),
     %% what tells that the log has grown, once it is there
     feed = none :: none | erl_esdb_feed:feed(),
     %% whether it has, and the pause after its word is not over
@@ -489,6 +491,13 @@ step_later(State) ->
     State.
 
 -spec step(#state{}) -> #state{}.
+step(#state{loaded = false, store = Store} = State) ->
+    maybe
+        {ok, Log, Next} ?= log(Store),
+        stepped(Next, State#state{loaded = true, runs = load(Log, Next, State)})
+    else
+        {error, Failure} -> answered({error, Failure}, State)
+    end;
 step(#state{store = Store, runs = Runs} = State) ->
     maybe
         {ok, Log, Next} ?= log(Store),
@@ -496,6 +505,29 @@ step(#state{store = Store, runs = Runs} = State) ->
         stepped(Next, State#state{runs = erl_esdb_runs:add(lists:reverse(Entries), Reached, Runs)})
     else
         {error, Failure} -> answered({error, Failure}, State)
+    end.
+
+%% Files that reach further than the log are of another one.
+-spec load(erl_esdb_index_reader:log(), non_neg_integer(), #state{}) -> erl_esdb_runs:runs().
+load(Log, Next, #state{store = Store, kinds = Kinds, runs = None}) ->
+    maybe
+        {ok, Folder} ?= folder(Log),
+        Runs = erl_esdb_index_files:load(Folder, Kinds),
+        true ?= erl_esdb_runs:next_position(Runs) =< Next,
+        Runs
+    else
+        none ->
+            None;
+        false ->
+            ?LOG_WARNING("store ~tp: the index is made again: its files are of another log", [Store]),
+            None
+    end.
+
+-spec folder(erl_esdb_index_reader:log()) -> {ok, file:filename_all()} | none.
+folder(#{engine := Engine, handle := Handle}) ->
+    case erlang:function_exported(Engine, folder, 1) of
+        true -> Engine:folder(Handle);
+        false -> none
     end.
 
 -spec log(atom()) ->
@@ -592,16 +624,28 @@ merge_later(State) ->
 
 -spec merging(Due, [gen_server:from()], #state{}) -> #state{} when
     Due :: {merge, [erl_esdb_runs:run(), ...], erl_esdb_runs:runs()} | none.
-merging({merge, Group, Runs}, Waiting, #state{store = Store} = State) ->
+merging({merge, Group, Runs}, Waiting, #state{store = Store, kinds = Kinds} = State) ->
     Index = self(),
     Merger = spawn_link(fun() ->
         proc_lib:set_label({?MODULE, merger, Store}),
-        Index ! {merged, self(), erl_esdb_runs:merge(swept(Store, Group, Waiting =/= []))}
+        Run = erl_esdb_runs:merge(swept(Store, Group, Waiting =/= [])),
+        ok = save(Store, Kinds, Run),
+        Index ! {merged, self(), Run}
     end),
     State#state{merger = {Merger, Waiting}, runs = Runs};
 merging(none, Waiting, State) ->
     lists:foreach(fun(From) -> gen_server:reply(From, ok) end, Waiting),
     State.
+
+-spec save(atom(), [kind()], erl_esdb_runs:run()) -> ok.
+save(Store, Kinds, Run) ->
+    maybe
+        {ok, Log, _} ?= log(Store),
+        {ok, Folder} ?= folder(Log),
+        erl_esdb_index_files:save(Folder, Kinds, Run)
+    else
+        _ -> ok
+    end.
 
 -spec merged(erl_esdb_runs:run(), [gen_server:from()], #state{}) -> #state{}.
 merged(Run, Waiting, #state{runs = Runs} = State) ->

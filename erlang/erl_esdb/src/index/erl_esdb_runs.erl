@@ -35,6 +35,7 @@ them, `replace/2` puts the result in their place. In between, runs are added and
 
 -export([new/0, add/3, next_position/1, size/1, bytes/1, count/1]).
 -export([due/1, all/1, merge/1, filter/2, replace/2, stretch/1, sample/2]).
+-export([only/1, append/2]).
 -export([cursor/4, next/1, seek/2]).
 -export([to_iodata/2, from_binary/1]).
 -export_type([runs/0, run/0, cursor/0, entry/0, hash/0, position/0, direction/0]).
@@ -125,8 +126,13 @@ add(Entries, Next, #runs{next = From, list = List} = Runs) when Next > From ->
     %% Stable, and half the work of comparing whole entries.
     Sorted = lists:keysort(1, Entries),
     Packed = <<<<Hash:56, Position:56>> || {Hash, Position} <- Sorted>>,
-    Run = run(From, Next, Packed),
+    Run = run(covered(List), Next, Packed),
     settle(Runs#runs{next = Next, list = [Run | List]}).
+
+%% From where on a new run covers the log: in between nothing was found.
+-spec covered([#run{}]) -> position().
+covered([#run{before = Before} | _]) -> Before;
+covered([]) -> 0.
 
 %% What is built piece by piece has room to grow: the copy has none.
 -spec run(position(), position(), binary()) -> #run{}.
@@ -254,6 +260,17 @@ filter(Keep, #run{from = From, before = Before, entries = Entries}) ->
 -doc "The positions that runs which follow each other cover: from the first to before the second.".
 -spec stretch([run(), ...]) -> {position(), position()}.
 stretch([#run{from = From} | _] = Runs) -> {From, (lists:last(Runs))#run.before}.
+
+-doc "The run alone, as if nothing had come before it.".
+-spec only(run()) -> runs().
+only(#run{before = Before} = Run) -> #runs{next = Before, list = [Run]}.
+
+-doc "The runs that go on where the others end, and those.".
+-spec append(Newer :: runs(), Older :: runs()) -> runs().
+append(#runs{next = Next, list = Newer}, #runs{next = From, list = Older} = Runs) when
+    Next >= From
+->
+    Runs#runs{next = Next, list = Newer ++ Older}.
 
 -doc "The positions of about so many entries, from all over the run.".
 -spec sample(pos_integer(), run()) -> [position()].
