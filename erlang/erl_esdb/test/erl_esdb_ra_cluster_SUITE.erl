@@ -200,8 +200,8 @@ a_node_leaves(Config) ->
     [?assertEqual({ok, names([A, B, C])}, call(Peer, members, [])) || Peer <- Peers],
     ok = erl_esdb_nodes:stop(Peers).
 
-%% It has forgotten what it acknowledged and for whom it voted, so it is nobody whom the others know:
-%% what it writes alone stays, and where it joins them it takes the place of the one that was lost.
+%% It has forgotten what it acknowledged and for whom it voted, so it is nobody whom the others
+%% know: what it writes alone stays, and where it joins them it takes the place of the lost one.
 a_member_that_has_lost_its_disk_is_another(Config) ->
     [A, B, C] = cluster(3, Config),
     {ok, 9} = append(A, any, 10),

@@ -742,7 +742,8 @@ force_remove(#handle{server = Server} = Handle, Node, Options) ->
     end.
 
 %% As this node knows it, also where nobody leads.
--spec member(ra:server_id(), node()) -> {ok, ra:server_id()} | {error, {not_member, node()} | term()}.
+-spec member(ra:server_id(), node()) ->
+    {ok, ra:server_id()} | {error, {not_member, node()} | term()}.
 member(Server, Node) ->
     case ra:members({local, Server}, ?TRY) of
         {ok, Members, _} ->
@@ -882,7 +883,8 @@ handle_call({change, leave, Until}, _From, #state{store = Store} = State) ->
 handle_call(_, _From, State) ->
     {reply, {error, unknown_request}, State}.
 
-%% The server may be another one afterwards, with another past. Where it is gone the store begins anew.
+%% The server may be another one afterwards, with another past. Where it is gone the store begins
+%% anew.
 -spec changing(#state{}, fun(() -> ok | {error | gone, term()})) ->
     {reply, ok | {error, term()}, #state{}} | {stop, term(), {error, term()}, #state{}}.
 changing(#state{server = {Name, _}, handle = Handle, monitor = Before} = State, Change) ->

@@ -519,7 +519,7 @@ load(Log, Next, #state{store = Store, kinds = Kinds, runs = None}) ->
         none ->
             None;
         false ->
-            ?LOG_WARNING("store ~tp: the index is made again: its files are of another log", [Store]),
+            ?LOG_WARNING("store ~tp: files of the index are of another log", [Store]),
             None
     end.
 

@@ -463,8 +463,8 @@ outcome(#call{keys = Keys}, _Part, tip_moved) when Keys =/= disabled ->
 outcome(_Call, _Part, Refusal) ->
     {error, Refusal}.
 
-%% Whether what was done by an earlier try may have been removed after the answer to a later one. Then
-%% the next answer is `forgotten`; if it is the same again, what was read is what was there.
+%% Whether what was done by an earlier try may have been removed after the answer to a later one.
+%% Then the next answer is `forgotten`; if it is the same again, what was read is what was there.
 -spec is_unsure(#part{}) -> boolean().
 is_unsure(#part{looked = Looked, summary = Summary}) ->
     not Looked andalso is_map_key(repeat, Summary).

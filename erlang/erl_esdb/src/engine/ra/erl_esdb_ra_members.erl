@@ -57,7 +57,8 @@ join(System, Store, Server, Node, Settings, Until) ->
         {error, Why} -> {error, Why}
     end.
 
--spec removed(ra:server_id() | [ra:server_id()], [ra:server_id()], until()) -> ok | {error, reason()}.
+-spec removed(ra:server_id() | [ra:server_id()], [ra:server_id()], until()) ->
+    ok | {error, reason()}.
 removed(_Contact, [], _Until) ->
     ok;
 removed(Contact, [Lost | More], Until) ->

@@ -309,7 +309,8 @@ configuration is written anew, and the server, which then finds itself in a clus
 who does not exist, decides to be alone, which Ra does for a member whose others are lost. A file
 says that this has begun until it is done: a node that is killed in between begins with it again.
 
-Errors: `{not_single, Nodes}` where there are other members, which would go on without knowing of it.
+Errors: `{not_single, Nodes}` where there are other members, which would go on without knowing of
+it.
 """.
 -spec adopt(System :: atom(), file:filename_all(), ra:server_id()) -> ok | {error, term()}.
 adopt(System, Dir, {Name, Node} = Server) ->
