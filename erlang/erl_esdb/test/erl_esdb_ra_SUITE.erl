@@ -906,3 +906,37 @@ a_live_entries_without_dead_ones(_Config) ->
     ).
 
 more(Live) -> ra_seq:expand(ra_seq:append(100, Live)).
+
+%% ---- replicas
+
+%% Who waits on a replica hears at once that another takes its place, whenever it began to wait.
+a_who_waits_is_told_that_a_replica_is_replaced(Config) ->
+    Store = store(Config),
+    Replaced = fun(Wait) ->
+        Replica = published(Store),
+        Waiters = [waiter(Replica) || _ <- lists:seq(1, 3)],
+        ok = Wait(Waiters),
+        _ = published(Store),
+        [?assertEqual({error, not_started}, answer(Waiter)) || Waiter <- Waiters]
+    end,
+    Replaced(fun(Waiters) -> erl_esdb_test:await(fun() -> lists:all(fun waits/1, Waiters) end) end),
+    [Replaced(fun(_) -> ok end) || _ <- lists:seq(1, 300)],
+    ok = erl_esdb_ra_replica:close(Store).
+
+published(Store) ->
+    Replica = erl_esdb_ra_replica:open(Store),
+    ok = erl_esdb_ra_replica:publish(Replica),
+    Replica.
+
+waiter(Replica) ->
+    spawn_monitor(fun() ->
+        Until = erl_esdb_deadline:in(30_000),
+        exit({answer, erl_esdb_ra_replica:await(Replica, 1, Until)})
+    end).
+
+waits({Pid, _}) -> process_info(Pid, status) =:= {status, waiting}.
+
+answer({_, Ref}) ->
+    receive
+        {'DOWN', Ref, process, _, {answer, Answer}} -> Answer
+    end.
