@@ -467,22 +467,34 @@ unseen(Expected, #head{no = No} = Head, #{ids := [_ | _] = Ids} = Summary, Log) 
 unseen(_Expected, _Head, _Summary, _Log) ->
     ok.
 
-%% Which of these appends are among the latest of the stream and are kept, at least in part.
+%% Which of these appends are kept, at least in part, and are among the latest of the stream. What
+%% came since a command that is sent again was sent first may be what it did itself: that counts
+%% however much came after it.
 -spec kept([non_neg_integer()], head(), summary(), state()) -> ok | {seen, [{_, _}, ...]}.
-kept(Versions, #head{no = No, first = First, seq = Seq}, #{repeat := _}, Log) ->
-    %% However long ago it was.
-    Look = fun(#row{version = V, count = C}, Wanted) ->
-        {stop, [{V, V + C - 1} || V =:= Wanted, V + C > First]}
-    end,
-    Row = fun(V) ->
-        Found = erl_esdb_chunks:fold(version, V, forward, Look, V, Seq, fetch(No, Log)),
-        [Span || is_list(Found), Span <- Found]
-    end,
-    case lists:flatmap(Row, Versions) of
+kept(Versions, #head{first = First} = Head, Summary, Log) ->
+    Own = [Row || #{repeat := Since} <- [Summary], Row <- rows_since(Since, Versions, Head, Log)],
+    Others = Versions -- [Version || #row{version = Version} <- Own],
+    Spans = [{V, V + C - 1} || #row{version = V, count = C} <- Own, V + C > First],
+    case Spans ++ latest(Others, Head, Log) of
         [] -> ok;
-        Spans -> {seen, Spans}
-    end;
-kept(Versions, #head{no = No, first = First, seq = Seq}, _Summary, #log{appends = Most} = Log) ->
+        Found -> {seen, Found}
+    end.
+
+%% Of the appends that begin with these versions those of later commands, where they are kept.
+-spec rows_since(index() | 0, [non_neg_integer()], head(), state()) -> [#row{}].
+rows_since(Since, Versions, #head{no = No, seq = Seq}, Log) ->
+    Look = fun(#row{version = V, index = Index} = Row, {Wanted, Found}) ->
+        {stop, {Wanted, [Row || V =:= Wanted, Index > Since] ++ Found}}
+    end,
+    Rows = fun(V) ->
+        element(2, erl_esdb_chunks:fold(version, V, forward, Look, {V, []}, Seq, fetch(No, Log)))
+    end,
+    lists:flatmap(Rows, Versions).
+
+-spec latest([non_neg_integer()], head(), state()) -> [{non_neg_integer(), non_neg_integer()}].
+latest([], _Head, _Log) ->
+    [];
+latest(Versions, #head{no = No, first = First, seq = Seq}, #log{appends = Most} = Log) ->
     Look = fun
         (_Row, {Left, Wanted, Spans}) when Left =:= 0; Wanted =:= [] ->
             {stop, {Left, Wanted, Spans}};
@@ -492,10 +504,9 @@ kept(Versions, #head{no = No, first = First, seq = Seq}, _Summary, #log{appends 
     end,
     Start = {Most, Versions, []},
     #row{version = Last} = erl_esdb_chunks:last(Seq),
-    case erl_esdb_chunks:fold(version, Last, backward, Look, Start, Seq, fetch(No, Log)) of
-        {_, _, []} -> ok;
-        {_, _, Spans} -> {seen, Spans}
-    end.
+    {_, _, Spans} =
+        erl_esdb_chunks:fold(version, Last, backward, Look, Start, Seq, fetch(No, Log)),
+    Spans.
 
 -spec meets(expected(), Actual :: integer()) ->
     ok | {wrong_expected_version, expected(), integer()}.
