@@ -907,6 +907,20 @@ a_live_entries_without_dead_ones(_Config) ->
 
 more(Live) -> ra_seq:expand(ra_seq:append(100, Live)).
 
+%% A server that is started again without a snapshot tells so who follows its log.
+a_machine_that_begins_anew_tells_who_follows(Config) ->
+    Store = store(Config),
+    {ok, _} = erl_esdb:start_store(Store, #{engine => memory}),
+    {ok, 0} = append(Store, ?S, events(1)),
+    {ok, Feed} = erl_esdb_feed:subscribe(Store),
+    ?assertEqual(ready, erl_esdb_feed:wait(Feed, 0)),
+    Machine = erl_esdb_ra_machine:init(#{store => Store, limits => #{}}),
+    ?assertEqual(wait, erl_esdb_feed:wait(Feed, 0)),
+    _ = applied(1, {{Machine, none}, []}),
+    receive {erl_esdb_feed, Store} -> ok end,
+    ?assertEqual(ready, erl_esdb_feed:wait(Feed, 0)),
+    ok = erl_esdb_ra_replica:close(Store).
+
 %% ---- replicas
 
 %% Who waits on a replica hears at once that another takes its place, whenever it began to wait.

@@ -61,6 +61,8 @@ for it is done later, when more commands may have been applied.
 init(#{store := Store, limits := Limits}) ->
     Replica = erl_esdb_ra_replica:open(Store),
     ok = erl_esdb_ra_replica:publish(Replica),
+    %% Of a store that runs the server may have been started again.
+    ok = erl_esdb_feed:committed(Store, 0),
     Base = erl_esdb_tables:base(erl_esdb_ra_replica:tables(Replica)),
     #machine{store = Store, log = erl_esdb_log:new(Limits, Base), replica = Replica}.
 
