@@ -39,7 +39,8 @@ finds everything it names, or finds that it was removed in between and looks aga
 `log_rows/6` work on either.
 """.
 
--export([new/0, new/1, new/2, rest/1, on/2, order/1, seen/1, apply/3, is_command/1, pending/1]).
+-export([new/0, new/1, new/2, rest/1, on/2, is_state/1, order/1, seen/1]).
+-export([apply/3, is_command/1, pending/1]).
 -export([read/5, read_log/4, stream/2, streams/1, next_position/1, document/2, documents/3]).
 -export([metadata/2, checkpoint/2]).
 -export([rows/5, log_rows/6, view/4, describe/1, first/1, no/1, log_end/1]).
@@ -268,6 +269,24 @@ are filled anew are to be told.
 """.
 -spec on(base() | none, state()) -> state().
 on(Base, #log{} = Log) -> Log#log{base = Base, kept = #{}}.
+
+-doc """
+Whether a term has the fields of a state: one that was written by another version of this module may
+have others.
+""".
+-spec is_state(term()) -> boolean().
+is_state(#log{} = Log) ->
+    lists:all(fun is_like/1, lists:zip(tuple_to_list(new()), tuple_to_list(Log)));
+is_state(_) ->
+    false.
+
+%% Of what other modules keep in it: a record of the same name and size.
+-spec is_like({Known :: term(), term()}) -> boolean().
+is_like({Known, Field}) when is_tuple(Known), is_atom(element(1, Known)) ->
+    is_tuple(Field) andalso tuple_size(Field) =:= tuple_size(Known) andalso
+        element(1, Field) =:= element(1, Known);
+is_like(_) ->
+    true.
 
 -doc "All appends in the order of positions.".
 -spec order(state()) -> erl_esdb_chunks:seq().
