@@ -30,6 +30,7 @@ cases() ->
         a_mailbox_of_what_lanes_had,
         an_acknowledgement_costs_what_it_acknowledges,
         a_late_word_wakes_nobody_in_vain,
+        a_log_that_comes_back_wakes_again,
         subscribers_that_crash,
         a_thousand_subscribers,
         a_thousand_streams,
@@ -410,6 +411,29 @@ a_late_word_wakes_nobody_in_vain(_Config) ->
     _ = append(Store, <<"s">>, erl_esdb_test:events(1)),
     receive {erl_esdb_feed, Store} -> ok after 60_000 -> error(missing) end,
     ?assertEqual(ready, erl_esdb_feed:wait(Feed, 5)),
+    ok = erl_esdb:stop_store(Store).
+
+%% An engine that begins anew has less at first, and whoever reads then waits for the rest.
+a_log_that_comes_back_wakes_again(_Config) ->
+    Store = erl_esdb_test:start_store(options()),
+    _ = append(Store, <<"s">>, erl_esdb_test:events(5)),
+    {ok, Feed} = erl_esdb_feed:subscribe(Store, {ok, <<"s">>}),
+    ?assertEqual(wait, erl_esdb_feed:wait(Feed, 5)),
+    _ = append(Store, <<"s">>, erl_esdb_test:events(1)),
+    receive {erl_esdb_feed, Store} -> ok after 60_000 -> error(missing) end,
+    [
+        begin
+            ok = erl_esdb_feed:committed(Store, Fewer),
+            ?assertEqual(wait, erl_esdb_feed:wait(Feed, Fewer)),
+            ok = erl_esdb_feed:committed(Store, 6),
+            receive {erl_esdb_feed, Store} -> ok after 10_000 -> error({missing, Fewer}) end
+        end
+     || Fewer <- [3, 0]
+    ],
+    ?assertEqual(wait, erl_esdb_feed:wait(Feed, 6)),
+    _ = append(Store, <<"t">>, erl_esdb_test:events(1)),
+    {error, unknown_request} = gen_server:call(erl_esdb_feed:pid(Feed), x),
+    receive {erl_esdb_feed, Store} -> error(woken_for_another) after 0 -> ok end,
     ok = erl_esdb:stop_store(Store).
 
 %% ---- subscribers that crash

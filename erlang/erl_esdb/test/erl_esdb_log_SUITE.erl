@@ -38,6 +38,7 @@ all() ->
         ids_are_seen_again,
         ids_are_forgotten,
         a_repeat_is_told_whether_it_was_done,
+        a_repeat_finds_older_appends_as_any_other,
         a_repeat_is_refused_where_nobody_knows,
         removals_against_a_model,
         ids_against_a_model,
@@ -742,14 +743,16 @@ off_heap(_) -> 0.
 
 %% ---- appends to several streams, tombstones, metadata, tips
 
-applied(Commands, Log) ->
+applied(Commands, Log) -> applied(1_000_000, Commands, Log).
+
+applied(From, Commands, Log) ->
     lists:foldl(
         fun({Index, Command}, {_, Effects, Sum}) ->
             {Reply, New, Sum1} = erl_esdb_log:apply(Index, Command, Sum),
             {Reply, Effects ++ New, Sum1}
         end,
         {none, [], Log},
-        lists:enumerate(1_000_000, Commands)
+        lists:enumerate(From, Commands)
     ).
 
 summary(Count) -> #{count => Count, epoch_us => 0}.
@@ -920,6 +923,31 @@ a_repeat_is_told_whether_it_was_done(_Config) ->
     {{ok, {0, 10}}, _, Cut} = erl_esdb_log:apply(2_000_000, {truncate, <<"s">>, 10}, Log),
     Again = with_repeat(2_000_000, Any([3])),
     ?assertMatch({{ok, _}, _, _}, erl_esdb_log:apply(2_000_001, Again, Cut)).
+
+%% Only what came after it was sent first is found however many appends came since: it was not what
+%% brought an older one, which is found by it as by any other.
+a_repeat_finds_older_appends_as_any_other(_Config) ->
+    Any = fun(Ids) -> with_ids(<<"s">>, -2, Ids) end,
+    Start = erl_esdb_log:new(#{idempotence_appends => 2}),
+    {{ok, _}, _, Log} = applied([Any([N]) || N <- [1, 2, 3]], Start),
+    First = fun(Command) -> element(1, applied([Command], Log)) end,
+    %% The command that was applied last before: 1 is no more among the last two appends, 2 is.
+    Since = 1_000_002,
+    [
+        ?assertEqual(First(Any(Ids)), First(with_repeat(Since, Any(Ids))))
+     || Ids <- [[1], [2], [3], [1, 2], [2, 3], [1, 2, 3]]
+    ],
+    ?assertMatch({ok, {3, 3, 1}}, First(with_repeat(Since, Any([1])))),
+    ?assertEqual({error, {seen, [{1, 1}]}}, First(with_repeat(Since, Any([2])))),
+    %% It was done, and so much came since that nobody else would find it.
+    {{ok, _}, _, Later} = applied(Since + 1, [Any([N]) || N <- [1, 4, 5]], Log),
+    Repeat = fun(S, Ids) ->
+        element(1, erl_esdb_log:apply(2_000_000, with_repeat(S, Any(Ids)), Later))
+    end,
+    ?assertEqual({error, {seen, [{3, 3}]}}, Repeat(Since, [1])),
+    ?assertMatch({ok, _}, Repeat(Since + 1, [1])),
+    %% One that came since, an older one that is found, and one that is not.
+    ?assertEqual({error, {seen, [{3, 3}, {4, 4}]}}, Repeat(Since, [1, 2, 4])).
 
 %% The sender names what was applied before it sent the command first. What was removed since may
 %% have been what it brought.

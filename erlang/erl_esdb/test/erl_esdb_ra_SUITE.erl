@@ -319,6 +319,64 @@ a_damaged_snapshot_is_not_served(Config) ->
     _ = start(Config),
     ?assertEqual(Events, all_events(Store)).
 
+%% A snapshot that another release has written, in a format or with fields that are not known here,
+%% is named and stays as it is.
+a_snapshot_of_an_unknown_format(Config) ->
+    Store = start(Config),
+    ok = filled(Store),
+    Events = all_events(Store),
+    ok = snapshotted(Store, 1),
+    ok = erl_esdb:stop_store(Store),
+    [File | _] = filelib:wildcard(dir(Config) ++ "/*/snapshots/*/snapshot.dat"),
+    {ok, Bytes} = file:read_file(File),
+    <<Magic:4/binary, 1, Rest/binary>> = Bytes,
+    More = fun(Record) -> erlang:append_element(Record, more) end,
+    Others = [
+        <<Magic/binary, 2, Rest/binary>>
+        | [
+            rewritten(Change, Bytes)
+         || Change <- [
+                fun(#{format := 1} = State) -> State#{format := 2} end,
+                fun(State) -> maps:without([format, store], State) end,
+                fun(_) -> later end,
+                fun(#{log := Log} = State) -> State#{log := More(Log)} end,
+                fun(#{log := Log} = State) -> State#{log := changed_in(seen, More, Log)} end,
+                fun(#{log := Log} = State) -> State#{log := changed_in(recent, More, Log)} end
+            ]
+        ]
+    ],
+    [
+        begin
+            ok = file:write_file(File, Other),
+            Answer = erl_esdb:start_store(Store, options(Config)),
+            ?assertMatch({error, {unknown_snapshot, _}}, Answer),
+            {error, {unknown_snapshot, Named}} = Answer,
+            ?assertEqual({ok, Other}, file:read_file(Named))
+        end
+     || Other <- Others
+    ],
+    %% What is no snapshot at all is a damaged one.
+    ok = file:write_file(File, <<"JUNK", 1, Rest/binary>>),
+    ?assertMatch({error, {damaged_snapshot, _}}, erl_esdb:start_store(Store, options(Config))),
+    ok = file:write_file(File, rewritten(fun(State) -> State end, Bytes)),
+    _ = start(Config),
+    ?assertEqual(Events, all_events(Store)).
+
+%% With another state, as somebody else would have written it.
+rewritten(Change, <<"RASN", 1, _Crc:32, Size:32, Meta:Size/binary, Bytes:32, Rest/binary>>) ->
+    <<State:Bytes/binary, Tables/binary>> = Rest,
+    Changed = term_to_binary(Change(binary_to_term(State))),
+    Data = <<Size:32, Meta/binary, (byte_size(Changed)):32, Changed/binary, Tables/binary>>,
+    <<"RASN", 1, (erlang:crc32(Data)):32, Data/binary>>.
+
+%% The records of this name within another.
+changed_in(Name, Change, Record) ->
+    Changed = fun
+        (Field) when is_tuple(Field), element(1, Field) =:= Name -> Change(Field);
+        (Field) -> Field
+    end,
+    list_to_tuple(lists:map(Changed, tuple_to_list(Record))).
+
 %% ---- space
 
 a_space_comes_back(Config) ->
@@ -962,3 +1020,51 @@ a_live_entries_without_dead_ones(_Config) ->
     ).
 
 more(Live) -> ra_seq:expand(ra_seq:append(100, Live)).
+
+%% A server that is started again without a snapshot tells so who follows its log.
+a_machine_that_begins_anew_tells_who_follows(Config) ->
+    Store = store(Config),
+    {ok, _} = erl_esdb:start_store(Store, #{engine => memory}),
+    {ok, 0} = append(Store, ?S, events(1)),
+    {ok, Feed} = erl_esdb_feed:subscribe(Store),
+    ?assertEqual(ready, erl_esdb_feed:wait(Feed, 0)),
+    Machine = erl_esdb_ra_machine:init(#{store => Store, limits => #{}}),
+    ?assertEqual(wait, erl_esdb_feed:wait(Feed, 0)),
+    _ = applied(1, {{Machine, none}, []}),
+    receive {erl_esdb_feed, Store} -> ok end,
+    ?assertEqual(ready, erl_esdb_feed:wait(Feed, 0)),
+    ok = erl_esdb_ra_replica:close(Store).
+
+%% ---- replicas
+
+%% Who waits on a replica hears at once that another takes its place, whenever it began to wait.
+a_who_waits_is_told_that_a_replica_is_replaced(Config) ->
+    Store = store(Config),
+    Replaced = fun(Wait) ->
+        Replica = published(Store),
+        Waiters = [waiter(Replica) || _ <- lists:seq(1, 3)],
+        ok = Wait(Waiters),
+        _ = published(Store),
+        [?assertEqual({error, not_started}, answer(Waiter)) || Waiter <- Waiters]
+    end,
+    Replaced(fun(Waiters) -> erl_esdb_test:await(fun() -> lists:all(fun waits/1, Waiters) end) end),
+    [Replaced(fun(_) -> ok end) || _ <- lists:seq(1, 300)],
+    ok = erl_esdb_ra_replica:close(Store).
+
+published(Store) ->
+    Replica = erl_esdb_ra_replica:open(Store),
+    ok = erl_esdb_ra_replica:publish(Replica),
+    Replica.
+
+waiter(Replica) ->
+    spawn_monitor(fun() ->
+        Until = erl_esdb_deadline:in(30_000),
+        exit({answer, erl_esdb_ra_replica:await(Replica, 1, Until)})
+    end).
+
+waits({Pid, _}) -> process_info(Pid, status) =:= {status, waiting}.
+
+answer({_, Ref}) ->
+    receive
+        {'DOWN', Ref, process, _, {answer, Answer}} -> Answer
+    end.

@@ -291,6 +291,37 @@ a_member_catches_up_with_a_snapshot(Config) ->
     ?assertEqual({ok, 2020}, append(C, 2019, 1)),
     ok = erl_esdb_nodes:stop(Peers).
 
+%% A read that waits for what is not here yet goes on where that comes with a snapshot, which puts
+%% other tables in the place of those it waited at.
+a_read_that_waits_sees_what_comes_with_a_snapshot(Config) ->
+    [A, B, C] = Peers = cluster(3, Config),
+    {ok, 0} = append(C, any, 1),
+    ?assertEqual([0], versions(C)),
+    ok = call(A, transfer_leadership, [erl_esdb_nodes:name(A)]),
+    Led = fun() -> call(C, leader, []) =:= {ok, erl_esdb_nodes:name(A)} end,
+    erl_esdb_test:await(Led),
+    Server = erl_esdb_naming:store_worker_name(?STORE),
+    ok = erl_esdb_nodes:call(C, sys, suspend, [Server]),
+    ok = snapshotted(A),
+    {ok, 1} = append(C, any, 1),
+    Read = fun() -> streams(C, read, [?S, 0, infinity, forward, #{timeout => 60_000}]) end,
+    {_, Ref} = spawn_monitor(fun() -> exit({read, Read()}) end),
+    erl_esdb_test:await(fun() -> is_awaited(C) end),
+    ok = erl_esdb_nodes:call(C, sys, resume, [Server]),
+    receive
+        {'DOWN', Ref, process, _, Reason} ->
+            ?assertMatch({read, {ok, [#event{version = 0}, #event{version = 1}]}}, Reason)
+    end,
+    ?assertEqual(versions(A), versions(B)),
+    ok = erl_esdb_nodes:stop(Peers).
+
+%% Whether somebody there waits until more is applied.
+is_awaited(Peer) ->
+    erl_esdb_nodes:run(Peer, fun() ->
+        Waits = {current_function, {erl_esdb_ra_replica, waited, 2}},
+        lists:any(fun(Pid) -> process_info(Pid, current_function) =:= Waits end, processes())
+    end).
+
 %% After 20,000 commands one is due.
 snapshotted(Peer) ->
     Server = erl_esdb_nodes:call(Peer, erl_esdb_test, server, [?STORE]),

@@ -62,7 +62,12 @@ When the feed ends its readers are to subscribe anew: `pid/1` is what to monitor
 -spec start_link(atom()) -> gen_server:start_ret().
 start_link(Store) -> gen_server:start_link(?MODULE, Store, []).
 
--doc "The engine's word that the log now ends before this position. Costs next to nothing.".
+-doc """
+The engine's word that the log now ends before this position. Costs next to nothing.
+
+An engine that begins anew says where, before it gets to what it had: who reads meanwhile finds
+less, and is woken for what comes after that.
+""".
 -spec committed(Store :: atom(), NextPosition :: non_neg_integer()) -> ok.
 committed(Store, Next) ->
     case erl_esdb_delivery:find(Store, feed, none) of
@@ -73,7 +78,7 @@ committed(Store, Next) ->
 %% First the position, then the word: who reads it the other way round misses nothing.
 -spec committed(pid(), atomics:atomics_ref(), non_neg_integer()) -> ok.
 committed(Pid, Shared, Next) ->
-    ok = atomics:put(Shared, ?NEXT, Next),
+    _ = atomics:exchange(Shared, ?NEXT, Next) > Next andalso (Pid ! {back, Next}),
     case atomics:exchange(Shared, ?AWAKE, 1) of
         0 ->
             Pid ! wake,
@@ -172,6 +177,8 @@ handle_info(wake, #state{shared = Shared} = State) ->
     State1 = woken(atomics:get(Shared, ?NEXT), State),
     ok = armed(State1),
     {noreply, State1};
+handle_info({back, Next}, #state{scanned = Scanned} = State) ->
+    handle_info(wake, State#state{scanned = min(Next, Scanned)});
 handle_info({'DOWN', Ref, process, _, _}, State) ->
     #state{interests = Interests, readers = Readers} = State,
     {Interest, Interests1} = maps:take(Ref, Interests),

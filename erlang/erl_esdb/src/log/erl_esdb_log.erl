@@ -39,7 +39,8 @@ finds everything it names, or finds that it was removed in between and looks aga
 `log_rows/6` work on either.
 """.
 
--export([new/0, new/1, new/2, rest/1, on/2, order/1, seen/1, apply/3, is_command/1, pending/1]).
+-export([new/0, new/1, new/2, rest/1, on/2, is_state/1, order/1, seen/1]).
+-export([apply/3, is_command/1, pending/1]).
 -export([read/5, read_log/4, stream/2, streams/1, next_position/1, document/2, documents/3]).
 -export([metadata/2, checkpoint/2]).
 -export([rows/5, log_rows/6, view/4, describe/1, first/1, no/1, log_end/1]).
@@ -269,6 +270,24 @@ are filled anew are to be told.
 -spec on(base() | none, state()) -> state().
 on(Base, #log{} = Log) -> Log#log{base = Base, kept = #{}}.
 
+-doc """
+Whether a term has the fields of a state: one that was written by another version of this module may
+have others.
+""".
+-spec is_state(term()) -> boolean().
+is_state(#log{} = Log) ->
+    lists:all(fun is_like/1, lists:zip(tuple_to_list(new()), tuple_to_list(Log)));
+is_state(_) ->
+    false.
+
+%% Of what other modules keep in it: a record of the same name and size.
+-spec is_like({Known :: term(), term()}) -> boolean().
+is_like({Known, Field}) when is_tuple(Known), is_atom(element(1, Known)) ->
+    is_tuple(Field) andalso tuple_size(Field) =:= tuple_size(Known) andalso
+        element(1, Field) =:= element(1, Known);
+is_like(_) ->
+    true.
+
 -doc "All appends in the order of positions.".
 -spec order(state()) -> erl_esdb_chunks:seq().
 order(#log{order = Order}) -> Order.
@@ -467,22 +486,34 @@ unseen(Expected, #head{no = No} = Head, #{ids := [_ | _] = Ids} = Summary, Log) 
 unseen(_Expected, _Head, _Summary, _Log) ->
     ok.
 
-%% Which of these appends are among the latest of the stream and are kept, at least in part.
+%% Which of these appends are kept, at least in part, and are among the latest of the stream. What
+%% came since a command that is sent again was sent first may be what it did itself: that counts
+%% however much came after it.
 -spec kept([non_neg_integer()], head(), summary(), state()) -> ok | {seen, [{_, _}, ...]}.
-kept(Versions, #head{no = No, first = First, seq = Seq}, #{repeat := _}, Log) ->
-    %% However long ago it was.
-    Look = fun(#row{version = V, count = C}, Wanted) ->
-        {stop, [{V, V + C - 1} || V =:= Wanted, V + C > First]}
-    end,
-    Row = fun(V) ->
-        Found = erl_esdb_chunks:fold(version, V, forward, Look, V, Seq, fetch(No, Log)),
-        [Span || is_list(Found), Span <- Found]
-    end,
-    case lists:flatmap(Row, Versions) of
+kept(Versions, #head{first = First} = Head, Summary, Log) ->
+    Own = [Row || #{repeat := Since} <- [Summary], Row <- rows_since(Since, Versions, Head, Log)],
+    Others = Versions -- [Version || #row{version = Version} <- Own],
+    Spans = [{V, V + C - 1} || #row{version = V, count = C} <- Own, V + C > First],
+    case Spans ++ latest(Others, Head, Log) of
         [] -> ok;
-        Spans -> {seen, Spans}
-    end;
-kept(Versions, #head{no = No, first = First, seq = Seq}, _Summary, #log{appends = Most} = Log) ->
+        Found -> {seen, Found}
+    end.
+
+%% Of the appends that begin with these versions those of later commands, where they are kept.
+-spec rows_since(index() | 0, [non_neg_integer()], head(), state()) -> [#row{}].
+rows_since(Since, Versions, #head{no = No, seq = Seq}, Log) ->
+    Look = fun(#row{version = V, index = Index} = Row, {Wanted, Found}) ->
+        {stop, {Wanted, [Row || V =:= Wanted, Index > Since] ++ Found}}
+    end,
+    Rows = fun(V) ->
+        element(2, erl_esdb_chunks:fold(version, V, forward, Look, {V, []}, Seq, fetch(No, Log)))
+    end,
+    lists:flatmap(Rows, Versions).
+
+-spec latest([non_neg_integer()], head(), state()) -> [{non_neg_integer(), non_neg_integer()}].
+latest([], _Head, _Log) ->
+    [];
+latest(Versions, #head{no = No, first = First, seq = Seq}, #log{appends = Most} = Log) ->
     Look = fun
         (_Row, {Left, Wanted, Spans}) when Left =:= 0; Wanted =:= [] ->
             {stop, {Left, Wanted, Spans}};
@@ -492,10 +523,9 @@ kept(Versions, #head{no = No, first = First, seq = Seq}, _Summary, #log{appends 
     end,
     Start = {Most, Versions, []},
     #row{version = Last} = erl_esdb_chunks:last(Seq),
-    case erl_esdb_chunks:fold(version, Last, backward, Look, Start, Seq, fetch(No, Log)) of
-        {_, _, []} -> ok;
-        {_, _, Spans} -> {seen, Spans}
-    end.
+    {_, _, Spans} =
+        erl_esdb_chunks:fold(version, Last, backward, Look, Start, Seq, fetch(No, Log)),
+    Spans.
 
 -spec meets(expected(), Actual :: integer()) ->
     ok | {wrong_expected_version, expected(), integer()}.

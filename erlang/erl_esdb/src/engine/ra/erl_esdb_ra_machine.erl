@@ -11,13 +11,17 @@ A snapshot is due when what was applied since the last one would take a tenth of
 it all, so that writing snapshots takes time in proportion to what is appended, however much there
 is. Its picture of the tables is opened with the command after which it is due: the effect that asks
 for it is done later, when more commands may have been applied.
+
+Whoever changes a field of what is in a snapshot, of the records of `m:erl_esdb_log` and of those in
+its tables too, takes the next number for `format` and for `version/0`, and adds a clause that reads
+what was written before: `is_known/1` says of all else that it cannot be read.
 """.
 
 -behaviour(ra_machine).
 
 -export([init/1, apply/3, state_enter/2, live_indexes/1, snapshot_module/0, overview/1]).
 -export([version/0, which_module/1, init_aux/1, handle_aux/5]).
--export([ask/2, body/1, picture/1, written/1, to_snapshot/1, from_snapshot/2]).
+-export([ask/2, body/1, picture/1, written/1, to_snapshot/1, is_known/1, from_snapshot/2]).
 -export_type([state/0]).
 
 %% Commands and bytes after which a snapshot is due, where a tenth of what is kept is not more.
@@ -61,6 +65,8 @@ for it is done later, when more commands may have been applied.
 init(#{store := Store, limits := Limits}) ->
     Replica = erl_esdb_ra_replica:open(Store),
     ok = erl_esdb_ra_replica:publish(Replica),
+    %% Of a store that runs the server may have been started again.
+    ok = erl_esdb_feed:committed(Store, 0),
     Base = erl_esdb_tables:base(erl_esdb_ra_replica:tables(Replica)),
     #machine{store = Store, log = erl_esdb_log:new(Limits, Base), replica = Replica}.
 
@@ -266,6 +272,14 @@ to_snapshot(#machine{store = Store, log = Log, live = Live, dead = Dead} = Machi
         kept => Machine#machine.kept,
         sweeping => Machine#machine.sweeping
     }.
+
+-doc "Whether what was written is of a format that `from_snapshot/2` reads.".
+-spec is_known(term()) -> boolean().
+is_known(#{format := 1, store := Store, log := Log, index := Index} = Written) ->
+    is_atom(Store) andalso is_integer(Index) andalso erl_esdb_log:is_state(Log) andalso
+        lists:all(fun(Key) -> is_map_key(Key, Written) end, [live, kept, sweeping]);
+is_known(_) ->
+    false.
 
 -doc "The state of what was written, on the tables of a replica or on none.".
 -spec from_snapshot(map(), erl_esdb_ra_replica:replica() | none) -> state().

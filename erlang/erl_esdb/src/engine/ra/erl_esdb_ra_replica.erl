@@ -85,6 +85,9 @@ bodies() -> ets:new(?MODULE, [set, public, {read_concurrency, true}]).
 delete(undefined) ->
     ok;
 delete(#replica{tables = Tables, bodies = {A, B}, waiting = Waiting}) ->
+    %% Who waits is to look at the new one, and hears of it before all this is taken apart.
+    Tell = fun({{_Index, Alias}}) -> Alias ! {Alias, replaced} end,
+    lists:foreach(Tell, ets:tab2list(Waiting)),
     ok = erl_esdb_tables:delete(Tables),
     lists:foreach(fun ets:delete/1, [A, B, Waiting]).
 
@@ -105,8 +108,11 @@ find(Store) ->
 
 -doc "Whether it was not replaced, and its server lives.".
 -spec is_current(replica()) -> boolean().
-is_current(#replica{store = Store, server = Server} = Replica) ->
-    find(Store) =:= {ok, Replica} andalso is_process_alive(Server).
+is_current(#replica{server = Server} = Replica) ->
+    is_published(Replica) andalso is_process_alive(Server).
+
+-spec is_published(replica()) -> boolean().
+is_published(#replica{store = Store} = Replica) -> find(Store) =:= {ok, Replica}.
 
 -doc "Its tables.".
 -spec tables(replica()) -> erl_esdb_tables:tables().
@@ -136,7 +142,7 @@ tell({Wanted, Alias} = Key, Index, Waiting) when Wanted =< Index ->
 tell(_, _Index, _Waiting) ->
     ok.
 
--doc "Waits until a command has been applied here.".
+-doc "Waits until a command has been applied here; `not_started` where another took its place.".
 -spec await(replica(), Index :: non_neg_integer(), erl_esdb_deadline:deadline()) ->
     ok | {error, timeout | not_started}.
 await(#replica{state = State} = Replica, Index, Until) ->
@@ -145,7 +151,8 @@ await(#replica{state = State} = Replica, Index, Until) ->
         false -> wait(Replica, Index, Until)
     end.
 
-%% First the place in the row, then one more look: whoever applies the command meanwhile sees it.
+%% First the place in the row, then one more look: whoever applies the command meanwhile sees it, and
+%% so does who puts another in the place of this one.
 -spec wait(replica(), non_neg_integer(), erl_esdb_deadline:deadline()) ->
     ok | {error, timeout | not_started}.
 wait(#replica{state = State, waiting = Waiting, server = Server} = Replica, Index, Until) ->
@@ -154,9 +161,10 @@ wait(#replica{state = State, waiting = Waiting, server = Server} = Replica, Inde
     ok = atomics:add(State, ?WAITING, 1),
     try
         true = ets:insert(Waiting, {Key}),
-        case atomics:get(State, ?APPLIED) >= Index of
-            true -> ok;
-            false -> waited(Alias, Until)
+        case {atomics:get(State, ?APPLIED) >= Index, is_published(Replica)} of
+            {true, _} -> ok;
+            {false, true} -> waited(Alias, Until);
+            {false, false} -> {error, not_started}
         end
     catch
         %% It was replaced.
@@ -170,6 +178,7 @@ wait(#replica{state = State, waiting = Waiting, server = Server} = Replica, Inde
 waited(Alias, Until) ->
     receive
         {Alias, applied} -> ok;
+        {Alias, replaced} -> {error, not_started};
         {'DOWN', Alias, process, _, _} -> {error, not_started}
     after erl_esdb_deadline:left(Until) -> {error, timeout}
     end.
@@ -183,7 +192,7 @@ forget({_, Alias} = Key, #replica{state = State, waiting = Waiting}) ->
         error:badarg -> true
     end,
     receive
-        {Alias, applied} -> ok
+        {Alias, _} -> ok
     after 0 -> ok
     end.
 

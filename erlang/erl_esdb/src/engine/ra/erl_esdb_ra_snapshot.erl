@@ -24,14 +24,16 @@ missing or damaged.
 
 Ra deletes a snapshot that does not validate, and begins with an older one or with none. That is
 right for one that was not finished, whose checksum is still 0. One that was finished and is damaged
-now stays: `validate/1` raises `{damaged_snapshot, File}`, and the store does not start.
+now stays: `validate/1` raises `{damaged_snapshot, File}`, and the store does not start. So does one
+that is of a format which is not known here, as a later release may have written it
+(`{unknown_snapshot, File}`).
 """.
 
 -behaviour(ra_snapshot).
 
 -export([prepare/2, write/4, sync/1, recover/1, validate/1, read_meta/1]).
 -export([begin_read/2, read_chunk/3, begin_accept/2, accept_chunk/2, complete_accept/2]).
--export([context/0, get_size/1, damaged/1]).
+-export([context/0, get_size/1, refused/1]).
 
 -define(MAGIC, "RASN").
 -define(VERSION, 1).
@@ -119,12 +121,17 @@ sync(Dir) ->
     {ok, ra_snapshot:meta(), erl_esdb_ra_machine:state()} | {error, term()}.
 recover(Dir) ->
     %% Its checksum was compared when it was found, or taken over.
-    with_frames(Dir, fun(Meta, #{store := Store} = Written, Frames) ->
-        case is_server(Store) of
-            true -> {ok, Meta, restored(Written, Frames)};
-            false -> {ok, Meta, erl_esdb_ra_machine:from_snapshot(Written, none)}
-        end
+    with_frames(Dir, fun(Meta, Written, Frames) ->
+        erl_esdb_ra_machine:is_known(Written) orelse error({unknown_snapshot, filename(Dir)}),
+        {ok, Meta, recovered(Written, Frames)}
     end).
+
+-spec recovered(map(), file:io_device()) -> erl_esdb_ra_machine:state().
+recovered(#{store := Store} = Written, Frames) ->
+    case is_server(Store) of
+        true -> restored(Written, Frames);
+        false -> erl_esdb_ra_machine:from_snapshot(Written, none)
+    end.
 
 -spec is_server(atom()) -> boolean().
 is_server(Store) ->
@@ -160,22 +167,31 @@ validate(Dir) ->
                 true -> ok;
                 false -> list_again(Dir)
             end;
-        {error, checksum_error} ->
-            error({damaged_snapshot, filename(Dir)});
+        {error, Why} when Why =:= damaged_snapshot; Why =:= unknown_snapshot ->
+            error({Why, filename(Dir)});
         {error, Reason} ->
             {error, Reason}
     end.
 
--doc "The snapshots below the folder of a server that were finished and are damaged.".
--spec damaged(Folder :: file:filename_all()) -> [file:filename_all()].
-damaged(Folder) ->
+-doc """
+The snapshots below the folder of a server that were finished and cannot be read: they are damaged,
+or of a format that is not known here.
+""".
+-spec refused(Folder :: file:filename_all()) ->
+    [{damaged_snapshot | unknown_snapshot, file:filename_all()}].
+refused(Folder) ->
     Snapshots = filename:join(Folder, "snapshots"),
     Dirs =
         case file:list_dir_all(Snapshots) of
             {ok, Names} -> [filename:join(Snapshots, Name) || Name <- Names];
             {error, _} -> []
         end,
-    [filename(Dir) || Dir <- Dirs, check(Dir) =:= {error, checksum_error}].
+    [
+        {Why, filename(Dir)}
+     || Dir <- Dirs,
+        {error, Why} <- [check(Dir)],
+        Why =:= damaged_snapshot orelse Why =:= unknown_snapshot
+    ].
 
 -spec is_listed(file:filename_all()) -> boolean().
 is_listed(Dir) ->
@@ -195,29 +211,49 @@ list_again(Dir) ->
 -spec filename(file:filename_all()) -> file:filename_all().
 filename(Dir) -> filename:join(Dir, "snapshot.dat").
 
-%% Whether the file is as it was written.
+%% Whether the file is as it was written, and can be read here.
 -spec check(file:filename_all()) -> ok | {error, term()}.
 check(Dir) ->
     maybe
-        {ok, Fd} ?= file:open(filename(Dir), [read, raw, binary]),
+        ok ?= check_file(filename(Dir)),
+        with_frames(Dir, fun(_Meta, Written, _) -> check_state(Written) end)
+    end.
+
+-spec check_state(term()) -> ok | {error, unknown_snapshot}.
+check_state(Written) ->
+    case erl_esdb_ra_machine:is_known(Written) of
+        true -> ok;
+        false -> {error, unknown_snapshot}
+    end.
+
+-spec check_file(file:filename_all()) -> ok | {error, term()}.
+check_file(File) ->
+    maybe
+        {ok, Fd} ?= file:open(File, [read, raw, binary]),
         try file:read(Fd, ?HEADER) of
-            {ok, <<?MAGIC, ?VERSION, 0:32>>} -> {error, incomplete};
-            {ok, <<?MAGIC, ?VERSION, Crc:32>>} -> check_sum(Fd, Crc, erlang:crc32(<<>>));
-            {ok, <<?MAGIC, Version, _:32>>} -> {error, {invalid_version, Version}};
-            {ok, _} -> {error, invalid_format};
-            eof -> {error, invalid_format};
+            {ok, Header} -> check_header(Header, Fd);
+            eof -> {error, incomplete};
             {error, Reason} -> {error, Reason}
         after
             _ = file:close(Fd)
         end
     end.
 
+-spec check_header(binary(), file:io_device()) -> ok | {error, term()}.
+check_header(<<?MAGIC, ?VERSION, 0:32>>, _Fd) -> {error, incomplete};
+check_header(<<?MAGIC, ?VERSION, Crc:32>>, Fd) -> check_sum(Fd, Crc, erlang:crc32(<<>>));
+check_header(<<?MAGIC, _Version, _:32>>, _Fd) -> {error, unknown_snapshot};
+%% A crash has left a file of which nothing was written yet.
+check_header(<<0:?HEADER/unit:8>>, _Fd) -> {error, incomplete};
+check_header(<<_:?HEADER/binary>>, _Fd) -> {error, damaged_snapshot};
+check_header(_Less, _Fd) -> {error, incomplete}.
+
 -spec check_sum(file:io_device(), non_neg_integer(), non_neg_integer()) -> ok | {error, term()}.
 check_sum(Fd, Wanted, Crc) ->
     case file:read(Fd, ?BLOCK) of
         {ok, Data} -> check_sum(Fd, Wanted, erlang:crc32(Crc, Data));
         eof when Crc =:= Wanted -> ok;
-        eof -> {error, checksum_error};
+        eof -> {error, damaged_snapshot};
         {error, Reason} -> {error, Reason}
     end.
 
