@@ -27,6 +27,7 @@ groups() ->
             replaced_entries_are_not_served,
             a_segment_that_grows,
             a_damaged_entry,
+            an_entry_without_a_checksum,
             a_segment_that_was_cut_off,
             a_file_that_is_no_segment
         ]},
@@ -180,6 +181,26 @@ a_damaged_entry(Config) ->
         erl_esdb_ra_segment:entries(lists:seq(1, 100), opened(Name), earlier)
     ),
     ?assertMatch({ok, _}, erl_esdb_ra_segment:entries([49, 51], opened(Name), earlier)).
+
+%% As Ra writes them when it is told to compute none: what is no term is damaged all the same.
+an_entry_without_a_checksum(Config) ->
+    Whole = term_to_binary(entry(1)),
+    Begin = 8 + 2 * 32,
+    Record = fun(Index, At, Crc) ->
+        <<Index:64, 1:64, At:64, (byte_size(Whole)):32, Crc:32>>
+    end,
+    [
+        begin
+            Records = [Record(1, Begin, 0), Record(2, Begin + byte_size(Whole), Crc)],
+            File = [<<"RASG", 2:16, 2:16>>, Records, Whole, Bad],
+            ok = file:write_file(?config(name, Config), File),
+            ?assertEqual(
+                {damaged, #{1 => entry(1)}},
+                erl_esdb_ra_segment:entries([1, 2], opened(?config(name, Config)), earlier)
+            )
+        end
+     || Bad <- [<<0:(8 * byte_size(Whole))>>], Crc <- [0, erlang:crc32(Bad)]
+    ].
 
 a_segment_that_was_cut_off(Config) ->
     Name = written(Config, lists:seq(1, 100)),
