@@ -362,10 +362,28 @@ what_is_too_large_is_left_to_ra(Config) ->
     Store = ?config(store, Config),
     {ok, _} = erl_esdb:start_store(Store, Options),
     Event = #{event_type => ~"T", data => binary:copy(~"x", 67_108_864)},
+    {ok, 0} = erl_esdb_streams:append(Store, ~"before", any, erl_esdb_test:events(1)),
     {ok, 0} = erl_esdb_streams:append(Store, ~"large", any, [Event]),
     {ok, 0} = erl_esdb_streams:append(Store, ~"small", any, erl_esdb_test:events(1)),
     ok = erl_esdb:stop_store(Store),
     {ok, _} = erl_esdb:start_store(Store, Options),
+    %% A reader does not keep a file that it has closed for that.
+    [Reader | _] = readers(Store),
+    {ok, Replica} = erl_esdb_ra_replica:find(Store),
+    Fetched = fun(Name) ->
+        Wanted = #{Index => Did || Index := {append, Of, _} = Did <- wanted(Store), Of =:= Name},
+        {ok, Bodies} = erl_esdb_ra_reader:fetch(
+            Reader, Wanted, Replica, erl_esdb_deadline:in(60_000)
+        ),
+        {map_size(Bodies), open_files(Reader)}
+    end,
+    %% In the same file.
+    ?assertEqual({1, 1}, Fetched(~"before")),
+    ?assertEqual({1, 0}, Fetched(~"large")),
     {ok, [Read]} = erl_esdb_streams:read(Store, ~"large", 0, 10, forward),
     ?assertEqual(67_108_864, byte_size(element(6, Read))),
     ?assertMatch({ok, [_]}, erl_esdb_streams:read(Store, ~"small", 0, 10, forward)).
+
+open_files(Reader) ->
+    {state, _, Open} = sys:get_state(Reader),
+    ra_flru:size(Open).
