@@ -278,6 +278,20 @@ a_space_comes_back(Config) ->
     ok = erl_esdb_test:await(fun() -> size_of(Config) < Full div 2 end, 120_000),
     ?assertMatch([#event{stream_id = <<"kept">>}], all_events(Store)).
 
+%% What a shell takes for a pattern is a name like any other.
+a_folder_whose_name_is_a_pattern(Config) ->
+    Dir = dir(Config) ++ "-[a]{b,c}*?",
+    Options = [{options, (options(Config))#{data_dir := Dir}} | proplists:delete(options, Config)],
+    Store = start(Options),
+    {ok, 9} = append(Store, ?S, events(10)),
+    _ = restart(Options),
+    ok = snapshotted(Store, 1),
+    {ok, Status} = erl_esdb:status(Store),
+    ?assertMatch(#{segments := Segments} when Segments > 0, Status),
+    ?assertMatch(#{wal_bytes := Bytes} when Bytes > 0, Status),
+    ?assertMatch(#{snapshot_age_ms := _}, Status),
+    ?assertEqual(10, length(all_events(Store))).
+
 %% Readers while streams are cut, deleted and scavenged, snapshots are taken, and segments are
 %% dropped and written anew: what they are given is what was written, and never the word that it is
 %% damaged.
