@@ -136,11 +136,17 @@ members(Server, Until) ->
         {error, Reason} -> {error, Reason}
     end.
 
-%% Who leads hands over first: so nobody waits for an election.
+%% Who leads hands over first: so nobody waits for an election. One that is connected may still have
+%% no store that runs, and does not take all the time.
 -spec given_up(ra:server_id(), ra:server_id(), [ra:server_id()], until()) -> ok.
-given_up(Server, Server, [Other | _], Until) ->
-    _ = transfer(Server, Other, Until),
-    ok;
+given_up(Server, Server, Others, Until) ->
+    case lists:filter(fun is_connected/1, Others) of
+        [Other | _] ->
+            _ = transfer(Server, Other, erl_esdb_deadline:in(try_of(Until))),
+            ok;
+        [] ->
+            ok
+    end;
 given_up(_Leader, _Server, _Others, _Until) ->
     ok.
 
@@ -149,10 +155,33 @@ given_up(_Leader, _Server, _Others, _Until) ->
     ok | {error, reason()}.
 remove(Contacts, Server, Until) -> changed(Contacts, {'$ra_leave', Server, await_consensus}, Until).
 
--doc "Has another member lead. Errors: `{not_member, Node}`, `no_quorum`, `timeout`.".
+-doc """
+Has another member lead. Errors: `{not_member, Node}`, `{unreachable, Node}` of a member that is not
+connected, `no_quorum`, `timeout`.
+""".
 -spec transfer(ra:server_id(), ra:server_id(), until()) -> ok | {error, reason()}.
 transfer(Server, {_, Node} = Target, Until) ->
-    Left = min(?TRY, erl_esdb_deadline:left(Until)),
+    maybe
+        true ?= is_connected(Target) orelse not is_member(Target, Server, Until),
+        transferring(Server, Target, Until)
+    else
+        false -> {error, {unreachable, Node}}
+    end.
+
+%% A leader that waits for one that does not answer orders nothing meanwhile.
+-spec is_connected(ra:server_id()) -> boolean().
+is_connected({_, Node}) -> lists:member(Node, [node() | nodes(connected)]).
+
+-spec is_member(ra:server_id(), ra:server_id(), until()) -> boolean().
+is_member(Target, Server, Until) ->
+    case ra:members({local, Server}, try_of(Until)) of
+        {ok, Members, _} -> lists:member(Target, Members);
+        _ -> false
+    end.
+
+-spec transferring(ra:server_id(), ra:server_id(), until()) -> ok | {error, reason()}.
+transferring(Server, {_, Node} = Target, Until) ->
+    Left = try_of(Until),
     case ra:transfer_leadership(Server, Target, Left) of
         ok -> transferred(Server, Target, Until);
         already_leader -> ok;
@@ -164,7 +193,7 @@ transfer(Server, {_, Node} = Target, Until) ->
 %% The word to the next leader may be lost, where it is just ending: it is said again then.
 -spec transferred(ra:server_id(), ra:server_id(), until()) -> ok | {error, reason()}.
 transferred({Name, _} = Server, Target, Until) ->
-    Try = erl_esdb_deadline:in(min(?TRY, erl_esdb_deadline:left(Until))),
+    Try = erl_esdb_deadline:in(try_of(Until)),
     case await(fun() -> ra_leaderboard:lookup_leader(Name) =:= Target end, Try) of
         ok ->
             ok;
@@ -178,7 +207,7 @@ transferred({Name, _} = Server, Target, Until) ->
 %% Ra allows one change at a time, and none before a leader has committed something of its own.
 -spec changed(ra:server_id() | [ra:server_id()], term(), until()) -> ok | {error, reason()}.
 changed(Contacts, Command, Until) ->
-    Left = min(?TRY, erl_esdb_deadline:left(Until)),
+    Left = try_of(Until),
     case ra_server_proc:command(Contacts, Command, Left) of
         {ok, {error, Reason}, _} -> refused(Reason, Contacts, Command, Until);
         {ok, _, _} -> ok;
@@ -211,6 +240,10 @@ await(Fun, Until) ->
             ok = pause(),
             await(Fun, Until)
     end.
+
+%% Milliseconds that one try may take.
+-spec try_of(until()) -> non_neg_integer().
+try_of(Until) -> min(?TRY, erl_esdb_deadline:left(Until)).
 
 -spec pause() -> ok.
 pause() ->
