@@ -231,7 +231,10 @@ failures of a store.
 -spec leader(Store :: atom()) -> {ok, node()} | {error, no_leader | erl_esdb_store:failure()}.
 leader(Store) -> erl_esdb_cluster:leader(Store).
 
--doc "Has another member of a store's cluster lead. Errors: as `join/2`.".
+-doc """
+Has another member of a store's cluster lead. Errors: as `join/2`; `{not_member, Node}`,
+`{unreachable, Node}` where it is not connected.
+""".
 -spec transfer_leadership(Store :: atom(), node()) -> ok | {error, term()}.
 transfer_leadership(Store, Node) -> erl_esdb_cluster:transfer_leadership(Store, Node).
 

@@ -392,6 +392,20 @@ a_space_comes_back(Config) ->
     ok = erl_esdb_test:await(fun() -> size_of(Config) < Full div 2 end, 120_000),
     ?assertMatch([#event{stream_id = <<"kept">>}], all_events(Store)).
 
+%% What a shell takes for a pattern is a name like any other.
+a_folder_whose_name_is_a_pattern(Config) ->
+    Dir = dir(Config) ++ "-[a]{b,c}*?",
+    Options = [{options, (options(Config))#{data_dir := Dir}} | proplists:delete(options, Config)],
+    Store = start(Options),
+    {ok, 9} = append(Store, ?S, events(10)),
+    _ = restart(Options),
+    ok = snapshotted(Store, 1),
+    {ok, Status} = erl_esdb:status(Store),
+    ?assertMatch(#{segments := Segments} when Segments > 0, Status),
+    ?assertMatch(#{wal_bytes := Bytes} when Bytes > 0, Status),
+    ?assertMatch(#{snapshot_age_ms := _}, Status),
+    ?assertEqual(10, length(all_events(Store))).
+
 %% Readers while streams are cut, deleted and scavenged, snapshots are taken, and segments are
 %% dropped and written anew: what they are given is what was written, and never the word that it is
 %% damaged.
@@ -842,6 +856,59 @@ a_folder_in_use(Config) ->
     ok = esdb_peer:stop(Peer),
     erl_esdb_test:await(fun() -> element(1, Here()) =:= ok end),
     ?assertMatch([_], all_events(Store)).
+
+%% Those who are refused stay in the queue of the lock: when that is full nobody gets through.
+a_lock_that_many_were_refused(Config) ->
+    Dir = dir(Config),
+    ok = filelib:ensure_path(Dir),
+    {ok, Lock} = erl_esdb_ra_lock:take(Dir),
+    [?assertEqual({error, in_use}, erl_esdb_ra_lock:take(Dir)) || _ <- lists:seq(1, 300)],
+    Peer = esdb_peer:start(require),
+    Take = fun() -> esdb_peer:call(Peer, erl_esdb_ra_lock, take, [Dir]) end,
+    ?assertEqual({value, {error, in_use}}, Take()),
+    ok = erl_esdb_ra_lock:release(Lock),
+    ?assertMatch({value, {ok, {_, _}}}, Take()),
+    ok = esdb_peer:stop(Peer).
+
+%% Who has no descriptor left knows nothing of others, and does not take what is theirs, or nobody's.
+a_lock_without_descriptors(Config) ->
+    Dir = dir(Config),
+    ok = filelib:ensure_path(Dir),
+    {ok, Lock} = erl_esdb_ra_lock:take(Dir),
+    Args = ["-c", "ulimit -n 64 && exec \"$0\" \"$@\"", os:find_executable("erl")],
+    {ok, Peer, _} = peer:start_link(#{
+        connection => standard_io,
+        exec => {os:find_executable("sh"), Args},
+        args => ["-pa" | code:get_path()]
+    }),
+    Taken = fun() -> peer:call(Peer, ?MODULE, taken_without_descriptors, [Dir], 60_000) end,
+    ?assertEqual({error, emfile}, Taken()),
+    ?assertEqual({error, in_use}, erl_esdb_ra_lock:take(Dir)),
+    ok = erl_esdb_ra_lock:release(Lock),
+    ?assertEqual({error, emfile}, Taken()),
+    {ok, Again} = erl_esdb_ra_lock:take(Dir),
+    ok = erl_esdb_ra_lock:release(Again),
+    ok = peer:stop(Peer).
+
+taken_without_descriptors(Dir) ->
+    %% All that it needs is loaded.
+    Elsewhere = filename:join(Dir, "elsewhere"),
+    ok = filelib:ensure_path(Elsewhere),
+    {ok, Lock} = erl_esdb_ra_lock:take(Elsewhere),
+    {error, in_use} = erl_esdb_ra_lock:take(Elsewhere),
+    ok = erl_esdb_ra_lock:release(Lock),
+    {value, Answer} = esdb_peer:evaluate(?MODULE, taken, [Dir, []]),
+    Answer.
+
+taken(Dir, Files) ->
+    case file:open("/dev/null", [read, raw]) of
+        {ok, File} ->
+            taken(Dir, [File | Files]);
+        {error, emfile} ->
+            Answer = erl_esdb_ra_lock:take(Dir),
+            ok = lists:foreach(fun file:close/1, Files),
+            Answer
+    end.
 
 a_lif_09_kill_of_the_node(Config) ->
     [Peer] = erl_esdb_nodes:start(1),

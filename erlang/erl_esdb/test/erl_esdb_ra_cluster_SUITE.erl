@@ -250,6 +250,34 @@ a_leadership_is_handed_over(Config) ->
     ),
     ok = erl_esdb_nodes:stop(Peers).
 
+%% The one that would be asked first to lead: who leaves asks another one, and does not wait for it.
+a_dead_member_is_not_asked_to_lead(Config) ->
+    Peers = cluster(4, Config),
+    {ok, 0} = append(hd(Peers), any, 1),
+    Leader = leader(Peers),
+    Name = erl_esdb_nodes:name(Leader),
+    Server = {erl_esdb_naming:store_worker_name(?STORE), Name},
+    {ok, Members, _} = erl_esdb_nodes:call(Leader, ra, members, [Server]),
+    [{_, First} | _] = lists:delete(Server, Members),
+    [Dead] = [Peer || Peer <- Peers, erl_esdb_nodes:name(Peer) =:= First],
+    Others = Peers -- [Leader, Dead],
+    ok = erl_esdb_nodes:kill(Dead),
+    Connected = fun(Peer) -> erl_esdb_nodes:call(Peer, erlang, nodes, [connected]) end,
+    erl_esdb_test:await(fun() ->
+        not lists:any(fun(Peer) -> lists:member(First, Connected(Peer)) end, [Leader | Others])
+    end),
+    [
+        ?assertEqual({error, {unreachable, First}}, call(Peer, transfer_leadership, [First]))
+     || Peer <- [Leader | Others]
+    ],
+    %% It leads as before.
+    ?assertEqual({ok, 1}, append(Leader, 0, 1)),
+    ?assertEqual({ok, Name}, call(Leader, leader, [])),
+    ?assertEqual(ok, call(Leader, leave, [])),
+    [Left | _] = Others,
+    ?assertEqual({ok, 2}, append(Left, 1, 1)),
+    ok = erl_esdb_nodes:stop([Leader | Others]).
+
 a_all_nodes_are_killed_at_once(Config) ->
     Peers = cluster(3, Config),
     {ok, 99} = append(hd(Peers), any, 100),

@@ -27,6 +27,7 @@ groups() ->
             replaced_entries_are_not_served,
             a_segment_that_grows,
             a_damaged_entry,
+            an_entry_without_a_checksum,
             a_segment_that_was_cut_off,
             a_file_that_is_no_segment
         ]},
@@ -180,6 +181,26 @@ a_damaged_entry(Config) ->
         erl_esdb_ra_segment:entries(lists:seq(1, 100), opened(Name), earlier)
     ),
     ?assertMatch({ok, _}, erl_esdb_ra_segment:entries([49, 51], opened(Name), earlier)).
+
+%% As Ra writes them when it is told to compute none: what is no term is damaged all the same.
+an_entry_without_a_checksum(Config) ->
+    Whole = term_to_binary(entry(1)),
+    Begin = 8 + 2 * 32,
+    Record = fun(Index, At, Crc) ->
+        <<Index:64, 1:64, At:64, (byte_size(Whole)):32, Crc:32>>
+    end,
+    [
+        begin
+            Records = [Record(1, Begin, 0), Record(2, Begin + byte_size(Whole), Crc)],
+            File = [<<"RASG", 2:16, 2:16>>, Records, Whole, Bad],
+            ok = file:write_file(?config(name, Config), File),
+            ?assertEqual(
+                {damaged, #{1 => entry(1)}},
+                erl_esdb_ra_segment:entries([1, 2], opened(?config(name, Config)), earlier)
+            )
+        end
+     || Bad <- [<<0:(8 * byte_size(Whole))>>], Crc <- [0, erlang:crc32(Bad)]
+    ].
 
 a_segment_that_was_cut_off(Config) ->
     Name = written(Config, lists:seq(1, 100)),
@@ -341,10 +362,28 @@ what_is_too_large_is_left_to_ra(Config) ->
     Store = ?config(store, Config),
     {ok, _} = erl_esdb:start_store(Store, Options),
     Event = #{event_type => ~"T", data => binary:copy(~"x", 67_108_864)},
+    {ok, 0} = erl_esdb_streams:append(Store, ~"before", any, erl_esdb_test:events(1)),
     {ok, 0} = erl_esdb_streams:append(Store, ~"large", any, [Event]),
     {ok, 0} = erl_esdb_streams:append(Store, ~"small", any, erl_esdb_test:events(1)),
     ok = erl_esdb:stop_store(Store),
     {ok, _} = erl_esdb:start_store(Store, Options),
+    %% A reader does not keep a file that it has closed for that.
+    [Reader | _] = readers(Store),
+    {ok, Replica} = erl_esdb_ra_replica:find(Store),
+    Fetched = fun(Name) ->
+        Wanted = #{Index => Did || Index := {append, Of, _} = Did <- wanted(Store), Of =:= Name},
+        {ok, Bodies} = erl_esdb_ra_reader:fetch(
+            Reader, Wanted, Replica, erl_esdb_deadline:in(60_000)
+        ),
+        {map_size(Bodies), open_files(Reader)}
+    end,
+    %% In the same file.
+    ?assertEqual({1, 1}, Fetched(~"before")),
+    ?assertEqual({1, 0}, Fetched(~"large")),
     {ok, [Read]} = erl_esdb_streams:read(Store, ~"large", 0, 10, forward),
     ?assertEqual(67_108_864, byte_size(element(6, Read))),
     ?assertMatch({ok, [_]}, erl_esdb_streams:read(Store, ~"small", 0, 10, forward)).
+
+open_files(Reader) ->
+    {state, _, Open} = sys:get_state(Reader),
+    ra_flru:size(Open).

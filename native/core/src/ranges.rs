@@ -36,7 +36,7 @@ struct Run {
 /// Reads all ranges of a file, and hands out each with its number, in the order of the file. A range has fewer bytes,
 /// or none, where the file ends.
 ///
-/// `tell` is told of each stretch that is going to be read, if there are several.
+/// `tell` is told of each stretch that is going to be read, if there are several; one without a length is none.
 ///
 /// # Errors
 ///
@@ -50,8 +50,12 @@ pub fn read<'a>(
     let size = file.metadata()?.len();
     let ranges: Vec<Range> = ranges.map(|range| within(*range, size)).collect();
     let runs = runs(&ranges);
-    if runs.len() > 1 {
-        runs.iter().for_each(|run| tell(run.whole));
+    let to_read = || {
+        let wholes = runs.iter().map(|run| run.whole);
+        wholes.filter(|whole| whole.length > 0)
+    };
+    if to_read().nth(1).is_some() {
+        to_read().for_each(&tell);
     }
     let mut buffer = Vec::new();
     for run in &runs {

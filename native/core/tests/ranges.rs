@@ -108,6 +108,23 @@ fn near_ranges_are_one_stretch() -> std::io::Result<()> {
     Ok(())
 }
 
+/// To an operating system that is told of it, no length means all that comes behind.
+#[test]
+fn nothing_to_read_is_not_announced() -> std::io::Result<()> {
+    let bytes = content(3_000_000);
+    let far = every(20_000, 400, 100);
+    let none = |offset: u64| Range { offset, length: 0 };
+    let behind = Range {
+        offset: 3_000_100,
+        length: 1,
+    };
+    let wanted = [&far[..], &[none(2_500_000), none(0), behind]].concat();
+    let (found, told) = read(&bytes, &wanted)?;
+    assert_eq!(told, far);
+    assert!(found.iter().skip(far.len()).all(Vec::is_empty));
+    Ok(())
+}
+
 /// However near they are, what is read at once is bounded.
 #[test]
 fn stretches_are_bounded() -> std::io::Result<()> {

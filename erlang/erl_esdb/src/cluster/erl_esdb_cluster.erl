@@ -130,7 +130,10 @@ leave(_, _) -> error(badarg).
 -spec transfer_leadership(Store :: atom(), node()) -> ok | {error, change_error()}.
 transfer_leadership(Store, Node) -> transfer_leadership(Store, Node, #{}).
 
--doc "Has another member lead. Option and errors as `join/3`.".
+-doc """
+Has another member lead. Option and errors as `join/3`; `{not_member, Node}`, and `{unreachable,
+Node}` where it is not connected: nobody is asked to lead who cannot answer.
+""".
 -spec transfer_leadership(Store :: atom(), node(), options()) -> ok | {error, change_error()}.
 transfer_leadership(Store, Node, Options) when is_atom(Node), is_map(Options) ->
     change(Store, transfer_leadership, [Node], Options);

@@ -10,7 +10,7 @@ Where the file system has no sockets the folder is used without a lock, and a wa
 """.
 
 -export([take/1, release/1]).
--export_type([lock/0]).
+-export_type([lock/0, reason/0]).
 
 -include_lib("kernel/include/logger.hrl").
 
@@ -20,12 +20,21 @@ Where the file system has no sockets the folder is used without a lock, and a wa
 %% Bytes of the path of a socket that every system takes.
 -define(PATH, 90).
 
+%% What says nothing of the file system: that there are no more descriptors, memory or room.
+-define(IS_SHORTAGE(Reason),
+    (Reason =:= emfile orelse Reason =:= enfile orelse Reason =:= system_limit orelse
+        Reason =:= enobufs orelse Reason =:= enomem orelse
+        Reason =:= enospc orelse Reason =:= edquot orelse Reason =:= eio)
+).
+
 -opaque lock() :: {gen_tcp:socket(), file:filename()} | none.
+-type reason() :: in_use | system_limit | file:posix() | inet:posix().
 
 -doc """
-Takes the lock of a folder, for as long as the calling process lives. Errors: `in_use`.
+Takes the lock of a folder, for as long as the calling process lives. Errors: `in_use`, or why it
+cannot be known who has it: no more descriptors or memory, a socket of another user.
 """.
--spec take(file:filename()) -> {ok, lock()} | {error, in_use}.
+-spec take(file:filename()) -> {ok, lock()} | {error, reason()}.
 take(Dir) ->
     Path = filename:join(Dir, ?NAME),
     with_short(Dir, fun(Short) ->
@@ -33,14 +42,22 @@ take(Dir) ->
             {ok, Socket} ->
                 ok = gen_tcp:close(Socket),
                 {error, in_use};
-            {error, timeout} ->
+            %% Somebody listens, to whom too many have come at a time.
+            {error, Reason} when Reason =:= timeout; Reason =:= eagain ->
                 {error, in_use};
-            {error, _} ->
-                listen(Short, Path)
+            %% A file of that name that nobody listens to, or none: the systems differ in the word.
+            {error, Reason} when
+                Reason =:= enoent; Reason =:= econnrefused; Reason =:= enotsock
+            ->
+                listen(Short, Path);
+            {error, Reason} when Reason =:= eafnosupport; Reason =:= eprotonosupport ->
+                unlocked(Path, Reason);
+            {error, Reason} ->
+                {error, Reason}
         end
     end).
 
--spec listen(file:filename(), file:filename()) -> {ok, lock()} | {error, in_use}.
+-spec listen(file:filename(), file:filename()) -> {ok, lock()} | {error, reason()}.
 listen(Short, Path) ->
     %% Of one that has ended.
     _ = file:delete(Path),
@@ -55,7 +72,7 @@ listen(Short, Path) ->
 
 %% Two that found nobody may have deleted each other's: who is reached by the path has the folder.
 -spec checked(gen_tcp:socket(), file:filename(), file:filename()) ->
-    {ok, lock()} | {error, in_use}.
+    {ok, lock()} | {error, reason()}.
 checked(Socket, Short, Path) ->
     maybe
         {ok, Out} ?= gen_tcp:connect({local, Short}, 0, [local], ?ANSWER),
@@ -65,6 +82,9 @@ checked(Socket, Short, Path) ->
         ok = gen_tcp:close(In),
         {ok, {Socket, Path}}
     else
+        {error, Reason} when ?IS_SHORTAGE(Reason) ->
+            ok = gen_tcp:close(Socket),
+            {error, Reason};
         {error, _} ->
             ok = gen_tcp:close(Socket),
             {error, in_use}
@@ -72,7 +92,7 @@ checked(Socket, Short, Path) ->
 
 %% The path of a socket may have about a hundred bytes: a longer one goes by way of a link.
 -spec with_short(file:filename(), fun((file:filename()) -> Answer)) -> Answer when
-    Answer :: {ok, lock()} | {error, in_use}.
+    Answer :: {ok, lock()} | {error, reason()}.
 with_short(Dir, Fun) ->
     Path = filename:join(Dir, ?NAME),
     case is_short(Path) of
@@ -95,7 +115,7 @@ with_short(Dir, Fun) ->
 is_short(Path) -> byte_size(unicode:characters_to_binary(Path)) =< ?PATH.
 
 -spec linked(file:filename(), file:filename(), fun((file:filename()) -> Answer)) -> Answer when
-    Answer :: {ok, lock()} | {error, in_use}.
+    Answer :: {ok, lock()} | {error, reason()}.
 linked(Link, Dir, Fun) ->
     case file:make_symlink(Dir, Link) of
         ok ->
@@ -108,7 +128,9 @@ linked(Link, Dir, Fun) ->
             unlocked(Link, Reason)
     end.
 
--spec unlocked(file:filename(), term()) -> {ok, lock()}.
+-spec unlocked(file:filename(), reason()) -> {ok, lock()} | {error, reason()}.
+unlocked(_Path, Reason) when ?IS_SHORTAGE(Reason) ->
+    {error, Reason};
 unlocked(Path, Reason) ->
     ?LOG_WARNING("~ts: used without a lock: ~tp", [Path, Reason]),
     {ok, none}.

@@ -163,11 +163,17 @@ members(Server, Until) ->
         {error, Reason} -> {error, Reason}
     end.
 
-%% Who leads hands over first: so nobody waits for an election.
+%% Who leads hands over first: so nobody waits for an election. One that is connected may still have
+%% no store that runs, and does not take all the time.
 -spec handed_over(atom(), ra:server_id(), ra:server_id(), [ra:server_id()], until()) -> ok.
-handed_over(Store, Server, Server, [Other | _], Until) ->
-    _ = transfer(Store, Server, Other, Until),
-    ok;
+handed_over(Store, Server, Server, Others, Until) ->
+    case lists:filter(fun is_connected/1, Others) of
+        [Other | _] ->
+            _ = transfer(Store, Server, Other, erl_esdb_deadline:in(try_of(Until))),
+            ok;
+        [] ->
+            ok
+    end;
 handed_over(_Store, _Leader, _Server, _Others, _Until) ->
     ok.
 
@@ -176,10 +182,24 @@ handed_over(_Store, _Leader, _Server, _Others, _Until) ->
     ok | {error, reason()}.
 remove(Contacts, Server, Until) -> changed(Contacts, {'$ra_leave', Server, await_consensus}, Until).
 
--doc "Has another member lead. Errors: `{not_member, Node}`, `no_quorum`, `timeout`.".
+-doc """
+Has another member lead. Errors: `{not_member, Node}`, `{unreachable, Node}` of a member that is not
+connected, `no_quorum`, `timeout`.
+""".
 -spec transfer(Store :: atom(), ra:server_id(), ra:server_id(), until()) -> ok | {error, reason()}.
 transfer(Store, Server, {_, Node} = Target, Until) ->
-    Left = min(?TRY, erl_esdb_deadline:left(Until)),
+    case is_connected(Target) of
+        true -> transferring(Store, Server, Target, Until);
+        false -> {error, {unreachable, Node}}
+    end.
+
+%% A leader that waits for one that does not answer orders nothing meanwhile.
+-spec is_connected(ra:server_id()) -> boolean().
+is_connected({_, Node}) -> lists:member(Node, [node() | nodes(connected)]).
+
+-spec transferring(atom(), ra:server_id(), ra:server_id(), until()) -> ok | {error, reason()}.
+transferring(Store, Server, {_, Node} = Target, Until) ->
+    Left = try_of(Until),
     case ra:transfer_leadership(Server, Target, Left) of
         ok -> transferred(Store, Server, Target, Until);
         already_leader -> ok;
@@ -192,7 +212,7 @@ transfer(Store, Server, {_, Node} = Target, Until) ->
 -spec transferred(atom(), ra:server_id(), ra:server_id(), until()) -> ok | {error, reason()}.
 transferred(Store, Server, Target, Until) ->
     Cluster = erl_esdb_ra_server:cluster(Store),
-    Try = erl_esdb_deadline:in(min(?TRY, erl_esdb_deadline:left(Until))),
+    Try = erl_esdb_deadline:in(try_of(Until)),
     case await(fun() -> ra_leaderboard:lookup_leader(Cluster) =:= Target end, Try) of
         ok ->
             ok;
@@ -206,7 +226,7 @@ transferred(Store, Server, Target, Until) ->
 %% Ra allows one change at a time, and none before a leader has committed something of its own.
 -spec changed(ra:server_id() | [ra:server_id()], term(), until()) -> ok | {error, reason()}.
 changed(Contacts, Command, Until) ->
-    Left = min(?TRY, erl_esdb_deadline:left(Until)),
+    Left = try_of(Until),
     case ra_server_proc:command(Contacts, Command, Left) of
         {ok, {error, Reason}, _} -> refused(Reason, Contacts, Command, Until);
         {ok, _, _} -> ok;
@@ -239,6 +259,10 @@ await(Fun, Until) ->
             ok = pause(),
             await(Fun, Until)
     end.
+
+%% Milliseconds that one try may take.
+-spec try_of(until()) -> non_neg_integer().
+try_of(Until) -> min(?TRY, erl_esdb_deadline:left(Until)).
 
 -spec pause() -> ok.
 pause() ->

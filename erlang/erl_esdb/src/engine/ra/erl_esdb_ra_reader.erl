@@ -165,11 +165,12 @@ planned({read_plan, Dir, Read, Segments} = Plan, State) when is_map(Read), is_li
     try
         lists:foldl(fun(Part, Sum) -> from_segment(Dir, Part, Sum) end, {Memory, State}, Segments)
     catch
-        throw:left_to_ra -> left_to_ra(Plan, State)
+        throw:{left_to_ra, Open} -> left_to_ra(Plan, State#state{open = Open})
     end;
 planned(Plan, State) ->
     left_to_ra(Plan, State).
 
+%% What is open stays so.
 -spec left_to_ra(term(), #state{}) -> {entries(), #state{}}.
 left_to_ra(Plan, State) ->
     Entry = fun(_Index, _Term, Command) -> Command end,
@@ -207,7 +208,7 @@ from_file(Dir, Name, Indexes, Open) ->
             case erl_esdb_ra_segment:entries(Indexes, Segment, now) of
                 {error, too_large} ->
                     ok = erl_esdb_ra_segment:close(Segment),
-                    throw(left_to_ra);
+                    throw({left_to_ra, Open});
                 {error, _} ->
                     ok = erl_esdb_ra_segment:close(Segment),
                     {#{}, Open};
@@ -215,7 +216,7 @@ from_file(Dir, Name, Indexes, Open) ->
                     {Entries, ra_flru:insert(Name, {segment, Segment}, Open)}
             end;
         {error, unknown_format} ->
-            throw(left_to_ra);
+            throw({left_to_ra, Open});
         {error, _} ->
             {#{}, Open}
     end.

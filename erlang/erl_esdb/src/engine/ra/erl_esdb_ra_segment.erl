@@ -201,7 +201,7 @@ bisect(Index, Low, High, Bits, Records) ->
 
 -doc """
 The entries with these indexes, which rise. `missing`: one is not in the segment; `damaged`: one
-does not fit its checksum; the others come with the word.
+does not fit its checksum, or is no term; the others come with the word.
 
 `{error, grown}`: somebody has written to the segment since it was opened (`earlier`), so what it
 says may be replaced by now. Who has opened it just `now` is not told: there may be bytes behind the
@@ -254,9 +254,18 @@ read([], _Segment, _Opened, Entries) ->
     Entries :: #{ra:index() => term()}.
 decoded(Part, Found, Entries) ->
     New = [
-        {Index, binary_to_term(Bytes)}
+        {Index, Entry}
      || {{Index, {_, Length, Crc}}, Bytes} <- lists:zip(Part, Found),
         byte_size(Bytes) =:= Length,
-        Crc =:= 0 orelse erlang:crc32(Bytes) =:= Crc
+        Crc =:= 0 orelse erlang:crc32(Bytes) =:= Crc,
+        {ok, Entry} <- [entry(Bytes)]
     ],
     maps:merge(Entries, maps:from_list(New)).
+
+-spec entry(binary()) -> {ok, term()} | damaged.
+entry(Bytes) ->
+    try
+        {ok, binary_to_term(Bytes)}
+    catch
+        error:badarg -> damaged
+    end.

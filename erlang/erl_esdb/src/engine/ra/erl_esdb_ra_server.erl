@@ -418,15 +418,20 @@ files(System, {Name, _}) ->
     case {ra_system:fetch(System), ra_directory:uid_of(System, Name)} of
         {#{data_dir := Dir}, Uid} when is_binary(Uid) ->
             Folder = unicode:characters_to_list(filename:join(Dir, Uid)),
-            Wals = filelib:wildcard(unicode:characters_to_list(filename:join(Dir, "*.wal"))),
             maps:merge(snapshot_age(Folder), #{
                 disk_bytes => bytes(Folder),
-                segments => length(filelib:wildcard("*.segment", Folder)),
-                wal_bytes => lists:sum([filelib:file_size(Wal) || Wal <- Wals])
+                segments => length(files_in(Folder, "*.segment")),
+                wal_bytes => lists:sum([filelib:file_size(Wal) || Wal <- files_in(Dir, "*.wal")])
             });
         _ ->
             #{}
     end.
+
+%% A folder may have a name that is itself a pattern: it is no part of one.
+-spec files_in(file:filename_all(), string()) -> [file:filename()].
+files_in(Dir, Pattern) ->
+    Folder = unicode:characters_to_list(Dir),
+    [filename:join(Folder, File) || File <- filelib:wildcard(Pattern, Folder)].
 
 -spec bytes(file:filename()) -> non_neg_integer().
 bytes(Folder) ->
@@ -435,10 +440,9 @@ bytes(Folder) ->
 
 -spec snapshot_age(file:filename()) -> #{snapshot_age_ms => non_neg_integer()}.
 snapshot_age(Folder) ->
-    Pattern = filename:join([Folder, "snapshots", "*", "snapshot.dat"]),
     Written = [
         calendar:datetime_to_gregorian_seconds(filelib:last_modified(File))
-     || File <- filelib:wildcard(Pattern)
+     || File <- files_in(Folder, "snapshots/*/snapshot.dat")
     ],
     case Written of
         [] ->
