@@ -74,7 +74,8 @@ modules() ->
         esdb_aggregate_nif,
         esdb_graph_nif,
         esdb_segment_nif,
-        esdb_file_nif
+        esdb_file_nif,
+        esdb_runs_nif
     ].
 
 -doc false.

@@ -51,6 +51,7 @@ all() ->
         questions_to_short_segments_do_not_block,
         graphs_do_not_block,
         files_do_not_block,
+        runs_do_not_block,
         many_short_calls_do_not_block
     ].
 
@@ -462,6 +463,21 @@ files_do_not_block(Config) ->
     none_block([
         {scattered, fun() -> Read(Scattered) end},
         {whole, fun() -> Read([{0, Size}]) end}
+    ]).
+
+%% Some on the schedulers for long work, some that are just too short for them.
+runs_do_not_block(_Config) ->
+    Size = byte_size(data()),
+    Records = binary:part(data(), 0, min(Size, 16_000_000) div 14 * 14),
+    Short = binary:part(Records, 0, 49_152 div 14 * 14),
+    Half = esdb_runs_nif:sort(binary:part(Records, 0, 130_000 div 14 * 14), 14),
+    Run = esdb_runs_nif:sort(Records, 14),
+    none_block([
+        {sort, fun() -> esdb_runs_nif:sort(Records, 14) end},
+        {sort_short, fun() -> esdb_runs_nif:sort(Short, 14) end},
+        {merge, fun() -> esdb_runs_nif:merge([Run, Run, Run], 14) end},
+        {merge_short, fun() -> esdb_runs_nif:merge([Half, Half], 14) end},
+        {merge_many, fun() -> esdb_runs_nif:merge(lists:duplicate(50_000, ~"a"), 1) end}
     ]).
 
 none_block(Calls) ->

@@ -34,6 +34,9 @@ batch() -> list(list(frequency([{5, range(0, 4)}, {1, range(0, 16#FFFFFFFFFFFFFF
 step() ->
     frequency([{6, {add, batch()}}, {1, {drop, range(2, 5)}}, {1, lock}, {1, merge}]).
 
+added(Entries, Next, Runs) ->
+    erl_esdb_runs:add([erl_esdb_runs:entry(H, P) || {H, P} <- Entries], Next, Runs).
+
 model(Steps) -> lists:foldl(fun step/2, {erl_esdb_runs:new(), [], none}, Steps).
 
 step({add, Batch}, {Runs, Entries, Group}) ->
@@ -42,7 +45,7 @@ step({add, Batch}, {Runs, Entries, Group}) ->
         {Hash, Position}
      || {Position, Hashes} <- lists:enumerate(At, Batch), Hash <- lists:usort(Hashes)
     ],
-    {erl_esdb_runs:add(New, At + length(Batch), Runs), Entries ++ New, Group};
+    {added(New, At + length(Batch), Runs), Entries ++ New, Group};
 step(lock, {Runs, Entries, none}) ->
     case erl_esdb_runs:all(Runs) of
         {merge, Group, Runs1} -> {Runs1, Entries, Group};
@@ -200,7 +203,7 @@ set({all, Several}, Entries) ->
 what_takes_long_is_left_and_taken_up_again(_Config) ->
     Count = 50_000,
     Entries = [{P rem 2, P} || P <- lists:seq(0, Count - 1)] ++ [{H, Count} || H <- [0, 1]],
-    Runs = erl_esdb_runs:add(Entries, Count + 1, erl_esdb_runs:new()),
+    Runs = added(Entries, Count + 1, erl_esdb_runs:new()),
     Keys = [key(Hash, 0, forward, Runs) || Hash <- [0, 1]],
     Positions = erl_esdb_index_positions:new(all, forward, Keys),
     {[], Rest} = erl_esdb_index_positions:take(10, Positions),
@@ -235,7 +238,7 @@ random_entries(From, Count) ->
     [{rand:uniform(1 bsl 56) - 1, Position} || Position <- lists:seq(From, From + Count - 1)].
 
 an_entry_takes_fourteen_bytes(_Config) ->
-    Runs = erl_esdb_runs:add(random_entries(0, 1000), 1000, erl_esdb_runs:new()),
+    Runs = added(random_entries(0, 1000), 1000, erl_esdb_runs:new()),
     %% And four for each place of the table, which has one for 64 to 128 entries.
     ?assertEqual({1000, 14_032}, {erl_esdb_runs:size(Runs), erl_esdb_runs:bytes(Runs)}),
     %% Neither is there room for more in the memory that a run takes; what is small has 256 bytes
@@ -255,7 +258,7 @@ hashes_are_found_in_large_runs(_Config) ->
             Some = random_entries(0, Count),
             Same = [{Hash, P} || P <- lists:seq(Count, Count + 99), Hash <- lists:usort(Often)],
             Entries = Some ++ Same,
-            Runs = erl_esdb_runs:add(Entries, Count + 100, erl_esdb_runs:new()),
+            Runs = added(Entries, Count + 100, erl_esdb_runs:new()),
             Known = maps:groups_from_list(fun({H, _}) -> H end, fun({_, P}) -> P end, Entries),
             Near = [H || {Hash, _} <- Some, H <- [Hash - Distance, Hash + Distance], is_hash(H)],
             Asked = Near ++ [0, 16#FFFFFFFFFFFFFF | maps:keys(Known)],
@@ -274,7 +277,7 @@ whole(Hash, Runs) -> erl_esdb_runs:cursor(Hash, 0, forward, Runs).
 a_look_at_a_large_run_costs_what_one_at_a_small_run_costs(_Config) ->
     Cost = fun(Count) ->
         Entries = random_entries(0, Count),
-        Runs = erl_esdb_runs:add(Entries, Count, erl_esdb_runs:new()),
+        Runs = added(Entries, Count, erl_esdb_runs:new()),
         Hashes = [Hash || {Hash, _} <- lists:sublist(Entries, 1000)],
         {reductions, Before} = process_info(self(), reductions),
         lists:foreach(fun(Hash) -> {_, _} = erl_esdb_runs:next(whole(Hash, Runs)) end, Hashes),
@@ -286,7 +289,7 @@ a_look_at_a_large_run_costs_what_one_at_a_small_run_costs(_Config) ->
 
 there_are_few_runs(_Config) ->
     Add = fun(Position, Runs) ->
-        Runs1 = erl_esdb_runs:add([{Position * 7919 rem 1000, Position}], Position + 1, Runs),
+        Runs1 = added([{Position * 7919 rem 1000, Position}], Position + 1, Runs),
         ?assert(erl_esdb_runs:count(Runs1) =< 1 + math:log2(Position + 1)),
         Runs1
     end,
@@ -295,7 +298,7 @@ there_are_few_runs(_Config) ->
 a_large_merge_is_left_to_others(_Config) ->
     Add = fun(Size, Runs) ->
         At = erl_esdb_runs:next_position(Runs),
-        erl_esdb_runs:add(random_entries(At, Size), At + Size, Runs)
+        added(random_entries(At, Size), At + Size, Runs)
     end,
     %% The older one is not less than twice as large.
     Runs = lists:foldl(Add, erl_esdb_runs:new(), [50_000, 25_000]),
@@ -312,16 +315,16 @@ a_large_merge_is_left_to_others(_Config) ->
     ?assertEqual(none, erl_esdb_runs:due(Runs4)).
 
 what_is_added_during_a_merge_stays(_Config) ->
-    Runs = erl_esdb_runs:add([{1, 0}, {2, 0}], 1, erl_esdb_runs:new()),
+    Runs = added([{1, 0}, {2, 0}], 1, erl_esdb_runs:new()),
     {merge, Group, Runs1} = erl_esdb_runs:all(Runs),
-    Runs2 = erl_esdb_runs:add([{1, 1}], 2, Runs1),
+    Runs2 = added([{1, 1}], 2, Runs1),
     ?assertEqual([0, 1], drain(erl_esdb_runs:cursor(1, 0, forward, Runs2))),
     Runs3 = erl_esdb_runs:replace(erl_esdb_runs:merge(Group), Runs2),
     ?assertEqual([0, 1], drain(erl_esdb_runs:cursor(1, 0, forward, Runs3))),
     ?assertEqual({2, 3}, {erl_esdb_runs:next_position(Runs3), erl_esdb_runs:size(Runs3)}).
 
 what_is_denied_is_dropped(_Config) ->
-    Runs = erl_esdb_runs:add(random_entries(0, 100), 100, erl_esdb_runs:new()),
+    Runs = added(random_entries(0, 100), 100, erl_esdb_runs:new()),
     {merge, [Run], Runs1} = erl_esdb_runs:all(Runs),
     ?assertEqual({0, 100}, erl_esdb_runs:stretch([Run])),
     Half = erl_esdb_runs:filter(fun(Position) -> Position >= 50 end, Run),
@@ -357,7 +360,7 @@ runs_come_back_from_a_file(_Config) ->
     erl_esdb_test:property(100, Property).
 
 what_is_no_such_file_is_refused(_Config) ->
-    Runs = erl_esdb_runs:add([{1, 0}, {2, 1}], 2, erl_esdb_runs:new()),
+    Runs = added([{1, 0}, {2, 1}], 2, erl_esdb_runs:new()),
     File = iolist_to_binary(erl_esdb_runs:to_iodata(3, Runs)),
     ?assertMatch({ok, 3, _}, erl_esdb_runs:from_binary(File)),
     Flip = fun(At) ->

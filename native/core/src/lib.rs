@@ -15,4 +15,5 @@ pub mod pattern;
 pub mod predicate;
 pub mod query;
 pub mod ranges;
+pub mod runs;
 pub mod segment;

@@ -7,6 +7,7 @@ use esdb_core::hash;
 use esdb_core::pattern::{Regex, Set, Test, Wildcard, wildcard_matches};
 use esdb_core::predicate::Predicate;
 use esdb_core::query::{self, Aggregate, Source};
+use esdb_core::runs;
 use esdb_core::segment::{Path, Sections, Segment};
 use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
@@ -26,6 +27,7 @@ pub const TARGETS: &[Target] = &[
     ("lz4", lz4),
     ("pattern", pattern),
     ("predicate", predicate),
+    ("runs", runs),
     ("segment", segment),
     ("zstd", zstd),
     ("zstd_dictionary", zstd_dictionary),
@@ -429,6 +431,35 @@ fn source(bytes: &[u8]) -> Source<'_> {
         bytes,
         dictionary: None,
     }
+}
+
+/// A run is its records in order, and so are two merged. The first bytes say how wide they are and where to cut.
+pub fn runs(input: &[u8]) {
+    let Some(([width, cut], bytes)) = input.split_first_chunk() else {
+        return;
+    };
+    let width = 1 + usize::from(*width) % runs::MAX_WIDTH;
+    let bytes = &bytes[..bytes.len() / width * width];
+    let mut expected: Vec<&[u8]> = bytes.chunks(width).collect();
+    expected.sort_unstable();
+    let expected = expected.concat();
+    assert_eq!(run(bytes, width), expected);
+
+    let cut = usize::from(*cut) * (bytes.len() / width) / 255 * width;
+    let (left, right) = bytes.split_at(cut);
+    let parts = [run(left, width), run(right, width)];
+    let mut merged = vec![0; bytes.len()];
+    assert_eq!(
+        runs::merge(&[&parts[0], &parts[1]], width, &mut merged),
+        Ok(())
+    );
+    assert_eq!(merged, expected);
+}
+
+fn run(records: &[u8], width: usize) -> Vec<u8> {
+    let mut sorted = vec![0; records.len()];
+    assert_eq!(runs::sort(records, width, &mut sorted), Ok(()));
+    sorted
 }
 
 /// As a whole segment, and as the content of each section with right checksums.

@@ -502,7 +502,7 @@ step(#state{store = Store, runs = Runs} = State) ->
     maybe
         {ok, Log, Next} ?= log(Store),
         {ok, Reached, Entries} ?= gather(Log, erl_esdb_runs:next_position(Runs), Next, State),
-        stepped(Next, State#state{runs = erl_esdb_runs:add(lists:reverse(Entries), Reached, Runs)})
+        stepped(Next, State#state{runs = erl_esdb_runs:add(Entries, Reached, Runs)})
     else
         {error, Failure} -> answered({error, Failure}, State)
     end.
@@ -541,7 +541,7 @@ log(Store) ->
         {ok, #{engine => Engine, handle => Handle, options => #{hidden => true}}, Next}
     end.
 
-%% The entries of the next pages, the last first.
+%% The entries of the next pages, in no order.
 -spec gather(erl_esdb_index_reader:log(), non_neg_integer(), non_neg_integer(), #state{}) ->
     {ok, non_neg_integer(), [erl_esdb_runs:entry()]} | {error, erl_esdb_engine:failure()}.
 gather(Log, From, Next, #state{store = Store, kinds = Kinds}) ->

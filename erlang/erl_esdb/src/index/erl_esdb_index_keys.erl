@@ -59,7 +59,7 @@ correlation(#event{}) -> undefined.
 -doc "What the index keeps of an event.".
 -spec entries(event(), [kind()]) -> [erl_esdb_runs:entry()].
 entries(#event{position = Position} = Event, Kinds) when is_integer(Position) ->
-    [{hash(Key), Position} || Key <- keys(Event, Kinds)].
+    [erl_esdb_runs:entry(hash(Key), Position) || Key <- keys(Event, Kinds)].
 
 -doc "The upper 56 bits of XXH3 of the kind's number, a byte, and the key.".
 -spec hash(key()) -> erl_esdb_runs:hash().

@@ -23,17 +23,18 @@ between two of its places is searched.
 it, and a position may have been removed from the log since: whoever finds one looks at the event.
 
 ```erlang
-1> Runs = erl_esdb_runs:add([{17, 0}, {4, 0}, {17, 1}], 2, erl_esdb_runs:new()).
-2> Cursor = erl_esdb_runs:cursor(17, 0, forward, Runs).
-3> {0, Cursor1} = erl_esdb_runs:next(Cursor).
-4> {1, _} = erl_esdb_runs:next(Cursor1).
+1> Entries = [erl_esdb_runs:entry(17, 0), erl_esdb_runs:entry(4, 0), erl_esdb_runs:entry(17, 1)].
+2> Runs = erl_esdb_runs:add(Entries, 2, erl_esdb_runs:new()).
+3> Cursor = erl_esdb_runs:cursor(17, 0, forward, Runs).
+4> {0, Cursor1} = erl_esdb_runs:next(Cursor).
+5> {1, _} = erl_esdb_runs:next(Cursor1).
 ```
 
 Large merges take time, so they are for another process: `due/1` names the runs, `merge/1` joins
 them, `replace/2` puts the result in their place. In between, runs are added and read as always.
 """.
 
--export([new/0, add/3, next_position/1, size/1, bytes/1, count/1]).
+-export([new/0, entry/2, add/3, next_position/1, size/1, bytes/1, count/1]).
 -export([due/1, all/1, merge/1, filter/2, replace/2, stretch/1, sample/2]).
 -export([only/1, append/2]).
 -export([cursor/4, next/1, seek/2]).
@@ -89,7 +90,8 @@ them, `replace/2` puts the result in their place. In between, runs are added and
 -opaque runs() :: #runs{}.
 -opaque run() :: #run{}.
 -opaque cursor() :: #cursor{}.
--type entry() :: {hash(), position()}.
+-doc "As it stands in a run: see above.".
+-type entry() :: <<_:112>>.
 -type hash() :: 0..16#FFFFFFFFFFFFFF.
 -type position() :: 0..16#FFFFFFFFFFFFFF.
 -type direction() :: forward | backward.
@@ -116,26 +118,28 @@ count(#runs{list = List}) -> length(List).
 
 %% ---- growing
 
+-doc "That a hash occurs at a position.".
+-spec entry(hash(), position()) -> entry().
+entry(Hash, Position) -> <<Hash:56, Position:56>>.
+
 -doc """
-Adds the entries of the positions from `next_position/1` to before `Next`; their positions rise.
+Adds the entries, in any order, of the positions from `next_position/1` to before `Next`.
 """.
--spec add([entry()], Next :: position(), runs()) -> runs().
-add([], Next, #runs{next = From} = Runs) when Next >= From ->
-    Runs#runs{next = Next};
-add(Entries, Next, #runs{next = From, list = List} = Runs) when Next > From ->
-    %% Stable, and half the work of comparing whole entries.
-    Sorted = lists:keysort(1, Entries),
-    Packed = <<<<Hash:56, Position:56>> || {Hash, Position} <- Sorted>>,
-    Run = run(covered(List), Next, Packed),
-    settle(Runs#runs{next = Next, list = [Run | List]}).
+-spec add(Entries :: iodata(), Next :: position(), runs()) -> runs().
+add(Entries, Next, #runs{next = From, list = List} = Runs) when Next >= From ->
+    case esdb_runs_nif:sort(Entries, ?ENTRY) of
+        <<>> ->
+            Runs#runs{next = Next};
+        Sorted when Next > From ->
+            settle(Runs#runs{next = Next, list = [run(covered(List), Next, Sorted) | List]})
+    end.
 
 %% From where on a new run covers the log: in between nothing was found.
 -spec covered([#run{}]) -> position().
 covered([#run{before = Before} | _]) -> Before;
 covered([]) -> 0.
 
-%% What is built piece by piece has room to grow: the copy has none.
--spec run(position(), position(), binary()) -> #run{}.
+-spec run(position(), position(), esdb_runs_nif:run()) -> #run{}.
 run(From, Before, Entries) ->
     Size = byte_size(Entries) div ?ENTRY,
     Bits = bits(Size bsr (?TO_A_PLACE + 1)),
@@ -143,8 +147,9 @@ run(From, Before, Entries) ->
         from = From,
         before = Before,
         size = Size,
-        entries = binary:copy(Entries),
+        entries = Entries,
         bits = Bits,
+        %% What is built piece by piece has room to grow: the copy has none.
         places = binary:copy(places(1, Bits, 0, Size, Entries, <<0:32>>))
     }.
 
@@ -216,46 +221,20 @@ replace(#run{from = From, before = Before} = Merged, #runs{locked = Before, list
 
 -doc "One run of several that follow each other, the oldest first.".
 -spec merge([run(), ...]) -> run().
-merge([Run]) -> Run;
-merge(Runs) -> merge(pairs(Runs)).
-
--spec pairs([#run{}]) -> [#run{}].
-pairs([A, B | Runs]) -> [merge(A, B) | pairs(Runs)];
-pairs(Runs) -> Runs.
-
--spec merge(#run{}, #run{}) -> #run{}.
-merge(#run{from = From, entries = A}, #run{before = Before, entries = B}) ->
-    run(From, Before, merge_entries(A, B)).
-
-%% Of equal hashes those of the older run have the lower positions.
--spec merge_entries(binary(), binary()) -> binary().
-merge_entries(<<>>, B) -> B;
-merge_entries(A, <<>>) -> A;
-merge_entries(A, <<Hash:56, Position:56, B/binary>>) -> from_a(A, Hash, Position, B, <<>>).
-
--spec from_a(binary(), hash(), position(), binary(), binary()) -> binary().
-from_a(<<HashA:56, PosA:56, A/binary>>, HashB, PosB, B, Merged) when HashA =< HashB ->
-    from_a(A, HashB, PosB, B, <<Merged/binary, HashA:56, PosA:56>>);
-from_a(<<HashA:56, PosA:56, A/binary>>, HashB, PosB, B, Merged) ->
-    from_b(B, HashA, PosA, A, <<Merged/binary, HashB:56, PosB:56>>);
-from_a(<<>>, HashB, PosB, B, Merged) ->
-    <<Merged/binary, HashB:56, PosB:56, B/binary>>.
-
--spec from_b(binary(), hash(), position(), binary(), binary()) -> binary().
-from_b(<<HashB:56, PosB:56, B/binary>>, HashA, PosA, A, Merged) when HashB < HashA ->
-    from_b(B, HashA, PosA, A, <<Merged/binary, HashB:56, PosB:56>>);
-from_b(<<HashB:56, PosB:56, B/binary>>, HashA, PosA, A, Merged) ->
-    from_a(A, HashB, PosB, B, <<Merged/binary, HashA:56, PosA:56>>);
-from_b(<<>>, HashA, PosA, A, Merged) ->
-    <<Merged/binary, HashA:56, PosA:56, A/binary>>.
+merge([Run]) ->
+    Run;
+merge(Runs) ->
+    {From, Before} = stretch(Runs),
+    run(From, Before, esdb_runs_nif:merge([Entries || #run{entries = Entries} <- Runs], ?ENTRY)).
 
 -doc "The run without the entries whose positions the fun denies.".
 -spec filter(fun((position()) -> boolean()), run()) -> run().
 filter(Keep, #run{from = From, before = Before, entries = Entries}) ->
-    run(From, Before, <<
+    Kept = <<
         <<Hash:56, Position:56>>
      || <<Hash:56, Position:56>> <= Entries, Keep(Position)
-    >>).
+    >>,
+    run(From, Before, binary:copy(Kept)).
 
 -doc "The positions that runs which follow each other cover: from the first to before the second.".
 -spec stretch([run(), ...]) -> {position(), position()}.
@@ -276,7 +255,7 @@ append(#runs{next = Next, list = Newer}, #runs{next = From, list = Older} = Runs
 -spec sample(pos_integer(), run()) -> [position()].
 sample(Count, #run{size = Size, entries = Entries}) ->
     Step = max(1, Size div Count),
-    [element(2, entry(Nth, Entries)) || Nth <- lists:seq(0, Size - 1, Step)].
+    [element(2, nth(Nth, Entries)) || Nth <- lists:seq(0, Size - 1, Step)].
 
 %% ---- looking up
 
@@ -346,10 +325,12 @@ seek(Position, #cursor{hash = Hash, direction = backward, slice = Slice} = Curso
 
 %% The first index from `Low' on whose entry is not less, looked for in ever longer steps: a key has
 %% few entries as a rule.
--spec gallop(entry(), binary(), non_neg_integer(), pos_integer(), non_neg_integer()) ->
-    non_neg_integer().
+-spec gallop(Least, binary(), non_neg_integer(), pos_integer(), non_neg_integer()) ->
+    non_neg_integer()
+when
+    Least :: {hash(), position()}.
 gallop(Least, Entries, Low, Step, Size) when Low + Step =< Size ->
-    case entry(Low + Step - 1, Entries) < Least of
+    case nth(Low + Step - 1, Entries) < Least of
         true -> gallop(Least, Entries, Low + Step, 2 * Step, Size);
         false -> bisect(Least, Entries, Low, Low + Step - 1)
     end;
@@ -357,12 +338,13 @@ gallop(Least, Entries, Low, _Step, Size) ->
     bisect(Least, Entries, Low, Size).
 
 %% The first index from `Low' to `High' whose entry is not less.
--spec bisect(entry(), binary(), non_neg_integer(), non_neg_integer()) -> non_neg_integer().
+-spec bisect(Least, binary(), non_neg_integer(), non_neg_integer()) -> non_neg_integer() when
+    Least :: {hash(), position()}.
 bisect(_Least, _Entries, Low, High) when Low >= High ->
     Low;
 bisect({LeastHash, LeastPosition} = Least, Entries, Low, High) ->
     Middle = (Low + High) bsr 1,
-    case entry(Middle, Entries) of
+    case nth(Middle, Entries) of
         {Hash, Position} when
             Hash < LeastHash; Hash =:= LeastHash, Position < LeastPosition
         ->
@@ -371,9 +353,9 @@ bisect({LeastHash, LeastPosition} = Least, Entries, Low, High) ->
             bisect(Least, Entries, Low, Middle)
     end.
 
--compile({inline, [entry/2]}).
--spec entry(non_neg_integer(), binary()) -> entry().
-entry(Nth, Entries) ->
+-compile({inline, [nth/2]}).
+-spec nth(non_neg_integer(), binary()) -> {hash(), position()}.
+nth(Nth, Entries) ->
     Skip = Nth * ?ENTRY,
     <<_:Skip/binary, Hash:56, Position:56, _/binary>> = Entries,
     {Hash, Position}.
@@ -443,7 +425,7 @@ restored_runs([{From, Before, Size} | Places], Least, Next, Entries, Runs) when
     From >= Least, From < Before, Before =< Next, Size * ?ENTRY =< byte_size(Entries), Size > 0
 ->
     {Own, Rest} = split_binary(Entries, Size * ?ENTRY),
-    restored_runs(Places, Before, Next, Rest, [run(From, Before, Own) | Runs]);
+    restored_runs(Places, Before, Next, Rest, [run(From, Before, binary:copy(Own)) | Runs]);
 restored_runs([], _Least, _Next, <<>>, Runs) ->
     {ok, Runs};
 restored_runs(_Places, _Least, _Next, _Entries, _Runs) ->
