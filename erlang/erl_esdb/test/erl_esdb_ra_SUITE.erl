@@ -145,7 +145,7 @@ a_start_reads_the_index_from_its_files(Config) ->
     [File] = index_files(Config),
     ok = file:rename(File, File ++ ".bak"),
     {ok, Label, Runs} = erl_esdb_runs:from_binary(element(2, file:read_file(File ++ ".bak"))),
-    Longer = erl_esdb_runs:add([{1, 50_000}], 50_001, Runs),
+    Longer = erl_esdb_runs:add(erl_esdb_runs:entry(1, 50_000), 50_001, Runs),
     ok = file:write_file(File, erl_esdb_runs:to_iodata(Label, Longer)),
     ?assertMatch([0 | _], pages_of_a_start(Config)),
     ?assertEqual(31_000, found(Store, <<"all">>)),
