@@ -167,6 +167,41 @@ a_majority_is_lost(Config) ->
     ?assertEqual(log(Leader, linearizable), log(hd(Back), linearizable)),
     ok = erl_esdb_nodes:stop([Leader | Back]).
 
+%% What is here can be looked up as it can be read: also after a restart, alone.
+a_look_up_without_a_majority(Config) ->
+    [A, B] = cluster(2, Config),
+    Event = fun(N) -> #{event_type => ~"T", data => #{n => N}, tags => [~"tag"]} end,
+    Events = [(Event(N))#{event_id => integer_to_binary(N)} || N <- lists:seq(1, 10)],
+    {ok, 9} = streams(A, append, [?S, -1, Events]),
+    ok = erl_esdb_nodes:kill(B),
+    ok = call(A, stop_store, []),
+    start_store(A, Config),
+    Here = erl_esdb_test:versions(log(A, local)),
+    ?assertEqual(lists:seq(0, 9), Here),
+    Local = #{consistency => local, timeout => 10_000},
+    {ok, ByType} = streams(A, read_by_event_types, [[~"T"], Local]),
+    {ok, ByTag} = streams(A, read_by_tags, [[~"tag"], all, Local]),
+    ?assertEqual([Here, Here], [erl_esdb_test:versions(Found) || Found <- [ByType, ByTag]]),
+    ?assertMatch(
+        {ok, [#event{event_id = ~"7"}]},
+        erl_esdb_nodes:call(A, erl_esdb_index, events, [?STORE, event_id, ~"7", Local])
+    ),
+    %% Who wants to know that it is all waits for the others.
+    [
+        ?assertEqual(
+            {error, {no_quorum, ?STORE}},
+            streams(A, read_by_event_types, [
+                [~"T"], #{consistency => Consistency, timeout => 500}
+            ])
+        )
+     || Consistency <- [read_your_writes, linearizable]
+    ],
+    Back = erl_esdb_nodes:restart(B),
+    start_store(Back, Config),
+    {ok, All} = streams(Back, read_by_event_types, [[~"T"], #{consistency => linearizable}]),
+    ?assertEqual(Here, erl_esdb_test:versions(All)),
+    ok = erl_esdb_nodes:stop([A, Back]).
+
 a_dead_node_is_replaced(Config) ->
     [A, B, C] = cluster(3, Config),
     {ok, 4} = append(A, any, 5),
