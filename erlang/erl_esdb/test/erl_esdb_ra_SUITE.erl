@@ -345,7 +345,26 @@ a_space_comes_back(Config) ->
     %% The write-ahead log and the segment that was written last stay until they have a certain
     %% size.
     ok = erl_esdb_test:await(fun() -> size_of(Config) < Full div 2 end, 120_000),
-    ?assertMatch([#event{stream_id = <<"kept">>}], all_events(Store)).
+    ?assertMatch([#event{stream_id = <<"kept">>}], all_events(Store)),
+    %% An operator is told of it a moment later.
+    erl_esdb_test:await(fun() -> maps:get(runs, compaction(Store), 0) > 0 end),
+    ?assertMatch(
+        #{age_ms := Age, rewrites := _, segments_before := N, segments_after := M} when
+            Age >= 0 andalso Age < 120_000 andalso N >= M,
+        compaction(Store)
+    ).
+
+compaction(Store) ->
+    {ok, Status} = erl_esdb:status(Store),
+    maps:get(compaction, Status, #{}).
+
+a_no_compaction_yet(Config) ->
+    Store = start(Config),
+    {ok, 0} = append(Store, ?S, events(1)),
+    erl_esdb_test:await(fun() -> compaction(Store) =/= #{} end),
+    ?assertEqual(
+        #{runs => 0, rewrites => 0, segments_before => 0, segments_after => 0}, compaction(Store)
+    ).
 
 %% Readers while streams are cut, deleted and scavenged, snapshots are taken, and segments are
 %% dropped and written anew: what they are given is what was written, and never the word that it is

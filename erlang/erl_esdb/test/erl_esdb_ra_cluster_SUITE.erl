@@ -131,6 +131,39 @@ a_join_refuses(Config) ->
     [?assertEqual([0], versions(Peer)) || Peer <- [A, B]],
     ok = erl_esdb_nodes:stop(Peers).
 
+%% Who does not vote yet counts for no quorum: here one that never comes.
+a_joining_member_counts_for_no_quorum(Config) ->
+    [A, B] = Peers = cluster(2, Config),
+    {Name, _} = Server = {erl_esdb_naming:store_worker_name(?STORE), erl_esdb_nodes:name(A)},
+    Nobody = 'nobody@127.0.0.1',
+    New = #{id => {Name, Nobody}, membership => promotable, uid => ~"nobody"},
+    Join = {'$ra_join', New, await_consensus},
+    {ok, _, _} = erl_esdb_nodes:call(A, ra_server_proc, command, [Server, Join, 30_000]),
+    Members = lists:sort([Nobody | names(Peers)]),
+    erl_esdb_test:await(fun() ->
+        [call(Peer, members, []) || Peer <- Peers] =:= [{ok, Members}, {ok, Members}]
+    end),
+    View = fun(Peer) ->
+        {ok, Seen} = erl_esdb_nodes:call(Peer, erl_esdb_cluster, view, [?STORE]),
+        Seen
+    end,
+    Voters = fun() -> lists:usort([maps:get(voters, View(Peer)) || Peer <- Peers]) end,
+    erl_esdb_test:await(fun() -> Voters() =:= [names(Peers)] end),
+    Quorum = #{total_nodes => 2, available_nodes => 2, required_quorum => 2, has_quorum => true},
+    [
+        begin
+            {ok, Found} = erl_esdb_nodes:call(
+                Peer, erl_esdb_consistency_checker, get_quorum_status, [?STORE]
+            ),
+            ?assertEqual(Quorum, maps:with(maps:keys(Quorum), Found))
+        end
+     || Peer <- Peers
+    ],
+    ?assertEqual({ok, 0}, append(B, -1, 1)),
+    ?assertEqual(ok, call(A, force_remove, [Nobody])),
+    erl_esdb_test:await(fun() -> call(B, members, []) =:= {ok, names(Peers)} end),
+    ok = erl_esdb_nodes:stop(Peers).
+
 %% ---- losing nodes
 
 a_leader_is_killed(Config) ->
