@@ -157,9 +157,11 @@ time, is not in the map.
 | `readiness` | as `readiness/2` |
 | `role`, `leader`, `members` | of this node, and of the cluster of the store |
 | `next_position` | the position that the next event gets |
-| `lag` | commands that are decided and not yet done on this node |
+| `lag` | commands that are decided, for all this node knows, and not yet done on it |
+| `members_lag` | where this node leads: how many decided commands each other member does not have |
 | `term`, `last_index`, `commit_index`, `applied_index` | of the log of commands |
-| `snapshot_index`, `snapshot_age_ms`, `compaction` | how that log is kept short |
+| `snapshot_index`, `snapshot_age_ms` | of the newest snapshot, with which that log is kept short |
+| `compaction` | of the files of that log: see `t:erl_esdb_ra_view:compaction/0` |
 | `disk_bytes`, `wal_bytes`, `segments`, `ram_bytes` | what the engine takes |
 | `waiting` | commands that wait for the engine; at `max_queue` it is overloaded |
 | `index` | of the indexes of this node; its `bytes` are in RAM, too |

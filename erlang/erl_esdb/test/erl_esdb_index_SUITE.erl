@@ -42,6 +42,7 @@ stores() ->
         kinds_that_there_are_not,
         a_crash_costs_a_rebuild,
         a_crash_of_the_engine,
+        an_engine_that_shows_less_for_a_moment,
         a_slow_index_times_out,
         a_crash_is_waited_for,
         no_store,
@@ -510,6 +511,38 @@ a_crash_of_the_engine(Config) ->
     append(Store, ~"s", [event(~"new", #{})]),
     ?assertMatch({ok, [#event{event_id = ~"new"}]}, events(Store, event_id, ~"new", #{})).
 
+%% What is not there yet is not taken for removed.
+an_engine_that_shows_less_for_a_moment(Config) ->
+    Store = store(Config),
+    _ = append(Store, ~"s", [event(Id, #{}) || Id <- [~"a", ~"b", ~"c"]]),
+    {ok, Engine, Handle, Settings} = erl_esdb_engine:find(Store),
+    Began = atomics:new(1, []),
+    Other = list_to_atom(atom_to_list(Store) ++ "_other"),
+    Life = #{supervisor => self(), mode => single, data_dir => undefined},
+    Given = {{Engine, Handle, Began}, Settings#{life => Life}},
+    ok = erl_esdb_engine:ready(Other, ?MODULE, Given),
+    {ok, Index} = erl_esdb_index:start_link(Other, [event_id]),
+    ?assertEqual({ok, [0, 1, 2]}, positions_of_all(Other)),
+    ?assertEqual(2, atomics:get(Began, 1)),
+    true = unlink(Index),
+    ok = gen_server:stop(Index),
+    ok = erl_esdb_engine:gone(Other, normal).
+
+positions_of_all(Store) ->
+    Ids = [{event_id, Id} || Id <- [~"a", ~"b", ~"c"]],
+    maybe
+        {ok, Events} ?= events_of(Store, Ids, any, #{consistency => local}),
+        {ok, [Position || #event{position = Position} <- Events]}
+    end.
+
+%% This module as an engine: it begins anew (1) when it was asked for events first, and has them
+%% again (2) when somebody has seen that.
+next_position({Engine, Handle, Began}, Options) ->
+    case atomics:compare_exchange(Began, 1, 1, 2) of
+        ok -> {ok, 0};
+        _ -> Engine:next_position(Handle, Options)
+    end.
+
 a_slow_index_times_out(Config) ->
     Store = erl_esdb_test:start_store((erl_esdb_test:fresh(options(Config)))#{timeout => infinity}),
     ok = sys:suspend(index(Store)),
@@ -604,6 +637,11 @@ misuse(Config) ->
 
 %% ---- the reader, on an engine that is a list of pieces
 
+read_log({Engine, Handle, Began}, From, Count, Direction, Options) ->
+    case atomics:compare_exchange(Began, 1, 0, 1) of
+        ok -> {ok, []};
+        _ -> Engine:read_log(Handle, From, Count, Direction, Options)
+    end;
 read_log(not_started, _From, _Count, forward, #{}) ->
     {error, not_started};
 read_log(Pieces, From, Count, forward, #{}) ->

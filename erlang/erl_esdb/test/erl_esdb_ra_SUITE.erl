@@ -72,12 +72,34 @@ a_lif_08_all_kinds_survive(Config) ->
     ok = erl_esdb_schema:register(Store, <<"T">>, #{version => 1}),
     {ok, Key} = erl_esdb_subscriptions:subscribe(Store, stream, ?S, <<"sub">>),
     ok = erl_esdb_store:save_checkpoints(Store, #{{my, place} => 7}),
+    ok = linked(Store, <<"stays">>),
+    ok = linked(Store, <<"unlinked">>),
+    ok = erl_esdb_links:delete(Store, <<"unlinked">>),
     Before = everything(Store, Key),
     _ = restart(Config),
     ?assertEqual(Before, everything(Store, Key)),
     ?assertEqual({ok, 10}, append(Store, ?S, events(1))),
     ?assertEqual({ok, 0}, append(Store, <<"gone">>, events(1))),
-    ?assertEqual({ok, 2}, append(Store, <<"buried">>, events(1))).
+    ?assertEqual({ok, 2}, append(Store, <<"buried">>, events(1))),
+    %% The link goes on where it was: with what was appended since, and nothing twice.
+    erl_esdb_test:await(fun() -> length(linked_versions(Store)) >= 8 end),
+    ?assertEqual(lists:seq(3, 10), linked_versions(Store)).
+
+%% A link of the stream that has written all there is.
+linked(Store, Name) ->
+    Source = #{type => stream, stream_id => ?S},
+    ok = erl_esdb_links:create(Store, #{name => Name, source => Source, backfill => true}),
+    ok = erl_esdb_links:start(Store, Name),
+    erl_esdb_test:await(fun() -> length(outputs(Store, Name)) =:= 7 end).
+
+outputs(Store, Name) ->
+    case erl_esdb_streams:read(Store, <<"$link:", Name/binary>>, 0, 100, forward) of
+        {ok, Outputs} -> Outputs;
+        {error, {stream_not_found, _}} -> []
+    end.
+
+linked_versions(Store) ->
+    [V || #event{metadata = #{source_version := V}} <- outputs(Store, <<"stays">>)].
 
 everything(Store, Key) ->
     #{
@@ -90,9 +112,56 @@ everything(Store, Key) ->
         schema => erl_esdb_schema:get(Store, <<"T">>),
         subscription => element(1, erl_esdb_subscriptions:get(Store, Key)),
         checkpoints => erl_esdb_store:checkpoint(Store, {my, place}),
+        links => erl_esdb_links:list(Store),
         next => erl_esdb_store:next_position(Store),
         documents => erl_esdb_store:list_documents(Store, {integrity}, {zzz, 1, 2, 3, 4})
     }.
+
+a_snp_18_survives_a_restart(Config) ->
+    Store = start(Config),
+    {ok, 9} = append(Store, ?S, events(10)),
+    [ok = erl_esdb_snapshots:save(Store, ?S, V, #{sum => V}) || V <- [3, 6, 9]],
+    ok = erl_esdb_snapshots:delete_at(Store, ?S, 6),
+    Before = erl_esdb_snapshots:list(Store, ?S),
+    _ = restart(Config),
+    {ok, Snapshots} = erl_esdb_snapshots:list(Store, ?S),
+    ?assertEqual(Before, {ok, Snapshots}),
+    ?assertEqual([3, 9], lists:sort([V || #snapshot{version = V} <- Snapshots])),
+    ?assertMatch({ok, #snapshot{data = #{sum := 9}}}, erl_esdb_snapshots:load(Store, ?S)).
+
+a_sub_38_goes_on_after_the_checkpoint(Config) ->
+    Store = start(Config),
+    Options = #{ack => manual, subscriber => self()},
+    {ok, Key} = erl_esdb_subscriptions:subscribe(Store, stream, ?S, <<"n">>, Options),
+    {ok, 5} = append(Store, ?S, events(6)),
+    ?assertEqual(lists:seq(0, 5), received(6)),
+    ok = erl_esdb_subscriptions:ack(Store, <<"n">>, ?S, 3),
+    _ = restart(Config),
+    {ok, 6} = append(Store, ?S, events(1)),
+    ok = erl_esdb_subscriptions:attach(Store, Key, self()),
+    ?assertEqual([4, 5, 6], received(3)).
+
+received(0) ->
+    [];
+received(Count) ->
+    receive
+        {events, Events} -> erl_esdb_test:versions(Events) ++ received(Count - length(Events))
+    end.
+
+a_sub_50_survives_a_restart(Config) ->
+    Store = start(Config),
+    Subscribe = fun(Name) -> erl_esdb_subscriptions:subscribe(Store, stream, ?S, Name) end,
+    [{ok, _}, {ok, Gone}, {ok, _}] = [Subscribe(Name) || Name <- [<<"a">>, <<"b">>, <<"c">>]],
+    ok = erl_esdb_subscriptions:unsubscribe(Store, Gone),
+    {ok, [_, _] = Before} = erl_esdb_subscriptions:list(Store),
+    _ = restart(Config),
+    {ok, After} = erl_esdb_subscriptions:list(Store),
+    %% Who gets the events now is none of what is kept.
+    Kept = fun(Found) -> lists:sort([S#subscription{subscriber_pid = none} || S <- Found]) end,
+    ?assertEqual(Kept(Before), Kept(After)),
+    ?assertEqual(
+        {error, {already_exists, <<"a">>}}, Subscribe(<<"a">>)
+    ).
 
 a_positions_go_on(Config) ->
     Store = start(Config),
@@ -390,7 +459,26 @@ a_space_comes_back(Config) ->
     %% The write-ahead log and the segment that was written last stay until they have a certain
     %% size.
     ok = erl_esdb_test:await(fun() -> size_of(Config) < Full div 2 end, 120_000),
-    ?assertMatch([#event{stream_id = <<"kept">>}], all_events(Store)).
+    ?assertMatch([#event{stream_id = <<"kept">>}], all_events(Store)),
+    %% An operator is told of it a moment later.
+    erl_esdb_test:await(fun() -> maps:get(runs, compaction(Store), 0) > 0 end),
+    ?assertMatch(
+        #{age_ms := Age, rewrites := _, segments_before := N, segments_after := M} when
+            Age >= 0 andalso Age < 120_000 andalso N >= M,
+        compaction(Store)
+    ).
+
+compaction(Store) ->
+    {ok, Status} = erl_esdb:status(Store),
+    maps:get(compaction, Status, #{}).
+
+a_no_compaction_yet(Config) ->
+    Store = start(Config),
+    {ok, 0} = append(Store, ?S, events(1)),
+    erl_esdb_test:await(fun() -> compaction(Store) =/= #{} end),
+    ?assertEqual(
+        #{runs => 0, rewrites => 0, segments_before => 0, segments_after => 0}, compaction(Store)
+    ).
 
 %% What a shell takes for a pattern is a name like any other.
 a_folder_whose_name_is_a_pattern(Config) ->

@@ -131,6 +131,39 @@ a_join_refuses(Config) ->
     [?assertEqual([0], versions(Peer)) || Peer <- [A, B]],
     ok = erl_esdb_nodes:stop(Peers).
 
+%% Who does not vote yet counts for no quorum: here one that never comes.
+a_joining_member_counts_for_no_quorum(Config) ->
+    [A, B] = Peers = cluster(2, Config),
+    {Name, _} = Server = {erl_esdb_naming:store_worker_name(?STORE), erl_esdb_nodes:name(A)},
+    Nobody = 'nobody@127.0.0.1',
+    New = #{id => {Name, Nobody}, membership => promotable, uid => ~"nobody"},
+    Join = {'$ra_join', New, await_consensus},
+    {ok, _, _} = erl_esdb_nodes:call(A, ra_server_proc, command, [Server, Join, 30_000]),
+    Members = lists:sort([Nobody | names(Peers)]),
+    erl_esdb_test:await(fun() ->
+        [call(Peer, members, []) || Peer <- Peers] =:= [{ok, Members}, {ok, Members}]
+    end),
+    View = fun(Peer) ->
+        {ok, Seen} = erl_esdb_nodes:call(Peer, erl_esdb_cluster, view, [?STORE]),
+        Seen
+    end,
+    Voters = fun() -> lists:usort([maps:get(voters, View(Peer)) || Peer <- Peers]) end,
+    erl_esdb_test:await(fun() -> Voters() =:= [names(Peers)] end),
+    Quorum = #{total_nodes => 2, available_nodes => 2, required_quorum => 2, has_quorum => true},
+    [
+        begin
+            {ok, Found} = erl_esdb_nodes:call(
+                Peer, erl_esdb_consistency_checker, get_quorum_status, [?STORE]
+            ),
+            ?assertEqual(Quorum, maps:with(maps:keys(Quorum), Found))
+        end
+     || Peer <- Peers
+    ],
+    ?assertEqual({ok, 0}, append(B, -1, 1)),
+    ?assertEqual(ok, call(A, force_remove, [Nobody])),
+    erl_esdb_test:await(fun() -> call(B, members, []) =:= {ok, names(Peers)} end),
+    ok = erl_esdb_nodes:stop(Peers).
+
 %% ---- losing nodes
 
 a_leader_is_killed(Config) ->
@@ -166,6 +199,41 @@ a_majority_is_lost(Config) ->
     ?assertMatch({ok, _}, append(Leader, any, 1)),
     ?assertEqual(log(Leader, linearizable), log(hd(Back), linearizable)),
     ok = erl_esdb_nodes:stop([Leader | Back]).
+
+%% What is here can be looked up as it can be read: also after a restart, alone.
+a_look_up_without_a_majority(Config) ->
+    [A, B] = cluster(2, Config),
+    Event = fun(N) -> #{event_type => ~"T", data => #{n => N}, tags => [~"tag"]} end,
+    Events = [(Event(N))#{event_id => integer_to_binary(N)} || N <- lists:seq(1, 10)],
+    {ok, 9} = streams(A, append, [?S, -1, Events]),
+    ok = erl_esdb_nodes:kill(B),
+    ok = call(A, stop_store, []),
+    start_store(A, Config),
+    Here = erl_esdb_test:versions(log(A, local)),
+    ?assertEqual(lists:seq(0, 9), Here),
+    Local = #{consistency => local, timeout => 10_000},
+    {ok, ByType} = streams(A, read_by_event_types, [[~"T"], Local]),
+    {ok, ByTag} = streams(A, read_by_tags, [[~"tag"], all, Local]),
+    ?assertEqual([Here, Here], [erl_esdb_test:versions(Found) || Found <- [ByType, ByTag]]),
+    ?assertMatch(
+        {ok, [#event{event_id = ~"7"}]},
+        erl_esdb_nodes:call(A, erl_esdb_index, events, [?STORE, event_id, ~"7", Local])
+    ),
+    %% Who wants to know that it is all waits for the others.
+    [
+        ?assertEqual(
+            {error, {no_quorum, ?STORE}},
+            streams(A, read_by_event_types, [
+                [~"T"], #{consistency => Consistency, timeout => 500}
+            ])
+        )
+     || Consistency <- [read_your_writes, linearizable]
+    ],
+    Back = erl_esdb_nodes:restart(B),
+    start_store(Back, Config),
+    {ok, All} = streams(Back, read_by_event_types, [[~"T"], #{consistency => linearizable}]),
+    ?assertEqual(Here, erl_esdb_test:versions(All)),
+    ok = erl_esdb_nodes:stop([A, Back]).
 
 a_dead_node_is_replaced(Config) ->
     [A, B, C] = cluster(3, Config),

@@ -287,6 +287,7 @@ three_nodes(Config) ->
             lists:sort([S || #{subscriptions := [#{status := S}]} <- Statuses])
         ),
         [?assertEqual(ready, call(Peer, erl_esdb, readiness, [shop])) || Peer <- Peers],
+        ok = is_behind(B, [A, C]),
         ok = erl_esdb_nodes:kill(A),
         ok = erl_esdb_nodes:kill(B),
         erl_esdb_test:await(fun() ->
@@ -294,12 +295,41 @@ three_nodes(Config) ->
         end),
         %% Half of the time is for an answer that does not come.
         Alone = status_there(C, 4000),
-        ?assertMatch(#{readiness := {not_ready, _}, next_position := 10}, Alone),
+        ?assertMatch(#{readiness := {not_ready, _}, next_position := 40}, Alone),
         ?assertMatch(#{subscriptions := [#{key := Key}], members := Names}, Alone),
         ?assertNotMatch(#{role := leader}, Alone)
     after
         erl_esdb_nodes:stop(Peers)
     end.
+
+%% One that is cut off: itself it cannot know. Who leads does, and takes no longer to say so.
+is_behind(Cut, [Leader, Other]) ->
+    Lead = [shop, name(Leader)],
+    erl_esdb_test:await(fun() ->
+        call(Leader, erl_esdb, transfer_leadership, Lead) =:= ok andalso
+            lag_of_members(Leader) =:= #{name(Cut) => 0, name(Other) => 0}
+    end),
+    [?assertEqual(none, lag_of_members(Peer)) || Peer <- [Cut, Other]],
+    Server = call(Cut, erlang, whereis, [erl_esdb_naming:store_worker_name(shop)]),
+    ok = call(Cut, sys, suspend, [Server, 60_000]),
+    Append = [shop, ~"other", any, erl_esdb_test:events(1)],
+    [{ok, _} = call(Leader, erl_esdb_streams, append, Append) || _ <- lists:seq(1, 30)],
+    Lag = fun() ->
+        #{lag := 0, members_lag := Lags} = status_there(Leader),
+        {maps:get(name(Other), Lags), maps:get(name(Cut), Lags)}
+    end,
+    IsBehind = fun
+        ({0, Commands}) -> Commands >= 30;
+        (_) -> false
+    end,
+    erl_esdb_test:await(fun() -> IsBehind(Lag()) end),
+    ?assertMatch(#{lag := 0}, status_there(Cut)),
+    ok = call(Cut, sys, resume, [Server, 60_000]),
+    erl_esdb_test:await(fun() -> Lag() =:= {0, 0} end),
+    Delete = [shop, ~"other"],
+    ok = call(Leader, erl_esdb_streams, delete, Delete).
+
+lag_of_members(Peer) -> maps:get(members_lag, status_there(Peer), none).
 
 start_there(Peer, Config) ->
     Folder = filename:join(proplists:get_value(priv_dir, Config), name(Peer)),

@@ -31,6 +31,9 @@ families() ->
         {erl_esdb_uptime_seconds, "Since the store began", of_store(uptime_ms, fun seconds/1)},
         {erl_esdb_next_position, "The position that the next event gets", of_store(next_position)},
         {erl_esdb_lag_commands, "Commands that are decided and not yet done here", of_store(lag)},
+        {erl_esdb_member_lag_commands,
+            "Decided commands that another member does not have, as the leader knows it",
+            fun members_lag/1},
         {erl_esdb_waiting_commands, "Commands that wait for the engine", of_store(waiting)},
         {erl_esdb_term, "Grows with each election", of_store(term)},
         {erl_esdb_last_index, "The last command that this node has", of_store(last_index)},
@@ -120,6 +123,12 @@ of_each(Parts, Labels, Numbers) ->
         (#{}) ->
             []
     end.
+
+-spec members_lag(status()) -> [sample()].
+members_lag(#{store := Store, members_lag := Lags}) ->
+    [{store(Store) ++ [{member, atom_to_binary(Node)}], Lag} || Node := Lag <- Lags];
+members_lag(#{}) ->
+    [].
 
 -spec lag(map()) -> [non_neg_integer()].
 lag(#{lag := Lag}) -> [Lag];

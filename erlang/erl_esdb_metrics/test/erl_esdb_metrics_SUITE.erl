@@ -21,6 +21,7 @@ all() ->
         appends_to_several_streams,
         what_stores_tell,
         what_stores_on_disk_tell,
+        what_the_leader_tells_of_members,
         subscriptions_and_projections,
         names_of_any_kind,
         events_that_are_not_as_they_should_be,
@@ -280,6 +281,34 @@ what_stores_on_disk_tell(Config) ->
     Names = [~"erl_esdb_store_ready", ~"erl_esdb_store_leader"],
     [?assertEqual(1, Value(Name), Name) || Name <- Names],
     ok = erl_esdb:drop(Store).
+
+%% A sample for each of them, of the store that leads alone.
+what_the_leader_tells_of_members(_Config) ->
+    Lags = #{'b@127.0.0.1' => 0, 'c@127.0.0.1' => 4711},
+    Stores = [{leads, #{role => leader, members_lag => Lags}}, {follows, #{role => follower}}],
+    Settings = #{
+        timeout => 1000, indexes => [], life => #{
+            supervisor => self(), mode => single, data_dir => undefined
+        }
+    },
+    [ok = erl_esdb_engine:ready(S, ?MODULE, {Handle, Settings}) || {S, Handle} <- Stores],
+    Families = scrape(),
+    [ok = erl_esdb_engine:gone(Store, normal) || {Store, _} <- Stores],
+    #{~"erl_esdb_member_lag_commands" := #{samples := Samples}} = Families,
+    ?assertEqual(
+        [
+            {#{~"store" => ~"leads", ~"member" => ~"b@127.0.0.1"}, 0},
+            {#{~"store" => ~"leads", ~"member" => ~"c@127.0.0.1"}, 4711}
+        ],
+        lists:sort([{Labels, Lag} || {_, Labels, Lag} <- Samples])
+    ).
+
+%% This module as the engine of a store, which has nothing but a status.
+status(Status) -> Status.
+
+next_position(_, _) -> {error, timeout}.
+
+documents(_, _, _, _) -> {error, timeout}.
 
 subscriptions_and_projections(_Config) ->
     Store = start_store(),

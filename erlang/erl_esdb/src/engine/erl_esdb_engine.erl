@@ -62,10 +62,12 @@ again whose outcome it does not know: then whoever sent it compares ids that it 
 
 -doc """
 What a node knows of the cluster of its store: the indexes are those of the engine's log on this
-node, 0 where there is none.
+node, 0 where there is none. `voters`: the members of which a majority decides, where these are not
+all.
 """.
 -type view() :: #{
     members := [node()],
+    voters => [node()],
     leader := node() | undefined,
     role := leader | follower | candidate | recovering,
     term := non_neg_integer(),
@@ -78,9 +80,11 @@ node, 0 where there is none.
 What an engine tells of a store on this node, for operators; what it does not know is not there.
 
 `waiting`: commands that wait. `last_index`, `commit_index`, `applied_index`: the last command that
-this node has, that is decided, and that is done here. `snapshot_index`, `snapshot_age_ms`: of the
-newest snapshot of the machine. `disk_bytes`: of all files of the store; `wal_bytes`: of the log
-that all stores of the node share. `ram_bytes`: without the indexes of `m:erl_esdb_index`.
+this node has, that is decided, and that is done here. `members_lag`: where this node leads, how
+many decided commands each other member does not have. `snapshot_index`, `snapshot_age_ms`: of the
+newest snapshot of the machine. `compaction`: of the files of the log, since the engine began.
+`disk_bytes`: of all files of the store; `wal_bytes`: of the log that all stores of a folder share.
+`ram_bytes`: without the indexes of `m:erl_esdb_index`.
 """.
 -type status() :: #{
     role => leader | follower | candidate | atom(),
@@ -93,7 +97,8 @@ that all stores of the node share. `ram_bytes`: without the indexes of `m:erl_es
     applied_index => non_neg_integer(),
     snapshot_index => non_neg_integer(),
     snapshot_age_ms => non_neg_integer(),
-    compaction => #{atom() => term()},
+    members_lag => #{node() => non_neg_integer()},
+    compaction => #{atom() => non_neg_integer()},
     disk_bytes => non_neg_integer(),
     ram_bytes => non_neg_integer(),
     segments => non_neg_integer(),

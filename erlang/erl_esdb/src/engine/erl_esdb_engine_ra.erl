@@ -634,14 +634,16 @@ checkpoints(Handle, Options) ->
 
 -doc false.
 -spec view(#handle{}) -> {ok, erl_esdb_engine:view()} | {error, erl_esdb_engine:failure()}.
-view(#handle{server = Server, cluster = Cluster}) ->
+view(#handle{store = Store, server = Server, cluster = Cluster}) ->
     Metrics = ra:key_metrics(Server),
     case Metrics of
         #{state := noproc} ->
             {error, not_started};
-        #{state := State} ->
+        #{state := State, membership := Membership} ->
+            Members = lists:usort([node() | [Node || {_, Node} <- members(Cluster)]]),
             {ok, #{
-                members => lists:usort([node() | [Node || {_, Node} <- members(Cluster)]]),
+                members => Members,
+                voters => erl_esdb_ra_view:voters(Store, Members, Membership),
                 leader => leading(Cluster),
                 role => role(State),
                 term => maps:get(term, Metrics, 0),
@@ -671,7 +673,7 @@ status(#handle{store = Store, system = System, sending = Sending, server = Serve
             waiting => ets:info(Sending, size),
             ram_bytes => erl_esdb_ra_replica:bytes(Replica) + heap(Server)
         }),
-        led(maps:get(leader, View), Known)
+        led(maps:get(leader, View), said(Store, maps:get(role, View), Known))
     else
         {error, _} -> #{}
     end.
@@ -679,6 +681,13 @@ status(#handle{store = Store, system = System, sending = Sending, server = Serve
 -spec led(node() | undefined, erl_esdb_engine:status()) -> erl_esdb_engine:status().
 led(undefined, Status) -> Status;
 led(Leader, Status) -> Status#{leader => Leader}.
+
+-spec said(atom(), atom(), erl_esdb_engine:status()) -> erl_esdb_engine:status().
+said(Store, Role, Status) ->
+    Said = [
+        {members_lag, {ok, Lag}} || Role =:= leader, {ok, Lag} <- [erl_esdb_ra_view:lag(Store)]
+    ] ++ [{compaction, erl_esdb_ra_view:compaction(Store)}],
+    maps:merge(Status, #{Key => Value || {Key, {ok, Value}} <- Said}).
 
 -spec heap(ra:server_id()) -> non_neg_integer().
 heap({Name, _}) ->
@@ -889,6 +898,7 @@ handle_call(_, _From, State) ->
     {reply, ok | {error, term()}, #state{}} | {stop, term(), {error, term()}, #state{}}.
 changing(#state{server = {Name, _}, handle = Handle, monitor = Before} = State, Change) ->
     true = demonitor(Before, [flush]),
+    ok = erl_esdb_ra_view:forget(State#state.store),
     ok = atomics:put(Handle#handle.floor, 1, ?UNKNOWN),
     case Change() of
         {gone, Reason} -> {stop, {not_joined, Reason}, {error, Reason}, State};

@@ -9,7 +9,9 @@ that were removed change nothing but the time it takes. The store's option `inde
 kinds are kept; without any there is no process.
 
 Look-ups run in the process of the caller. It asks the store how far the log reaches and, where the
-index is not that far yet, waits until it is: every event appended before the call is found.
+index is not that far yet, waits until it is: every event appended before the call is found. The
+index follows what its node has, which needs no majority: so a look-up with `local` needs none
+either, and finds what a read with `local` finds.
 
 ```erlang
 1> erl_esdb_index:events(shop, tag, ~"customer-7", #{direction => backward, limit => 2}).
@@ -26,7 +28,7 @@ Where the index has crashed and its supervisor is about to start another, a look
 | `limit` | `infinity` | events, at most |
 | `direction` | `forward` | of positions, or `backward` |
 | `timeout` | that of the store | milliseconds to wait for the index and to look, or `infinity` |
-| `consistency` | `local` | how far the log reaches is asked so, see `erl_esdb_streams:read/6` |
+| `consistency` | `read_your_writes` | how the log's end is asked for, see `erl_esdb_streams:read/6` |
 
 ## Errors
 
@@ -359,7 +361,7 @@ check_options(Options) when is_map(Options) ->
     ok = check(lists:member(maps:get(direction, Options, forward), [forward, backward])),
     Limit = maps:get(limit, Options, infinity),
     ok = check(is_count(Limit)),
-    Consistency = maps:get(consistency, Options, local),
+    Consistency = maps:get(consistency, Options, read_your_writes),
     ok = check(lists:member(Consistency, [linearizable, read_your_writes, local])),
     check(erl_esdb_store:is_timeout(maps:get(timeout, Options, infinity)));
 check_options(_) ->
@@ -493,14 +495,14 @@ step_later(State) ->
 -spec step(#state{}) -> #state{}.
 step(#state{loaded = false, store = Store} = State) ->
     maybe
-        {ok, Log, Next} ?= log(Store),
+        {ok, Log, Next} ?= log(Store, local),
         stepped(Next, State#state{loaded = true, runs = load(Log, Next, State)})
     else
         {error, Failure} -> answered({error, Failure}, State)
     end;
 step(#state{store = Store, runs = Runs} = State) ->
     maybe
-        {ok, Log, Next} ?= log(Store),
+        {ok, Log, Next} ?= log(Store, local),
         {ok, Reached, Entries} ?= gather(Log, erl_esdb_runs:next_position(Runs), Next, State),
         stepped(Next, State#state{runs = erl_esdb_runs:add(Entries, Reached, Runs)})
     else
@@ -530,15 +532,16 @@ folder(#{engine := Engine, handle := Handle}) ->
         false -> none
     end.
 
--spec log(atom()) ->
+-spec log(atom(), local | read_your_writes) ->
     {ok, erl_esdb_index_reader:log(), Next :: non_neg_integer()}
     | {error, erl_esdb_engine:failure()}.
-log(Store) ->
+log(Store, Consistency) ->
     maybe
         {ok, Engine, Handle, _} ?= erl_esdb_engine:find(Store),
-        {ok, Next} ?= Engine:next_position(Handle, #{}),
         %% What the metadata of a stream hides may be seen again.
-        {ok, #{engine => Engine, handle => Handle, options => #{hidden => true}}, Next}
+        Options = #{hidden => true, consistency => Consistency},
+        {ok, Next} ?= Engine:next_position(Handle, Options),
+        {ok, #{engine => Engine, handle => Handle, options => Options}, Next}
     end.
 
 %% The entries of the next pages, in no order.
@@ -546,9 +549,26 @@ log(Store) ->
     {ok, non_neg_integer(), [erl_esdb_runs:entry()]} | {error, erl_esdb_engine:failure()}.
 gather(Log, From, Next, #state{store = Store, kinds = Kinds}) ->
     Entries = fun(Event) -> erl_esdb_index_keys:entries(Event, Kinds) end,
-    Page = fun(At) -> erl_esdb_index_reader:page(Log, At, Entries) end,
+    Page = fun(At) -> page(Log, At, Next, Entries) end,
     Warn = fun(Where) -> ?LOG_WARNING("store ~tp: not indexed: ~tp", [Store, Where]) end,
     gather(?PAGES, From, Next, Page, Warn, []).
+
+%% An engine that has just begun anew has less for a moment than it had when it was asked how far
+%% the log reaches. So that there is nothing more is believed when it has as much again.
+-spec page(erl_esdb_index_reader:log(), Position, Position, fun((event()) -> [Entry])) ->
+    {ok, [Entry], Position | last, [term()]} | {error, erl_esdb_engine:failure()}
+when
+    Position :: non_neg_integer(), Entry :: erl_esdb_runs:entry().
+page(#{engine := Engine, handle := Handle, options := Options} = Log, At, Next, Entries) ->
+    maybe
+        {ok, [], last, []} ?= erl_esdb_index_reader:page(Log, At, Entries),
+        {ok, Now} ?= Engine:next_position(Handle, Options),
+        true ?= Now >= Next,
+        erl_esdb_index_reader:page(Log, At, Entries)
+    else
+        false -> {error, not_started};
+        Answer -> Answer
+    end.
 
 -spec gather(non_neg_integer(), Position, Position, Page, fun((term()) -> ok), [Entry]) ->
     {ok, Position, [Entry]} | {error, erl_esdb_engine:failure()}
@@ -640,7 +660,7 @@ merging(none, Waiting, State) ->
 -spec save(atom(), [kind()], erl_esdb_runs:run()) -> ok.
 save(Store, Kinds, Run) ->
     maybe
-        {ok, Log, _} ?= log(Store),
+        {ok, Log, _} ?= log(Store, local),
         {ok, Folder} ?= folder(Log),
         erl_esdb_index_files:save(Folder, Kinds, Run)
     else
@@ -656,11 +676,11 @@ merged(Run, Waiting, #state{runs = Runs} = State) ->
     State1.
 
 %% The runs without what is no longer in the log, where a sample says that this is worth while or it
-%% has to be.
+%% has to be. What this node does not have yet must not be taken for removed.
 -spec swept(atom(), [Run, ...], boolean()) -> [Run, ...] when Run :: erl_esdb_runs:run().
 swept(Store, Runs, Must) ->
     maybe
-        {ok, Log, _} ?= log(Store),
+        {ok, Log, _} ?= log(Store, read_your_writes),
         true ?= Must orelse lists:any(fun(Run) -> is_worth(Log, Run) end, Runs),
         {ok, Live} ?= erl_esdb_index_reader:live(Log, erl_esdb_runs:stretch(Runs)),
         [erl_esdb_runs:filter(Live, Run) || Run <- Runs]

@@ -206,8 +206,10 @@ init_aux(_Name) -> none.
     {no_reply, none, Server} | {no_reply, none, Server, ra_machine:effects()}
 when
     Server :: term().
-handle_aux(_Role, cast, tick, Aux, Server) ->
-    {Effects, _Machine} = snapshot(sweep, ra_aux:machine_state(Server)),
+handle_aux(Role, cast, tick, Aux, Server) ->
+    #machine{store = Store} = Machine = ra_aux:machine_state(Server),
+    ok = erl_esdb_ra_view:said(Store, Role, Server),
+    {Effects, _Machine} = snapshot(sweep, Machine),
     {no_reply, Aux, Server, Effects};
 handle_aux(_Role, _Kind, _Command, Aux, Server) ->
     {no_reply, Aux, Server}.
