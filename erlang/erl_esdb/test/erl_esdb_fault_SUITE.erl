@@ -605,10 +605,20 @@ a_changed_byte_is_named_and_never_served(Config) ->
         ok = erl_esdb_fault_nodes:boot(Nodes, n1),
         {ok, _} = opened(Nodes),
         ok = write(Nodes, 100, 149),
-        Written = served(Nodes, 150),
+        ok = erl_esdb_fault_nodes:call(Nodes, n1, ?MODULE, snapshotted, [], 60_000),
+        ok = write(Nodes, 150, 159),
+        ?assertMatch([_], filelib:wildcard(data_dir(Nodes) ++ "/*/snapshots/*/snapshot.dat")),
+        Written = served(Nodes, 160),
         ?assertEqual([], [Other || Other <- Written, not is_record(Other, seen)]),
-        Found = [changed_byte(Nodes, Written) || _ <- lists:seq(1, 14)],
+        %% Of each kind of file, and then of any.
+        Kinds = [".wal", ".segment", ".dat"],
+        Found = [
+            changed_byte(Nodes, Written, Of)
+         || Of <- [[Kind] || Kind <- Kinds, _ <- lists:seq(1, 3)] ++ lists:duplicate(5, Kinds)
+        ],
         ct:pal("~p", [Found]),
+        %% Of a snapshot each byte counts.
+        ?assertEqual([], [One || {".dat", _, What} = One <- Found, element(1, What) =/= refused]),
         %% Not only bytes were changed that stand for nothing.
         ?assertNotEqual([], [What || {_, _, What} <- Found, What =/= {named, 0, 0}])
     end).
@@ -644,12 +654,21 @@ served(Nodes, Count) ->
      || N <- lists:seq(0, Count - 1)
     ].
 
-changed_byte(Nodes, Written) ->
+%% On the node: after 20,000 commands a snapshot is taken.
+snapshotted() ->
+    Server = {erl_esdb_naming:store_worker_name(?STORE), node()},
+    Save = fun(N) ->
+        ok = ra:pipeline_command(Server, {checkpoint, #{{a, place} => N}}, N, normal)
+    end,
+    ok = lists:foreach(Save, lists:seq(1, 20_001)),
+    erl_esdb_test:await(fun() -> map_get(snapshot_index, ra:key_metrics(Server)) > 0 end, 50_000).
+
+changed_byte(Nodes, Written, Kinds) ->
     ok = erl_esdb_fault_nodes:kill(Nodes, n1),
     Files = [
         File
      || File <- filelib:wildcard(data_dir(Nodes) ++ "/**"),
-        lists:member(filename:extension(File), [".wal", ".segment", ".dat"]),
+        lists:member(filename:extension(File), Kinds),
         filelib:file_size(File) > 0
     ],
     %% The whole folder, as it is: what a start does to it is undone.

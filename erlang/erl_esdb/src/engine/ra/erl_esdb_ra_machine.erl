@@ -17,7 +17,8 @@ for it is done later, when more commands may have been applied.
 
 -export([init/1, apply/3, state_enter/2, live_indexes/1, snapshot_module/0, overview/1]).
 -export([version/0, which_module/1, init_aux/1, handle_aux/5]).
--export([ask/2, body/1, picture/1, written/1, to_snapshot/1, from_snapshot/2]).
+-export([ask/2, body/1, picture/1, written/1]).
+-export([to_snapshot/1, from_snapshot/2, check_format/1]).
 -export_type([state/0]).
 
 %% Commands and bytes after which a snapshot is due, where a tenth of what is kept is not more.
@@ -266,6 +267,11 @@ to_snapshot(#machine{store = Store, log = Log, live = Live, dead = Dead} = Machi
         kept => Machine#machine.kept,
         sweeping => Machine#machine.sweeping
     }.
+
+-doc "Whether this release reads what was written.".
+-spec check_format(map()) -> ok | {error, {unsupported_version, term()}}.
+check_format(#{format := 1}) -> ok;
+check_format(#{format := Format}) -> {error, {unsupported_version, Format}}.
 
 -doc "The state of what was written, on the tables of a replica or on none.".
 -spec from_snapshot(map(), erl_esdb_ra_replica:replica() | none) -> state().
