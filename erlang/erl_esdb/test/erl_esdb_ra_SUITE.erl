@@ -256,8 +256,9 @@ a_damaged_snapshot_is_not_served(Config) ->
     Damaged = {error, {damaged_snapshot, Snapshot}},
     Later = fun(Version) -> {error, {snapshot, Snapshot, {unsupported_version, Version}}} end,
     Size = byte_size(Bytes),
+    Places = [0, 1, 2, 3, 5, 6, 7, 8, 9, 12, 13, Size - 1],
     Cases =
-        [{another_byte(Bytes, At), Damaged} || At <- [0, 1, 2, 3, 5, 6, 7, 8, 9, 12, 13, Size - 1]] ++
+        [{another_byte(Bytes, At), Damaged} || At <- Places] ++
             [
                 {<<"RASN", 2, Crc:32, Rest/binary>>, Later(2)},
                 {<<"RASN", 2, 0:32, Rest/binary>>, Later(2)},
@@ -306,6 +307,47 @@ a_snapshot_that_was_not_finished(Config) ->
      || Left <- [<<>>, <<"RASN", 1>>, <<0:4096>>, <<"RASN", 1, 0:32, Rest/binary>>]
     ],
     ?assert(filelib:is_regular(Snapshot)).
+
+%% It is finished when the last part is there, and not before.
+a_snapshot_that_is_sent(Config) ->
+    {_, _, Snapshot} = with_a_snapshot(Config),
+    Sender = filename:dirname(Snapshot),
+    Receiver = filename:join([dir(Config) ++ "-receiver", "snapshots", "1_1"]),
+    ok = filelib:ensure_path(Receiver),
+    Folder = filename:dirname(filename:dirname(Receiver)),
+    {ok, Meta, Read} = erl_esdb_ra_snapshot:begin_read(Sender, erl_esdb_ra_snapshot:context()),
+    {ok, Accepting} = erl_esdb_ra_snapshot:begin_accept(Receiver, Meta),
+    Unfinished = fun() ->
+        ?assertEqual({error, unfinished}, erl_esdb_ra_snapshot:validate(Receiver)),
+        ?assertEqual(ok, erl_esdb_ra_snapshot:defect(Folder))
+    end,
+    Unfinished(),
+    Part = filelib:file_size(Snapshot) div 3,
+    {Left, Last} = sent(Read, Accepting, Part, Sender, Unfinished),
+    Size = filelib:file_size(Snapshot),
+    ?assertEqual({ok, Size}, erl_esdb_ra_snapshot:complete_accept(Last, Left)),
+    ?assertEqual(ok, erl_esdb_ra_snapshot:validate(Receiver)),
+    {ok, Bytes} = file:read_file(Snapshot),
+    ?assertEqual({ok, Bytes}, file:read_file(filename:join(Receiver, "snapshot.dat"))),
+    %% What came of it is no other.
+    {ok, Again} = erl_esdb_ra_snapshot:begin_accept(Receiver, Meta),
+    Changed = another_byte(Bytes, Size - 1),
+    ?assertError(_, erl_esdb_ra_snapshot:complete_accept(Changed, Again)),
+    Unfinished(),
+    {ok, Later} = erl_esdb_ra_snapshot:begin_accept(Receiver, Meta),
+    ?assertError(
+        {unsupported_version, 2}, erl_esdb_ra_snapshot:accept_chunk(<<"RASN", 2, 7:32>>, Later)
+    ).
+
+sent(Read, Accepting, Part, Sender, Then) ->
+    case erl_esdb_ra_snapshot:read_chunk(Read, Part, Sender) of
+        {ok, Last, last} ->
+            {Accepting, Last};
+        {ok, Chunk, {next, Next}} ->
+            {ok, Accepting1} = erl_esdb_ra_snapshot:accept_chunk(Chunk, Accepting),
+            Then(),
+            sent(Next, Accepting1, Part, Sender, Then)
+    end.
 
 %% A store that does not run, what it has, and the file of its snapshot.
 with_a_snapshot(Config) ->

@@ -26,8 +26,10 @@ disk.
 Makes the server of this node, whose store has to be empty, a member of the cluster that the store
 has on another node. It returns when this one votes and has all that the others have.
 
-Where that does not succeed in time this node is no member, and its store is empty as before. `ok`
-also where both are of one cluster already. Errors: `{not_empty, Store}`, `{store_not_started,
+However long it takes to copy what is there, it goes on as long as it gets on: the time that `Until`
+leaves is that for which nothing more may have come. Where nothing has, or it did not begin before,
+this node is no member, and its store is empty as before. `ok` also where both are of one cluster
+already. Errors: `{not_empty, Store}`, `{store_not_started,
 Store}` of the other node, `{unreachable, Node}`, `no_quorum`, `timeout`.
 """.
 -spec join(System, Store, ra:server_id(), node(), erl_esdb_engine:settings(), until()) ->
@@ -36,13 +38,15 @@ when
     System :: atom(),
     Store :: atom().
 join(System, Store, {Name, _} = Server, Node, Settings, Until) ->
+    Time = erl_esdb_deadline:left(Until),
     maybe
         {ok, #{members := Members, machine := Machine}} ?= invited(Store, Node, Until),
         false ?= lists:member(Server, Members),
         ok ?= is_empty(Store, Server),
         Uid = ra:new_uid(atom_to_binary(Name)),
         ok ?= erl_esdb_ra_server:renew(System, Server, Members, Machine, Uid),
-        case joined({Name, Node}, Server, Uid, Until) of
+        Come = fun() -> come(System, Server) end,
+        case joined({Name, Node}, Server, Uid, {Come, Time}, Until) of
             ok ->
                 ok;
             {error, Reason} ->
@@ -97,12 +101,40 @@ invitation(Store) ->
         {error, Reason} -> {error, Reason}
     end.
 
--spec joined(ra:server_id(), ra:server_id(), ra:uid(), until()) -> ok | {error, reason()}.
-joined(Contact, Server, Uid, Until) ->
+-spec joined(ra:server_id(), ra:server_id(), ra:uid(), {fun(() -> come()), timeout()}, until()) ->
+    ok | {error, reason()}.
+joined(Contact, Server, Uid, {Come, Time}, Until) ->
     New = #{id => Server, membership => promotable, uid => Uid},
     maybe
         ok ?= changed(Contact, {'$ra_join', New, await_consensus}, Until),
-        await(fun() -> is_voter(Server) end, Until)
+        await_moving(fun() -> is_voter(Server) end, Come, Time, Come())
+    end.
+
+%% Numbers that rise while a server is sent what is there: entries, a snapshot, what it applies.
+-type come() :: [integer()].
+
+-spec come(atom(), ra:server_id()) -> come().
+come(System, Server) ->
+    Metrics = ra:key_metrics(Server),
+    Files = erl_esdb_ra_server:files(System, Server),
+    [
+        maps:get(disk_bytes, Files, 0)
+        | [
+            maps:get(Index, Metrics, 0)
+         || Index <- [last_index, last_written_index, commit_index, last_applied, snapshot_index]
+        ]
+    ].
+
+%% What has been sent before, and is sent again, is no more.
+-spec await_moving(fun(() -> boolean()), fun(() -> come()), timeout(), come()) ->
+    ok | {error, timeout}.
+await_moving(Done, Come, Time, Most) ->
+    maybe
+        {error, timeout} ?= await(Done, erl_esdb_deadline:in(Time)),
+        case lists:zipwith(fun max/2, Most, Come()) of
+            Most -> {error, timeout};
+            More -> await_moving(Done, Come, Time, More)
+        end
     end.
 
 -spec is_voter(ra:server_id()) -> boolean().
