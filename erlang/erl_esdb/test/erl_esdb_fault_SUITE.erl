@@ -34,9 +34,13 @@ groups() ->
         ]},
         {disks, [], disks()},
         {clock, [], [clocks_that_jump]},
-        {one, [], [a_changed_byte_is_named_and_never_served | steps()] ++ faults(1)},
+        {one, [], [a_changed_byte_is_named_and_never_served | lists()] ++ steps() ++ faults(1)},
         {three, [], [subscriptions_of_nodes_that_have_just_joined | faults(3)]}
     ].
+
+lists() ->
+    [a_dropped_list_of_what_lives_is_found, killed_between_list_and_snapshot] ++
+        [killed_between_snapshot_and_list].
 
 steps() ->
     [killed_while_a_store_is_made, no_power_while_a_store_is_made, no_power_while_a_store_starts] ++
@@ -498,6 +502,111 @@ ended(Nodes) ->
         exit:_ -> killed
     end.
 
+%% ---- the list of what lives
+
+%% What Ra does with a snapshot whose list is gone, on a store that does not mend it: the checker
+%% has to find what is lost.
+a_dropped_list_of_what_lives_is_found(Config) ->
+    with_snapshots_of(no_mend, Config, fun(Nodes, Load, _Beam) ->
+        _ = erl_esdb_load:run(Load),
+        ok = erl_esdb_fault_nodes:call(Nodes, n1, ?MODULE, snapshotted, [], 60_000),
+        ok = erl_esdb_fault_nodes:kill(Nodes, n1),
+        [_ | _] = Lists = filelib:wildcard(data_dir(Nodes) ++ "/*/snapshots/*/indexes"),
+        ok = lists:foreach(fun file:delete/1, Lists),
+        ok = erl_esdb_fault_nodes:boot(Nodes, n1),
+        {ok, _} = opened(Nodes),
+        _ = erl_esdb_load:run(Load#{name => ~"after", operations => 20}),
+        Violations = judged(Nodes, Load),
+        Found = lists:usort([Rule || {Rule, _, _} <- Violations]),
+        ct:pal("~p of ~w", [length(Violations), Found]),
+        ?assertEqual([], [damaged, missing] -- Found)
+    end).
+
+%% A node that is killed when it has written one of the two files and not the other, while clients
+%% write and read: a store that mends it loses nothing.
+killed_between_list_and_snapshot(Config) -> killed_while_it_writes(before_snapshot, Config).
+
+killed_between_snapshot_and_list(Config) -> killed_while_it_writes(before_list, Config).
+
+killed_while_it_writes(Place, Config) ->
+    with_snapshots_of(Place, Config, fun(Nodes, #{history := History} = Load, Beam) ->
+        Stop = atomics:new(1, []),
+        Run = fun() -> erl_esdb_load:run(Load#{operations => 1_000_000, stop => Stop}) end,
+        {_, Ref} = spawn_monitor(Run),
+        Call = fun(Function) ->
+            erl_esdb_fault_nodes:call(Nodes, n1, ?MODULE, Function, [], 60_000)
+        end,
+        More = fun(Count) ->
+            Wanted = erl_esdb_history:operations(History) + Count,
+            Is = fun() -> erl_esdb_history:operations(History) >= Wanted end,
+            erl_esdb_test:await(Is, 60_000)
+        end,
+        ok = More(200),
+        ok = Call(due),
+        Stopped = fun() ->
+            erl_esdb_fault_nodes:call(Nodes, n1, erl_esdb_ra_stopped, is_stopped, [])
+        end,
+        erl_esdb_test:await(Stopped, 60_000),
+        ok = More(200),
+        ok = erl_esdb_fault_nodes:kill(Nodes, n1),
+        %% The next ones do not stop.
+        ok = file:delete(Beam),
+        ok = erl_esdb_fault_nodes:boot(Nodes, n1),
+        {ok, _} = opened(Nodes),
+        ok = More(100),
+        %% Also when what is dead is thrown away, and after another start.
+        ok = Call(compacted),
+        ok = More(100),
+        ok = erl_esdb_fault_nodes:kill(Nodes, n1),
+        ok = erl_esdb_fault_nodes:boot(Nodes, n1),
+        {ok, _} = opened(Nodes),
+        ok = More(100),
+        ok = atomics:put(Stop, 1, 1),
+        receive
+            {'DOWN', Ref, process, _, Reason} -> ?assertEqual(normal, Reason)
+        end,
+        ?assertEqual([], judged(Nodes, Load))
+    end).
+
+with_snapshots_of(Place, Config, Fun) ->
+    Folder = filename:join(proplists:get_value(priv_dir, Config), Place),
+    ok = erl_esdb_ra_stopped:beam(Place, Folder),
+    Beam = filename:join(Folder, "erl_esdb_ra_snapshot.beam"),
+    with_nodes([n1], #{args => ["-pa", Folder]}, Config, fun(Nodes) ->
+        {ok, _} = opened(Nodes),
+        History = erl_esdb_history:new(),
+        Load = #{
+            history => History,
+            store => ?STORE,
+            targets => fun() -> erl_esdb_fault_nodes:targets(Nodes) end,
+            seed => seed(),
+            %% Nothing else explains that events are gone.
+            weights => #{truncate => 0, tombstone => 0, delete => 0}
+        },
+        Fun(Nodes, Load, Beam)
+    end).
+
+%% What there is in the end: each event that can be read.
+judged(Nodes, #{history := History}) ->
+    {ok, Final} = erl_esdb_history:final(?STORE, fun(Module, Function, Arguments) ->
+        readable(Nodes, Module, Function, Arguments)
+    end),
+    erl_esdb_history:check(erl_esdb_history:entries(History), Final).
+
+readable(Nodes, Module, Function, [Store, From, Count | More] = Arguments) ->
+    Call = fun(A) -> erl_esdb_fault_nodes:call(Nodes, n1, Module, Function, A, 60_000) end,
+    case Call(Arguments) of
+        {error, {corrupt_events, _, _}} ->
+            {ok, [
+                Event
+             || Position <- lists:seq(From, From + Count - 1),
+                {ok, [#event{position = P} = Event]} <- [Call([Store, Position, 1 | More])],
+                P =:= Position
+            ]};
+        Answer ->
+            Answer
+    end.
+
 %% ---- a full disk
 
 %% What is acknowledged is there when there is room again. Ra fails dozens of times: the same report
@@ -605,10 +714,20 @@ a_changed_byte_is_named_and_never_served(Config) ->
         ok = erl_esdb_fault_nodes:boot(Nodes, n1),
         {ok, _} = opened(Nodes),
         ok = write(Nodes, 100, 149),
-        Written = served(Nodes, 150),
+        ok = erl_esdb_fault_nodes:call(Nodes, n1, ?MODULE, snapshotted, [], 60_000),
+        ok = write(Nodes, 150, 159),
+        ?assertMatch([_], filelib:wildcard(data_dir(Nodes) ++ "/*/snapshots/*/snapshot.dat")),
+        Written = served(Nodes, 160),
         ?assertEqual([], [Other || Other <- Written, not is_record(Other, seen)]),
-        Found = [changed_byte(Nodes, Written) || _ <- lists:seq(1, 14)],
+        %% Of each kind of file, and then of any.
+        Kinds = [".wal", ".segment", ".dat"],
+        Found = [
+            changed_byte(Nodes, Written, Of)
+         || Of <- [[Kind] || Kind <- Kinds, _ <- lists:seq(1, 3)] ++ lists:duplicate(5, Kinds)
+        ],
         ct:pal("~p", [Found]),
+        %% Of a snapshot each byte counts.
+        ?assertEqual([], [One || {".dat", _, What} = One <- Found, element(1, What) =/= refused]),
         %% Not only bytes were changed that stand for nothing.
         ?assertNotEqual([], [What || {_, _, What} <- Found, What =/= {named, 0, 0}])
     end).
@@ -644,12 +763,32 @@ served(Nodes, Count) ->
      || N <- lists:seq(0, Count - 1)
     ].
 
-changed_byte(Nodes, Written) ->
+%% On the node: after 20,000 commands a snapshot is taken.
+snapshotted() ->
+    Before = snapshot_index(),
+    ok = due(),
+    erl_esdb_test:await(fun() -> snapshot_index() > Before end, 50_000).
+
+snapshot_index() -> map_get(snapshot_index, ra:key_metrics(server())).
+
+due() ->
+    Save = fun(N) ->
+        ok = ra:pipeline_command(server(), {checkpoint, #{{a, place} => N}}, N, normal)
+    end,
+    lists:foreach(Save, lists:seq(1, 20_001)).
+
+compacted() ->
+    ok = ra:trigger_compaction(server()),
+    snapshotted().
+
+server() -> {erl_esdb_naming:store_worker_name(?STORE), node()}.
+
+changed_byte(Nodes, Written, Kinds) ->
     ok = erl_esdb_fault_nodes:kill(Nodes, n1),
     Files = [
         File
      || File <- filelib:wildcard(data_dir(Nodes) ++ "/**"),
-        lists:member(filename:extension(File), [".wal", ".segment", ".dat"]),
+        lists:member(filename:extension(File), Kinds),
         filelib:file_size(File) > 0
     ],
     %% The whole folder, as it is: what a start does to it is undone.

@@ -58,6 +58,7 @@ groups() ->
             read_missed_what_the_node_showed,
             read_missed_within,
             read_removed,
+            damaged,
             not_selected,
             not_delivered,
             delivered_out_of_order,
@@ -355,6 +356,11 @@ read_removed(_Config) ->
     ?assertEqual([read_removed], rules(three() ++ [Deleted, Read], four() -- [b()])),
     Local = read(9, 10, ~"b", {0, 9, forward}, local, [b()]),
     ?assertEqual([], rules(three() ++ [Deleted, Local], four() -- [b()])).
+
+damaged(_Config) ->
+    Read = fun(Reason) -> call(9, 10, {read, log, {0, 9, forward}, local}, {refused, Reason}) end,
+    ?assertEqual([damaged], rules(three() ++ [Read({corrupt_events, ~"b", 0})], four())),
+    ?assertEqual([], rules(three() ++ [Read(overloaded)], four())).
 
 not_selected(_Config) ->
     Entries = [subscribed({stream, ~"b"}), delivered(52, [b()]), delivered(53, [a(0)])],

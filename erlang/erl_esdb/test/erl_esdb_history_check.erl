@@ -30,6 +30,7 @@ written first was removed and sent again.
 | `read_order` | a read is out of order, or has what it was not asked for |
 | `read_missed` | it lacks an event |
 | `read_removed` | it has one whose removal was acknowledged before it began |
+| `damaged` | it is refused because an event is damaged, or lost |
 | `not_selected` | a subscriber got what it did not ask for |
 | `not_delivered` | it did not get what it did |
 | `delivered_out_of_order` | of one stream |
@@ -675,7 +676,12 @@ reads(#facts{entries = Entries} = Facts) ->
     lists:append([
         read(Facts, Call, Seen)
      || #call{op = {read, _, _, _}, outcome = {ok, Seen}} = Call <- Entries
-    ]).
+    ]) ++
+        [
+            {damaged, {Stream, Version}, [Call]}
+         || #call{op = {read, _, _, _}, outcome = {refused, Reason}} = Call <- Entries,
+            {corrupt_events, Stream, Version} <- [Reason]
+        ].
 
 -spec read(#facts{}, #call{}, [#seen{}]) -> [violation()].
 read(Facts, #call{op = {read, Of, Window, Consistency}, from = From, to = To} = Call, Seen) ->

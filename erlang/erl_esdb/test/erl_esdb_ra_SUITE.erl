@@ -372,18 +372,41 @@ compacted(Store) ->
 
 not_a_list(File) -> file:write_file(File, <<"RASI", 1, 0:32, 7>>).
 
-%% A snapshot that is damaged is not used, and does not take what is there with it.
+%% A snapshot that cannot be used is named, and neither served nor taken away: not where it is
+%% damaged, wherever, nor where a later release wrote it.
 a_damaged_snapshot_is_not_served(Config) ->
-    Store = start(Config),
-    ok = filled(Store),
-    Events = all_events(Store),
-    ok = snapshotted(Store, 1),
-    ok = erl_esdb:stop_store(Store),
-    [Snapshot | _] = filelib:wildcard(dir(Config) ++ "/*/snapshots/*/snapshot.dat"),
-    {ok, Bytes} = file:read_file(Snapshot),
-    Damaged = binary_part(Bytes, 0, byte_size(Bytes) - 1),
-    ok = file:write_file(Snapshot, [Damaged, 255 - binary:last(Bytes)]),
-    ?assertMatch({error, {damaged_snapshot, _}}, erl_esdb:start_store(Store, options(Config))),
+    {Store, Events, Snapshot} = with_a_snapshot(Config),
+    {ok, <<"RASN", 1, Crc:32, Rest/binary>> = Bytes} = file:read_file(Snapshot),
+    true = Crc > 0,
+    Damaged = {error, {damaged_snapshot, Snapshot}},
+    Later = fun(Version) -> {error, {snapshot, Snapshot, {unsupported_version, Version}}} end,
+    Size = byte_size(Bytes),
+    Places = [0, 1, 2, 3, 5, 6, 7, 8, 9, 12, 13, Size - 1],
+    Cases =
+        [{another_byte(Bytes, At), Damaged} || At <- Places] ++
+            [
+                {<<"RASN", 2, Crc:32, Rest/binary>>, Later(2)},
+                {<<"RASN", 2, 0:32, Rest/binary>>, Later(2)},
+                {<<"RASN", 0, Crc:32, Rest/binary>>, Later(0)},
+                {of_a_later_format(Rest), Later(2)},
+                {binary_part(Bytes, 0, Size - 1), Damaged},
+                {binary_part(Bytes, 0, 9), Damaged},
+                {<<Bytes/binary, 0>>, Damaged},
+                {<<0:9/unit:8, Rest/binary>>, Damaged}
+            ],
+    [
+        begin
+            ok = file:write_file(Snapshot, Changed),
+            ?assertEqual(Expected, start_again(Config)),
+            ?assertEqual({ok, Changed}, file:read_file(Snapshot))
+        end
+     || {Changed, Expected} <- Cases
+    ],
+    %% Nor where the system does not read it.
+    ok = file:delete(Snapshot),
+    ok = file:make_dir(Snapshot),
+    ?assertEqual({error, {snapshot, Snapshot, eisdir}}, start_again(Config)),
+    ok = file:del_dir(Snapshot),
     ok = file:write_file(Snapshot, Bytes),
     _ = start(Config),
     ?assertEqual(Events, all_events(Store)).
@@ -418,8 +441,8 @@ a_snapshot_of_an_unknown_format(Config) ->
         begin
             ok = file:write_file(File, Other),
             Answer = erl_esdb:start_store(Store, options(Config)),
-            ?assertMatch({error, {unknown_snapshot, _}}, Answer),
-            {error, {unknown_snapshot, Named}} = Answer,
+            ?assertMatch({error, {snapshot, _, {unsupported_version, _}}}, Answer),
+            {error, {snapshot, Named, _}} = Answer,
             ?assertEqual({ok, Other}, file:read_file(Named))
         end
      || Other <- Others
@@ -445,6 +468,92 @@ changed_in(Name, Change, Record) ->
         (Field) -> Field
     end,
     list_to_tuple(lists:map(Changed, tuple_to_list(Record))).
+
+%% A node that was killed while it wrote a snapshot, or was sent one, goes on with what it has.
+a_snapshot_that_was_not_finished(Config) ->
+    {Store, Events, Snapshot} = with_a_snapshot(Config),
+    {ok, <<"RASN", 1, _:32, Rest/binary>>} = file:read_file(Snapshot),
+    %% Of a command later.
+    Dir = filename:dirname(Snapshot),
+    [Term, Index] = string:split(filename:basename(Dir), "_"),
+    Next = string:pad(integer_to_list(list_to_integer(Index, 16) + 1, 16), 16, leading, $0),
+    Unfinished = filename:join(filename:dirname(Dir), lists:flatten([Term, "_", Next])),
+    [
+        begin
+            ok = file:make_dir(Unfinished),
+            ok = file:write_file(filename:join(Unfinished, "snapshot.dat"), Left),
+            _ = start(Config),
+            ?assertEqual(Events, all_events(Store)),
+            ok = erl_esdb:stop_store(Store),
+            ?assertNot(filelib:is_dir(Unfinished))
+        end
+     || Left <- [<<>>, <<"RASN", 1>>, <<0:4096>>, <<"RASN", 1, 0:32, Rest/binary>>]
+    ],
+    ?assert(filelib:is_regular(Snapshot)).
+
+%% It is finished when the last part is there, and not before.
+a_snapshot_that_is_sent(Config) ->
+    {_, _, Snapshot} = with_a_snapshot(Config),
+    Sender = filename:dirname(Snapshot),
+    Receiver = filename:join([dir(Config) ++ "-receiver", "snapshots", "1_1"]),
+    ok = filelib:ensure_path(Receiver),
+    Folder = filename:dirname(filename:dirname(Receiver)),
+    {ok, Meta, Read} = erl_esdb_ra_snapshot:begin_read(Sender, erl_esdb_ra_snapshot:context()),
+    {ok, Accepting} = erl_esdb_ra_snapshot:begin_accept(Receiver, Meta),
+    Unfinished = fun() ->
+        ?assertEqual({error, unfinished}, erl_esdb_ra_snapshot:validate(Receiver)),
+        ?assertEqual(ok, erl_esdb_ra_snapshot:defect(Folder))
+    end,
+    Unfinished(),
+    Part = filelib:file_size(Snapshot) div 3,
+    {Left, Last} = sent(Read, Accepting, Part, Sender, Unfinished),
+    Size = filelib:file_size(Snapshot),
+    ?assertEqual({ok, Size}, erl_esdb_ra_snapshot:complete_accept(Last, Left)),
+    ?assertEqual(ok, erl_esdb_ra_snapshot:validate(Receiver)),
+    {ok, Bytes} = file:read_file(Snapshot),
+    ?assertEqual({ok, Bytes}, file:read_file(filename:join(Receiver, "snapshot.dat"))),
+    %% What came of it is no other.
+    {ok, Again} = erl_esdb_ra_snapshot:begin_accept(Receiver, Meta),
+    Changed = another_byte(Bytes, Size - 1),
+    ?assertError(_, erl_esdb_ra_snapshot:complete_accept(Changed, Again)),
+    Unfinished(),
+    {ok, Later} = erl_esdb_ra_snapshot:begin_accept(Receiver, Meta),
+    ?assertError(
+        {unsupported_version, 2}, erl_esdb_ra_snapshot:accept_chunk(<<"RASN", 2, 7:32>>, Later)
+    ).
+
+sent(Read, Accepting, Part, Sender, Then) ->
+    case erl_esdb_ra_snapshot:read_chunk(Read, Part, Sender) of
+        {ok, Last, last} ->
+            {Accepting, Last};
+        {ok, Chunk, {next, Next}} ->
+            {ok, Accepting1} = erl_esdb_ra_snapshot:accept_chunk(Chunk, Accepting),
+            Then(),
+            sent(Next, Accepting1, Part, Sender, Then)
+    end.
+
+%% A store that does not run, what it has, and the file of its snapshot.
+with_a_snapshot(Config) ->
+    Store = start(Config),
+    ok = filled(Store),
+    ok = snapshotted(Store, 1),
+    Events = all_events(Store),
+    ok = erl_esdb:stop_store(Store),
+    [Snapshot] = filelib:wildcard(dir(Config) ++ "/*/snapshots/*/snapshot.dat"),
+    {Store, Events, Snapshot}.
+
+start_again(Config) -> erl_esdb:start_store(store(Config), options(Config)).
+
+another_byte(Bytes, At) ->
+    <<Before:At/binary, Byte, After/binary>> = Bytes,
+    <<Before/binary, (255 - Byte), After/binary>>.
+
+%% Its state has a number of its own.
+of_a_later_format(<<Size:32, Meta:Size/binary, Length:32, State:Length/binary, Parts/binary>>) ->
+    #{format := 1} = Written = binary_to_term(State),
+    Later = term_to_binary(Written#{format := 2}),
+    Data = <<Size:32, Meta/binary, (byte_size(Later)):32, Later/binary, Parts/binary>>,
+    <<"RASN", 1, (erlang:crc32(Data)):32, Data/binary>>.
 
 %% ---- space
 

@@ -5,6 +5,7 @@
 
 -include_lib("stdlib/include/assert.hrl").
 -include("../include/erl_esdb.hrl").
+-include("erl_esdb_history.hrl").
 
 -define(STORE, shop).
 -define(S, <<"s">>).
@@ -92,6 +93,74 @@ a_one_node_becomes_three_while_it_is_written(Config) ->
     ],
     [?assertEqual(log(A), log(Peer)) || Peer <- [B, C]],
     ok = erl_esdb_nodes:stop(Peers).
+
+%% And on, with clients at all members; then two of five may fail.
+a_three_nodes_become_five_while_they_are_written(Config) ->
+    Peers = erl_esdb_nodes:start(5),
+    lists:foreach(fun(Peer) -> start_store(Peer, Config) end, Peers),
+    {[A | _] = Three, [D, E]} = lists:split(3, Peers),
+    lists:foreach(fun(Peer) -> joined(Peer, A) end, tl(Three)),
+    Five = under_load(Three, fun(Up) ->
+        lists:foreach(
+            fun({Peer, To}) ->
+                joined(Peer, To),
+                ok = up(Up, Peer)
+            end,
+            [{D, A}, {E, D}]
+        ),
+        ok = await_calls(Up, 200),
+        Leader = leader(Peers),
+        [Follower | _] = Peers -- [Leader],
+        ok = await_calls(killed(Up, Leader), 100),
+        ok = await_calls(killed(Up, Follower), 100),
+        Back = [back(Up, Peer, Config) || Peer <- [Leader, Follower]],
+        ok = await_calls(Up, 100),
+        (Peers -- [Leader, Follower]) ++ Back
+    end),
+    [?assertEqual({ok, names(Five)}, call(Peer, members, [])) || Peer <- Five],
+    ok = erl_esdb_nodes:stop(Five).
+
+%% A copy that takes longer than a join has without any of it goes on as long as something comes.
+a_join_that_takes_longer_than_its_time(Config) ->
+    Folder = filename:join(proplists:get_value(dir, Config), "slow"),
+    ok = erl_esdb_ra_stopped:beam(slow, Folder),
+    [A] = erl_esdb_nodes:start(1),
+    [B] = erl_esdb_nodes:start(1, ["-pa", Folder]),
+    %% They do not look for each other.
+    Options = fun(Peer) -> (options(Peer, Config))#{mode := single} end,
+    Start = fun(Peer) -> erl_esdb_nodes:start_store(Peer, ?STORE, Options(Peer)) end,
+    ok = Start(A),
+    Parts = [{<<"s", (integer_to_binary(N))/binary>>, -1, events(1)} || N <- lists:seq(1, 400)],
+    {ok, _} = streams(A, append_many, [Parts, #{}]),
+    ok = snapshotted(A),
+    Written = maps:get(data_dir, Options(A)) ++ "/*/snapshots/*/snapshot.dat",
+    [Snapshot] = filelib:wildcard(Written),
+    %% In twelve parts, of which each takes a fifth of the time.
+    ok = call(A, stop_store, []),
+    Part = filelib:file_size(Snapshot) div 11,
+    ok = erl_esdb_nodes:call(A, application, set_env, [ra, snapshot_chunk_size, Part]),
+    ok = Start(A),
+    ok = Start(B),
+    ok = erl_esdb_nodes:connect(B, A),
+    Join = fun(Time) ->
+        Arguments = [?STORE, erl_esdb_nodes:name(A), #{timeout => Time}],
+        erl_esdb_nodes:call(B, erl_esdb_cluster, join, Arguments)
+    end,
+    Pace = fun(Pace) -> ok = erl_esdb_nodes:call(B, erl_esdb_ra_stopped, pace, [Pace]) end,
+    %% Where nothing comes it is taken back.
+    ok = Pace(never),
+    ?assertEqual({error, {timeout, ?STORE}}, Join(1000)),
+    ?assertEqual({ok, [erl_esdb_nodes:name(A)]}, call(A, members, [])),
+    ?assertEqual({ok, [erl_esdb_nodes:name(B)]}, call(B, members, [])),
+    ok = Pace(1000),
+    {Took, ok} = timer:tc(fun() -> Join(5000) end, millisecond),
+    ?assert(Took > 10_000, Took),
+    ?assertEqual({ok, names([A, B])}, call(A, members, [])),
+    ?assertEqual(log(A, linearizable), log(B, linearizable)),
+    ?assertEqual(400, length(log(B, linearizable))),
+    ok = erl_esdb_nodes:stop([A, B]).
+
+events(Count) -> erl_esdb_test:events(Count).
 
 written(Peer, Stop, Next) ->
     case atomics:get(Stop, 1) of
@@ -356,20 +425,109 @@ a_all_nodes_are_killed_at_once(Config) ->
     ?assertEqual({ok, 100}, append(A, 99, 1)),
     ok = erl_esdb_nodes:stop(Back).
 
-%% Each node is stopped and started again, one after the other, while others are written to.
+%% Each node, one after the other, while several clients write and read all the time: its store is
+%% stopped and started again; then the node is killed and booted.
 a_rolling_restart(Config) ->
-    Peers = cluster(3, Config),
-    {ok, 0} = append(hd(Peers), any, 1),
-    Restart = fun(Peer, {Up, Next}) ->
-        [Writer | _] = lists:delete(Peer, Up),
-        ok = call(Peer, stop_store, []),
-        {ok, Next} = append(Writer, Next - 1, 1),
-        start_store(Peer, Config),
-        ?assertEqual(lists:seq(0, Next), versions(Peer)),
-        {Up, Next + 1}
+    Last = under_load(cluster(3, Config), fun(Up) ->
+        Stopped = [
+            begin
+                ok = down(Up, Peer),
+                ok = call(Peer, stop_store, []),
+                ok = await_calls(Up, 50),
+                start_store(Peer, Config),
+                ok = up(Up, Peer),
+                ok = await_calls(Up, 50),
+                Peer
+            end
+         || Peer <- members(Up)
+        ],
+        [
+            begin
+                ok = await_calls(killed(Up, Peer), 50),
+                Back = back(Up, Peer, Config),
+                ok = await_calls(Up, 50),
+                Back
+            end
+         || Peer <- Stopped
+        ]
+    end),
+    ok = erl_esdb_nodes:stop(Last).
+
+%% ---- clients
+
+%% Runs a fun while clients ask those of the nodes that are up, and judges at the end what they were
+%% answered, and what there is on the nodes that the fun answers.
+under_load(Peers, Fun) ->
+    Seed = rand:uniform(1_000_000_000),
+    ct:pal("seed ~b", [Seed]),
+    History = erl_esdb_history:new(),
+    Up = {ets:new(up, [public, ordered_set]), History},
+    ok = lists:foreach(fun(Peer) -> up(Up, Peer) end, Peers),
+    Stop = atomics:new(1, []),
+    Load = #{
+        history => History,
+        store => ?STORE,
+        targets => fun() -> targets(Up) end,
+        seed => Seed,
+        clients => 5,
+        operations => 1_000_000,
+        stop => Stop
+    },
+    {_, Ref} = spawn_monitor(fun() -> exit({done, erl_esdb_load:run(Load)}) end),
+    Last =
+        try
+            Fun(Up)
+        after
+            ok = atomics:put(Stop, 1, 1)
+        end,
+    receive
+        {'DOWN', Ref, process, _, Ended} -> ct:pal("~p", [Ended])
     end,
-    {_, 4} = lists:foldl(Restart, {Peers, 1}, Peers),
-    ok = erl_esdb_nodes:stop(Peers).
+    [First | Others] = [final(Peer) || Peer <- Last],
+    [?assertEqual(First, Final) || Final <- Others],
+    Violations = erl_esdb_history:check(erl_esdb_history:entries(History), First),
+    Violations =:= [] orelse ct:fail("~ts", [lists:map(fun erl_esdb_history:format/1, Violations)]),
+    ?assertMatch({done, #{ok := _}}, Ended),
+    ok = erl_esdb_history:delete(History),
+    Last.
+
+final(Peer) ->
+    {ok, Final} = erl_esdb_history:final(?STORE, via(Peer)),
+    Final.
+
+via(Peer) -> fun(M, F, Arguments) -> erl_esdb_nodes:call(Peer, M, F, Arguments) end.
+
+%% A node that starts again is another life of it.
+targets({Table, _}) -> [{Target, via(Peer)} || {_, Target, Peer} <- ets:tab2list(Table)].
+
+members({Table, _}) -> [Peer || {_, _, Peer} <- ets:tab2list(Table)].
+
+up({Table, _}, Peer) ->
+    Name = erl_esdb_nodes:name(Peer),
+    true = ets:insert(Table, {Name, {Name, erlang:unique_integer([positive])}, Peer}),
+    ok.
+
+down({Table, _}, Peer) ->
+    true = ets:delete(Table, erl_esdb_nodes:name(Peer)),
+    ok.
+
+%% Clients may be waiting for it.
+killed({_, History} = Up, Peer) ->
+    ok = erl_esdb_history:fault(History, killed),
+    ok = erl_esdb_nodes:kill(Peer),
+    ok = down(Up, Peer),
+    Up.
+
+back(Up, Peer, Config) ->
+    Back = erl_esdb_nodes:restart(Peer),
+    start_store(Back, Config),
+    ok = up(Up, Back),
+    Back.
+
+%% So many calls more.
+await_calls({_, History}, Count) ->
+    Wanted = erl_esdb_history:operations(History) + Count,
+    erl_esdb_test:await(fun() -> erl_esdb_history:operations(History) >= Wanted end, 120_000).
 
 %% A member that was away while the others wrote snapshots and forgot their log.
 a_member_catches_up_with_a_snapshot(Config) ->

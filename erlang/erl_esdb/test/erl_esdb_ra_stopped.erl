@@ -1,18 +1,21 @@
 -module(erl_esdb_ra_stopped).
 -moduledoc """
-Writers of snapshots that stop for ever at a certain place, on a node that is about to be killed.
+Writers of snapshots that stop for ever at a certain place, on a node that is about to be killed;
+and such that are slow, or lose what Ra loses.
 
 `beam/2` makes an `m:erl_esdb_ra_snapshot` that does so:
 
 - `before_snapshot`: the list of live entries is written, the snapshot is begun;
-- `before_list`: the snapshot is written, and no list yet, as Ra alone does it.
+- `before_list`: the snapshot is written, and no list yet, as Ra alone does it;
+- `no_mend`: a list of live entries that is missing is not written again;
+- `slow`: each write of a snapshot, also of one that is sent, takes as long as `pace/1` says.
 """.
 
--export([beam/2, is_stopped/0]).
--export([write_indexes/2, fold_picture/4, written/1]).
+-export([beam/2, is_stopped/0, pace/1]).
+-export([write_indexes/2, fold_picture/4, written/1, is_file/1, write/2]).
 -export_type([place/0]).
 
--type place() :: before_snapshot | before_list.
+-type place() :: before_snapshot | before_list | no_mend | slow.
 
 -doc "Writes it into a folder, which is to come first in the code path.".
 -spec beam(place(), file:filename()) -> ok.
@@ -32,7 +35,9 @@ beam(Place, Dir) ->
 %% What is called here instead.
 -spec calls(place()) -> [{module(), atom()}].
 calls(before_snapshot) -> [{erl_esdb_tables, fold_picture}];
-calls(before_list) -> [{ra_snapshot, write_indexes}, {erl_esdb_ra_machine, written}].
+calls(before_list) -> [{ra_snapshot, write_indexes}, {erl_esdb_ra_machine, written}];
+calls(no_mend) -> [{ra_lib, is_file}];
+calls(slow) -> [{file, write}].
 
 -spec changed(erl_syntax:syntaxTree(), [{module(), atom()}]) -> erl_syntax:syntaxTree().
 changed(Tree, Calls) ->
@@ -52,6 +57,10 @@ changed(Tree, Calls) ->
 -doc "Whether a writer of this node has stopped.".
 -spec is_stopped() -> boolean().
 is_stopped() -> persistent_term:get(?MODULE, false).
+
+-doc "Milliseconds that each write of this node takes; `never`: it fails.".
+-spec pace(non_neg_integer() | never) -> ok.
+pace(Pace) -> persistent_term:put({?MODULE, pace}, Pace).
 
 -spec stopped() -> no_return().
 stopped() ->
@@ -74,3 +83,19 @@ fold_picture(_Fun, _Acc, _Picture, _Tables) -> stopped().
 -doc false.
 -spec written(erl_esdb_ra_machine:state()) -> no_return().
 written(_State) -> stopped().
+
+-doc false.
+-spec write(file:io_device(), iodata()) -> ok | {error, term()}.
+write(Fd, Bytes) ->
+    case persistent_term:get({?MODULE, pace}, 0) of
+        never ->
+            {error, eio};
+        Time ->
+            receive
+            after Time -> file:write(Fd, Bytes)
+            end
+    end.
+
+-doc false.
+-spec is_file(file:filename_all()) -> true.
+is_file(_File) -> true.

@@ -100,8 +100,9 @@ join(Store, Node) -> join(Store, Node, #{}).
 Has a store of this node join that of another node: it becomes a member, with what is there. One
 join of a store is made at a time.
 
-Option: `timeout` (30,000 milliseconds). Errors: `{not_clustered, Store}` where its engine lives on
-one node, failures of a store, and why the engine refuses.
+Option: `timeout` (30,000 milliseconds). To copy a large store may take longer: it goes on as long
+as it gets on, and `timeout` is how long nothing more may come. Errors: `{not_clustered, Store}`
+where its engine lives on one node, failures of a store, and why the engine refuses.
 """.
 -spec join(Store :: atom(), node(), options()) -> ok | {error, change_error()}.
 join(Store, Node, Options) when is_atom(Node), is_map(Options) ->
@@ -121,7 +122,11 @@ locked(Store, Node, Change) ->
 -spec leave(Store :: atom()) -> ok | {error, change_error()}.
 leave(Store) -> leave(Store, #{}).
 
--doc "Has this node be no member any more. Option and errors as `join/3`.".
+-doc """
+Has this node be no member any more.
+
+Option: `timeout` (30,000 milliseconds), for all of it. Errors as `join/3`.
+""".
 -spec leave(Store :: atom(), options()) -> ok | {error, change_error()}.
 leave(Store, Options) when is_map(Options) -> change(Store, leave, [], Options);
 leave(_, _) -> error(badarg).
@@ -131,7 +136,7 @@ leave(_, _) -> error(badarg).
 transfer_leadership(Store, Node) -> transfer_leadership(Store, Node, #{}).
 
 -doc """
-Has another member lead. Option and errors as `join/3`; `{not_member, Node}`, and `{unreachable,
+Has another member lead. Option and errors as `leave/2`; `{not_member, Node}`, and `{unreachable,
 Node}` where it is not connected: nobody is asked to lead who cannot answer.
 """.
 -spec transfer_leadership(Store :: atom(), node(), options()) -> ok | {error, change_error()}.
@@ -146,7 +151,7 @@ force_remove(Store, Node) -> force_remove(Store, Node, #{}).
 
 -doc """
 Removes a member that is dead and does not come back. One that lives leaves by itself: `leave/1`.
-Option and errors as `join/3`.
+Option and errors as `leave/2`.
 """.
 -spec force_remove(Store :: atom(), node(), options()) -> ok | {error, change_error()}.
 force_remove(Store, Node, Options) when is_atom(Node), is_map(Options) ->

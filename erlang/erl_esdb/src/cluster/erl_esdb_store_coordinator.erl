@@ -25,9 +25,8 @@ What is refused is tried again, more and more rarely.
 -include_lib("kernel/include/logger.hrl").
 -include("erl_esdb.hrl").
 
-%% Milliseconds: for a join that waits for another one; for the question who has the store; until
-%% who waits looks again; and until the next try, twice as many each time up to the last.
--define(TIMEOUT, 30_000).
+%% Milliseconds: for the question who has the store; until who waits looks again; and until the next
+%% try, twice as many each time up to the last.
 -define(ASK, 5000).
 -define(LOOK, 2000).
 -define(AGAIN, 1000).
@@ -56,16 +55,15 @@ start_link(#store_config{store_id = Store}) ->
 
 -doc """
 Has a store join the cluster that connected nodes have of it; where there are several, the largest.
-Errors: `{store_not_started, Store}` where there is neither a store nor this process,
-`{timeout, Store}` after 30 seconds.
+It returns when the store is a member, which may take its time where much is to be copied: see
+`erl_esdb_cluster:join/3`. Errors: `{store_not_started, Store}` where there is neither a store nor
+this process.
 """.
--spec join_cluster(Store :: atom()) ->
-    outcome() | {error, {store_not_started | timeout, atom()}}.
+-spec join_cluster(Store :: atom()) -> outcome() | {error, {store_not_started, atom()}}.
 join_cluster(Store) ->
     try
-        gen_server:call(erl_esdb_naming:coordinator_name(Store), join, ?TIMEOUT)
+        gen_server:call(erl_esdb_naming:coordinator_name(Store), join, infinity)
     catch
-        exit:{timeout, _} -> {error, {timeout, Store}};
         exit:{_, {gen_server, call, _}} -> join_without(erl_esdb_store:is_ready(Store), Store)
     end.
 

@@ -14,14 +14,15 @@ for it is done later, when more commands may have been applied.
 
 Whoever changes a field of what is in a snapshot, of the records of `m:erl_esdb_log` and of those in
 its tables too, takes the next number for `format` and for `version/0`, and adds a clause that reads
-what was written before: `is_known/1` says of all else that it cannot be read.
+what was written before: `check_format/1` says of all else that it cannot be read.
 """.
 
 -behaviour(ra_machine).
 
 -export([init/1, apply/3, state_enter/2, live_indexes/1, snapshot_module/0, overview/1]).
 -export([version/0, which_module/1, init_aux/1, handle_aux/5]).
--export([ask/2, body/1, picture/1, written/1, to_snapshot/1, is_known/1, from_snapshot/2]).
+-export([ask/2, body/1, picture/1, written/1]).
+-export([to_snapshot/1, from_snapshot/2, check_format/1]).
 -export_type([state/0]).
 
 %% Commands and bytes after which a snapshot is due, where a tenth of what is kept is not more.
@@ -275,9 +276,22 @@ to_snapshot(#machine{store = Store, log = Log, live = Live, dead = Dead} = Machi
         sweeping => Machine#machine.sweeping
     }.
 
--doc "Whether what was written is of a format that `from_snapshot/2` reads.".
--spec is_known(term()) -> boolean().
-is_known(#{format := 1, store := Store, log := Log, index := Index} = Written) ->
+-doc """
+Whether this release reads what was written: of a format that it knows, with the fields that it has.
+""".
+-spec check_format(term()) -> ok | {error, {unsupported_version, non_neg_integer() | unknown}}.
+check_format(#{format := 1} = Written) ->
+    case is_known(Written) of
+        true -> ok;
+        false -> {error, {unsupported_version, unknown}}
+    end;
+check_format(#{format := Format}) when is_integer(Format), Format >= 0 ->
+    {error, {unsupported_version, Format}};
+check_format(_) ->
+    {error, {unsupported_version, unknown}}.
+
+-spec is_known(map()) -> boolean().
+is_known(#{store := Store, log := Log, index := Index} = Written) ->
     is_atom(Store) andalso is_integer(Index) andalso erl_esdb_log:is_state(Log) andalso
         lists:all(fun(Key) -> is_map_key(Key, Written) end, [live, kept, sweeping]);
 is_known(_) ->

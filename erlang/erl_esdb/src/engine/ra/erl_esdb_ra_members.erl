@@ -28,9 +28,11 @@ has on another node. It returns when this one votes and has all that the others 
 
 A server that this node had in the cluster before, and lost with its disk, is removed from it first.
 
-Where that does not succeed in time this node is no member, and its store is empty as before: `gone`
-where it is not known whether the others took it up, and it is to begin anew, under another name.
-`ok` also where both are of one cluster already. Errors: `{not_empty, Store}`, `{store_not_started,
+However long it takes to copy what is there, it goes on as long as it gets on: the time that `Until`
+leaves is that for which nothing more may have come. Where nothing has, or it did not begin before,
+this node is no member, and its store is empty as before: `gone` where it is not known whether the
+others took it up, and it is to begin anew, under another name. `ok` also where both are of one
+cluster already. Errors: `{not_empty, Store}`, `{store_not_started,
 Store}` of the other node, `{unreachable, Node}`, `no_quorum`, `timeout`.
 """.
 -spec join(System, Store, ra:server_id(), node(), erl_esdb_engine:settings(), until()) ->
@@ -39,6 +41,7 @@ when
     System :: atom(),
     Store :: atom().
 join(System, Store, Server, Node, Settings, Until) ->
+    Time = erl_esdb_deadline:left(Until),
     maybe
         {ok, #{server := Contact, members := Members, machine := Machine}} ?=
             invited(Store, Node, Until),
@@ -48,7 +51,8 @@ join(System, Store, Server, Node, Settings, Until) ->
         ok ?= removed(Contact, Lost, Until),
         Uid = ra:new_uid(atom_to_binary(erl_esdb_ra_server:cluster(Store))),
         ok ?= erl_esdb_ra_server:renew(System, Store, Server, Others, Machine, Uid),
-        case joined(Contact, Server, Uid, Until) of
+        Come = fun() -> come(System, Server) end,
+        case joined(Contact, Server, Uid, {Come, Time}, Until) of
             ok -> ok;
             {error, Reason} -> {given_up(System, Store, Server, Others, Settings), Reason}
         end
@@ -124,12 +128,40 @@ invitation(Store) ->
         {error, Reason} -> {error, Reason}
     end.
 
--spec joined(ra:server_id(), ra:server_id(), ra:uid(), until()) -> ok | {error, reason()}.
-joined(Contact, Server, Uid, Until) ->
+-spec joined(ra:server_id(), ra:server_id(), ra:uid(), {fun(() -> come()), timeout()}, until()) ->
+    ok | {error, reason()}.
+joined(Contact, Server, Uid, {Come, Time}, Until) ->
     New = #{id => Server, membership => promotable, uid => Uid},
     maybe
         ok ?= changed(Contact, {'$ra_join', New, await_consensus}, Until),
-        await(fun() -> is_voter(Server) end, Until)
+        await_moving(fun() -> is_voter(Server) end, Come, Time, Come())
+    end.
+
+%% Numbers that rise while a server is sent what is there: entries, a snapshot, what it applies.
+-type come() :: [integer()].
+
+-spec come(atom(), ra:server_id()) -> come().
+come(System, Server) ->
+    Metrics = ra:key_metrics(Server),
+    Files = erl_esdb_ra_server:files(System, Server),
+    [
+        maps:get(disk_bytes, Files, 0)
+        | [
+            maps:get(Index, Metrics, 0)
+         || Index <- [last_index, last_written_index, commit_index, last_applied, snapshot_index]
+        ]
+    ].
+
+%% What has been sent before, and is sent again, is no more.
+-spec await_moving(fun(() -> boolean()), fun(() -> come()), timeout(), come()) ->
+    ok | {error, timeout}.
+await_moving(Done, Come, Time, Most) ->
+    maybe
+        {error, timeout} ?= await(Done, erl_esdb_deadline:in(Time)),
+        case lists:zipwith(fun max/2, Most, Come()) of
+            Most -> {error, timeout};
+            More -> await_moving(Done, Come, Time, More)
+        end
     end.
 
 -spec is_voter(ra:server_id()) -> boolean().

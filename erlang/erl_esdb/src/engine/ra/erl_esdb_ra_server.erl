@@ -66,8 +66,7 @@ Starts the server of a store. When this returns the server of a cluster of one i
 
 Errors: `{node_renamed, Old, New}`: the data was written by a node of another name;
 `{unknown_data, Folder}`: there is data of the store that the folder's list of stores does not name;
-`{damaged_snapshot, File}`, `{damaged_segment, File}`; `{unknown_snapshot, File}`: another release
-has written it; or what Ra says.
+a `t:erl_esdb_ra_snapshot:defect/0`; `{damaged_segment, File}`; or what Ra says.
 """.
 -spec start(System :: atom(), file:filename_all(), Store :: atom(), Settings) ->
     {ok, ra:server_id()} | {error, term()}
@@ -238,16 +237,11 @@ is_named(Folder, Node) ->
             %% A move that was interrupted is gone on with.
             case is_adopted(Folder) of
                 true -> {error, {node_renamed, element(2, adopted_from(Folder)), Node}};
-                false -> is_readable(erl_esdb_ra_snapshot:refused(Folder))
+                false -> erl_esdb_ra_snapshot:defect(Folder)
             end;
         {ok, #{id := {_, Old}}} -> {error, {node_renamed, Old, Node}};
         {error, Reason} -> {error, {unreadable_config, Folder, Reason}}
     end.
-
--spec is_readable([Refused]) -> ok | {error, Refused} when
-    Refused :: {damaged_snapshot | unknown_snapshot, file:filename_all()}.
-is_readable([]) -> ok;
-is_readable([Refused | _]) -> {error, Refused}.
 
 -spec unknown_data(file:filename_all(), atom()) -> ok | {error, {unknown_data, file:filename()}}.
 unknown_data(Dir, Cluster) ->

@@ -13,8 +13,9 @@ Snapshots of a store on Ra: the state of the machine, and its tables from an ope
  +--------------+-------------------------------------------------------+
 ```
 
-The checksum is of all behind it. What Ra does with the file as it is (sending it to another member)
-is `m:ra_log_snapshot`'s.
+The checksum is of all behind it, and never 0: that it is until all is written, and synced. Where
+another member sends the file it stands there last, too. How it is read for that is
+`m:ra_log_snapshot`'s.
 
 Ra keeps the list of live log entries in a second file, which it writes after the first. A node that
 is killed between the two finds a snapshot without a list, which Ra (3.1) reads as "nothing is
@@ -23,24 +24,35 @@ with it, and `validate/1`, which Ra calls before it reads the list, writes it ag
 missing or damaged.
 
 Ra deletes a snapshot that does not validate, and begins with an older one or with none. That is
-right for one that was not finished, whose checksum is still 0. One that was finished and is damaged
-now stays: `validate/1` raises `{damaged_snapshot, File}`, and the store does not start. So does one
-that is of a format which is not known here, as a later release may have written it
-(`{unknown_snapshot, File}`).
+right for one that was not finished: its checksum is still 0, or it is shorter than what stands
+before the meta, or nothing but zeros. Any other stays: `validate/1` raises what is wrong, a
+`t:defect/0`, and the store does not start. So it does where a later release has written it.
 """.
 
 -behaviour(ra_snapshot).
 
 -export([prepare/2, write/4, sync/1, recover/1, validate/1, read_meta/1]).
 -export([begin_read/2, read_chunk/3, begin_accept/2, accept_chunk/2, complete_accept/2]).
--export([context/0, get_size/1, refused/1]).
+-export([context/0, get_size/1, defect/1]).
+-export_type([defect/0]).
 
 -define(MAGIC, "RASN").
 -define(VERSION, 1).
 %% Bytes before what the checksum is of.
 -define(HEADER, 9).
+%% Where a sum is 0, which says that a file is not finished.
+-define(NO_ZERO, 1).
 %% Bytes that are read at a time to compare the checksum.
 -define(BLOCK, 1_048_576).
+
+-doc """
+Of a snapshot that is there and cannot be used. It was finished and does not fit its checksum, or
+does not begin as one; a later release wrote it; the system cannot read it.
+""".
+-type defect() ::
+    {damaged_snapshot, file:filename()}
+    | {snapshot, file:filename(), {unsupported_version, non_neg_integer() | unknown}}
+    | {snapshot, file:filename(), file:posix()}.
 
 -doc false.
 -spec prepare(ra:index() | ra_snapshot:meta(), State) -> State when
@@ -84,7 +96,7 @@ write_file(Dir, Meta, Written, {Picture, Tables}) ->
                 Sum = lists:foldl(fun framed/2, {Fd, erlang:crc32(<<>>), ?HEADER}, [Meta, Written]),
                 {ok, {_, Crc, Bytes}} ?=
                     erl_esdb_tables:fold_picture(fun framed/2, Sum, Picture, Tables),
-                ok ?= file:pwrite(Fd, ?HEADER - 4, <<Crc:32>>),
+                ok ?= finished(Fd, Crc),
                 {ok, Bytes}
             else
                 gone -> {error, picture_gone};
@@ -96,6 +108,18 @@ write_file(Dir, Meta, Written, {Picture, Tables}) ->
             _ = file:close(Fd)
         end
     end.
+
+%% A checksum that is on disk stands before what is on disk.
+-spec finished(file:io_device(), non_neg_integer()) -> ok | {error, term()}.
+finished(Fd, Crc) ->
+    maybe
+        ok ?= file:datasync(Fd),
+        file:pwrite(Fd, ?HEADER - 4, <<(never_zero(Crc)):32>>)
+    end.
+
+-spec never_zero(non_neg_integer()) -> pos_integer().
+never_zero(0) -> ?NO_ZERO;
+never_zero(Crc) -> Crc.
 
 -spec framed(term(), sum()) -> sum().
 framed(Term, {Fd, Crc, Bytes}) ->
@@ -122,8 +146,10 @@ sync(Dir) ->
 recover(Dir) ->
     %% Its checksum was compared when it was found, or taken over.
     with_frames(Dir, fun(Meta, Written, Frames) ->
-        erl_esdb_ra_machine:is_known(Written) orelse error({unknown_snapshot, filename(Dir)}),
-        {ok, Meta, recovered(Written, Frames)}
+        case erl_esdb_ra_machine:check_format(Written) of
+            ok -> {ok, Meta, recovered(Written, Frames)};
+            {error, Reason} -> error({snapshot, filename(Dir), Reason})
+        end
     end).
 
 -spec recovered(map(), file:io_device()) -> erl_esdb_ra_machine:state().
@@ -167,31 +193,30 @@ validate(Dir) ->
                 true -> ok;
                 false -> list_again(Dir)
             end;
-        {error, Why} when Why =:= damaged_snapshot; Why =:= unknown_snapshot ->
-            error({Why, filename(Dir)});
-        {error, Reason} ->
-            {error, Reason}
+        unfinished ->
+            {error, unfinished};
+        {error, Defect} ->
+            error(Defect)
     end.
 
--doc """
-The snapshots below the folder of a server that were finished and cannot be read: they are damaged,
-or of a format that is not known here.
-""".
--spec refused(Folder :: file:filename_all()) ->
-    [{damaged_snapshot | unknown_snapshot, file:filename_all()}].
-refused(Folder) ->
+-doc "Whether below the folder of a server there is a snapshot that cannot be used, and why.".
+-spec defect(Folder :: file:filename_all()) -> ok | {error, defect()}.
+defect(Folder) ->
     Snapshots = filename:join(Folder, "snapshots"),
-    Dirs =
-        case file:list_dir_all(Snapshots) of
-            {ok, Names} -> [filename:join(Snapshots, Name) || Name <- Names];
-            {error, _} -> []
-        end,
-    [
-        {Why, filename(Dir)}
-     || Dir <- Dirs,
-        {error, Why} <- [check(Dir)],
-        Why =:= damaged_snapshot orelse Why =:= unknown_snapshot
-    ].
+    case file:list_dir_all(Snapshots) of
+        {ok, Names} -> first_defect([filename:join(Snapshots, Name) || Name <- Names]);
+        {error, enoent} -> ok;
+        {error, Reason} -> {error, {snapshot, unicode:characters_to_list(Snapshots), Reason}}
+    end.
+
+-spec first_defect([file:filename_all()]) -> ok | {error, defect()}.
+first_defect([]) ->
+    ok;
+first_defect([Dir | Others]) ->
+    case check(Dir) of
+        {error, Defect} -> {error, Defect};
+        _ -> first_defect(Others)
+    end.
 
 -spec is_listed(file:filename_all()) -> boolean().
 is_listed(Dir) ->
@@ -211,49 +236,85 @@ list_again(Dir) ->
 -spec filename(file:filename_all()) -> file:filename_all().
 filename(Dir) -> filename:join(Dir, "snapshot.dat").
 
-%% Whether the file is as it was written, and can be read here.
--spec check(file:filename_all()) -> ok | {error, term()}.
+%% Whether the file is as it was written.
+-spec check(file:filename_all()) -> ok | unfinished | {error, defect()}.
 check(Dir) ->
-    maybe
-        ok ?= check_file(filename(Dir)),
-        with_frames(Dir, fun(_Meta, Written, _) -> check_state(Written) end)
+    File = unicode:characters_to_list(filename(Dir)),
+    case file:open(File, [read, raw, binary]) of
+        {ok, Fd} ->
+            try
+                told(checked(file:read(Fd, ?HEADER), Fd), File)
+            after
+                _ = file:close(Fd)
+            end;
+        {error, enoent} ->
+            unfinished;
+        {error, Reason} ->
+            {error, {snapshot, File, Reason}}
     end.
 
--spec check_state(term()) -> ok | {error, unknown_snapshot}.
-check_state(Written) ->
-    case erl_esdb_ra_machine:is_known(Written) of
-        true -> ok;
-        false -> {error, unknown_snapshot}
-    end.
+-type judgement() :: ok | unfinished | damaged | {error, term()}.
 
--spec check_file(file:filename_all()) -> ok | {error, term()}.
-check_file(File) ->
-    maybe
-        {ok, Fd} ?= file:open(File, [read, raw, binary]),
-        try file:read(Fd, ?HEADER) of
-            {ok, Header} -> check_header(Header, Fd);
-            eof -> {error, incomplete};
-            {error, Reason} -> {error, Reason}
-        after
-            _ = file:close(Fd)
-        end
-    end.
+-spec told(judgement(), file:filename()) -> ok | unfinished | {error, defect()}.
+told(damaged, File) -> {error, {damaged_snapshot, File}};
+told({error, Reason}, File) -> {error, {snapshot, File, Reason}};
+told(Judgement, _File) -> Judgement.
 
--spec check_header(binary(), file:io_device()) -> ok | {error, term()}.
-check_header(<<?MAGIC, ?VERSION, 0:32>>, _Fd) -> {error, incomplete};
-check_header(<<?MAGIC, ?VERSION, Crc:32>>, Fd) -> check_sum(Fd, Crc, erlang:crc32(<<>>));
-check_header(<<?MAGIC, _Version, _:32>>, _Fd) -> {error, unknown_snapshot};
-%% A crash has left a file of which nothing was written yet.
-check_header(<<0:?HEADER/unit:8>>, _Fd) -> {error, incomplete};
-check_header(<<_:?HEADER/binary>>, _Fd) -> {error, damaged_snapshot};
-check_header(_Less, _Fd) -> {error, incomplete}.
+-spec checked({ok, binary()} | eof | {error, term()}, file:io_device()) -> judgement().
+checked({ok, <<?MAGIC, ?VERSION, 0:32>>}, _Fd) ->
+    unfinished;
+checked({ok, <<?MAGIC, ?VERSION, Crc:32>>}, Fd) ->
+    case check_sum(Fd, Crc, erlang:crc32(<<>>)) of
+        ok -> check_format(Fd);
+        Other -> Other
+    end;
+checked({ok, <<?MAGIC, Version, _:32>>}, _Fd) ->
+    {error, {unsupported_version, Version}};
+%% As a system leaves it that lost power before it had written any of it.
+checked({ok, <<0:?HEADER/unit:8>>}, Fd) ->
+    only_zeros(file:read(Fd, ?BLOCK), Fd);
+checked({ok, Bytes}, _Fd) when byte_size(Bytes) < ?HEADER ->
+    unfinished;
+checked({ok, _}, _Fd) ->
+    damaged;
+checked(eof, _Fd) ->
+    unfinished;
+checked({error, Reason}, _Fd) ->
+    {error, Reason}.
 
--spec check_sum(file:io_device(), non_neg_integer(), non_neg_integer()) -> ok | {error, term()}.
+-spec check_sum(file:io_device(), non_neg_integer(), non_neg_integer()) -> judgement().
 check_sum(Fd, Wanted, Crc) ->
     case file:read(Fd, ?BLOCK) of
         {ok, Data} -> check_sum(Fd, Wanted, erlang:crc32(Crc, Data));
-        eof when Crc =:= Wanted -> ok;
-        eof -> {error, damaged_snapshot};
+        eof -> fits(never_zero(Crc), Wanted);
+        {error, Reason} -> {error, Reason}
+    end.
+
+-spec fits(pos_integer(), pos_integer()) -> ok | damaged.
+fits(Sum, Sum) -> ok;
+fits(_, _) -> damaged.
+
+-spec only_zeros({ok, binary()} | eof | {error, term()}, file:io_device()) -> judgement().
+only_zeros({ok, Data}, Fd) ->
+    case Data =:= <<0:(byte_size(Data))/unit:8>> of
+        true -> only_zeros(file:read(Fd, ?BLOCK), Fd);
+        false -> damaged
+    end;
+only_zeros(eof, _Fd) ->
+    unfinished;
+only_zeros({error, Reason}, _Fd) ->
+    {error, Reason}.
+
+%% The state has a number of its own.
+-spec check_format(file:io_device()) -> judgement().
+check_format(Fd) ->
+    maybe
+        {ok, ?HEADER} ?= file:position(Fd, ?HEADER),
+        {ok, _Meta} ?= frame(Fd),
+        {ok, Written} ?= frame(Fd),
+        erl_esdb_ra_machine:check_format(Written)
+    else
+        eof -> damaged;
         {error, Reason} -> {error, Reason}
     end.
 
@@ -299,21 +360,44 @@ begin_read(Dir, Context) -> ra_log_snapshot:begin_read(Dir, Context).
 read_chunk(State, Size, Dir) -> ra_log_snapshot:read_chunk(State, Size, Dir).
 
 -doc false.
--spec begin_accept(file:filename_all(), ra_snapshot:meta()) -> {ok, term()}.
-begin_accept(Dir, Meta) -> ra_log_snapshot:begin_accept(Dir, Meta).
-
--doc false.
--spec accept_chunk(binary(), term()) -> {ok, term()}.
-accept_chunk(Chunk, State) -> ra_log_snapshot:accept_chunk(Chunk, State).
-
--doc false.
--spec complete_accept(binary(), term()) -> {ok, non_neg_integer()}.
-complete_accept(Chunk, State) -> ra_log_snapshot:complete_accept(Chunk, State).
-
--doc false.
 -spec context() -> map().
 context() -> ra_log_snapshot:context().
 
 -doc false.
 -spec get_size(file:filename_all()) -> {ok, non_neg_integer()} | {error, term()}.
 get_size(Dir) -> ra_log_snapshot:get_size(Dir).
+
+%% ---- what another member sends
+
+%% The file as it is there, in parts: its own checksum, and that of what has come.
+-type accepting() ::
+    {file:io_device(), begun} | {file:io_device(), pos_integer(), non_neg_integer()}.
+
+-doc false.
+-spec begin_accept(file:filename_all(), ra_snapshot:meta()) -> {ok, accepting()}.
+begin_accept(Dir, _Meta) ->
+    {ok, Fd} = file:open(filename(Dir), [write, raw, binary]),
+    {ok, {Fd, begun}}.
+
+-doc false.
+%% A node that ends before all has come leaves a file that is not finished.
+-spec accept_chunk(binary(), accepting()) -> {ok, accepting()}.
+accept_chunk(<<?MAGIC, ?VERSION, Wanted:32, Data/binary>>, {Fd, begun}) when Wanted > 0 ->
+    ok = file:write(Fd, [<<?MAGIC, ?VERSION, 0:32>>, Data]),
+    {ok, {Fd, Wanted, erlang:crc32(Data)}};
+accept_chunk(<<?MAGIC, Version, _/binary>>, {_Fd, begun}) when Version =/= ?VERSION ->
+    error({unsupported_version, Version});
+accept_chunk(Data, {Fd, Wanted, Crc}) ->
+    ok = file:write(Fd, Data),
+    {ok, {Fd, Wanted, erlang:crc32(Crc, Data)}}.
+
+-doc false.
+-spec complete_accept(binary(), accepting()) -> {ok, non_neg_integer()}.
+complete_accept(Chunk, Accepting) ->
+    {ok, {Fd, Wanted, Crc}} = accept_chunk(Chunk, Accepting),
+    Wanted = never_zero(Crc),
+    {ok, Bytes} = file:position(Fd, cur),
+    ok = finished(Fd, Crc),
+    ok = file:sync(Fd),
+    ok = file:close(Fd),
+    {ok, Bytes}.
