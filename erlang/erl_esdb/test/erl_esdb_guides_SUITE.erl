@@ -34,7 +34,7 @@ pages() ->
     ].
 
 %% Pages about stores on disk.
-on_disk(true) -> [one_node, operations, consistency];
+on_disk(true) -> [one_node, operations, consistency, the_shells_have_ra];
 on_disk(false) -> [].
 
 init_per_suite(Config) ->
@@ -66,6 +66,28 @@ telemetry(Config) -> guide(Config, "telemetry.md", 9).
 disk_formats(Config) -> guide(Config, "disk_formats.md", 7).
 coming_from_erl_esdb(Config) -> guide(Config, "coming_from_erl_esdb.md", 16).
 streams(Config) -> guide(Config, "streams.md", 40).
+
+%% The paths with which a shell is to be started have all that a store on disk needs, also where that
+%% is none of the projects' own dependencies.
+the_shells_have_ra(_) ->
+    Needed = [erl_esdb, erl_esdb_gater, erl_esdb_nifs, ra, aten, gen_batch_server, seshat],
+    Shells = shells("README.md") ++ shells("doc/guides/getting_started.md"),
+    ?assertEqual(3, length(Shells)),
+    [
+        ?assertEqual([], Needed -- [App || App <- Needed, is_found(App, Shell)], Shell)
+     || Shell <- Shells
+    ].
+
+%% What a page has behind `-pa`, of this build.
+shells(Page) ->
+    {ok, Text} = file:read_file(filename:join(root(), Page)),
+    Options = [global, {capture, all_but_first, list}],
+    {match, Found} = re:run(Text, "(?:erl|iex) -pa \"?(_build/default/[^\\s\"`]+)", Options),
+    Build = filename:dirname(filename:dirname(code:lib_dir(erl_esdb))),
+    [Build ++ Glob || ["_build/default" ++ Glob] <- Found].
+
+is_found(App, Glob) ->
+    lists:member(filename:join(code:lib_dir(App), "ebin"), filelib:wildcard(Glob)).
 
 %% What stands behind a link to a file of the examples is a piece of that file.
 deployment_shows_its_examples(_) ->
