@@ -34,7 +34,7 @@ pages() ->
     ].
 
 %% Pages about stores on disk.
-on_disk(true) -> [one_node, operations, consistency, the_shells_have_ra];
+on_disk(true) -> [one_node, operations, consistency, the_shells_have_ra, keys_of_a_status];
 on_disk(false) -> [].
 
 init_per_suite(Config) ->
@@ -88,6 +88,22 @@ shells(Page) ->
 
 is_found(App, Glob) ->
     lists:member(filename:join(code:lib_dir(App), "ebin"), filelib:wildcard(Glob)).
+
+%% Nothing is in a status that the guide does not explain.
+keys_of_a_status(Config) ->
+    Dir = filename:join(proplists:get_value(priv_dir, Config), ?FUNCTION_NAME),
+    {ok, _} = erl_esdb:start_store(?FUNCTION_NAME, #{engine => ra, data_dir => Dir}),
+    {ok, Status} = erl_esdb:status(?FUNCTION_NAME, #{timeout => 30_000}),
+    {ok, Page} = file:read_file(filename:join([root(), "doc", "guides", "operations.md"])),
+    [_, Section] = string:split(Page, "\n### What a status has\n"),
+    [Own | _] = string:split(Section, "\n## "),
+    Explained = lists:append([
+        keys(quoted(Names))
+     || <<"| `", _/binary>> = Row <- re:split(Own, "\n"),
+        [_, Names | _] <- [string:split(Row, "|", all)]
+    ]),
+    ?assertEqual([], maps:keys(Status) -- Explained),
+    ?assert(map_size(Status) > 20).
 
 %% What stands behind a link to a file of the examples is a piece of that file.
 deployment_shows_its_examples(_) ->
