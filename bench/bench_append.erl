@@ -6,22 +6,28 @@ Appends to the store on disk, 300-byte events, every index on, fsync on, against
 - own code that keeps each event with one `khepri:put/3`, on the same settings of Ra;
 - a bare Ra machine, `m:esdb_bare_machine`: on what the store stands, without anything of it.
 
-All in turn, in rounds of a second or two, so that whatever else the disk does meets all of them. A
-row is the time of one event; how many a second, and how long one append took, stands below. On one
-node, and on three nodes of this machine.
+All in turn, in rounds of a second and a half, so that whatever else the disk does meets all of
+them. Khepri becomes slower with what it has, so each of its rounds is in a store of its own; what
+that means stands in rows of their own. A row is the time of one event; how many a second, and how
+long one append took, stands below. On one node, and on three nodes of this machine; there the goal
+is what a prototype reached on such a machine, before this store was built.
 
 A machine that is shared gives other numbers each time: the ratios are what to look at.
 """.
 
--export([run/0, here/3]).
+-export([run/0, here/3, khepri_begun/3]).
 
 -define(STORE, bench_append).
 -define(ROUNDS, 3).
 -define(MS, 1500).
--define(KHEPRI_MS, 1000).
 -define(COMBINATIONS, [{Writers, Batch} || Writers <- [1, 50], Batch <- [1, 10, 100]]).
+%% Events that are there already, and milliseconds after which it is gone on with fewer.
+-define(SIZES, [1_000, 10_000, 50_000]).
+-define(FILLERS, 50).
+-define(FILL_MS, 60_000).
 
 -type target() :: {ours | bare | disk | khepri, term()}.
+-type khepri() :: {Id :: atom(), Versions :: counters:counters_ref()}.
 
 -spec run() -> ok.
 run() ->
@@ -36,8 +42,9 @@ with_ra() ->
     ok = esdb_durable:quiet(),
     esdb_bench:title("Store on disk, append, 300-byte events, one node (one event)"),
     esdb_durable:in_folder(fun(Dir) -> one_node(Dir, Khepri) end),
+    ok = with_events(Khepri),
     esdb_bench:title("Store on disk, append, 300-byte events, three nodes here (one event)"),
-    esdb_durable:in_folder(fun three_nodes/1).
+    esdb_durable:in_folder(fun(Dir) -> three_nodes(Dir, Khepri) end).
 
 -spec one_node(file:filename(), boolean()) -> ok.
 one_node(Dir, Khepri) ->
@@ -46,18 +53,62 @@ one_node(Dir, Khepri) ->
     ok = right(Bare),
     lists:foreach(
         fun({Writers, Batch} = Combination) ->
-            Put = [khepri(Dir, Combination) || Khepri],
-            Targets = [{ours, ?STORE}, {bare, Bare} | [{disk, Dir} || Combination =:= {1, 1}]],
-            Results = here(Writers, Batch, Targets),
-            rows(Combination, maps:from_list(Put ++ Results))
+            Disk = [{disk, Dir} || Combination =:= {1, 1}],
+            Rivals = Disk ++ [{khepri, {Dir, [node()]}} || Khepri],
+            Results = here(Writers, Batch, [{ours, ?STORE}, {bare, Bare} | Rivals]),
+            rows(Combination, goals(), maps:from_list(Results))
         end,
         ?COMBINATIONS
     ),
+    ok = rounds(),
     ok = esdb_bare_machine:stop([node()]),
     esdb_durable:stop(?STORE).
 
--spec three_nodes(file:filename()) -> ok.
-three_nodes(Dir) ->
+%% What an event costs where others are there already, in turn with Khepri.
+-spec with_events(boolean()) -> ok.
+with_events(false) ->
+    ok;
+with_events(true) ->
+    esdb_bench:title("Store on disk, beside Khepri, by size: 50 writers, 1 an append (one event)"),
+    esdb_durable:in_folder(fun(Dir) ->
+        ok = esdb_durable:start(?STORE, Dir),
+        with_khepri({Dir, [node()]}, ?FILLERS, fun(Khepri) ->
+            lists:foreach(fun(Size) -> with_events(Size, Khepri) end, ?SIZES)
+        end),
+        esdb_durable:stop(?STORE)
+    end).
+
+-spec with_events(pos_integer(), khepri()) -> ok.
+with_events(Size, Khepri) ->
+    [Event] = esdb_writers:events(1),
+    Append = fun(Writer) ->
+        {ok, _} = erl_esdb_streams:append(?STORE, stream(Writer), any, [Event])
+    end,
+    Put = fun(Writer) -> ok = put(Khepri, Writer, Event) end,
+    Has = fun() -> count({ours, ?STORE}) end,
+    HasKhepri = fun() -> puts(Khepri) end,
+    Before = filled(Size, Has(), Append),
+    BeforeKhepri = filled(Size, HasKhepri(), Put),
+    Ours = esdb_writers:run(?FILLERS, ?MS, Append),
+    Theirs = esdb_writers:run(?FILLERS, ?MS, Put),
+    What = lists:flatten(io_lib:format("after ~b and ~b events", [Before, BeforeKhepri])),
+    _ = esdb_bench:measured(What, {"append", ns(1, Ours)}, {name(khepri), ns(1, Theirs)}, none),
+    notes(What, 1, #{ours => Ours, khepri => Theirs}).
+
+%% How many there are then.
+-spec filled(pos_integer(), non_neg_integer(), fun((pos_integer()) -> term())) -> pos_integer().
+filled(Size, Before, Fun) ->
+    Before + esdb_writers:fill(?FILLERS, max(0, Size - Before), ?FILL_MS, Fun).
+
+-spec rounds() -> ok.
+rounds() ->
+    esdb_bench:note(
+        "each is the middle of ~b rounds of ~.1f s, in turn; khepri:put begins anew in each round",
+        [?ROUNDS, ?MS / 1000]
+    ).
+
+-spec three_nodes(file:filename(), boolean()) -> ok.
+three_nodes(Dir, Khepri) ->
     [{First, _} | _] = Peers = esdb_durable:peers(3),
     Nodes = [Node || {_, Node} <- Peers],
     try
@@ -68,11 +119,15 @@ three_nodes(Dir) ->
         ok = peer:call(First, esdb_bare_machine, append, [Bare, esdb_writers:events(1)], 60_000),
         lists:foreach(
             fun({Writers, Batch} = Combination) ->
-                Args = [Writers, Batch, [{ours, ?STORE}, {bare, Bare}]],
-                rows(Combination, maps:from_list(peer:call(First, ?MODULE, here, Args, 120_000)))
+                Rivals = [{bare, Bare} | [{khepri, {Dir, Nodes}} || Khepri]],
+                Args = [Writers, Batch, [{ours, ?STORE} | Rivals]],
+                Results = maps:from_list(peer:call(First, ?MODULE, here, Args, 300_000)),
+                rows(Combination, goals_of_three(), Results),
+                prototype(Combination, Results)
             end,
             ?COMBINATIONS
-        )
+        ),
+        rounds()
     after
         lists:foreach(fun({Peer, _}) -> peer:stop(Peer) end, Peers)
     end.
@@ -111,7 +166,7 @@ count({ours, Store}) ->
     Next;
 count({bare, Leader}) ->
     esdb_bare_machine:count(Leader);
-count({disk, _}) ->
+count({_, _}) ->
     0.
 
 %% All that was acknowledged is there, once.
@@ -145,17 +200,23 @@ round(1, 1, Ms, {disk, Dir}) ->
     after
         ok = file:close(File)
     end;
-round(Writers, Batch, Ms, {khepri, Id}) ->
+round(Writers, Batch, Ms, {khepri, Where}) ->
     Events = esdb_writers:events(Batch),
-    Versions = counters:new(Writers, []),
-    esdb_writers:run(Writers, Ms, fun(Writer) ->
-        lists:foreach(fun(Event) -> ok = put(Id, Writer, Versions, Event) end, Events)
+    with_khepri(Where, Writers, fun(Khepri) ->
+        esdb_writers:run(Writers, Ms, fun(Writer) ->
+            lists:foreach(fun(Event) -> ok = put(Khepri, Writer, Event) end, Events)
+        end)
     end).
 
--spec put(atom(), pos_integer(), counters:counters_ref(), map()) -> ok.
-put(Id, Writer, Versions, Event) ->
+-spec put(khepri(), pos_integer(), map()) -> ok.
+put({Id, Versions}, Writer, Event) ->
     ok = counters:add(Versions, Writer, 1),
     khepri:put(Id, path(Writer, counters:get(Versions, Writer)), Event).
+
+-spec puts(khepri()) -> non_neg_integer().
+puts({_, Versions}) ->
+    #{size := Writers} = counters:info(Versions),
+    lists:sum([counters:get(Versions, Writer) || Writer <- lists:seq(1, Writers)]).
 
 -spec path(pos_integer(), pos_integer()) -> [binary()].
 path(Writer, Version) -> [~"streams", stream(Writer), <<Version:64>>].
@@ -163,27 +224,61 @@ path(Writer, Version) -> [~"streams", stream(Writer), <<Version:64>>].
 -spec stream(pos_integer()) -> binary().
 stream(Writer) -> <<"stream-", (integer_to_binary(Writer))/binary>>.
 
-%% A new Khepri each time: it becomes slower with what it has.
--spec khepri(file:filename(), {pos_integer(), pos_integer()}) -> {khepri, esdb_writers:result()}.
-khepri(Dir, {Writers, Batch}) ->
-    Name = lists:flatten(io_lib:format("khepri-~b-~b", [Writers, Batch])),
-    Folder = filename:join(Dir, Name),
-    {ok, System} = erl_esdb_ra_systems:acquire(Folder),
-    Id = list_to_atom("khepri_" ++ integer_to_list(Writers) ++ "_" ++ integer_to_list(Batch)),
-    {ok, Id} = khepri:start(System, Id),
+%% A new Khepri on these nodes, of which this is the first, for as long as the fun runs.
+-spec with_khepri({file:filename(), [node()]}, pos_integer(), fun((khepri()) -> Result)) -> Result.
+with_khepri({Dir, [Here | Others]}, Writers, Fun) ->
+    Id = list_to_atom("khepri_" ++ integer_to_list(erlang:unique_integer([positive]))),
+    Keepers = [khepri_on(Node, Dir, Id) || Node <- [Here | Others]],
+    %% Who joins gives up what it has: so the others join this one.
+    [ok = erpc:call(Node, khepri_cluster, join, [Id, Here]) || Node <- Others],
+    {ok, Members} = khepri_cluster:members(Id),
+    true = length(Members) =:= length(Keepers),
     [Event] = esdb_writers:events(1),
     ok = khepri:put(Id, path(0, 1), Event),
     {ok, Event} = khepri:get(Id, path(0, 1)),
-    Result = round(Writers, Batch, ?KHEPRI_MS, {khepri, Id}),
+    Result = Fun({Id, counters:new(Writers, [])}),
+    lists:foreach(fun khepri_stopped/1, Keepers),
+    Result.
+
+%% A Ra system belongs to a process: on each node one that lives as long as it is needed.
+-spec khepri_on(node(), file:filename(), atom()) -> pid().
+khepri_on(Node, Dir, Id) ->
+    Keeper = spawn_link(Node, ?MODULE, khepri_begun, [self(), filename:join([Dir, Node, Id]), Id]),
+    receive
+        {Keeper, begun} -> Keeper
+    end.
+
+-doc false.
+-spec khepri_begun(pid(), file:filename(), atom()) -> ok.
+khepri_begun(For, Folder, Id) ->
+    {ok, _} = application:ensure_all_started(khepri),
+    {ok, System} = erl_esdb_ra_systems:acquire(Folder),
+    {ok, Id} = khepri:start(System, Id),
+    For ! {self(), begun},
+    receive
+        {For, stop} -> ok
+    end,
     ok = khepri:stop(Id),
     ok = erl_esdb_ra_systems:release(Folder),
-    {khepri, Result}.
+    true = unlink(For),
+    For ! {self(), stopped},
+    ok.
+
+-spec khepri_stopped(pid()) -> ok.
+khepri_stopped(Keeper) ->
+    Keeper ! {self(), stop},
+    receive
+        {Keeper, stopped} -> ok
+    end.
 
 %% ---- rows
 
--spec rows({pos_integer(), pos_integer()}, #{atom() => esdb_writers:result()}) -> ok.
-rows({Writers, Batch} = Combination, #{ours := Ours} = Results) ->
-    What = lists:flatten(io_lib:format("~b writers, ~b an append", [Writers, Batch])),
+-type goals() :: #{{Rival :: atom(), combination()} => float()}.
+-type combination() :: {Writers :: pos_integer(), Batch :: pos_integer()}.
+
+-spec rows(combination(), goals(), #{atom() => esdb_writers:result()}) -> ok.
+rows({_, Batch} = Combination, Goals, #{ours := Ours} = Results) ->
+    What = what(Combination),
     lists:foreach(
         fun(Rival) ->
             is_map_key(Rival, Results) andalso
@@ -191,11 +286,30 @@ rows({Writers, Batch} = Combination, #{ours := Ours} = Results) ->
                     What,
                     {"append", ns(Batch, Ours)},
                     {name(Rival), ns(Batch, map_get(Rival, Results))},
-                    goal(Rival, Combination)
+                    maps:get({Rival, Combination}, Goals, none)
                 )
         end,
         [bare, khepri, disk]
     ),
+    notes(What, Batch, Results).
+
+-spec what(combination()) -> string().
+what({Writers, Batch}) ->
+    lists:flatten(io_lib:format("~b writers, ~b an append", [Writers, Batch])).
+
+%% Its events a second on three nodes of one machine.
+-spec prototype(combination(), #{atom() => esdb_writers:result()}) -> ok.
+prototype({50, Batch} = Combination, #{ours := Ours}) ->
+    Rate = maps:get(Batch, #{1 => 8_000, 10 => 42_000, 100 => 96_000}),
+    _ = esdb_bench:measured(
+        what(Combination), {name(ours), ns(Batch, Ours)}, {"the prototype", 1.0e9 / Rate}, 1.0
+    ),
+    ok;
+prototype(_, _) ->
+    ok.
+
+-spec notes(string(), pos_integer(), #{atom() => esdb_writers:result()}) -> ok.
+notes(What, Batch, Results) ->
     lists:foreach(
         fun(Name) ->
             case Results of
@@ -221,10 +335,10 @@ name(bare) -> "bare Ra machine";
 name(khepri) -> "khepri:put";
 name(disk) -> "fdatasync".
 
--spec goal(atom(), {pos_integer(), pos_integer()}) -> none | float().
-goal(bare, _) -> 0.7;
-goal(disk, _) -> 0.75;
-goal(khepri, {50, 1}) -> 2.0;
-goal(khepri, {50, 10}) -> 7.0;
-goal(khepri, {50, 100}) -> 20.0;
-goal(khepri, _) -> none.
+-spec goals() -> goals().
+goals() ->
+    Khepri = #{{khepri, {50, 1}} => 2.0, {khepri, {50, 10}} => 7.0, {khepri, {50, 100}} => 20.0},
+    maps:merge(Khepri#{{disk, {1, 1}} => 0.75}, goals_of_three()).
+
+-spec goals_of_three() -> goals().
+goals_of_three() -> #{{bare, Combination} => 0.7 || Combination <- ?COMBINATIONS}.

@@ -9,7 +9,7 @@ disk, where how many at once matters as much as how long.
 ```
 """.
 
--export([run/3, timed/2, median/1, events/1, event/1]).
+-export([run/3, timed/2, fill/4, median/1, events/1, event/1]).
 -export_type([result/0]).
 
 -doc "Calls, calls a second, and microseconds of a call.".
@@ -21,18 +21,31 @@ disk, where how many at once matters as much as how long.
 -spec run(pos_integer(), Ms :: pos_integer(), fun((pos_integer()) -> term())) -> result().
 run(Writers, Ms, Fun) ->
     Begin = erlang:monotonic_time(microsecond),
-    Until = Begin + Ms * 1000,
+    result(Begin, all_calls(Writers, infinity, Begin + Ms * 1000, Fun)).
+
+-doc "The same until each has made its share of so many calls, or the time is over; how many.".
+-spec fill(pos_integer(), Calls, Ms :: pos_integer(), fun((pos_integer()) -> term())) -> Calls when
+    Calls :: non_neg_integer().
+fill(Writers, Calls, Ms, Fun) ->
+    Until = erlang:monotonic_time(microsecond) + Ms * 1000,
+    length(all_calls(Writers, Calls div Writers, Until, Fun)).
+
+-spec all_calls(pos_integer(), Each, Until :: integer(), fun((pos_integer()) -> term())) ->
+    [integer()]
+when
+    Each :: non_neg_integer() | infinity.
+all_calls(Writers, Each, Until, Fun) ->
     Started = [
-        spawn_monitor(fun() -> exit({us, calls(Until, fun() -> Fun(N) end, [])}) end)
+        spawn_monitor(fun() -> exit({us, calls(Each, Until, fun() -> Fun(N) end, [])}) end)
      || N <- lists:seq(1, Writers)
     ],
-    result(Begin, lists:append([joined(One) || One <- Started])).
+    lists:append([joined(One) || One <- Started]).
 
 -doc "The same in the calling process alone.".
 -spec timed(Ms :: pos_integer(), fun(() -> term())) -> result().
 timed(Ms, Fun) ->
     Begin = erlang:monotonic_time(microsecond),
-    result(Begin, calls(Begin + Ms * 1000, Fun, [])).
+    result(Begin, calls(infinity, Begin + Ms * 1000, Fun, [])).
 
 -spec result(integer(), [integer(), ...]) -> result().
 result(Begin, Unsorted) ->
@@ -54,13 +67,15 @@ joined({Pid, Ref}) ->
         {'DOWN', Ref, process, Pid, Reason} -> error(Reason)
     end.
 
--spec calls(integer(), fun(() -> term()), [integer()]) -> [integer()].
-calls(Until, Fun, Times) ->
+-spec calls(non_neg_integer() | infinity, integer(), fun(() -> term()), [integer()]) -> [integer()].
+calls(0, _Until, _Fun, Times) ->
+    Times;
+calls(Left, Until, Fun, Times) ->
     Begin = erlang:monotonic_time(microsecond),
     _ = Fun(),
     case erlang:monotonic_time(microsecond) of
         End when End >= Until -> [End - Begin | Times];
-        End -> calls(Until, Fun, [End - Begin | Times])
+        End -> calls(erl_esdb_args:less(Left, 1), Until, Fun, [End - Begin | Times])
     end.
 
 -spec nth([integer()], float()) -> integer().

@@ -55,6 +55,7 @@ needs "cargo clippy" "Rust lints" cargo clippy --quiet --locked --workspace --al
 needs "cargo clippy" "Rust lints, fuzzing" cargo clippy --quiet --locked --manifest-path native/fuzz/Cargo.toml --all-targets -- -D warnings
 needs "cargo" "Rust documentation" env RUSTDOCFLAGS=-Dwarnings cargo doc --quiet --locked --no-deps --package esdb_core --package esdb_boundary
 needs "mix" "Elixir format" mix format --check-formatted
+! program=$(scripts/toolchain.sh shellcheck 2>/dev/null) || PATH=$PATH:$(dirname "$program")
 needs "shellcheck" "shell scripts" shellcheck --severity=warning native/build.sh scripts/*.sh test/consumers/run.sh .ci/run
 check "Erlang compiles without a warning" rebar3 as strict compile
 check "xref" rebar3 xref

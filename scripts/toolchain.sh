@@ -7,6 +7,7 @@
 #   scripts/toolchain.sh env      print the exports that put the tools in use on a shell's PATH
 #   scripts/toolchain.sh ex_doc   print the folder that holds ExDoc's compiled libraries (Debian only)
 #   scripts/toolchain.sh rivals   print the folder that holds compiled Khepri, for benchmarks (Debian only)
+#   scripts/toolchain.sh shellcheck   print the program ShellCheck, the machine's own or Debian's
 #
 # What the machine has is used. What it lacks is installed on Debian: from its own packages where they are
 # new enough (Debian 13), else into a folder of the user (Debian 12), without touching the system's package
@@ -397,6 +398,16 @@ rivals() {
         { can_fetch_plugins && step "Fetching Khepri" from_suites fetch_plugins >&2 && plugins_folder; }
 }
 
+# --- ShellCheck ---------------------------------------------------------------------------------------
+
+# Debian's is that of the machine's own release, for it is a compiled program; nothing is installed.
+shellcheck_program() {
+    ! command -v shellcheck || return 0
+    program=$cache/debian/shellcheck/usr/bin/shellcheck
+    [ -x "$program" ] || { is_debian && step "Fetching ShellCheck" unpack_packages shellcheck >&2; }
+    "$program" --version >/dev/null 2>&1 && echo "$program"
+}
+
 # --- PropEr -------------------------------------------------------------------------------------------
 
 # A folder that holds a compiled PropEr which this Erlang can load.
@@ -547,5 +558,6 @@ case ${1:-} in
     env) print_env ;;
     ex_doc) ex_doc ;;
     rivals) rivals ;;
-    *) fail "usage: $0 setup | tests | env | rust | ex_doc | rivals" ;;
+    shellcheck) shellcheck_program ;;
+    *) fail "usage: $0 setup | tests | env | rust | ex_doc | rivals | shellcheck" ;;
 esac

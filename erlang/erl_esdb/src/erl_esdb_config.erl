@@ -48,8 +48,8 @@ Configuration: the application's environment and the options of a store.
 
 Stores of a node with the same `data_dir` share one write-ahead log there: one file and one sync for
 what all of them write, which is faster than a folder for each. What is damaged in that log stops
-all of them. A folder belongs to one node at a time. Giving one makes a store durable, the default
-alone does not.
+all of them. The default is another folder for each store: by itself none shares a log. A folder
+belongs to one node at a time. Giving one makes a store durable, the default alone does not.
 
 The options of a store are a list of pairs or a map. What is not known of a store goes to its
 `options`, with a warning when the store starts; an unknown key of the application is refused by

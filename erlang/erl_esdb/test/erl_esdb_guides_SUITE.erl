@@ -25,7 +25,6 @@ pages() ->
         archives,
         causation,
         integrity,
-        cluster,
         testing,
         telemetry,
         disk_formats,
@@ -34,7 +33,7 @@ pages() ->
     ].
 
 %% Pages about stores on disk.
-on_disk(true) -> [one_node, operations, consistency];
+on_disk(true) -> [one_node, cluster, operations, consistency, the_shells_have_ra, keys_of_a_status];
 on_disk(false) -> [].
 
 init_per_suite(Config) ->
@@ -60,12 +59,60 @@ integrity(Config) -> guide(Config, "integrity.md", 12).
 one_node(Config) -> guide(Config, "one_node.md", 12).
 operations(Config) -> guide(Config, "operations.md", 17).
 consistency(Config) -> guide(Config, "consistency.md", 9).
-cluster(Config) -> guide(Config, "cluster.md", 12).
+%% In a node that has a name, as the page has it.
+cluster(Config) ->
+    ok = erl_esdb_three:begin_one(),
+    try
+        %% Others of this machine may run the same page.
+        Ours = iolist_to_binary(["Begin(shop", os:getpid(), "_"]),
+        Named = fun(Page) -> binary:replace(Page, ~"Begin(shop", Ours, [global]) end,
+        guide(Config, "cluster.md", 40, Named)
+    after
+        ok = erl_esdb_three:end_one()
+    end.
 testing(Config) -> guide(Config, "testing.md", 14).
 telemetry(Config) -> guide(Config, "telemetry.md", 9).
 disk_formats(Config) -> guide(Config, "disk_formats.md", 7).
 coming_from_erl_esdb(Config) -> guide(Config, "coming_from_erl_esdb.md", 16).
 streams(Config) -> guide(Config, "streams.md", 40).
+
+%% The paths with which a shell is to be started have all that a store on disk needs, also where
+%% Ra does not come from the registry.
+the_shells_have_ra(_) ->
+    Needed = [erl_esdb, erl_esdb_gater, erl_esdb_nifs, ra, aten, gen_batch_server, seshat],
+    Shells = shells("README.md") ++ shells("doc/guides/getting_started.md"),
+    ?assertEqual(3, length(Shells)),
+    [
+        ?assertEqual([], Needed -- [App || App <- Needed, is_found(App, Shell)], Shell)
+     || Shell <- Shells
+    ].
+
+%% What a page has behind `-pa`, of this build.
+shells(Page) ->
+    {ok, Text} = file:read_file(filename:join(root(), Page)),
+    Options = [global, {capture, all_but_first, list}],
+    {match, Found} = re:run(Text, "(?:erl|iex) -pa \"?(_build/default/[^\\s\"`]+)", Options),
+    Build = filename:dirname(filename:dirname(code:lib_dir(erl_esdb))),
+    [Build ++ Glob || ["_build/default" ++ Glob] <- Found].
+
+is_found(App, Glob) ->
+    lists:member(filename:join(code:lib_dir(App), "ebin"), filelib:wildcard(Glob)).
+
+%% Nothing is in a status that the guide does not explain.
+keys_of_a_status(Config) ->
+    Dir = filename:join(proplists:get_value(priv_dir, Config), ?FUNCTION_NAME),
+    {ok, _} = erl_esdb:start_store(?FUNCTION_NAME, #{engine => ra, data_dir => Dir}),
+    {ok, Status} = erl_esdb:status(?FUNCTION_NAME, #{timeout => 30_000}),
+    {ok, Page} = file:read_file(filename:join([root(), "doc", "guides", "operations.md"])),
+    [_, Section] = string:split(Page, "\n### What a status has\n"),
+    [Own | _] = string:split(Section, "\n## "),
+    Explained = lists:append([
+        keys(quoted(Names))
+     || <<"| `", _/binary>> = Row <- re:split(Own, "\n"),
+        [_, Names | _] <- [string:split(Row, "|", all)]
+    ]),
+    ?assertEqual([], maps:keys(Status) -- Explained),
+    ?assert(map_size(Status) > 20).
 
 %% What stands behind a link to a file of the examples is a piece of that file.
 deployment_shows_its_examples(_) ->
@@ -226,11 +273,13 @@ output(Port, Said) ->
         {Port, {exit_status, Status}} -> {Status, iolist_to_binary(Said)}
     end.
 
-guide(Config, Name, Least) ->
+guide(Config, Name, Least) -> guide(Config, Name, Least, fun(Page) -> Page end).
+
+guide(Config, Name, Least, Changed) ->
     {ok, Page} = file:read_file(filename:join([root(), "doc", "guides", Name])),
     Folder = filename:join(proplists:get_value(priv_dir, Config), filename:basename(Name)),
     ok = filelib:ensure_path(Folder),
-    Run = erl_esdb_guide:session(Name, Page, Folder),
+    Run = erl_esdb_guide:session(Name, Changed(Page), Folder),
     ?assert(Run >= Least, Run).
 
 root() -> filename:join([filename:dirname(source()), "..", "..", ".."]).

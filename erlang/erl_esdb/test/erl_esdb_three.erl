@@ -16,7 +16,7 @@ is started again finds the others as they were, and is made the leader again. Wh
 of stores that do not run here is stopped when the next one is started.
 """.
 
--export([begin_all/0, end_all/0, start_store/2, lead/1, peers/0]).
+-export([begin_all/0, end_all/0, begin_one/0, end_one/0, start_store/2, lead/1, peers/0]).
 -export([opened/3, closed/1]).
 
 %% The others, and a table of {Store, Folder} of those that run there.
@@ -47,6 +47,18 @@ end_all() ->
     ok = erl_esdb_nodes:stop(Peers),
     true = persistent_term:erase(?PEERS),
     true = exit(ets:info(?STORES, owner), kill),
+    renamed(fun net_kernel:stop/0).
+
+-doc "Gives this node a name, and starts no others.".
+-spec begin_one() -> ok.
+begin_one() ->
+    %% The daemon of names.
+    ok = erl_esdb_nodes:stop(erl_esdb_nodes:start(1)),
+    renamed(fun named/0).
+
+-spec end_one() -> ok.
+end_one() ->
+    lists:foreach(fun erl_esdb:stop_store/1, erl_esdb:which_stores()),
     renamed(fun net_kernel:stop/0).
 
 -doc "The others.".

@@ -45,7 +45,7 @@ families() ->
             of_store(snapshot_age_ms, fun seconds/1)},
         {erl_esdb_ram_bytes, "RAM of the engine", of_store(ram_bytes)},
         {erl_esdb_disk_bytes, "Files of the store", of_store(disk_bytes)},
-        {erl_esdb_wal_bytes, "The log that all stores of the node share", of_store(wal_bytes)},
+        {erl_esdb_wal_bytes, "The log that all stores of the folder share", of_store(wal_bytes)},
         {erl_esdb_segments, "Files of events", of_store(segments)},
         {erl_esdb_index_bytes, "RAM of the indexes", of_part(index, bytes)},
         {erl_esdb_index_entries, "Entries of the indexes", of_part(index, entries)},
