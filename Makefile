@@ -1,7 +1,7 @@
 # The few commands of this repository. Every one finds, or installs, the tools it needs.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build env demo demo-cluster test torture check bench docs clean
+.PHONY: help setup build env demo demo-cluster test test-three torture check bench docs clean
 
 # The tools in use: the machine's own where new enough, else those that `setup` installed.
 TOOLS = eval "$$(scripts/toolchain.sh env)" &&
@@ -38,6 +38,9 @@ demo-cluster: build ## the same events through three nodes, one of which is kill
 
 test: setup-tests ## all tests, with the native libraries and without
 	@$(TOOLS) scripts/test.sh
+
+test-three: setup-tests ## the store's suites on three nodes, of which `test` runs one; SUITES="streams statem"
+	@$(TOOLS) scripts/test_three.sh
 
 torture: setup-tests ## stores on nodes that fail, judged by their clients' history; MINUTES=n SEED=s
 	@$(TOOLS) scripts/torture.sh

@@ -1067,7 +1067,8 @@ a_lock_that_many_were_refused(Config) ->
     ?assertMatch({value, {ok, {_, _}}}, Take()),
     ok = esdb_peer:stop(Peer).
 
-%% Who has no descriptor left knows nothing of others, and does not take what is theirs, or nobody's.
+%% Who has no descriptor left knows nothing of others, and takes neither what is theirs nor what is
+%% nobody's.
 a_lock_without_descriptors(Config) ->
     Dir = dir(Config),
     ok = filelib:ensure_path(Dir),

@@ -83,8 +83,8 @@ What an engine tells of a store on this node, for operators; what it does not kn
 this node has, that is decided, and that is done here. `members_lag`: where this node leads, how
 many decided commands each other member does not have. `snapshot_index`, `snapshot_age_ms`: of the
 newest snapshot of the machine. `compaction`: of the files of the log, since the engine began.
-`disk_bytes`: of all files of the store; `wal_bytes`: of the log that all stores of the folder share.
-`ram_bytes`: without the indexes of `m:erl_esdb_index`.
+`disk_bytes`: of all files of the store; `wal_bytes`: of the log that all stores of the folder
+share. `ram_bytes`: without the indexes of `m:erl_esdb_index`.
 """.
 -type status() :: #{
     role => leader | follower | candidate | atom(),
