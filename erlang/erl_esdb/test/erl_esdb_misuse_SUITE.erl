@@ -117,6 +117,7 @@ internal() ->
         erl_esdb_ra_server,
         erl_esdb_ra_snapshot,
         erl_esdb_ra_systems,
+        erl_esdb_ra_wal,
         erl_esdb_recent,
         erl_esdb_removals,
         erl_esdb_restore,

@@ -184,14 +184,7 @@ is_whole([File | _]) -> {error, {damaged_snapshot, File}}.
 
 -spec unknown_data(file:filename_all(), atom()) -> ok | {error, {unknown_data, file:filename()}}.
 unknown_data(Dir, Name) ->
-    Found = [
-        Folder
-     || File <- filelib:wildcard("*/config", Dir),
-        Folder <- [filename:join(Dir, filename:dirname(File))],
-        {ok, #{id := {Of, _}}} <- [ra_log:read_config(Folder)],
-        Of =:= Name
-    ],
-    case Found of
+    case erl_esdb_ra_folder:folders(Dir, Name) of
         [] -> ok;
         [Folder | _] -> {error, {unknown_data, Folder}}
     end.
