@@ -219,12 +219,25 @@ delete(System, {Name, _} = Server) ->
     case ra_directory:uid_of(System, Name) of
         undefined ->
             ok;
-        _ ->
-            case ra:force_delete_server(System, Server) of
-                ok -> saved(System);
-                {badrpc, Reason} -> {error, Reason};
-                {error, Reason} -> {error, Reason}
+        Uid ->
+            maybe
+                ok ?= forgotten(ra_env:server_data_dir(System, Uid)),
+                case ra:force_delete_server(System, Server) of
+                    ok -> saved(System);
+                    {badrpc, Reason} -> {error, Reason};
+                    {error, Reason} -> {error, Reason}
+                end
             end
+    end.
+
+%% Ra forgets its vote first, and removes its files in any order. Without a configuration it is
+%% none, whatever a kill leaves of it.
+-spec forgotten(file:filename_all()) -> ok | {error, file:posix()}.
+forgotten(Folder) ->
+    case file:delete(filename:join(Folder, "config")) of
+        ok -> ra_lib:sync_dir(Folder);
+        {error, enoent} -> ok;
+        {error, Reason} -> {error, Reason}
     end.
 
 %% ---- another name
