@@ -17,9 +17,9 @@ it is asked whether there are any.
 ```
 
 What a loss of power leaves is no damage: of the last write, which nobody was told of, each sector
-of the disk may be missing, so whole records may stand behind a hole. A hole is at least a sector of
-zeros; where there is none between a broken record and a whole one, the broken one was written
-whole.
+of the disk may be missing, so whole records may stand behind a hole. A hole is a sector of zeros,
+or what is left of one from the broken record on; where there is none between that and a whole
+record, it was written as a whole.
 """.
 
 -export([read/2]).
@@ -28,8 +28,8 @@ whole.
 -define(MAGIC, "RAWA").
 -define(VERSION, 1).
 -define(HEAD, 5).
-%% Bits of the smallest sector of a disk.
--define(SECTOR, 4096).
+%% Bytes of the smallest sector of a disk.
+-define(SECTOR, 512).
 %% What a term in the external format begins with.
 -define(TERM, 131).
 
@@ -130,14 +130,28 @@ broken(Bytes, Last, End) ->
 is_followed(_Bytes, Broken, _Writers, Servers) when Broken =:= none; Servers =:= [] ->
     false;
 is_followed(Bytes, Broken, Writers, Servers) ->
-    Behind = {Broken, byte_size(Bytes) - Broken},
-    Limit =
-        case binary:match(Bytes, <<0:?SECTOR>>, [{scope, Behind}]) of
-            {Hole, _} -> Hole;
-            nomatch -> byte_size(Bytes)
-        end,
-    Patterns = binary:compile_pattern(heads(Writers, Servers)),
-    is_found(Bytes, Broken + 1, Limit, Patterns).
+    case hole(Bytes, Broken) of
+        Broken ->
+            false;
+        Hole ->
+            Patterns = binary:compile_pattern(heads(Writers, Servers)),
+            is_found(Bytes, Broken + 1, Hole, Patterns)
+    end.
+
+%% Where the first hole begins from here on, or the file ends.
+-spec hole(binary(), place()) -> place().
+hole(Bytes, From) ->
+    Left = 8 * (?SECTOR - From rem ?SECTOR),
+    case Bytes of
+        <<_:From/binary, 0:Left, _/binary>> ->
+            From;
+        _ ->
+            Behind = {From, byte_size(Bytes) - From},
+            case binary:match(Bytes, <<0:(8 * ?SECTOR)>>, [{scope, Behind}]) of
+                {Hole, _} -> Hole;
+                nomatch -> byte_size(Bytes)
+            end
+    end.
 
 %% What records of these servers begin with. The broken one may have named a writer that is not
 %% known therefore: it had the next number.
