@@ -44,7 +44,7 @@ lists() ->
 
 steps() ->
     [killed_while_a_store_is_made, no_power_while_a_store_is_made, no_power_while_a_store_starts] ++
-        [a_full_disk_is_named_and_told_of_once].
+        [killed_while_a_store_is_dropped, a_full_disk_is_named_and_told_of_once].
 
 faults(Size) -> erl_esdb_torture:faults(Size).
 
@@ -457,13 +457,16 @@ no_power_while_a_store_is_made(Config) -> at_steps(0, fun erl_esdb_disk:power_lo
 
 no_power_while_a_store_starts(Config) -> at_steps(5, fun erl_esdb_disk:power_loss/1, Config).
 
-%% There are about sixty: one of each eight.
 at_steps(Count, Loss, Config) ->
+    with_steps(fun(Step) -> at_step(Step, Count, Loss, Config) end, Config).
+
+%% There are about sixty: one of each eight.
+with_steps(Fun, Config) ->
     case proplists:get_value(library, Config) of
         #{library := _} ->
             _ = rand:seed(exsss, {seed(), 4, 4}),
             Steps = [N * 8 + rand:uniform(8) || N <- lists:seq(0, 6)],
-            Ended = [at_step(Step, Count, Loss, Config) || Step <- Steps],
+            Ended = [Fun(Step) || Step <- Steps],
             ct:pal("~w", [lists:zip(Steps, Ended)]),
             ?assert(length([killed || killed <- Ended]) >= 5);
         #{} ->
@@ -605,6 +608,39 @@ readable(Nodes, Module, Function, [Store, From, Count | More] = Arguments) ->
             ]};
         Answer ->
             Answer
+    end.
+
+%% It has all its events then, or none; never what is left of them.
+killed_while_a_store_is_dropped(Config) ->
+    with_steps(fun(Step) -> dropped_at(Step, Config) end, Config).
+
+dropped_at(Step, Config) ->
+    with_nodes([n1], Config, fun(Nodes) ->
+        Disk = erl_esdb_fault_nodes:disk(Nodes, n1),
+        Again = fun() ->
+            ok = erl_esdb_fault_nodes:kill(Nodes, n1),
+            ok = erl_esdb_disk:kill_after(Disk, infinity),
+            ok = erl_esdb_fault_nodes:boot(Nodes, n1),
+            ?assertMatch({_, {ok, _}}, {Step, opened(Nodes)})
+        end,
+        {ok, _} = opened(Nodes),
+        ok = write(Nodes, 0, 9),
+        %% From the log into segments.
+        ok = Again(),
+        ok = erl_esdb_disk:kill_after(Disk, Step),
+        Ended = dropped(Nodes),
+        ok = Again(),
+        Left = length([Seen || Seen <- served(Nodes, 10), is_record(Seen, seen)]),
+        ?assert(Left =:= 10 orelse Left =:= 0, {Step, Left}),
+        ok = write(Nodes, Left, Left),
+        Ended
+    end).
+
+dropped(Nodes) ->
+    try erl_esdb_fault_nodes:call(Nodes, n1, erl_esdb, drop, [?STORE]) of
+        ok -> dropped
+    catch
+        exit:_ -> killed
     end.
 
 %% ---- a full disk

@@ -118,6 +118,7 @@ internal() ->
         erl_esdb_ra_snapshot,
         erl_esdb_ra_systems,
         erl_esdb_ra_view,
+        erl_esdb_ra_wal,
         erl_esdb_recent,
         erl_esdb_removals,
         erl_esdb_restore,

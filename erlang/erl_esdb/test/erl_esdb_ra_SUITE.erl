@@ -845,6 +845,58 @@ a_terms_that_are_lost_are_named(Config) ->
     ok = file:write_file(Meta, Bytes),
     ?assertEqual(Events, all_events(start(Config))).
 
+%% Also where the file can be read, and only one of the stores has lost its vote.
+a_vote_that_is_lost_is_named(Config) ->
+    Events = stopped(Config),
+    {ok, _} = erl_esdb:start_store(another, options(Config)),
+    ok = erl_esdb:stop_store(another),
+    Meta = file(Config, "meta.dets"),
+    {ok, Bytes} = file:read_file(Meta),
+    Uids = [list_to_binary(filename:dirname(F)) || F <- filelib:wildcard("*/config", dir(Config))],
+    ?assertEqual(2, length(Uids)),
+    [
+        begin
+            ok = file:write_file(Meta, Bytes),
+            {ok, Table} = dets:open_file(make_ref(), [{file, Meta}]),
+            ok = dets:delete(Table, Uid),
+            ok = dets:close(Table),
+            ok = After(Meta),
+            {ok, Without} = file:read_file(Meta),
+            ?assertEqual(
+                {error, {data_dir, dir(Config), {damaged_file, Meta}}},
+                erl_esdb:start_store(store(Config), options(Config))
+            ),
+            %% It is as it was found.
+            ?assertEqual({ok, Without}, file:read_file(Meta))
+        end
+     || Uid <- Uids, After <- [fun left_open/1, fun(_) -> ok end]
+    ],
+    ok = file:write_file(Meta, Bytes),
+    ?assertEqual(Events, all_events(start(Config))),
+    ?assertMatch({ok, _}, erl_esdb:start_store(another, options(Config))),
+    ok = erl_esdb:drop(another).
+
+%% What a user keeps there is the user's.
+a_folder_of_somebody_else(Config) ->
+    Events = stopped(Config),
+    Content = [~"", ~"#{", ~"\"", ~"[].", ~"[core]\n\trepositoryformatversion = 0\n", <<255, 0>>],
+    Files = [
+        {filename:join([dir(Config), "own" ++ integer_to_list(N), "config"]), Bytes}
+     || {N, Bytes} <- lists:enumerate(Content)
+    ],
+    [ok = filelib:ensure_dir(File) || {File, _} <- Files],
+    [ok = file:write_file(File, Bytes) || {File, Bytes} <- Files],
+    ok = filelib:ensure_path(filename:join([dir(Config), "folder", "config"])),
+    ?assertEqual(Events, all_events(start(Config))),
+    %% One that is not known yet.
+    ?assertMatch({ok, _}, erl_esdb:start_store(another, options(Config))),
+    ok = erl_esdb:drop(another),
+    ok = erl_esdb:stop_store(store(Config)),
+    %% Nor where it is not known which folders are.
+    ok = file:delete(file(Config, "names.dets")),
+    ?assertEqual(Events, all_events(start(Config))),
+    [?assertEqual({ok, Bytes}, file:read_file(File)) || {File, Bytes} <- Files].
+
 %% Ra forgets a server whose configuration it cannot read, with all that it has in the log.
 a_damaged_configuration_is_named(Config) ->
     Events = stopped(Config),
@@ -872,7 +924,7 @@ a_two_folders_of_one_store(Config) ->
     {ok, Bytes} = file:read_file(file(Config, Name)),
     Uid = filename:dirname(Name),
     Second = file(Config, Uid ++ "X"),
-    ok = file:make_dir(Second),
+    ok = filelib:ensure_path(filename:join(Second, "snapshots")),
     Copied = binary:replace(Bytes, list_to_binary(Uid), list_to_binary(Uid ++ "X"), [global]),
     ok = file:write_file(filename:join(Second, "config"), Copied),
     %% The one that is listed.

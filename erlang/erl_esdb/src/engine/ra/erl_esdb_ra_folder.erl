@@ -10,11 +10,14 @@ anything, and while the folder is locked:
 - a file of dets that needs it is repaired as a copy, which is synced before it takes the place;
 - a server whose folder is there and which is not listed is listed: its node was killed while it was
   made, or the list was lost. The list can be made from the folders, for each names its server;
-- `meta.dets`, the terms and votes of the servers, cannot be made from anything: one that cannot be
-  read is removed where no server has written, and an error else.
+- `meta.dets`, the terms and votes of the servers, cannot be made from anything: where it cannot be
+  read, or what dets has repaired lacks a server that has written, the start is refused;
+- so it is where the write-ahead log goes on behind what Ra takes for its end (`m:erl_esdb_ra_wal`).
+
+Other folders may lie in it.
 """.
 
--export([prepare/1]).
+-export([prepare/1, folders/2]).
 -export_type([reason/0]).
 
 -include_lib("kernel/include/logger.hrl").
@@ -32,10 +35,11 @@ forgotten. `unknown_data`: folders of servers of one name, of which none is list
 -spec prepare(file:filename()) -> ok | {error, reason()}.
 prepare(Dir) ->
     maybe
-        {ok, Servers} ?= servers(Dir),
-        {ok, Listed} ?= readable(names(Dir)),
+        {ok, Listed} ?= readable(names(Dir), fun(_) -> ok end),
+        {ok, Servers} ?= servers(Dir, Listed),
         ok ?= listed(Dir, Listed, Servers),
-        terms(Dir, Servers)
+        {ok, Logged} ?= logged(Dir, Servers),
+        terms(Dir, Servers, Logged)
     else
         {error, Reason} -> {error, erl_esdb_ra_server:posix(Reason)}
     end.
@@ -45,23 +49,49 @@ names(Dir) -> filename:join(Dir, "names.dets").
 
 %% ---- the servers
 
-%% As their folders say. One without a configuration was not made, or is removed: Ra forgets it.
--spec servers(file:filename()) -> {ok, [server()]} | {error, reason()}.
-servers(Dir) ->
-    Configs = lists:sort(filelib:wildcard("*/config", Dir)),
-    each(fun(Config) -> server(Dir, Config) end, Configs, []).
+-doc "The folders of the servers of one cluster, whether they are listed or not.".
+-spec folders(file:filename_all(), Cluster :: atom()) -> [file:filename_all()].
+folders(Dir, Cluster) ->
+    Folders = [filename:join(Dir, Uid) || Uid <- configured(Dir), is_of_ra(Dir, Uid, [])],
+    [Folder || Folder <- Folders, {ok, #{cluster_name := Of}} <- [config(Folder)], Of =:= Cluster].
 
--spec server(file:filename(), file:filename()) -> {ok, server()} | {error, reason()}.
-server(Dir, Config) ->
-    File = filename:join(Dir, Config),
-    Uid = unicode:characters_to_binary(filename:dirname(Config)),
-    try ra_log:read_config(filename:dirname(File)) of
+%% As their folders say. One without a configuration was not made, or is removed: Ra forgets it.
+-spec servers(file:filename(), [tuple()] | unreadable | none) ->
+    {ok, [server()]} | {error, reason()}.
+servers(Dir, Listed) ->
+    Uids = [Uid || is_list(Listed), {_, Uid} <- Listed],
+    Folders = [filename:join(Dir, Uid) || Uid <- configured(Dir), is_of_ra(Dir, Uid, Uids)],
+    each(fun server/1, Folders, []).
+
+-spec configured(file:filename_all()) -> [file:filename()].
+configured(Dir) ->
+    Configs = filelib:wildcard("*/config", unicode:characters_to_list(Dir)),
+    [filename:dirname(Config) || Config <- lists:sort(Configs)].
+
+%% What somebody else keeps here is not looked at. Ra makes the folder of the snapshots first.
+-spec is_of_ra(file:filename_all(), file:filename(), [ra:uid()]) -> boolean().
+is_of_ra(Dir, Name, Listed) ->
+    Folder = filename:join(Dir, Name),
+    lists:member(unicode:characters_to_binary(Name), Listed) orelse
+        filelib:is_dir(filename:join(Folder, "snapshots")) orelse
+        filelib:wildcard("*.segment", unicode:characters_to_list(Folder)) =/= [].
+
+-spec server(file:filename_all()) -> {ok, server()} | {error, reason()}.
+server(Folder) ->
+    Uid = unicode:characters_to_binary(filename:basename(Folder)),
+    case config(Folder) of
         {ok, #{id := {Name, _}, uid := Uid}} when is_atom(Name) -> {ok, {Name, Uid}};
         {error, Posix} when is_atom(Posix), Posix =/= parsing -> {error, Posix};
-        _ -> {error, {damaged_file, File}}
+        _ -> {error, {damaged_file, filename:join(Folder, "config")}}
+    end.
+
+-spec config(file:filename_all()) -> {ok, term()} | {error, parsing | term()}.
+config(Folder) ->
+    try
+        ra_log:read_config(Folder)
     catch
         %% Some of what is no term is not expected there.
-        error:_ -> {error, {damaged_file, File}}
+        error:_ -> {error, parsing}
     end.
 
 -spec each(fun((Element) -> {ok, Found} | {error, Reason}), [Element], [Found]) ->
@@ -110,18 +140,61 @@ list(Dir, Servers) ->
         end
     end).
 
+%% ---- the write-ahead log
+
+%% The highest terms that it has of the servers; nothing is known of another version's.
+-spec logged(file:filename(), [server()]) ->
+    {ok, erl_esdb_ra_wal:written() | unknown} | {error, reason()}.
+logged(Dir, Servers) ->
+    Uids = [Uid || {_, Uid} <- Servers],
+    Files = [filename:join(Dir, File) || File <- filelib:wildcard("*.wal", Dir)],
+    Logged =
+        case each(fun(File) -> logged_in(File, Uids) end, Files, []) of
+            {ok, Each} -> {ok, lists:foldl(fun both/2, #{}, Each)};
+            {error, Reason} -> {error, Reason}
+        end,
+    %% The files were read as a whole.
+    true = garbage_collect(),
+    Logged.
+
+-spec logged_in(file:filename_all(), [ra:uid()]) ->
+    {ok, erl_esdb_ra_wal:written() | unknown} | {error, reason()}.
+logged_in(File, Uids) ->
+    case erl_esdb_ra_wal:read(File, Uids) of
+        {ok, Written} -> {ok, Written};
+        damaged -> {error, {damaged_file, File}};
+        {error, unknown_format} -> {ok, unknown};
+        {error, Reason} -> {error, Reason}
+    end.
+
+-spec both(Logged, Logged) -> Logged when Logged :: erl_esdb_ra_wal:written() | unknown.
+both(A, B) when is_map(A), is_map(B) ->
+    maps:merge_with(fun(_Uid, Term, Other) -> max(Term, Other) end, A, B);
+both(_, _) ->
+    unknown.
+
 %% ---- terms and votes
 
--spec terms(file:filename(), [server()]) -> ok | {error, reason()}.
-terms(Dir, Servers) ->
+%% A server has its first term on disk before it writes anything in it: what is older is the entry
+%% with which it begins its log.
+-spec terms(file:filename(), [server()], erl_esdb_ra_wal:written() | unknown) ->
+    ok | {error, reason()}.
+terms(Dir, Servers, Logged) ->
     File = filename:join(Dir, "meta.dets"),
-    case readable(File) of
+    Written = fun(Uid) -> has_term(Uid, Logged) orelse has_written(folder(Dir, Uid)) end,
+    Complete = fun(Known) ->
+        case [Uid || {_, Uid} <- Servers, not lists:keymember(Uid, 1, Known), Written(Uid)] of
+            [] -> ok;
+            [_ | _] -> {error, {damaged_file, File}}
+        end
+    end,
+    case readable(File, Complete) of
         {ok, Objects} when is_list(Objects) ->
             ok;
         {ok, _} ->
-            case Servers =/= [] andalso has_written(Dir) of
-                true -> {error, {damaged_file, File}};
-                false -> removed(File)
+            maybe
+                ok ?= Complete([]),
+                removed(File)
             end;
         {error, Reason} ->
             {error, Reason}
@@ -135,29 +208,27 @@ removed(File) ->
         {error, Reason} -> {error, Reason}
     end.
 
-%% A server has its first term on disk before it writes anything in it: what is older is the entry
-%% with which it begins its log.
--spec has_written(file:filename()) -> boolean().
-has_written(Dir) ->
-    Wals = [filename:join(Dir, Wal) || Wal <- filelib:wildcard("*.wal", Dir)],
-    filelib:wildcard("*/*.segment", Dir) =/= [] orelse
-        filelib:wildcard("*/snapshots/*/snapshot.dat", Dir) =/= [] orelse
-        lists:any(fun has_term/1, Wals).
+-spec has_term(ra:uid(), erl_esdb_ra_wal:written() | unknown) -> boolean().
+has_term(_Uid, unknown) -> true;
+has_term(Uid, Logged) -> maps:get(Uid, Logged, 0) > 0.
 
--spec has_term(file:filename()) -> boolean().
-has_term(Wal) ->
-    try
-        lists:any(fun({_, Term, _}) -> Term > 0 end, ra_log_wal:wal2list(Wal))
-    catch
-        %% What it does not understand.
-        _:_ -> true
-    end.
+-spec has_written(file:filename()) -> boolean().
+has_written(Folder) ->
+    Segments = [filename:join(Folder, S) || S <- filelib:wildcard("*.segment", Folder)],
+    filelib:wildcard("snapshots/*/snapshot.dat", Folder) =/= [] orelse
+        lists:any(fun is_of_a_term/1, Segments).
+
+%% One that was just being made is empty.
+-spec is_of_a_term(file:filename()) -> boolean().
+is_of_a_term(Segment) ->
+    filelib:file_size(Segment) > 0 andalso erl_esdb_ra_segment:last_term(Segment) =/= {ok, 0}.
 
 %% ---- files of dets
 
-%% What is in it, after a repair where it needs one.
--spec readable(file:filename_all()) -> {ok, [tuple()] | unreadable | none} | {error, file:posix()}.
-readable(File) ->
+%% What is in it, after a repair where it needs one. The file stays as it is where that is refused.
+-spec readable(file:filename(), fun(([tuple()]) -> ok | {error, reason()})) ->
+    {ok, [tuple()] | unreadable | none} | {error, reason()}.
+readable(File, Accept) ->
     Copy = File ++ ".copy",
     case file:read_file(File) of
         {ok, Bytes} ->
@@ -165,6 +236,7 @@ readable(File) ->
                 maybe
                     ok ?= file:write_file(Copy, Bytes),
                     {ok, Objects} ?= objects(Copy),
+                    ok ?= accepted(Objects, Accept),
                     ok ?= replaced(Objects, File, Copy, Bytes),
                     {ok, Objects}
                 end
@@ -176,6 +248,10 @@ readable(File) ->
         {error, Reason} ->
             {error, Reason}
     end.
+
+-spec accepted([tuple()] | unreadable, fun(([tuple()]) -> Answer)) -> ok | Answer.
+accepted(unreadable, _Accept) -> ok;
+accepted(Objects, Accept) -> Accept(Objects).
 
 %% A full disk says nothing of what is in the file.
 -spec objects(file:filename()) -> {ok, [tuple()] | unreadable} | {error, file:posix()}.

@@ -21,7 +21,7 @@ decided. A file grows until it is full, so before what was read from one that wa
 believed, it is asked whether it has grown.
 """.
 
--export([open/1, close/1, entries/3]).
+-export([open/1, close/1, entries/3, last_term/1]).
 -export_type([segment/0]).
 
 -define(MAGIC, "RASG").
@@ -89,6 +89,22 @@ record_bytes(Bits) -> 24 + Bits div 8.
 close(#segment{file = File}) ->
     _ = esdb_file_nif:close(File),
     ok.
+
+-doc """
+The term of the last entry of a segment file, 0 where it has none. Errors as of `open/1`.
+""".
+-spec last_term(file:filename_all()) ->
+    {ok, non_neg_integer()} | {error, unknown_format | esdb_file_nif:reason()}.
+last_term(Name) ->
+    maybe
+        {ok, #segment{bits = Bits, records = Records} = Segment} ?= open(Name),
+        ok = close(Segment),
+        Skip = max(0, byte_size(Records) - record_bytes(Bits)),
+        case Records of
+            <<_:Skip/binary, _Index:64, Term:64, _/binary>> -> {ok, Term};
+            <<>> -> {ok, 0}
+        end
+    end.
 
 %% ---- the index
 

@@ -245,14 +245,7 @@ is_named(Folder, Node) ->
 
 -spec unknown_data(file:filename_all(), atom()) -> ok | {error, {unknown_data, file:filename()}}.
 unknown_data(Dir, Cluster) ->
-    Found = [
-        Folder
-     || File <- filelib:wildcard("*/config", Dir),
-        Folder <- [filename:join(Dir, filename:dirname(File))],
-        {ok, #{cluster_name := Of}} <- [ra_log:read_config(Folder)],
-        Of =:= Cluster
-    ],
-    case Found of
+    case erl_esdb_ra_folder:folders(Dir, Cluster) of
         [] -> ok;
         [Folder | _] -> {error, {unknown_data, Folder}}
     end.
@@ -287,12 +280,25 @@ delete(System, {Name, _} = Server) ->
     case ra_directory:uid_of(System, Name) of
         undefined ->
             ok;
-        _ ->
-            case ra:force_delete_server(System, Server) of
-                ok -> saved(System);
-                {badrpc, Reason} -> {error, Reason};
-                {error, Reason} -> {error, Reason}
+        Uid ->
+            maybe
+                ok ?= forgotten(ra_env:server_data_dir(System, Uid)),
+                case ra:force_delete_server(System, Server) of
+                    ok -> saved(System);
+                    {badrpc, Reason} -> {error, Reason};
+                    {error, Reason} -> {error, Reason}
+                end
             end
+    end.
+
+%% Ra forgets its vote first, and removes its files in any order. Without a configuration it is
+%% none, whatever a kill leaves of it.
+-spec forgotten(file:filename_all()) -> ok | {error, file:posix()}.
+forgotten(Folder) ->
+    case file:delete(filename:join(Folder, "config")) of
+        ok -> ra_lib:sync_dir(Folder);
+        {error, enoent} -> ok;
+        {error, Reason} -> {error, Reason}
     end.
 
 %% ---- another name
