@@ -27,6 +27,9 @@ right for one that was not finished, whose checksum is still 0. One that was fin
 now stays: `validate/1` raises `{damaged_snapshot, File}`, and the store does not start. So does one
 that is of a format which is not known here, as a later release may have written it
 (`{unknown_snapshot, File}`).
+
+A store that stops does not wait for one that is being written: `m:erl_esdb_tables` has its reader
+give up, and who goes on with the store begins with the snapshot before.
 """.
 
 -behaviour(ra_snapshot).
@@ -88,6 +91,7 @@ write_file(Dir, Meta, Written, {Picture, Tables}) ->
                 {ok, Bytes}
             else
                 gone -> {error, picture_gone};
+                ended -> {error, {?MODULE, store_stops}};
                 {error, Reason} -> {error, Reason}
             end
         catch
