@@ -817,7 +817,7 @@ compacted() ->
     ok = ra:trigger_compaction(server()),
     snapshotted().
 
-server() -> {erl_esdb_naming:store_worker_name(?STORE), node()}.
+server() -> erl_esdb_test:server(?STORE).
 
 changed_byte(Nodes, Written, Kinds) ->
     ok = erl_esdb_fault_nodes:kill(Nodes, n1),

@@ -555,6 +555,75 @@ of_a_later_format(<<Size:32, Meta:Size/binary, Length:32, State:Length/binary, P
     Data = <<Size:32, Meta/binary, (byte_size(Later)):32, Later/binary, Parts/binary>>,
     <<"RASN", 1, (erlang:crc32(Data)):32, Data/binary>>.
 
+%% A snapshot that is being written does not hold up the end of its store, and nothing is lost.
+a_stop_while_a_snapshot_is_written(Config) ->
+    Store = start(Config),
+    {ok, 0} = append(Store, ?S, events(1)),
+    Keys = [{I, J} || I <- lists:seq(1, 100), J <- lists:seq(1, 1000)],
+    [
+        ok = erl_esdb_store:save_checkpoints(Store, #{{I, J} => I + J || J <- lists:seq(1, 1000)})
+     || I <- lists:seq(1, 100)
+    ],
+    {Worker, File} = in_the_middle(Store, Config),
+    {ok, Replica} = erl_esdb_ra_replica:find(Store),
+    Tables = erl_esdb_ra_replica:tables(Replica),
+    ok = logger:add_handler(?FUNCTION_NAME, ?MODULE, #{level => warning, config => self()}),
+    {_, Ref} = spawn_monitor(fun() -> exit({stopped, erl_esdb:stop_store(Store)}) end),
+    erl_esdb_test:await(fun() -> not erl_esdb_tables:may_open_picture(Tables, -1) end),
+    true = erlang:resume_process(Worker),
+    receive
+        {'DOWN', Ref, process, _, Reason} -> ?assertEqual({stopped, ok}, Reason)
+    end,
+    ok = logger:remove_handler(?FUNCTION_NAME),
+    ?assertEqual([], logged()),
+    ?assertNot(is_finished(File)),
+    _ = start(Config),
+    ?assertMatch([#event{version = 0}], all_events(Store)),
+    {ok, Checkpoints} = erl_esdb_store:checkpoints(Store, #{}),
+    ?assertEqual(#{{I, J} => I + J || {I, J} <- Keys}, maps:remove({a, place}, Checkpoints)),
+    ok = snapshotted(Store, 1).
+
+%% The process that writes a snapshot, suspended with a file that is not finished.
+in_the_middle(Store, Config) ->
+    Files = fun() -> filelib:wildcard(dir(Config) ++ "/*/snapshots/*/snapshot.dat") end,
+    Before = Files(),
+    Worker = worker(Store),
+    ok = due(Store),
+    erl_esdb_test:await(fun() -> Files() -- Before =/= [] end),
+    true = erlang:suspend_process(Worker),
+    [File] = Files() -- Before,
+    ok = forget_events(),
+    case is_finished(File) of
+        false ->
+            {Worker, File};
+        true ->
+            true = erlang:resume_process(Worker),
+            ok = erl_esdb_test:await(fun() -> Files() =:= [File] end),
+            in_the_middle(Store, Config)
+    end.
+
+%% Ra's process that writes snapshots for the server of a store.
+worker(Store) ->
+    {dictionary, Words} = process_info(whereis(element(1, server(Store))), dictionary),
+    [Sup | _] = proplists:get_value('$ancestors', Words),
+    {_, Worker, _, _} = lists:keyfind(ra_worker, 1, supervisor:which_children(Sup)),
+    Worker.
+
+is_finished(File) ->
+    case file:read_file(File) of
+        {ok, <<"RASN", 1, Crc:32, _/binary>>} -> Crc =/= 0;
+        _ -> false
+    end.
+
+%% The logger's call.
+log(Event, #{config := Pid}) -> Pid ! {logged, Event}.
+
+logged() ->
+    receive
+        {logged, Event} -> [Event | logged()]
+    after 0 -> []
+    end.
+
 %% ---- space
 
 a_space_comes_back(Config) ->
@@ -1051,6 +1120,37 @@ a_reports_that_repeat_are_left_out(_Config) ->
     Again = Supervisor({self(), ra_log_wal_sup}, Full, Ours),
     ?assertEqual(ignore, erl_esdb_ra_reports:filter(Again, #{period => 0})).
 
+%% What Ra warns of where a store stops, and nothing beside that.
+a_reports_of_what_is_meant(_Config) ->
+    Filter = fun({Where, Server, Why, Rest}) ->
+        Event = #{
+            level => warning,
+            meta => #{mfa => Where},
+            msg => {"~ts: it was ~p", [Server, Why | Rest]}
+        },
+        erl_esdb_ra_reports:filter(Event, #{period => 60_000})
+    end,
+    Writer = {ra_worker, handle_cast, 2},
+    Down = {ra_server_proc, handle_process_down, 4},
+    GivenUp = {case_clause, {error, {erl_esdb_ra_snapshot, store_stops}}},
+    Ours = "{erl_esdb_store_shop,nonode@nohost}",
+    [
+        ?assertEqual(stop, Filter(Event))
+     || Event <- [{Writer, Ours, GivenUp, [error, []]}, {Down, Ours, shutdown, []}]
+    ],
+    [
+        ?assertEqual(ignore, Filter(Event))
+     || Event <- [
+            {Writer, Ours, {case_clause, {error, picture_gone}}, [error, []]},
+            {Writer, Ours, {case_clause, {error, enospc}}, [error, []]},
+            {Writer, "{somebodys,nonode@nohost}", GivenUp, [error, []]},
+            {Down, Ours, killed, []},
+            {Down, "{somebodys,nonode@nohost}", shutdown, []},
+            {Down, <<"x">>, shutdown, []},
+            {{ra_server_proc, terminate, 3}, Ours, shutdown, [leader]}
+        ]
+    ].
+
 %% What Ra ends with where a file cannot be written.
 a_reason_of_the_system_is_named(_Config) ->
     [
@@ -1276,6 +1376,11 @@ a_picture_that_is_replaced(_Config) ->
     ?assertNot(erl_esdb_tables:may_open_picture(Tables, 60_000)),
     ok = erl_esdb_tables:close_picture(First + 1, Tables),
     ?assert(erl_esdb_tables:may_open_picture(Tables, 60_000)),
+    Third = erl_esdb_tables:open_picture(Tables),
+    End = fun(_Part, 0) -> erl_esdb_tables:end_pictures(Tables) end,
+    ?assertEqual(ended, erl_esdb_tables:fold_picture(End, 0, Third, Tables)),
+    ?assertEqual(ended, erl_esdb_tables:fold_picture(End, 0, Third, Tables)),
+    ?assertNot(erl_esdb_tables:may_open_picture(Tables, -1)),
     ok = erl_esdb_tables:delete(Tables).
 
 %% While a snapshot is written each command copies what it changes, and nothing else; and none takes

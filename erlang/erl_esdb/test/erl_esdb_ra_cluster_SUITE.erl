@@ -69,6 +69,8 @@ leader(Peers) ->
     [Leader | _] = lists:filter(Leads, Peers),
     Leader.
 
+server(Peer) -> erl_esdb_nodes:call(Peer, erl_esdb_test, server, [?STORE]).
+
 %% ---- growing
 
 a_one_node_becomes_three_while_it_is_written(Config) ->
@@ -203,7 +205,7 @@ a_join_refuses(Config) ->
 %% Who does not vote yet counts for no quorum: here one that never comes.
 a_joining_member_counts_for_no_quorum(Config) ->
     [A, B] = Peers = cluster(2, Config),
-    {Name, _} = Server = {erl_esdb_naming:store_worker_name(?STORE), erl_esdb_nodes:name(A)},
+    {Name, _} = Server = server(A),
     Nobody = 'nobody@127.0.0.1',
     New = #{id => {Name, Nobody}, membership => promotable, uid => ~"nobody"},
     Join = {'$ra_join', New, await_consensus},
@@ -393,7 +395,7 @@ a_dead_member_is_not_asked_to_lead(Config) ->
     {ok, 0} = append(hd(Peers), any, 1),
     Leader = leader(Peers),
     Name = erl_esdb_nodes:name(Leader),
-    Server = {erl_esdb_naming:store_worker_name(?STORE), Name},
+    Server = server(Leader),
     {ok, Members, _} = erl_esdb_nodes:call(Leader, ra, members, [Server]),
     [{_, First} | _] = lists:delete(Server, Members),
     [Dead] = [Peer || Peer <- Peers, erl_esdb_nodes:name(Peer) =:= First],
@@ -554,7 +556,7 @@ a_read_that_waits_sees_what_comes_with_a_snapshot(Config) ->
     ok = call(A, transfer_leadership, [erl_esdb_nodes:name(A)]),
     Led = fun() -> call(C, leader, []) =:= {ok, erl_esdb_nodes:name(A)} end,
     erl_esdb_test:await(Led),
-    Server = erl_esdb_naming:store_worker_name(?STORE),
+    {Server, _} = server(C),
     ok = erl_esdb_nodes:call(C, sys, suspend, [Server]),
     ok = snapshotted(A),
     {ok, 1} = append(C, any, 1),
@@ -578,7 +580,7 @@ is_awaited(Peer) ->
 
 %% After 20,000 commands one is due.
 snapshotted(Peer) ->
-    Server = erl_esdb_nodes:call(Peer, erl_esdb_test, server, [?STORE]),
+    Server = server(Peer),
     Index = fun() ->
         maps:get(snapshot_index, erl_esdb_nodes:call(Peer, ra, key_metrics, [Server]))
     end,
@@ -624,7 +626,7 @@ a_machine_of_the_next_version(Config) ->
     ok = erl_esdb_nodes:stop(Upgraded).
 
 word(Peer) ->
-    Server = erl_esdb_nodes:call(Peer, erl_esdb_test, server, [?STORE]),
+    Server = server(Peer),
     case erl_esdb_nodes:call(Peer, ra, process_command, [Server, {next, word}]) of
         {ok, {_Index, Answer}, _Leader} -> {ok, Answer};
         Failure -> Failure

@@ -310,7 +310,7 @@ is_behind(Cut, [Leader, Other]) ->
             lag_of_members(Leader) =:= #{name(Cut) => 0, name(Other) => 0}
     end),
     [?assertEqual(none, lag_of_members(Peer)) || Peer <- [Cut, Other]],
-    Server = call(Cut, erlang, whereis, [erl_esdb_naming:store_worker_name(shop)]),
+    Server = call(Cut, erl_esdb_test, orderer, [shop]),
     ok = call(Cut, sys, suspend, [Server, 60_000]),
     Append = [shop, ~"other", any, erl_esdb_test:events(1)],
     [{ok, _} = call(Leader, erl_esdb_streams, append, Append) || _ <- lists:seq(1, 30)],

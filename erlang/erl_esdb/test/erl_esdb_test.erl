@@ -5,7 +5,7 @@
 -export([engines/0, engines/1, all/0, all/1, groups/1, groups/2]).
 -export([init_per_group/2, end_per_group/2]).
 -export([options/0, fresh/1]).
--export([start_store/1, start_store/2, stop_store/1, lead/1, term/1, told/0]).
+-export([start_store/1, start_store/2, stop_store/1, lead/1, settled/1, term/1, told/0]).
 -export([engine/1, orderer/1, server/1, calls/1, calls/2, machine/1, tree/1, tamper/3]).
 -export([concurrently/1, collect/2, collect/3, collected/1, release/1]).
 -export([await/1, await/2, until_stopped/2, suspended/1, quietly/1, property/2, reductions/1]).
@@ -162,6 +162,14 @@ start_store(Store, Options) ->
 lead(Store) ->
     case persistent_term:get(?ENGINE, memory) of
         ra3 -> erl_esdb_three:lead(Store);
+        _ -> ok
+    end.
+
+-doc "Waits until all nodes of a store have heard who leads it.".
+-spec settled(atom()) -> ok.
+settled(Store) ->
+    case persistent_term:get(?ENGINE, memory) of
+        ra3 -> erl_esdb_three:settled(Store);
         _ -> ok
     end.
 

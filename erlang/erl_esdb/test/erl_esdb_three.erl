@@ -16,8 +16,8 @@ is started again finds the others as they were, and is made the leader again. Wh
 of stores that do not run here is stopped when the next one is started.
 """.
 
--export([begin_all/0, end_all/0, begin_one/0, end_one/0, start_store/2, lead/1, peers/0]).
--export([opened/3, closed/1]).
+-export([begin_all/0, end_all/0, begin_one/0, end_one/0, start_store/2, lead/1, settled/1, peers/0]).
+-export([opened/3, closed/1, has_heard/2]).
 
 %% The others, and a table of {Store, Folder} of those that run there.
 -define(PEERS, {?MODULE, peers}).
@@ -153,6 +153,40 @@ lead(Store) ->
     %% What the leader says is lost where it is heard by a server that is about to end.
     Lead = fun() -> erl_esdb_cluster:transfer_leadership(Store, node(), #{timeout => ?TRY}) end,
     erl_esdb_test:await(fun() -> Lead() =:= ok end, ?TIMEOUT).
+
+-doc """
+Waits until all nodes have heard who leads, and do what they do then: the word of it comes a moment
+after the election. Until then one that leads no more may go on, also with what is asked of it now.
+""".
+-spec settled(atom()) -> ok.
+settled(Store) -> erl_esdb_test:await(fun() -> is_settled(Store) end, ?TIMEOUT).
+
+-spec is_settled(atom()) -> boolean().
+is_settled(Store) ->
+    Before = erl_esdb_cluster:view(Store),
+    case Before of
+        {ok, #{leader := Leader}} when Leader =/= undefined ->
+            Heard = erpc:multicall([node() | others()], ?MODULE, has_heard, [Store, Leader]),
+            lists:all(fun(Answer) -> Answer =:= {ok, true} end, Heard) andalso
+                term(erl_esdb_cluster:view(Store)) =:= term(Before);
+        _ ->
+            false
+    end.
+
+-spec term({ok, erl_esdb_engine:view()} | {error, term()}) -> non_neg_integer() | none.
+term({ok, #{term := Term}}) -> Term;
+term({error, _}) -> none.
+
+-doc false.
+%% On each node; who answers has done what it was told before.
+-spec has_heard(atom(), node()) -> boolean().
+has_heard(Store, Leader) ->
+    {error, unknown_request} =
+        gen_server:call(erl_esdb_naming:leader_watch_name(Store), ?FUNCTION_NAME),
+    {ok, Manager} = erl_esdb_delivery:pid(Store, manager, none),
+    Answer = gen_server:call(Manager, ?FUNCTION_NAME),
+    erl_esdb_cluster:known_leader(Store) =:= Leader andalso
+        (Answer =:= {error, unknown_request}) =:= (Leader =:= node()).
 
 -spec server(atom(), node()) -> ra:server_id().
 server(Store, Node) -> {erl_esdb_naming:store_worker_name(Store), Node}.

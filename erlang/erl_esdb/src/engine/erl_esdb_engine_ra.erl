@@ -988,6 +988,12 @@ ignored(Message, #state{store = Store} = State) ->
 -spec terminate(term(), #state{}) -> ok.
 terminate(Reason, #state{store = Store, dir = Dir, system = System, server = Server}) ->
     ok = erl_esdb_engine:gone(Store, Reason),
+    ok = given_up(erl_esdb_ra_replica:find(Store)),
     ok = erl_esdb_ra_server:stop(System, Server),
     ok = erl_esdb_ra_replica:close(Store),
     erl_esdb_ra_systems:release(Dir).
+
+%% A snapshot of a large store takes longer than Ra waits for who writes it.
+-spec given_up({ok, erl_esdb_ra_replica:replica()} | {error, not_started}) -> ok.
+given_up({ok, Replica}) -> erl_esdb_tables:end_pictures(erl_esdb_ra_replica:tables(Replica));
+given_up({error, not_started}) -> ok.

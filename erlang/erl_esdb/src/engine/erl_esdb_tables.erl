@@ -29,7 +29,7 @@ a time: who reads one that the next has replaced is told so.
 -export([new/0, delete/1, base/1, write/2, write_order/2, write_seen/2, looking/1]).
 -export([spans/6, log_spans/5, stream/3, streams/1, names/4, tip/2, tombs/3, metadata/2]).
 -export([next_position/1, order/1, document/2, documents/3, checkpoint/2, checkpoints/1]).
--export([may_open_picture/2, open_picture/1, fold_picture/4, close_picture/2]).
+-export([may_open_picture/2, open_picture/1, fold_picture/4, close_picture/2, end_pictures/1]).
 -export([restore/2, bytes/1, is_empty/1]).
 -export_type([tables/0, picture/0, part/0]).
 
@@ -41,14 +41,15 @@ a time: who reads one that the next has replaced is told so.
 -define(TIP, [next, epoch_us, tip, no, signed]).
 %% Objects of a part of a picture.
 -define(PART, 1000).
-%% In the array of the tables: the state of the picture, its number, and when somebody read there
-%% last, or it was opened: in monotonic milliseconds.
+%% In the array of the tables: the state of the picture, its number, when somebody read there last,
+%% or it was opened, in monotonic milliseconds, and whether there are to be no more.
 -define(PICTURE, 1).
 -define(NONE, 0).
 -define(OPEN, 1).
 -define(CLOSED, 2).
 -define(NUMBER, 2).
 -define(READ, 3).
+-define(ENDED, 4).
 
 -record(tables, {
     %% {Stream, Head}, ordered
@@ -94,7 +95,7 @@ new() ->
         checkpoints = table(set),
         seen = table(set),
         picture = table(set),
-        flags = atomics:new(3, [])
+        flags = atomics:new(4, [])
     },
     ok = write_order(erl_esdb_chunks:new(), Tables),
     Tables.
@@ -259,11 +260,13 @@ forget_picture(#tables{flags = Flags, picture = Picture}) ->
 
 -doc """
 Whether there is no picture that somebody reads or is about to read: none, or one where nothing has
-happened for so many milliseconds.
+happened for so many milliseconds. Never after `end_pictures/1`.
 """.
 -spec may_open_picture(tables(), Patience :: non_neg_integer()) -> boolean().
-may_open_picture(#tables{flags = Flags}, Patience) ->
-    atomics:get(Flags, ?PICTURE) =/= ?OPEN orelse now_ms() - atomics:get(Flags, ?READ) > Patience.
+may_open_picture(#tables{flags = Flags} = Tables, Patience) ->
+    not has_ended(Tables) andalso
+        (atomics:get(Flags, ?PICTURE) =/= ?OPEN orelse
+            now_ms() - atomics:get(Flags, ?READ) > Patience).
 
 -doc "Opens a picture of the tables as they are, in their process.".
 -spec open_picture(tables()) -> picture().
@@ -287,29 +290,45 @@ close_picture(Number, #tables{flags = Flags} = Tables) ->
 is_open(Number, #tables{flags = Flags}) ->
     atomics:get(Flags, ?NUMBER) =:= Number andalso atomics:get(Flags, ?PICTURE) =:= ?OPEN.
 
+-doc "No more pictures: whoever reads one is told so with the next part. From any process.".
+-spec end_pictures(tables()) -> ok.
+end_pictures(#tables{flags = Flags}) -> atomics:put(Flags, ?ENDED, 1).
+
+-spec has_ended(tables()) -> boolean().
+has_ended(#tables{flags = Flags}) -> atomics:get(Flags, ?ENDED) =:= 1.
+
 -doc """
 Folds over what the tables held when the picture was opened, in parts, in any process. Now and then
-an object comes twice. `gone`: it is not the open picture, or was not any more in the end; what the
-fun has seen counts for nothing then.
+an object comes twice. `gone`: it is not the open picture, or was not any more; `ended`: there are
+to be none. What the fun has seen counts for nothing then.
 """.
--spec fold_picture(fun((part(), Acc) -> Acc), Acc, picture(), tables()) -> {ok, Acc} | gone.
+-spec fold_picture(fun((part(), Acc) -> Acc), Acc, picture(), tables()) ->
+    {ok, Acc} | gone | ended.
 fold_picture(Fun, Acc, Number, #tables{flags = Flags} = Tables) ->
     Read = fun(Part, Sum) ->
+        ok = readable(Number, Tables),
         ok = atomics:put(Flags, ?READ, now_ms()),
         Fun(Part, Sum)
     end,
-    try is_open(Number, Tables) andalso {read, fold_picture(Read, Acc, Tables)} of
-        {read, Acc1} ->
-            case is_open(Number, Tables) of
-                true -> {ok, Acc1};
-                false -> gone
-            end;
-        false ->
-            gone
+    try
+        ok = readable(Number, Tables),
+        Acc1 = fold_picture(Read, Acc, Tables),
+        ok = readable(Number, Tables),
+        {ok, Acc1}
     catch
+        throw:{?MODULE, Why} ->
+            Why;
         error:badarg:Stack ->
             {error, not_started} = gone(Stack),
             gone
+    end.
+
+-spec readable(picture(), tables()) -> ok.
+readable(Number, Tables) ->
+    case {has_ended(Tables), is_open(Number, Tables)} of
+        {true, _} -> throw({?MODULE, ended});
+        {false, false} -> throw({?MODULE, gone});
+        {false, true} -> ok
     end.
 
 -spec fold_picture(fun((part(), Acc) -> Acc), Acc, tables()) -> Acc.

@@ -7,6 +7,10 @@ supervisors report each with the whole configuration: thousands of lines. This i
 of `m:logger` for what OTP reports of the systems of this application, and of nothing else. The
 first report of a kind is as ever, for the second there is one line, and the others are left out.
 `logger:remove_primary_filter(erl_esdb_ra_reports)` brings them back.
+
+And it leaves out two warnings of Ra about what is meant to be, where a store stops: that a snapshot
+could not be written, which was given up (`m:erl_esdb_ra_snapshot`), and that who writes them ended
+before the server did, as their supervisor has it.
 """.
 
 -export([install/0, remove/0, filter/2]).
@@ -41,8 +45,22 @@ filter(#{msg := {report, #{label := {Label, What}, report := Report}}}, #{period
         none -> ignore;
         Kind -> told(Kind, Period)
     end;
+filter(#{msg := {_, [Server, Why | _]}, meta := #{mfa := Where}}, _Config) ->
+    case is_meant(Where, Why) andalso is_server(Server) of
+        true -> stop;
+        false -> ignore
+    end;
 filter(_Event, _Config) ->
     ignore.
+
+-spec is_meant(mfa(), term()) -> boolean().
+is_meant({ra_worker, _, _}, {case_clause, {error, {erl_esdb_ra_snapshot, store_stops}}}) -> true;
+is_meant({ra_server_proc, handle_process_down, _}, shutdown) -> true;
+is_meant(_, _) -> false.
+
+%% As Ra names it in what it logs.
+-spec is_server(term()) -> boolean().
+is_server(Text) -> is_list(Text) andalso lists:prefix("{" ?SYSTEM, Text).
 
 -spec kind(atom(), atom(), term()) -> kind() | none.
 kind(supervisor, What, [{supervisor, Sup}, {errorContext, _}, {reason, Why}, {offender, Child}]) ->

@@ -27,6 +27,9 @@ Ra deletes a snapshot that does not validate, and begins with an older one or wi
 right for one that was not finished: its checksum is still 0, or it is shorter than what stands
 before the meta, or nothing but zeros. Any other stays: `validate/1` raises what is wrong, a
 `t:defect/0`, and the store does not start. So it does where a later release has written it.
+
+A store that stops does not wait for one that is being written: `m:erl_esdb_tables` has its reader
+give up, and who goes on with the store begins with the snapshot before.
 """.
 
 -behaviour(ra_snapshot).
@@ -100,6 +103,7 @@ write_file(Dir, Meta, Written, {Picture, Tables}) ->
                 {ok, Bytes}
             else
                 gone -> {error, picture_gone};
+                ended -> {error, {?MODULE, store_stops}};
                 {error, Reason} -> {error, Reason}
             end
         catch
