@@ -506,7 +506,8 @@ log(Store) ->
         {ok, Engine, Handle, _} ?= erl_esdb_engine:find(Store),
         {ok, Next} ?= Engine:next_position(Handle, #{}),
         %% What the metadata of a stream hides may be seen again.
-        {ok, #{engine => Engine, handle => Handle, options => #{hidden => true}}, Next}
+        Options = #{hidden => true, background => true},
+        {ok, #{engine => Engine, handle => Handle, options => Options}, Next}
     end.
 
 %% The entries of the next pages, in no order.
