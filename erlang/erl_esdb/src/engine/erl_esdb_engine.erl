@@ -10,7 +10,7 @@ callback gets the handle given there and may run in any process.
 A callback that cannot reach the store answers `{error, t:failure/0}` within the time allowed; it
 does not exit. `Options` of reads are checked already: `consistency`, `timeout`, and `hidden`, which
 is true where also that is wanted that the metadata of a stream hides. `background` is true where
-much is read once that nobody else waits for: it takes no place from what others read.
+all of the log is read once, by who follows it: that takes nothing from what callers read.
 """.
 
 -export([ready/3, gone/2, find/1, running/0, status/2]).

@@ -57,7 +57,7 @@ events of their stream were removed in between the outcome stays unknown.
     %% what is to be applied here before a read: the index of the last command that was answered
     floor :: atomics:atomics_ref(),
     readers :: tuple(),
-    %% the one of those for whom nobody waits
+    %% the one of those who follow the log
     background :: pid(),
     %% while a command is on its way: the index of the last one that was applied here before
     since = 0 :: non_neg_integer(),
