@@ -35,6 +35,8 @@ groups() ->
             the_plan_is_of_the_form_that_is_known,
             scattered_events_are_complete,
             a_segment_that_grew_between_two_reads,
+            what_is_read_in_the_background_is_not_kept,
+            nobody_waits_behind_the_background,
             a_damaged_event_among_others_is_named,
             what_is_too_large_is_left_to_ra
         ]}
@@ -327,7 +329,7 @@ a_segment_that_grew_between_two_reads(Config) ->
     [Reader | _] = readers(Store),
     {ok, Replica} = erl_esdb_ra_replica:find(Store),
     Until = erl_esdb_deadline:in(60_000),
-    {ok, Found} = erl_esdb_ra_reader:fetch(Reader, wanted(Store), Replica, Until),
+    {ok, Found} = erl_esdb_ra_reader:fetch(Reader, wanted(Store), Replica, keep, Until),
     ?assertEqual(Indexes, lists:sort(maps:keys(Found))),
     ?assertEqual(2, Last),
     ?assertEqual(Before, #{Name => read(Store, Name) || Name <- names()}).
@@ -337,6 +339,65 @@ readers(Store) ->
     Tuples = [Part || Part <- tuple_to_list(Handle), is_tuple(Part)],
     [Readers] = [Tuple || Tuple <- Tuples, is_pid(element(1, Tuple))],
     tuple_to_list(Readers).
+
+%% Neither by the engine's word, nor when the index is made anew: what callers have read stays.
+what_is_read_in_the_background_is_not_kept(Config0) ->
+    Options = (?config(options, Config0))#{read_cache => 40_000},
+    Config = lists:keystore(options, 1, Config0, {options, Options}),
+    Store = start(Config),
+    _ = scattered(Store),
+    _ = restart(Config),
+    ok = indexed(Store),
+    {ok, Some} = erl_esdb_streams:read(Store, ~"stream-a", 0, 50, forward),
+    ?assertEqual(50, length(Some)),
+    Kept = kept(Store),
+    ?assert(Kept =/= [] andalso length(Kept) < length(appends(Store)), Kept),
+    All = log(Store, #{background => true}),
+    ?assertEqual(length(appends(Store)), length(All)),
+    ?assertEqual(Kept, kept(Store)),
+    [{_, Index, _}] = ets:lookup(erl_esdb_index, Store),
+    Monitor = monitor(process, Index),
+    exit(Index, kill),
+    receive
+        {'DOWN', Monitor, process, _, killed} -> ok
+    end,
+    ok = indexed(Store),
+    ?assertEqual(Kept, kept(Store)),
+    ?assertEqual(All, log(Store, #{})),
+    ?assertNotEqual(Kept, kept(Store)).
+
+%% All that there is now.
+indexed(Store) ->
+    {ok, []} = erl_esdb_index:events(Store, type, ~"NoSuchType", #{timeout => 60_000}),
+    ok.
+
+log(Store, Options) ->
+    {ok, Engine, Handle, _} = erl_esdb_engine:find(Store),
+    {ok, Pieces} = Engine:read_log(Handle, 0, infinity, forward, Options),
+    Pieces.
+
+%% The indexes of the appends whose events are in memory.
+kept(Store) ->
+    {ok, Replica} = erl_esdb_ra_replica:find(Store),
+    Indexes = [Index || {Index, _} <- appends(Store)],
+    Bodies = erl_esdb_ra_replica:bodies(Indexes, pass, Replica),
+    [Index || {Index, Body} <- lists:zip(Indexes, Bodies), Body =/= none].
+
+%% Who has not moved on cannot have answered.
+nobody_waits_behind_the_background(Config) ->
+    Store = start(Config),
+    _ = scattered(Store),
+    _ = restart(Config),
+    ok = indexed(Store),
+    {Name, _} = server(Store),
+    Label = {erl_esdb_ra_reader, background, Name},
+    [Background] = [Pid || Pid <- processes(), proc_lib:get_label(Pid) =:= Label],
+    ok = lists:foreach(fun sys:suspend/1, readers(Store)),
+    All = log(Store, #{background => true}),
+    ok = lists:foreach(fun sys:resume/1, readers(Store)),
+    ok = sys:suspend(Background),
+    ?assertEqual(All, log(Store, #{})),
+    ok = sys:resume(Background).
 
 a_damaged_event_among_others_is_named(Config) ->
     Store = start(Config),

@@ -9,7 +9,8 @@ callback gets the handle given there and may run in any process.
 
 A callback that cannot reach the store answers `{error, t:failure/0}` within the time allowed; it
 does not exit. `Options` of reads are checked already: `consistency`, `timeout`, and `hidden`, which
-is true where also that is wanted that the metadata of a stream hides.
+is true where also that is wanted that the metadata of a stream hides. `background` is true where
+all of the log is read once, by who follows it: that takes nothing from what callers read.
 """.
 
 -export([ready/3, gone/2, find/1, running/0, status/2]).
@@ -26,6 +27,7 @@ is true where also that is wanted that the metadata of a stream hides.
     consistency => linearizable | read_your_writes | local,
     timeout => timeout(),
     hidden => boolean(),
+    background => boolean(),
     _ => _
 }.
 -doc """

@@ -59,6 +59,8 @@ events of their stream were removed in between the outcome stays unknown.
     %% what is to be applied here before a read: the index of the last command that was answered
     floor :: atomics:atomics_ref(),
     readers :: tuple(),
+    %% the one of those who follow the log
+    background :: pid(),
     %% while a command is on its way: the index of the last one that was applied here before
     since = 0 :: non_neg_integer(),
     %% for reads that say nothing of it
@@ -437,15 +439,19 @@ read_log(Handle, From, Count, Direction, Options) ->
         Spans = fun() ->
             {ok, erl_esdb_tables:log_spans(Tables, From, Count, Direction, Options)}
         end,
-        pieces(Spans, pass, Replica, Handle, Until)
+        pieces(Spans, log_use(Options), Replica, Handle, Until)
     end).
+
+-spec log_use(erl_esdb_engine:options()) -> pass | background.
+log_use(#{background := true}) -> background;
+log_use(_) -> pass.
 
 -type spans() :: fun(
     () -> {ok, [{binary(), erl_esdb_log:span()}]} | {error, stream_not_found}
 ).
 
 -spec pieces(
-    spans(), stay | pass, erl_esdb_ra_replica:replica(), #handle{}, erl_esdb_deadline:deadline()
+    spans(), use(), erl_esdb_ra_replica:replica(), #handle{}, erl_esdb_deadline:deadline()
 ) -> {ok, [erl_esdb_engine:piece()]} | {error, stream_not_found | erl_esdb_engine:failure()}.
 pieces(Spans, Use, Replica, Handle, Until) ->
     Wanted = fun() ->
@@ -481,12 +487,14 @@ of_stream(_Stream, Body) ->
     Body.
 
 -type body() :: erl_esdb_ra_reader:body().
+%% Whether what is found in memory shall stay there, and what is read gets there.
+-type use() :: stay | pass | background.
 %% What the tables name, with the indexes of the commands; what each of these did, where it has to
-%% be read; and whether what is found in memory shall stay there.
+%% be read; and how it is used.
 -type wanted(Found, Reason) :: {
     fun(() -> {ok, Found, [pos_integer()]} | {error, Reason}),
     fun((Found) -> [erl_esdb_ra_reader:did()]),
-    stay | pass
+    use()
 }.
 
 %% What the tables name, with the bodies in the same order. One that is not in the log may have been
@@ -499,11 +507,10 @@ when
 bodies({Look, Did, Use} = Wanted, Looks, Replica, Handle, Until) ->
     maybe
         {ok, Found, Indexes} ?= Look(),
-        Kept = erl_esdb_ra_replica:bodies(Indexes, Use, Replica),
+        Kept = erl_esdb_ra_replica:bodies(Indexes, stays(Use), Replica),
         true ?= lists:member(none, Kept) orelse {ok, Found, Kept},
         Missing = missing(Indexes, Kept, Did(Found)),
-        Reader = reader_of(self(), Handle),
-        {ok, Fetched} ?= erl_esdb_ra_reader:fetch(Reader, Missing, Replica, Until),
+        {ok, Fetched} ?= fetch(Use, Missing, Replica, Handle, Until),
         case map_size(Fetched) =:= map_size(Missing) orelse Looks =:= 0 of
             true ->
                 {ok, Found, filled(Indexes, Kept, Fetched)};
@@ -525,6 +532,20 @@ filled([_ | Indexes], [Body | Kept], Fetched) ->
     [Body | filled(Indexes, Kept, Fetched)];
 filled([], [], _Fetched) ->
     [].
+
+-spec stays(use()) -> stay | pass.
+stays(stay) -> stay;
+stays(_) -> pass.
+
+-spec fetch(use(), erl_esdb_ra_reader:wanted(), Replica, #handle{}, Until) ->
+    {ok, #{pos_integer() => body()}} | {error, timeout | not_started}
+when
+    Replica :: erl_esdb_ra_replica:replica(),
+    Until :: erl_esdb_deadline:deadline().
+fetch(background, Wanted, Replica, #handle{background = Reader}, Until) ->
+    erl_esdb_ra_reader:fetch(Reader, Wanted, Replica, forget, Until);
+fetch(_, Wanted, Replica, Handle, Until) ->
+    erl_esdb_ra_reader:fetch(reader_of(self(), Handle), Wanted, Replica, keep, Until).
 
 -spec reader_of(pid(), #handle{}) -> pid().
 reader_of(Pid, #handle{readers = Readers}) ->
@@ -847,7 +868,7 @@ init({Store, #{life := #{data_dir := Dir}} = Settings}) ->
 handle(Store, Server, System, #{max_queue := Max, timeout := Timeout}) ->
     Floor = atomics:new(1, []),
     ok = atomics:put(Floor, 1, ?UNKNOWN),
-    Readers = [reader(Server) || _ <- lists:seq(1, erlang:system_info(schedulers))],
+    Readers = [reader(Server, callers) || _ <- lists:seq(1, erlang:system_info(schedulers))],
     #handle{
         store = Store,
         engine = self(),
@@ -858,13 +879,14 @@ handle(Store, Server, System, #{max_queue := Max, timeout := Timeout}) ->
         max_queue = Max,
         floor = Floor,
         readers = list_to_tuple(Readers),
+        background = reader(Server, background),
         timeout = Timeout
     }.
 
 %% Linked: the one does not go on without the others.
--spec reader(ra:server_id()) -> pid().
-reader(Server) ->
-    {ok, Reader} = erl_esdb_ra_reader:start_link(Server),
+-spec reader(ra:server_id(), callers | background) -> pid().
+reader(Server, For) ->
+    {ok, Reader} = erl_esdb_ra_reader:start_link(Server, For),
     Reader.
 
 %% Whoever reads after a start sees what was acknowledged before it. Where other members are missing
@@ -923,7 +945,8 @@ handle_info(look, State) ->
     _ = erlang:send_after(?WATCH, self(), look),
     {noreply, looked(State)};
 handle_info({'EXIT', Pid, Reason} = Message, #state{handle = Handle} = State) ->
-    case lists:member(Pid, tuple_to_list(Handle#handle.readers)) of
+    #handle{readers = Readers, background = Background} = Handle,
+    case lists:member(Pid, [Background | tuple_to_list(Readers)]) of
         true -> {stop, Reason, State};
         false -> ignored(Message, State)
     end;

@@ -69,6 +69,11 @@ Arguments of a wrong shape are `error(badarg)`.
 -define(AWAY, 5).
 %% Words of binaries before there is a collection for them: 8 MiB.
 -define(BINARIES, 1_048_576).
+%% Words of a heap on which a page is indexed with little to collect in between: its events are
+%% garbage as soon as their keys are taken.
+-define(HEAP, 300_000).
+%% From so many events on it is worth that.
+-define(MUCH, 500).
 %% Entries of a run that are looked at to see whether it is worth to look at all.
 -define(SAMPLE, 64).
 
@@ -501,9 +506,11 @@ step(#state{loaded = false, store = Store} = State) ->
         {error, Failure} -> answered({error, Failure}, State)
     end;
 step(#state{store = Store, runs = Runs} = State) ->
+    From = erl_esdb_runs:next_position(Runs),
     maybe
         {ok, Log, Next} ?= log(Store, local),
-        {ok, Reached, Entries} ?= gather(Log, erl_esdb_runs:next_position(Runs), Next, State),
+        _ = process_flag(min_heap_size, heap(Next - From)),
+        {ok, Reached, Entries} ?= gather(Log, From, Next, State),
         stepped(Next, State#state{runs = erl_esdb_runs:add(Entries, Reached, Runs)})
     else
         {error, Failure} -> answered({error, Failure}, State)
@@ -532,6 +539,10 @@ folder(#{engine := Engine, handle := Handle}) ->
         false -> none
     end.
 
+-spec heap(integer()) -> pos_integer().
+heap(Events) when Events >= ?MUCH -> ?HEAP;
+heap(_Events) -> element(2, erlang:system_info(min_heap_size)).
+
 -spec log(atom(), local | read_your_writes) ->
     {ok, erl_esdb_index_reader:log(), Next :: non_neg_integer()}
     | {error, erl_esdb_engine:failure()}.
@@ -539,14 +550,14 @@ log(Store, Consistency) ->
     maybe
         {ok, Engine, Handle, _} ?= erl_esdb_engine:find(Store),
         %% What the metadata of a stream hides may be seen again.
-        Options = #{hidden => true, consistency => Consistency},
+        Options = #{hidden => true, background => true, consistency => Consistency},
         {ok, Next} ?= Engine:next_position(Handle, Options),
         {ok, #{engine => Engine, handle => Handle, options => Options}, Next}
     end.
 
-%% The entries of the next pages, in no order.
+%% The entries of the next pages, in no order, those of a page in one piece.
 -spec gather(erl_esdb_index_reader:log(), non_neg_integer(), non_neg_integer(), #state{}) ->
-    {ok, non_neg_integer(), [erl_esdb_runs:entry()]} | {error, erl_esdb_engine:failure()}.
+    {ok, non_neg_integer(), [binary()]} | {error, erl_esdb_engine:failure()}.
 gather(Log, From, Next, #state{store = Store, kinds = Kinds}) ->
     Entries = fun(Event) -> erl_esdb_index_keys:entries(Event, Kinds) end,
     Page = fun(At) -> page(Log, At, Next, Entries) end,
@@ -570,14 +581,14 @@ page(#{engine := Engine, handle := Handle, options := Options} = Log, At, Next, 
         Answer -> Answer
     end.
 
--spec gather(non_neg_integer(), Position, Position, Page, fun((term()) -> ok), [Entry]) ->
-    {ok, Position, [Entry]} | {error, erl_esdb_engine:failure()}
+-spec gather(non_neg_integer(), Position, Position, Page, fun((term()) -> ok), [binary()]) ->
+    {ok, Position, [binary()]} | {error, erl_esdb_engine:failure()}
 when
     Position :: non_neg_integer(),
-    Entry :: erl_esdb_runs:entry(),
     Page :: fun(
         (Position) ->
-            {ok, [Entry], Position | last, [term()]} | {error, erl_esdb_engine:failure()}
+            {ok, [erl_esdb_runs:entry()], Position | last, [term()]}
+            | {error, erl_esdb_engine:failure()}
     ).
 gather(Pages, At, Next, Page, Warn, Entries) when Pages > 0, At < Next ->
     case Page(At) of
@@ -585,7 +596,7 @@ gather(Pages, At, Next, Page, Warn, Entries) when Pages > 0, At < Next ->
             {ok, Next, Entries};
         {ok, New, At1, Corrupt} ->
             lists:foreach(Warn, Corrupt),
-            gather(Pages - 1, At1, Next, Page, Warn, New ++ Entries);
+            gather(Pages - 1, At1, Next, Page, Warn, [iolist_to_binary(New) | Entries]);
         {error, Failure} ->
             {error, Failure}
     end;

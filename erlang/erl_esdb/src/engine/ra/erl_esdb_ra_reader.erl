@@ -2,16 +2,17 @@
 -moduledoc """
 Reads commands back from Ra's log on this node, by their indexes.
 
-A store has a few of these processes, because each keeps the segment files open that it read last.
+A store has a few of these processes, because each keeps the segment files open that it read last,
+and one more for what is read in the background, so that no caller waits behind it.
 Ra says where entries are (a read plan); the files are read here (`m:erl_esdb_ra_segment`), not in
 Ra's server. Plans and segments of a form that is not known here are left to Ra to read.
 
-What is read is compared with its checksums, and kept in the replica for others.
+What is read is compared with its checksums, and kept in the replica for others if it shall be.
 """.
 
 -behaviour(gen_server).
 
--export([start_link/1, fetch/4]).
+-export([start_link/2, fetch/5]).
 -export([init/1, handle_call/3, handle_cast/2]).
 -export_type([wanted/0, did/0, body/0]).
 
@@ -34,30 +35,31 @@ What is read is compared with its checksums, and kept in the replica for others.
 -type bodies() :: #{ra:index() => body()}.
 -type entries() :: #{ra:index() => term()}.
 
--doc "A reader of the log of a server on this node.".
--spec start_link(ra:server_id()) -> gen_server:start_ret().
-start_link(Server) -> gen_server:start_link(?MODULE, Server, []).
+-doc "A reader of the log of a server on this node. Whom it is for is in its label.".
+-spec start_link(ra:server_id(), For :: callers | background) -> gen_server:start_ret().
+start_link(Server, For) -> gen_server:start_link(?MODULE, {Server, For}, []).
 
 -doc """
-What these commands brought, without those that are not in the log: any more, or yet.
+What these commands brought, without those that are not in the log: any more, or yet. The replica
+keeps it, or not.
 """.
--spec fetch(Reader :: pid(), wanted(), erl_esdb_ra_replica:replica(), Until) ->
+-spec fetch(Reader :: pid(), wanted(), erl_esdb_ra_replica:replica(), keep | forget, Until) ->
     {ok, bodies()} | {error, timeout | not_started}
 when
     Until :: erl_esdb_deadline:deadline().
-fetch(Reader, Wanted, Replica, Until) ->
+fetch(Reader, Wanted, Replica, Keep, Until) ->
     Left = erl_esdb_deadline:left(Until),
     try
-        gen_server:call(Reader, {fetch, Wanted, Replica, Until}, Left)
+        gen_server:call(Reader, {fetch, Wanted, Replica, Keep, Until}, Left)
     catch
         exit:{timeout, _} -> {error, timeout};
         exit:{_, {gen_server, call, _}} -> {error, not_started}
     end.
 
 -doc false.
--spec init(ra:server_id()) -> {ok, #state{}}.
-init({Name, _} = Server) ->
-    proc_lib:set_label({?MODULE, Name}),
+-spec init({ra:server_id(), callers | background}) -> {ok, #state{}}.
+init({{Name, _} = Server, For}) ->
+    proc_lib:set_label({?MODULE, For, Name}),
     {ok, #state{server = Server, open = new()}}.
 
 -spec new() -> ra_flru:state().
@@ -69,13 +71,14 @@ closed({segment, Segment}) -> erl_esdb_ra_segment:close(Segment).
 -doc false.
 -spec handle_call(term(), gen_server:from(), #state{}) ->
     {reply, {ok, bodies()} | {error, timeout | not_started | unknown_request}, #state{}}.
-handle_call({fetch, Wanted, Replica, Until}, _From, #state{} = State) ->
+handle_call({fetch, Wanted, Replica, Keep, Until}, _From, #state{} = State) ->
     case erl_esdb_deadline:is_over(Until) of
         %% Who asked does not wait any more.
         true ->
             {reply, {error, timeout}, State};
         false ->
-            {Answer, State1} = fetched(Wanted, Replica, Until, State),
+            {Answer, State1} = fetched(Wanted, Until, State),
+            ok = kept(Keep, Answer, Replica),
             {reply, Answer, State1}
     end;
 handle_call(_, _From, State) ->
@@ -86,16 +89,15 @@ handle_call(_, _From, State) ->
 handle_cast(_, State) ->
     {noreply, State}.
 
--spec fetched(wanted(), erl_esdb_ra_replica:replica(), erl_esdb_deadline:deadline(), #state{}) ->
+-spec fetched(wanted(), erl_esdb_deadline:deadline(), #state{}) ->
     {{ok, bodies()} | {error, timeout | not_started}, #state{}}.
-fetched(Wanted, Replica, Until, #state{server = Server, open = Open} = State) ->
+fetched(Wanted, Until, #state{server = Server, open = Open} = State) ->
     Left = erl_esdb_deadline:left(Until),
     Indexes = lists:sort(maps:keys(Wanted)),
     try gen_statem:call(Server, {local_call, {read_entries, Indexes}}, Left) of
         {ok, Plan} ->
             {Entries, State1} = planned(Plan, State),
             {Bodies, State2} = bodies(Wanted, Entries, State1),
-            ok = maps:foreach(fun(Index, Body) -> remember(Index, Body, Replica) end, Bodies),
             {{ok, Bodies}, State2};
         {error, _} ->
             {{error, not_started}, State}
@@ -145,6 +147,12 @@ verified(Command) ->
         Body when is_binary(Body) -> erl_esdb_batch:verified(Body);
         Parts -> [{Stream, erl_esdb_batch:verified(Body)} || {Stream, Body} <- Parts]
     end.
+
+-spec kept(keep | forget, {ok, bodies()} | {error, term()}, erl_esdb_ra_replica:replica()) -> ok.
+kept(keep, {ok, Bodies}, Replica) ->
+    maps:foreach(fun(Index, Body) -> remember(Index, Body, Replica) end, Bodies);
+kept(_Keep, _Answer, _Replica) ->
+    ok.
 
 -spec remember(ra:index(), body(), erl_esdb_ra_replica:replica()) -> ok.
 remember(Index, Body, Replica) ->
