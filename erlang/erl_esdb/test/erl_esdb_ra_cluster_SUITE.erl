@@ -416,21 +416,7 @@ a_member_catches_up_with_a_snapshot(Config) ->
     ?assertEqual({ok, 2020}, append(C, 2019, 1)),
     ok = erl_esdb_nodes:stop(Peers).
 
-%% After 20,000 commands one is due.
-snapshotted(Peer) ->
-    Server = {erl_esdb_naming:store_worker_name(?STORE), erl_esdb_nodes:name(Peer)},
-    Index = fun() ->
-        maps:get(snapshot_index, erl_esdb_nodes:call(Peer, ra, key_metrics, [Server]))
-    end,
-    Before = Index(),
-    ok = erl_esdb_nodes:run(Peer, fun() ->
-        [
-            ra:pipeline_command(Server, {checkpoint, #{{a, place} => 1}})
-         || _ <- lists:seq(1, 20_001)
-        ],
-        ok
-    end),
-    erl_esdb_test:await(fun() -> Index() > Before end, 60_000).
+snapshotted(Peer) -> ok = erl_esdb_nodes:call(Peer, erl_esdb_test, snapshotted, [?STORE]).
 
 %% ---- another version
 
