@@ -264,34 +264,11 @@ filled(Store) ->
     ],
     ok.
 
-%% The machine asks for one after 20,000 commands: they cost no sync where nobody waits for each.
-due(Store) ->
-    Command = {checkpoint, #{{a, place} => 1}},
-    Send = fun(N) -> ra:pipeline_command(server(Store), Command, N, normal) end,
-    lists:foreach(Send, lists:seq(1, 20_001)).
-
 snapshotted(Store, Times) ->
     Server = erl_esdb_test:orderer(Store),
-    [
-        begin
-            ok = due(Store),
-            Before = snapshot_index(Store),
-            erl_esdb_test:await(fun() -> snapshot_index(Store) > Before end, 60_000)
-        end
-     || _ <- lists:seq(1, Times)
-    ],
+    ok = lists:foreach(fun(_) -> erl_esdb_test:snapshotted(Store) end, lists:seq(1, Times)),
     true = is_process_alive(Server),
-    forget_events().
-
-forget_events() ->
-    receive
-        {ra_event, _, _} -> forget_events()
-    after 0 -> ok
-    end.
-
-snapshot_index(Store) ->
-    #{snapshot_index := Index} = ra:key_metrics(server(Store)),
-    Index.
+    ok.
 
 server(Store) -> erl_esdb_test:server(Store).
 
@@ -341,7 +318,7 @@ killed_while_it_writes(Place, Config) ->
     [Peer] = erl_esdb_nodes:start(1, ["-pa", Folder]),
     ok = erl_esdb_nodes:start_store(Peer, Store, options(Config)),
     ok = erl_esdb_nodes:call(Peer, ?MODULE, filled, [Store]),
-    ok = erl_esdb_nodes:call(Peer, ?MODULE, due, [Store]),
+    ok = erl_esdb_nodes:call(Peer, erl_esdb_test, snapshot_due, [Store]),
     Stopped = fun() -> erl_esdb_nodes:call(Peer, erl_esdb_ra_stopped, is_stopped, []) end,
     erl_esdb_test:await(Stopped, 60_000),
     %% What is acknowledged goes on.
@@ -588,11 +565,10 @@ in_the_middle(Store, Config) ->
     Files = fun() -> filelib:wildcard(dir(Config) ++ "/*/snapshots/*/snapshot.dat") end,
     Before = Files(),
     Worker = worker(Store),
-    ok = due(Store),
+    ok = erl_esdb_test:snapshot_due(Store),
     erl_esdb_test:await(fun() -> Files() -- Before =/= [] end),
     true = erlang:suspend_process(Worker),
     [File] = Files() -- Before,
-    ok = forget_events(),
     case is_finished(File) of
         false ->
             {Worker, File};

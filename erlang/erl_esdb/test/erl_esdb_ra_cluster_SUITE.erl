@@ -578,21 +578,7 @@ is_awaited(Peer) ->
         lists:any(fun(Pid) -> process_info(Pid, current_function) =:= Waits end, processes())
     end).
 
-%% After 20,000 commands one is due.
-snapshotted(Peer) ->
-    Server = server(Peer),
-    Index = fun() ->
-        maps:get(snapshot_index, erl_esdb_nodes:call(Peer, ra, key_metrics, [Server]))
-    end,
-    Before = Index(),
-    ok = erl_esdb_nodes:run(Peer, fun() ->
-        [
-            ra:pipeline_command(Server, {checkpoint, #{{a, place} => 1}})
-         || _ <- lists:seq(1, 20_001)
-        ],
-        ok
-    end),
-    erl_esdb_test:await(fun() -> Index() > Before end, 60_000).
+snapshotted(Peer) -> ok = erl_esdb_nodes:call(Peer, erl_esdb_test, snapshotted, [?STORE]).
 
 %% ---- another version
 

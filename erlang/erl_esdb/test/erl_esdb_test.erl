@@ -10,6 +10,7 @@
 -export([concurrently/1, collect/2, collect/3, collected/1, release/1]).
 -export([await/1, await/2, until_stopped/2, suspended/1, quietly/1, property/2, reductions/1]).
 -export([commits/0, append_commits/1]).
+-export([snapshot_due/1, snapshot_index/1, snapshotted/1, compact/1, ra_counts/1]).
 
 -include_lib("proper/include/proper.hrl").
 -include("../include/erl_esdb.hrl").
@@ -519,3 +520,50 @@ append_commits(Store) ->
      || #{stream_id := Stream, epoch_us := Time} = Commit <- Commits
     ],
     maps:groups_from_list(fun(#{stream_id := Stream}) -> Stream end, Commits).
+
+%% ---- what Ra does with a store
+
+%% Commands after which a snapshot is due.
+-define(DUE, 20_000).
+
+-doc "Sends a store that leads here what makes a snapshot due, which costs no sync a command.".
+-spec snapshot_due(Store :: atom()) -> ok.
+snapshot_due(Store) ->
+    Server = server(Store),
+    Save = fun(N) ->
+        ok = ra:pipeline_command(Server, {checkpoint, #{{a, place} => N}}, N, normal)
+    end,
+    ok = lists:foreach(Save, lists:seq(1, ?DUE + 1)),
+    forget_events().
+
+-spec forget_events() -> ok.
+forget_events() ->
+    receive
+        {ra_event, _, _} -> forget_events()
+    after 0 -> ok
+    end.
+
+-doc "The index of the newest snapshot here; -1 where there is none.".
+-spec snapshot_index(Store :: atom()) -> integer().
+snapshot_index(Store) -> map_get(snapshot_index, ra:key_metrics(server(Store))).
+
+-doc "Has a store that leads here write a snapshot.".
+-spec snapshotted(Store :: atom()) -> ok.
+snapshotted(Store) ->
+    Before = snapshot_index(Store),
+    ok = snapshot_due(Store),
+    await(fun() -> snapshot_index(Store) > Before end, 60_000),
+    forget_events().
+
+-doc "Has what is dead thrown away here.".
+-spec compact(Store :: atom()) -> ok.
+compact(Store) -> ra:trigger_compaction(server(Store)).
+
+-doc "How often this node did what, since the server of a store was started.".
+-spec ra_counts(Store :: atom()) -> #{atom() => non_neg_integer()}.
+ra_counts(Store) ->
+    Fields = [snapshots_written, snapshot_installed, minor_compactions, major_compactions],
+    case ra_counters:counters(server(Store), Fields) of
+        undefined -> #{};
+        Counts -> Counts
+    end.

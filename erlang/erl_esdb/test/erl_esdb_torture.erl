@@ -13,7 +13,9 @@ chapter and not each step of it.
 ```
 
 A fault counts (`acted`) where it was seen to act: a process is gone, bytes were held, a call of the
-disk failed, events were stamped by a clock that is off. `main/1` goes on with chapter after chapter
+disk failed, events were stamped by a clock that is off. What is wrong only as long as a fault lasts
+(`passing/0`) has to be over by itself afterwards: a node that has to be started again is a
+violation, `restart_needed`. `main/1` goes on with chapter after chapter
 until the time is over, tells of each violation with its seed, and prints a table.
 """.
 
@@ -37,6 +39,7 @@ until the time is over, tells of each violation with its seed, and prints a tabl
     | clock
     | subscriber_killed
     | store_restarted
+    | compaction
     | kill_leader
     | kill_follower
     | cut_leader
@@ -52,7 +55,8 @@ until the time is over, tells of each violation with its seed, and prints a tabl
 `size`: how many nodes. `faults`: what is done, in this order; without it `rounds` of those that
 there are for this size are drawn. `library`: of `m:erl_esdb_disk`; without it no disk fails.
 `megabytes`: each node has a file system of this size. `namespaces`: they have a network of their
-own. `options`: of the store.
+own. `small_files`: of their logs (`m:erl_esdb_ra_small`); without it, of every second seed.
+`options`: of the store.
 """.
 -type options() :: #{
     seed := integer(),
@@ -63,15 +67,24 @@ own. `options`: of the store.
     library => file:filename(),
     megabytes => pos_integer(),
     namespaces => boolean(),
+    small_files => boolean(),
     options => map()
 }.
 -type counts() :: #{times := pos_integer(), acted := non_neg_integer(), operations := integer()}.
+-doc "What Ra did on all nodes, as far as they lived to tell: looked at a few times a second.".
+-type counts_of_ra() :: #{
+    snapshots_written := non_neg_integer(),
+    snapshot_installed := non_neg_integer(),
+    minor_compactions := non_neg_integer(),
+    major_compactions := non_neg_integer()
+}.
 -type report() :: #{
     seed := integer(),
     size := pos_integer(),
     faults := #{fault() => counts()},
     late := [{Subscription :: binary(), Missing :: pos_integer(), Info :: term()}],
     restarts := non_neg_integer(),
+    counts := counts_of_ra(),
     operations := non_neg_integer(),
     events := non_neg_integer(),
     violations := [erl_esdb_history:violation()]
@@ -85,7 +98,9 @@ own. `options`: of the store.
     stop :: atomics:atomics_ref(),
     followers = [] :: [erl_esdb_load:follower()],
     %% nodes that had to be started again to go on
-    restarts = 0 :: non_neg_integer()
+    restarts = 0 :: non_neg_integer(),
+    %% those that should not have had to
+    stuck = [] :: [erl_esdb_history:violation()]
 }).
 
 -define(STORE, tortured).
@@ -94,20 +109,29 @@ own. `options`: of the store.
 -define(MENDED, 30_000).
 -define(AGAIN, 50).
 -define(DELIVERED, 30_000).
+%% For a store to go on by itself; between two looks at what Ra has done.
+-define(BY_ITSELF, 60_000).
+-define(COUNT, 200).
 %% Of a file system that is small, and large enough for a chapter.
 -define(MEGABYTES, 24).
 
 -doc "The faults that there are for so many nodes.".
 -spec faults(pos_integer()) -> [fault()].
 faults(1) ->
-    [kill, freeze, clock, subscriber_killed, store_restarted | disks()];
+    [kill, freeze, clock, subscriber_killed, store_restarted, compaction | disks()];
 faults(_) ->
     [kill_leader, kill_follower, kill_all, cut_leader, cut_follower, cut_one_way, flap, delay] ++
         [leader_changed, member_replaced, member_left, freeze, clock, subscriber_killed] ++
-        [store_restarted, power_loss_all | disks()].
+        [store_restarted, compaction, power_loss_all | disks()].
 
 -spec disks() -> [fault()].
 disks() -> [power_loss, disk_full, write_error, sync_error, short_write, slow_disk].
+
+%% Those that end nothing: what they hinder goes on when they are over.
+-spec passing() -> [fault()].
+passing() ->
+    [freeze, clock, slow_disk, subscriber_killed, compaction, cut_leader, cut_follower] ++
+        [cut_one_way, flap, delay, leader_changed].
 
 -doc "A seed that nobody chose.".
 -spec drawn_seed() -> pos_integer().
@@ -138,11 +162,12 @@ chapter(Given) ->
     Chapter = begun(Options),
     try
         Runner = running(Chapter),
+        Counting = counting(Chapter#chapter.nodes),
         {Counts, Chapter1} = lists:mapfoldl(fun fault/2, Chapter, Faults),
         ok = mended(Chapter1),
         ok = atomics:put(Chapter1#chapter.stop, 1, 1),
         _ = ended(Runner),
-        report(Faults, Counts, Chapter1)
+        report(Faults, Counts, counted_by(Counting), Chapter1)
     after
         over(Chapter)
     end.
@@ -164,7 +189,8 @@ drawn_faults(#{size := Size, rounds := Rounds} = Options) ->
 begun(#{seed := Seed, size := Size} = Options) ->
     Names = [list_to_atom("n" ++ integer_to_list(N)) || N <- lists:seq(1, Size)],
     ok = lists:foreach(fun(Name) -> mounted(Name, Options) end, Names),
-    Nodes = erl_esdb_fault_nodes:start(Names, maps:with([dir, library, namespaces], Options)),
+    Given = maps:with([dir, library, namespaces], Options),
+    Nodes = erl_esdb_fault_nodes:start(Names, Given#{args => arguments(Options)}),
     History = erl_esdb_history:new(),
     Stop = atomics:new(1, []),
     Load = #{
@@ -189,6 +215,17 @@ begun(#{seed := Seed, size := Size} = Options) ->
          || Wanted <- [{~"all", all}, {~"one", {stream, ~"stream-1"}}]
         ]
     }.
+
+-spec arguments(options()) -> [string()].
+arguments(#{seed := Seed, dir := Dir} = Options) ->
+    case maps:get(small_files, Options, Seed rem 2 =:= 0) of
+        true ->
+            Small = filename:join(Dir, "small"),
+            ok = erl_esdb_ra_small:beam(Small),
+            ["-pa", Small];
+        false ->
+            []
+    end.
 
 -spec mounted(atom(), options()) -> ok.
 mounted(Name, #{dir := Dir, megabytes := Size}) ->
@@ -247,6 +284,59 @@ called(Nodes, Name, Module, Function, Arguments, Timeout) ->
 -spec running(#chapter{}) -> {pid(), reference()}.
 running(#chapter{load = Load}) -> spawn_monitor(fun() -> exit({done, erl_esdb_load:run(Load)}) end).
 
+%% What Ra counts begins anew with each life of a node, and of its server.
+-spec counting(erl_esdb_fault_nodes:nodes()) -> pid().
+counting(Nodes) ->
+    Names = [snapshots_written, snapshot_installed, minor_compactions, major_compactions],
+    %% It ends with the nodes, where nobody asks.
+    spawn(fun() -> counting(Nodes, #{}, #{Name => 0 || Name <- Names}) end).
+
+-spec counting(erl_esdb_fault_nodes:nodes(), map(), counts_of_ra()) -> ok.
+counting(Nodes, Before, Sums) ->
+    Answers = [
+        {Target, Counts}
+     || {Target, Via} <- erl_esdb_fault_nodes:targets(Nodes), Counts <- [counts(Via)]
+    ],
+    Sums1 = lists:foldl(
+        fun({Target, Counts}, Sum) -> risen(maps:get(Target, Before, #{}), Counts, Sum) end,
+        Sums,
+        Answers
+    ),
+    receive
+        {counted, Pid} ->
+            Pid ! {counted, self(), Sums1},
+            ok
+    after ?COUNT -> counting(Nodes, maps:merge(Before, maps:from_list(Answers)), Sums1)
+    end.
+
+-spec counts(erl_esdb_history:via()) -> #{atom() => non_neg_integer()}.
+counts(Via) ->
+    try
+        Via(erl_esdb_test, ra_counts, [?STORE])
+    catch
+        _:_ -> #{}
+    end.
+
+-spec risen(map(), map(), counts_of_ra()) -> counts_of_ra().
+risen(Before, Counts, Sums) ->
+    Risen = maps:map(
+        fun(Name, Count) ->
+            case maps:get(Name, Before, 0) of
+                Less when Less =< Count -> Count - Less;
+                _ -> Count
+            end
+        end,
+        Counts
+    ),
+    maps:merge_with(fun(_, A, B) -> A + B end, Sums, Risen).
+
+-spec counted_by(pid()) -> counts_of_ra().
+counted_by(Pid) ->
+    Pid ! {counted, self()},
+    receive
+        {counted, Pid, Counts} -> Counts
+    end.
+
 -spec ended({pid(), reference()}) -> map().
 ended({_, Ref}) ->
     receive
@@ -264,8 +354,8 @@ over(#chapter{nodes = Nodes, history = History, followers = Followers} = Chapter
 
 %% ---- the end
 
--spec report([fault()], [{non_neg_integer(), integer()}], #chapter{}) -> report().
-report(Faults, Counts, #chapter{options = #{seed := Seed, size := Size}} = Chapter) ->
+-spec report([fault()], [{non_neg_integer(), integer()}], counts_of_ra(), #chapter{}) -> report().
+report(Faults, Counts, Ra, #chapter{options = #{seed := Seed, size := Size}} = Chapter) ->
     #chapter{nodes = Nodes, history = History, load = Load} = Chapter,
     ok = documents(Chapter),
     Finals = [final(Name, Chapter) || Name <- erl_esdb_fault_nodes:names(Nodes)],
@@ -277,11 +367,12 @@ report(Faults, Counts, #chapter{options = #{seed := Seed, size := Size}} = Chapt
         size => Size,
         faults => counted(lists:zip(Faults, Counts)),
         restarts => Chapter#chapter.restarts,
+        counts => Ra,
         operations => erl_esdb_history:operations(History),
         events => length(Final#final.events),
         violations =>
             erl_esdb_history:check(erl_esdb_history:entries(History), Final) ++
-            differing(Finals) ++ times(Finals)
+            differing(Finals) ++ times(Finals) ++ Chapter#chapter.stuck
     }.
 
 %% What each node says of a subscription that does not deliver, and who leads for it.
@@ -390,7 +481,24 @@ fault(Fault, #chapter{history = History} = Chapter) ->
     Before = erl_esdb_history:operations(History),
     Acted = act(Fault, Chapter),
     Operations = erl_esdb_history:operations(History) - Before,
-    {{Acted, Operations}, recovered(Chapter)}.
+    {{Acted, Operations}, recovered(by_itself(Fault, Chapter))}.
+
+%% Whether what has passed left nothing behind, on any node.
+-spec by_itself(fault(), #chapter{}) -> #chapter{}.
+by_itself(Fault, #chapter{nodes = Nodes, stuck = Stuck} = Chapter) ->
+    case lists:member(Fault, passing()) of
+        false ->
+            Chapter;
+        true ->
+            ok = erl_esdb_fault_nodes:heal(Nodes),
+            Until = erl_esdb_deadline:in(?BY_ITSELF),
+            Left = [
+                {restart_needed, {Fault, Name, Why}, []}
+             || Name <- erl_esdb_fault_nodes:names(Nodes),
+                {error, Why} <- [until_over(fun() -> probed(Name, Chapter) end, Until)]
+            ],
+            Chapter#chapter{stuck = Left ++ Stuck}
+    end.
 
 -spec hold(pos_integer(), pos_integer()) -> ok.
 hold(From, To) -> wait(From + rand:uniform(To - From)).
@@ -440,6 +548,22 @@ act(subscriber_killed, #chapter{nodes = Nodes}) ->
         called(Nodes, Name, erl_esdb_subscriber, kill_all, [], 5000)
      || Name <- erl_esdb_fault_nodes:up(Nodes)
     ]);
+act(compaction, #chapter{nodes = Nodes} = Chapter) ->
+    Name = leader(Chapter),
+    Call = fun(Function, Time) -> called(Nodes, Name, erl_esdb_test, Function, [?STORE], Time) end,
+    Before = Call(snapshot_index, 10_000),
+    _ = Call(snapshot_due, 30_000),
+    Written = until(fun() ->
+        case Call(snapshot_index, 10_000) of
+            Index when is_integer(Index), Index > Before -> {ok, Index};
+            Other -> {error, Other}
+        end
+    end),
+    _ = [
+        called(Nodes, Up, erl_esdb_test, compact, [?STORE], 10_000)
+     || Up <- erl_esdb_fault_nodes:up(Nodes)
+    ],
+    length([written || {ok, _} <- [Written]]);
 act(store_restarted, #chapter{nodes = Nodes} = Chapter) ->
     Name = any(Chapter),
     Stopped = called(Nodes, Name, erl_esdb, stop_store, [?STORE], 30_000),
@@ -659,14 +783,21 @@ silent(Name, Before, After, #chapter{nodes = Nodes, options = #{seed := Seed}} =
 
 %% A store that gave up is started again.
 -spec answers(atom(), #chapter{}) -> {ok, term()} | {error, term()}.
-answers(Name, #chapter{nodes = Nodes, history = History} = Chapter) ->
+answers(Name, Chapter) ->
     maybe
         {ok, _} ?= opened(Name, Chapter),
-        Id = <<"probe-", (integer_to_binary(erlang:unique_integer([positive])))/binary>>,
-        Request = {append, [{~"probes", ?ANY_VERSION, [erl_esdb_history:event(Id, #{})]}], #{}},
-        Via = erl_esdb_fault_nodes:via(Nodes, Name),
-        erl_esdb_history:call(History, {probe, Name}, Request, ?STORE, Via)
+        probed(Name, Chapter)
     else
+        Error -> {error, Error}
+    end.
+
+-spec probed(atom(), #chapter{}) -> {ok, term()} | {error, term()}.
+probed(Name, #chapter{nodes = Nodes, history = History}) ->
+    Id = <<"probe-", (integer_to_binary(erlang:unique_integer([positive])))/binary>>,
+    Request = {append, [{~"probes", ?ANY_VERSION, [erl_esdb_history:event(Id, #{})]}], #{}},
+    Via = erl_esdb_fault_nodes:via(Nodes, Name),
+    case erl_esdb_history:call(History, {probe, Name}, Request, ?STORE, Via) of
+        {ok, Result} -> {ok, Result};
         Error -> {error, Error}
     end.
 
@@ -783,6 +914,7 @@ tried(#{seed := Seed, size := Size, dir := Dir} = Options) ->
                 faults => #{},
                 late => [],
                 restarts => 0,
+                counts => #{},
                 operations => 0,
                 events => 0,
                 violations => [{chapter_failed, {Class, Reason, Stack}, []}]
@@ -796,6 +928,7 @@ told(#{seed := Seed, size := Size, faults := Faults, violations := Violations} =
         Seed, Size, Operations, Events, Restarts, length(Violations), maps:keys(Faults)
     ]),
     _ = [io:put_chars(erl_esdb_history:format(V)) || V <- lists:sublist(Violations, 10)],
+    io:format("    ~0tp~n", [maps:get(counts, Report)]),
     _ = [io:format("late: ~0tp~n", [Late]) || Late <- maps:get(late, Report)],
     Report.
 
@@ -818,7 +951,15 @@ print(Reports) ->
         "",
         lists:sum([O || #{operations := O} <- Reports]),
         lists:sum([length(V) || #{violations := V} <- Reports])
-    ]).
+    ]),
+    Add = fun(#{counts := Counts}, Sum) ->
+        maps:merge_with(fun(_, A, B) -> A + B end, Sum, Counts)
+    end,
+    Restarts = #{restarts => lists:sum([Restarts || #{restarts := Restarts} <- Reports])},
+    maps:foreach(
+        fun(What, Count) -> io:format("~-20s ~8b~n", [What, Count]) end,
+        lists:foldl(Add, Restarts, Reports)
+    ).
 
 -spec rows(report(), map()) -> map().
 rows(#{faults := Faults, violations := Violations}, Rows) ->
