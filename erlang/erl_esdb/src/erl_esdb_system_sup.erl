@@ -18,9 +18,10 @@ erl_esdb_system_sup
             erl_esdb_links_sup
             erl_esdb_snapshotter
         erl_esdb_store_mgr
-    erl_esdb_cluster_sup               in mode cluster
-        erl_esdb_store_coordinator
-        erl_esdb_discovery
+    erl_esdb_member_watch              in mode single, on an engine that can have members
+    erl_esdb_cluster_sup               in mode cluster, or where there are other members
+        erl_esdb_store_coordinator     in mode cluster
+        erl_esdb_discovery             in mode cluster
         erl_esdb_node_monitor
         erl_esdb_health_prober
         erl_esdb_consistency_checker
@@ -85,17 +86,11 @@ init({#store_config{store_id = Store} = Config, Engine, Settings}) ->
     Flags = #{
         strategy => rest_for_one, intensity => 5, period => 30, auto_shutdown => any_significant
     },
-    {ok, {Flags, [Core | cluster(Config)]}}.
+    {ok, {Flags, [Core | cluster(Config, Engine)]}}.
 
--spec cluster(store_config()) -> [supervisor:child_spec()].
-cluster(#store_config{mode = cluster} = Config) ->
-    [
-        #{
-            id => cluster_sup,
-            start => {erl_esdb_cluster_sup, start_link, [Config]},
-            shutdown => infinity,
-            type => supervisor
-        }
-    ];
-cluster(#store_config{}) ->
-    [].
+-spec cluster(store_config(), module()) -> [supervisor:child_spec()].
+cluster(#store_config{mode = cluster} = Config, _Engine) ->
+    [erl_esdb_cluster_sup:child_spec(Config)];
+cluster(#store_config{} = Config, Engine) ->
+    Watch = #{id => member_watch, start => {erl_esdb_member_watch, start_link, [Config]}},
+    [Watch || erl_esdb_cluster:can_join(Engine)].

@@ -184,6 +184,7 @@ a_nam_01_names(_Config) ->
         {persistence_sup_name, erl_esdb_persistence_s},
         {notification_sup_name, erl_esdb_notification_s},
         {cluster_sup_name, erl_esdb_cluster_s},
+        {member_watch_name, erl_esdb_member_watch_s},
         {gateway_sup_name, erl_esdb_gateway_s},
         {streams_sup_name, erl_esdb_streams_s},
         {emitter_sup_name, erl_esdb_emitter_s},

@@ -99,6 +99,7 @@ internal() ->
         erl_esdb_link_spec,
         erl_esdb_links_sup,
         erl_esdb_log,
+        erl_esdb_member_watch,
         erl_esdb_notification_sup,
         erl_esdb_outbox,
         erl_esdb_pages,

@@ -21,7 +21,8 @@ it is called (`at_leader/3`).
 -export([view/1, members/1, leader/1, is_leading/1]).
 -export([join/2, join/3, leave/1, leave/2]).
 -export([transfer_leadership/2, transfer_leadership/3, force_remove/2, force_remove/3]).
--export([leader_is/2, watch_leader/1, known_leader/1, put_leader/2, is_clustered/1]).
+-export([leader_is/2, watch_leader/1, known_leader/1, put_leader/2]).
+-export([is_clustered/1, can_join/1]).
 -export([at_leader/3, at_leader_here/3, tell_leader/2, caught_up/1, check_leading/1]).
 
 -include("erl_esdb.hrl").
@@ -186,9 +187,13 @@ change(Store, Function, Args, Options, With) ->
 -spec is_clustered(Store :: atom()) -> boolean().
 is_clustered(Store) ->
     case erl_esdb_engine:find(Store) of
-        {ok, Engine, _, _} -> erlang:function_exported(Engine, join, 3);
+        {ok, Engine, _, _} -> can_join(Engine);
         {error, not_started} -> false
     end.
+
+-doc false.
+-spec can_join(Engine :: module()) -> boolean().
+can_join(Engine) -> erlang:function_exported(Engine, join, 3).
 
 -doc """
 The engine's word that a node leads from now on, or that none does for all it knows. Does not wait.

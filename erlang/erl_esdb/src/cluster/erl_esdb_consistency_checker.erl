@@ -11,8 +11,9 @@ Asks the members of a store's cluster what they know of it, and compares.
 ```
 
 Asked are the members that this node knows, and connected nodes on which the store runs in mode
-`cluster`: two clusters of one store are a `split_brain`. Where answers differ they are asked for up
-to three times, a tenth of a second apart, for members learn of a change one after the other.
+`cluster` or has several members: two clusters of one store are a `split_brain`. Where answers
+differ they are asked for up to three times, a tenth of a second apart, for members learn of a
+change one after the other.
 
 | status | |
 |---|---|
@@ -21,8 +22,9 @@ to three times, a tenth of a second apart, for members learn of a change one aft
 | `degraded` | any other check has an error or a warning |
 | `healthy` | |
 
-In mode `cluster` the process checks each `consistency_check_interval` (5000 milliseconds, at least
-1000). The other functions work without it.
+In mode `cluster`, and where there are other members, the process checks each
+`consistency_check_interval` (5000 milliseconds, at least 1000). The other functions work without
+it.
 
 Telemetry: `[erl_esdb, consistency, check, complete]` after each check; when something changes
 `[erl_esdb, consistency, status, changed]`, `[erl_esdb, consistency, split_brain, detected]`,
@@ -314,4 +316,5 @@ given({_Class, Reason}) -> {error, Reason}.
 %% Any other node need not have the store.
 -spec is_concerned(node(), {ok, map()} | {error, term()}, [node()]) -> boolean().
 is_concerned(_Node, {ok, #{mode := cluster}}, _Members) -> true;
+is_concerned(_Node, {ok, #{members := [_, _ | _]}}, _Members) -> true;
 is_concerned(Node, _Answer, Members) -> lists:member(Node, Members).

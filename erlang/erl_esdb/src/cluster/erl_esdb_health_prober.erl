@@ -21,7 +21,7 @@ connected nodes are asked.
 | `probe_type` | `health_probe_type` | `rpc` | what a node has to do: see below |
 
 `ping`: be connected; `rpc`: run a function; `deep`, which is the same as `khepri`: have the store
-answer. In mode `single` nothing is asked by itself.
+answer. In mode `single` nothing is asked by itself, as long as there are no other members.
 
 Telemetry: `[erl_esdb, health, probe, complete]` after each round,
 `[erl_esdb, health, node, failed]` and `recovered`.

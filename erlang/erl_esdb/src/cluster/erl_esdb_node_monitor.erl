@@ -16,12 +16,13 @@ Watches the nodes and the leader of a store.
 In mode `cluster` a node that comes up leads to `erl_esdb_store_coordinator:found/1`, and when this
 node leads `m:erl_esdb_leader` is activated: but for a store that is alone and empty, which could
 not join another one any more with what is written then. A process that is started for a store in
-mode `single` looks for the leader once, after a second.
+mode `single` looks for the leader once, after a second. One that has other members all the same is
+watched, and nothing is done for it (`m:erl_esdb_member_watch`).
 """.
 
 -behaviour(gen_server).
 
--export([start_link/1, get_members/1]).
+-export([start_link/1, start_joined/1, get_members/1]).
 -export([init/1, handle_call/3, handle_cast/2, handle_info/2]).
 
 -include_lib("kernel/include/logger.hrl").
@@ -33,16 +34,26 @@ mode `single` looks for the leader once, after a second.
 -define(LEADER_LOOK, 5000).
 -define(MEMBERS_LOOK, 10_000).
 
+%% `joined`: in mode single, with other members.
+-type mode() :: single | joined | cluster.
+
 -record(state, {
     store :: atom(),
-    mode :: single | cluster,
+    mode :: mode(),
     leader :: node() | undefined,
     members = [] :: [node()]
 }).
 
 -doc "Starts the process, registered as `erl_esdb_naming:node_monitor_name/1` says.".
 -spec start_link(store_config()) -> gen_server:start_ret().
-start_link(#store_config{store_id = Store, mode = Mode}) ->
+start_link(#store_config{store_id = Store, mode = Mode}) -> start_link(Store, Mode).
+
+-doc false.
+-spec start_joined(store_config()) -> gen_server:start_ret().
+start_joined(#store_config{store_id = Store}) -> start_link(Store, joined).
+
+-spec start_link(atom(), mode()) -> gen_server:start_ret().
+start_link(Store, Mode) ->
     Name = erl_esdb_naming:node_monitor_name(Store),
     erl_esdb_system_sup:start_named(fun() ->
         gen_server:start_link({local, Name}, ?MODULE, {Store, Mode}, [])
@@ -53,17 +64,17 @@ start_link(#store_config{store_id = Store, mode = Mode}) ->
 get_members(Store) -> erl_esdb_store_coordinator:members(Store).
 
 -doc false.
--spec init({atom(), single | cluster}) -> {ok, #state{}}.
+-spec init({atom(), mode()}) -> {ok, #state{}}.
 init({Store, Mode}) ->
     _ = net_kernel:monitor_nodes(true),
     State = #state{store = Store, mode = Mode, members = members(Store)},
     case Mode of
-        cluster ->
+        single ->
+            {ok, later(?FIRST_LOOK, look, State)};
+        _ ->
             _ = erl_esdb_cluster:watch_leader(Store),
             self() ! look,
-            {ok, later(?MEMBERS_LOOK, members, State)};
-        single ->
-            {ok, later(?FIRST_LOOK, look, State)}
+            {ok, later(?MEMBERS_LOOK, members, State)}
     end.
 
 -spec later(pos_integer(), look | members, #state{}) -> #state{}.
@@ -89,10 +100,10 @@ handle_info({nodedown, Node}, State) ->
     Metadata = #{node => Node, reason => nodedown, member_count => count(State)},
     tell(?CLUSTER_NODE_DOWN, Metadata, State),
     {noreply, compared(looked(State))};
-handle_info(look, #state{mode = cluster} = State) ->
-    {noreply, later(?LEADER_LOOK, look, looked(State))};
-handle_info(look, State) ->
+handle_info(look, #state{mode = single} = State) ->
     {noreply, looked(State)};
+handle_info(look, State) ->
+    {noreply, later(?LEADER_LOOK, look, looked(State))};
 handle_info(members, State) ->
     {noreply, later(?MEMBERS_LOOK, members, compared(State))};
 handle_info({erl_esdb_leader, Store, _}, #state{store = Store} = State) ->
@@ -133,9 +144,9 @@ compared(#state{store = Store, members = Before} = State) ->
     end.
 
 -spec looked(#state{}) -> #state{}.
-looked(#state{store = Store, leader = Before} = State) ->
+looked(#state{store = Store, mode = Mode, leader = Before} = State) ->
     case erl_esdb_cluster:leader(Store) of
-        {ok, Leader} when Leader =:= node() -> leads(State#state{leader = Leader});
+        {ok, Leader} when Leader =:= node(), Mode =/= joined -> leads(State#state{leader = Leader});
         {ok, Before} -> State;
         {ok, Leader} -> elected(Leader, State);
         %% Who led before is told with the next one.

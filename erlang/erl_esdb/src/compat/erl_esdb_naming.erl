@@ -23,6 +23,7 @@ stores. Only `emitter_pool_name/2` makes one of what may come from users; see th
 -export([discovery_name/1, coordinator_name/1, node_monitor_name/1, gateway_worker_name/1]).
 -export([writer_pool_name/1, reader_pool_name/1, emitter_pool_name/2, link_mgr_name/1]).
 -export([leader_watch_name/1, health_prober_name/1, consistency_checker_name/1]).
+-export([member_watch_name/1]).
 %% Tables
 -export([volatile_name/1]).
 %% Groups
@@ -110,6 +111,10 @@ leader_tracker_name(Store) -> name("erl_esdb_leader_tracker_", Store).
 -doc "The process that knows who leads.".
 -spec leader_watch_name(Store :: atom()) -> atom().
 leader_watch_name(Store) -> name("erl_esdb_leader_watch_", Store).
+
+-doc "Who has the other members of a store in mode `single` watched.".
+-spec member_watch_name(Store :: atom()) -> atom().
+member_watch_name(Store) -> name("erl_esdb_member_watch_", Store).
 
 -doc "The process that asks the other members whether they live.".
 -spec health_prober_name(Store :: atom()) -> atom().
