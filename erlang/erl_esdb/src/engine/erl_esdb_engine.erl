@@ -77,7 +77,7 @@ What an engine tells of a store on this node, for operators; what it does not kn
 `waiting`: commands that wait. `last_index`, `commit_index`, `applied_index`: the last command that
 this node has, that is decided, and that is done here. `snapshot_index`, `snapshot_age_ms`: of the
 newest snapshot of the machine. `disk_bytes`: of all files of the store; `wal_bytes`: of the log
-that all stores of the node share. `ram_bytes`: without the indexes of `m:erl_esdb_index`.
+that all stores of the folder share. `ram_bytes`: without the indexes of `m:erl_esdb_index`.
 """.
 -type status() :: #{
     role => leader | follower | candidate | atom(),
