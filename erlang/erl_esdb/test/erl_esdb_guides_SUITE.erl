@@ -80,8 +80,9 @@ streams(Config) -> guide(Config, "streams.md", 40).
 %% Ra does not come from the registry.
 the_shells_have_ra(_) ->
     Needed = [erl_esdb, erl_esdb_gater, erl_esdb_nifs, ra, aten, gen_batch_server, seshat],
-    Shells = shells("README.md") ++ shells("doc/guides/getting_started.md"),
-    ?assertEqual(3, length(Shells)),
+    Guides = ["doc/guides/" ++ Name || Name <- ["getting_started.md", "streams.md", "cluster.md"]],
+    Shells = lists:append([shells(Page) || Page <- ["README.md" | Guides]]),
+    ?assertEqual(6, length(Shells)),
     [
         ?assertEqual([], Needed -- [App || App <- Needed, is_found(App, Shell)], Shell)
      || Shell <- Shells
@@ -91,7 +92,7 @@ the_shells_have_ra(_) ->
 shells(Page) ->
     {ok, Text} = file:read_file(filename:join(root(), Page)),
     Options = [global, {capture, all_but_first, list}],
-    {match, Found} = re:run(Text, "(?:erl|iex) -pa \"?(_build/default/[^\\s\"`]+)", Options),
+    {match, Found} = re:run(Text, "-pa \"?(_build/default/[^\\s\"`]+)", Options),
     Build = filename:dirname(filename:dirname(code:lib_dir(erl_esdb))),
     [Build ++ Glob || ["_build/default" ++ Glob] <- Found].
 

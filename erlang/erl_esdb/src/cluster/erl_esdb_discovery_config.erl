@@ -22,7 +22,7 @@ How the nodes of a cluster find each other, from the environment.
 | `multicast_ttl` | 1 | |
 | `multicast_loop` | `false` | whether other nodes of this host hear it |
 | `service` | | of `k8s_dns`: the name that is looked up |
-| `record` | `a` | or `aaaa`, `srv` |
+| `record` | `a` | or `aaaa`; `srv` where addresses do not stay |
 | `basename` | that of this node | of the nodes that are found |
 | `nameservers` | those of the host | `[{Address, Port}]` |
 | `resolver` | | a fun in place of the DNS: `m:erl_esdb_discovery_dns` |
