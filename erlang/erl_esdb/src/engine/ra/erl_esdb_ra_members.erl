@@ -293,7 +293,7 @@ await(Fun, Until) ->
     end.
 
 %% Milliseconds that one try may take.
--spec try_of(until()) -> non_neg_integer().
+-spec try_of(until()) -> timeout().
 try_of(Until) -> min(?TRY, erl_esdb_deadline:left(Until)).
 
 -spec pause() -> ok.
