@@ -16,7 +16,8 @@ is started again finds the others as they were, and is made the leader again. Wh
 of stores that do not run here is stopped when the next one is started.
 """.
 
--export([begin_all/0, end_all/0, begin_one/0, end_one/0, start_store/2, lead/1, settled/1, peers/0]).
+-export([begin_all/0, end_all/0, begin_one/0, end_one/0]).
+-export([start_store/2, lead/1, settled/1, peers/0]).
 -export([opened/3, closed/1, has_heard/2]).
 
 %% The others, and a table of {Store, Folder} of those that run there.
