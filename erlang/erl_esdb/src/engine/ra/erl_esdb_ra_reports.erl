@@ -58,9 +58,11 @@ is_meant({ra_worker, _, _}, {case_clause, {error, {erl_esdb_ra_snapshot, store_s
 is_meant({ra_server_proc, handle_process_down, _}, shutdown) -> true;
 is_meant(_, _) -> false.
 
-%% As Ra names it in what it logs.
+%% As Ra names it in what it logs: a tuple as it is printed, with quotes where the name needs them.
 -spec is_server(term()) -> boolean().
-is_server(Text) -> is_list(Text) andalso lists:prefix("{" ?SYSTEM, Text).
+is_server("{'" ++ Text) -> lists:prefix(?SYSTEM, Text);
+is_server("{" ++ Text) -> lists:prefix(?SYSTEM, Text);
+is_server(_) -> false.
 
 -spec kind(atom(), atom(), term()) -> kind() | none.
 kind(supervisor, What, [{supervisor, Sup}, {errorContext, _}, {reason, Why}, {offender, Child}]) ->

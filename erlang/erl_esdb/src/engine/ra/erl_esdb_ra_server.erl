@@ -109,7 +109,7 @@ restarted(Answer) -> Answer.
 -spec new(atom()) -> ra:server_id().
 new(Store) ->
     Cluster = atom_to_binary(cluster(Store)),
-    {binary_to_atom(ra_lib:make_uid(<<Cluster/binary, "-">>)), node()}.
+    {binary_to_atom(ra_lib:make_uid(<<Cluster/binary, "_">>)), node()}.
 
 %% What Ra says of a segment whose entries do not fit their checksums.
 -spec named(term(), file:filename_all()) -> term().
