@@ -151,8 +151,8 @@ await(#replica{state = State} = Replica, Index, Until) ->
         false -> wait(Replica, Index, Until)
     end.
 
-%% First the place in the row, then one more look: whoever applies the command meanwhile sees it, and
-%% so does who puts another in the place of this one.
+%% First the place in the row, then one more look: whoever applies the command meanwhile sees it,
+%% and so does who puts another in the place of this one.
 -spec wait(replica(), non_neg_integer(), erl_esdb_deadline:deadline()) ->
     ok | {error, timeout | not_started}.
 wait(#replica{state = State, waiting = Waiting, server = Server} = Replica, Index, Until) ->
