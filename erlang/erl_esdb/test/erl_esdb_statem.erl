@@ -447,8 +447,8 @@ is_sound(Id, #{subscriptions := Subscriptions, history := History}) ->
         lists:all(fun(Run) -> is_sound(Run, Again, Elections) end, maps:values(Runs)).
 
 %% What one process had of one stream: in order, but for what came again. Who leads anew goes on
-%% from what was saved, also while the one before has not heard of it: then the one may come between
-%% what the other has, and each has it once.
+%% from what was saved, also while the one before has not heard of it: then what the two hand over
+%% comes in any order, and from each of them once.
 -spec is_sound([tuple()], non_neg_integer(), non_neg_integer()) -> boolean().
 is_sound(Run, Again, 0) -> descents(Run) =< Again;
 is_sound(Run, Again, Elections) -> copies(Run) =< 1 + Again + Elections.
@@ -456,8 +456,8 @@ is_sound(Run, Again, Elections) -> copies(Run) =< 1 + Again + Elections.
 %% How often the same came at most.
 -spec copies([tuple(), ...]) -> pos_integer().
 copies(Run) ->
-    Groups = maps:groups_from_list(fun(Place) -> Place end, Run),
-    lists:max([length(Same) || _ := Same <- Groups]).
+    Same = maps:groups_from_list(fun(Place) -> Place end, Run),
+    lists:max([length(Copies) || _ := Copies <- Same]).
 
 %% How often it was decided since who leads.
 -spec elections(id()) -> non_neg_integer().

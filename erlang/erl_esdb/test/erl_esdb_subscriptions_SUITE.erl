@@ -1378,6 +1378,44 @@ a_single_events_are_acknowledged_for_handlers(Config) ->
     [ok = erl_esdb_subscriptions:ack(Store, <<"n">>, undefined, V) || V <- lists:seq(0, 8)],
     {ok, #{unhandled := 0, floor := 10}} = erl_esdb_subscriptions:info(Store, Key).
 
+%% What one of the handlers acknowledges says nothing of what another has either when there are none
+%% any more: not when the process of the subscription begins anew afterwards.
+a_handler_that_has_left_acknowledges_its_own(Config) ->
+    Store = store(Config),
+    Key = subscribed_by_none(Store),
+    [First, Second] = two_on_demand(Store, Key),
+    _ = append(Store, <<"s">>, erl_esdb_test:events(4)),
+    caught_up(Store, Key),
+    ok = leave(Store, Key, [First, Second]),
+    Own = lists:sort(took(Second, 2)),
+    heard(Store, Key),
+    {ok, Process} = erl_esdb_delivery:pid(Store, subscription, Key),
+    killed(Process),
+    Last = idle(),
+    ok = erl_esdb_emitter_group:join(Store, Key, Last),
+    Wanted = lists:seq(0, 3) -- Own,
+    erl_esdb_test:await(fun() -> Wanted -- has_versions(Last) =:= [] end).
+
+%% Nor where the word of one comes after the news of its end, as it may from another node: there
+%% somebody else passes it on.
+a_late_word_of_a_handler_that_has_ended(Config) ->
+    Store = store(Config),
+    Key = subscribed_by_none(Store),
+    Handlers = [First, Second] = two_on_demand(Store, Key),
+    _ = append(Store, <<"s">>, erl_esdb_test:events(4)),
+    caught_up(Store, Key),
+    lists:foreach(fun killed/1, Handlers),
+    erl_esdb_test:await(fun() -> erl_esdb_emitter_group:handlers(Store, Key) =:= [] end),
+    heard(Store, Key),
+    [
+        {ok, Key} = erl_esdb_subscriptions:ack_here(Store, <<"n">>, undefined, 3, Handler, #{})
+     || Handler <- [First, Second]
+    ],
+    heard(Store, Key),
+    Last = idle(),
+    ok = join(Store, Key, Last),
+    erl_esdb_test:await(fun() -> [0, 1, 2] -- has_versions(Last) =:= [] end).
+
 %% One that does not go on holds up only its own share.
 a_window_is_of_each_handler(Config) ->
     Store = store(Config),

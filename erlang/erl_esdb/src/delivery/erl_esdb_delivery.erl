@@ -6,7 +6,8 @@ It stands in the store's own table (`m:erl_esdb_volatile`), which belongs to its
 is there when a process begins again after a crash, who took events before still gets them, and it
 ends with the store. Each is found by a kind and an id: `feed`, `checkpoints` and `manager` stand
 once in a store, `subscription` and `projection` under their key; `consumer` is the process that
-takes the events of a subscription without being named in its record.
+takes the events of a subscription without being named in its record, `handlers` are those that were
+sent some as handlers, the latest first.
 
 Of a store that lives on several nodes the subscriptions run where it is led. Who takes their events
 is kept in the store then, so that the next node that leads knows it.
@@ -22,7 +23,14 @@ is kept in the store then, so that the next node that leads knows it.
 -define(LIFE, {?MODULE, life}).
 
 -type kind() ::
-    feed | checkpoints | manager | subscriptions | subscription | projection | consumer.
+    feed
+    | checkpoints
+    | manager
+    | subscriptions
+    | subscription
+    | projection
+    | consumer
+    | handlers.
 
 -doc false.
 -spec put(Store :: atom(), kind(), Id :: term(), Value :: term()) -> ok.

@@ -21,7 +21,7 @@ queue is full with the strategy `error`, and where an event is not as it was wri
 
 -behaviour(gen_server).
 
--export([start_link/2]).
+-export([start_link/2, was_handler/3]).
 -export([init/1, handle_call/3, handle_cast/2, handle_info/2, terminate/2]).
 
 -include_lib("kernel/include/logger.hrl").
@@ -38,6 +38,8 @@ queue is full with the strategy `error`, and where an event is not as it was wri
 -define(AGAIN, 1000).
 -define(WINDOW, 1000).
 -define(DEAD, 1 bsl 32).
+%% Processes that were handlers and are remembered.
+-define(FORMER, 1000).
 
 -type taker() :: {pid(), reference()} | undefined.
 -type consumer() :: {one, pid(), event | events} | {many, [pid(), ...]} | none.
@@ -81,6 +83,19 @@ queue is full with the strategy `error`, and where an event is not as it was wri
 -doc false.
 -spec start_link(atom(), subscription()) -> gen_server:start_ret().
 start_link(Store, Subscription) -> gen_server:start_link(?MODULE, {Store, Subscription}, []).
+
+-doc false.
+%% Whether a process was sent events as a handler, also one that has ended, or that was sent them
+%% before the process of the subscription began anew: its word says nothing of what others have.
+-spec was_handler(Store :: atom(), Key :: binary(), pid()) -> boolean().
+was_handler(Store, Key, Pid) -> lists:member(Pid, former(Store, Key)).
+
+-spec former(atom(), binary()) -> [pid()].
+former(Store, Key) ->
+    case erl_esdb_delivery:find(Store, handlers, Key) of
+        {ok, Pids} -> Pids;
+        error -> []
+    end.
 
 -doc false.
 -spec init({atom(), subscription()}) -> {ok, #state{}} | {stop, term()}.
@@ -200,7 +215,7 @@ handle_cast(_, State) ->
 acknowledged(Name, Position, By, #state{options = #{ack := manual}} = State) ->
     #state{outbox = Outbox} = State,
     Outbox1 =
-        case {taken_by(State), is_handler(By, State)} of
+        case {taken_by(State), speaks_for_itself(By, State)} of
             {{one, By, _}, true} -> own_or_all(Name, Position, By, Outbox);
             {_, true} -> erl_esdb_outbox:acknowledged(Name, By, Outbox);
             {{many, _}, false} -> own_or_one(Name, By, Outbox);
@@ -214,6 +229,11 @@ acknowledged(_Name, Position, _By, #state{outbox = Outbox} = State) ->
         {many, _} -> State#state{outbox = erl_esdb_outbox:done(Position, Outbox)};
         _ -> State#state{outbox = erl_esdb_outbox:acknowledged(Position, Outbox)}
     end.
+
+%% The word of one that has ended may come after the news of that: where another node passes it on.
+-spec speaks_for_itself(pid(), #state{}) -> boolean().
+speaks_for_itself(By, #state{store = Store, key = Key} = State) ->
+    is_handler(By, State) orelse was_handler(Store, Key, By).
 
 %% Also one of which this process has not heard since it began anew.
 -spec is_handler(pid(), #state{}) -> boolean().
@@ -642,12 +662,21 @@ handed_over({many, Pids}, Seen, #state{outbox = Outbox} = State) ->
     Outbox2 = lists:foldl(fun sent/2, Outbox1, Messages),
     ok = told(Events, State),
     Served = lists:foldl(fun served/2, State#state.served, Messages),
+    ok = remembered(Served, State),
     %% Who was dealt to last begins last the next time.
     State#state{outbox = Outbox2, handlers = Left ++ (Pids -- Left), served = Served}.
 
 -spec served(message(), Served) -> Served when Served :: #{pid() => reference()}.
 served({Pid, _, _}, Served) when is_map_key(Pid, Served) -> Served;
 served({Pid, _, _}, Served) -> Served#{Pid => monitor(process, Pid)}.
+
+-spec remembered(#{pid() => reference()}, #state{}) -> ok.
+remembered(Served, #state{served = Before}) when map_size(Served) =:= map_size(Before) ->
+    ok;
+remembered(Served, #state{store = Store, key = Key, served = Before}) ->
+    New = maps:keys(maps:without(maps:keys(Before), Served)),
+    Latest = lists:sublist(New ++ (former(Store, Key) -- New), ?FORMER),
+    erl_esdb_delivery:put(Store, handlers, Key, Latest).
 
 %% How many events a process may be sent. Who asks for events, or acknowledges them, says so what it
 %% can take.

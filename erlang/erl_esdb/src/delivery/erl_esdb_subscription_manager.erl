@@ -229,6 +229,7 @@ removed(Store, #subscription{id = Key} = Subscription) ->
         }),
         ok ?= erl_esdb_consumers:forget(Store, Key),
         ok = erl_esdb_delivery:remove(Store, consumer, Key),
+        ok = erl_esdb_delivery:remove(Store, handlers, Key),
         ok = erl_esdb_emitter_pool:stop(Store, Key),
         {ok, Subscription}
     end.

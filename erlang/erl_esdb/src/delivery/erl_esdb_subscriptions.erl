@@ -495,22 +495,28 @@ acknowledge(Store, {Key, S}, {Stream, Number}, By, Until) ->
     maybe
         {ok, Position} ?= acknowledged_position(Store, S, Stream, Number, left(Until)),
         AckKey = erl_esdb_subscriptions_store:acknowledged_key(Key),
-        Said = {Number, said(Store, Key, S, Position)},
+        Said = {Number, said(Store, Key, S, Position, By)},
         ok ?= erl_esdb_checkpoints:put(Store, #{AckKey => Said}, left(Until)),
         Event = acknowledged_event(S, Stream, Number, Position),
         pass_on(Store, Key, {Event, Position, By}, left(Until))
     end.
 
 %% Of what handlers have only the process of the subscription knows what is not handled.
--spec said(atom(), binary(), subscription(), Position) -> Position when
+-spec said(atom(), binary(), subscription(), Position, By :: pid()) -> Position when
     Position :: non_neg_integer() | undefined.
-said(Store, Key, #subscription{options = #{ack := manual}}, Position) ->
-    case erl_esdb_emitter_group:handlers(Store, Key) of
-        [] -> Position;
-        _ -> undefined
+said(Store, Key, #subscription{options = #{ack := manual}}, Position, By) ->
+    case is_of_all(Store, Key, By) of
+        true -> Position;
+        false -> undefined
     end;
-said(_Store, _Key, _Subscription, Position) ->
+said(_Store, _Key, _Subscription, Position, _By) ->
     Position.
+
+%% Whether a process speaks of all events up to one: no handler has any, and it was none.
+-spec is_of_all(atom(), binary(), pid()) -> boolean().
+is_of_all(Store, Key, By) ->
+    erl_esdb_emitter_group:handlers(Store, Key) =:= [] andalso
+        not erl_esdb_subscription:was_handler(Store, Key, By).
 
 -spec acknowledged_event(subscription(), binary() | undefined, non_neg_integer(), Position) ->
     erl_esdb_outbox:name() | undefined
@@ -579,19 +585,19 @@ pass_on(_Store, _Key, {undefined, _, _}, _Options) ->
 pass_on(Store, Key, {Event, Position, By}, Options) ->
     case erl_esdb_delivery:pid(Store, subscription, Key) of
         {ok, Pid} -> gen_server:cast(Pid, {acknowledged, Event, Position, By});
-        {error, _} -> save_place(Store, Key, Position, Options)
+        {error, _} -> save_place(Store, Key, Position, By, Options)
     end.
 
--spec save_place(atom(), binary(), non_neg_integer() | undefined, call_options()) ->
+-spec save_place(atom(), binary(), non_neg_integer() | undefined, pid(), call_options()) ->
     ok | {error, term()}.
-save_place(_Store, _Key, undefined, _Options) ->
+save_place(_Store, _Key, undefined, _By, _Options) ->
     ok;
-save_place(Store, Key, Position, Options) ->
-    case erl_esdb_emitter_group:handlers(Store, Key) of
-        [] ->
+save_place(Store, Key, Position, By, Options) ->
+    case is_of_all(Store, Key, By) of
+        true ->
             NextKey = erl_esdb_subscriptions_store:next_key(Key),
             erl_esdb_checkpoints:put(Store, #{NextKey => Position + 1}, Options);
-        _ ->
+        false ->
             ok
     end.
 
