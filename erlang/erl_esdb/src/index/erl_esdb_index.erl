@@ -509,8 +509,8 @@ step(#state{store = Store, runs = Runs} = State) ->
     From = erl_esdb_runs:next_position(Runs),
     maybe
         {ok, Log, Next} ?= log(Store, local),
-        _ = process_flag(min_heap_size, heap(Next - From)),
-        {ok, Reached, Entries} ?= gather(Log, From, Next, State),
+        Gather = fun() -> gather(Log, From, Next, State) end,
+        {ok, Reached, Entries} ?= with_room(Next - From, Gather),
         stepped(Next, State#state{runs = erl_esdb_runs:add(Entries, Reached, Runs)})
     else
         {error, Failure} -> answered({error, Failure}, State)
@@ -539,9 +539,16 @@ folder(#{engine := Engine, handle := Handle}) ->
         false -> none
     end.
 
--spec heap(integer()) -> pos_integer().
-heap(Events) when Events >= ?MUCH -> ?HEAP;
-heap(_Events) -> element(2, erlang:system_info(min_heap_size)).
+%% The room is given back: an index that has nothing to do shall take no more than its entries.
+-spec with_room(integer(), fun(() -> Result)) -> Result.
+with_room(Events, Gather) when Events >= ?MUCH ->
+    Before = process_flag(min_heap_size, ?HEAP),
+    Result = Gather(),
+    _ = process_flag(min_heap_size, Before),
+    true = garbage_collect(),
+    Result;
+with_room(_Events, Gather) ->
+    Gather().
 
 -spec log(atom(), local | read_your_writes) ->
     {ok, erl_esdb_index_reader:log(), Next :: non_neg_integer()}
