@@ -24,7 +24,7 @@ other load of the machine is taken for a cost. `ESDB_LARGE` says how many events
 %% Reductions: what 100 ms are on a fast machine, and what each call may take more for once.
 -define(PAUSE, 4_000_000).
 -define(ONCE, 5_000).
-%% Bytes: twice a file of the log, with some room. There are 184 MiB of documents, and more of events.
+%% Bytes: twice a file of the log, with some room. There are 184 MiB of documents, of events more.
 -define(IN_MEMORY, 160 * 1_048_576).
 
 suite() -> [{timetrap, {minutes, 20}}].
