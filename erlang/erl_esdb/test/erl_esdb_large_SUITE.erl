@@ -1,6 +1,7 @@
 -module(erl_esdb_large_SUITE).
 -moduledoc """
 Stores with many streams, and with a long one: what a call costs does not grow with what is there.
+And large payloads: what a byte costs does not grow with how many there are.
 
 Costs are counted in reductions, of the caller and of the processes that work for it, so that no
 other load of the machine is taken for a cost. `ESDB_LARGE` says how many events (by default
@@ -23,12 +24,17 @@ other load of the machine is taken for a cost. `ESDB_LARGE` says how many events
 %% Reductions: what 100 ms are on a fast machine, and what each call may take more for once.
 -define(PAUSE, 4_000_000).
 -define(ONCE, 5_000).
+%% Bytes: twice a file of the log, with some room. There are 184 MiB of documents, of events more.
+-define(IN_MEMORY, 160 * 1_048_576).
 
 suite() -> [{timetrap, {minutes, 20}}].
 
 all() -> erl_esdb_test:all().
 
-groups() -> erl_esdb_test:groups([many_streams_of_one_event, one_stream_of_many_events]).
+groups() ->
+    erl_esdb_test:groups([
+        many_streams_of_one_event, one_stream_of_many_events, large_events, large_documents
+    ]).
 
 init_per_group(Engine, Config) -> erl_esdb_test:init_per_group(Engine, Config).
 
@@ -81,6 +87,93 @@ costs_do_not_grow(Stream, Append, Config) ->
 
 is_on_disk(Options) when is_map(Options) -> is_map_key(data_dir, Options);
 is_on_disk(Store) -> element(2, erl_esdb_engine:find(Store)) =:= erl_esdb_engine_ra.
+
+%% ---- large payloads
+
+large_events(Config) ->
+    Write = fun(Store, N, Bytes) ->
+        Event = #{event_type => <<"Large">>, data => #{bytes => Bytes}},
+        {ok, N} = append(Store, <<"large">>, [Event])
+    end,
+    Read = fun(Store, N) ->
+        {ok, [#event{data = #{bytes := Bytes}}]} = erl_esdb_streams:read(
+            Store, <<"large">>, N, 1, forward
+        ),
+        Bytes
+    end,
+    bytes_cost_the_same([{1, 60}, {15, 4}, {4, 40}], Write, Read, Config).
+
+large_documents(Config) ->
+    Write = fun(Store, N, Bytes) ->
+        ok = erl_esdb_snapshots:save(Store, <<"large">>, N, #{bytes => Bytes})
+    end,
+    Read = fun(Store, N) ->
+        {ok, #snapshot{data = #{bytes := Bytes}}} = erl_esdb_snapshots:load_at(
+            Store, <<"large">>, N
+        ),
+        Bytes
+    end,
+    bytes_cost_the_same([{1, 60}, {15, 4}, {8, 8}], Write, Read, Config).
+
+%% So many payloads of so many MiB: a byte of the large ones takes not much more of the processors
+%% than one of the small ones. While the last are written somebody looks how long appends wait.
+bytes_cost_the_same([{Small, _}, {Large, _}, {Beside, _}] = Sizes, Write, Read, Config) ->
+    Store = ?MODULE,
+    %% What is read comes from the log.
+    Options = (erl_esdb_test:fresh(proplists:get_value(options, Config)))#{read_cache => 1},
+    {ok, _} = erl_esdb:start_store(Store, Options),
+    Before = erlang:memory(total),
+    {Payloads, _} = lists:mapfoldl(
+        fun({MiB, Count}, From) ->
+            Numbers = lists:seq(From, From + Count - 1),
+            {{MiB, Numbers}, From + Count}
+        end,
+        0,
+        Sizes
+    ),
+    Written = fun(MiB) -> used(MiB, Payloads, fun(N, Bytes) -> Write(Store, N, Bytes) end) end,
+    Writes = #{MiB => Written(MiB) || MiB <- [Small, Large]},
+    Stop = atomics:new(1, []),
+    Orderer = erl_esdb_test:orderer(Store),
+    Prober = spawn_monitor(fun() -> exit(probed(Store, Orderer, Stop)) end),
+    _ = Written(Beside),
+    ok = atomics:put(Stop, 1, 1),
+    {Probes, _, Longest, _} = ended(Prober),
+    Started = restarted(Store, Options),
+    Same = fun(N, Bytes) -> Bytes = Read(Store, N) end,
+    Reads = #{MiB => used(MiB, Payloads, Same) || {MiB, _} <- Sizes},
+    ct:pal("us of the processors a MiB: written ~0p, read ~0p~n"
+           "~p appends beside them, the longest took ~p ms~nstart: ~p", [
+        Writes, Reads, Probes, Longest div 1000, Started
+    ]),
+    %% Where the cost were quadratic it would be fifteen times as much.
+    [
+        ?assert(map_get(Large, Of) < 7 * map_get(Small, Of) + 2000, {What, Of})
+     || {What, Of} <- [{written, Writes}, {read, Reads}]
+    ],
+    is_on_disk(Options) andalso comes_back(Before),
+    ok = erl_esdb:stop_store(Store).
+
+%% The same for a number each time.
+payload(N, MiB) -> binary:copy(erlang:md5(<<N:32>>), MiB * 65_536).
+
+%% Microseconds of all threads of this node, a MiB.
+used(MiB, Payloads, Do) ->
+    {MiB, Numbers} = lists:keyfind(MiB, 1, Payloads),
+    _ = statistics(runtime),
+    ok = lists:foreach(fun(N) -> Do(N, payload(N, MiB)) end, Numbers),
+    {_, Used} = statistics(runtime),
+    Used * 1000 div (MiB * length(Numbers)).
+
+%% What is written is not kept in memory, but for what stands in the log.
+comes_back(Before) ->
+    erl_esdb_test:await(
+        fun() ->
+            _ = [garbage_collect(Pid) || Pid <- processes()],
+            erlang:memory(total) - Before < ?IN_MEMORY
+        end,
+        60_000
+    ).
 
 %% ---- writing
 

@@ -154,6 +154,16 @@ a_join_that_takes_longer_than_its_time(Config) ->
     ?assertEqual({error, {timeout, ?STORE}}, Join(1000)),
     ?assertEqual({ok, [erl_esdb_nodes:name(A)]}, call(A, members, [])),
     ?assertEqual({ok, [erl_esdb_nodes:name(B)]}, call(B, members, [])),
+    %% Nor does who ends the store wait for it.
+    {_, Joining} = spawn_monitor(fun() -> exit({joined, Join(infinity)}) end),
+    erl_esdb_test:await(fun() -> length(element(2, call(A, members, []))) =:= 2 end),
+    ?assertEqual(ok, call(B, stop_store, [])),
+    receive
+        {'DOWN', Joining, process, _, Ended} ->
+            ?assertEqual({joined, {error, {store_not_started, ?STORE}}}, Ended)
+    end,
+    ?assertEqual({ok, [erl_esdb_nodes:name(A)]}, call(A, members, [])),
+    ok = Start(B),
     ok = Pace(1000),
     {Took, ok} = timer:tc(fun() -> Join(5000) end, millisecond),
     ?assert(Took > 10_000, Took),

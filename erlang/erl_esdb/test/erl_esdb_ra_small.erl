@@ -10,7 +10,7 @@ happens after some hundreds.
 %% Entries of a segment, and bytes of the write-ahead log: as `m:erl_esdb_ra_systems' has them.
 -define(SMALL, #{32_768 => 128, 67_108_864 => 131_072}).
 
--doc "Writes an `m:erl_esdb_ra_systems` with them into a folder, which comes first in the path.".
+-doc "Writes an `m:erl_esdb_ra_systems` with them into a folder, to come first in the code path.".
 -spec beam(file:filename()) -> ok.
 beam(Dir) ->
     Path = code:which(erl_esdb_ra_systems),

@@ -17,6 +17,7 @@ disk.
     {not_empty, Store :: atom()}
     | {not_member, node()}
     | {store_not_started, Store :: atom()}
+    | not_started
     | {unreachable, node()}
     | no_quorum
     | timeout
@@ -32,8 +33,8 @@ However long it takes to copy what is there, it goes on as long as it gets on: t
 leaves is that for which nothing more may have come. Where nothing has, or it did not begin before,
 this node is no member, and its store is empty as before: `gone` where it is not known whether the
 others took it up, and it is to begin anew, under another name. `ok` also where both are of one
-cluster already. Errors: `{not_empty, Store}`, `{store_not_started,
-Store}` of the other node, `{unreachable, Node}`, `no_quorum`, `timeout`.
+cluster already. Errors: `{not_empty, Store}`, `{store_not_started, Store}` of the other node,
+`{unreachable, Node}`, `no_quorum`, `timeout`; `not_started` where the store is stopped meanwhile.
 """.
 -spec join(System, Store, ra:server_id(), node(), erl_esdb_engine:settings(), until()) ->
     ok | {error | gone, reason()}
@@ -134,8 +135,25 @@ joined(Contact, Server, Uid, {Come, Time}, Until) ->
     New = #{id => Server, membership => promotable, uid => Uid},
     maybe
         ok ?= changed(Contact, {'$ra_join', New, await_consensus}, Until),
-        await_moving(fun() -> is_voter(Server) end, Come, Time, Come())
+        ok ?= await_moving(
+            fun() -> is_ending() orelse is_voter(Server) end, Come, Time, Come()
+        ),
+        true ?= is_voter(Server),
+        ok
+    else
+        false -> {error, not_started};
+        {error, Reason} -> {error, Reason}
     end.
+
+%% Whether the supervisor of this process, which may wait for long, waits for its end.
+-spec is_ending() -> boolean().
+is_ending() ->
+    {messages, Messages} = process_info(self(), messages),
+    lists:any(fun is_end/1, Messages).
+
+-spec is_end(term()) -> boolean().
+is_end({'EXIT', _, shutdown}) -> true;
+is_end(_) -> false.
 
 %% Numbers that rise while a server is sent what is there: entries, a snapshot, what it applies.
 -type come() :: [integer()].
