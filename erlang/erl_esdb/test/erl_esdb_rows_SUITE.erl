@@ -1,7 +1,7 @@
 -module(erl_esdb_rows_SUITE).
 -moduledoc """
 Each promised behaviour is a row of `data/rows.txt`, and has a test case named after it (`A-LNK-07`
-is `a_lnk_07_...`) that its suite runs, or stands in `data/rows_elsewhere.txt` with the suite and
+is `a_lnk_07_...`) that its suite runs, or stands in `data/rows_elsewhere.txt`: with the suite and
 the case that meets it where there is Ra, or with the word `later:` and what it waits for.
 """.
 

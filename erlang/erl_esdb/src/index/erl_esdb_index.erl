@@ -28,7 +28,7 @@ Where the index has crashed and its supervisor is about to start another, a look
 | `limit` | `infinity` | events, at most |
 | `direction` | `forward` | of positions, or `backward` |
 | `timeout` | that of the store | milliseconds to wait for the index and to look, or `infinity` |
-| `consistency` | `read_your_writes` | what the log's end is, see `erl_esdb_streams:read/6` |
+| `consistency` | `read_your_writes` | how the log's end is asked for: `erl_esdb_streams:read/6` |
 
 ## Errors
 

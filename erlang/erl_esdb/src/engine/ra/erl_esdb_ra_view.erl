@@ -32,10 +32,9 @@ and have become; and when that was last.
     segments_after := non_neg_integer(),
     age_ms => non_neg_integer()
 }.
--type role() :: ra_server:ra_state() | eol.
 
--doc "The server's word, in the process of the server.".
--spec said(Store :: atom(), role(), ra_aux:internal_state()) -> ok.
+-doc "The server's word, in its process, with what Ra gives to the machine: see `ra_aux`.".
+-spec said(Store :: atom(), Role :: atom(), Server :: term()) -> ok.
 said(Store, Role, Server) ->
     Overview = ra_aux:overview(Server),
     Said = #{
@@ -54,8 +53,8 @@ forget(Store) -> erl_esdb_volatile:delete(Store, ?MODULE).
 -spec find(atom(), atom()) -> {ok, term()} | {error, not_found}.
 find(Store, Key) ->
     maybe
-        {ok, #{Key := Value}} ?= erl_esdb_volatile:get(Store, ?MODULE),
-        {ok, Value}
+        {ok, Said} ?= erl_esdb_volatile:get(Store, ?MODULE),
+        {ok, maps:get(Key, Said)}
     end.
 
 %% ---- who votes
@@ -89,7 +88,7 @@ voters(Store, Members, Membership) ->
 
 %% ---- how far the others are
 
--spec lag(role(), map()) -> #{node() => non_neg_integer()} | none.
+-spec lag(Role :: atom(), map()) -> #{node() => non_neg_integer()} | none.
 lag(leader, #{id := Id, commit_index := Decided, cluster := Cluster}) ->
     #{
         Node => max(0, Decided - Has)
@@ -112,12 +111,12 @@ lag(Store) ->
 %% ---- compaction
 
 %% The counters, and when they were others.
--spec counted(map(), atom()) -> {map(), Since :: integer() | never}.
+-spec counted(map(), atom()) -> {map(), Since :: integer() | never} | none.
 counted(#{id := Id}, Store) ->
-    Counters = ra_counters:counters(Id, ?COUNTERS),
-    case find(Store, compaction) of
-        {ok, {Counters, Since}} -> {Counters, Since};
-        _ -> {Counters, since(Counters)}
+    case {ra_counters:counters(Id, ?COUNTERS), find(Store, compaction)} of
+        {undefined, _} -> none;
+        {Counters, {ok, {Counters, Since}}} -> {Counters, Since};
+        {Counters, _} -> {Counters, since(Counters)}
     end.
 
 -spec since(map()) -> integer() | never.
@@ -142,6 +141,8 @@ compaction(Store) ->
             segments_after => After
         },
         {ok, maps:merge(Compaction, age(Since))}
+    else
+        _ -> {error, not_found}
     end.
 
 -spec age(integer() | never) -> #{age_ms => non_neg_integer()}.
