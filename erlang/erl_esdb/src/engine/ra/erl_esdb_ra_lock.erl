@@ -99,10 +99,10 @@ with_short(Dir, Fun) ->
         true ->
             Fun(Path);
         false ->
-            Number = erlang:unique_integer([positive]),
-            Unique = io_lib:format("erl_esdb_~s_~b", [os:getpid(), Number]),
+            %% One that a killed node has left is in nobody's way.
+            Unique = "erl_esdb_" ++ binary_to_list(binary:encode_hex(rand:bytes(8))),
             Links = [
-                filename:join(Folder, lists:flatten(Unique))
+                filename:join(Folder, Unique)
              || Folder <- [os:getenv("TMPDIR", "/tmp"), "/tmp"]
             ],
             case lists:filter(fun is_short/1, Links) of
