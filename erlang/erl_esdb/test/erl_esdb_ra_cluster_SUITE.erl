@@ -589,11 +589,11 @@ a_read_that_waits_sees_what_comes_with_a_snapshot(Config) ->
     ok = erl_esdb_nodes:stop(Peers).
 
 %% Whether somebody there waits until more is applied.
-is_awaited(Peer) ->
-    erl_esdb_nodes:run(Peer, fun() ->
-        Waits = {current_function, {erl_esdb_ra_replica, waited, 2}},
-        lists:any(fun(Pid) -> process_info(Pid, current_function) =:= Waits end, processes())
-    end).
+is_awaited(Peer) -> erl_esdb_nodes:call(Peer, ?MODULE, is_awaited, []).
+
+is_awaited() ->
+    Waits = {current_function, {erl_esdb_ra_replica, waited, 2}},
+    lists:any(fun(Pid) -> process_info(Pid, current_function) =:= Waits end, processes()).
 
 snapshotted(Peer) -> ok = erl_esdb_nodes:call(Peer, erl_esdb_test, snapshotted, [?STORE]).
 
