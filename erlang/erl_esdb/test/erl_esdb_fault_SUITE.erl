@@ -34,7 +34,8 @@ groups() ->
         ]},
         {disks, [], disks()},
         {clock, [], [clocks_that_jump]},
-        {one, [], [a_changed_byte_is_named_and_never_served | lists()] ++ steps() ++ faults(1)},
+        {one, [], [a_changed_byte_is_named_and_never_served, a_store_that_hangs_is_found] ++
+            lists() ++ steps() ++ faults(1)},
         {three, [], [subscriptions_of_nodes_that_have_just_joined | faults(3)]}
     ].
 
@@ -413,6 +414,19 @@ chapter(Fault, Size, Seed, Tries, Config) ->
         0 when Tries > 1 -> chapter(Fault, Size, Seed + 1, Tries - 1, Config);
         _ -> ?assert(Acted > 0)
     end.
+
+%% One that answers again only when its node was started again has not come through.
+a_store_that_hangs_is_found(Config) ->
+    Options = #{
+        seed => seed(),
+        dir => filename:join(proplists:get_value(priv_dir, Config), "chapter"),
+        faults => [hung],
+        patience => 1000
+    },
+    ?assertMatch(
+        #{violations := [{restart_needed, {hung, n1, _}, []}], restarts := 1},
+        erl_esdb_torture:chapter(Options)
+    ).
 
 %% Where what was begun before is to go on with a snapshot there is one, and segments were dropped.
 before(Fault) when

@@ -40,6 +40,7 @@ until the time is over, tells of each violation with its seed, and prints a tabl
     | subscriber_killed
     | store_restarted
     | compaction
+    | hung
     | kill_leader
     | kill_follower
     | cut_leader
@@ -56,7 +57,7 @@ until the time is over, tells of each violation with its seed, and prints a tabl
 there are for this size are drawn. `library`: of `m:erl_esdb_disk`; without it no disk fails.
 `megabytes`: each node has a file system of this size. `namespaces`: they have a network of their
 own. `small_files`: of their logs (`m:erl_esdb_ra_small`); without it, of every second seed.
-`options`: of the store.
+`options`: of the store. `patience`: milliseconds for a store to go on by itself (60,000).
 """.
 -type options() :: #{
     seed := integer(),
@@ -68,6 +69,7 @@ own. `small_files`: of their logs (`m:erl_esdb_ra_small`); without it, of every 
     megabytes => pos_integer(),
     namespaces => boolean(),
     small_files => boolean(),
+    patience => pos_integer(),
     options => map()
 }.
 -type counts() :: #{times := pos_integer(), acted := non_neg_integer(), operations := integer()}.
@@ -115,7 +117,10 @@ own. `small_files`: of their logs (`m:erl_esdb_ra_small`); without it, of every 
 %% Of a file system that is small, and large enough for a chapter.
 -define(MEGABYTES, 24).
 
--doc "The faults that there are for so many nodes.".
+-doc """
+The faults that there are for so many nodes. Besides there is `hung`, which is drawn by nobody: a
+store that does not go on until its node is started again, which has to be found.
+""".
 -spec faults(pos_integer()) -> [fault()].
 faults(1) ->
     [kill, freeze, clock, subscriber_killed, store_restarted, compaction | disks()];
@@ -130,7 +135,7 @@ disks() -> [power_loss, disk_full, write_error, sync_error, short_write, slow_di
 %% Those that end nothing: what they hinder goes on when they are over.
 -spec passing() -> [fault()].
 passing() ->
-    [freeze, clock, slow_disk, subscriber_killed, compaction, cut_leader, cut_follower] ++
+    [freeze, clock, slow_disk, subscriber_killed, compaction, hung, cut_leader, cut_follower] ++
         [cut_one_way, flap, delay, leader_changed].
 
 -doc "A seed that nobody chose.".
@@ -485,13 +490,13 @@ fault(Fault, #chapter{history = History} = Chapter) ->
 
 %% Whether what has passed left nothing behind, on any node.
 -spec by_itself(fault(), #chapter{}) -> #chapter{}.
-by_itself(Fault, #chapter{nodes = Nodes, stuck = Stuck} = Chapter) ->
+by_itself(Fault, #chapter{nodes = Nodes, stuck = Stuck, options = Options} = Chapter) ->
     case lists:member(Fault, passing()) of
         false ->
             Chapter;
         true ->
             ok = erl_esdb_fault_nodes:heal(Nodes),
-            Until = erl_esdb_deadline:in(?BY_ITSELF),
+            Until = erl_esdb_deadline:in(maps:get(patience, Options, ?BY_ITSELF)),
             Left = [
                 {restart_needed, {Fault, Name, Why}, []}
              || Name <- erl_esdb_fault_nodes:names(Nodes),
@@ -564,6 +569,9 @@ act(compaction, #chapter{nodes = Nodes} = Chapter) ->
      || Up <- erl_esdb_fault_nodes:up(Nodes)
     ],
     length([written || {ok, _} <- [Written]]);
+act(hung, #chapter{nodes = Nodes} = Chapter) ->
+    Server = erl_esdb_naming:store_worker_name(?STORE),
+    length([hung || called(Nodes, any(Chapter), sys, suspend, [Server], 10_000) =:= ok]);
 act(store_restarted, #chapter{nodes = Nodes} = Chapter) ->
     Name = any(Chapter),
     Stopped = called(Nodes, Name, erl_esdb, stop_store, [?STORE], 30_000),

@@ -257,7 +257,8 @@ check(Dir) ->
             {error, {snapshot, File, Reason}}
     end.
 
--type judgement() :: ok | unfinished | damaged | {error, term()}.
+-type unusable() :: damaged | {error, term()}.
+-type judgement() :: ok | unfinished | unusable().
 
 -spec told(judgement(), file:filename()) -> ok | unfinished | {error, defect()}.
 told(damaged, File) -> {error, {damaged_snapshot, File}};
@@ -286,7 +287,7 @@ checked(eof, _Fd) ->
 checked({error, Reason}, _Fd) ->
     {error, Reason}.
 
--spec check_sum(file:io_device(), non_neg_integer(), non_neg_integer()) -> judgement().
+-spec check_sum(file:io_device(), non_neg_integer(), non_neg_integer()) -> ok | unusable().
 check_sum(Fd, Wanted, Crc) ->
     case file:read(Fd, ?BLOCK) of
         {ok, Data} -> check_sum(Fd, Wanted, erlang:crc32(Crc, Data));
@@ -298,7 +299,8 @@ check_sum(Fd, Wanted, Crc) ->
 fits(Sum, Sum) -> ok;
 fits(_, _) -> damaged.
 
--spec only_zeros({ok, binary()} | eof | {error, term()}, file:io_device()) -> judgement().
+-spec only_zeros({ok, binary()} | eof | {error, term()}, file:io_device()) ->
+    unfinished | unusable().
 only_zeros({ok, Data}, Fd) ->
     case Data =:= <<0:(byte_size(Data))/unit:8>> of
         true -> only_zeros(file:read(Fd, ?BLOCK), Fd);
@@ -310,7 +312,7 @@ only_zeros({error, Reason}, _Fd) ->
     {error, Reason}.
 
 %% The state has a number of its own.
--spec check_format(file:io_device()) -> judgement().
+-spec check_format(file:io_device()) -> ok | unusable().
 check_format(Fd) ->
     maybe
         {ok, ?HEADER} ?= file:position(Fd, ?HEADER),
