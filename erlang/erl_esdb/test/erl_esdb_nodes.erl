@@ -14,7 +14,7 @@ ok = erl_esdb_nodes:stop([A, B]).
 -export([init_per_suite/1, end_per_suite/1]).
 -export([start/1, start/2, stop/1, kill/1, restart/1, restart/2, name/1]).
 -export([connect/2, disconnect/2]).
--export([call/4, run/2, applied/2]).
+-export([call/4]).
 -export([collect/2, collected/1, collector/2, told/4]).
 -export([start_store/3, start_fake/3, start_on/4, options/0]).
 -export_type([peer/0]).
@@ -117,12 +117,6 @@ disconnect(A, B) ->
 -spec call(peer(), module(), atom(), [term()]) -> term().
 call(#peer{pid = Pid}, Module, Function, Args) ->
     peer:call(Pid, Module, Function, Args, ?TIMEOUT).
-
--doc "Calls a fun of a loaded module there.".
--spec run(peer(), fun(() -> Result)) -> Result.
-run(Peer, Fun) -> call(Peer, ?MODULE, applied, [Fun, []]).
-
-applied(Fun, Args) -> apply(Fun, Args).
 
 %% ---- telemetry there
 
