@@ -86,6 +86,7 @@ internal() ->
         erl_esdb_frames,
         erl_esdb_gossip,
         erl_esdb_incarnation,
+        erl_esdb_index_files,
         erl_esdb_index_keys,
         erl_esdb_index_positions,
         erl_esdb_index_reader,

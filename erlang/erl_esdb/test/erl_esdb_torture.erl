@@ -570,8 +570,9 @@ act(compaction, #chapter{nodes = Nodes} = Chapter) ->
     ],
     length([written || {ok, _} <- [Written]]);
 act(hung, #chapter{nodes = Nodes} = Chapter) ->
-    Server = erl_esdb_naming:store_worker_name(?STORE),
-    length([hung || called(Nodes, any(Chapter), sys, suspend, [Server], 10_000) =:= ok]);
+    Name = any(Chapter),
+    Server = called(Nodes, Name, erl_esdb_test, orderer, [?STORE], 10_000),
+    length([hung || called(Nodes, Name, sys, suspend, [Server], 10_000) =:= ok]);
 act(store_restarted, #chapter{nodes = Nodes} = Chapter) ->
     Name = any(Chapter),
     Stopped = called(Nodes, Name, erl_esdb, stop_store, [?STORE], 30_000),
