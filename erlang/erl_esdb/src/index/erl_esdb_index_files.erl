@@ -123,5 +123,8 @@ file(Dir, {From, Before}) ->
 %% Which kinds are in it, a bit each.
 -spec label(kinds()) -> byte().
 label(Kinds) ->
-    All = lists:enumerate(0, erl_esdb_index_keys:kinds()),
-    lists:sum([1 bsl Bit || {Bit, Kind} <- All, lists:member(Kind, Kinds)]).
+    Bits = [
+        1 bsl Bit
+     || {Bit, Kind} <- lists:enumerate(0, erl_esdb_index_keys:kinds()), lists:member(Kind, Kinds)
+    ],
+    lists:foldl(fun(Bit, Label) -> Bit bor Label end, 0, Bits).
