@@ -226,6 +226,30 @@ a_start_reads_the_index_from_its_files(Config) ->
     ok = erl_esdb:drop(Store),
     ?assertEqual([], index_files(Config)).
 
+%% What could not be read when the index came by is no hole for ever: the next start looks again.
+a_start_finds_what_the_index_has_left_out(Config) ->
+    Store = start(Config),
+    Batch = [Event#{tags => [<<"all">>]} || Event <- events(1000)],
+    [{ok, _} = append(Store, ?S, Batch) || _ <- lists:seq(1, 30)],
+    ok = snapshotted(Store, 1),
+    %% From the log into segments.
+    _ = restart(Config),
+    ok = erl_esdb:stop_store(Store),
+    lists:foreach(fun file:delete/1, index_files(Config)),
+    [Segment | _] = lists:sort(filelib:wildcard(dir(Config) ++ "/*/*.segment")),
+    {ok, Bytes} = file:read_file(Segment),
+    true = erl_esdb_disk:damage(Segment, <<"all">>),
+    _ = start(Config),
+    ?assertEqual(29_000, found(Store, <<"all">>)),
+    ok = erl_esdb_index:compact(Store, infinity),
+    ?assertEqual([], index_files(Config)),
+    ok = erl_esdb:stop_store(Store),
+    ok = file:write_file(Segment, Bytes),
+    _ = start(Config),
+    ?assertEqual(30_000, found(Store, <<"all">>)),
+    ok = erl_esdb_index:compact(Store, infinity),
+    ?assertMatch([_], index_files(Config)).
+
 found(Store, Tag) ->
     {ok, Positions} = erl_esdb_index:positions(Store, tag, Tag, #{}),
     length(Positions).

@@ -389,6 +389,38 @@ a_member_that_has_lost_its_disk_is_another(Config) ->
     ?assertEqual({ok, 20}, append(New, 19, 1, 60_000)),
     ok = erl_esdb_nodes:stop([A, New]).
 
+%% Between the one and the other its server does not vote, and the others do not know of it.
+a_node_that_is_killed_before_it_has_joined(Config) ->
+    [A, B] = cluster(2, Config),
+    {ok, 9} = append(A, any, 10),
+    [New] = erl_esdb_nodes:start(1),
+    Alone = (options(New, Config))#{mode => single},
+    ok = erl_esdb_nodes:start_store(New, ?STORE, Alone),
+    ok = erl_esdb_nodes:connect(New, A),
+    _ = call(A, transfer_leadership, [erl_esdb_nodes:name(A)]),
+    %% One of two decides nothing.
+    ok = erl_esdb_nodes:kill(B),
+    {_, Ref} = spawn_monitor(fun() -> call(New, join, [erl_esdb_nodes:name(A)]) end),
+    Server = server(New),
+    erl_esdb_test:await(fun() ->
+        Metrics = erl_esdb_nodes:call(New, ra, key_metrics, [Server]),
+        maps:get(membership, Metrics, none) =:= promotable
+    end),
+    ok = erl_esdb_nodes:kill(New),
+    receive
+        {'DOWN', Ref, process, _, _} -> ok
+    end,
+    [Back, Again] = [erl_esdb_nodes:restart(Peer) || Peer <- [B, New]],
+    ok = start_store(Back, Config),
+    ok = erl_esdb_nodes:start_store(Again, ?STORE, Alone),
+    [ok = erl_esdb_nodes:connect(P, A) || P <- [Back, Again]],
+    ?assertEqual({ok, 10}, append(A, 9, 1, 60_000)),
+    ?assertEqual(ok, call(Again, join, [erl_esdb_nodes:name(A)])),
+    Peers = [A, Back, Again],
+    [?assertEqual({ok, names(Peers)}, call(Peer, members, [])) || Peer <- Peers],
+    ?assertEqual(lists:seq(0, 10), versions(Again)),
+    ok = erl_esdb_nodes:stop(Peers).
+
 a_leadership_is_handed_over(Config) ->
     Peers = cluster(3, Config),
     {ok, 0} = append(hd(Peers), any, 1),

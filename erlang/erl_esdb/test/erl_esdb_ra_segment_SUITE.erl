@@ -433,9 +433,8 @@ what_is_too_large_is_left_to_ra(Config) ->
     {ok, Replica} = erl_esdb_ra_replica:find(Store),
     Fetched = fun(Name) ->
         Wanted = #{Index => Did || Index := {append, Of, _} = Did <- wanted(Store), Of =:= Name},
-        {ok, Bodies} = erl_esdb_ra_reader:fetch(
-            Reader, Wanted, Replica, erl_esdb_deadline:in(60_000)
-        ),
+        Until = erl_esdb_deadline:in(60_000),
+        {ok, Bodies} = erl_esdb_ra_reader:fetch(Reader, Wanted, Replica, keep, Until),
         {map_size(Bodies), open_files(Reader)}
     end,
     %% In the same file.

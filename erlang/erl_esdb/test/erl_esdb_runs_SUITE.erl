@@ -428,7 +428,10 @@ files_that_are_missing_or_damaged(Config) ->
     ok = file:write_file(filename:join(Dir, "file"), <<>>),
     ?assertEqual(ok, erl_esdb_index_files:save(filename:join(Dir, "file"), Kinds, a_run(0, 10))).
 
-folder(Config, Name) -> filename:join(proplists:get_value(priv_dir, Config), Name).
+folder(Config, Name) ->
+    Folder = filename:join(proplists:get_value(priv_dir, Config), Name),
+    ok = file:make_dir(Folder),
+    Folder.
 
 names(Dir) ->
     {ok, Names} = file:list_dir(filename:join(Dir, "index")),

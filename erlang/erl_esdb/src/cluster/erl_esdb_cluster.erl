@@ -31,8 +31,6 @@ it is called (`at_leader/3`).
 %% for a leader, or for what another node has written.
 -define(CHANGE, 30_000).
 -define(LOOK, 20).
-%% How often a lock is tried that another join holds.
--define(TRIES, 10).
 
 -define(LEADER, {?MODULE, leader}).
 
@@ -98,8 +96,8 @@ is_leading(Store) -> leader(Store) =:= {ok, node()}.
 join(Store, Node) -> join(Store, Node, #{}).
 
 -doc """
-Has a store of this node join that of another node: it becomes a member, with what is there. One
-join of a store is made at a time.
+Has a store of this node join that of another node: it becomes a member, with what is there. Joins
+of a store by way of the same node are made one after the other: each waits for the one before.
 
 Option: `timeout` (30,000 milliseconds). To copy a large store may take longer: it goes on as long
 as it gets on, and `timeout` is how long nothing more may come. Errors: `{not_clustered, Store}`
@@ -112,12 +110,9 @@ join(_, _, _) ->
     error(badarg).
 
 %% Two nodes that join each other at once would each leave what the other joins.
--spec locked(atom(), node(), fun(() -> Answer)) -> Answer | {error, timeout}.
+-spec locked(atom(), node(), fun(() -> Answer)) -> Answer.
 locked(Store, Node, Change) ->
-    case global:trans({{?MODULE, Store}, self()}, Change, lists:usort([node(), Node]), ?TRIES) of
-        aborted -> {error, timeout};
-        Answer -> Answer
-    end.
+    global:trans({{?MODULE, Store}, self()}, Change, lists:usort([node(), Node])).
 
 -doc "The same as `leave/2` without options.".
 -spec leave(Store :: atom()) -> ok | {error, change_error()}.

@@ -82,6 +82,10 @@ changed(Others, #state{config = #store_config{store_id = Store} = Config} = Stat
             State#state{others = true};
         {error, {already_started, _}} ->
             State#state{others = true};
+        {error, already_present} ->
+            %% It ended while it was removed.
+            _ = supervisor:delete_child(Sup, cluster_sup),
+            changed(Others, State);
         {error, Reason} ->
             %% The next look tries again.
             ?LOG_WARNING("store ~tp: its members are not watched: ~tP", [Store, Reason, 20]),

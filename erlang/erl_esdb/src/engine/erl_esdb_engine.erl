@@ -231,7 +231,7 @@ Every change of the leader is told with `erl_esdb_cluster:leader_is/2`.
 A folder of this node that lives as long as what the store has here, and goes with it: for what is
 made from the log and need not be made again. Without it there is none.
 """.
--callback folder(handle()) -> {ok, file:filename_all()}.
+-callback folder(handle()) -> {ok, file:filename_all()} | none.
 
 -optional_callbacks([
     drop/2, folder/1, status/1, view/1, join/3, leave/2, transfer_leadership/3, force_remove/3

@@ -832,9 +832,13 @@ drop(Store, Dir) ->
     end).
 
 -doc false.
--spec folder(#handle{}) -> {ok, file:filename_all()}.
+-spec folder(#handle{}) -> {ok, file:filename_all()} | none.
 folder(#handle{system = System, server = {Name, _}}) ->
-    {ok, ra_env:server_data_dir(System, ra_directory:uid_of(System, Name))}.
+    case ra_directory:uid_of(System, Name) of
+        Uid when is_binary(Uid) -> {ok, ra_env:server_data_dir(System, Uid)};
+        %% Between two servers.
+        undefined -> none
+    end.
 
 %% ---- the process: it starts the server and ends with it
 

@@ -65,6 +65,8 @@ Arguments of a wrong shape are `error(badarg)`.
 -define(TICK, 1000).
 %% Positions that are read at a time during a look-up.
 -define(PORTION, 256).
+%% Milliseconds for the question how far the log reaches elsewhere.
+-define(ASK, 2000).
 %% Milliseconds between two looks for an index that crashed.
 -define(AWAY, 5).
 %% Words of binaries before there is a collection for them: 8 MiB.
@@ -119,6 +121,8 @@ Arguments of a wrong shape are `error(badarg)`.
     waiting = [] :: [{erl_esdb_runs:position(), gen_server:from()}],
     %% whether what was kept in files is in
     loaded = false :: boolean(),
+    %% from where on events may be left out, because they could not be read
+    left_out = none :: none | erl_esdb_runs:position(),
     %% what tells that the log has grown, once it is there
     feed = none :: none | erl_esdb_feed:feed(),
     %% whether it has, and the pause after its word is not over
@@ -384,7 +388,8 @@ wake(Store) ->
 
 -doc """
 Merges all runs and drops what was removed from the log. As a rule that comes by itself, as the
-index grows: whoever has removed much at once may want the memory back now.
+index grows: whoever has removed much at once may want the memory back now. Without a majority
+nothing is dropped.
 """.
 -spec compact(Store :: atom(), timeout()) -> ok | {error, erl_esdb_store:failure()}.
 compact(Store, Timeout) ->
@@ -510,8 +515,10 @@ step(#state{store = Store, runs = Runs} = State) ->
     maybe
         {ok, Log, Next} ?= log(Store, local),
         Gather = fun() -> gather(Log, From, Next, State) end,
-        {ok, Reached, Entries} ?= with_room(Next - From, Gather),
-        stepped(Next, State#state{runs = erl_esdb_runs:add(Entries, Reached, Runs)})
+        {ok, Reached, {Entries, LeftOut}} ?= with_room(Next - From, Gather),
+        stepped(Next, State#state{
+            runs = erl_esdb_runs:add(Entries, Reached, Runs), left_out = LeftOut
+        })
     else
         {error, Failure} -> answered({error, Failure}, State)
     end.
@@ -522,7 +529,8 @@ load(Log, Next, #state{store = Store, kinds = Kinds, runs = None}) ->
     maybe
         {ok, Folder} ?= folder(Log),
         Runs = erl_esdb_index_files:load(Folder, Kinds),
-        true ?= erl_esdb_runs:next_position(Runs) =< Next,
+        Reached = erl_esdb_runs:next_position(Runs),
+        true ?= Reached =< Next orelse may_have(Reached, Log),
         Runs
     else
         none ->
@@ -530,6 +538,15 @@ load(Log, Next, #state{store = Store, kinds = Kinds, runs = None}) ->
         false ->
             ?LOG_WARNING("store ~tp: files of the index are of another log", [Store]),
             None
+    end.
+
+%% A node that has not done again yet what it had done asks how far the others are. Where nobody
+%% knows it what was kept is believed.
+-spec may_have(non_neg_integer(), erl_esdb_index_reader:log()) -> boolean().
+may_have(Reached, #{engine := Engine, handle := Handle}) ->
+    case Engine:next_position(Handle, #{timeout => ?ASK}) of
+        {ok, Next} -> Reached =< Next;
+        {error, _} -> true
     end.
 
 -spec folder(erl_esdb_index_reader:log()) -> {ok, file:filename_all()} | none.
@@ -550,7 +567,7 @@ with_room(Events, Gather) when Events >= ?MUCH ->
 with_room(_Events, Gather) ->
     Gather().
 
--spec log(atom(), local | read_your_writes) ->
+-spec log(atom(), local | linearizable) ->
     {ok, erl_esdb_index_reader:log(), Next :: non_neg_integer()}
     | {error, erl_esdb_engine:failure()}.
 log(Store, Consistency) ->
@@ -564,12 +581,12 @@ log(Store, Consistency) ->
 
 %% The entries of the next pages, in no order, those of a page in one piece.
 -spec gather(erl_esdb_index_reader:log(), non_neg_integer(), non_neg_integer(), #state{}) ->
-    {ok, non_neg_integer(), [binary()]} | {error, erl_esdb_engine:failure()}.
-gather(Log, From, Next, #state{store = Store, kinds = Kinds}) ->
+    {ok, non_neg_integer(), gathered()} | {error, erl_esdb_engine:failure()}.
+gather(Log, From, Next, #state{store = Store, kinds = Kinds, left_out = LeftOut}) ->
     Entries = fun(Event) -> erl_esdb_index_keys:entries(Event, Kinds) end,
     Page = fun(At) -> page(Log, At, Next, Entries) end,
     Warn = fun(Where) -> ?LOG_WARNING("store ~tp: not indexed: ~tp", [Store, Where]) end,
-    gather(?PAGES, From, Next, Page, Warn, []).
+    gather(?PAGES, From, Next, Page, Warn, {[], LeftOut}).
 
 %% An engine that has just begun anew has less for a moment than it had when it was asked how far
 %% the log reaches. So that there is nothing more is believed when it has as much again.
@@ -588,8 +605,10 @@ page(#{engine := Engine, handle := Handle, options := Options} = Log, At, Next, 
         Answer -> Answer
     end.
 
--spec gather(non_neg_integer(), Position, Position, Page, fun((term()) -> ok), [binary()]) ->
-    {ok, Position, [binary()]} | {error, erl_esdb_engine:failure()}
+-type gathered() :: {Entries :: [binary()], LeftOut :: none | erl_esdb_runs:position()}.
+
+-spec gather(non_neg_integer(), Position, Position, Page, fun((term()) -> ok), gathered()) ->
+    {ok, Position, gathered()} | {error, erl_esdb_engine:failure()}
 when
     Position :: non_neg_integer(),
     Page :: fun(
@@ -597,18 +616,25 @@ when
             {ok, [erl_esdb_runs:entry()], Position | last, [term()]}
             | {error, erl_esdb_engine:failure()}
     ).
-gather(Pages, At, Next, Page, Warn, Entries) when Pages > 0, At < Next ->
+gather(Pages, At, Next, Page, Warn, {Entries, LeftOut} = Gathered) when Pages > 0, At < Next ->
     case Page(At) of
         {ok, [], last, []} ->
-            {ok, Next, Entries};
+            {ok, Next, Gathered};
         {ok, New, At1, Corrupt} ->
             lists:foreach(Warn, Corrupt),
-            gather(Pages - 1, At1, Next, Page, Warn, [iolist_to_binary(New) | Entries]);
+            Gathered1 = {[iolist_to_binary(New) | Entries], left_out(Corrupt, At, LeftOut)},
+            gather(Pages - 1, At1, Next, Page, Warn, Gathered1);
         {error, Failure} ->
             {error, Failure}
     end;
-gather(_Pages, At, _Next, _Page, _Warn, Entries) ->
-    {ok, At, Entries}.
+gather(_Pages, At, _Next, _Page, _Warn, Gathered) ->
+    {ok, At, Gathered}.
+
+%% What cannot be read now may be readable after the next start.
+-spec left_out([term()], Position, none | Position) -> none | Position when
+    Position :: erl_esdb_runs:position().
+left_out([_ | _], At, none) -> At;
+left_out(_Corrupt, _At, LeftOut) -> LeftOut.
 
 -spec stepped(non_neg_integer(), #state{}) -> #state{}.
 stepped(Next, #state{runs = Runs} = State) ->
@@ -662,12 +688,13 @@ merge_later(State) ->
 
 -spec merging(Due, [gen_server:from()], #state{}) -> #state{} when
     Due :: {merge, [erl_esdb_runs:run(), ...], erl_esdb_runs:runs()} | none.
-merging({merge, Group, Runs}, Waiting, #state{store = Store, kinds = Kinds} = State) ->
+merging({merge, Group, Runs}, Waiting, #state{store = Store, left_out = LeftOut} = State) ->
+    #state{kinds = Kinds} = State,
     Index = self(),
     Merger = spawn_link(fun() ->
         proc_lib:set_label({?MODULE, merger, Store}),
         Run = erl_esdb_runs:merge(swept(Store, Group, Waiting =/= [])),
-        ok = save(Store, Kinds, Run),
+        ok = save(Store, Kinds, Run, LeftOut),
         Index ! {merged, self(), Run}
     end),
     State#state{merger = {Merger, Waiting}, runs = Runs};
@@ -675,9 +702,12 @@ merging(none, Waiting, State) ->
     lists:foreach(fun(From) -> gen_server:reply(From, ok) end, Waiting),
     State.
 
--spec save(atom(), [kind()], erl_esdb_runs:run()) -> ok.
-save(Store, Kinds, Run) ->
+%% Not where something is missing: the next start reads the log from there.
+-spec save(atom(), [kind()], erl_esdb_runs:run(), none | erl_esdb_runs:position()) -> ok.
+save(Store, Kinds, Run, LeftOut) ->
     maybe
+        {_, Before} = erl_esdb_runs:stretch([Run]),
+        true ?= LeftOut =:= none orelse Before =< LeftOut,
         {ok, Log, _} ?= log(Store, local),
         {ok, Folder} ?= folder(Log),
         erl_esdb_index_files:save(Folder, Kinds, Run)
@@ -698,7 +728,7 @@ merged(Run, Waiting, #state{runs = Runs} = State) ->
 -spec swept(atom(), [Run, ...], boolean()) -> [Run, ...] when Run :: erl_esdb_runs:run().
 swept(Store, Runs, Must) ->
     maybe
-        {ok, Log, _} ?= log(Store, read_your_writes),
+        {ok, Log, _} ?= log(Store, linearizable),
         true ?= Must orelse lists:any(fun(Run) -> is_worth(Log, Run) end, Runs),
         {ok, Live} ?= erl_esdb_index_reader:live(Log, erl_esdb_runs:stretch(Runs)),
         [erl_esdb_runs:filter(Live, Run) || Run <- Runs]

@@ -77,12 +77,20 @@ save(Folder, Kinds, Run) ->
 save(Dir, Part, Kinds, Runs) ->
     File = file(Dir, Part),
     maybe
-        ok ?= filelib:ensure_path(Dir),
+        ok ?= made(Dir),
         ok ?= write(File, erl_esdb_runs:to_iodata(label(Kinds), Runs)),
         Covered = [Other || Other <- parts(Dir), is_covered(Other, Part)],
         lists:foreach(fun(Other) -> file:delete(file(Dir, Other)) end, Covered)
     else
         {error, Reason} -> ?LOG_WARNING("~ts cannot be written: ~tp", [File, Reason])
+    end.
+
+%% Only in a folder that is there: that of a server which is gone is not to come back.
+-spec made(file:filename_all()) -> ok | {error, term()}.
+made(Dir) ->
+    case file:make_dir(Dir) of
+        {error, eexist} -> ok;
+        Answer -> Answer
     end.
 
 %% Under its name is only what is whole.

@@ -79,19 +79,23 @@ removed(Contact, [Lost | More], Until) ->
 given_up(System, Store, Server, Others, Settings) ->
     case removed(Others, [Server], erl_esdb_deadline:in(?TRY)) of
         ok ->
-            ok = erl_esdb_ra_server:reset(System, Store, Server, Settings),
-            error;
+            case erl_esdb_ra_server:reset(System, Store, Server, Settings) of
+                ok -> error;
+                {error, _} -> gone
+            end;
         {error, _} ->
             ok = erl_esdb_ra_server:stop(System, Server),
-            ok = erl_esdb_ra_server:delete(System, Server),
+            _ = erl_esdb_ra_server:delete(System, Server),
             gone
     end.
 
-%% What is here is given up: there must be nothing, and nobody else who has it.
+%% What is here is given up: there must be nothing, and nobody else who has it. One that does not vote
+%% was about to join when its node was killed, and the others do not know of it.
 -spec is_empty(atom(), ra:server_id()) -> ok | {error, {not_empty, atom()}}.
 is_empty(Store, Server) ->
     maybe
-        {ok, [Server], _} ?= ra:members({local, Server}, ?TRY),
+        {ok, Members, _} ?= ra:members({local, Server}, ?TRY),
+        true ?= Members =:= [Server] orelse not is_voter(Server),
         {ok, Replica} ?= erl_esdb_ra_replica:find(Store),
         true ?= erl_esdb_tables:is_empty(erl_esdb_ra_replica:tables(Replica)),
         ok

@@ -53,11 +53,12 @@ find(System, Store) ->
 -spec is_name(Name :: atom(), Store :: atom()) -> boolean().
 is_name(Name, Store) -> lists:prefix(atom_to_list(cluster(Store)), atom_to_list(Name)).
 
-%% One that cannot be read is told of when its server is started.
+%% One that cannot be read is told of when its server is started; without one it is being removed.
 -spec is_of(file:filename_all(), atom()) -> boolean().
 is_of(Folder, Cluster) ->
     case ra_log:read_config(Folder) of
         {ok, #{cluster_name := Other}} -> Other =:= Cluster;
+        {error, enoent} -> false;
         {error, _} -> true
     end.
 
@@ -167,8 +168,8 @@ renew(System, Store, Server, Members, Machine, Uid) ->
     ok | {error, term()}.
 reset(System, Store, Server, Settings) ->
     ok = stop(System, Server),
-    ok = delete(System, Server),
     maybe
+        ok ?= delete(System, Server),
         ok ?= begun(System, Store, Server, Settings),
         elected(Server)
     end.
