@@ -89,8 +89,8 @@ given_up(System, Store, Server, Others, Settings) ->
             gone
     end.
 
-%% What is here is given up: there must be nothing, and nobody else who has it. One that does not vote
-%% was about to join when its node was killed, and the others do not know of it.
+%% What is here is given up: there must be nothing, and nobody else who has it. One that does not
+%% vote was about to join when its node was killed, and the others do not know of it.
 -spec is_empty(atom(), ra:server_id()) -> ok | {error, {not_empty, atom()}}.
 is_empty(Store, Server) ->
     maybe
