@@ -30,7 +30,7 @@ are other events.
 -spec load(Folder :: file:filename_all(), kinds()) -> erl_esdb_runs:runs().
 load(Folder, Kinds) ->
     Dir = filename:join(Folder, ?FOLDER),
-    from(0, lists:sort(fun furthest/2, parts(Dir)), Dir, label(Kinds), erl_esdb_runs:new()).
+    from(0, lists:sort(fun furthest/2, parts(Dir)), Dir, erl_esdb_index_keys:label(Kinds), erl_esdb_runs:new()).
 
 -spec furthest(part(), part()) -> boolean().
 furthest({From, A}, {From, B}) -> A >= B;
@@ -78,7 +78,7 @@ save(Dir, Part, Kinds, Runs) ->
     File = file(Dir, Part),
     maybe
         ok ?= made(Dir),
-        ok ?= write(File, erl_esdb_runs:to_iodata(label(Kinds), Runs)),
+        ok ?= write(File, erl_esdb_runs:to_iodata(erl_esdb_index_keys:label(Kinds), Runs)),
         Covered = [Other || Other <- parts(Dir), is_covered(Other, Part)],
         lists:foreach(fun(Other) -> file:delete(file(Dir, Other)) end, Covered)
     else
@@ -127,12 +127,3 @@ part(Name) ->
 -spec file(file:filename_all(), part()) -> file:filename_all().
 file(Dir, {From, Before}) ->
     filename:join(Dir, [integer_to_list(From), "-", integer_to_list(Before), ?EXTENSION]).
-
-%% Which kinds are in it, a bit each.
--spec label(kinds()) -> byte().
-label(Kinds) ->
-    Bits = [
-        1 bsl Bit
-     || {Bit, Kind} <- lists:enumerate(0, erl_esdb_index_keys:kinds()), lists:member(Kind, Kinds)
-    ],
-    lists:foldl(fun(Bit, Label) -> Bit bor Label end, 0, Bits).
