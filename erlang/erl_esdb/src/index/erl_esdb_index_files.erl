@@ -30,7 +30,8 @@ are other events.
 -spec load(Folder :: file:filename_all(), kinds()) -> erl_esdb_runs:runs().
 load(Folder, Kinds) ->
     Dir = filename:join(Folder, ?FOLDER),
-    from(0, lists:sort(fun furthest/2, parts(Dir)), Dir, erl_esdb_index_keys:label(Kinds), erl_esdb_runs:new()).
+    Label = erl_esdb_index_keys:label(Kinds),
+    from(0, lists:sort(fun furthest/2, parts(Dir)), Dir, Label, erl_esdb_runs:new()).
 
 -spec furthest(part(), part()) -> boolean().
 furthest({From, A}, {From, B}) -> A >= B;
@@ -78,7 +79,8 @@ save(Dir, Part, Kinds, Runs) ->
     File = file(Dir, Part),
     maybe
         ok ?= made(Dir),
-        ok ?= write(File, erl_esdb_runs:to_iodata(erl_esdb_index_keys:label(Kinds), Runs)),
+        Label = erl_esdb_index_keys:label(Kinds),
+        ok ?= write(File, erl_esdb_runs:to_iodata(Label, Runs)),
         Covered = [Other || Other <- parts(Dir), is_covered(Other, Part)],
         lists:foreach(fun(Other) -> file:delete(file(Dir, Other)) end, Covered)
     else
