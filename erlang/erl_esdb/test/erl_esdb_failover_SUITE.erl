@@ -26,7 +26,11 @@ all() ->
 
 has_ra() -> lists:member(ra, erl_esdb_test:engines()).
 
-groups() -> [{Engine, [], cases()} || Engine <- [fake, ra]].
+groups() ->
+    [
+        {fake, [], [b_handlers_are_kept_before_they_get_events | cases()]},
+        {ra, [], cases()}
+    ].
 
 cases() ->
     [
@@ -35,6 +39,7 @@ cases() ->
         b_who_subscribed_gets_the_events_of_the_next_leader,
         b_handlers_of_any_node,
         b_acknowledgements_come_from_any_node,
+        b_a_handler_that_has_left_acknowledges_to_the_next_leader,
         b_demand_and_info_on_any_node,
         b_competing_consumers_stay_connected,
         b_unsubscribed_on_another_node,
@@ -228,6 +233,80 @@ b_acknowledgements_come_from_any_node(_) ->
             call(A, erl_esdb_subscriptions, ack, [?STORE, ~"none", ~"s", 1])
         )
     end).
+
+%% The next leader has not sent it anything, and yet it was a handler: what another had is not done.
+b_a_handler_that_has_left_acknowledges_to_the_next_leader(_) ->
+    with_nodes(2, fun([A, B] = Peers) ->
+        Key = subscribe(A, ~"sub", #{ack => manual}),
+        Takers = [{P, taker(P)} || P <- Peers],
+        [ok = call(P, erl_esdb_emitter_group, join, [?STORE, Key, T]) || {P, T} <- Takers],
+        await(fun() ->
+            2 =:= length(call(A, erl_esdb_emitter_group, handlers, [?STORE, Key]))
+        end),
+        append(A, 0, 5),
+        All = fun() -> lists:sort(lists:append([got(P, T) || {P, T} <- Takers])) end,
+        await(fun() -> All() =:= lists:seq(0, 5) end),
+        [{_, First}, {_, Second}] = Takers,
+        {Node, Speaker, Ended} =
+            case lists:member(5, got(A, First)) of
+                true -> {A, First, Second};
+                false -> {B, Second, First}
+            end,
+        Own = got(Node, Speaker),
+        ?assertNotEqual(lists:seq(0, 5), Own),
+        %% From here on the process that has sent all that hears of nothing.
+        {ok, Process} = call(A, erl_esdb_delivery, pid, [?STORE, subscription, Key]),
+        ok = call(A, sys, suspend, [Process]),
+        true = call(A, erlang, exit, [Ended, kill]),
+        ok = call(Node, erl_esdb_emitter_group, leave, [?STORE, Key, Speaker]),
+        await(fun() -> [] =:= call(B, erl_esdb_emitter_group, handlers, [?STORE, Key]) end),
+        ok = leads(B, Peers),
+        ok = as(Node, Speaker, erl_esdb_subscriptions, ack, [?STORE, ~"sub", ~"s", 5]),
+        %% And the one after that goes on from what was said.
+        ok = leads(A, Peers),
+        await(fun() -> [runs(P, Key) || P <- Peers] =:= [true, false] end),
+        Last = taker(B),
+        ok = call(B, erl_esdb_subscriptions, attach, [?STORE, Key, Last]),
+        await(fun() -> (lists:seq(0, 5) -- Own) -- got(B, Last) =:= [] end)
+    end).
+
+%% What could not be kept is tried again, and nothing is sent or lost meanwhile.
+b_handlers_are_kept_before_they_get_events(_) ->
+    with_nodes(1, fun([A]) ->
+        Key = subscribe(A, ~"sub", #{ack => manual}),
+        ok = call(A, ?MODULE, refuse_handlers, []),
+        Taker = taker(A),
+        append(A, 0, 4),
+        ok = call(A, erl_esdb_emitter_group, join, [?STORE, Key, Taker]),
+        await(fun() -> call(A, ?MODULE, refused, []) >= 2 end),
+        ?assertEqual([], got(A, Taker)),
+        ok = call(A, ?MODULE, refuse_nothing, []),
+        await(fun() -> got(A, Taker) =:= lists:seq(0, 4) end),
+        ?assertEqual(
+            {ok, [Taker]}, call(A, erl_esdb_store, checkpoint, [?STORE, {handlers, Key}])
+        )
+    end).
+
+refuse_handlers() ->
+    Refused = counters:new(1, []),
+    ok = persistent_term:put({?MODULE, refused}, Refused),
+    erl_esdb_engine_fake:set_fate(?STORE, fun(Apply, Command) ->
+        case names_handlers(Command) of
+            true ->
+                ok = counters:add(Refused, 1, 1),
+                {error, no_quorum};
+            false ->
+                Apply(Command)
+        end
+    end).
+
+names_handlers({checkpoint, Values}) -> [] =/= [Key || {handlers, Key} := _ <- Values];
+names_handlers(_Command) -> false.
+
+refused() -> counters:get(persistent_term:get({?MODULE, refused}), 1).
+
+refuse_nothing() ->
+    erl_esdb_engine_fake:set_fate(?STORE, fun(Apply, Command) -> Apply(Command) end).
 
 b_demand_and_info_on_any_node(_) ->
     with_nodes(2, fun([A, B] = Peers) ->
@@ -483,12 +562,20 @@ b_a_backup_without_processes(Config) ->
     append(A, 0, 4),
     complete(A, Taker, 4),
     {ok, Taker} = call(A, erl_esdb_store, checkpoint, [?STORE, {consumer, Key}]),
+    Handler = taker(A),
+    ok = call(A, erl_esdb_emitter_group, join, [?STORE, Key, Handler]),
+    append(A, 5, 9),
+    await(fun() -> got(A, Handler) =/= [] end),
+    {ok, [Handler]} = call(A, erl_esdb_store, checkpoint, [?STORE, {handlers, Key}]),
     Copy = filename:join(Priv, "copy"),
     {ok, _} = call(A, erl_esdb_backup, backup, [?STORE, Copy, #{}]),
     ok = erl_esdb_nodes:start_on(ra, A, restored, #{folder => filename:join(Priv, "restored")}),
     {ok, _} = call(A, erl_esdb_backup, restore, [restored, Copy, #{}]),
     ?assertEqual(
         {error, not_found}, call(A, erl_esdb_store, checkpoint, [restored, {consumer, Key}])
+    ),
+    ?assertEqual(
+        {error, not_found}, call(A, erl_esdb_store, checkpoint, [restored, {handlers, Key}])
     ),
     ?assertMatch({ok, #subscription{}}, call(A, erl_esdb_subscriptions, get, [restored, Key])),
     ok = erl_esdb_nodes:stop(Peers).

@@ -6,15 +6,16 @@ It stands in the store's own table (`m:erl_esdb_volatile`), which belongs to its
 is there when a process begins again after a crash, who took events before still gets them, and it
 ends with the store. Each is found by a kind and an id: `feed`, `checkpoints` and `manager` stand
 once in a store, `subscription` and `projection` under their key; `consumer` is the process that
-takes the events of a subscription without being named in its record, `handlers` are those that were
-sent some as handlers, the latest first.
+takes the events of a subscription without being named in its record, `handlers` are those that may
+have been sent some as handlers, the latest first.
 
 Of a store that lives on several nodes the subscriptions run where it is led. Who takes their events
-is kept in the store then, so that the next node that leads knows it.
+is kept in the store then, and who were handlers, so that the next node that leads knows it.
 """.
 
 -export([put/4, find/3, pid/3, remove/3, remove/4, ids/2, call/5, call_leader/5, call_leading/5]).
 -export([put_consumers/3, consumers/2, consumers_values/3, forget_consumers/1]).
+-export([put_handlers/3, load_handlers/2, handlers/3, handlers_values/3]).
 -export([begin_life/0, life_values/1, is_of_this_life/1, without_processes/1]).
 -export([claim/3, is_failure/2]).
 -export_type([kind/0]).
@@ -149,8 +150,74 @@ is_shared(Store) -> is_alive() andalso erl_esdb_cluster:is_clustered(Store).
 %% What this node knows of it by itself: another leads from now on.
 -spec forget_consumers(Store :: atom()) -> ok.
 forget_consumers(Store) ->
-    Forget = fun(Key) -> remove(Store, consumer, Key) end,
-    lists:foreach(Forget, [Key || is_shared(Store), Key <- ids(Store, consumer)]).
+    Forget = fun(Kind) -> [remove(Store, Kind, Key) || Key <- ids(Store, Kind)] end,
+    lists:foreach(Forget, [Kind || is_shared(Store), Kind <- [consumer, handlers]]).
+
+-doc false.
+%% Who may have been sent events as a handler. When this returns, other nodes know it: an event that
+%% is sent before is one of which the next that leads cannot tell whose it was.
+-spec put_handlers(Store :: atom(), Key :: binary(), [pid()]) ->
+    ok | {error, erl_esdb_store:failure()}.
+put_handlers(Store, Key, Pids) ->
+    maybe
+        ok ?= saved(Store, handlers_values(Store, Key, Pids)),
+        put(Store, handlers, Key, Pids)
+    end.
+
+-spec saved(atom(), erl_esdb_log:checkpoints()) -> ok | {error, erl_esdb_store:failure()}.
+saved(_Store, Values) when map_size(Values) =:= 0 -> ok;
+saved(Store, Values) -> erl_esdb_checkpoints:put(Store, Values).
+
+-doc false.
+%% What the process of a subscription begins with, on the node that leads.
+-spec load_handlers(Store :: atom(), Key :: binary()) ->
+    {ok, [pid()]} | {error, erl_esdb_store:failure()}.
+load_handlers(Store, Key) ->
+    maybe
+        true ?= is_shared(Store),
+        {ok, Pids} ?= kept_handlers(Store, Key, #{}),
+        ok = put(Store, handlers, Key, Pids),
+        {ok, Pids}
+    else
+        false -> {ok, known_handlers(Store, Key)};
+        {error, Reason} -> {error, Reason}
+    end.
+
+-doc false.
+%% Where no process of the subscription has begun here yet, what the one before knew is asked for.
+-spec handlers(Store :: atom(), Key :: binary(), #{timeout => timeout(), _ => _}) ->
+    {ok, [pid()]} | {error, erl_esdb_store:failure()}.
+handlers(Store, Key, Options) ->
+    case find(Store, handlers, Key) =:= error andalso is_shared(Store) of
+        true -> kept_handlers(Store, Key, Options#{consistency => linearizable});
+        false -> {ok, known_handlers(Store, Key)}
+    end.
+
+-spec known_handlers(atom(), binary()) -> [pid()].
+known_handlers(Store, Key) ->
+    case find(Store, handlers, Key) of
+        {ok, Pids} -> Pids;
+        error -> []
+    end.
+
+-spec kept_handlers(atom(), binary(), #{timeout => timeout(), _ => _}) ->
+    {ok, [pid()]} | {error, erl_esdb_store:failure()}.
+kept_handlers(Store, Key, Options) ->
+    case erl_esdb_store:checkpoint(Store, {handlers, Key}, Options) of
+        {ok, Pids} -> {ok, Pids};
+        {error, not_found} -> {ok, []};
+        {error, Reason} -> {error, Reason}
+    end.
+
+-doc false.
+%% As `consumers_values/3'.
+-spec handlers_values(Store :: atom(), Key :: binary(), [pid()] | delete) ->
+    erl_esdb_log:checkpoints().
+handlers_values(Store, Key, Pids) ->
+    case is_shared(Store) of
+        true -> #{{handlers, Key} => Pids};
+        false -> #{}
+    end.
 
 -doc false.
 %% A node without a name gives the names of its processes anew each time that it is started: a store
@@ -195,6 +262,7 @@ without_processes(Checkpoints) -> #{K => V || K := V <- Checkpoints, not is_of_p
 
 -spec is_of_processes(term()) -> boolean().
 is_of_processes({consumer, _}) -> true;
+is_of_processes({handlers, _}) -> true;
 is_of_processes(Key) -> Key =:= ?LIFE.
 
 -doc false.

@@ -21,7 +21,7 @@ queue is full with the strategy `error`, and where an event is not as it was wri
 
 -behaviour(gen_server).
 
--export([start_link/2, was_handler/3]).
+-export([start_link/2]).
 -export([init/1, handle_call/3, handle_cast/2, handle_info/2, terminate/2]).
 
 -include_lib("kernel/include/logger.hrl").
@@ -38,7 +38,7 @@ queue is full with the strategy `error`, and where an event is not as it was wri
 -define(AGAIN, 1000).
 -define(WINDOW, 1000).
 -define(DEAD, 1 bsl 32).
-%% Processes that were handlers and are remembered.
+%% Processes that were handlers and are remembered, besides those that are.
 -define(FORMER, 1000).
 
 -type taker() :: {pid(), reference()} | undefined.
@@ -59,6 +59,10 @@ queue is full with the strategy `error`, and where an event is not as it was wri
     %% who was sent events as a handler, also those that have left, and a monitor each, that tells
     %% when no more word of it is on its way
     served = #{} :: #{pid() => reference()},
+    %% who may have been sent events as a handler, also by an earlier process of the subscription,
+    %% on any node; and whether all handlers of now are among them
+    former :: [pid()],
+    noted = false :: boolean(),
     %% emitters that the events go through, each stream through one; none with a pool of one
     lanes = [] :: [pid()],
     pool_size :: pos_integer(),
@@ -85,19 +89,6 @@ queue is full with the strategy `error`, and where an event is not as it was wri
 start_link(Store, Subscription) -> gen_server:start_link(?MODULE, {Store, Subscription}, []).
 
 -doc false.
-%% Whether a process was sent events as a handler, also one that has ended, or that was sent them
-%% before the process of the subscription began anew: its word says nothing of what others have.
--spec was_handler(Store :: atom(), Key :: binary(), pid()) -> boolean().
-was_handler(Store, Key, Pid) -> lists:member(Pid, former(Store, Key)).
-
--spec former(atom(), binary()) -> [pid()].
-former(Store, Key) ->
-    case erl_esdb_delivery:find(Store, handlers, Key) of
-        {ok, Pids} -> Pids;
-        error -> []
-    end.
-
--doc false.
 -spec init({atom(), subscription()}) -> {ok, #state{}} | {stop, term()}.
 init({Store, #subscription{id = Key, type = Type, selector = Selector} = Subscription}) ->
     %% Lanes are ended in terminate/2.
@@ -107,20 +98,22 @@ init({Store, #subscription{id = Key, type = Type, selector = Selector} = Subscri
         {ok, Filter} ?= erl_esdb_filters:compile(Type, Selector),
         {ok, Place} ?= erl_esdb_subscriptions:resume(Store, Subscription),
         {ok, Acknowledged} ?= erl_esdb_subscriptions:acknowledged(Store, Key),
+        {ok, Former} ?= erl_esdb_delivery:load_handlers(Store, Key),
         {ok, Feed} ?= erl_esdb_feed:subscribe(Store, erl_esdb_filters:stream(Filter)),
         ok = erl_esdb_delivery:put(Store, subscription, Key, self()),
-        {ok, pumped(new(Store, Subscription, Filter, {Place, Acknowledged}, Feed))}
+        {ok, pumped(new(Store, Subscription, Filter, {Place, Acknowledged, Former}, Feed))}
     else
         {error, Reason} -> {stop, Reason}
     end.
 
--spec new(atom(), subscription(), erl_esdb_filters:filter(), {Place, Acknowledged}, Feed) ->
+-spec new(atom(), subscription(), erl_esdb_filters:filter(), {Place, Acknowledged, Former}, Feed) ->
     #state{}
 when
     Place :: erl_esdb_outbox:place(),
     Acknowledged :: non_neg_integer() | undefined,
+    Former :: [pid()],
     Feed :: erl_esdb_feed:feed().
-new(Store, Subscription, Filter, {Place, Acknowledged}, Feed) ->
+new(Store, Subscription, Filter, {Place, Acknowledged, Former}, Feed) ->
     #subscription{id = Key, options = Given, pool_size = Size} = Subscription,
     Options = Given#{store_id => Store, subscription_key => Key},
     _ = monitor(process, ?SCOPE),
@@ -138,6 +131,7 @@ new(Store, Subscription, Filter, {Place, Acknowledged}, Feed) ->
         caller = taker(caller(Subscription, erl_esdb_delivery:consumers(Store, Key))),
         group = Group,
         handlers = erl_esdb_emitter_group:handlers(Store, Key),
+        former = Former,
         pool_size = Size,
         batch = maps:get(batch, Given, 1),
         window = maps:get(window, Given, ?WINDOW),
@@ -232,8 +226,8 @@ acknowledged(_Name, Position, _By, #state{outbox = Outbox} = State) ->
 
 %% The word of one that has ended may come after the news of that: where another node passes it on.
 -spec speaks_for_itself(pid(), #state{}) -> boolean().
-speaks_for_itself(By, #state{store = Store, key = Key} = State) ->
-    is_handler(By, State) orelse was_handler(Store, Key, By).
+speaks_for_itself(By, #state{former = Former} = State) ->
+    is_handler(By, State) orelse lists:member(By, Former).
 
 %% Also one of which this process has not heard since it began anew.
 -spec is_handler(pid(), #state{}) -> boolean().
@@ -399,7 +393,7 @@ back(_Pid, State) -> State.
 -spec regrouped(#state{}) -> #state{}.
 regrouped(#state{store = Store, key = Key, handlers = Before} = State) ->
     Handlers = erl_esdb_emitter_group:handlers(Store, Key),
-    State1 = State#state{handlers = Handlers},
+    State1 = State#state{handlers = Handlers, noted = false},
     lists:foldl(fun handler_left/2, State1, Before -- Handlers).
 
 %% A handler that leaves takes along what it was sent, unless it goes on in another role. What it
@@ -485,6 +479,30 @@ pumped(State) ->
 
 -spec pump(#state{}) -> #state{}.
 pump(State) ->
+    case noted(consumer(State), State) of
+        {ok, State1} -> moved(State1);
+        {error, Reason} -> troubled(Reason, State)
+    end.
+
+%% Who were handlers outlives this process, and its node: before one of them has an event.
+-spec noted(consumer(), #state{}) -> {ok, #state{}} | {error, erl_esdb_store:failure()}.
+noted({many, Pids}, #state{noted = false, former = Former} = State) ->
+    case Pids -- Former of
+        [] -> {ok, State#state{noted = true}};
+        _ -> remembered(Pids ++ lists:sublist(Former -- Pids, ?FORMER), State)
+    end;
+noted(_Consumer, State) ->
+    {ok, State}.
+
+-spec remembered([pid(), ...], #state{}) -> {ok, #state{}} | {error, erl_esdb_store:failure()}.
+remembered(Pids, #state{store = Store, key = Key} = State) ->
+    case erl_esdb_delivery:put_handlers(Store, Key, Pids) of
+        ok -> {ok, State#state{former = Pids, noted = true}};
+        {error, Reason} -> {error, Reason}
+    end.
+
+-spec moved(#state{}) -> #state{}.
+moved(State) ->
     State1 = #state{outbox = Outbox} = delivered(State),
     case {consumer(State1), erl_esdb_outbox:room(Outbox)} of
         {none, _} -> State1;
@@ -544,7 +562,7 @@ tell(none, _Message) ->
 
 -spec troubled(term(), #state{}) -> #state{}.
 troubled(Reason, #state{store = Store, key = Key} = State) ->
-    ?LOG_ERROR("store ~tp: subscription ~ts cannot read on: ~tp", [Store, Key, Reason]),
+    ?LOG_ERROR("store ~tp: subscription ~ts cannot go on: ~tp", [Store, Key, Reason]),
     timed(?AGAIN, State).
 
 %% Only where a look at a mailbox can tell more: all else makes a message.
@@ -662,21 +680,12 @@ handed_over({many, Pids}, Seen, #state{outbox = Outbox} = State) ->
     Outbox2 = lists:foldl(fun sent/2, Outbox1, Messages),
     ok = told(Events, State),
     Served = lists:foldl(fun served/2, State#state.served, Messages),
-    ok = remembered(Served, State),
     %% Who was dealt to last begins last the next time.
     State#state{outbox = Outbox2, handlers = Left ++ (Pids -- Left), served = Served}.
 
 -spec served(message(), Served) -> Served when Served :: #{pid() => reference()}.
 served({Pid, _, _}, Served) when is_map_key(Pid, Served) -> Served;
 served({Pid, _, _}, Served) -> Served#{Pid => monitor(process, Pid)}.
-
--spec remembered(#{pid() => reference()}, #state{}) -> ok.
-remembered(Served, #state{served = Before}) when map_size(Served) =:= map_size(Before) ->
-    ok;
-remembered(Served, #state{store = Store, key = Key, served = Before}) ->
-    New = maps:keys(maps:without(maps:keys(Before), Served)),
-    Latest = lists:sublist(New ++ (former(Store, Key) -- New), ?FORMER),
-    erl_esdb_delivery:put(Store, handlers, Key, Latest).
 
 %% How many events a process may be sent. Who asks for events, or acknowledges them, says so what it
 %% can take.

@@ -196,8 +196,9 @@ created(Store, #subscription{subscription_name = Name} = Subscription, Next, Cal
         {ok, Key} ?= erl_esdb_subscriptions_store:free_key(Store, Subscription),
         %% The place first: whoever finds the subscription finds it, too.
         Taken = erl_esdb_delivery:consumers_values(Store, Key, Caller),
+        Handlers = erl_esdb_delivery:handlers_values(Store, Key, delete),
         Life = erl_esdb_delivery:life_values(Store),
-        ok ?= erl_esdb_checkpoints:put(Store, (maps:merge(Taken, Life))#{
+        ok ?= erl_esdb_checkpoints:put(Store, (maps:merge(maps:merge(Taken, Handlers), Life))#{
             erl_esdb_subscriptions_store:next_key(Key) => Next,
             erl_esdb_subscriptions_store:acknowledged_key(Key) => delete
         }),
@@ -224,7 +225,8 @@ removed(Store, #subscription{id = Key} = Subscription) ->
     maybe
         ok ?= erl_esdb_subscriptions_store:delete(Store, Key),
         Taken = erl_esdb_delivery:consumers_values(Store, Key, delete),
-        ok ?= erl_esdb_checkpoints:put(Store, Taken#{
+        Handlers = erl_esdb_delivery:handlers_values(Store, Key, delete),
+        ok ?= erl_esdb_checkpoints:put(Store, (maps:merge(Taken, Handlers))#{
             erl_esdb_subscriptions_store:next_key(Key) => delete
         }),
         ok ?= erl_esdb_consumers:forget(Store, Key),

@@ -441,7 +441,8 @@ delivery goes on after a crash. Telemetry: `[erl_esdb, subscription, checkpoint]
 
 Where handlers take the events, each acknowledges, from its own process, what itself was sent up to
 this event; another process acknowledges this one event for them. Here no word goes back. A handler
-speaks of what itself was sent also while a subscriber takes all events: not for that one.
+speaks of what itself was sent also while a subscriber takes all events, after it has left, and to
+another node that leads since, which sends again what it cannot tell apart: not for others.
 
 Errors: `{subscription_not_found, Name}` and the failures of a store.
 """.
@@ -495,28 +496,40 @@ acknowledge(Store, {Key, S}, {Stream, Number}, By, Until) ->
     maybe
         {ok, Position} ?= acknowledged_position(Store, S, Stream, Number, left(Until)),
         AckKey = erl_esdb_subscriptions_store:acknowledged_key(Key),
-        Said = {Number, said(Store, Key, S, Position, By)},
-        ok ?= erl_esdb_checkpoints:put(Store, #{AckKey => Said}, left(Until)),
+        {ok, Said} ?= said(Store, {Key, S}, Position, By, left(Until)),
+        ok ?= erl_esdb_checkpoints:put(Store, #{AckKey => {Number, Said}}, left(Until)),
         Event = acknowledged_event(S, Stream, Number, Position),
         pass_on(Store, Key, {Event, Position, By}, left(Until))
     end.
 
 %% Of what handlers have only the process of the subscription knows what is not handled.
--spec said(atom(), binary(), subscription(), Position, By :: pid()) -> Position when
+-spec said(atom(), {binary(), subscription()}, Position, By :: pid(), call_options()) ->
+    {ok, Position} | {error, term()}
+when
     Position :: non_neg_integer() | undefined.
-said(Store, Key, #subscription{options = #{ack := manual}}, Position, By) ->
-    case is_of_all(Store, Key, By) of
-        true -> Position;
-        false -> undefined
+said(_Store, _Subscription, undefined, _By, _Options) ->
+    {ok, undefined};
+said(Store, {Key, #subscription{options = #{ack := manual}}}, Position, By, Options) ->
+    case is_of_all(Store, Key, By, Options) of
+        {ok, true} -> {ok, Position};
+        {ok, false} -> {ok, undefined};
+        {error, Reason} -> {error, Reason}
     end;
-said(_Store, _Key, _Subscription, Position, _By) ->
-    Position.
+said(_Store, _Subscription, Position, _By, _Options) ->
+    {ok, Position}.
 
-%% Whether a process speaks of all events up to one: no handler has any, and it was none.
--spec is_of_all(atom(), binary(), pid()) -> boolean().
-is_of_all(Store, Key, By) ->
-    erl_esdb_emitter_group:handlers(Store, Key) =:= [] andalso
-        not erl_esdb_subscription:was_handler(Store, Key, By).
+%% Whether a process speaks of all events up to one: no handler has any, and it was none, also under
+%% another node that led: what it says then is of what it was sent, and others had events besides.
+-spec is_of_all(atom(), binary(), pid(), call_options()) -> {ok, boolean()} | {error, term()}.
+is_of_all(Store, Key, By, Options) ->
+    case erl_esdb_emitter_group:handlers(Store, Key) of
+        [] -> was_no_handler(By, erl_esdb_delivery:handlers(Store, Key, Options));
+        [_ | _] -> {ok, false}
+    end.
+
+-spec was_no_handler(pid(), {ok, [pid()]} | {error, term()}) -> {ok, boolean()} | {error, term()}.
+was_no_handler(By, {ok, Handlers}) -> {ok, not lists:member(By, Handlers)};
+was_no_handler(_By, {error, Reason}) -> {error, Reason}.
 
 -spec acknowledged_event(subscription(), binary() | undefined, non_neg_integer(), Position) ->
     erl_esdb_outbox:name() | undefined
@@ -593,12 +606,14 @@ pass_on(Store, Key, {Event, Position, By}, Options) ->
 save_place(_Store, _Key, undefined, _By, _Options) ->
     ok;
 save_place(Store, Key, Position, By, Options) ->
-    case is_of_all(Store, Key, By) of
-        true ->
+    case is_of_all(Store, Key, By, Options) of
+        {ok, true} ->
             NextKey = erl_esdb_subscriptions_store:next_key(Key),
             erl_esdb_checkpoints:put(Store, #{NextKey => Position + 1}, Options);
-        false ->
-            ok
+        {ok, false} ->
+            ok;
+        {error, Reason} ->
+            {error, Reason}
     end.
 
 -doc "The same as `demand/4` without options.".
