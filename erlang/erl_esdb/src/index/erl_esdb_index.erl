@@ -633,7 +633,7 @@ gather(_Pages, At, _Next, _Page, _Warn, Gathered) ->
 %% What cannot be read now may be readable after the next start.
 -spec left_out([term()], Position, none | Position) -> none | Position when
     Position :: erl_esdb_runs:position().
-left_out([_ | _], At, none) -> At;
+left_out([_ | _], At, none) when is_integer(At) -> At;
 left_out(_Corrupt, _At, LeftOut) -> LeftOut.
 
 -spec stepped(non_neg_integer(), #state{}) -> #state{}.
