@@ -160,17 +160,17 @@ start_store(Store, Options) ->
 
 -doc "Has this node lead a store whose engine has ended and is there again.".
 -spec lead(atom()) -> ok.
-lead(Store) ->
-    case persistent_term:get(?ENGINE, memory) of
-        ra3 -> erl_esdb_three:lead(Store);
-        _ -> ok
-    end.
+lead(Store) -> on_three(fun() -> erl_esdb_three:lead(Store) end).
 
 -doc "Waits until all nodes of a store have heard who leads it.".
 -spec settled(atom()) -> ok.
-settled(Store) ->
+settled(Store) -> on_three(fun() -> erl_esdb_three:settled(Store) end).
+
+%% Where the engine of the group has three nodes.
+-spec on_three(fun(() -> ok)) -> ok.
+on_three(Fun) ->
     case persistent_term:get(?ENGINE, memory) of
-        ra3 -> erl_esdb_three:settled(Store);
+        ra3 -> Fun();
         _ -> ok
     end.
 

@@ -80,7 +80,7 @@ link_pool_name(Store) -> name("erl_esdb_link_pool_", Store).
 -spec store_name(Store :: atom()) -> atom().
 store_name(Store) when is_atom(Store) -> Store.
 
--doc "A process of the store.".
+-doc "The Ra cluster of a store on disk; the names of its servers begin so.".
 -spec store_worker_name(Store :: atom()) -> atom().
 store_worker_name(Store) -> name("erl_esdb_store_", Store).
 
