@@ -69,8 +69,8 @@ own_words() {
 # The failed cases of Common Test and of mix, each with the beginning of its reason.
 failed_cases() {
     plain "$work/output" | awk '
-        / ==> .*: FAILED$/ || /^  [0-9]+\) / { left = 6 }
-        left > 0 { print "    " substr($0, 1, 160); left-- }'
+        / ==> .*: FAILED$/ || /^  [0-9]+\) / { left = 12 }
+        left > 0 { print "    " substr($0, 1, 240); left-- }'
 }
 
 # sum_of PATTERN: adds up the numbers that the sed pattern finds in the output

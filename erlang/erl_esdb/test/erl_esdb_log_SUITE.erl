@@ -1138,5 +1138,28 @@ commands_are_told_from_others(_Config) ->
         {set_metadata, <<"s">>, []},
         nonsense
     ],
+    Unpacked = fun(Term) -> erl_esdb_ra_command:unpack(Term) end,
+    BadPart = {<<"s">>, -2, <<>>, {1, 5, [a], any}},
+    BadPacked = [
+        BadPart,
+        {<<"s">>, -2, <<>>, {1, 5, [1], any, []}},
+        {<<"s">>, -2, <<>>, {1, 5, [1], any, #{repeat => -1}}},
+        {<<"s">>, -2, <<>>, {1, 5}},
+        {<<"s">>, -2, <<>>, none},
+        {append_many, [BadPart], #{}},
+        {append_many, [{1, 5, [], any}], #{}},
+        {append_many, [{}], #{}},
+        {append_many, [one | two], #{}}
+    ],
     ?assertEqual([], [Term || Term <- Good, not erl_esdb_log:is_command(Term)]),
-    ?assertEqual([], [Term || Term <- Bad, erl_esdb_log:is_command(Term)]).
+    ?assertEqual([], [Term || Term <- Bad, erl_esdb_log:is_command(Unpacked(Term))]),
+    ?assertEqual([], [Term || Term <- BadPacked, erl_esdb_log:is_command(Unpacked(Term))]),
+    Packed = [erl_esdb_ra_command:pack(Term) || Term <- Good],
+    ?assertEqual(lists:map(fun said/1, Good), lists:map(Unpacked, Packed)).
+
+%% With what it means where it says nothing.
+said({append, S, E, P, Summary}) -> {append, S, E, P, said(Summary)};
+said({append_many, Parts, Common}) ->
+    {append_many, [{S, E, P, said(Summary)} || {S, E, P, Summary} <- Parts], Common};
+said(#{} = Summary) -> maps:merge(#{ids => [], facts => any}, Summary);
+said(Other) -> Other.

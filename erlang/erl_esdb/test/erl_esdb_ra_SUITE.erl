@@ -1401,7 +1401,7 @@ a_commands_cost_little_while_a_snapshot_is_written(Config) ->
 %% One append each, to 20,000 streams in turn. A picture is closed after 10,000 more.
 applied(Index, {{Machine, Open}, Costs}) ->
     Stream = <<"s", (integer_to_binary(Index rem 20_000))/binary>>,
-    Command = {append, Stream, -2, <<"body">>, #{count => 1, epoch_us => Index}},
+    Command = {Stream, -2, <<"body">>, {1, Index, [], any}},
     Meta = #{index => Index, term => 1, machine_version => 0, system_time => 0},
     Objects = objects(),
     {reductions, Before} = process_info(self(), reductions),

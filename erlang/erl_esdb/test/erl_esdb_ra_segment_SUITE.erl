@@ -252,7 +252,7 @@ the_plan_is_of_the_form_that_is_known(Config) ->
     ?assertMatch({read_plan, _, #{}, []}, Memory),
     {read_plan, _, Read, []} = Memory,
     ?assertEqual(Indexes, lists:sort(maps:keys(Read))),
-    [?assertMatch({I, _, {'$usr', _, {append, ~"s", _, _, _}, _}}, E) || I := E <- Read],
+    [?assertMatch({I, _, {'$usr', _, {~"s", _, _, {_, _, _, _}}, _}}, E) || I := E <- Read],
     _ = restart(Config),
     ok = erl_esdb_test:await(fun() ->
         {ok, Plan} = gen_statem:call(server(Store), {local_call, {read_entries, Indexes}}),

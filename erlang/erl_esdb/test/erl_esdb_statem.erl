@@ -61,7 +61,7 @@ sequential(Options) ->
     ?FORALL(Commands, more_commands(2, commands(?MODULE, Initial)), begin
         {History, State, Result} = run(Options, Commands),
         ?WHENFAIL(
-            io:format("~tp~n~tp~n~tp~n", [State, [last(History)], Result]),
+            erl_esdb_test:why({Result, [R || {_, R} <- [last(History)]]}, State),
             aggregate(command_names(Commands), Result =:= ok)
         )
     end).

@@ -48,7 +48,7 @@ sequential(Options) ->
         {History, State, Result} = run_commands(?MODULE, Commands),
         ok = erl_esdb:stop_store(?STORE),
         ?WHENFAIL(
-            io:format("~tp~n~tp~n~tp~n", [History, State, Result]),
+            erl_esdb_test:why(Result, {History, State}),
             aggregate(command_names(Commands), Result =:= ok)
         )
     end).
@@ -60,7 +60,7 @@ parallel(Options) ->
         {ok, _} = begun(Options),
         {Sequential, Parallel, Result} = run_parallel_commands(?MODULE, Commands),
         ok = erl_esdb:stop_store(?STORE),
-        ?WHENFAIL(io:format("~tp~n~tp~n~tp~n", [Sequential, Parallel, Result]), Result =:= ok)
+        ?WHENFAIL(erl_esdb_test:why(Result, {Sequential, Parallel}), Result =:= ok)
     end).
 
 -spec begun(map()) -> {ok, pid()} | {error, term()}.

@@ -8,7 +8,8 @@
 -export([start_store/1, start_store/2, stop_store/1, lead/1, settled/1, term/1, told/0]).
 -export([engine/1, orderer/1, server/1, calls/1, calls/2, machine/1, tree/1, tamper/3]).
 -export([concurrently/1, collect/2, collect/3, collected/1, release/1]).
--export([await/1, await/2, until_stopped/2, suspended/1, quietly/1, property/2, reductions/1]).
+-export([await/1, await/2, until_stopped/2, suspended/1, quietly/1]).
+-export([property/2, why/2, reductions/1]).
 -export([commits/0, append_commits/1]).
 -export([snapshot_due/1, snapshot_index/1, snapshotted/1, compact/1, ra_counts/1]).
 
@@ -17,6 +18,9 @@
 
 %% The engine of the group that runs.
 -define(ENGINE, {?MODULE, engine}).
+
+%% Why the property that is checked does not hold.
+-define(WHY, {?MODULE, why}).
 
 %% The folder below which stores of the group have theirs.
 -define(FOLDER, {?MODULE, folder}).
@@ -433,16 +437,34 @@ quietly(Fun) ->
 -doc """
 Checks a property; `ESDB_PROP` multiplies the number of cases. On three nodes, where each takes
 longer, it is a tenth. Where it does not hold, the smallest counterexample that was found is the
-reason of the error.
+reason of the error, behind what `why/2` was told of it.
 """.
 -spec property(pos_integer(), proper:outer_test()) -> true.
 property(Cases, Property) ->
     Times = list_to_integer(os:getenv("ESDB_PROP", "1")),
     Options = [long_result, quiet, {numtests, tried(Cases * Times)}],
+    _ = persistent_term:erase(?WHY),
     case proper:quickcheck(Property, Options) of
-        true -> true;
-        Counterexample -> error({falsified, Counterexample})
+        true ->
+            true;
+        Counterexample ->
+            error({falsified, persistent_term:get(?WHY, unknown), short(Counterexample)})
     end.
+
+-doc "Why a property does not hold, and what is to be printed of it: for `?WHENFAIL`.".
+-spec why(term(), term()) -> ok.
+why(Reason, Details) ->
+    io:format("~tp~n~tp~n", [Reason, Details]),
+    persistent_term:put(?WHY, Reason).
+
+%% Of commands what is called: where a report is cut it should tell something.
+-spec short(term()) -> term().
+short([[{init, _} | Commands] | Others]) -> [[call(C) || C <- Commands] | Others];
+short(Counterexample) -> Counterexample.
+
+-spec call(term()) -> term().
+call({set, {var, N}, {call, _Module, Name, Args}}) -> {N, Name, Args};
+call(Other) -> Other.
 
 -spec tried(pos_integer()) -> pos_integer().
 tried(Cases) ->

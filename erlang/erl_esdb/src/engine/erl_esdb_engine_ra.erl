@@ -191,7 +191,8 @@ leader(#handle{cluster = Cluster, server = Server}) ->
 -spec sent_to(ra:server_id(), #handle{}, erl_esdb_log:command(), erl_esdb_deadline:deadline()) ->
     answer().
 sent_to(Leader, Handle, Command, Until) ->
-    Request = {leader_call, {command, normal, {'$usr', Command, await_consensus}}},
+    Packed = erl_esdb_ra_command:pack(Command),
+    Request = {leader_call, {command, normal, {'$usr', Packed, await_consensus}}},
     Id = gen_statem:send_request(Leader, Request),
     answered(Id, Leader, Handle, Command, Until).
 

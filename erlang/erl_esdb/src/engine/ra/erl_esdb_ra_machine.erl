@@ -84,9 +84,10 @@ which_module(0) -> ?MODULE.
 snapshot_module() -> erl_esdb_ra_snapshot.
 
 -doc false.
--spec apply(ra_machine:command_meta_data(), erl_esdb_log:command() | term(), state()) ->
+-spec apply(ra_machine:command_meta_data(), erl_esdb_ra_command:packed() | term(), state()) ->
     {state(), reply() | ok, ra_machine:effects()}.
-apply(#{index := Index}, Command, #machine{log = Log} = Machine) ->
+apply(#{index := Index}, Packed, #machine{log = Log} = Machine) ->
+    Command = erl_esdb_ra_command:unpack(Packed),
     case erl_esdb_log:is_command(Command) of
         true ->
             {Reply, Effects, Log1} = erl_esdb_log:apply(Index, Command, Log),

@@ -120,7 +120,8 @@ fetched(Wanted, Until, #state{server = Server, open = Open} = State) ->
 bodies(Wanted, Entries, #state{open = Open} = State) ->
     Bodies = #{
         Index => verified(Command)
-     || Index := {'$usr', _, Command, _} <- Entries,
+     || Index := {'$usr', _, Packed, _} <- Entries,
+        Command <- [erl_esdb_ra_command:unpack(Packed)],
         did(maps:get(Index, Wanted), Command)
     },
     case map_size(Bodies) < map_size(Entries) of
