@@ -182,9 +182,21 @@ what_several_share_is_lost_by_none(_Config) ->
         {1, {take, Receiver}},
         {1, restart}
     ]),
+    %% Receivers that have much before them when another goes on, hear of it again, and die.
+    Busy = frequency([
+        {3, {read, range(1, 9)}},
+        {4, {send, range(1, 2), range(1, 4)}},
+        {1, {work, 2}},
+        {1, {ack, 2, all}}
+    ]),
+    Succeeded = ?LET(
+        {Before, Then},
+        {list(Busy), list(Busy)},
+        Before ++ [succeed] ++ Then ++ [{die, N} || N <- [1, 2, 3]]
+    ),
     Property = ?FORALL(
         {Ack, Count, Calls},
-        {oneof([auto, manual]), range(1, 40), list(Call)},
+        {oneof([auto, manual]), range(1, 40), oneof([list(Call), Succeeded])},
         begin
             Boxes = #{N => [] || N <- [1, 2, 3]},
             Start = #{
@@ -198,13 +210,15 @@ what_several_share_is_lost_by_none(_Config) ->
             #{done := Done} = Drained = drained(lists:foldl(fun shared_step/2, Start, Calls)),
             true = Ack =:= auto orelse is_acknowledged(Drained),
             Expected = lists:seq(0, 2 * Count - 1, 2),
-            Again = fun(C) -> C =:= restart orelse lists:member(element(1, C), [die, take]) end,
-            Crashes = lists:filter(Again, Calls),
+            Crashes = lists:filter(fun may_repeat/1, Calls),
             lists:usort(Done) =:= Expected andalso
                 (Crashes =/= [] orelse lists:sort(Done) =:= Expected)
         end
     ),
     erl_esdb_test:property(2000, Property).
+
+may_repeat({Call, _Receiver}) -> lists:member(Call, [die, take]);
+may_repeat(Call) -> lists:member(Call, [restart, succeed]).
 
 fresh(Ack, Place) -> erl_esdb_outbox:new(Place, #{ack => Ack, max_queue => 7}).
 
@@ -277,7 +291,13 @@ shared_step(restart, #{ack := Ack, box := Box, mail := Mail} = Model) ->
     true = erl_esdb_outbox:next(Rewound) =:= erl_esdb_outbox:next(fresh(Ack, Place)),
     true = Place =:= erl_esdb_outbox:place(Rewound),
     Nothing = #{R => [] || R := _ <- Mail},
-    Model#{box := fresh(Ack, Place), mail := Nothing, handled := Nothing}.
+    Model#{box := fresh(Ack, Place), mail := Nothing, handled := Nothing};
+%% They live, and have what they were sent; and get some of it again, dealt in another way.
+shared_step(succeed, #{ack := manual, box := Box, mail := Mail} = Model) ->
+    New = fresh(manual, erl_esdb_outbox:place(Box)),
+    Model#{box := erl_esdb_outbox:doubt(maps:keys(Mail), New)};
+shared_step(succeed, Model) ->
+    Model.
 
 drained(#{box := Box, ends := End, mail := Mail} = Model) ->
     #{queue := #{size := Size}} = erl_esdb_outbox:info(Box),

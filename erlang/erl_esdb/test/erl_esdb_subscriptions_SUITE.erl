@@ -1396,6 +1396,83 @@ a_handler_that_has_left_acknowledges_its_own(Config) ->
     Wanted = lists:seq(0, 3) -- Own,
     erl_esdb_test:await(fun() -> Wanted -- has_versions(Last) =:= [] end).
 
+%% What a handler acknowledges after the process of the subscription began anew may be what the one
+%% before has sent it: that says nothing of what it was sent since.
+a_word_of_what_was_sent_before_a_crash(Config) ->
+    Store = store(Config),
+    Key = subscribed_by_none(Store),
+    [First, Second] = [on_demand(Store, self()) || _ <- [1, 2]],
+    ok = join(Store, Key, First),
+    _ = append(Store, <<"s">>, erl_esdb_test:events(6)),
+    caught_up(Store, Key),
+    ok = join(Store, Key, Second),
+    _ = append(Store, <<"s">>, erl_esdb_test:events(2)),
+    caught_up(Store, Key),
+    {ok, Process} = erl_esdb_delivery:pid(Store, subscription, Key),
+    killed(Process),
+    %% Half of all once more.
+    erl_esdb_test:await(fun() -> has(First, 7 + 4) andalso has(Second, 1 + 4) end),
+    [Own] = took(Second, 1),
+    ?assertEqual(7, unhandled(Store, Key)),
+    lists:foreach(fun killed/1, [First, Second]),
+    heard(Store, Key),
+    Last = on_demand(Store, self()),
+    ok = join(Store, Key, Last),
+    ?assertEqual(lists:seq(0, 7) -- [Own], lists:sort(took(Last, 7))).
+
+%% Who acknowledges not each event goes on all the same, and with the first that only the new
+%% process can have sent it what was left open is known to be handled.
+a_words_for_several_after_a_crash(Config) ->
+    Store = store(Config),
+    Self = self(),
+    [{ok, Key}] = erl_esdb_test:concurrently([
+        fun() -> subscribe(Store, stream, <<"s">>, <<"n">>, #{ack => manual, window => 2}) end
+    ]),
+    Handler = spawn(fun() -> acknowledging_each_second(Store, Self) end),
+    ok = join(Store, Key, Handler),
+    _ = append(Store, <<"s">>, erl_esdb_test:events(2)),
+    [0, 1] = [V || {_, #event{version = V}} <- handled(2)],
+    {ok, Process} = erl_esdb_delivery:pid(Store, subscription, Key),
+    killed(Process),
+    _ = append(Store, <<"s">>, erl_esdb_test:events(10)),
+    Handler ! go_on,
+    ?assertEqual([0, 1 | lists:seq(2, 11)], [V || {_, #event{version = V}} <- handled(12)]),
+    erl_esdb_test:await(fun() -> unhandled(Store, Key) =:= 6 end),
+    ?assertEqual(0, floor_of(Store, Key)),
+    {ok, Next} = erl_esdb_delivery:pid(Store, subscription, Key),
+    Next ! certain,
+    heard(Store, Key),
+    _ = append(Store, <<"s">>, erl_esdb_test:events(2)),
+    erl_esdb_test:await(fun() -> floor_of(Store, Key) =:= 14 end).
+
+%% Those before `go_on` are not acknowledged.
+acknowledging_each_second(Store, Test) ->
+    Handle = fun() -> receive {event, Event} -> Test ! {handled, self(), Event}, Event end end,
+    _ = [Handle(), Handle()],
+    receive go_on -> ok end,
+    (fun Loop() ->
+        _ = Handle(),
+        #event{version = Version} = Handle(),
+        ok = erl_esdb_subscriptions:ack(Store, <<"n">>, undefined, Version),
+        Loop()
+    end)().
+
+%% Also where its supervisor is killed, which leaves it to hear of that: what two send would come in
+%% no order.
+a_process_begins_when_the_one_before_has_ended(Config) ->
+    Store = store(Config),
+    {ok, Key} = subscribe(Store, stream, <<"s">>, <<"n">>),
+    {ok, Before} = erl_esdb_delivery:pid(Store, subscription, Key),
+    {ok, Supervisor} = erl_esdb_delivery:pid(Store, subscriptions, none),
+    true = erlang:suspend_process(Before),
+    killed(Supervisor),
+    erl_esdb_test:await(fun() ->
+        erl_esdb_delivery:pid(Store, subscription, Key) =/= {ok, Before} andalso
+            (is_process_alive(Before) =:= false orelse error(two_at_a_time))
+    end),
+    _ = append(Store, <<"s">>, erl_esdb_test:events(2)),
+    ?assertEqual([0, 1], [V || #event{version = V} <- events(2)]).
+
 %% Nor where the word of one comes after the news of its end, as it may from another node: there
 %% somebody else passes it on.
 a_late_word_of_a_handler_that_has_ended(Config) ->

@@ -25,6 +25,9 @@
 %% The folder below which stores of the group have theirs.
 -define(FOLDER, {?MODULE, folder}).
 
+%% Milliseconds for a call to a store on disk: the disk of a machine may have much to do.
+-define(TIMEOUT, 60_000).
+
 %% How often `await/1` looks before it pauses between.
 -define(LOOKS, 200).
 
@@ -72,7 +75,11 @@ options(memory) ->
     #{engine => memory};
 options(_OnDisk) ->
     Name = integer_to_list(erlang:unique_integer([positive])),
-    #{engine => ra, data_dir => filename:join(persistent_term:get(?FOLDER), Name)}.
+    #{
+        engine => ra,
+        data_dir => filename:join(persistent_term:get(?FOLDER), Name),
+        timeout => ?TIMEOUT
+    }.
 
 -doc "The groups of the engines, for `all/0` of a suite.".
 -spec all() -> [{group, engine()}, ...].

@@ -111,6 +111,7 @@ forget(Store, Key) ->
 init({Store, #subscription{id = Key, type = Type, selector = Selector} = Subscription}) ->
     process_flag(trap_exit, true),
     proc_lib:set_label({?MODULE, Store, Key}),
+    ok = erl_esdb_delivery:outlive(Store, subscription, Key),
     maybe
         {ok, Filter} ?= erl_esdb_filters:compile(Type, Selector),
         {ok, Next} ?= erl_esdb_subscriptions:resume(Store, Subscription),

@@ -13,7 +13,8 @@ Of a store that lives on several nodes the subscriptions run where it is led. Wh
 is kept in the store then, and who were handlers, so that the next node that leads knows it.
 """.
 
--export([put/4, find/3, pid/3, remove/3, remove/4, ids/2, call/5, call_leader/5, call_leading/5]).
+-export([put/4, find/3, pid/3, remove/3, remove/4, ids/2, outlive/3]).
+-export([call/5, call_leader/5, call_leading/5]).
 -export([put_consumers/3, consumers/2, consumers_values/3, forget_consumers/1]).
 -export([put_handlers/3, load_handlers/2, handlers/3, handlers_values/3]).
 -export([begin_life/0, life_values/1, is_of_this_life/1, without_processes/1]).
@@ -22,6 +23,8 @@ is kept in the store then, and who were handlers, so that the next node that lea
 
 %% Under which a store keeps in which life of a node without a name it was given names of processes.
 -define(LIFE, {?MODULE, life}).
+%% Milliseconds for a process to end, as its supervisor gives it.
+-define(SHUTDOWN, 5000).
 
 -type kind() ::
     feed
@@ -63,6 +66,27 @@ remove(Store, Kind, Id) -> erl_esdb_volatile:delete(Store, {?MODULE, Kind, Id}).
 %% What a process says that ends: the one that has begun in its place may stand there.
 -spec remove(Store :: atom(), kind(), Id :: term(), Value :: term()) -> ok.
 remove(Store, Kind, Id, Value) -> erl_esdb_volatile:delete(Store, {?MODULE, Kind, Id}, Value).
+
+-doc false.
+%% Waits until the process that stands there has ended. Whose supervisor was killed has heard of it,
+%% and may have something to do before.
+-spec outlive(Store :: atom(), kind(), Id :: term()) -> ok.
+outlive(Store, Kind, Id) ->
+    case find(Store, Kind, Id) of
+        {ok, Pid} when Pid =/= self() -> ended(Pid, ?SHUTDOWN);
+        _ -> ok
+    end.
+
+-spec ended(pid(), timeout()) -> ok.
+ended(Pid, Timeout) ->
+    Ref = monitor(process, Pid),
+    receive
+        {'DOWN', Ref, process, _, _} -> ok
+    after Timeout ->
+        true = demonitor(Ref, [flush]),
+        true = exit(Pid, kill),
+        ended(Pid, infinity)
+    end.
 
 -doc false.
 -spec ids(Store :: atom(), kind()) -> [term()].

@@ -31,6 +31,7 @@ over, and the positions before it that are not handled.
 -export([new/2, add/3, next/1, room/1, limit/1, take/2, sent/3]).
 -export([settle/3, waiting/3, receivers/1, left_for/2]).
 -export([acknowledged/2, acknowledged/3, is_sent/3, done/2, position/2, is_bounded/2, silent/2]).
+-export([doubt/2, certain_from/2]).
 -export([forget/2, lose/2, merge/3, again/1, rewind/1]).
 -export([floor/1, place/1, progress/1, demand/2, is_unhandled/1, info/1]).
 -export_type([outbox/0, options/0, place/0, receiver/0, name/0]).
@@ -70,7 +71,9 @@ over, and the positions before it that are not handled.
     %% whether positions rise: not where it got what another had left
     sorted = true :: boolean(),
     %% whether the first message stands for several, of one event each (`merge/3')
-    merged = false :: boolean()
+    merged = false :: boolean(),
+    %% positions before one that it acknowledged, perhaps of a copy that it had from elsewhere
+    doubted = gb_sets:new() :: gb_sets:set(position())
 }).
 
 -record(outbox, {
@@ -93,7 +96,10 @@ over, and the positions before it that are not handled.
     %% what was taken from who may acknowledge it yet, in the order in which it was sent
     stale = #{} :: #{receiver() => [position()]},
     %% with `ack => auto', the last position that each was sent
-    newest = #{} :: #{receiver() => position()}
+    newest = #{} :: #{receiver() => position()},
+    %% who may have events from elsewhere, and the position from which on none of these is
+    doubtful = #{} :: #{receiver() => []},
+    certain = infinity :: position() | infinity
 }).
 
 -opaque outbox() :: #outbox{}.
@@ -253,11 +259,21 @@ keep(Most, Receiver, #outbox{sent = All} = Box) ->
 
 %% `Gone': so many events less.
 -spec has(receiver(), #sent{}, non_neg_integer(), outbox()) -> outbox().
-has(Receiver, #sent{events = Events}, Events, #outbox{sent = All, count = Count} = Box) ->
-    Box#outbox{sent = maps:remove(Receiver, All), count = Count - Events};
-has(Receiver, #sent{events = Events} = Sent, Gone, #outbox{sent = All, count = Count} = Box) ->
-    Left = Sent#sent{events = Events - Gone},
-    Box#outbox{sent = All#{Receiver := Left}, count = Count - Gone}.
+has(Receiver, #sent{events = Events} = Sent, Gone, #outbox{} = Box) ->
+    put_sent(Receiver, Sent#sent{events = Events - Gone}, Box).
+
+-spec put_sent(receiver(), #sent{}, outbox()) -> outbox().
+put_sent(Receiver, Sent, #outbox{sent = All, count = Count} = Box) ->
+    #{Receiver := Before} = All,
+    case total(Sent) of
+        0 ->
+            Box#outbox{sent = maps:remove(Receiver, All), count = Count - total(Before)};
+        Total ->
+            Box#outbox{sent = All#{Receiver := Sent}, count = Count - total(Before) + Total}
+    end.
+
+-spec total(#sent{}) -> non_neg_integer().
+total(#sent{events = Events, doubted = Doubted}) -> Events + gb_sets:size(Doubted).
 
 -doc """
 How many events wait before a receiver of which `settle/3` was just told that it has so many
@@ -301,15 +317,22 @@ acknowledged(Position, Box) ->
 Takes note that one of several receivers acknowledged an event, and with it all that this one was
 sent before it. Of an event that was taken from it meanwhile, and may have been sent to it again,
 the word is that this one and those taken with it before are handled: what else it was sent since
-comes later. Of an event that it has not, or not any more, it says nothing.
+comes later. Of an event that it has not, or not any more, it says nothing. And where it may have
+the event from elsewhere (`doubt/2`) the word is of that one alone: what it was sent here before
+stays unhandled, and takes no room in its window.
 """.
 -spec acknowledged(name(), receiver(), outbox()) -> outbox().
 acknowledged(Name, Receiver, #outbox{ack = manual, sent = All, stale = Stale} = Box) ->
     Is = is_named(Name, Box),
     case lists:splitwith(fun(At) -> not Is(At) end, maps:get(Receiver, Stale, [])) of
         {Before, [At | Left]} ->
-            Box1 = Box#outbox{stale = Stale#{Receiver := Left}},
-            acknowledged_again([At | Before], Receiver, Box1);
+            {Handled, Left1} =
+                case is_doubtful(At, Receiver, Box) of
+                    true -> {[At], Before ++ Left};
+                    false -> {[At | Before], Left}
+                end,
+            Box1 = Box#outbox{stale = Stale#{Receiver := Left1}},
+            acknowledged_again(Handled, Receiver, Box1);
         {_, []} when is_map_key(Receiver, All) ->
             acknowledged_own(Is, Receiver, map_get(Receiver, All), Box);
         {_, []} ->
@@ -327,14 +350,55 @@ acknowledged_again(_Handled, _Receiver, Box) ->
     Box.
 
 -spec acknowledged_own(fun((position()) -> boolean()), receiver(), #sent{}, outbox()) -> outbox().
-acknowledged_own(Is, Receiver, #sent{messages = Messages, size = Size} = Sent, Box) ->
-    case until(Is, Messages, 0, 0) of
-        {Kept, Gone, Events} ->
-            Left = Sent#sent{messages = Kept, size = Size - Gone},
-            has(Receiver, Left, Events, silent(Receiver, Box#outbox{acknowledged = undefined}));
+acknowledged_own(Is, Receiver, #sent{messages = Messages} = Sent, Box) ->
+    case until(Is, Messages, 0, []) of
+        {Kept, Gone, [At | _] = Handled} ->
+            #sent{size = Size, events = Events} = Sent,
+            Left = Sent#sent{
+                messages = Kept, size = Size - Gone, events = Events - length(Handled)
+            },
+            Box1 = Box#outbox{acknowledged = undefined},
+            own(is_doubtful(At, Receiver, Box), Receiver, Handled, Left, Box1);
         none ->
+            acknowledged_doubted(Is, Receiver, Sent, Box)
+    end.
+
+%% `Handled': the latest first, which is the one that was named.
+-spec own(IsDoubtful :: boolean(), receiver(), Handled :: [position(), ...], #sent{}, outbox()) ->
+    outbox().
+own(true, Receiver, [_ | Before], #sent{doubted = Doubted} = Left, Box) ->
+    Doubted1 = lists:foldl(fun gb_sets:add_element/2, Doubted, Before),
+    put_sent(Receiver, Left#sent{doubted = Doubted1}, Box);
+own(false, Receiver, _Handled, Left, Box) ->
+    put_sent(Receiver, Left#sent{doubted = gb_sets:new()}, silent(Receiver, Box)).
+
+%% Of those which it may not have handled it is only this one.
+-spec acknowledged_doubted(fun((position()) -> boolean()), receiver(), #sent{}, outbox()) ->
+    outbox().
+acknowledged_doubted(Is, Receiver, #sent{doubted = Doubted} = Sent, Box) ->
+    case search(Is, Sent) of
+        {value, At} ->
+            Left = Sent#sent{doubted = gb_sets:del_element(At, Doubted)},
+            put_sent(Receiver, Left, Box#outbox{acknowledged = undefined});
+        false ->
             Box
     end.
+
+-doc """
+These receivers may have events, and acknowledge them, that others than this outbox have sent them:
+what of a word is of which copy nobody can tell.
+""".
+-spec doubt([receiver()], outbox()) -> outbox().
+doubt(Receivers, Box) -> Box#outbox{doubtful = maps:from_keys(Receivers, [])}.
+
+-doc "No event from this position on was sent by others.".
+-spec certain_from(position(), outbox()) -> outbox().
+certain_from(Position, Box) -> Box#outbox{certain = Position}.
+
+%% An atom is greater than any number.
+-spec is_doubtful(position(), receiver(), outbox()) -> boolean().
+is_doubtful(At, Receiver, #outbox{doubtful = Doubtful, certain = Certain}) ->
+    At < Certain andalso is_map_key(Receiver, Doubtful).
 
 -doc """
 Whether a receiver was sent this event and has not acknowledged it: it has it, or it was taken from
@@ -343,8 +407,8 @@ it.
 -spec is_sent(name(), receiver(), outbox()) -> boolean().
 is_sent(Name, Receiver, #outbox{sent = All, stale = Stale} = Box) ->
     Is = is_named(Name, Box),
-    #sent{messages = Messages} = maps:get(Receiver, All, #sent{}),
-    lists:any(Is, maps:get(Receiver, Stale, [])) orelse search(Is, Messages) =/= false.
+    Sent = maps:get(Receiver, All, #sent{}),
+    lists:any(Is, maps:get(Receiver, Stale, [])) orelse search(Is, Sent) =/= false.
 
 -doc "A receiver will say nothing more of copies of events that were taken from it.".
 -spec silent(receiver(), outbox()) -> outbox().
@@ -374,24 +438,41 @@ The position of an event that was handed over and is not known to be handled, th
 -spec position(name(), outbox()) -> {ok, position()} | error.
 position(Name, #outbox{sent = All, again = Again} = Box) ->
     Is = is_named(Name, Box),
-    Sent = [At || _ := #sent{messages = Messages} <- All, {value, At} <- [search(Is, Messages)]],
+    Sent = [At || _ := Sent <- All, {value, At} <- [search(Is, Sent)]],
     case [At || {value, At} <- [lists:search(Is, Again)]] ++ Sent of
         [] -> error;
         Found -> {ok, lists:min(Found)}
     end.
 
+-spec search(fun((position()) -> boolean()), #sent{}) -> {value, position()} | false.
+search(Is, #sent{messages = Messages, doubted = Doubted}) ->
+    case search_messages(Is, Messages) of
+        {value, Position} -> {value, Position};
+        false -> search_doubted(Is, gb_sets:next(gb_sets:iterator(Doubted)))
+    end.
+
 %% From the front: it costs about what is acknowledged with it.
--spec search(fun((position()) -> boolean()), queue:queue([position(), ...])) ->
+-spec search_messages(fun((position()) -> boolean()), queue:queue([position(), ...])) ->
     {value, position()} | false.
-search(Is, Messages) ->
+search_messages(Is, Messages) ->
     case queue:out(Messages) of
         {{value, Message}, Rest} ->
             case lists:search(Is, Message) of
                 {value, Position} -> {value, Position};
-                false -> search(Is, Rest)
+                false -> search_messages(Is, Rest)
             end;
         {empty, _} ->
             false
+    end.
+
+-spec search_doubted(fun((position()) -> boolean()), none | {position(), gb_sets:iter()}) ->
+    {value, position()} | false.
+search_doubted(_Is, none) ->
+    false;
+search_doubted(Is, {Position, Others}) ->
+    case Is(Position) of
+        true -> {value, Position};
+        false -> search_doubted(Is, gb_sets:next(Others))
     end.
 
 %% Of several who acknowledge, the one who is ahead tells how far.
@@ -401,20 +482,23 @@ reached(Position, #outbox{acknowledged = undefined} = Box) ->
 reached(Position, #outbox{acknowledged = Before} = Box) ->
     Box#outbox{acknowledged = max(Position, Before)}.
 
-%% From the front, up to the one that is acknowledged, whatever the order of positions.
--spec until(fun((position()) -> boolean()), Messages, Gone, Gone) ->
-    {Messages, Gone, Gone} | none
+%% From the front, up to the one that is acknowledged, whatever the order of positions. Answers also
+%% how many messages are gone, and what was in them, the latest first.
+-spec until(fun((position()) -> boolean()), Messages, Gone, Handled) ->
+    {Messages, Gone, Handled} | none
 when
-    Messages :: queue:queue([position(), ...]), Gone :: non_neg_integer().
-until(Is, Messages, Gone, Events) ->
+    Messages :: queue:queue([position(), ...]),
+    Gone :: non_neg_integer(),
+    Handled :: [position()].
+until(Is, Messages, Gone, Handled) ->
     case queue:out(Messages) of
         {{value, Message}, Rest} ->
             {Some, Left} = lists:splitwith(fun(At) -> not Is(At) end, Message),
-            Events1 = Events + length(Some),
+            Handled1 = lists:reverse(Some, Handled),
             case Left of
-                [] -> until(Is, Rest, Gone + 1, Events1);
-                [_Last] -> {Rest, Gone + 1, Events1 + 1};
-                [_ | Others] -> {queue:in_r(Others, Rest), Gone, Events1 + 1}
+                [] -> until(Is, Rest, Gone + 1, Handled1);
+                [At] -> {Rest, Gone + 1, [At | Handled1]};
+                [At | Others] -> {queue:in_r(Others, Rest), Gone, [At | Handled1]}
             end;
         {empty, _} ->
             none
@@ -437,15 +521,29 @@ done(Position, Box) when is_integer(Position) ->
 -spec handled(receiver(), position(), #sent{}, outbox()) -> outbox().
 handled(Receiver, Position, #sent{sorted = true, size = Size} = Sent, Box) ->
     {Kept, Gone, Events} = drop(Position, Sent#sent.messages, 0, 0),
-    has(Receiver, Sent#sent{messages = Kept, size = Size - Gone}, Events, Box);
+    Doubted = drop_doubted(Position, Sent#sent.doubted),
+    Left = Sent#sent{messages = Kept, size = Size - Gone, doubted = Doubted},
+    has(Receiver, Left, Events, Box);
 handled(Receiver, Position, Sent, Box) ->
     kept(Receiver, fun(At) -> At > Position end, Sent, Box).
 
 -spec kept(receiver(), fun((position()) -> boolean()), #sent{}, outbox()) -> outbox().
-kept(Receiver, Keeps, #sent{events = Events, messages = Messages} = Sent, Box) ->
+kept(Receiver, Keeps, #sent{messages = Messages, doubted = Doubted} = Sent, Box) ->
     Left = [Kept || M <- queue:to_list(Messages), [_ | _] = Kept <- [lists:filter(Keeps, M)]],
-    Gone = Events - length(lists:append(Left)),
-    has(Receiver, Sent#sent{messages = queue:from_list(Left), size = length(Left)}, Gone, Box).
+    Sent1 = Sent#sent{
+        messages = queue:from_list(Left),
+        size = length(Left),
+        events = length(lists:append(Left)),
+        doubted = gb_sets:filter(Keeps, Doubted)
+    },
+    put_sent(Receiver, Sent1, Box).
+
+-spec drop_doubted(position(), gb_sets:set(position())) -> gb_sets:set(position()).
+drop_doubted(Position, Doubted) ->
+    case gb_sets:is_empty(Doubted) orelse gb_sets:smallest(Doubted) > Position of
+        true -> Doubted;
+        false -> drop_doubted(Position, gb_sets:delete(gb_sets:smallest(Doubted), Doubted))
+    end.
 
 %% From the front, up to the first that stays: so it costs what is acknowledged, not what is out.
 -spec drop(position(), Messages, Gone, Gone) -> {Messages, Gone, Gone} when
@@ -467,7 +565,7 @@ drop(Position, Messages, Gone, Events) ->
 forget(Receiver, #outbox{sent = All, count = Count, newest = Newest} = Box) ->
     Box1 = Box#outbox{newest = maps:remove(Receiver, Newest)},
     case maps:take(Receiver, All) of
-        {#sent{events = Events}, Left} -> Box1#outbox{sent = Left, count = Count - Events};
+        {Sent, Left} -> Box1#outbox{sent = Left, count = Count - total(Sent)};
         error -> Box1
     end.
 
@@ -521,7 +619,8 @@ merged(Positions, Last, Into, #outbox{sent = All, count = Count, newest = Newest
     }.
 
 -spec positions(#sent{}) -> [position()].
-positions(#sent{messages = Messages}) -> lists:append(queue:to_list(Messages)).
+positions(#sent{messages = Messages, doubted = Doubted}) ->
+    gb_sets:to_list(Doubted) ++ lists:append(queue:to_list(Messages)).
 
 %% The demand stays.
 -spec emptied(outbox()) -> {[position()], outbox()}.
@@ -568,8 +667,15 @@ unhandled(#outbox{sent = All, queue = Queue, next = Next}) ->
     lists:min([Next | Waiting] ++ [first(Sent) || _ := Sent <- All]).
 
 -spec first(#sent{}) -> position().
-first(#sent{messages = Messages, sorted = true}) -> hd(queue:get(Messages));
-first(#sent{} = Sent) -> lists:min(positions(Sent)).
+first(#sent{events = 0, doubted = Doubted}) ->
+    gb_sets:smallest(Doubted);
+first(#sent{messages = Messages, sorted = true, doubted = Doubted}) ->
+    case gb_sets:is_empty(Doubted) of
+        true -> hd(queue:get(Messages));
+        false -> min(gb_sets:smallest(Doubted), hd(queue:get(Messages)))
+    end;
+first(#sent{} = Sent) ->
+    lists:min(positions(Sent)).
 
 -doc "What is to be saved.".
 -spec place(outbox()) -> place().

@@ -38,6 +38,9 @@ queue is full with the strategy `error`, and where an event is not as it was wri
 -define(AGAIN, 1000).
 -define(WINDOW, 1000).
 -define(DEAD, 1 bsl 32).
+%% Milliseconds after which a node that led before this one has long heard of it: what it may have
+%% sent to handlers was written before that.
+-define(DEPOSED, 5000).
 %% Processes that were handlers and are remembered, besides those that are.
 -define(FORMER, 1000).
 
@@ -94,6 +97,7 @@ init({Store, #subscription{id = Key, type = Type, selector = Selector} = Subscri
     %% Lanes are ended in terminate/2.
     process_flag(trap_exit, true),
     proc_lib:set_label({?MODULE, Store, Key}),
+    ok = erl_esdb_delivery:outlive(Store, subscription, Key),
     maybe
         {ok, Filter} ?= erl_esdb_filters:compile(Type, Selector),
         {ok, Place} ?= erl_esdb_subscriptions:resume(Store, Subscription),
@@ -118,7 +122,9 @@ new(Store, Subscription, Filter, {Place, Acknowledged, Former}, Feed) ->
     Options = Given#{store_id => Store, subscription_key => Key},
     _ = monitor(process, ?SCOPE),
     {Group, _} = pg:monitor(?SCOPE, erl_esdb_emitter_group:group_key(Store, Key)),
-    Outbox = erl_esdb_outbox:new(behind(Acknowledged, Place, Options), Options),
+    New = erl_esdb_outbox:new(behind(Acknowledged, Place, Options), Options),
+    Outbox = erl_esdb_outbox:doubt(Former, New),
+    _ = Former =/= [] andalso erlang:send_after(?DEPOSED, self(), certain),
     laned(#state{
         store = Store,
         key = Key,
@@ -284,6 +290,17 @@ replaced({Pid, Ref}, _By, #state{lanes = Lanes} = State) ->
         false -> gone(Ref, State)
     end.
 
+%% From here on what a handler acknowledges is what this process has sent.
+-spec certain(#state{}) -> #state{}.
+certain(#state{store = Store, outbox = Outbox} = State) ->
+    case erl_esdb_store:next_position(Store) of
+        {ok, End} ->
+            State#state{outbox = erl_esdb_outbox:certain_from(End, Outbox)};
+        {error, _} ->
+            _ = erlang:send_after(?AGAIN, self(), certain),
+            State
+    end.
+
 %% It keeps what it was sent, but for what it is to acknowledge. What was in the lanes is before one
 %% that goes on as a handler by now.
 -spec lived(pid(), #state{}) -> #state{}.
@@ -332,6 +349,8 @@ handle_info(pump, State) ->
     {noreply, saved(pump(State#state{pumping = false}))};
 handle_info(look, State) ->
     {noreply, pumped(State#state{timer = undefined})};
+handle_info(certain, State) ->
+    {noreply, certain(State)};
 handle_info({Group, Change, _, Pids}, #state{group = Group} = State) ->
     {noreply, pumped(regrouped(Change, Pids, State))};
 handle_info({'DOWN', _, process, {?SCOPE, _}, _}, State) ->

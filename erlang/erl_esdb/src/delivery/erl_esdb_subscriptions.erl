@@ -441,8 +441,10 @@ delivery goes on after a crash. Telemetry: `[erl_esdb, subscription, checkpoint]
 
 Where handlers take the events, each acknowledges, from its own process, what itself was sent up to
 this event; another process acknowledges this one event for them. Here no word goes back. A handler
-speaks of what itself was sent also while a subscriber takes all events, after it has left, and to
-another node that leads since, which sends again what it cannot tell apart: not for others.
+speaks of what itself was sent also while a subscriber takes all events, and after it has left.
+Where the process of the subscription began again, here or on another node that leads since, it
+sends again what is not acknowledged, and a word of what handlers were sent before then is of that
+one event.
 
 Errors: `{subscription_not_found, Name}` and the failures of a store.
 """.
