@@ -27,6 +27,7 @@ cases() ->
         a_word_from_before_a_rewind,
         a_word_for_each_copy,
         a_word_between_two_copies,
+        words_for_several_of_which_there_are_copies,
         a_mailbox_of_what_lanes_had,
         an_acknowledgement_costs_what_it_acknowledges,
         a_late_word_wakes_nobody_in_vain,
@@ -368,6 +369,30 @@ a_word_for_each_copy(_Config) ->
     Box8 = lists:foldl(fun(_, Box) -> erl_esdb_outbox:acknowledged(0, a, Box) end, Box6, [1, 2]),
     ?assertMatch(#{unhandled := 1}, erl_esdb_outbox:info(Box8)),
     ?assertEqual(1, erl_esdb_outbox:floor(Box8)).
+
+%% One that acknowledges each fifth, and may have all from elsewhere, twice from here besides:
+%% its words leave room for more, and one that is certain leaves nothing open.
+words_for_several_of_which_there_are_copies(_Config) ->
+    Box0 = erl_esdb_outbox:doubt([a], erl_esdb_outbox:new(0, #{ack => manual, window => 10})),
+    Events = [#event{position = P} || P <- lists:seq(0, 9)],
+    Send = fun(E, Box) -> erl_esdb_outbox:sent(a, [E], Box) end,
+    Box1 = taken(Events, 10, Box0),
+    Box2 = erl_esdb_outbox:lose(a, lists:foldl(Send, Box1, Events)),
+    Box3 = lists:foldl(Send, taken(Events, 10, Box2), Events),
+    ?assertEqual(0, erl_esdb_outbox:left_for(a, Box3)),
+    Say = fun(P, Box) -> erl_esdb_outbox:acknowledged(P, a, Box) end,
+    Box4 = lists:foldl(Say, Box3, [4, 9, 4, 9, 4, 9]),
+    ?assertEqual(10, erl_esdb_outbox:left_for(a, Box4)),
+    ?assertMatch(#{unhandled := 8, floor := 0}, erl_esdb_outbox:info(Box4)),
+    Box5 = erl_esdb_outbox:certain_from(10, Box4),
+    Last = #event{position = 10},
+    Box6 = Say(10, Send(Last, taken([Last], 11, Box5))),
+    ?assertMatch(#{unhandled := 0, floor := 11}, erl_esdb_outbox:info(Box6)).
+
+taken(Events, Next, Box) ->
+    {ok, Box1} = erl_esdb_outbox:add(Events, Next, Box),
+    {Events, Box2} = erl_esdb_outbox:take(length(Events), Box1),
+    Box2.
 
 %% Its second word comes when it has been sent the event a third time, behind another one.
 a_word_between_two_copies(_Config) ->

@@ -200,25 +200,28 @@ kill(#nodes{table = Table}, Name) ->
 
 %% The connection may be closed before the process has let go of its files.
 -spec gone(string()) -> ok.
-gone(OsPid) -> erl_esdb_test:await(fun() -> not is_running(OsPid) end).
+gone(OsPid) -> erl_esdb_test:await(fun() -> are_all(~"Z", OsPid) end).
 
-%% All its threads: one that was just writing a file ends when that is done, and the first, of which
-%% the state is that of the process, is a zombie before.
--spec is_running(string()) -> boolean().
-is_running(OsPid) ->
+%% Whether all its threads are in this state, or gone: one that was just writing a file ends, or
+%% stops, when that is done; the state of the process is that of the first.
+-spec are_all(binary(), string()) -> boolean().
+are_all(State, OsPid) ->
     Stats = filelib:wildcard(filename:join(["/proc", OsPid, "task", "*", "stat"])),
-    lists:any(fun is_thread/1, Stats).
+    lists:all(fun(File) -> is_in(State, File) end, Stats).
 
--spec is_thread(file:filename()) -> boolean().
-is_thread(File) ->
+-spec is_in(binary(), file:filename()) -> boolean().
+is_in(State, File) ->
     case file:read_file(File) of
-        {ok, Stat} -> binary:match(Stat, ~") Z ") =:= nomatch;
-        {error, _} -> false
+        {ok, Stat} -> binary:match(Stat, <<") ", State/binary, " ">>) =/= nomatch;
+        {error, _} -> true
     end.
 
 -doc "Stops a node in whatever it is doing, with SIGSTOP; it is not seen as down by anybody.".
 -spec freeze(nodes(), atom()) -> ok.
-freeze(Nodes, Name) -> signal(Nodes, Name, "STOP", up, frozen).
+freeze(#nodes{table = Table} = Nodes, Name) ->
+    ok = signal(Nodes, Name, "STOP", up, frozen),
+    OsPid = ets:lookup_element(Table, Name, 4),
+    erl_esdb_test:await(fun() -> are_all(~"T", OsPid) end).
 
 -doc "Has it go on.".
 -spec thaw(nodes(), atom()) -> ok.

@@ -277,12 +277,16 @@ b_members_are_asked(_) ->
     %% Who hangs does not answer in time.
     ok = configure(A, #{failure_threshold => 1, probe_timeout => 200}),
     Os = call(B, os, getpid, []),
+    Becomes = fun(Status) ->
+        await(fun() ->
+            ok = call(A, ?PROBER, probe_now, [shop]),
+            All() =:= #{name(B) => Status}
+        end)
+    end,
     [] = os:cmd("kill -STOP " ++ Os),
-    ok = call(A, ?PROBER, probe_now, [shop]),
-    await(fun() -> All() =:= #{name(B) => failed} end),
+    ok = Becomes(failed),
     [] = os:cmd("kill -CONT " ++ Os),
-    ok = call(A, ?PROBER, probe_now, [shop]),
-    await(fun() -> All() =:= #{name(B) => healthy} end),
+    ok = Becomes(healthy),
     ok = erl_esdb_nodes:stop([A, B, C]).
 
 b_by_itself_in_mode_cluster(_) ->

@@ -108,6 +108,7 @@ internal() ->
         erl_esdb_persistence_sup,
         erl_esdb_query,
         erl_esdb_ra_command,
+        erl_esdb_ra_compaction,
         erl_esdb_ra_folder,
         erl_esdb_ra_live,
         erl_esdb_ra_lock,

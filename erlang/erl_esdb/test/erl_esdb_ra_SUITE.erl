@@ -365,6 +365,73 @@ killed_while_it_writes(Place, Config) ->
     ?assertEqual(Events, Read()),
     ok = erl_esdb_nodes:stop([Back]).
 
+%% A node that ended while segments were written anew, wherever in between. Ra alone takes the note
+%% of which they are for the word that it is done, and puts links in the place of segments that are
+%% nowhere else.
+a_compaction_that_did_not_end(Config) ->
+    Store = store(Config),
+    Small = dir(Config) ++ "-small",
+    ok = erl_esdb_ra_small:beam(Small),
+    [Peer] = erl_esdb_nodes:start(1, ["-pa", Small]),
+    ok = erl_esdb_nodes:start_store(Peer, Store, options(Config)),
+    ok = erl_esdb_nodes:call(Peer, ?MODULE, filled, [Store]),
+    ok = erl_esdb_nodes:call(Peer, ?MODULE, snapshotted, [Store, 1]),
+    Read = fun() -> erl_esdb_nodes:call(Peer, ?MODULE, all_events, [Store]) end,
+    Events = Read(),
+    [A, B, C, D | _] = lists:sort(filelib:wildcard(dir(Config) ++ "/*/*.segment")),
+    Halfway = fun(Group) ->
+        ok = noted(Group),
+        file:write_file(filename:rootname(hd(Group)) ++ ".compacting", ~"RASG")
+    end,
+    Renamed = fun(Group) ->
+        ok = noted(Group),
+        renewed(Group)
+    end,
+    [
+        begin
+            ok = erl_esdb_nodes:call(Peer, erl_esdb, stop_store, [Store]),
+            ok = Ended(),
+            ok = erl_esdb_nodes:start_store(Peer, Store, options(Config)),
+            ?assertEqual(Events, Read()),
+            ?assertEqual(Links, [File || File <- [A, B, C, D], is_link(File)]),
+            ?assertEqual([], filelib:wildcard(dir(Config) ++ "/*/*.{compact*,link}"))
+        end
+     || {Ended, Links} <- [
+            {fun() -> noted([A, B, C]) end, []},
+            {fun() -> file:write_file(note(A), ~"") end, []},
+            {fun() -> file:write_file(note(A), <<131, 108, 0>>) end, []},
+            {fun() -> Halfway([A, B]) end, []},
+            %% With two notes Ra does not start.
+            {fun() -> noted([A, B]), noted([C, D]) end, []},
+            {fun() -> Renamed([A, B]) end, [B]},
+            {fun() -> Renamed([A, B]), Renamed([C, D]) end, [B, D]}
+        ]
+    ],
+    ok = erl_esdb_nodes:stop([Peer]).
+
+note(First) -> filename:rootname(First) ++ ".compaction_group".
+
+noted([First | _] = Group) ->
+    Names = [list_to_binary(filename:basename(File)) || File <- Group],
+    file:write_file(note(First), term_to_binary(Names)).
+
+%% As Ra does it, up to the rename: all that they have is alive.
+renewed([First | _] = Group) ->
+    New = filename:rootname(First) ++ ".compacting",
+    Indexes = [{File, element(2, erl_esdb_ra_segment:indexes(File))} || File <- Group],
+    Count = lists:sum([length(Of) || {_, Of} <- Indexes]),
+    {ok, Segment} = ra_log_segment:open(New, #{max_count => Count}),
+    Copy = fun({File, Of}, To) ->
+        {ok, To1} = ra_log_segment:copy(To, File, Of),
+        To1
+    end,
+    ok = ra_log_segment:close(lists:foldl(Copy, Segment, Indexes)),
+    file:rename(New, First).
+
+is_link(File) ->
+    {ok, #file_info{type = Type}} = file:read_link_info(File),
+    Type =:= symlink.
+
 left(before_snapshot) -> ["indexes", "snapshot.dat"];
 left(before_list) -> ["snapshot.dat"].
 

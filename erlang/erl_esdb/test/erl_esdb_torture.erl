@@ -172,7 +172,14 @@ chapter(Given) ->
         ok = mended(Chapter1),
         ok = atomics:put(Chapter1#chapter.stop, 1, 1),
         _ = ended(Runner),
-        report(Faults, Counts, counted_by(Counting), Chapter1)
+        Report = #{violations := Violations} =
+            report(Faults, Counts, counted_by(Counting), Chapter1),
+        ok = lists:foreach(fun(_) -> kept(Chapter) end, lists:sublist(Violations, 1)),
+        Report
+    catch
+        Class:Reason:Stack ->
+            ok = kept(Chapter),
+            erlang:raise(Class, Reason, Stack)
     after
         over(Chapter)
     end.
@@ -240,6 +247,17 @@ mounted(Name, #{dir := Dir, megabytes := Size}) ->
     "" = os:cmd(lists:flatten(Mount)),
     ok;
 mounted(_Name, #{}) ->
+    ok.
+
+%% What is on file systems of its own would be gone with them, and tells why something went wrong.
+-spec kept(#chapter{}) -> ok.
+kept(#chapter{nodes = Nodes, options = #{dir := Dir, megabytes := _}}) ->
+    Copy = fun(Name) ->
+        Folder = filename:join(Dir, Name),
+        os:cmd("cp -a '" ++ Folder ++ "' '" ++ Folder ++ "-kept'")
+    end,
+    lists:foreach(Copy, erl_esdb_fault_nodes:names(Nodes));
+kept(#chapter{}) ->
     ok.
 
 -spec unmounted(atom(), options()) -> ok.

@@ -116,7 +116,7 @@ init({Store, #subscription{id = Key, type = Type, selector = Selector} = Subscri
         {ok, Filter} ?= erl_esdb_filters:compile(Type, Selector),
         {ok, Next} ?= erl_esdb_subscriptions:resume(Store, Subscription),
         {ok, Feed} ?= erl_esdb_feed:subscribe(Store, erl_esdb_filters:stream(Filter)),
-        ok = erl_esdb_delivery:put(Store, subscription, Key, self()),
+        ok ?= erl_esdb_delivery:claim(Store, subscription, Key),
         {ok,
             pumped(
                 remembered(#state{

@@ -18,7 +18,7 @@ is kept in the store then, and who were handlers, so that the next node that lea
 -export([put_consumers/3, consumers/2, consumers_values/3, forget_consumers/1]).
 -export([put_handlers/3, load_handlers/2, handlers/3, handlers_values/3]).
 -export([begin_life/0, life_values/1, is_of_this_life/1, without_processes/1]).
--export([claim/3, is_failure/2]).
+-export([claim/3, is_shared/1, is_failure/2]).
 -export_type([kind/0]).
 
 %% Under which a store keeps in which life of a node without a name it was given names of processes.
@@ -166,8 +166,10 @@ consumers_values(Store, Key, Consumers) ->
         false -> #{}
     end.
 
-%% Names of processes say nothing on other nodes where this one has no name.
--spec is_shared(atom()) -> boolean().
+-doc false.
+%% Whether other nodes deliver too, in turn. Names of processes say nothing there where this one has
+%% no name.
+-spec is_shared(Store :: atom()) -> boolean().
 is_shared(Store) -> is_alive() andalso erl_esdb_cluster:is_clustered(Store).
 
 -doc false.

@@ -31,7 +31,7 @@ over, and the positions before it that are not handled.
 -export([new/2, add/3, next/1, room/1, limit/1, take/2, sent/3]).
 -export([settle/3, waiting/3, receivers/1, left_for/2]).
 -export([acknowledged/2, acknowledged/3, is_sent/3, done/2, position/2, is_bounded/2, silent/2]).
--export([doubt/2, certain_from/2]).
+-export([doubt/2, certain_from/2, is_doubtful/3]).
 -export([forget/2, lose/2, merge/3, again/1, rewind/1]).
 -export([floor/1, place/1, progress/1, demand/2, is_unhandled/1, info/1]).
 -export_type([outbox/0, options/0, place/0, receiver/0, name/0]).
@@ -322,21 +322,18 @@ the event from elsewhere (`doubt/2`) the word is of that one alone: what it was 
 stays unhandled, and takes no room in its window.
 """.
 -spec acknowledged(name(), receiver(), outbox()) -> outbox().
-acknowledged(Name, Receiver, #outbox{ack = manual, sent = All, stale = Stale} = Box) ->
+acknowledged(Name, Receiver, #outbox{ack = manual, stale = Stale} = Box) ->
     Is = is_named(Name, Box),
     case lists:splitwith(fun(At) -> not Is(At) end, maps:get(Receiver, Stale, [])) of
+        {Before, [_ | Left]} when is_map_key(Receiver, Box#outbox.doubtful) ->
+            Box1 = Box#outbox{stale = Stale#{Receiver := Before ++ Left}},
+            acknowledged_own(Is, fun(_) -> true end, Receiver, Box1);
         {Before, [At | Left]} ->
-            {Handled, Left1} =
-                case is_doubtful(At, Receiver, Box) of
-                    true -> {[At], Before ++ Left};
-                    false -> {[At | Before], Left}
-                end,
-            Box1 = Box#outbox{stale = Stale#{Receiver := Left1}},
-            acknowledged_again(Handled, Receiver, Box1);
-        {_, []} when is_map_key(Receiver, All) ->
-            acknowledged_own(Is, Receiver, map_get(Receiver, All), Box);
+            Box1 = Box#outbox{stale = Stale#{Receiver := Left}},
+            acknowledged_again([At | Before], Receiver, Box1);
         {_, []} ->
-            Box
+            IsDoubtful = fun(At) -> is_doubtful(At, Receiver, Box) end,
+            acknowledged_own(Is, IsDoubtful, Receiver, Box)
     end;
 acknowledged(Position, _Receiver, Box) when is_integer(Position) ->
     reached(Position, Box).
@@ -349,19 +346,24 @@ acknowledged_again(Handled, Receiver, #outbox{sent = All} = Box) when is_map_key
 acknowledged_again(_Handled, _Receiver, Box) ->
     Box.
 
--spec acknowledged_own(fun((position()) -> boolean()), receiver(), #sent{}, outbox()) -> outbox().
-acknowledged_own(Is, Receiver, #sent{messages = Messages} = Sent, Box) ->
+-spec acknowledged_own(Is, IsDoubtful :: Is, receiver(), outbox()) -> outbox() when
+    Is :: fun((position()) -> boolean()).
+acknowledged_own(Is, IsDoubtful, Receiver, #outbox{sent = All} = Box) when
+    is_map_key(Receiver, All)
+->
+    #{Receiver := #sent{messages = Messages, size = Size, events = Events} = Sent} = All,
     case until(Is, Messages, 0, []) of
         {Kept, Gone, [At | _] = Handled} ->
-            #sent{size = Size, events = Events} = Sent,
             Left = Sent#sent{
                 messages = Kept, size = Size - Gone, events = Events - length(Handled)
             },
             Box1 = Box#outbox{acknowledged = undefined},
-            own(is_doubtful(At, Receiver, Box), Receiver, Handled, Left, Box1);
+            own(IsDoubtful(At), Receiver, Handled, Left, Box1);
         none ->
             acknowledged_doubted(Is, Receiver, Sent, Box)
-    end.
+    end;
+acknowledged_own(_Is, _IsDoubtful, _Receiver, Box) ->
+    Box.
 
 %% `Handled': the latest first, which is the one that was named.
 -spec own(IsDoubtful :: boolean(), receiver(), Handled :: [position(), ...], #sent{}, outbox()) ->
@@ -391,12 +393,14 @@ what of a word is of which copy nobody can tell.
 -spec doubt([receiver()], outbox()) -> outbox().
 doubt(Receivers, Box) -> Box#outbox{doubtful = maps:from_keys(Receivers, [])}.
 
--doc "No event from this position on was sent by others.".
+-doc "No event from this position on was sent by others: the first word counts.".
 -spec certain_from(position(), outbox()) -> outbox().
-certain_from(Position, Box) -> Box#outbox{certain = Position}.
+certain_from(Position, #outbox{certain = infinity} = Box) -> Box#outbox{certain = Position};
+certain_from(_Position, Box) -> Box.
 
-%% An atom is greater than any number.
+-doc "Whether a receiver may have the event at a position from elsewhere.".
 -spec is_doubtful(position(), receiver(), outbox()) -> boolean().
+%% An atom is greater than any number.
 is_doubtful(At, Receiver, #outbox{doubtful = Doubtful, certain = Certain}) ->
     At < Certain andalso is_map_key(Receiver, Doubtful).
 

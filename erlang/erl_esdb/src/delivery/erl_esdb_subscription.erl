@@ -104,7 +104,7 @@ init({Store, #subscription{id = Key, type = Type, selector = Selector} = Subscri
         {ok, Acknowledged} ?= erl_esdb_subscriptions:acknowledged(Store, Key),
         {ok, Former} ?= erl_esdb_delivery:load_handlers(Store, Key),
         {ok, Feed} ?= erl_esdb_feed:subscribe(Store, erl_esdb_filters:stream(Filter)),
-        ok = erl_esdb_delivery:put(Store, subscription, Key, self()),
+        ok ?= erl_esdb_delivery:claim(Store, subscription, Key),
         {ok, pumped(new(Store, Subscription, Filter, {Place, Acknowledged, Former}, Feed))}
     else
         {error, Reason} -> {stop, Reason}
@@ -122,10 +122,8 @@ new(Store, Subscription, Filter, {Place, Acknowledged, Former}, Feed) ->
     Options = Given#{store_id => Store, subscription_key => Key},
     _ = monitor(process, ?SCOPE),
     {Group, _} = pg:monitor(?SCOPE, erl_esdb_emitter_group:group_key(Store, Key)),
-    New = erl_esdb_outbox:new(behind(Acknowledged, Place, Options), Options),
-    Outbox = erl_esdb_outbox:doubt(Former, New),
-    _ = Former =/= [] andalso erlang:send_after(?DEPOSED, self(), certain),
-    laned(#state{
+    Outbox = erl_esdb_outbox:new(behind(Acknowledged, Place, Options), Options),
+    doubting(laned(#state{
         store = Store,
         key = Key,
         options = Options,
@@ -142,7 +140,22 @@ new(Store, Subscription, Filter, {Place, Acknowledged, Former}, Feed) ->
         batch = maps:get(batch, Given, 1),
         window = maps:get(window, Given, ?WINDOW),
         saved = Place
-    }).
+    })).
+
+%% Whoever took events before this process began may have some of them still. Where no other node
+%% can have led, none comes to them any more.
+-spec doubting(#state{}) -> #state{}.
+doubting(#state{options = #{ack := manual}, handlers = Handlers} = State) ->
+    #state{store = Store, former = Former, outbox = Outbox} = State,
+    Takers = [Pid || {Pid, _} <- [State#state.subscriber, State#state.caller]],
+    _ =
+        case erl_esdb_delivery:is_shared(Store) of
+            true -> erlang:send_after(?DEPOSED, self(), certain);
+            false -> self() ! certain
+        end,
+    State#state{outbox = erl_esdb_outbox:doubt(Former ++ Handlers ++ Takers, Outbox)};
+doubting(State) ->
+    State.
 
 %% What was acknowledged is saved at once, the place a moment later: where the process, or its node,
 %% ended in between it is not to be handed over again.
@@ -244,9 +257,15 @@ is_handler(Pid, #state{served = Served, handlers = Handlers}) ->
 -spec own_or_all(erl_esdb_outbox:name(), Position, pid(), Outbox) -> Outbox when
     Position :: non_neg_integer() | undefined, Outbox :: erl_esdb_outbox:outbox().
 own_or_all(Name, Position, By, Outbox) ->
+    At = position(Name, Position, Outbox),
     case erl_esdb_outbox:is_sent(Name, By, Outbox) of
-        true -> erl_esdb_outbox:acknowledged(Name, By, Outbox);
-        false -> acknowledged(position(Name, Position, Outbox), Outbox)
+        true ->
+            erl_esdb_outbox:acknowledged(Name, By, Outbox);
+        false ->
+            case is_integer(At) andalso erl_esdb_outbox:is_doubtful(At, By, Outbox) of
+                true -> erl_esdb_outbox:done(Name, Outbox);
+                false -> acknowledged(At, Outbox)
+            end
     end.
 
 -spec own_or_one(erl_esdb_outbox:name(), pid(), Outbox) -> Outbox when

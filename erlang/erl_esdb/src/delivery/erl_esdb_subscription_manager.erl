@@ -288,6 +288,7 @@ stopped(Key, #state{store = Store, running = Running, keys = Keys} = State) ->
         {#run{ref = Ref, pid = Pid}, Running1} ->
             true = demonitor(Ref, [flush]),
             ok = erl_esdb_subscription_sup:stop(Store, Pid),
+            ok = erl_esdb_delivery:remove(Store, subscription, Key, Pid),
             State#state{running = Running1, keys = maps:remove(Ref, Keys)};
         error ->
             State
@@ -302,7 +303,9 @@ handle_cast(_, State) -> {noreply, State}.
 handle_info({'DOWN', Ref, process, _, Reason}, #state{keys = Keys, running = Running} = State) ->
     case maps:take(Ref, Keys) of
         {Key, Keys1} ->
-            {Run, Running1} = maps:take(Key, Running),
+            {#run{pid = Pid} = Run, Running1} = maps:take(Key, Running),
+            %% One that was killed stands there still.
+            ok = erl_esdb_delivery:remove(State#state.store, subscription, Key, Pid),
             State1 = State#state{keys = Keys1, running = Running1},
             {noreply, again(Key, Reason, failures(Run), State1)};
         error ->

@@ -21,7 +21,8 @@ Ra keeps the list of live log entries in a second file, which it writes after th
 is killed between the two finds a snapshot without a list, which Ra (3.1) reads as "nothing is
 live", and it drops the bodies of all events. Here the list is written before the snapshot, synced
 with it, and `validate/1`, which Ra calls before it reads the list, writes it again where it is
-missing or damaged.
+missing or damaged. It settles compactions that have not come to their end, too
+(`m:erl_esdb_ra_compaction`).
 
 Ra deletes a snapshot that does not validate, and begins with an older one or with none. That is
 right for one that was not finished: its checksum is still 0, or it is shorter than what stands
@@ -193,9 +194,10 @@ restore(eof, _Fd, _Tables) ->
 validate(Dir) ->
     case check(Dir) of
         ok ->
-            case is_listed(Dir) of
-                true -> ok;
-                false -> list_again(Dir)
+            maybe
+                ok ?= listed(is_listed(Dir), Dir),
+                {ok, Live} = ra_snapshot:indexes(Dir),
+                erl_esdb_ra_compaction:settle(filename:dirname(filename:dirname(Dir)), Live)
             end;
         unfinished ->
             {error, unfinished};
@@ -226,6 +228,10 @@ first_defect([Dir | Others]) ->
 is_listed(Dir) ->
     ra_lib:is_file(filename:join(Dir, "indexes")) andalso
         element(1, ra_snapshot:indexes(Dir)) =:= ok.
+
+-spec listed(boolean(), file:filename_all()) -> ok | {error, term()}.
+listed(true, _Dir) -> ok;
+listed(false, Dir) -> list_again(Dir).
 
 -spec list_again(file:filename_all()) -> ok | {error, term()}.
 list_again(Dir) ->
