@@ -365,6 +365,33 @@ killed_while_it_writes(Place, Config) ->
     ?assertEqual(Events, Read()),
     ok = erl_esdb_nodes:stop([Back]).
 
+%% What is erased in slices goes on where the server ended in between.
+a_removal_goes_on_after_a_crash(Config) ->
+    Store = start(Config),
+    Server = {Name, _} = server(Store),
+    {ok, Bodies} = erl_esdb_event:bodies(events(1)),
+    Append = {?S, -2, erl_esdb_batch:pack(Bodies), {1, 1, [], any}},
+    [ok = ra:pipeline_command(Server, Append, N, normal) || N <- lists:seq(1, 20_000)],
+    {ok, 0} = append(Store, <<"another">>, events(1)),
+    Kept = fun() ->
+        {ok, #{machine := #{kept := Count}}, _} = ra:member_overview(Server),
+        Count
+    end,
+    ?assertEqual(20_001, Kept()),
+    ok = erl_esdb_streams:delete(Store, ?S),
+    %% The next of 78 slices waits for the disk by now.
+    killed(whereis(Name)),
+    {ok, 1} = append(Store, <<"another">>, events(1)),
+    erl_esdb_test:await(fun() -> Kept() =:= 2 end),
+    ?assertMatch({ok, [_, _]}, erl_esdb_streams:read(Store, <<"another">>, 0, 10, forward)).
+
+killed(Pid) ->
+    Ref = monitor(process, Pid),
+    exit(Pid, kill),
+    receive
+        {'DOWN', Ref, process, _, _} -> ok
+    end.
+
 %% A node that ended while segments were written anew, wherever in between. Ra alone takes the note
 %% of which they are for the word that it is done, and puts links in the place of segments that are
 %% nowhere else.

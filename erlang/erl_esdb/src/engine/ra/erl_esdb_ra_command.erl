@@ -20,6 +20,7 @@ true
 
 -type packed() ::
     part()
+    | {timeout, sweep}
     | {append_many, [part()], #{condition => erl_esdb_log:condition()}}
     | Other :: erl_esdb_log:command().
 -type part() :: {Stream :: binary(), erl_esdb_log:expected(), Packed :: binary(), summary()}.
@@ -57,6 +58,9 @@ unpack({append_many, Parts, Common} = Command) ->
         true -> {append_many, [{S, E, P, unpack_summary(Y)} || {S, E, P, Y} <- Parts], Common};
         false -> Command
     end;
+%% As a timer of the machine makes it.
+unpack({timeout, sweep}) ->
+    sweep;
 unpack(Other) ->
     Other.
 

@@ -173,7 +173,8 @@ sweep(Command, #machine{log = Log, sweeping = Sweeping} = Machine) ->
 -spec state_enter(Role :: atom(), state()) -> ra_machine:effects().
 state_enter(leader, #machine{log = Log}) ->
     case erl_esdb_log:pending(Log) of
-        true -> [{append, sweep, noreply}];
+        %% To append a command is not allowed here: Ra would end.
+        true -> [{timer, sweep, 0}];
         false -> []
     end;
 state_enter(_, _Machine) ->
