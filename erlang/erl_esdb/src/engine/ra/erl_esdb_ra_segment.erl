@@ -21,7 +21,7 @@ decided. A file grows until it is full, so before what was read from one that wa
 believed, it is asked whether it has grown.
 """.
 
--export([open/1, close/1, entries/3, indexes/1, last_term/1]).
+-export([open/1, close/1, entries/3, last_term/1]).
 -export_type([segment/0]).
 
 -define(MAGIC, "RASG").
@@ -104,17 +104,6 @@ last_term(Name) ->
             <<_:Skip/binary, _Index:64, Term:64, _/binary>> -> {ok, Term};
             <<>> -> {ok, 0}
         end
-    end.
-
--doc "The indexes of all entries of a segment file, rising. Errors as of `open/1`.".
--spec indexes(file:filename_all()) ->
-    {ok, [ra:index()]} | {error, unknown_format | esdb_file_nif:reason()}.
-indexes(Name) ->
-    maybe
-        {ok, #segment{bits = Bits, records = Records} = Segment} ?= open(Name),
-        ok = close(Segment),
-        Rest = record_bytes(Bits) - 8,
-        {ok, [Index || <<Index:64, _:Rest/binary>> <= Records]}
     end.
 
 %% ---- the index

@@ -21,8 +21,8 @@ Ra keeps the list of live log entries in a second file, which it writes after th
 is killed between the two finds a snapshot without a list, which Ra (3.1) reads as "nothing is
 live", and it drops the bodies of all events. Here the list is written before the snapshot, synced
 with it, and `validate/1`, which Ra calls before it reads the list, writes it again where it is
-missing or damaged. It settles compactions that have not come to their end, too
-(`m:erl_esdb_ra_compaction`).
+missing or damaged. What compactions have left that did not come to their end is forgotten then,
+too, and before a snapshot is written (`m:erl_esdb_ra_compaction`).
 
 Ra deletes a snapshot that does not validate, and begins with an older one or with none. That is
 right for one that was not finished: its checksum is still 0, or it is shorter than what stands
@@ -69,6 +69,7 @@ prepare(_Meta, State) -> State.
 write(Dir, Meta, State, Sync) ->
     {Picture, Tables} = erl_esdb_ra_machine:picture(State),
     try
+        ok = erl_esdb_ra_compaction:forget(server_folder(Dir)),
         maybe
             #{live := Live} = Written = erl_esdb_ra_machine:to_snapshot(State),
             ok ?= ra_snapshot:write_indexes(Dir, Live),
@@ -194,11 +195,8 @@ restore(eof, _Fd, _Tables) ->
 validate(Dir) ->
     case check(Dir) of
         ok ->
-            maybe
-                ok ?= listed(is_listed(Dir), Dir),
-                {ok, Live} = ra_snapshot:indexes(Dir),
-                erl_esdb_ra_compaction:settle(filename:dirname(filename:dirname(Dir)), Live)
-            end;
+            ok = listed(is_listed(Dir), Dir),
+            erl_esdb_ra_compaction:forget(server_folder(Dir));
         unfinished ->
             {error, unfinished};
         {error, Defect} ->
@@ -229,9 +227,18 @@ is_listed(Dir) ->
     ra_lib:is_file(filename:join(Dir, "indexes")) andalso
         element(1, ra_snapshot:indexes(Dir)) =:= ok.
 
--spec listed(boolean(), file:filename_all()) -> ok | {error, term()}.
-listed(true, _Dir) -> ok;
-listed(false, Dir) -> list_again(Dir).
+-spec server_folder(file:filename_all()) -> file:filename_all().
+server_folder(Dir) -> filename:dirname(filename:dirname(Dir)).
+
+%% To no error Ra would say anything but that the snapshot is not valid, and delete it.
+-spec listed(boolean(), file:filename_all()) -> ok.
+listed(true, _Dir) ->
+    ok;
+listed(false, Dir) ->
+    case list_again(Dir) of
+        ok -> ok;
+        {error, Reason} -> error({snapshot, unicode:characters_to_list(filename(Dir)), Reason})
+    end.
 
 -spec list_again(file:filename_all()) -> ok | {error, term()}.
 list_again(Dir) ->
