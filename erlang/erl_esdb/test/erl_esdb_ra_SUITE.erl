@@ -380,17 +380,10 @@ a_removal_goes_on_after_a_crash(Config) ->
     ?assertEqual(20_001, Kept()),
     ok = erl_esdb_streams:delete(Store, ?S),
     %% The next of 78 slices waits for the disk by now.
-    killed(whereis(Name)),
+    ok = erl_esdb_test:killed(whereis(Name)),
     {ok, 1} = append(Store, <<"another">>, events(1)),
     erl_esdb_test:await(fun() -> Kept() =:= 2 end),
     ?assertMatch({ok, [_, _]}, erl_esdb_streams:read(Store, <<"another">>, 0, 10, forward)).
-
-killed(Pid) ->
-    Ref = monitor(process, Pid),
-    exit(Pid, kill),
-    receive
-        {'DOWN', Ref, process, _, _} -> ok
-    end.
 
 %% A node that ended while segments were written anew, wherever in between. Ra alone takes the note
 %% of which they are for the word that it is done, and puts links in the place of segments that are

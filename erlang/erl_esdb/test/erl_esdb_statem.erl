@@ -239,13 +239,13 @@ key(Id) -> ets:lookup_element(?SEEN, {key, Id}, 2).
 -spec unsubscribe(id()) -> term().
 unsubscribe(Id) ->
     Result = erl_esdb_subscriptions:unsubscribe(?STORE, key(Id)),
-    _ = [ended(Pid) || Pid <- takers(Id)],
+    _ = [erl_esdb_test:killed(Pid) || Pid <- takers(Id)],
     Result.
 
 -doc "Has its subscriber crash, and another take its place.".
 -spec attach(id()) -> ok | {error, term()}.
 attach(Id) ->
-    _ = [ended(Pid) || Pid <- takers(Id)],
+    _ = [erl_esdb_test:killed(Pid) || Pid <- takers(Id)],
     case ets:lookup_element(?SEEN, {takes, Id}, 2) of
         member -> joined(Id);
         _ -> erl_esdb_subscriptions:attach(?STORE, key(Id), taker(Id, fun() -> ok end))
@@ -254,14 +254,6 @@ attach(Id) ->
 -spec joined(id()) -> ok.
 joined(Id) ->
     erl_esdb_emitter_group:join(?STORE, key(Id), taker(Id, fun() -> ok end)).
-
--spec ended(pid()) -> ok.
-ended(Pid) ->
-    Ref = monitor(process, Pid),
-    exit(Pid, kill),
-    receive
-        {'DOWN', Ref, process, _, _} -> ok
-    end.
 
 -doc "Has its subscriber crash after so many events more, be it inside a batch.".
 -spec crash(id(), non_neg_integer()) -> ok.
@@ -384,7 +376,7 @@ subscriptions go on.
 -spec kill_engine() -> ok.
 kill_engine() ->
     Durable = is_map_key(data_dir, erl_esdb_test:options()),
-    Durable orelse lists:foreach(fun ended/1, takers()),
+    Durable orelse lists:foreach(fun erl_esdb_test:killed/1, takers()),
     Victims = [Feed, Index | _] = [process(feed), process(index), erl_esdb_test:engine(?STORE)],
     exit(lists:last(Victims), kill),
     Replaced = fun() ->

@@ -883,10 +883,7 @@ idle_taker(Store, Stream, caller, Options) ->
 %% One that takes nothing out of its mailbox.
 idle() -> spawn(fun() -> receive never -> ok end end).
 
-killed(Pid) ->
-    Ref = monitor(process, Pid),
-    exit(Pid, kill),
-    receive {'DOWN', Ref, process, _, killed} -> ok end.
+killed(Pid) -> ok = erl_esdb_test:killed(Pid).
 
 %% Who goes on in another role has what it was sent before, and leaves it when it dies.
 a_who_goes_on_in_another_role(Config) ->

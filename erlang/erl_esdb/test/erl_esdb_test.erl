@@ -8,7 +8,7 @@
 -export([start_store/1, start_store/2, stop_store/1, lead/1, settled/1, term/1, told/0]).
 -export([engine/1, orderer/1, server/1, calls/1, calls/2, machine/1, tree/1, tamper/3]).
 -export([concurrently/1, collect/2, collect/3, collected/1, release/1]).
--export([await/1, await/2, until_stopped/2, suspended/1, quietly/1]).
+-export([await/1, await/2, until_stopped/2, suspended/1, killed/1, quietly/1]).
 -export([property/2, why/2, reductions/1]).
 -export([commits/0, append_commits/1]).
 -export([snapshot_due/1, snapshot_index/1, snapshotted/1, compact/1, ra_counts/1]).
@@ -478,6 +478,15 @@ tried(Cases) ->
     case persistent_term:get(?ENGINE, memory) of
         ra3 -> max(1, Cases div 10);
         _ -> Cases
+    end.
+
+-doc "Kills a process, and waits until it has ended.".
+-spec killed(pid()) -> ok.
+killed(Pid) ->
+    Ref = monitor(process, Pid),
+    exit(Pid, kill),
+    receive
+        {'DOWN', Ref, process, _, _} -> ok
     end.
 
 -doc "What a fun costs, in a process of its own: whatever the machine does besides.".

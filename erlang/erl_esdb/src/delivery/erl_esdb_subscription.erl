@@ -309,7 +309,7 @@ replaced({Pid, Ref}, _By, #state{lanes = Lanes} = State) ->
         false -> gone(Ref, State)
     end.
 
-%% From here on what a handler acknowledges is what this process has sent.
+%% What is written from here on only this process sends: of that a handler's word is certain.
 -spec certain(#state{}) -> #state{}.
 certain(#state{store = Store, outbox = Outbox} = State) ->
     case erl_esdb_store:next_position(Store) of

@@ -230,7 +230,7 @@ is_listed(Dir) ->
 -spec server_folder(file:filename_all()) -> file:filename_all().
 server_folder(Dir) -> filename:dirname(filename:dirname(Dir)).
 
-%% To no error Ra would say anything but that the snapshot is not valid, and delete it.
+%% An error that is returned has Ra take the snapshot for invalid, and delete it.
 -spec listed(boolean(), file:filename_all()) -> ok.
 listed(true, _Dir) ->
     ok;
